@@ -1,0 +1,123 @@
+"""Errors that say what happened, where, and what to do about it.
+
+A handler states by the class it raises whether a failure can pass:
+:class:`PermanentError` sends the record to the dead letters, :class:`TemporaryError` has it tried
+again, and :class:`DependencyDown` pauses the stage, because no record is to blame.
+Anything else that escapes a handler is unforeseen and treated as permanent for that record.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class HeadraceError(Exception):
+    """Something went wrong in Headrace.
+
+    The first line of a subclass's docstring is its default message; ``remedy`` says what the reader can do;
+    ``where`` names the place (``topic=… partition=… offset=…``, ``file:line:column``, a field, a setting).
+    """
+
+    code = "error"
+    default_remedy = ""
+
+    def __init__(self, message: str = "", *, where: str = "", remedy: str = "") -> None:
+        docstring = (type(self).__doc__ or type(self).__name__).strip().splitlines()[0]
+        self.message = message or docstring
+        self.where = where
+        self.remedy = remedy or self.default_remedy
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        place = f" ({self.where})" if self.where else ""
+        remedy = f" {self.remedy}" if self.remedy else ""
+        return f"{self.message}{place}{remedy}"
+
+
+class PermanentError(HeadraceError):
+    """This record can never be processed, however often it is tried."""
+
+    code = "permanent"
+
+
+class InvalidRecord(PermanentError):
+    """A field of the record breaks its rules."""
+
+    code = "invalid-record"
+
+    def __init__(self, field: str, reason: str, *, where: str = "", remedy: str = "") -> None:
+        self.field = field
+        self.reason = reason
+        super().__init__(f"{field}: {reason}", where=where, remedy=remedy)
+
+
+class UndecodableRecord(PermanentError):
+    """The bytes of the record do not decode with the schema they name."""
+
+    code = "undecodable"
+
+
+class UnknownPipeline(PermanentError):
+    """The record names a pipeline that was never applied."""
+
+    code = "unknown-pipeline"
+    default_remedy = "Apply it with `headrace pipeline apply FILE`, then send the record again."
+
+
+class MetadataError(PermanentError):
+    """A handler broke the rules of the envelope's metadata."""
+
+    code = "metadata"
+
+
+class TemporaryError(HeadraceError):
+    """This record failed for now and may work later."""
+
+    code = "temporary"
+
+    def __init__(self, message: str = "", *, delay: float | None = None, where: str = "", remedy: str = "") -> None:
+        self.delay = delay
+        super().__init__(message, where=where, remedy=remedy)
+
+
+class DependencyDown(HeadraceError):
+    """A system that this stage needs does not answer; no record is to blame.
+
+    ``delay`` is the number of seconds that the dependency itself asked for (Retry-After), if any.
+    """
+
+    code = "dependency-down"
+
+    def __init__(self, dependency: str, message: str = "", *, delay: float | None = None, remedy: str = "") -> None:
+        self.dependency = dependency
+        self.delay = delay
+        super().__init__(message or f"{dependency} does not answer", where=dependency, remedy=remedy)
+
+
+class ConfigurationError(HeadraceError):
+    """A setting is missing or wrong."""
+
+    code = "configuration"
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePosition:
+    """Where in a text something stands; line and column count from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+class TemplateError(HeadraceError):
+    """A pipeline template is refused."""
+
+    code = "template"
+
+    def __init__(self, reason: str, message: str, position: SourcePosition, *, remedy: str = "") -> None:
+        self.reason = reason
+        self.position = position
+        super().__init__(message, where=str(position), remedy=remedy)

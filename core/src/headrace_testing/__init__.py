@@ -1,0 +1,1 @@
+"""Test support for Headrace and for packages that add handlers to it."""
