@@ -1,0 +1,140 @@
+"""Bytes and frozen types: the Confluent wire format (a zero byte, the schema id, the Avro body)."""
+
+from __future__ import annotations
+
+import io
+import struct
+from typing import Any, Protocol
+
+import fastavro
+from fastavro.read import SchemaResolutionError
+
+from headrace import records
+from headrace.avro import mapping, schemas
+from headrace.envelope import Change, Context, Metadata, Trace
+from headrace.errors import InvalidRecord, PermanentError, UndecodableRecord
+
+MAGIC = 0
+_HEADER = struct.Struct(">BI")
+
+ENVELOPES: dict[type, str] = {
+    records.SourceDocument: "headrace.SourceDocument",
+    records.ChunkedDocument: "headrace.ChunkedDocument",
+    records.EmbeddedDocument: "headrace.EmbeddedDocument",
+    records.IndexedDocument: "headrace.IndexedDocument",
+    records.GenerationRequest: "headrace.GenerationRequest",
+    records.Artifact: "headrace.Artifact",
+}
+"""Payload class to the full name of its envelope's schema."""
+
+PLAIN: dict[type, str] = {
+    records.ChangeEvent: "headrace.ChangeEvent",
+    records.DeadLetter: "headrace.DeadLetter",
+    records.PipelineVersion: "headrace.PipelineVersion",
+}
+"""Records that travel without an envelope."""
+
+_read_trace = mapping.reader(Trace)
+_write_trace = mapping.writer(Trace)
+_read_change = mapping.reader(Change)
+_write_change = mapping.writer(Change)
+
+
+class SchemaIds(Protocol):
+    """Where schema ids come from; :mod:`headrace.avro.registry` asks the registry, tests count.
+
+    Both raise :class:`headrace.errors.DependencyDown` while the registry does not answer.
+    """
+
+    def id_of(self, name: str) -> int:
+        """Return the id under which our schema ``name`` is registered; never registers it."""
+
+    def writer_schema(self, schema_id: int) -> Any:
+        """Return the parsed schema with that id; raises :class:`UndecodableRecord` where there is none."""
+
+
+class Codec:
+    """Encodes and decodes the records of all topics."""
+
+    def __init__(self, ids: SchemaIds) -> None:
+        self._ids = ids
+        self._prefixes: dict[str, bytes] = {}
+
+    def encode(self, context: Context, payload_type: type) -> bytes:
+        """Return the envelope's bytes; ``payload_type`` tells the topic's record even where the payload is None.
+
+        Raises :class:`InvalidRecord` where a value does not fit its field.
+        """
+        payload = context.payload
+        if payload is not None and type(payload) is not payload_type:
+            raise InvalidRecord("payload", f"is a {type(payload).__name__}; this topic carries {payload_type.__name__}")
+        return self._write(
+            ENVELOPES[payload_type],
+            {
+                "trace": _write_trace(context.trace),
+                "metadata": dict(context.metadata),
+                "change": _write_change(context.change),
+                "payload": None if payload is None else mapping.writer(payload_type)(payload),
+                "reference": None,
+            },
+        )
+
+    def decode(self, data: bytes | None, payload_type: type) -> Context:
+        """Return the envelope in ``data``.
+
+        Raises :class:`UndecodableRecord` where the bytes are no record of this topic, and
+        :class:`PermanentError` where the payload lies elsewhere (claim check) and no object store is configured.
+        """
+        values = self._read(data, ENVELOPES[payload_type])
+        if values["payload"] is None and values["reference"] is not None:
+            raise PermanentError(
+                "the payload is a claim check, and this stage has no object store", where=values["reference"]["uri"]
+            )
+        payload = values["payload"]
+        return Context(
+            _read_trace(values["trace"]),
+            _read_change(values["change"]),
+            None if payload is None else mapping.reader(payload_type)(payload),
+            Metadata(values["metadata"]),
+        )
+
+    def encode_plain(self, record: Any) -> bytes:
+        """Return the bytes of a record that travels without an envelope."""
+        return self._write(PLAIN[type(record)], mapping.writer(type(record))(record))
+
+    def decode_plain(self, data: bytes | None, record_type: type) -> Any:
+        """Return the record in ``data``; raises :class:`UndecodableRecord` where it is none."""
+        return mapping.reader(record_type)(self._read(data, PLAIN[record_type]))
+
+    def _write(self, name: str, values: dict[str, Any]) -> bytes:
+        prefix = self._prefixes.get(name)
+        if prefix is None:
+            prefix = self._prefixes[name] = _HEADER.pack(MAGIC, self._ids.id_of(name))
+        buffer = io.BytesIO()
+        buffer.write(prefix)
+        try:
+            fastavro.schemaless_writer(buffer, schemas.parsed(name), values)
+        except (ValueError, TypeError, KeyError, OverflowError, struct.error, AttributeError) as error:
+            raise InvalidRecord("payload", f"does not fit the schema {name}: {error}") from error
+        return buffer.getvalue()
+
+    def _read(self, data: bytes | None, name: str) -> dict[str, Any]:
+        if data is None:
+            raise UndecodableRecord("the record has no value", remedy="Send a delete as an event, not as a null.")
+        if len(data) < _HEADER.size or data[0] != MAGIC:
+            raise UndecodableRecord(
+                f"the record has no Confluent header (a zero byte and a schema id); it starts with {data[:8].hex()}"
+            )
+        schema_id = _HEADER.unpack_from(data)[1]
+        buffer = io.BytesIO(data)
+        buffer.seek(_HEADER.size)
+        writer_schema = self._ids.writer_schema(schema_id)
+        try:
+            values: dict[str, Any] = fastavro.schemaless_reader(buffer, writer_schema, schemas.parsed(name))  # type: ignore[assignment]
+        except (SchemaResolutionError, EOFError, ValueError, TypeError, KeyError, IndexError, OverflowError, struct.error, UnicodeDecodeError, MemoryError, RecursionError, AttributeError, StopIteration) as error:  # fmt: skip
+            raise UndecodableRecord(
+                f"the bytes do not decode as {name} with schema id {schema_id}: {type(error).__name__} {error}"
+            ) from error
+        if buffer.tell() != len(data):
+            raise UndecodableRecord(f"{len(data) - buffer.tell()} bytes follow the record {name}")
+        return values

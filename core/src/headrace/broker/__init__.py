@@ -1,0 +1,1 @@
+"""One contract, two brokers: Kafka, and memory for the logic."""

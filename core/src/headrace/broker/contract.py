@@ -1,0 +1,152 @@
+"""What the runtime needs from a broker, and what it may rely on.
+
+The suite :mod:`headrace_testing.broker_contract` runs against every implementation.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from headrace.errors import HeadraceError
+
+Headers = tuple[tuple[str, bytes | None], ...]
+
+
+class TopicPartition(NamedTuple):
+    """One partition of one topic."""
+
+    topic: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]"
+
+
+class Record(NamedTuple):
+    """A record as it was read; ``timestamp_ms`` in milliseconds since 1970."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+    timestamp_ms: int = 0
+
+    @property
+    def place(self) -> TopicPartition:
+        """The partition that it stands in."""
+        return TopicPartition(self.topic, self.partition)
+
+
+class Message(NamedTuple):
+    """A record to write; the partition follows from the key (murmur2), which is never empty."""
+
+    topic: str
+    key: bytes
+    value: bytes
+    headers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """What one poll brought: records in order of offset by partition, and whether the assignment changed.
+
+    After ``rebalanced``, records read before it are void: they may belong to another worker by now.
+    """
+
+    records: Sequence[Record] = ()
+    rebalanced: bool = False
+    assigned: frozenset[TopicPartition] = frozenset()
+
+
+class BrokerError(HeadraceError):
+    """The broker refused or did not answer."""
+
+    code = "broker"
+
+
+class TransactionAborted(BrokerError):
+    """The transaction was refused and is rolled back; nothing of it is visible. Rewind and do it again."""
+
+
+class TransactionUncertain(BrokerError):
+    """Whether the transaction was committed is not known. Only a new producer and the committed offsets tell."""
+
+
+class ProducerFenced(BrokerError):
+    """Another worker with the same transactional id took over."""
+
+    default_remedy = "Give every live worker of a stage a slot of its own (HEADRACE_WORKER_SLOT)."
+
+
+class OffsetsLost(BrokerError):
+    """A committed offset lies outside the log: records were deleted before this group read them."""
+
+    default_remedy = (
+        "Nothing was skipped. Either accept the gap by setting the group's offset with Kafka's own tool, "
+        "or replay the stage from an earlier topic; lengthen the topic's retention before that."
+    )
+
+
+class BrokerUnavailable(BrokerError):
+    """The broker does not answer for now."""
+
+
+class Broker(ABC):
+    """One worker's session: a consumer in a group and a transactional producer. Used from one thread only."""
+
+    @abstractmethod
+    def subscribe(self, topics: Sequence[str]) -> None:
+        """Join the group and take part in sharing the partitions of these topics."""
+
+    @abstractmethod
+    def poll(self, max_records: int, timeout: float) -> Polled:
+        """Return at most ``max_records`` records that follow those returned before, committed ones only.
+
+        Waits up to ``timeout`` seconds for the first and for no other. Keeps up the membership. Partitions are taken
+        up at their committed offsets, or at the beginning where there is none.
+        Raises :class:`OffsetsLost` naming partition, committed offset and log start, and :class:`BrokerUnavailable`.
+        """
+
+    @abstractmethod
+    def snapshot(self) -> Any:
+        """Return the membership as of now; opaque. A batch keeps the one of its seal and never takes a newer one."""
+
+    @abstractmethod
+    def hold(self) -> None:
+        """Stop fetching: polls keep up the membership and return no records until :meth:`release`."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Fetch again from where :meth:`hold` stopped."""
+
+    @abstractmethod
+    def rewind(self) -> None:
+        """Go back to the committed offsets on every assigned partition. Raises :class:`BrokerUnavailable`."""
+
+    @abstractmethod
+    def commit(self, messages: Sequence[Message], offsets: Mapping[TopicPartition, int], snapshot: Any) -> None:
+        """Write messages and offsets (each the next one to read) in one transaction: all or nothing.
+
+        Raises :class:`TransactionAborted` (also for a snapshot of an older membership),
+        :class:`TransactionUncertain` or :class:`ProducerFenced`; returning promises that all is durable.
+        """
+
+    @abstractmethod
+    def renew_producer(self) -> None:
+        """Replace the producer by a new one with the same transactional id.
+
+        That aborts or completes whatever its predecessor left open. Raises :class:`BrokerUnavailable`.
+        """
+
+    @abstractmethod
+    def backlog(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """Return lag by partition: records between what was committed here last and the end of the log; may be stale."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leave the group and let go of the connections; an open transaction is aborted."""

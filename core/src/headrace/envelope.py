@@ -1,0 +1,183 @@
+"""The context envelope: what travels between stages, as frozen types.
+
+``trace`` is the system's and immutable for handlers; ``metadata`` is append-only under ``{stage}.{key}``;
+``change`` says which document changed; ``payload`` is the stage's own record (:mod:`headrace.records`).
+A handler receives a :class:`Context` and returns a new one; :func:`check_transition` refuses what the rules forbid.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, Self
+
+from headrace.errors import InvalidRecord, MetadataError
+
+MetadataValue = str | int | float | bool
+
+_KEY = re.compile(r"[a-z][a-z0-9_-]*(\.[A-Za-z0-9_-]+)+")
+_RESERVED = ("system", "trace")
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+class Operation(StrEnum):
+    """What upstream did to the document."""
+
+    UPSERT = "UPSERT"
+    DELETE = "DELETE"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Which document changed, to which version (at least 0), and how."""
+
+    tenant: str
+    document_id: str
+    version: int
+    operation: Operation
+
+    @property
+    def key(self) -> bytes:
+        """The Kafka key, ``tenant/document_id`` in UTF-8."""
+        return f"{self.tenant}/{self.document_id}".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class StageRun:
+    """One stage's run over a record; ``duration_us`` in microseconds, times in UTC."""
+
+    stage: str
+    handlers: tuple[str, ...]
+    worker: str
+    topic: str
+    partition: int
+    offset: int
+    attempt: int
+    started_at: datetime
+    duration_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Where a record comes from and what happened to it, oldest stage first."""
+
+    request_id: str
+    pipeline_id: str
+    pipeline_version: int
+    started_at: datetime
+    requested_by: str | None = None
+    history: tuple[StageRun, ...] = ()
+
+
+class Metadata(Mapping[str, MetadataValue]):
+    """Append-only facts about a record under ``{stage}.{key}``; ``user.*`` came from the client."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Mapping[str, MetadataValue] = _EMPTY) -> None:
+        self._items = items
+
+    def __getitem__(self, key: str) -> MetadataValue:
+        return self._items[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __repr__(self) -> str:
+        return f"Metadata({dict(self._items)!r})"
+
+    def with_values(self, stage: str, **values: MetadataValue) -> Metadata:
+        """Return a copy with ``{stage}.{key}`` added for each value.
+
+        Raises :class:`MetadataError` naming stage and key where a key exists already or the stage is reserved.
+        """
+        added = {f"{stage}.{key}": value for key, value in values.items()}
+        for key in added:
+            if stage in _RESERVED:
+                raise MetadataError(f"stage {stage!r} may not write metadata key {key!r}: it is read-only", where=key)
+            if key in self._items:
+                raise MetadataError(f"stage {stage!r} may not overwrite metadata key {key!r}", where=key)
+        return Metadata({**self._items, **added})
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a handler receives and returns: trace, metadata, change and the stage's record.
+
+    ``payload`` is a frozen record of :mod:`headrace.records`, or None for a delete.
+    """
+
+    trace: Trace
+    change: Change
+    payload: Any
+    metadata: Metadata = field(default_factory=Metadata)
+
+    def with_payload(self, payload: Any) -> Self:
+        """Return a copy with another payload."""
+        return replace(self, payload=payload)
+
+    def with_metadata(self, stage: str, **values: MetadataValue) -> Self:
+        """Return a copy with metadata added under ``{stage}.{key}``; see :meth:`Metadata.with_values`."""
+        return replace(self, metadata=self.metadata.with_values(stage, **values))
+
+
+def check_transition(before: Context, after: Context, stage: str) -> None:
+    """Refuse what a handler may not do: touch the trace or the change, overwrite or remove metadata.
+
+    Raises :class:`MetadataError` naming the stage and the key or field.
+    """
+    if after.trace is not before.trace and after.trace != before.trace:
+        raise MetadataError(f"stage {stage!r} changed the trace, which is immutable", where="trace")
+    if after.change is not before.change and after.change != before.change:
+        raise MetadataError(f"stage {stage!r} changed tenant, document, version or operation", where="change")
+    if after.metadata is before.metadata:
+        return
+    for key, value in before.metadata.items():
+        if key not in after.metadata:
+            raise MetadataError(f"stage {stage!r} removed metadata key {key!r}", where=key)
+        if after.metadata[key] != value:
+            raise MetadataError(f"stage {stage!r} overwrote metadata key {key!r}", where=key)
+    for key in after.metadata:
+        if key not in before.metadata:
+            _check_new_key(key, stage)
+
+
+def _check_new_key(key: str, stage: str) -> None:
+    owner = key.partition(".")[0]
+    if owner in _RESERVED:
+        raise MetadataError(f"stage {stage!r} wrote metadata key {key!r}: {owner}.* is read-only", where=key)
+    if owner != stage:
+        raise MetadataError(
+            f"stage {stage!r} wrote metadata key {key!r}: a stage writes under its own name only", where=key
+        )
+    if not _KEY.fullmatch(key):
+        raise MetadataError(f"stage {stage!r} wrote metadata key {key!r}: the form is {{stage}}.{{key}}", where=key)
+
+
+MAX_ID_LENGTH = 512
+"""Longest tenant or document id, in characters."""
+
+
+def check_change(change: Change) -> Change:
+    """Return the change when its fields keep their rules; raise :class:`InvalidRecord` naming the field."""
+    for name, value in (("tenant", change.tenant), ("document_id", change.document_id)):
+        if not value:
+            raise InvalidRecord(name, "is missing or empty", remedy="Every change names its tenant and document.")
+        if len(value) > MAX_ID_LENGTH:
+            raise InvalidRecord(name, f"has {len(value)} characters; the limit is {MAX_ID_LENGTH}")
+        if "\x00" in value:
+            raise InvalidRecord(name, "contains a NUL character")
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise InvalidRecord(name, "contains a lone surrogate, which UTF-8 cannot carry")
+    if "/" in change.tenant:
+        raise InvalidRecord("tenant", f"{change.tenant!r} contains '/', which separates tenant and document in keys")
+    if not 0 <= change.version < 2**63:
+        raise InvalidRecord("version", f"is {change.version}; versions run from 0 to 2^63-1")
+    return change

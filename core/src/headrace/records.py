@@ -1,0 +1,192 @@
+"""The payload of each topic as frozen types; field by field what ``schemas/avro`` says.
+
+Vectors are bytes (float32, little endian). Offsets count characters (Unicode code points) of the document's text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from headrace.envelope import Operation
+
+_NOTHING: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeEvent:
+    """An upstream system says that a document was upserted or deleted."""
+
+    tenant: str
+    document_id: str
+    operation: Operation
+    version: int | None = None
+    title: str | None = None
+    content: str | None = None
+    media_type: str | None = None
+    source: str | None = None
+    attributes: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    acl: tuple[str, ...] = ()
+    pipeline: str | None = None
+    request_id: str | None = None
+    requested_by: str | None = None
+    occurred_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceDocument:
+    """A parsed document."""
+
+    title: str
+    text: str
+    media_type: str
+    content_hash: bytes
+    source: str | None = None
+    attributes: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    acl: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One chunk: ``text`` is ``[start:end]`` of the document's text; ids and hashes have 16 bytes."""
+
+    chunk_id: bytes
+    section: tuple[str, ...]
+    start: int
+    end: int
+    text: str
+    text_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkedDocument:
+    """A document split into chunks, in the order of the text."""
+
+    title: str
+    media_type: str
+    content_hash: bytes
+    source: str | None
+    attributes: Mapping[str, str]
+    acl: tuple[str, ...]
+    chunks: tuple[Chunk, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedDocument:
+    """A document with the vectors that were computed for it.
+
+    ``vectors`` maps a text hash in hex to float32 little-endian bytes (4 x ``dimensions``);
+    a hash that is missing was embedded before, and its vector lies in the cache.
+    """
+
+    title: str
+    media_type: str
+    content_hash: bytes
+    source: str | None
+    attributes: Mapping[str, str]
+    acl: tuple[str, ...]
+    chunks: tuple[Chunk, ...]
+    generation: str
+    model: str
+    dimensions: int
+    vectors: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedDocument:
+    """What the index did with one version of a document, in numbers of chunks."""
+
+    outcome: str
+    generation: str
+    inserted: int
+    deleted: int
+    kept: int
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """Ask for a text that is generated from the tenant's documents."""
+
+    question: str
+    kind: str = "answer"
+    document_ids: tuple[str, ...] = ()
+    attributes: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    top_k: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A passage that an artifact rests on; ``marker`` is its number in the text, from 1."""
+
+    marker: int
+    document_id: str
+    version: int
+    chunk_id: bytes
+    title: str
+    section: tuple[str, ...]
+    start: int
+    end: int
+    source: str | None
+    score: float
+    quote: str
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A generated text with the passages that it refers to."""
+
+    artifact_id: str
+    kind: str
+    title: str
+    mime_type: str
+    text: str
+    provider: str
+    model: str
+    citations: tuple[Citation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderPart:
+    """One header of a Kafka record."""
+
+    name: str
+    value: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that could not be processed, as it was, and why; ``attempt`` counts from 1."""
+
+    stage: str
+    reason: str
+    message: str
+    remedy: str
+    stack: str | None
+    handler: str | None
+    attempt: int
+    topic: str
+    partition: int
+    offset: int
+    timestamp: datetime
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[HeaderPart, ...]
+    failed_at: datetime
+    worker: str
+    tenant: str | None = None
+    document_id: str | None = None
+    version: int | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineVersion:
+    """One version of a pipeline template, as applied; ``template`` is canonical JSON."""
+
+    pipeline_id: str
+    version: int
+    template: str
+    digest: str
+    applied_by: str
+    applied_at: datetime

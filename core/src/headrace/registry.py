@@ -1,0 +1,77 @@
+"""The registry of handlers: found by name at run time, filled by entry points."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from importlib.metadata import entry_points
+
+from headrace.errors import ConfigurationError
+from headrace.handler import Handler
+
+ENTRY_POINT_GROUP = "headrace.handlers"
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
+
+
+class HandlerRegistry:
+    """Handler classes by stage and name."""
+
+    def __init__(self, handlers: Iterable[type[Handler]] = ()) -> None:
+        self._by_stage: dict[str, dict[str, type[Handler]]] = {}
+        for handler in handlers:
+            self.add(handler)
+
+    def add(self, handler: type[Handler]) -> type[Handler]:
+        """Add a class; raises :class:`ConfigurationError` where it breaks the contract or the name is taken."""
+        where = f"{handler.__module__}:{handler.__qualname__}"
+        missing = [part for part in ("name", "stage", "consumes", "produces") if not hasattr(handler, part)]
+        if missing:
+            raise ConfigurationError(f"handler declares no {', '.join(missing)}", where=where)
+        if not _NAME.fullmatch(handler.name):
+            raise ConfigurationError(f"handler name {handler.name!r} is not of the form [a-z][a-z0-9-]*", where=where)
+        stage = self._by_stage.setdefault(handler.stage, {})
+        taken = stage.setdefault(handler.name, handler)
+        if taken is not handler:
+            raise ConfigurationError(
+                f"handler {handler.name!r} of stage {handler.stage!r} exists twice",
+                where=f"{where} and {taken.__module__}:{taken.__qualname__}",
+                remedy="Uninstall one of the packages or rename one of the handlers.",
+            )
+        return handler
+
+    def names(self, stage: str) -> list[str]:
+        """Names of the stage's handlers, sorted."""
+        return sorted(self._by_stage.get(stage, {}))
+
+    def all(self) -> list[type[Handler]]:
+        """Every handler class, by stage and name."""
+        return [self._by_stage[stage][name] for stage in sorted(self._by_stage) for name in self.names(stage)]
+
+    def find(self, stage: str, name: str) -> type[Handler]:
+        """Return the class; raises :class:`ConfigurationError` naming those that exist."""
+        try:
+            return self._by_stage[stage][name]
+        except KeyError:
+            raise ConfigurationError(
+                f"stage {stage!r} has no handler {name!r}",
+                remedy=f"It has: {', '.join(self.names(stage)) or 'none'}. A package adds one by an entry point in "
+                f"the group {ENTRY_POINT_GROUP!r}; install it where the stage runs and restart that stage.",
+            ) from None
+
+
+def installed(stage: str | None = None) -> HandlerRegistry:
+    """Return a registry of the handlers that installed packages offer, of one stage or of all."""
+    registry = HandlerRegistry()
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        try:
+            handler = point.load()
+        except Exception as error:
+            raise ConfigurationError(
+                f"entry point {point.name!r} = {point.value!r} does not load: {type(error).__name__}: {error}",
+                remedy="Repair or uninstall the package that offers it.",
+            ) from error
+        if not (isinstance(handler, type) and issubclass(handler, Handler)):
+            raise ConfigurationError(f"entry point {point.name!r} = {point.value!r} is no Handler class")
+        if stage is None or handler.stage == stage:
+            registry.add(handler)
+    return registry

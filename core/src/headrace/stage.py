@@ -1,0 +1,36 @@
+"""The stages of the flow: which topic each reads and writes, and the record that each topic carries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from headrace import records
+from headrace.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class StageFlow:
+    """Where a stage stands in the flow; topics without prefix, ``{generation}`` still to be filled in."""
+
+    name: str
+    source: str
+    target: str
+    consumes: type
+    produces: type
+
+
+INGEST = StageFlow("ingest", "changes", "documents", records.ChangeEvent, records.SourceDocument)
+CHUNKER = StageFlow("chunker", "documents", "chunks", records.SourceDocument, records.ChunkedDocument)
+EMBEDDER = StageFlow("embedder", "chunks", "vectors.{generation}", records.ChunkedDocument, records.EmbeddedDocument)
+INDEXER = StageFlow("indexer", "vectors.{generation}", "indexed", records.EmbeddedDocument, records.IndexedDocument)
+GENERATOR = StageFlow("generator", "generation-requests", "artifacts", records.GenerationRequest, records.Artifact)
+
+STAGES = {stage.name: stage for stage in (INGEST, CHUNKER, EMBEDDER, INDEXER, GENERATOR)}
+
+
+def stage_flow(name: str) -> StageFlow:
+    """Return the stage; raises :class:`ConfigurationError` naming those that exist."""
+    try:
+        return STAGES[name]
+    except KeyError:
+        raise ConfigurationError(f"no stage {name!r}", remedy=f"There are: {', '.join(STAGES)}.") from None
