@@ -1,0 +1,166 @@
+"""Create and migrate the store's schema, and make logins: the bootstrap job's part (extra ``bootstrap``).
+
+Runs as the schema's owner; the services themselves log in as members of ``headrace_runtime``, which owns
+nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+
+import psycopg
+from alembic import command, op
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from psycopg import sql
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.pool import NullPool
+
+from headrace.errors import ConfigurationError, DependencyDown
+
+MINIMUM_PGVECTOR = (0, 8, 5)  # CVE-2026-3172 and repairs of vacuum
+RUNTIME_ROLE = "headrace_runtime"
+_IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a migration did: the revision found (None for a new schema) and the one it left."""
+
+    previous: str | None
+    current: str | None
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything had to be done."""
+        return self.previous != self.current
+
+
+def migrate(dsn: str, schema: str = "headrace", *, text_search: str = "english") -> Applied:
+    """Bring ``schema`` to the newest revision, creating it and the roles where they are missing; idempotent.
+
+    ``text_search`` names the text search configuration of a new schema (``english`` drops English stop words
+    and leaves words of other scripts as they are; ``simple`` stems nothing).
+    It has no effect on a schema that exists.
+
+    Raises :class:`ConfigurationError` for a name that is no plain identifier or for a pgvector that is
+    missing or
+    too old, and :class:`DependencyDown` when PostgreSQL does not answer.
+    """
+    _require_identifier("schema", schema)
+    _require_identifier("text_search", text_search)
+    with _connect(dsn) as connection:
+        _prepare(connection, schema)
+    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(dsn), poolclass=NullPool)
+    with engine.connect() as migration, migration.begin():
+        # pg_temp last: nothing that a session puts there can stand in for a table of ours
+        migration.exec_driver_sql(f'SET LOCAL search_path TO "{schema}", pg_temp')
+        previous = _revision(migration, schema)
+        command.upgrade(_alembic(migration, schema, text_search), "head")
+        return Applied(previous, _revision(migration, schema))
+
+
+def create_login(dsn: str, name: str, password: str) -> None:
+    """Make ``name`` a login with the rights of a service, or give the existing one this password.
+
+    The password is hashed (SCRAM-SHA-256) before it leaves this process, so that no server log can hold it.
+    Raises :class:`ConfigurationError` for a name that is no plain identifier.
+    """
+    _require_identifier("login", name)
+    with _connect(dsn) as connection:
+        secret = connection.pgconn.encrypt_password(
+            password.encode(), name.encode(), b"scram-sha-256"
+        ).decode()
+        exists = connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [name]).fetchone() is not None
+        verb = sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}" if exists else "CREATE ROLE {} LOGIN PASSWORD {}")
+        connection.execute(verb.format(sql.Identifier(name), sql.Literal(secret)))
+        connection.execute(
+            sql.SQL("GRANT {} TO {}").format(sql.Identifier(RUNTIME_ROLE), sql.Identifier(name))
+        )
+
+
+def run_sql_file(name: str) -> None:
+    """Execute a file of ``migrations/versions`` in the running migration (called by the revisions)."""
+    text_search = op.get_context().config.attributes["text_search"]  # type: ignore[union-attr]
+    folder = resources.files("headrace.store.migrations.versions")
+    statements = (folder / name).read_text(encoding="utf-8").replace("{text_search}", text_search)
+    driver = op.get_bind().connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    driver.execute(statements.encode())
+
+
+def _prepare(connection: psycopg.Connection, schema: str) -> None:
+    """Create the schema and the extension, and refuse a pgvector that is too old or stands elsewhere."""
+    connection.execute("SELECT pg_advisory_xact_lock(hashtext('headrace.prepare'))")
+    if connection.execute("SELECT FROM pg_namespace WHERE nspname = %s", [schema]).fetchone() is None:
+        connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+    found = connection.execute(
+        "SELECT extversion, extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'vector'"
+    ).fetchone()
+    if found is None:
+        try:
+            connection.execute("CREATE EXTENSION vector SCHEMA public")
+        except (psycopg.errors.FeatureNotSupported, psycopg.errors.UndefinedFile) as missing:
+            raise ConfigurationError(
+                "PostgreSQL has no pgvector", remedy="Install pgvector 0.8.5 or newer on the database server."
+            ) from missing
+        except psycopg.errors.InsufficientPrivilege as refused:
+            raise ConfigurationError(
+                "this login may not create the extension vector",
+                remedy="Have a superuser run `CREATE EXTENSION vector SCHEMA public` once.",
+            ) from refused
+        found = connection.execute(
+            "SELECT extversion, extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'vector'"
+        ).fetchone()
+    assert found is not None
+    require_pgvector(*found)
+
+
+def require_pgvector(version: str, namespace: str) -> None:
+    """Refuse a pgvector that is older than 0.8.5 or that does not stand in ``public``."""
+    if tuple(int(part) for part in version.split(".")) < MINIMUM_PGVECTOR:
+        raise ConfigurationError(
+            f"pgvector {version} is too old: 0.8.5 or newer is needed (CVE-2026-3172)",
+            remedy="Upgrade it on the server, then run `ALTER EXTENSION vector UPDATE`.",
+        )
+    if namespace != "public":
+        raise ConfigurationError(
+            f"the extension vector stands in schema {namespace}, not in public",
+            remedy="Run `ALTER EXTENSION vector SET SCHEMA public` as its owner.",
+        )
+
+
+def _require_identifier(setting: str, value: str) -> None:
+    if not _IDENTIFIER.fullmatch(value):
+        raise ConfigurationError(
+            f"{setting} {value!r} is no plain identifier",
+            remedy="Use lower-case letters, digits and underscores, a letter first, at most 63 characters.",
+        )
+
+
+def _alembic(connection: Connection, schema: str, text_search: str) -> Config:
+    config = Config()
+    config.set_main_option("script_location", "headrace.store:migrations")
+    config.set_main_option("path_separator", "os")
+    config.attributes.update(connection=connection, schema=schema, text_search=text_search)
+    return config
+
+
+def _revision(connection: Connection, schema: str) -> str | None:
+    options = {"version_table": "schema_version", "version_table_schema": schema}
+    return MigrationContext.configure(connection, opts=options).get_current_revision()
+
+
+@contextmanager
+def _connect(dsn: str) -> Iterator[psycopg.Connection]:
+    """Open a connection whose transaction commits at the end of the block."""
+    try:
+        connection = psycopg.connect(dsn)
+    except psycopg.OperationalError as refused:
+        raise DependencyDown("postgresql", f"PostgreSQL does not answer: {refused}") from refused
+    with connection:
+        yield connection

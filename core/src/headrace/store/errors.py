@@ -1,0 +1,60 @@
+"""The one place that tells an outage of PostgreSQL from a mistake of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import asyncpg
+
+from headrace.errors import ConfigurationError, DependencyDown
+
+_OUTAGES = (
+    asyncpg.PostgresConnectionError,  # class 08: refused, broken, rejected
+    asyncpg.OperatorInterventionError,  # class 57: shutting down, starting up, statement timeout
+    asyncpg.InsufficientResourcesError,  # class 53: connections, memory or disk used up
+    asyncpg.TransactionRollbackError,  # class 40: deadlock, serialization; the same batch works later
+    asyncpg.LockNotAvailableError,
+    asyncpg.ReadOnlySQLTransactionError,  # a standby that has not been promoted yet
+    OSError,
+    TimeoutError,
+)
+_SETTINGS = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientPrivilegeError,
+)
+_SCHEMA = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError)
+
+
+@contextmanager
+def postgresql_errors() -> Iterator[None]:
+    """Turn asyncpg's exceptions in this block into Headrace's.
+
+    An outage becomes :class:`DependencyDown` (pause, no record is to blame); a wrong login, database, right
+    or schema becomes :class:`ConfigurationError`.
+    Everything else, such as a broken constraint, passes as it is: it is a mistake of ours.
+    """
+    try:
+        yield
+    except _OUTAGES as outage:
+        raise DependencyDown("postgresql", f"PostgreSQL does not answer: {describe(outage)}") from outage
+    except asyncpg.InterfaceError as broken:
+        if "connection" not in str(broken) and "pool" not in str(broken):
+            raise
+        raise DependencyDown("postgresql", f"PostgreSQL does not answer: {broken}") from broken
+    except _SETTINGS as refused:
+        raise ConfigurationError(
+            f"PostgreSQL refuses: {refused}",
+            remedy="Check HEADRACE_STORE_DSN, and that the login was made by the bootstrap job.",
+        ) from refused
+    except _SCHEMA as unknown:
+        raise ConfigurationError(
+            f"the store's schema does not fit: {unknown}",
+            remedy="Run the bootstrap job (`headrace bootstrap`) and check HEADRACE_STORE_SCHEMA_NAME.",
+        ) from unknown
+
+
+def describe(error: BaseException) -> str:
+    """Say what an exception says, or name it where it says nothing (as TimeoutError does)."""
+    return str(error) or type(error).__name__

@@ -1,0 +1,102 @@
+"""Generations of the index: one embedding model's complete set of vectors each, switched atomically."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from headrace.errors import ConfigurationError
+from headrace.store.errors import postgresql_errors
+from headrace.store.queries import load
+from headrace.store.records import Generation
+
+if TYPE_CHECKING:
+    from headrace.store.pool import Connection
+
+OPERATOR_CLASSES = {"cosine": "vector_cosine_ops", "l2": "vector_l2_ops", "inner_product": "vector_ip_ops"}
+OPERATORS = {"cosine": "<=>", "l2": "<->", "inner_product": "<#>"}
+MAXIMUM_DIMENSIONS = 2000  # of an HNSW index over the type vector
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+
+
+def embedding_table(generation: str) -> str:
+    """The name of a generation's table; raises :class:`ConfigurationError` unless it is a safe identifier."""
+    if not _NAME.fullmatch(generation):
+        raise ConfigurationError(
+            f"generation {generation!r} is no valid name",
+            remedy="Use lower-case letters, digits and underscores, a letter first, at most 40 characters.",
+        )
+    return f"embedding_{generation}"
+
+
+async def create_generation(
+    connection: Connection, name: str, model: str, dimensions: int, distance: str = "cosine"
+) -> Generation:
+    """Create a generation's table and HNSW index, and register it as ``building``; idempotent.
+
+    The connection is the owner's: services may not create tables.
+    Raises :class:`ConfigurationError` for a bad name, dimension or distance, and when a generation of this
+    name
+    exists with another model, dimension or distance.
+    """
+    table = embedding_table(name)
+    if distance not in OPERATOR_CLASSES or not 1 <= dimensions <= MAXIMUM_DIMENSIONS:
+        raise ConfigurationError(
+            f"generation {name}: distance {distance!r} with {dimensions} dimensions cannot be indexed",
+            remedy=f"Use {', '.join(OPERATOR_CLASSES)} and 1 to {MAXIMUM_DIMENSIONS} dimensions.",
+        )
+    wanted = Generation(name, model, dimensions, distance)
+    with postgresql_errors():
+        async with connection.transaction():
+            if await connection.fetchval(load("generations")["register"], name, model, dimensions, distance):
+                statements = load("generations")["create"].replace("{embedding}", table)
+                statements = statements.replace("{dimensions}", str(dimensions))
+                await connection.execute(statements.replace("{operators}", OPERATOR_CLASSES[distance]))
+                return wanted
+            found = _generation(await connection.fetchrow(load("generations")["get"], name))
+    assert found is not None
+    if (found.model, found.dimensions, found.distance) != (model, dimensions, distance):
+        raise ConfigurationError(
+            f"generation {name} exists with {found.model}, {found.dimensions} dimensions, {found.distance}",
+            remedy="A new model takes a new generation: choose another name.",
+        )
+    return found
+
+
+async def activate(connection: Connection, name: str) -> None:
+    """Make ``name`` the generation that is searched, and retire the one before it, in one transaction.
+
+    Raises :class:`ConfigurationError` when there is no such generation.
+    """
+    with postgresql_errors():
+        async with connection.transaction():
+            await connection.execute(load("generations")["retire_active"], name)
+            if await connection.fetchval(load("generations")["activate"], name) is None:
+                raise ConfigurationError(
+                    f"there is no generation {name}", remedy="Create it before it is made the active one."
+                )
+
+
+async def active_generation(connection: Connection) -> Generation | None:
+    """The generation that is searched, or None before the first was activated."""
+    with postgresql_errors():
+        return _generation(await connection.fetchrow(load("generations")["active"]))
+
+
+async def get_generation(connection: Connection, name: str) -> Generation | None:
+    """The generation of this name, or None."""
+    with postgresql_errors():
+        return _generation(await connection.fetchrow(load("generations")["get"], name))
+
+
+async def list_generations(connection: Connection) -> list[Generation]:
+    """All generations, the oldest first."""
+    with postgresql_errors():
+        rows = await connection.fetch(load("generations")["list"])
+    return [Generation(**row) for row in rows]
+
+
+def _generation(row: asyncpg.Record | None) -> Generation | None:
+    return None if row is None else Generation(**row)

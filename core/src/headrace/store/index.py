@@ -1,0 +1,216 @@
+"""Write a batch of embedded documents: one transaction, a handful of round trips, only rows that changed.
+
+Read, plan, write: the rows of the fence are read without a lock, :mod:`headrace.store.plan` decides, and each
+document's row is written on condition that it is still the one that was read.
+Where another writer was faster the transaction is rolled back and begins again.
+Documents are written in sorted order, so that two writers wait for each other and never in a circle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from headrace.errors import TemporaryError
+from headrace.store import cache
+from headrace.store.errors import postgresql_errors
+from headrace.store.fence import Fence
+from headrace.store.generations import embedding_table
+from headrace.store.plan import (
+    Arrival,
+    DocumentWrite,
+    Plan,
+    Stored,
+    Vectors,
+    by_document,
+    candidates,
+    carried_vectors,
+    plan_tenant,
+)
+from headrace.store.queries import load
+from headrace.store.records import Generation, IndexChunk, IndexDocument, IndexResult, validate
+from headrace.store.transactions import set_tenant
+
+if TYPE_CHECKING:
+    from headrace.store.pool import Connection, Pool
+
+ATTEMPTS = 10
+
+
+class _OvertakenError(Exception):
+    """Another writer changed a row between reading and writing it."""
+
+
+async def index_batch(
+    pool: Pool, generation: Generation, documents: Sequence[IndexDocument]
+) -> list[IndexResult]:
+    """Bring the store to the state after these documents, all or none, and say for each what became of it.
+
+    The same document may occur several times.
+    Repeating a batch, in whole or in part, writes nothing.
+
+    Raises :class:`~headrace.errors.InvalidRecord` for a document that the tables would refuse (before anything
+    is written; call :func:`~headrace.store.records.validate` first to single it out),
+    :class:`~headrace.errors.TemporaryError` when other writers were faster ten times in a row, and
+    :class:`~headrace.errors.DependencyDown` when PostgreSQL does not answer.
+    """
+    for document in documents:
+        validate(document, generation)
+    tenants: dict[str, list[Arrival]] = {}
+    for position, document in enumerate(documents):
+        tenants.setdefault(document.tenant, []).append((position, document))
+    for _ in range(ATTEMPTS):
+        results: dict[int, IndexResult] = {}
+        try:
+            with postgresql_errors():
+                async with pool.acquire() as connection, connection.transaction():
+                    for tenant, arrivals in sorted(tenants.items()):
+                        results |= await _index_tenant(connection, generation, tenant, arrivals)
+        except _OvertakenError:
+            continue
+        return [results[position] for position in range(len(documents))]
+    raise TemporaryError(f"other writers changed the same documents {ATTEMPTS} times in a row")
+
+
+async def _index_tenant(
+    connection: Connection, generation: Generation, tenant: str, arrivals: Sequence[Arrival]
+) -> dict[int, IndexResult]:
+    await set_tenant(connection, tenant)
+    groups = by_document(arrivals)
+    stored = await _read_stored(connection, tenant, list(groups))
+    wanted = candidates(groups, stored, generation)
+    carried = carried_vectors(arrivals)
+    vectors = await _find_vectors(
+        connection, generation, tenant, documents=wanted, stored=stored, carried=carried
+    )
+    plan = plan_tenant(groups, stored, generation, vectors)
+    if plan.writes:
+        await _write(connection, generation, tenant, plan, vectors)
+    return dict(plan.results)
+
+
+async def _read_stored(connection: Connection, tenant: str, document_ids: Sequence[str]) -> dict[str, Stored]:
+    rows = await connection.fetch(load("index")["stored"], tenant, document_ids)
+    return {
+        row["document_id"]: Stored(
+            Fence(row["version"], row["content_hash"], row["deleted"], frozenset(row["generations"])),
+            frozenset(chunk_id.bytes for chunk_id in row["chunk_ids"]),
+        )
+        for row in rows
+    }
+
+
+async def _find_vectors(
+    connection: Connection,
+    generation: Generation,
+    tenant: str,
+    *,
+    documents: Sequence[IndexDocument],
+    stored: dict[str, Stored],
+    carried: dict[bytes, bytes],
+) -> Vectors:
+    """Ask the database only about what the batch itself does not answer."""
+    held: set[bytes] = set()
+    unsure: set[bytes] = set()
+    for document_id in {document.document_id for document in documents} & stored.keys():
+        known = stored[document_id]
+        (held if generation.name in known.fence.generations else unsure).update(known.chunk_ids)
+    if unsure:
+        query = load("index")["embedded"].replace("{embedding}", embedding_table(generation.name))
+        rows = await connection.fetch(query, tenant, [UUID(bytes=chunk_id) for chunk_id in sorted(unsure)])
+        held.update(row["chunk_id"].bytes for row in rows)
+    without_cache = Vectors(frozenset(held), carried)
+    lacking = {
+        text_hash
+        for document in documents
+        for text_hash in without_cache.missing(document, stored.get(document.document_id))
+    }
+    found = await cache.known(connection, tenant, generation.model, lacking)
+    return Vectors(frozenset(held), carried, frozenset(found))
+
+
+async def _write(
+    connection: Connection, generation: Generation, tenant: str, plan: Plan, vectors: Vectors
+) -> None:
+    queries = load("index")
+    rows = [_document_row(write, generation) for write in plan.writes]
+    written = await connection.fetchmany(queries["write_document"], rows)
+    if len(written) < len(rows):
+        raise _OvertakenError
+    gone = [UUID(bytes=chunk_id) for write in plan.writes for chunk_id in write.gone]
+    if gone:
+        await connection.execute(queries["delete_chunks"], tenant, gone)
+    chunks = [_chunk_row(write.document, chunk) for write in plan.writes for chunk in write.inserted]
+    if chunks:
+        await connection.executemany(queries["insert_chunk"], chunks)
+    embedded = [chunk for write in plan.writes for chunk in write.embedded]
+    await _write_embeddings(connection, generation, tenant, embedded, vectors)
+
+
+async def _write_embeddings(
+    connection: Connection,
+    generation: Generation,
+    tenant: str,
+    chunks: Sequence[IndexChunk],
+    vectors: Vectors,
+) -> None:
+    table = embedding_table(generation.name)
+    identifiers, given = [], []
+    cached_identifiers, cached_hashes = [], []
+    for chunk in chunks:
+        vector = chunk.vector or vectors.carried.get(chunk.text_hash)
+        if vector is None:
+            cached_identifiers.append(UUID(bytes=chunk.chunk_id))
+            cached_hashes.append(chunk.text_hash)
+        else:
+            identifiers.append(UUID(bytes=chunk.chunk_id))
+            given.append(cache.to_vector(vector))
+    if identifiers:
+        query = load("index")["insert_embeddings"].replace("{embedding}", table)
+        await connection.execute(query, tenant, identifiers, given)
+    if cached_identifiers:
+        query = load("index")["insert_cached_embeddings"].replace("{embedding}", table)
+        status = await connection.execute(query, tenant, cached_identifiers, cached_hashes, generation.model)
+        if status != f"INSERT 0 {len(cached_identifiers)}":  # the cache lost one since it was asked
+            raise _OvertakenError
+
+
+def _document_row(write: DocumentWrite, generation: Generation) -> tuple[Any, ...]:
+    document, expected = write.document, write.expected
+    return (
+        document.tenant,
+        document.document_id,
+        document.version,
+        document.deleted,
+        document.content_hash,
+        sorted(write.fence.generations),
+        document.title,
+        document.source,
+        document.media_type,
+        list(document.acl),
+        dict(document.attributes),
+        document.pipeline_id,
+        document.pipeline_version,
+        document.request_id,
+        [dict(entry) for entry in document.history],
+        dict(document.metadata),
+        generation.model,
+        [UUID(bytes=chunk.chunk_id) for chunk in document.chunks],
+        [chunk.start for chunk in document.chunks],
+        [chunk.end for chunk in document.chunks],
+        None if expected is None else expected.version,
+        None if expected is None else sorted(expected.generations),
+    )
+
+
+def _chunk_row(document: IndexDocument, chunk: IndexChunk) -> tuple[Any, ...]:
+    return (
+        document.tenant,
+        UUID(bytes=chunk.chunk_id),
+        document.document_id,
+        list(chunk.section),
+        chunk.text,
+        chunk.text_hash,
+        chunk.tokens,
+    )

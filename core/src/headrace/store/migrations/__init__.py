@@ -1,0 +1,1 @@
+"""Alembic's migrations of the store; each executes one file of SQL."""

@@ -1,0 +1,189 @@
+"""What a batch changes in the store: decided without a database.
+
+A batch may hold a document several times.
+Only the last version that the fence lets in is written, and each input still gets its own result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from headrace.store.fence import Decision, Fence, advance, decide
+from headrace.store.records import Generation, IndexChunk, IndexDocument, IndexResult, Outcome
+
+_NOTHING_WRITTEN = {
+    Decision.UNCHANGED: Outcome.UNCHANGED,
+    Decision.SUPERSEDED: Outcome.SUPERSEDED,
+    Decision.CONFLICT: Outcome.CONFLICT,
+}
+
+Arrival = tuple[int, IndexDocument]
+"""A document with its position in the batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A document's fence and its chunks, as the store has them."""
+
+    fence: Fence
+    chunk_ids: frozenset[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """Where a chunk's vector can come from, for one tenant and one generation.
+
+    ``held``: chunks that have a row in this generation; ``carried``: vectors that came with the batch, by
+    text hash;
+    ``cached``: text hashes for which the cache holds one.
+    """
+
+    held: frozenset[bytes] = frozenset()
+    carried: Mapping[bytes, bytes] = field(default_factory=dict)
+    cached: frozenset[bytes] = frozenset()
+
+    def missing(self, document: IndexDocument, stored: Stored | None) -> tuple[bytes, ...]:
+        """Text hashes of the document's chunks for which no vector can be had."""
+        return tuple(
+            dict.fromkeys(
+                chunk.text_hash
+                for chunk in document.chunks
+                if chunk.vector is None
+                and not self.holds(chunk, stored)
+                and chunk.text_hash not in self.carried
+                and chunk.text_hash not in self.cached
+            )
+        )
+
+    def holds(self, chunk: IndexChunk, stored: Stored | None) -> bool:
+        """Whether the chunk has its row in this generation already, and keeps it."""
+        return stored is not None and chunk.chunk_id in stored.chunk_ids and chunk.chunk_id in self.held
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentWrite:
+    """One document's changes: its row, the chunks that come and go, and the chunks that get a vector."""
+
+    document: IndexDocument
+    expected: Fence | None
+    fence: Fence
+    gone: tuple[bytes, ...]
+    inserted: tuple[IndexChunk, ...]
+    embedded: tuple[IndexChunk, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All changes for one tenant, sorted by document, and the result of each position of the batch."""
+
+    writes: tuple[DocumentWrite, ...]
+    results: Mapping[int, IndexResult]
+
+
+def by_document(arrivals: Iterable[Arrival]) -> dict[str, list[Arrival]]:
+    """Group a tenant's documents by id, in sorted order (writers that lock in one order cannot deadlock)."""
+    groups: dict[str, list[Arrival]] = {}
+    for position, document in arrivals:
+        groups.setdefault(document.document_id, []).append((position, document))
+    return dict(sorted(groups.items()))
+
+
+def carried_vectors(arrivals: Iterable[Arrival]) -> dict[bytes, bytes]:
+    """The vectors that came with the batch, by text hash."""
+    return {
+        chunk.text_hash: chunk.vector
+        for _, document in arrivals
+        for chunk in document.chunks
+        if chunk.vector is not None
+    }
+
+
+def candidates(
+    groups: Mapping[str, Sequence[Arrival]], stored: Mapping[str, Stored], generation: Generation
+) -> list[IndexDocument]:
+    """The documents that the stored fence would let in: only for these is a vector looked up."""
+    return [
+        document
+        for document_id, arrivals in groups.items()
+        for _, document in arrivals
+        if decide(_fence(stored.get(document_id)), document.fence(generation.name)) not in _NOTHING_WRITTEN
+    ]
+
+
+def plan_tenant(
+    groups: Mapping[str, Sequence[Arrival]],
+    stored: Mapping[str, Stored],
+    generation: Generation,
+    vectors: Vectors,
+) -> Plan:
+    """Decide for each document of one tenant, in order."""
+    writes: list[DocumentWrite] = []
+    results: dict[int, IndexResult] = {}
+    for document_id, arrivals in groups.items():
+        found = stored.get(document_id)
+        accepted = _fold(
+            arrivals,
+            _fence(found),
+            generation.name,
+            partial(vectors.missing, stored=found),
+            results,
+        )
+        if accepted is None:
+            continue
+        position, document, fence = accepted
+        write = _difference(document, found, fence, vectors)
+        writes.append(write)
+        results[position] = IndexResult(
+            Outcome.DELETED if document.deleted else Outcome.INDEXED,
+            inserted=len(write.inserted),
+            deleted=len(write.gone),
+            kept=len({chunk.chunk_id for chunk in document.chunks}) - len(write.inserted),
+        )
+    return Plan(tuple(writes), results)
+
+
+def _fold(
+    arrivals: Sequence[Arrival],
+    fence: Fence | None,
+    generation: str,
+    missing: Callable[[IndexDocument], tuple[bytes, ...]],
+    results: dict[int, IndexResult],
+) -> tuple[int, IndexDocument, Fence] | None:
+    """Let the versions of one document pass the fence one after another; return the last that may be
+    written.
+    """
+    accepted: tuple[int, IndexDocument, Fence] | None = None
+    for position, document in arrivals:
+        incoming = document.fence(generation)
+        decision = decide(fence, incoming)
+        if decision in _NOTHING_WRITTEN:
+            results[position] = IndexResult(_NOTHING_WRITTEN[decision])
+        elif lacking := missing(document):
+            results[position] = IndexResult(Outcome.MISSING_VECTORS, missing=lacking)
+        else:
+            if accepted is not None:
+                results[accepted[0]] = IndexResult(Outcome.SUPERSEDED)
+            fence = advance(fence, incoming)
+            accepted = (position, document, fence)
+    return accepted
+
+
+def _difference(
+    document: IndexDocument, stored: Stored | None, fence: Fence, vectors: Vectors
+) -> DocumentWrite:
+    before = frozenset[bytes]() if stored is None else stored.chunk_ids
+    after = {chunk.chunk_id: chunk for chunk in document.chunks}
+    return DocumentWrite(
+        document=document,
+        expected=_fence(stored),
+        fence=fence,
+        gone=tuple(sorted(before - after.keys())),
+        inserted=tuple(chunk for chunk_id, chunk in after.items() if chunk_id not in before),
+        embedded=tuple(chunk for chunk in after.values() if not vectors.holds(chunk, stored)),
+    )
+
+
+def _fence(stored: Stored | None) -> Fence | None:
+    return None if stored is None else stored.fence

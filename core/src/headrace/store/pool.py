@@ -1,0 +1,65 @@
+"""Connections to the store."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+import asyncpg
+from pgvector.asyncpg import register_vector
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from headrace.store.errors import postgresql_errors
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
+    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+
+
+class StoreSettings(BaseSettings):
+    """How a service reaches PostgreSQL; environment variables ``HEADRACE_STORE_…``."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_STORE_", frozen=True)
+
+    dsn: SecretStr = Field(description="Connection string, postgresql://user:password@host:port/database.")
+    schema_name: str = Field(
+        default="headrace",
+        pattern=r"^[a-z_][a-z0-9_]{0,62}$",
+        description="Schema that holds the store's tables.",
+    )
+    pool_minimum: int = Field(default=1, ge=0, description="Connections kept open.")
+    pool_maximum: int = Field(default=8, ge=1, description="Connections opened at most.")
+    connect_timeout: float = Field(default=10.0, gt=0, description="Seconds to wait for a connection.")
+    statement_timeout: float = Field(
+        default=60.0, gt=0, description="Seconds after which the server cancels a statement."
+    )
+
+
+async def create_pool(settings: StoreSettings) -> Pool:
+    """Open a pool of connections that see the store's schema and speak vectors and JSON.
+
+    Raises :class:`~headrace.errors.DependencyDown` when PostgreSQL does not answer, and
+    :class:`~headrace.errors.ConfigurationError` when it refuses the login.
+    """
+    with postgresql_errors():
+        return await asyncpg.create_pool(
+            settings.dsn.get_secret_value(),
+            min_size=settings.pool_minimum,
+            max_size=max(settings.pool_minimum, settings.pool_maximum),
+            timeout=settings.connect_timeout,
+            init=prepare_connection,
+            server_settings={
+                "application_name": "headrace",
+                "search_path": f'"{settings.schema_name}", public',
+                "statement_timeout": str(round(settings.statement_timeout * 1000)),
+            },
+        )
+
+
+async def prepare_connection(connection: Connection) -> None:
+    """Register the codecs of vectors (:class:`pgvector.Vector`, binary) and of JSON."""
+    await register_vector(cast("asyncpg.Connection[asyncpg.Record]", connection))
+    await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")

@@ -1,0 +1,1 @@
+"""Files of named, commented queries, read by :mod:`headrace.store.queries`."""

@@ -1,0 +1,35 @@
+-- name: create
+-- The vectors of one generation. A chunk that goes takes its vectors along, in every generation.
+-- {embedding} is the table's checked name, {dimensions} and {operators} come from the generation.
+CREATE TABLE {embedding} (
+    tenant    text NOT NULL,
+    chunk_id  uuid NOT NULL,
+    embedding vector({dimensions}) NOT NULL,
+    PRIMARY KEY (tenant, chunk_id),
+    FOREIGN KEY (tenant, chunk_id) REFERENCES chunk ON DELETE CASCADE
+);
+CREATE INDEX {embedding}_nearest ON {embedding} USING hnsw (embedding {operators});
+ALTER TABLE {embedding} ENABLE ROW LEVEL SECURITY;
+ALTER TABLE {embedding} FORCE ROW LEVEL SECURITY;
+CREATE POLICY one_tenant ON {embedding} USING (tenant = current_tenant());
+GRANT SELECT, INSERT, DELETE ON {embedding} TO headrace_runtime;
+
+-- name: register
+INSERT INTO generation (name, model, dimensions, distance) VALUES ($1, $2, $3, $4)
+ON CONFLICT (name) DO NOTHING
+RETURNING name;
+
+-- name: get
+SELECT name, model, dimensions, distance, state FROM generation WHERE name = $1;
+
+-- name: active
+SELECT name, model, dimensions, distance, state FROM generation WHERE state = 'active';
+
+-- name: list
+SELECT name, model, dimensions, distance, state FROM generation ORDER BY created_at, name;
+
+-- name: retire_active
+UPDATE generation SET state = 'retired' WHERE state = 'active' AND name <> $1;
+
+-- name: activate
+UPDATE generation SET state = 'active' WHERE name = $1 RETURNING name;

@@ -1,0 +1,61 @@
+-- name: stored
+-- What the fence knows about these documents ($2) of this tenant ($1). Not locked: a write names the state that it
+-- was planned on, and is refused when that has changed meanwhile.
+SELECT document_id, version, content_hash, deleted, generations, chunk_ids
+FROM document
+WHERE tenant = $1 AND document_id = ANY ($2::text[]);
+
+-- name: embedded
+-- Which of these chunks ($2) have a vector in this generation?
+SELECT chunk_id FROM {embedding} WHERE tenant = $1 AND chunk_id = ANY ($2::uuid[]);
+
+-- name: write_document
+-- One version passes the fence: a new row, or the advance of the row that the plan was made on (version $21 and
+-- generations $22, NULL for a new document). No row comes back when another writer was faster.
+INSERT INTO document AS stored (
+    tenant, document_id, version, deleted, content_hash, generations, title, source, media_type, acl, attributes,
+    pipeline_id, pipeline_version, request_id, history, metadata, model, chunk_ids, starts, ends
+)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
+ON CONFLICT (tenant, document_id) DO UPDATE SET
+    version = excluded.version,
+    deleted = excluded.deleted,
+    content_hash = excluded.content_hash,
+    generations = excluded.generations,
+    title = excluded.title,
+    source = excluded.source,
+    media_type = excluded.media_type,
+    acl = excluded.acl,
+    attributes = excluded.attributes,
+    pipeline_id = excluded.pipeline_id,
+    pipeline_version = excluded.pipeline_version,
+    request_id = excluded.request_id,
+    history = excluded.history,
+    metadata = excluded.metadata,
+    model = excluded.model,
+    chunk_ids = excluded.chunk_ids,
+    starts = excluded.starts,
+    ends = excluded.ends,
+    indexed_at = now()
+WHERE stored.version = $21 AND stored.generations = $22
+RETURNING document_id;
+
+-- name: delete_chunks
+-- Their vectors go with them (ON DELETE CASCADE), in every generation.
+DELETE FROM chunk WHERE tenant = $1 AND chunk_id = ANY ($2::uuid[]);
+
+-- name: insert_chunk
+INSERT INTO chunk (tenant, chunk_id, document_id, section, text, text_hash, tokens)
+VALUES ($1, $2, $3, $4, $5, $6, $7);
+
+-- name: insert_embeddings
+-- Vectors that came with the batch.
+INSERT INTO {embedding} (tenant, chunk_id, embedding)
+SELECT $1, chunk_id, embedding FROM unnest($2::uuid[], $3::vector[]) AS given (chunk_id, embedding);
+
+-- name: insert_cached_embeddings
+-- Vectors that the cache holds for the text of these chunks; they never leave the database.
+INSERT INTO {embedding} (tenant, chunk_id, embedding)
+SELECT $1, wanted.chunk_id, cached.embedding
+FROM unnest($2::uuid[], $3::bytea[]) AS wanted (chunk_id, text_hash)
+JOIN vector_cache AS cached ON cached.tenant = $1 AND cached.model = $4 AND cached.text_hash = wanted.text_hash;

@@ -1,0 +1,38 @@
+"""Transactions that see one tenant."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from headrace.store.errors import postgresql_errors
+
+if TYPE_CHECKING:
+    from headrace.store.pool import Connection, Pool
+
+
+async def set_tenant(connection: Connection, tenant: str) -> None:
+    """Let the running transaction, and it alone, see the rows of ``tenant``.
+
+    Transaction-local on purpose: a session's setting would leak to the next user of a pooled connection.
+    Raises :class:`ValueError` for an empty tenant and outside a transaction, where the setting would not
+    hold.
+    """
+    if not tenant:
+        raise ValueError("a tenant is needed")
+    if not connection.is_in_transaction():
+        raise ValueError("the tenant is set for a transaction, and none is open")
+    await connection.execute("SELECT set_config('headrace.tenant', $1, true)", tenant)
+
+
+@asynccontextmanager
+async def tenant_transaction(pool: Pool, tenant: str, *, readonly: bool = False) -> AsyncIterator[Connection]:
+    """Take a connection of the pool and open a transaction that sees the rows of ``tenant``.
+
+    Raises what :func:`~headrace.store.errors.postgresql_errors` makes of asyncpg's exceptions.
+    """
+    with postgresql_errors():
+        async with pool.acquire() as connection, connection.transaction(readonly=readonly):
+            await set_tenant(connection, tenant)
+            yield connection

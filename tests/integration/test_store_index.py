@@ -1,0 +1,248 @@
+"""The indexer's writes against a real PostgreSQL, as a service's login."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import asyncpg
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from headrace.errors import InvalidRecord
+from headrace.store import cache
+from headrace.store.generations import activate, create_generation
+from headrace.store.index import index_batch
+from headrace.store.records import Generation, IndexChunk, IndexDocument, IndexResult, Outcome
+from headrace.store.transactions import tenant_transaction
+
+if TYPE_CHECKING:
+    from headrace.store.pool import Pool
+
+    Owner = asyncpg.Connection[asyncpg.Record]
+
+pytestmark = pytest.mark.integration
+pytest_plugins = ("headrace_testing.postgres",)
+
+DIMENSIONS = 8
+MODEL = "toy"
+
+
+@pytest_asyncio.fixture
+async def generation(owner: Owner) -> Generation:
+    """The first generation, with eight dimensions, active."""
+    created = await create_generation(owner, "first", MODEL, DIMENSIONS)
+    await activate(owner, "first")
+    return created
+
+
+def text_hash(text: str) -> bytes:
+    """What the chunker would compute."""
+    return hashlib.sha256(text.encode()).digest()[:16]
+
+
+def vector(text: str) -> bytes:
+    """A vector that depends on the text alone."""
+    seed = int.from_bytes(text_hash(text)[:8], "big")
+    return np.random.default_rng(seed).normal(size=DIMENSIONS).astype("<f4").tobytes()
+
+
+def document(
+    document_id: str,
+    version: int,
+    texts: Sequence[str] = (),
+    *,
+    tenant: str = "acme",
+    with_vectors: bool = True,
+    **changes: object,
+) -> IndexDocument:
+    """A document whose chunks stand one after another, each a text of its own."""
+    chunks, start = [], 0
+    for text in texts:
+        identity = hashlib.sha256(f"{tenant}/{document_id}/{text}".encode()).digest()[:16]
+        given = vector(text) if with_vectors else None
+        chunks.append(IndexChunk(identity, ("A",), start, start + len(text), text, text_hash(text), given))
+        start += len(text)
+    values = {
+        "content_hash": text_hash("|".join(texts)),
+        "chunks": tuple(chunks),
+        "deleted": not texts,
+    } | changes
+    return IndexDocument(tenant=tenant, document_id=document_id, version=version, **values)  # type: ignore[arg-type]
+
+
+async def rows(owner: Owner) -> dict[str, dict[tuple[str, object], str]]:
+    """Who wrote (xmin) and last locked (xmax) every row, by table and key: unchanged means that nothing was
+    written.
+    """
+    found = {}
+    for table, key in (("document", "document_id"), ("chunk", "chunk_id"), ("embedding_first", "chunk_id")):
+        records = await owner.fetch(f"SELECT tenant, {key} AS key, xmin || '/' || xmax AS mark FROM {table}")
+        found[table] = {(record["tenant"], record["key"]): record["mark"] for record in records}
+    return found
+
+
+def outcomes(results: Sequence[IndexResult]) -> list[Outcome]:
+    """The outcomes alone."""
+    return [result.outcome for result in results]
+
+
+async def test_edit_keeps_the_rows_of_untouched_chunks(
+    pool: Pool, owner: Owner, generation: Generation
+) -> None:
+    """An edit would rewrite (and re-index in HNSW) chunks that it did not touch, although they moved."""
+    await index_batch(pool, generation, [document("d", 1, ["one", "two", "three"])])
+    before = await rows(owner)
+    (result,) = await index_batch(pool, generation, [document("d", 2, ["zero", "one", "three"])])
+    after = await rows(owner)
+
+    assert result == IndexResult(Outcome.INDEXED, inserted=1, deleted=1, kept=2)
+    for table in ("chunk", "embedding_first"):
+        kept = before[table].keys() & after[table].keys()
+        assert len(kept) == 2
+        assert all(before[table][key] == after[table][key] for key in kept)
+    row = await owner.fetchrow("SELECT version, starts, ends FROM document")
+    assert row is not None
+    assert (row["version"], row["starts"], row["ends"]) == (2, [0, 4, 7], [4, 7, 12])
+
+
+async def test_replay_writes_nothing(pool: Pool, owner: Owner, generation: Generation) -> None:
+    """A replay of the log would leave dead rows behind, or lock rows, which writes to their pages."""
+    batch = [document(f"d{n}", 1, [f"text {n}", "shared"]) for n in range(5)] + [document("d9", 3)]
+    assert set(outcomes(await index_batch(pool, generation, batch))) == {Outcome.INDEXED, Outcome.DELETED}
+    before = await rows(owner)
+    assert set(outcomes(await index_batch(pool, generation, batch))) == {Outcome.UNCHANGED}
+    assert await rows(owner) == before
+
+
+async def test_delete_removes_chunks_and_stays(pool: Pool, owner: Owner, generation: Generation) -> None:
+    """A deleted document would still be found, or an older upsert that comes late would bring it back."""
+    await index_batch(pool, generation, [document("d", 1, ["one"]), document("e", 1, ["two"])])
+    (result,) = await index_batch(pool, generation, [document("d", 3)])
+    assert result == IndexResult(Outcome.DELETED, deleted=1)
+    (late,) = await index_batch(pool, generation, [document("d", 2, ["back again"])])
+    assert late.outcome is Outcome.SUPERSEDED
+    assert await owner.fetchval("SELECT array_agg(document_id) FROM chunk") == ["e"]
+    assert await owner.fetchval("SELECT count(*) FROM embedding_first") == 1
+    assert await owner.fetchval("SELECT deleted FROM document WHERE document_id = 'd'") is True
+
+
+async def test_same_version_with_another_content_is_a_conflict(
+    pool: Pool, owner: Owner, generation: Generation
+) -> None:
+    """A source that reuses a version number would overwrite silently."""
+    await index_batch(pool, generation, [document("d", 1, ["one"])])
+    (result,) = await index_batch(pool, generation, [document("d", 1, ["other"])])
+    assert result.outcome is Outcome.CONFLICT
+    assert await owner.fetchval("SELECT text FROM chunk") == "one"
+
+
+async def test_one_batch_with_many_versions_writes_the_last(
+    pool: Pool, owner: Owner, generation: Generation
+) -> None:
+    """Versions of one document inside a batch would be lost, written in the wrong order, or written each."""
+    batch = [
+        document("d", 1, ["a"]),
+        document("d", 3, ["c"]),
+        document("d", 2, ["b"]),
+        document("d", 3, ["c"]),
+    ]
+    results = await index_batch(pool, generation, batch)
+    assert outcomes(results) == [Outcome.SUPERSEDED, Outcome.INDEXED, Outcome.SUPERSEDED, Outcome.UNCHANGED]
+    assert await owner.fetchval("SELECT array_agg(text) FROM chunk") == ["c"]
+
+
+async def test_vectors_come_from_the_cache_and_from_the_batch(
+    pool: Pool, owner: Owner, generation: Generation
+) -> None:
+    """A text that was embedded before would have to travel again, or get another text's vector."""
+    async with tenant_transaction(pool, "acme") as connection:
+        assert await cache.put(connection, "acme", MODEL, {text_hash("one"): vector("one")}) == 1
+    batch = [document("d", 1, ["one", "two"], with_vectors=False), document("e", 1, ["two"])]
+    assert outcomes(await index_batch(pool, generation, batch)) == [Outcome.INDEXED, Outcome.INDEXED]
+    found = await owner.fetch(
+        "SELECT text, embedding FROM chunk JOIN embedding_first USING (tenant, chunk_id)"
+    )
+    assert len(found) == 3
+    assert all(cache.to_bytes(row["embedding"]) == vector(row["text"]) for row in found)
+
+
+async def test_missing_vectors_write_nothing_for_that_document(
+    pool: Pool, owner: Owner, generation: Generation
+) -> None:
+    """A document would be half indexed, its neighbours held up, or another tenant's cache used."""
+    async with tenant_transaction(pool, "other") as connection:
+        await cache.put(connection, "other", MODEL, {text_hash("one"): vector("one")})
+    batch = [document("d", 1, ["one"], with_vectors=False), document("e", 1, ["two"])]
+    first, second = await index_batch(pool, generation, batch)
+    assert first == IndexResult(Outcome.MISSING_VECTORS, missing=(text_hash("one"),))
+    assert second.outcome is Outcome.INDEXED
+    assert await owner.fetchval("SELECT array_agg(document_id) FROM document") == ["e"]
+
+
+async def test_kept_chunks_need_no_vector(pool: Pool, generation: Generation) -> None:
+    """A chunk that has its row in the generation would be asked for again although the cache was pruned."""
+    await index_batch(pool, generation, [document("d", 1, ["one", "two"])])
+    (result,) = await index_batch(pool, generation, [document("d", 2, ["two"], with_vectors=False)])
+    assert result == IndexResult(Outcome.INDEXED, deleted=1, kept=1)
+
+
+async def test_second_generation_is_filled_without_touching_the_first(
+    pool: Pool, owner: Owner, generation: Generation
+) -> None:
+    """A rebuild into a new generation would be taken for a replay and stay empty, or churn the live rows."""
+    second = await create_generation(owner, "second", MODEL, DIMENSIONS)
+    batch = [document("d", 1, ["one", "two"]), document("e", 2)]
+    await index_batch(pool, generation, batch)
+    before, written = await rows(owner), await owner.fetch("SELECT DISTINCT xmin::text FROM chunk")
+    assert outcomes(await index_batch(pool, second, batch)) == [Outcome.INDEXED, Outcome.UNCHANGED]
+    after = await rows(owner)
+    assert after["embedding_first"] == before["embedding_first"]
+    assert await owner.fetch("SELECT DISTINCT xmin::text FROM chunk") == written
+    assert await owner.fetchval("SELECT count(*) FROM embedding_second") == 2
+    assert set(outcomes(await index_batch(pool, generation, batch))) == {Outcome.UNCHANGED}
+
+
+async def test_concurrent_writers_end_in_the_fold(pool: Pool, owner: Owner, generation: Generation) -> None:
+    """Two indexers with the same documents would deadlock, lose an update, or let an older version win."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    generator = random.Random(seed)
+    events = [
+        document(
+            f"d{generator.randrange(6)}", version, [f"{version} {n}" for n in range(generator.randrange(4))]
+        )
+        for version in range(120)
+    ]
+    shuffled = generator.sample(events, len(events))
+    batches = [shuffled[n : n + 10] for n in range(0, len(shuffled), 10)]
+    await asyncio.gather(*(index_batch(pool, generation, batch) for batch in batches))
+
+    newest = {event.document_id: event for event in events}
+    stored = {row["document_id"]: row["version"] for row in await owner.fetch("SELECT * FROM document")}
+    assert stored == {document_id: event.version for document_id, event in newest.items()}
+    expected = {chunk.chunk_id for event in newest.values() for chunk in event.chunks}
+    for table in ("chunk", "embedding_first"):
+        found = await owner.fetch(f"SELECT chunk_id FROM {table}")
+        assert {row["chunk_id"].bytes for row in found} == expected
+        assert len(found) == len(expected)
+
+
+async def test_bad_vector_is_named_before_anything_is_written(
+    pool: Pool, owner: Owner, generation: Generation
+) -> None:
+    """A vector of another model would surface as a database error that names no document."""
+    short = document("d", 1, ["one"])
+    (chunk,) = short.chunks
+    broken = IndexChunk(chunk.chunk_id, (), 0, 3, "one", chunk.text_hash, b"\0" * 12)
+    with pytest.raises(
+        InvalidRecord, match=r"chunks\[0\]\.vector: has 12 bytes; 8 dimensions take 32 .*document=d"
+    ):
+        await index_batch(
+            pool, generation, [document("e", 1, ["two"]), document("d", 1, ["x"], chunks=(broken,))]
+        )
+    assert await owner.fetchval("SELECT count(*) FROM document") == 0
