@@ -14,7 +14,9 @@ class KafkaSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="HEADRACE_KAFKA_", frozen=True)
 
-    bootstrap: str = Field("127.0.0.1:9092", description="Kafka's bootstrap servers, host:port separated by commas.")
+    bootstrap: str = Field(
+        "127.0.0.1:9092", description="Kafka's bootstrap servers, host:port separated by commas."
+    )
     topic_prefix: str = Field(
         "", pattern=r"^[A-Za-z0-9._-]*$", description="Put before every topic, group and transactional id."
     )
@@ -24,9 +26,13 @@ class KafkaSettings(BaseSettings):
     sasl_mechanism: str | None = Field(None, description="SASL mechanism, for instance SCRAM-SHA-512.")
     sasl_username: str | None = Field(None, description="SASL user.")
     sasl_password: SecretStr | None = Field(None, description="SASL password.")
-    ssl_ca_location: str | None = Field(None, description="File with the certificates of the brokers' authorities.")
+    ssl_ca_location: str | None = Field(
+        None, description="File with the certificates of the brokers' authorities."
+    )
     max_message_bytes: int = Field(
-        8 * 1024 * 1024, ge=1024, description="Largest record in bytes; broker, topics and clients agree on it."
+        8 * 1024 * 1024,
+        ge=1024,
+        description="Largest record in bytes; broker, topics and clients agree on it.",
     )
 
     def client(self) -> dict[str, str | int]:
@@ -58,7 +64,8 @@ class RegistrySettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="HEADRACE_REGISTRY_", frozen=True)
 
     url: str = Field(
-        "http://127.0.0.1:8081", description="Base URL of the Confluent-compatible API, e.g. http://host:8080/apis/ccompat/v7."
+        "http://127.0.0.1:8081",
+        description="Base URL of the Confluent-compatible API, e.g. http://host:8080/apis/ccompat/v7.",
     )
 
 
@@ -73,18 +80,28 @@ class WorkerSettings(BaseSettings):
         description="Stable name of this worker within its stage, unique among live ones; a restart with the same "
         "slot fences its predecessor at once. The default is the host's name.",
     )
-    batch_records: int = Field(500, ge=1, le=100_000, description="Most records in a batch and its transaction.")
+    batch_records: int = Field(
+        500, ge=1, le=100_000, description="Most records in a batch and its transaction."
+    )
     batch_bytes: int = Field(16 * 1024 * 1024, ge=1024, description="Most bytes of values in a batch.")
-    linger_ms: int = Field(0, ge=0, le=60_000, description="How long a batch waits to fill; 0 takes what is there.")
-    session_timeout_ms: int = Field(10_000, ge=1000, description="After this silence the group gives up a worker.")
+    linger_ms: int = Field(
+        0, ge=0, le=60_000, description="How long a batch waits to fill; 0 takes what is there."
+    )
+    session_timeout_ms: int = Field(
+        10_000, ge=1000, description="After this silence the group gives up a worker."
+    )
     transaction_timeout_ms: int = Field(
-        30_000, ge=1000, description="After this the broker aborts an abandoned transaction; readers wait no longer."
+        30_000,
+        ge=1000,
+        description="After this the broker aborts an abandoned transaction; readers wait no longer.",
     )
     call_bound_s: float = Field(
         120.0, gt=0, description="A Kafka call that hangs longer ends the process, so that it is restarted."
     )
     drain_s: float = Field(10.0, ge=0, description="On SIGTERM, the time to finish the batches under way.")
-    backoff_s: float = Field(0.5, gt=0, description="First wait when a dependency is down; doubles with jitter.")
+    backoff_s: float = Field(
+        0.5, gt=0, description="First wait when a dependency is down; doubles with jitter."
+    )
     backoff_max_s: float = Field(30.0, gt=0, description="Longest wait when a dependency is down.")
 
 
@@ -94,9 +111,15 @@ class ServiceSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="HEADRACE_", frozen=True)
 
     http_host: str = Field("127.0.0.1", description="Address of /metrics, /healthz and /readyz.")
-    http_port: int = Field(0, ge=0, le=65535, description="Port of /metrics, /healthz and /readyz; 0 picks a free one.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    http_port: int = Field(
+        0, ge=0, le=65535, description="Port of /metrics, /healthz and /readyz; 0 picks a free one."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least level that is logged."
+    )
     log_format: Literal["json", "console"] = Field("json", description="json for machines, console for eyes.")
     generation: str = Field(
-        "g1", pattern=r"^[a-z][a-z0-9_]{0,30}$", description="Index generation that the embedder and indexer write."
+        "g1",
+        pattern=r"^[a-z][a-z0-9_]{0,30}$",
+        description="Index generation that the embedder and indexer write.",
     )

@@ -49,7 +49,9 @@ def declared() -> tuple[Topic, ...]:
     """Return the topics of ``schemas/topics`` in the order of the flow, names still with their place-holders."""
     topics = [_read(path) for path in sorted(TOPIC_FOLDER.glob("*.yaml"))]
     order = [name for flow in STAGES.values() for name in (flow.source, flow.target)]
-    return tuple(sorted(topics, key=lambda topic: order.index(topic.name) if topic.name in order else len(order)))
+    return tuple(
+        sorted(topics, key=lambda topic: order.index(topic.name) if topic.name in order else len(order))
+    )
 
 
 def concrete(generations: tuple[str, ...]) -> tuple[Topic, ...]:
@@ -57,7 +59,9 @@ def concrete(generations: tuple[str, ...]) -> tuple[Topic, ...]:
     found: list[Topic] = []
     for topic in declared():
         for name in _expand(topic.name, generations):
-            found.append(Topic(name, *(getattr(topic, field) for field in list(Topic.__dataclass_fields__)[1:])))
+            found.append(
+                Topic(name, *(getattr(topic, field) for field in list(Topic.__dataclass_fields__)[1:]))
+            )
     return tuple(found)
 
 

@@ -67,7 +67,9 @@ class Codec:
         """
         payload = context.payload
         if payload is not None and type(payload) is not payload_type:
-            raise InvalidRecord("payload", f"is a {type(payload).__name__}; this topic carries {payload_type.__name__}")
+            raise InvalidRecord(
+                "payload", f"is a {type(payload).__name__}; this topic carries {payload_type.__name__}"
+            )
         return self._write(
             ENVELOPES[payload_type],
             {
@@ -88,7 +90,8 @@ class Codec:
         values = self._read(data, ENVELOPES[payload_type])
         if values["payload"] is None and values["reference"] is not None:
             raise PermanentError(
-                "the payload is a claim check, and this stage has no object store", where=values["reference"]["uri"]
+                "the payload is a claim check, and this stage has no object store",
+                where=values["reference"]["uri"],
             )
         payload = values["payload"]
         return Context(
@@ -120,7 +123,9 @@ class Codec:
 
     def _read(self, data: bytes | None, name: str) -> dict[str, Any]:
         if data is None:
-            raise UndecodableRecord("the record has no value", remedy="Send a delete as an event, not as a null.")
+            raise UndecodableRecord(
+                "the record has no value", remedy="Send a delete as an event, not as a null."
+            )
         if len(data) < _HEADER.size or data[0] != MAGIC:
             raise UndecodableRecord(
                 f"the record has no Confluent header (a zero byte and a schema id); it starts with {data[:8].hex()}"

@@ -36,7 +36,9 @@ def reader(cls: type) -> Convert:
     known = {f.name for f in fields(cls)}
 
     def read(values: Mapping[str, Any]) -> Any:
-        arguments = dict(values) if values.keys() <= known else {k: v for k, v in values.items() if k in known}
+        arguments = (
+            dict(values) if values.keys() <= known else {k: v for k, v in values.items() if k in known}
+        )
         for name, convert in special.items():
             value = arguments.get(name)
             if value is not None:

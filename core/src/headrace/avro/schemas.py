@@ -26,7 +26,9 @@ def inline(name: str) -> dict[str, Any]:
     """Return the schema with every named type written out at its first use, as the registry wants it."""
     path = SCHEMA_FOLDER / f"{name}.avsc"
     if not path.exists():
-        raise ConfigurationError(f"no schema {name!r}", where=str(SCHEMA_FOLDER), remedy=f"There are: {', '.join(names())}.")
+        raise ConfigurationError(
+            f"no schema {name!r}", where=str(SCHEMA_FOLDER), remedy=f"There are: {', '.join(names())}."
+        )
     loaded: dict[str, Any] = _write_out(json.loads(path.read_text(encoding="utf-8")), set())
     return loaded
 

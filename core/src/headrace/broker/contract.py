@@ -129,7 +129,9 @@ class Broker(ABC):
         """Go back to the committed offsets on every assigned partition. Raises :class:`BrokerUnavailable`."""
 
     @abstractmethod
-    def commit(self, messages: Sequence[Message], offsets: Mapping[TopicPartition, int], snapshot: Any) -> None:
+    def commit(
+        self, messages: Sequence[Message], offsets: Mapping[TopicPartition, int], snapshot: Any
+    ) -> None:
         """Write messages and offsets (each the next one to read) in one transaction: all or nothing.
 
         Raises :class:`TransactionAborted` (also for a snapshot of an older membership),

@@ -1,0 +1,303 @@
+"""The broker contract on Kafka, by confluent-kafka.
+
+Why this client, and each setting here: ``docs/adr/0001-kafka-client.md``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import structlog
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    TIMESTAMP_NOT_AVAILABLE,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message as KafkaMessage,
+    Producer,
+)
+from confluent_kafka import TopicPartition as KafkaPartition
+
+from headrace.broker.contract import (
+    Broker,
+    BrokerUnavailable,
+    Message,
+    OffsetsLost,
+    Polled,
+    ProducerFenced,
+    Record,
+    TopicPartition,
+    TransactionAborted,
+    TransactionUncertain,
+)
+from headrace.settings import KafkaSettings, WorkerSettings
+
+log = structlog.get_logger(__name__)
+
+_CALL_S = 15.0
+"""Bound of one transactional call; a commit that takes longer is uncertain."""
+_FENCED = {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}  # noqa: SLF001
+_LOST = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}  # noqa: SLF001
+
+
+class KafkaBroker(Broker):
+    """A consumer that reads committed records only, and a transactional producer with a stable id."""
+
+    def __init__(
+        self, kafka: KafkaSettings, worker: WorkerSettings, *, group: str, transactional_id: str
+    ) -> None:
+        self._kafka = kafka
+        self._worker = worker
+        self._transactional_id = transactional_id
+        self._consumer = Consumer(
+            _consumer_config(kafka, worker, group, transactional_id), logger=_library_log()
+        )
+        self._producer: Producer | None = None
+        self._assigned: set[TopicPartition] = set()
+        self._held = False
+        self._rebalanced = False
+        self._error: KafkaError | None = None
+        self._committed: dict[TopicPartition, int] = {}
+
+    def subscribe(self, topics: Sequence[str]) -> None:
+        """Fence any predecessor with our transactional id, then join the group."""
+        deadline = time.monotonic() + 120
+        while self._producer is None:
+            try:
+                self.renew_producer()
+            except BrokerUnavailable as error:
+                log.warning("kafka does not answer", error=str(error))
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(1)
+        self._consumer.subscribe(
+            list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
+        )
+
+    def poll(self, max_records: int, timeout: float) -> Polled:
+        """Wait for the first record, then take along what has been fetched already."""
+        messages: list[KafkaMessage] = []
+        first = self._consumer.poll(timeout)
+        if first is not None:
+            messages.append(first)
+            if max_records > 1:
+                messages += self._consumer.consume(max_records - 1, 0)
+        rebalanced, self._rebalanced = self._rebalanced, False
+        if rebalanced:
+            return Polled((), True, frozenset(self._assigned))
+        records = []
+        for message in messages:
+            error = message.error()
+            if error is not None:
+                self._refuse(error, message)
+                continue
+            records.append(
+                Record(
+                    message.topic(),
+                    message.partition(),
+                    message.offset(),
+                    message.key(),
+                    message.value(),
+                    tuple(message.headers() or ()),
+                    _timestamp(message),
+                )  # fmt: skip
+            )
+        return Polled(records, False, frozenset(self._assigned))
+
+    def snapshot(self) -> Any:
+        """Return the group's metadata as of now."""
+        return self._consumer.consumer_group_metadata()
+
+    def hold(self) -> None:
+        """Pause every assigned partition."""
+        self._held = True
+        if self._assigned:
+            self._consumer.pause([KafkaPartition(*place) for place in self._assigned])
+
+    def release(self) -> None:
+        """Resume every assigned partition."""
+        self._held = False
+        if self._assigned:
+            self._consumer.resume([KafkaPartition(*place) for place in self._assigned])
+
+    def rewind(self) -> None:
+        """Fetch the stable committed offsets and seek to them."""
+        if not self._assigned:
+            return
+        try:
+            for partition in self._positions(list(self._assigned)):
+                self._consumer.seek(partition)
+        except KafkaException as error:
+            raise BrokerUnavailable(f"cannot go back to the committed offsets: {error}") from error
+
+    def commit(
+        self, messages: Sequence[Message], offsets: Mapping[TopicPartition, int], snapshot: Any
+    ) -> None:
+        """One transaction: messages, offsets, commit."""
+        producer = self._producer
+        assert producer is not None
+        try:
+            producer.begin_transaction()
+            for message in messages:
+                self._produce(producer, message)
+            positions = [
+                KafkaPartition(place.topic, place.partition, offset) for place, offset in offsets.items()
+            ]
+            producer.send_offsets_to_transaction(positions, snapshot, _CALL_S)
+            _retrying(lambda: producer.commit_transaction(_CALL_S))
+        except KafkaException as error:
+            self._failed(producer, error)
+        self._committed.update(offsets)
+
+    def renew_producer(self) -> None:
+        """Close the producer, start another with the same id and wait until it fenced its predecessor."""
+        if self._producer is not None:
+            self._producer.purge()
+            self._producer = None
+        producer = Producer(
+            _producer_config(self._kafka, self._worker, self._transactional_id), logger=_library_log()
+        )
+        try:
+            _retrying(lambda: producer.init_transactions(_CALL_S))
+        except KafkaException as error:
+            raise BrokerUnavailable(f"the producer cannot start: {error}") from error
+        self._producer = producer
+
+    def backlog(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """Return lag by partition from cached watermarks."""
+        found = {}
+        for place in partitions:
+            _, high = self._consumer.get_watermark_offsets(KafkaPartition(*place), cached=True)
+            if high >= 0 and place in self._committed:
+                found[place] = max(0, high - self._committed[place])
+        return found
+
+    def close(self) -> None:
+        """Leave the group; the producer's open transaction, if any, was aborted before."""
+        self._consumer.close()
+        self._producer = None
+
+    def _produce(self, producer: Producer, message: Message) -> None:
+        while True:
+            try:
+                producer.produce(message.topic, message.value, message.key, headers=list(message.headers))
+                return
+            except BufferError:
+                producer.poll(0.1)
+
+    def _failed(self, producer: Producer, raised: KafkaException) -> None:
+        error: KafkaError = raised.args[0]
+        if error.code() in _FENCED and not error.txn_requires_abort():
+            raise ProducerFenced(
+                f"the producer was fenced: {error.str()}", where=self._transactional_id
+            ) from raised
+        if not error.txn_requires_abort():
+            raise TransactionUncertain(f"the transaction's end is unknown: {error.str()}") from raised
+        try:
+            _retrying(lambda: producer.abort_transaction(_CALL_S))
+        except KafkaException as second:
+            raise TransactionUncertain(f"the transaction could not be aborted: {second}") from raised
+        raise TransactionAborted(f"the transaction was refused: {error.str()}") from raised
+
+    def _positions(self, places: list[TopicPartition]) -> list[KafkaPartition]:
+        """Return where to read on: the stable committed offset, or the beginning where there is none."""
+        committed = self._consumer.committed([KafkaPartition(*place) for place in places], _CALL_S)
+        for partition in committed:
+            if partition.error is not None:
+                raise KafkaException(partition.error)
+            place = TopicPartition(partition.topic, partition.partition)
+            if partition.offset < 0:
+                partition.offset = OFFSET_BEGINNING
+            else:
+                self._committed[place] = partition.offset
+        return list(committed)
+
+    def _on_assign(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
+        self._rebalanced = True
+        places = [TopicPartition(partition.topic, partition.partition) for partition in partitions]
+        if not places:
+            return
+        consumer.incremental_assign(_retrying(lambda: self._positions(places)))
+        self._assigned.update(places)
+        if self._held:
+            consumer.pause(partitions)
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
+        self._rebalanced = True
+        self._assigned.difference_update(TopicPartition(p.topic, p.partition) for p in partitions)
+        if partitions:
+            consumer.incremental_unassign(partitions)
+
+    def _refuse(self, error: KafkaError, message: KafkaMessage) -> None:
+        if error.code() in _LOST:
+            place = f"{message.topic()}[{message.partition()}]"
+            raise OffsetsLost(
+                f"the committed offset {message.offset()} of {place} lies outside the log: {error.str()}",
+                where=place,
+            )
+        if error.code() == KafkaError._MAX_POLL_EXCEEDED or error.retriable():  # noqa: SLF001
+            log.warning("kafka reports", error=error.str())
+            return
+        raise BrokerUnavailable(f"reading failed: {error.str()}")
+
+
+def _retrying(call: Any) -> Any:
+    """Call again while the client says that the same call may be repeated, up to a bound."""
+    deadline = time.monotonic() + 2 * _CALL_S
+    while True:
+        try:
+            return call()
+        except KafkaException as error:
+            if not error.args[0].retriable() or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def _timestamp(message: KafkaMessage) -> int:
+    kind, milliseconds = message.timestamp()
+    return 0 if kind == TIMESTAMP_NOT_AVAILABLE else int(milliseconds)
+
+
+def _consumer_config(kafka: KafkaSettings, worker: WorkerSettings, group: str, client: str) -> dict[str, Any]:
+    return {
+        **kafka.client(),
+        "client.id": client,
+        "group.id": group,
+        "group.protocol": "classic",
+        "partition.assignment.strategy": "cooperative-sticky",
+        "isolation.level": "read_committed",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",
+        "session.timeout.ms": worker.session_timeout_ms,
+        "heartbeat.interval.ms": min(3000, worker.session_timeout_ms // 3),
+        "max.poll.interval.ms": 300_000,
+        "fetch.wait.max.ms": 500,
+        "fetch.error.backoff.ms": 50,
+        "fetch.message.max.bytes": kafka.max_message_bytes,
+        "queued.max.messages.kbytes": 32 * 1024,
+        "statistics.interval.ms": 0,
+    }
+
+
+def _producer_config(kafka: KafkaSettings, worker: WorkerSettings, transactional_id: str) -> dict[str, Any]:
+    return {
+        **kafka.client(),
+        "client.id": transactional_id,
+        "transactional.id": transactional_id,
+        "transaction.timeout.ms": worker.transaction_timeout_ms,
+        "partitioner": "murmur2_random",
+        "compression.type": "zstd",
+        "linger.ms": 1,
+        "message.max.bytes": kafka.max_message_bytes + 1024 * 1024,
+        "queue.buffering.max.kbytes": 256 * 1024,
+    }
+
+
+def _library_log() -> Any:
+    import logging  # noqa: PLC0415
+
+    return logging.getLogger("headrace.librdkafka")

@@ -1,0 +1,61 @@
+"""The metrics, declared once; ``docs/reference/metrics.md`` is generated from here.
+
+Each description says what to do when the figure moves.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_COUNTS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000)
+
+RECORDS_DONE = Counter(
+    "headrace_records_done",
+    "Records whose batch was committed. Flat while lag grows: see headrace_waiting and the log of the stage.",
+    ["stage"],
+)
+DEAD_LETTERS = Counter(
+    "headrace_dead_letters",
+    "Records given up. Any rise: read the dead letters of the stage, they name field, reason and remedy.",
+    ["stage"],
+)
+BATCH_RECORDS = Histogram(
+    "headrace_batch_records",
+    "Records in a committed batch. Small under load: the stage before is the slow one.",
+    ["stage"],
+    buckets=_COUNTS,
+)
+COMPUTE_SECONDS = Histogram(
+    "headrace_compute_seconds",
+    "Time in the handlers for one batch. High with high lag: add workers to the stage.",
+    ["stage"],
+    buckets=_SECONDS,
+)
+COMMIT_SECONDS = Histogram(
+    "headrace_commit_seconds",
+    "Time of one transaction. High: look at the brokers.",
+    ["stage"],
+    buckets=_SECONDS,
+)
+COMMITS_FAILED = Counter(
+    "headrace_commits_failed",
+    "Transactions that were refused or uncertain, by error; they are done again. A steady rise: rebalances never end, "
+    "or two workers share a slot.",
+    ["stage", "error"],
+)
+BATCHES_DOOMED = Counter(
+    "headrace_batches_doomed",
+    "Batches dropped while they computed because partitions moved; they are done again. A steady rise: workers come and go.",
+    ["stage"],
+)
+REBALANCES = Counter(
+    "headrace_rebalances",
+    "Changes of this worker's partitions. Rising without a deployment: a worker is restarted again and again.",
+    ["stage"],
+)
+WAITING = Gauge(
+    "headrace_waiting",
+    "1 while the stage waits for a dependency that is down; /readyz says which. Nothing is lost meanwhile.",
+    ["stage"],
+)

@@ -1,0 +1,94 @@
+"""Computing beside the polling thread: one thread with one asyncio loop, on which handlers and side tasks run."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import random
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from headrace.runtime.decide import Batch, BatchResult, ComputeReturned
+
+
+class ComputeThread:
+    """Runs ``process(batch)`` for one batch after the other on an asyncio loop in a thread of its own."""
+
+    def __init__(self, process: Callable[[Batch], Awaitable[BatchResult]]) -> None:
+        self._process = process
+        self._outcomes: queue.SimpleQueue[ComputeReturned] = queue.SimpleQueue()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="compute", daemon=True)
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._turn = asyncio.Lock()
+        self._thread.start()
+
+    def submit(self, batch: Batch) -> None:
+        """Take the batch up after those before it."""
+        self._loop.call_soon_threadsafe(self._start, batch)
+
+    def cancel(self, number: int) -> None:
+        """Cancel the batch's task; a computation that does not await ends first."""
+        self._loop.call_soon_threadsafe(self._cancel, number)
+
+    def wait(self, timeout: float) -> ComputeReturned | None:
+        """Return the next outcome, or None after ``timeout`` seconds."""
+        try:
+            return self._outcomes.get(timeout > 0, timeout if timeout > 0 else None)
+        except queue.Empty:
+            return None
+
+    def call(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
+        """Run a coroutine on the loop and return its result."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout)
+
+    def spawn(
+        self,
+        name: str,
+        coroutine: Coroutine[Any, Any, Any],
+        on_end: Callable[[str, BaseException | None], None],
+    ) -> None:
+        """Run a named side task; ``on_end`` is told when it ends, for a dead side task must end the process."""
+
+        async def guard() -> None:
+            failure: BaseException | None = None
+            try:
+                await coroutine
+            except BaseException as error:  # noqa: BLE001  # reported below, whatever it is
+                failure = error
+            on_end(name, failure)
+
+        asyncio.run_coroutine_threadsafe(guard(), self._loop)
+
+    def close(self) -> None:
+        """Cancel what runs and end the thread."""
+        self.call(self._cancel_all())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _cancel_all(self) -> None:
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start(self, batch: Batch) -> None:
+        self._tasks[batch.number] = self._loop.create_task(self._run(batch), name=f"batch-{batch.number}")
+
+    def _cancel(self, number: int) -> None:
+        if number in self._tasks:
+            self._tasks[number].cancel()
+
+    async def _run(self, batch: Batch) -> None:
+        outcome: BatchResult | BaseException
+        try:
+            async with self._turn:
+                outcome = await self._process(batch)
+        except BaseException as error:  # noqa: BLE001  # the decision tells what it means
+            outcome = error
+        finally:
+            self._tasks.pop(batch.number, None)
+        self._outcomes.put(ComputeReturned(time.monotonic(), batch.number, outcome, random.random()))
