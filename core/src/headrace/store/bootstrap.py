@@ -72,15 +72,11 @@ def create_login(dsn: str, name: str, password: str) -> None:
     """
     _require_identifier("login", name)
     with _connect(dsn) as connection:
-        secret = connection.pgconn.encrypt_password(
-            password.encode(), name.encode(), b"scram-sha-256"
-        ).decode()
+        secret = connection.pgconn.encrypt_password(password.encode(), name.encode(), b"scram-sha-256").decode()
         exists = connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [name]).fetchone() is not None
         verb = sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}" if exists else "CREATE ROLE {} LOGIN PASSWORD {}")
         connection.execute(verb.format(sql.Identifier(name), sql.Literal(secret)))
-        connection.execute(
-            sql.SQL("GRANT {} TO {}").format(sql.Identifier(RUNTIME_ROLE), sql.Identifier(name))
-        )
+        connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(RUNTIME_ROLE), sql.Identifier(name)))
 
 
 def run_sql_file(name: str) -> None:

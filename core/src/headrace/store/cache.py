@@ -28,9 +28,7 @@ def to_bytes(vector: Vector) -> bytes:
     return vector.to_numpy().astype("<f4", copy=False).tobytes()
 
 
-async def known(
-    connection: Connection, tenant: str, model: str, text_hashes: Collection[bytes]
-) -> set[bytes]:
+async def known(connection: Connection, tenant: str, model: str, text_hashes: Collection[bytes]) -> set[bytes]:
     """Those of ``text_hashes`` for which a vector of ``model`` is cached."""
     if not text_hashes:
         return set()
@@ -38,9 +36,7 @@ async def known(
     return {row["text_hash"] for row in rows}
 
 
-async def fetch(
-    connection: Connection, tenant: str, model: str, text_hashes: Collection[bytes]
-) -> dict[bytes, bytes]:
+async def fetch(connection: Connection, tenant: str, model: str, text_hashes: Collection[bytes]) -> dict[bytes, bytes]:
     """The cached vectors (float32, little-endian) by text hash; texts that are not cached are absent."""
     if not text_hashes:
         return {}

@@ -12,8 +12,7 @@ class Fence:
 
     ``version`` comes from the source (or from the change topic's offset), never from a clock;
     ``content_hash`` covers everything of the document that is stored;
-    ``generations`` are those whose vectors of this very version
-    are complete.
+    ``generations`` are those whose vectors of this very version are complete.
     """
 
     version: int

@@ -42,16 +42,14 @@ class _OvertakenError(Exception):
     """Another writer changed a row between reading and writing it."""
 
 
-async def index_batch(
-    pool: Pool, generation: Generation, documents: Sequence[IndexDocument]
-) -> list[IndexResult]:
+async def index_batch(pool: Pool, generation: Generation, documents: Sequence[IndexDocument]) -> list[IndexResult]:
     """Bring the store to the state after these documents, all or none, and say for each what became of it.
 
     The same document may occur several times.
     Repeating a batch, in whole or in part, writes nothing.
 
-    Raises :class:`~headrace.errors.InvalidRecord` for a document that the tables would refuse (before anything
-    is written; call :func:`~headrace.store.records.validate` first to single it out),
+    Raises :class:`~headrace.errors.InvalidRecord` for a document that the tables would refuse (before
+    anything is written; call :func:`~headrace.store.records.validate` first to single it out),
     :class:`~headrace.errors.TemporaryError` when other writers were faster ten times in a row, and
     :class:`~headrace.errors.DependencyDown` when PostgreSQL does not answer.
     """
@@ -81,9 +79,7 @@ async def _index_tenant(
     stored = await _read_stored(connection, tenant, list(groups))
     wanted = candidates(groups, stored, generation)
     carried = carried_vectors(arrivals)
-    vectors = await _find_vectors(
-        connection, generation, tenant, documents=wanted, stored=stored, carried=carried
-    )
+    vectors = await _find_vectors(connection, generation, tenant, documents=wanted, stored=stored, carried=carried)
     plan = plan_tenant(groups, stored, generation, vectors)
     if plan.writes:
         await _write(connection, generation, tenant, plan, vectors)
@@ -130,9 +126,7 @@ async def _find_vectors(
     return Vectors(frozenset(held), carried, frozenset(found))
 
 
-async def _write(
-    connection: Connection, generation: Generation, tenant: str, plan: Plan, vectors: Vectors
-) -> None:
+async def _write(connection: Connection, generation: Generation, tenant: str, plan: Plan, vectors: Vectors) -> None:
     queries = load("index")
     rows = [_document_row(write, generation) for write in plan.writes]
     written = await connection.fetchmany(queries["write_document"], rows)

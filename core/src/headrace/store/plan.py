@@ -170,9 +170,7 @@ def _fold(
     return accepted
 
 
-def _difference(
-    document: IndexDocument, stored: Stored | None, fence: Fence, vectors: Vectors
-) -> DocumentWrite:
+def _difference(document: IndexDocument, stored: Stored | None, fence: Fence, vectors: Vectors) -> DocumentWrite:
     before = frozenset[bytes]() if stored is None else stored.chunk_ids
     after = {chunk.chunk_id: chunk for chunk in document.chunks}
     return DocumentWrite(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import asyncpg
 from pgvector.asyncpg import register_vector
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
     Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+
+_JSONB_VERSION = b"\x01"  # the only version of jsonb's binary form
 
 
 class StoreSettings(BaseSettings):
@@ -62,4 +64,14 @@ async def create_pool(settings: StoreSettings) -> Pool:
 async def prepare_connection(connection: Connection) -> None:
     """Register the codecs of vectors (:class:`pgvector.Vector`, binary) and of JSON."""
     await register_vector(cast("asyncpg.Connection[asyncpg.Record]", connection))
-    await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+    await connection.set_type_codec(
+        "jsonb", encoder=_encode_jsonb, decoder=_decode_jsonb, schema="pg_catalog", format="binary"
+    )
+
+
+def _encode_jsonb(value: object) -> bytes:
+    return _JSONB_VERSION + json.dumps(value, ensure_ascii=False).encode()
+
+
+def _decode_jsonb(wire: bytes) -> Any:
+    return json.loads(wire[len(_JSONB_VERSION) :])

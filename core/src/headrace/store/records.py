@@ -124,9 +124,7 @@ def _validate_chunk(chunk: IndexChunk, path: str, dimensions: int, where: str) -
     if not 0 <= chunk.start <= chunk.end < 2**31:
         raise InvalidRecord(f"{path}.start", f"{chunk.start} to {chunk.end} is no range", where=where)
     if "\0" in chunk.text or any("\0" in heading for heading in chunk.section):
-        raise InvalidRecord(
-            f"{path}.text", "contains a NUL character, which PostgreSQL cannot store", where=where
-        )
+        raise InvalidRecord(f"{path}.text", "contains a NUL character, which PostgreSQL cannot store", where=where)
     if chunk.vector is None:
         return
     if len(chunk.vector) != dimensions * BYTES_PER_FLOAT:

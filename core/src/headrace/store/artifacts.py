@@ -1,0 +1,79 @@
+"""Generated documents, in versions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from headrace.store.queries import load
+from headrace.store.transactions import tenant_transaction
+
+if TYPE_CHECKING:
+    from headrace.store.pool import Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """One version of a generated document.
+
+    ``citations`` name the chunks that the text stands on, ``prompt`` the prompt's name and version;
+    ``created_at`` is the store's, and None before it is stored.
+    """
+
+    tenant: str
+    artifact_id: UUID
+    version: int
+    request_id: str
+    kind: str
+    title: str
+    mime_type: str
+    text: str
+    citations: Sequence[Mapping[str, Any]] = ()
+    provider: str = ""
+    model: str = ""
+    prompt: str = ""
+    pipeline_id: str = ""
+    pipeline_version: str = ""
+    created_by: str = ""
+    created_at: datetime | None = None
+
+
+async def put(pool: Pool, artifact: Artifact) -> bool:
+    """Store an artifact's version; False, and nothing is changed, when that version is stored already."""
+    async with tenant_transaction(pool, artifact.tenant) as connection:
+        status = await connection.execute(
+            load("artifacts")["put"],
+            artifact.tenant,
+            artifact.artifact_id,
+            artifact.version,
+            artifact.request_id,
+            artifact.kind,
+            artifact.title,
+            artifact.mime_type,
+            artifact.text,
+            [dict(citation) for citation in artifact.citations],
+            artifact.provider,
+            artifact.model,
+            artifact.prompt,
+            artifact.pipeline_id,
+            artifact.pipeline_version,
+            artifact.created_by,
+        )
+    return status == "INSERT 0 1"
+
+
+async def get(pool: Pool, tenant: str, artifact_id: UUID, version: int | None = None) -> Artifact | None:
+    """The newest version, or the one asked for; None when there is none."""
+    async with tenant_transaction(pool, tenant, readonly=True) as connection:
+        row = await connection.fetchrow(load("artifacts")["get"], tenant, artifact_id, version)
+    return None if row is None else Artifact(**row)
+
+
+async def by_request(pool: Pool, tenant: str, request_id: str) -> list[Artifact]:
+    """What a request brought about, the oldest first."""
+    async with tenant_transaction(pool, tenant, readonly=True) as connection:
+        rows = await connection.fetch(load("artifacts")["by_request"], tenant, request_id)
+    return [Artifact(**row) for row in rows]

@@ -1,0 +1,69 @@
+"""What the store knows about a tenant's documents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from headrace.store.queries import load
+from headrace.store.transactions import tenant_transaction
+
+if TYPE_CHECKING:
+    from headrace.store.pool import Pool
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentRow:
+    """The newest version of a document, how it came here and by which pipeline and model."""
+
+    document_id: str
+    version: int
+    deleted: bool
+    content_hash: bytes
+    title: str
+    source: str
+    media_type: str
+    acl: Sequence[str]
+    attributes: Mapping[str, str]
+    pipeline_id: str
+    pipeline_version: str
+    request_id: str
+    history: Sequence[Mapping[str, Any]]
+    metadata: Mapping[str, Any]
+    model: str
+    generations: Sequence[str]
+    indexed_at: datetime
+    chunks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How much a tenant has: live documents, deleted ones whose fence stays, chunks of the live ones."""
+
+    documents: int
+    deleted: int
+    chunks: int
+
+
+async def get(pool: Pool, tenant: str, document_id: str) -> DocumentRow | None:
+    """The document, deleted or not; None when it was never indexed."""
+    async with tenant_transaction(pool, tenant, readonly=True) as connection:
+        row = await connection.fetchrow(load("documents")["get"], tenant, document_id)
+    return None if row is None else DocumentRow(**row)
+
+
+async def states(pool: Pool, tenant: str, document_ids: Sequence[str]) -> dict[str, tuple[int, bool]]:
+    """Version and whether it is deleted, by document; those never indexed are absent."""
+    async with tenant_transaction(pool, tenant, readonly=True) as connection:
+        rows = await connection.fetch(load("documents")["states"], tenant, list(document_ids))
+    return {row["document_id"]: (row["version"], row["deleted"]) for row in rows}
+
+
+async def count(pool: Pool, tenant: str) -> Counts:
+    """How many documents and chunks the tenant has."""
+    async with tenant_transaction(pool, tenant, readonly=True) as connection:
+        row = await connection.fetchrow(load("documents")["count"], tenant)
+    assert row is not None
+    return Counts(**row)

@@ -1,0 +1,44 @@
+-- name: prepare
+-- Settings of this transaction alone. The plan is made for the tenant at hand (a small one is scanned exactly, a
+-- large one through HNSW); the index goes on until enough rows of this tenant are found, nearest first.
+SELECT set_config('hnsw.ef_search', $1, true),
+       set_config('hnsw.iterative_scan', 'strict_order', true),
+       set_config('plan_cache_mode', 'force_custom_plan', true);
+
+-- name: nearest
+-- Through the HNSW index, filtered while it is read.
+SELECT e.chunk_id, e.embedding {operator} $2 AS value
+FROM {embedding} AS e
+WHERE e.tenant = $1
+  AND ($4::jsonb IS NULL OR EXISTS (
+        SELECT FROM chunk AS c JOIN document AS d ON d.tenant = c.tenant AND d.document_id = c.document_id
+        WHERE c.tenant = $1 AND c.chunk_id = e.chunk_id AND d.attributes @> $4))
+ORDER BY e.embedding {operator} $2
+LIMIT $3;
+
+-- name: nearest_exact
+-- Over the chunks of the documents that pass the filters, without the index (the + 0 keeps it out): for filters
+-- so narrow that the index would be read to its limit and still miss rows.
+SELECT e.chunk_id, e.embedding {operator} $2 AS value
+FROM (
+    SELECT DISTINCT unnest(chunk_ids) AS chunk_id
+    FROM document
+    WHERE tenant = $1
+      AND ($4::jsonb IS NULL OR attributes @> $4)
+      AND ($5::text[] IS NULL OR document_id = ANY ($5))
+) AS chosen
+JOIN {embedding} AS e ON e.tenant = $1 AND e.chunk_id = chosen.chunk_id
+ORDER BY (e.embedding {operator} $2) + 0, e.chunk_id
+LIMIT $3;
+
+-- name: matching
+-- By words; see match_words in the migrations. The tenant is the transaction's.
+SELECT chunk_id, rank AS value FROM match_words($1, $2, $3, $4);
+
+-- name: hits
+SELECT c.chunk_id, c.document_id, c.section, c.text, d.title, d.version, d.source, d.attributes, p.ordinal,
+       d.starts[p.ordinal] AS start, d.ends[p.ordinal] AS "end"
+FROM chunk AS c
+JOIN document AS d ON d.tenant = c.tenant AND d.document_id = c.document_id
+CROSS JOIN LATERAL (SELECT array_position(d.chunk_ids, c.chunk_id) AS ordinal) AS p
+WHERE c.tenant = $1 AND c.chunk_id = ANY ($2::uuid[]);
