@@ -1,0 +1,162 @@
+"""The migration step that runs before the services: topics, schemas, store and shipped pipelines; idempotent.
+
+``python -m headrace.bootstrap`` in a container, ``headrace bootstrap`` and ``headrace up`` on a machine. Services
+never register, create or migrate anything themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import asyncpg
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from headrace import pipelines_log, topics
+from headrace.avro.codec import Codec
+from headrace.avro.registry import Registry, register_all
+from headrace.errors import ConfigurationError, DependencyDown, HeadraceError
+from headrace.pipeline import load
+from headrace.settings import KafkaSettings, RegistrySettings, ServiceSettings
+from headrace.store import bootstrap as store
+from headrace.store import generations
+
+PIPELINE_FOLDER = Path(__file__).parent / "pipelines"
+_CALL_S = 30.0
+
+
+class BootstrapSettings(BaseSettings):
+    """What the migration step needs beyond the services' settings."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_BOOTSTRAP_", frozen=True)
+
+    postgres_dsn: SecretStr = Field(description="Connection string of the role that owns the store's schema.")
+    store_schema: str = Field("headrace", description="Schema of the store.")
+    runtime_login: str = Field("headrace_service", description="Login that the services use; it owns nothing.")
+    runtime_password: SecretStr = Field(description="Password of that login.")
+    model: str = Field("all-MiniLM-L6-v2", description="Identity of the embedding model of the first generation.")
+    dimensions: int = Field(384, ge=1, le=2000, description="Numbers in a vector of that model.")
+    replication_factor: int = Field(1, ge=1, description="Copies of each partition; 3 in production.")
+
+
+Report = Callable[[str], None]
+
+
+def bootstrap(
+    settings: BootstrapSettings,
+    kafka: KafkaSettings,
+    registry: RegistrySettings,
+    service: ServiceSettings,
+    report: Report = lambda _: None,
+) -> None:
+    """Bring Kafka, the registry and PostgreSQL to what the services expect; a repeat changes nothing.
+
+    Raises :class:`ConfigurationError` naming what does not fit, and :class:`DependencyDown` naming what is down.
+    """
+    created = create_topics(kafka, service.generation, settings.replication_factor)
+    report(f"topics: {len(created)} created" if created else "topics: all there")
+    client = Registry(registry.url)
+    ids = register_all(client, sorted({topic.schema for topic in topics.declared()}))
+    report(f"schemas: {len(ids)} registered")
+    applied = store.migrate(settings.postgres_dsn.get_secret_value(), settings.store_schema)
+    report(f"store: revision {applied.current}")
+    store.create_login(
+        settings.postgres_dsn.get_secret_value(), settings.runtime_login, settings.runtime_password.get_secret_value()
+    )
+    asyncio.run(_first_generation(settings, service.generation))
+    report(f"generation: {service.generation} for {settings.model}")
+    for name, version, changed in apply_shipped(kafka, Codec(client)):
+        report(f"pipeline: {name} version {version}{'' if changed else ' (there before)'}")
+    client.close()
+
+
+def create_topics(kafka: KafkaSettings, generation: str, replication_factor: int) -> list[str]:
+    """Create the declared topics that are missing; return their names.
+
+    Raises :class:`DependencyDown` and, for a topic with other partitions than declared, :class:`ConfigurationError`.
+    """
+    admin = AdminClient(kafka.client())
+    try:
+        existing = admin.list_topics(timeout=_CALL_S).topics
+    except KafkaException as error:
+        raise DependencyDown("kafka", f"cannot list topics at {kafka.bootstrap}: {error}") from error
+    wanted = {kafka.topic(topic.name): topic for topic in topics.concrete((generation,))}
+    for name, topic in wanted.items():
+        if name in existing and len(existing[name].partitions) != topic.partitions:
+            raise ConfigurationError(
+                f"topic {name!r} has {len(existing[name].partitions)} partitions; {topic.partitions} are declared",
+                remedy="Other partitions move keys and break their order: use another topic prefix, or change the file "
+                "in schemas/topics to what exists.",
+            )
+    missing = [
+        NewTopic(name, topic.partitions, replication_factor, config=topic.config(kafka.max_message_bytes))
+        for name, topic in wanted.items()
+        if name not in existing
+    ]
+    _wait_created(admin.create_topics(missing, operation_timeout=_CALL_S).items() if missing else ())
+    return [topic.topic for topic in missing]
+
+
+def _wait_created(futures: Iterable[tuple[str, object]]) -> None:
+    for name, future in futures:
+        try:
+            future.result()  # type: ignore[attr-defined]
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise ConfigurationError(f"topic {name!r} cannot be created: {error.args[0].str()}") from error
+
+
+async def _first_generation(settings: BootstrapSettings, generation: str) -> None:
+    try:
+        connection = await asyncpg.connect(
+            settings.postgres_dsn.get_secret_value(),
+            server_settings={"search_path": f'"{settings.store_schema}", public'},
+        )
+    except OSError as error:
+        raise DependencyDown("postgresql", str(error)) from error
+    try:
+        await generations.create_generation(connection, generation, settings.model, settings.dimensions)
+        if await generations.active_generation(connection) is None:
+            await generations.activate(connection, generation)
+    finally:
+        await connection.close()
+
+
+def apply_shipped(kafka: KafkaSettings, codec: Codec) -> list[tuple[str, int, bool]]:
+    """Apply the templates that ship, each only where its pipeline was never applied: a user's version stays."""
+    known = pipelines_log.read_all(kafka, codec)
+    done = []
+    for path in sorted(PIPELINE_FOLDER.glob("*.yaml")):
+        template = load(path.read_text(encoding="utf-8"), path.name, None)
+        newest = known.newest(template.id)
+        if newest is None:
+            newest = pipelines_log.apply(kafka, codec, template, applied_by="bootstrap").version
+            done.append((template.id, newest.version, True))
+        else:
+            done.append((template.id, newest.version, False))
+    return done
+
+
+def main() -> int:
+    """Run the step with settings from the environment; exit code 1 with the remedy where it fails."""
+    try:
+        bootstrap(
+            BootstrapSettings(),
+            KafkaSettings(),
+            RegistrySettings(),
+            ServiceSettings(),
+            lambda line: print(line, flush=True),
+        )
+    except HeadraceError as error:
+        print(f"bootstrap failed: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

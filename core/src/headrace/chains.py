@@ -1,0 +1,67 @@
+"""Which handlers run for a pipeline's version in this stage, started once and shared by all pipelines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from headrace.errors import ConfigurationError, DependencyDown, PermanentError, UnknownPipeline
+from headrace.handler import Handler
+from headrace.pipelines_log import PipelineCatalogue
+from headrace.registry import HandlerRegistry
+
+
+class PipelineChains:
+    """Looks pipelines up in the catalogue and handlers in the registry.
+
+    ``refresh`` reads the pipelines topic to its end; it is called once for a version that is not known yet.
+    """
+
+    def __init__(
+        self, stage: str, catalogue: PipelineCatalogue, registry: HandlerRegistry, refresh: Callable[[], None]
+    ) -> None:
+        self._stage = stage
+        self._catalogue = catalogue
+        self._registry = registry
+        self._refresh = refresh
+        self._handlers: dict[str, Handler] = {}
+        self._chains: dict[tuple[str, int], tuple[Handler, ...]] = {}
+
+    async def chain(self, pipeline_id: str, version: int) -> Sequence[Handler]:
+        """Return the started handlers of this stage in the pipeline's order; see :class:`runtime.process.Chains`."""
+        key = (pipeline_id, version)
+        if key not in self._chains:
+            self._chains[key] = tuple([await self._started(name) for name in await self._names(pipeline_id, version)])
+        return self._chains[key]
+
+    async def close(self) -> None:
+        """Close every handler that was started."""
+        for handler in self._handlers.values():
+            await handler.close()
+
+    async def _names(self, pipeline_id: str, version: int) -> Sequence[str]:
+        pipeline = self._catalogue.get(pipeline_id, version)
+        if pipeline is None:
+            await asyncio.to_thread(self._refresh)
+            pipeline = self._catalogue.get(pipeline_id, version)
+        if pipeline is None:
+            raise UnknownPipeline(f"pipeline {pipeline_id!r} version {version} was never applied")
+        for binding in pipeline.template.stages:
+            if binding.stage == self._stage:
+                return binding.handlers
+        raise PermanentError(f"pipeline {pipeline_id!r} version {version} has no stage {self._stage!r}")
+
+    async def _started(self, name: str) -> Handler:
+        """Return the handler; one that is not installed pauses the stage, since a deployment is to blame, no record."""
+        if name not in self._handlers:
+            try:
+                handler = self._registry.find(self._stage, name)()
+            except ConfigurationError as error:
+                raise DependencyDown(f"handler {name}", error.message, remedy=error.remedy) from error
+            try:
+                await handler.start()
+            except BaseException:
+                await handler.close()
+                raise
+            self._handlers[name] = handler
+        return self._handlers[name]

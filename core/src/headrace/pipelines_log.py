@@ -1,0 +1,205 @@
+"""Which pipelines exist: the compacted topic ``pipelines``, followed by every service, appended to by ``apply``.
+
+A version never changes once it is there, so what is in flight keeps its version while a new one is applied.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import structlog
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+from headrace.avro.codec import Codec
+from headrace.errors import DependencyDown, UnknownPipeline
+from headrace.pipeline import Pipeline, Template, canonical, digest, parse
+from headrace.records import PipelineVersion
+from headrace.settings import KafkaSettings
+
+log = structlog.get_logger(__name__)
+
+TOPIC = "pipelines"
+DEFAULT_PIPELINE = "default"
+_CALL_S = 10.0
+
+
+class PipelineCatalogue:
+    """Every pipeline version seen so far, kept current by whoever calls :meth:`add`; safe across threads."""
+
+    def __init__(self) -> None:
+        self._versions: dict[str, dict[int, PipelineVersion]] = {}
+        self._parsed: dict[tuple[str, int], Pipeline] = {}
+
+    def add(self, version: PipelineVersion) -> None:
+        """Take a version in."""
+        self._versions.setdefault(version.pipeline_id, {})[version.version] = version
+
+    def all(self) -> list[PipelineVersion]:
+        """Every version, by pipeline and number."""
+        return [
+            self._versions[name][number] for name in sorted(self._versions) for number in sorted(self._versions[name])
+        ]
+
+    def newest(self, pipeline_id: str) -> PipelineVersion | None:
+        """Return the newest version, or None where the pipeline was never applied."""
+        versions = self._versions.get(pipeline_id)
+        return versions[max(versions)] if versions else None
+
+    def latest(self, pipeline_id: str) -> tuple[str, int]:
+        """Return the pipeline and its newest version number; raises :class:`UnknownPipeline`."""
+        newest = self.newest(pipeline_id)
+        if newest is None:
+            raise UnknownPipeline(f"pipeline {pipeline_id!r} was never applied", where="pipeline")
+        return pipeline_id, newest.version
+
+    def get(self, pipeline_id: str, version: int) -> Pipeline | None:
+        """Return that version, or None where it has not been seen."""
+        key = (pipeline_id, version)
+        if key not in self._parsed:
+            found = self._versions.get(pipeline_id, {}).get(version)
+            if found is None:
+                return None
+            self._parsed[key] = Pipeline(parse(found.template, f"{pipeline_id} version {version}"), version)
+        return self._parsed[key]
+
+
+class PipelineFollower:
+    """Reads the topic from its beginning and goes on reading, in a thread of its own."""
+
+    def __init__(self, kafka: KafkaSettings, codec: Codec, catalogue: PipelineCatalogue) -> None:
+        self._codec = codec
+        self._catalogue = catalogue
+        self._partition = TopicPartition(kafka.topic(TOPIC), 0, OFFSET_BEGINNING)
+        self._consumer = Consumer(
+            {
+                **kafka.client(),
+                "group.id": f"{kafka.topic_prefix}headrace-pipelines-{uuid4()}",
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+                "enable.partition.eof": True,
+            }
+        )
+        self._closed = threading.Event()
+        self._at_end = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="pipelines", daemon=True)
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._consumer.assign([self._partition])
+        self._thread.start()
+
+    def wait_until_read(self, timeout: float = 30.0) -> None:
+        """Wait until everything that the topic holds now was read; raises :class:`DependencyDown`."""
+        if not self._at_end.wait(timeout):
+            raise DependencyDown("kafka", f"the topic {self._partition.topic!r} was not read within {timeout} s") from (
+                self._failure
+            )
+
+    def refresh(self) -> None:
+        """Read on to what is the topic's end now; raises :class:`DependencyDown`."""
+        try:
+            _, high = self._consumer.get_watermark_offsets(self._partition, _CALL_S)
+        except KafkaException as error:
+            raise DependencyDown("kafka", f"the end of the pipelines topic is not known: {error}") from error
+        deadline = time.monotonic() + _CALL_S
+        while self._position() < high:
+            if time.monotonic() > deadline or self._failure:
+                raise DependencyDown("kafka", "the pipelines topic is not read to its end") from self._failure
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._closed.set()
+        self._thread.join()
+        self._consumer.close()
+
+    def _position(self) -> int:
+        offset: int = self._consumer.position([TopicPartition(self._partition.topic, 0)])[0].offset
+        return offset
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            message = self._consumer.poll(0.2)
+            if message is None:
+                continue
+            error = message.error()
+            if error is None:
+                self._take(message.value(), message.offset())
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+                self._at_end.set()
+            else:
+                log.warning("pipelines topic cannot be read", error=error.str())
+
+    def _take(self, value: bytes | None, offset: int) -> None:
+        while not self._closed.is_set():
+            try:
+                version = self._codec.decode_plain(value, PipelineVersion)
+            except DependencyDown as error:
+                log.warning("pipelines topic waits", error=str(error))
+                self._closed.wait(1.0)
+                continue
+            except Exception as error:  # noqa: BLE001  # one bad record must not hide the others
+                log.error("record of the pipelines topic skipped", offset=offset, error=str(error))
+                return
+            self._catalogue.add(version)
+            log.info("pipeline known", pipeline=version.pipeline_id, version=version.version)
+            return
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What applying came to; ``changed`` is False where the newest version says the same already."""
+
+    version: PipelineVersion
+    changed: bool
+
+
+def read_all(kafka: KafkaSettings, codec: Codec) -> PipelineCatalogue:
+    """Return everything that the topic holds now; raises :class:`DependencyDown`."""
+    catalogue = PipelineCatalogue()
+    follower = PipelineFollower(kafka, codec, catalogue)
+    follower.start()
+    try:
+        follower.wait_until_read()
+    finally:
+        follower.close()
+    return catalogue
+
+
+def apply(
+    kafka: KafkaSettings,
+    codec: Codec,
+    template: Template,
+    *,
+    applied_by: str,
+    dry_run: bool = False,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Applied:
+    """Publish the template as its pipeline's next version, unless the newest says the same.
+
+    One writer at a time: the transactional id fences a concurrent one, so that no number is given twice.
+    Raises :class:`DependencyDown` where Kafka or the registry does not answer.
+    """
+    producer = Producer({**kafka.client(), "transactional.id": f"{kafka.topic_prefix}headrace-pipeline-apply"})
+    try:
+        if not dry_run:
+            producer.init_transactions(_CALL_S)
+        newest = read_all(kafka, codec).newest(template.id)
+        if newest is not None and newest.digest == digest(template):
+            return Applied(newest, False)
+        number = newest.version + 1 if newest else 1
+        version = PipelineVersion(template.id, number, canonical(template), digest(template), applied_by, now())
+        if dry_run:
+            return Applied(version, True)
+        producer.begin_transaction()
+        producer.produce(kafka.topic(TOPIC), codec.encode_plain(version), f"{template.id}/{number}", partition=0)
+        producer.commit_transaction(_CALL_S)
+    except KafkaException as error:
+        raise DependencyDown("kafka", f"the pipeline was not applied: {error}") from error
+    return Applied(version, True)
