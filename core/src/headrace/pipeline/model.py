@@ -1,0 +1,127 @@
+"""What a pipeline template says once it is read, and how it is written down and compared."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from ruamel.yaml import YAML
+
+HANDLER_ENTRY_POINTS = "headrace.handlers"
+"""The entry-point group under which an installed package offers handlers."""
+
+
+class Call(StrEnum):
+    """How a stage calls its handlers: in its own process, or over a protocol."""
+
+    LOCAL = "local"
+    HTTP = "http"
+    GRPC = "grpc"
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """A hint for the stage: whether results stream back piece by piece, and the kind of call."""
+
+    streaming: bool = False
+    call: Call = Call.LOCAL
+
+
+@dataclass(frozen=True, slots=True)
+class StageBinding:
+    """One stage of a pipeline and the names of its handlers, in the order in which they run."""
+
+    stage: str
+    handlers: tuple[str, ...]
+    protocol: Protocol = field(default_factory=Protocol)
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A linear pipeline; ``stages`` stand in the order in which records pass them."""
+
+    id: str
+    description: str
+    stages: tuple[StageBinding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """A template under the version number that it got when it was applied; versions count from 1."""
+
+    template: Template
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageTypes:
+    """The names of the record types that a stage takes in and gives out."""
+
+    consumes: str
+    produces: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerInfo:
+    """What is known of a handler without loading it: its stage, version and record types."""
+
+    stage: str
+    version: str
+    consumes: str
+    produces: str
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """The stages and handlers that templates may name.
+
+    ``handlers`` maps a handler's name to what is known of it; None means that the handlers are unknown here
+    (a client without the packages) and are not checked.
+    """
+
+    stages: Mapping[str, StageTypes]
+    handlers: Mapping[str, HandlerInfo] | None = None
+
+
+def _plain(template: Template) -> dict[str, Any]:
+    return {
+        "id": template.id,
+        "description": template.description,
+        "stages": [
+            {
+                "stage": binding.stage,
+                "handlers": list(binding.handlers),
+                "protocol": {"streaming": binding.protocol.streaming, "call": str(binding.protocol.call)},
+            }
+            for binding in template.stages
+        ],
+    }
+
+
+def canonical(template: Template) -> str:
+    """The one JSON text of a template: ASCII, sorted keys, no spaces, every default written out.
+
+    The text is itself a template that :func:`headrace.pipeline.load` reads back to an equal one.
+    """
+    text = json.dumps(_plain(template), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return text.replace("\x7f", "\\u007f")  # DEL is plain in JSON but not allowed unescaped in YAML
+
+
+def digest(template: Template) -> str:
+    """SHA-256 of the canonical text, in 64 hexadecimal digits; equal templates have equal digests."""
+    return hashlib.sha256(canonical(template).encode("ascii")).hexdigest()
+
+
+def dump(template: Template) -> str:
+    """The template as YAML for people to read and edit, stages in order."""
+    writer = YAML(typ="rt", pure=True)
+    writer.width = 1_000_000
+    writer.indent(mapping=2, sequence=4, offset=2)
+    stream = io.StringIO()
+    writer.dump(_plain(template), stream)
+    return stream.getvalue()

@@ -1,0 +1,254 @@
+"""From text to nodes that know where they stand.
+
+YAML 1.2 contains JSON, so both go through one parser (ruamel.yaml, pure Python) and both have positions.
+The nodes are built from the parser's events rather than by its composer: the depth is checked while reading,
+so that no input can exhaust the stack, and aliases are refused before anything is expanded.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import (
+    AliasEvent,
+    DocumentStartEvent,
+    MappingEndEvent,
+    MappingStartEvent,
+    NodeEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+)
+from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.reader import ReaderError
+
+from headrace.errors import SourcePosition, TemplateError
+
+MAXIMUM_BYTES = 64 * 1024
+MAXIMUM_DEPTH = 16
+_TAG_PREFIX = "tag:yaml.org,2002:"
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """A single value; ``kind`` is its YAML 1.2 type: ``str``, ``bool``, ``int``, ``float``, ``null``, …"""
+
+    text: str
+    kind: str
+    position: SourcePosition
+
+
+@dataclass(frozen=True, slots=True)
+class ListNode:
+    """A list of nodes."""
+
+    position: SourcePosition
+    items: list[Node] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class MapNode:
+    """Keys and their values in the order of the text; no key stands twice."""
+
+    position: SourcePosition
+    entries: list[tuple[Scalar, Node]] = field(default_factory=list)
+
+
+Node = Scalar | ListNode | MapNode
+
+
+class _Places:
+    """Turns offsets in the text into lines and columns as editors count them.
+
+    The parser's own lines are not used: it also counts U+0085, U+2028 and U+2029 as line ends.
+    """
+
+    def __init__(self, text: str, file: str) -> None:
+        self._file = file
+        self._starts = [0]
+        for offset, character in enumerate(text):
+            if character == "\n" or (character == "\r" and text[offset + 1 : offset + 2] != "\n"):
+                self._starts.append(offset + 1)
+
+    def at(self, offset: int) -> SourcePosition:
+        line = bisect_right(self._starts, offset)
+        return SourcePosition(self._file, line, offset - self._starts[line - 1] + 1)
+
+
+def compose(text: str, file: str) -> tuple[Node, list[TemplateError]]:
+    """Read ``text`` into nodes; keys that stand twice are returned as errors, the first of them counts.
+
+    Raises TemplateError when the text cannot be read at all: not YAML (``syntax``), over 64 KiB (``too-large``),
+    nested deeper than 16 levels (``too-deep``), or with an anchor, alias, tag, directive or second document.
+    """
+    text = text.removeprefix("\ufeff")
+    size = len(text.encode("utf-8", "surrogatepass"))
+    places = _Places(text, file)
+    if size > MAXIMUM_BYTES:
+        raise TemplateError(
+            "too-large",
+            f"The template has {size} bytes; at most {MAXIMUM_BYTES} are read.",
+            places.at(0),
+            remedy="Shorten it: a template only names stages and handlers.",
+        )
+    builder = _Builder(places)
+    for event in _events(text, places, builder):
+        builder.take(event)
+    if builder.root is None:
+        raise TemplateError(
+            "syntax",
+            "The file holds no template.",
+            places.at(0),
+            remedy="Write at least the fields id and stages.",
+        )
+    return builder.root, builder.errors
+
+
+def _events(text: str, places: _Places, builder: _Builder) -> Iterator[Any]:
+    """The parser's events; whatever it raises over a text becomes a TemplateError with its position."""
+    try:
+        parser = YAML(typ="safe", pure=True)
+        builder.resolver = parser.resolver
+        yield from parser.parse(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        offset = mark.index if mark is not None else builder.offset
+        raise _syntax(str(error.problem or error.context or "it cannot be parsed"), places.at(offset)) from error
+    except ReaderError as error:
+        raise _syntax(
+            f"character U+{error.character:04X} is not allowed unescaped", places.at(error.position)
+        ) from error
+    except (YAMLError, ValueError, OverflowError) as error:  # impossible escapes and version numbers
+        raise _syntax("an escape or a number is out of range", places.at(builder.offset)) from error
+
+
+def _syntax(problem: str, position: SourcePosition) -> TemplateError:
+    return TemplateError(
+        "syntax",
+        f"This is neither YAML nor JSON: {problem}.",
+        position,
+        remedy="Check the indentation, quotes and brackets here and on the line above.",
+    )
+
+
+class _Builder:
+    """Puts nodes together from events, with a stack of its own."""
+
+    def __init__(self, places: _Places) -> None:
+        self.root: Node | None = None
+        self.errors: list[TemplateError] = []
+        self.offset = 0
+        self.resolver: Any = None
+        self._places = places
+        self._open: list[ListNode | MapNode] = []
+        self._keys: list[Scalar | None] = []
+
+    def take(self, event: Any) -> None:
+        self.offset = event.start_mark.index
+        position = self._places.at(self.offset)
+        if isinstance(event, DocumentStartEvent):
+            self._start_document(event, position)
+        elif isinstance(event, (SequenceEndEvent, MappingEndEvent)):
+            self._open.pop()
+            self._keys.pop()
+        elif isinstance(event, NodeEvent):
+            self._refuse_indirection(event, position)
+            self._take_node(event, position)
+
+    def _start_document(self, event: Any, position: SourcePosition) -> None:
+        if self.root is not None:
+            raise TemplateError(
+                "documents",
+                "A second document begins here; a file holds one template.",
+                position,
+                remedy="Write each template to a file of its own.",
+            )
+        if event.version or event.tags:
+            raise TemplateError(
+                "directive", "Directives (%YAML, %TAG) are not allowed.", position, remedy="Leave the line out."
+            )
+
+    def _refuse_indirection(self, event: Any, position: SourcePosition) -> None:
+        if event.anchor:
+            sign = "Alias *" if isinstance(event, AliasEvent) else "Anchor &"
+            raise TemplateError(
+                "anchor",
+                f"{sign}{event.anchor}: anchors and aliases are not allowed.",
+                position,
+                remedy="Write the value out.",
+            )
+        if getattr(event, "ctag", None):
+            raise TemplateError(
+                "tag",
+                f"Tag {event.ctag}: tags are not allowed.",
+                position,
+                remedy="Leave it out; put text that looks like a number into quotes.",
+            )
+
+    def _take_node(self, event: Any, position: SourcePosition) -> None:
+        if isinstance(event, ScalarEvent):
+            self._place(self._scalar(event, position))
+            return
+        if len(self._open) >= MAXIMUM_DEPTH:
+            raise TemplateError(
+                "too-deep",
+                f"The template is nested deeper than {MAXIMUM_DEPTH} levels.",
+                position,
+                remedy="A template needs four: stages, a stage, its protocol, a value.",
+            )
+        is_list = isinstance(event, SequenceStartEvent)
+        assert is_list or isinstance(event, MappingStartEvent)
+        node: ListNode | MapNode = ListNode(position) if is_list else MapNode(position)
+        self._place(node)
+        self._open.append(node)
+        self._keys.append(None)
+
+    def _scalar(self, event: Any, position: SourcePosition) -> Scalar:
+        try:  # JSON writes characters beyond U+FFFF as two escapes, which YAML reads as two characters
+            text = event.value.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError as error:
+            raise _syntax("half of a surrogate pair stands alone", position) from error
+        tag = str(self.resolver.resolve(ScalarNode, event.value, event.implicit))
+        kind = tag.removeprefix(_TAG_PREFIX)
+        return Scalar(text, "str" if kind in {"value", "merge"} else kind, position)
+
+    def _place(self, node: Node) -> None:
+        if not self._open:
+            self.root = node
+            return
+        parent = self._open[-1]
+        if isinstance(parent, ListNode):
+            parent.items.append(node)
+            return
+        key = self._keys[-1]
+        if key is None:
+            self._keys[-1] = self._key(node)
+            return
+        self._keys[-1] = None
+        first = next((known for known, _ in parent.entries if known.text == key.text), None)
+        if first is None:
+            parent.entries.append((key, node))
+        else:
+            self.errors.append(_duplicate(key, first))
+
+    def _key(self, node: Node) -> Scalar:
+        if isinstance(node, Scalar):
+            return node
+        raise TemplateError(
+            "type", "A list or mapping stands here as a key.", node.position, remedy="Keys are plain words."
+        )
+
+
+def _duplicate(key: Scalar, first: Scalar) -> TemplateError:
+    shown = key.text if len(key.text) <= 40 else key.text[:40] + "…"
+    return TemplateError(
+        "duplicate-key",
+        f"The key {shown!r} stands here a second time; the first is on line {first.position.line}.",
+        key.position,
+        remedy="Keep one of them.",
+    )

@@ -1,0 +1,254 @@
+"""From nodes to stages: which fields there are, what they hold, and which of them are missing."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from headrace.errors import TemplateError
+from headrace.pipeline.forbidden import Scan, parameter_error, shown
+from headrace.pipeline.model import Call, Protocol
+from headrace.pipeline.nodes import ListNode, MapNode, Node, Scalar
+
+MAXIMUM_STAGES = 32
+MAXIMUM_HANDLERS = 32
+_ID = re.compile(r"[a-z][a-z0-9-]{0,62}")
+_HANDLER = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
+_ID_RULE = "a lower-case letter, then up to 62 lower-case letters, digits and hyphens"
+_HANDLER_RULE = "a lower-case letter, then up to 62 lower-case letters, digits, hyphens, dots and underscores"
+_BRANCH_FIELDS = frozenset({"branch", "branches", "parallel", "fork", "switch"})
+_LINEAR_REMEDY = "Pipelines are linear; a handler routes by content, and a second flow is a template of its own."
+
+
+@dataclass(frozen=True, slots=True)
+class StageDraft:
+    """A stage as it is written; ``after`` is None where the stage above is meant, of kind null for a beginning."""
+
+    name: Scalar
+    handlers: tuple[Scalar, ...]
+    protocol: Protocol
+    after: Scalar | None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What could be read of a template; None and missing stages stand for what was refused."""
+
+    id: str | None
+    description: str
+    stages: tuple[StageDraft, ...]
+    whole: bool
+    """Whether every stage that is written could be read, so that their order can be judged."""
+
+
+def read_draft(root: Node) -> tuple[Draft, list[TemplateError]]:
+    """Read the fields of a template, with every refusal that needs no other knowledge than the text."""
+    reader = _Reader(Scan(root))
+    return reader.template(root), reader.errors
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """``Did you mean 'x'?`` for the known word that is most like ``name``, else an empty text."""
+    matches = difflib.get_close_matches(name, list(known), n=1)
+    return f"Did you mean {matches[0]!r}?" if matches else ""
+
+
+def _what(node: Node) -> str:
+    if isinstance(node, ListNode):
+        return "a list"
+    if isinstance(node, MapNode):
+        return "a mapping"
+    return "nothing" if node.kind == "null" else f"{shown(node.text)} ({node.kind})"
+
+
+class _Reader:
+    def __init__(self, scan: Scan) -> None:
+        self._scan = scan
+        self.errors: list[TemplateError] = list(scan.errors)
+
+    def _refuse(self, node: Node, reason: str, message: str, remedy: str = "") -> None:
+        """Refuse a node unless a more specific refusal was found in it."""
+        if not self._scan.tainted(node):
+            self.errors.append(TemplateError(reason, message, node.position, remedy=remedy))
+
+    def template(self, root: Node) -> Draft:
+        if not isinstance(root, MapNode):
+            self._refuse(root, "type", f"A template is a mapping, not {_what(root)}.", "Begin with id: and stages:.")
+            return Draft(None, "", (), whole=False)
+        fields = self._fields(root, "template", ("id", "stages"), ("description",))
+        identifier = self._name(fields.get("id"), "id", "bad-id", _ID, _ID_RULE)
+        description = self._text(fields.get("description"), "description")
+        entries = self._stage_list(fields.get("stages"))
+        stages = [stage for stage in map(self._stage, entries) if stage is not None]
+        return Draft(
+            identifier.text if identifier else None,
+            description.text if description else "",
+            tuple(stages),
+            whole=bool(stages) and len(stages) == len(entries),
+        )
+
+    def _fields(
+        self, node: MapNode, owner: str, required: tuple[str, ...], optional: tuple[str, ...]
+    ) -> dict[str, Node]:
+        known = required + optional
+        fields = {key.text: value for key, value in node.entries}
+        for key, value in node.entries:
+            if key.text not in known and not self._scan.tainted(key):
+                self._unknown_field(key, value, owner, known)
+        for name in required:
+            if name not in fields:
+                self.errors.append(
+                    TemplateError(
+                        "missing-field",
+                        f"The {owner} has no field {name!r}.",
+                        node.position,
+                        remedy=f"Add it; a {owner} has the fields {', '.join(known)}.",
+                    )
+                )
+        return fields
+
+    def _unknown_field(self, key: Scalar, value: Node, owner: str, known: tuple[str, ...]) -> None:
+        if key.text in _BRANCH_FIELDS or (key.text in {"next", "before"} and isinstance(value, ListNode)):
+            self._refuse(key, "branch", f"The field {key.text!r} would branch the pipeline.", _LINEAR_REMEDY)
+            return
+        suggestion = closest(key.text, known) or f"A {owner} has the fields {', '.join(known)}."
+        self._refuse(key, "unknown-field", f"A {owner} has no field {shown(key.text)}.", suggestion)
+
+    def _text(self, node: Node | None, field: str) -> Scalar | None:
+        if node is None:
+            return None
+        if isinstance(node, Scalar) and node.kind == "str":
+            return None if self._scan.tainted(node) else node
+        remedy = (
+            "Put it into quotes." if isinstance(node, Scalar) and node.kind != "null" else "Write one word or line."
+        )
+        self._refuse(node, "type", f"{field} holds text, not {_what(node)}.", remedy)
+        return None
+
+    def _name(self, node: Node | None, field: str, reason: str, pattern: re.Pattern[str], rule: str) -> Scalar | None:
+        text = self._text(node, field)
+        if text is None or pattern.fullmatch(text.text):
+            return text
+        if any(sign in text.text for sign in "(?="):
+            self.errors.append(parameter_error(text, f"{field} {shown(text.text)}"))
+        else:
+            self._refuse(text, reason, f"{shown(text.text)} is not allowed as {field}.", f"Use {rule}.")
+        return None
+
+    def _stage_list(self, node: Node | None) -> list[Node]:
+        if node is None:
+            return []
+        if not isinstance(node, ListNode):
+            self._refuse(node, "type", f"stages is a list, not {_what(node)}.", "Write one `- stage: …` per stage.")
+            return []
+        if not node.items:
+            self._refuse(node, "empty-stages", "The template has no stages.", "Name at least one stage.")
+        if len(node.items) > MAXIMUM_STAGES:
+            self._refuse(
+                node.items[MAXIMUM_STAGES],
+                "too-many-stages",
+                f"The template has {len(node.items)} stages; at most {MAXIMUM_STAGES} are allowed.",
+                "Put steps that belong together into one stage as handlers.",
+            )
+        return node.items
+
+    def _stage(self, node: Node) -> StageDraft | None:
+        if isinstance(node, ListNode):
+            self._refuse(node, "branch", "Stages side by side would branch the pipeline.", _LINEAR_REMEDY)
+            return None
+        if not isinstance(node, MapNode):
+            self._refuse(
+                node,
+                "type",
+                f"A stage is a mapping, not {_what(node)}.",
+                "Write `- stage: NAME` with `handlers: [NAME]` below it.",
+            )
+            return None
+        fields = self._fields(node, "stage", ("stage", "handlers"), ("protocol", "after"))
+        name_node = fields.get("stage")
+        if isinstance(name_node, ListNode):
+            self._refuse(name_node, "branch", "Stages side by side would branch the pipeline.", _LINEAR_REMEDY)
+            name = None
+        else:
+            name = self._name(name_node, "a stage's name", "bad-name", _ID, _ID_RULE)
+        handlers = self._handlers(fields.get("handlers"))
+        protocol = self._protocol(fields.get("protocol"))
+        after, readable = self._after(fields.get("after"))
+        return StageDraft(name, handlers, protocol, after) if name is not None and readable else None
+
+    def _handlers(self, node: Node | None) -> tuple[Scalar, ...]:
+        if node is None:
+            return ()
+        if isinstance(node, MapNode) and node.entries:
+            self._handler_mapping(node)
+            return ()
+        if not isinstance(node, ListNode):
+            self._refuse(node, "type", f"handlers is a list, not {_what(node)}.", "Write it as [NAME, NAME].")
+            return ()
+        if not node.items:
+            self._refuse(node, "empty-handlers", "The stage has no handlers.", "Name at least one handler.")
+        if len(node.items) > MAXIMUM_HANDLERS:
+            self._refuse(
+                node.items[MAXIMUM_HANDLERS],
+                "too-many-handlers",
+                f"The stage has {len(node.items)} handlers; at most {MAXIMUM_HANDLERS} are allowed.",
+                "Split the work over two stages.",
+            )
+        names = [self._handler(item) for item in node.items]
+        return tuple(name for name in names if name is not None)
+
+    def _handler(self, node: Node) -> Scalar | None:
+        if isinstance(node, MapNode):
+            self._handler_mapping(node)
+            return None
+        return self._name(node, "a handler's name", "bad-name", _HANDLER, _HANDLER_RULE)
+
+    def _handler_mapping(self, node: MapNode) -> None:
+        if not self._scan.tainted(node):
+            self.errors.append(parameter_error(node, "A handler written as a mapping"))
+
+    def _protocol(self, node: Node | None) -> Protocol:
+        if node is None:
+            return Protocol()
+        if not isinstance(node, MapNode):
+            self._refuse(
+                node,
+                "type",
+                f"protocol is a mapping, not {_what(node)}.",
+                "Write {streaming: false, call: local}.",
+            )
+            return Protocol()
+        fields = self._fields(node, "protocol", (), ("streaming", "call"))
+        return Protocol(self._streaming(fields.get("streaming")), self._call(fields.get("call")))
+
+    def _streaming(self, node: Node | None) -> bool:
+        if node is None:
+            return False
+        if isinstance(node, Scalar) and node.kind == "bool":
+            return node.text.lower() == "true"
+        self._refuse(node, "type", f"streaming is true or false, not {_what(node)}.", "Write it without quotes.")
+        return False
+
+    def _call(self, node: Node | None) -> Call:
+        text = self._text(node, "call")
+        kinds = [str(kind) for kind in Call]
+        if text is not None and text.text not in kinds:
+            suggestion = closest(text.text, kinds) or f"Use one of {', '.join(kinds)}."
+            self._refuse(text, "bad-call", f"{shown(text.text)} is not a kind of call.", suggestion)
+            return Call.LOCAL
+        return Call(text.text) if text is not None else Call.LOCAL
+
+    def _after(self, node: Node | None) -> tuple[Scalar | None, bool]:
+        """The stage that a stage comes after, and whether the field could be read."""
+        if node is None:
+            return None, True
+        if isinstance(node, Scalar) and node.kind == "null":
+            return node, True
+        several = isinstance(node, ListNode) and len(node.items) > 1
+        if several or (isinstance(node, Scalar) and re.search(r"[,+&|]|\s", node.text.strip())):
+            self._refuse(node, "merge", "A stage after several others would merge them.", _LINEAR_REMEDY)
+            return None, False
+        name = self._name(node, "after", "bad-name", _ID, _ID_RULE)
+        return name, name is not None
