@@ -64,7 +64,7 @@ def run_stage(flow: StageFlow, *, decoder: MakeDecoder | None = None, side_tasks
             kafka, settings, group=group_id(flow, kafka), transactional_id=f"{kafka.topic_prefix}headrace-{name}"
         ),
         computer=computer,
-        limits=limits(settings),
+        limits=limits(flow, settings),
         watch=watchdog.watch,
     )
     status = StatusServer(service.http_host, service.http_port, readiness(flow, worker, kafka))
@@ -101,10 +101,10 @@ def wiring(flow: StageFlow, kafka: KafkaSettings, service: ServiceSettings, work
     )
 
 
-def limits(settings: WorkerSettings) -> Limits:
+def limits(flow: StageFlow, settings: WorkerSettings) -> Limits:
     """Return the runtime's bounds."""
     return Limits(
-        batch_records=settings.batch_records,
+        batch_records=settings.batch_records or flow.batch_records,
         batch_bytes=settings.batch_bytes,
         linger_s=settings.linger_ms / 1000,
         backoff_s=settings.backoff_s,

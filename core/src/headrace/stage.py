@@ -17,6 +17,8 @@ class StageFlow:
     target: str
     consumes: type
     produces: type
+    batch_records: int = 500
+    """Most records in a batch, unless HEADRACE_WORKER_BATCH_RECORDS says otherwise."""
 
 
 INGEST = StageFlow("ingest", "changes", "documents", records.ChangeEvent, records.SourceDocument)

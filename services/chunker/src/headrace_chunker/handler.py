@@ -1,0 +1,65 @@
+"""The handler ``sections``: a document into sections and chunks."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from headrace.envelope import Context
+from headrace.errors import InvalidRecord
+from headrace.handler import Handler
+from headrace.records import Chunk, ChunkedDocument, SourceDocument
+from headrace_chunker.identity import chunk_ids, text_hash
+from headrace_chunker.splitter import chunk
+
+
+class ChunkerSettings(BaseSettings):
+    """How the chunker splits."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_CHUNKER_", frozen=True)
+
+    size: int = Field(500, ge=50, le=20_000, description="Most characters in a chunk.")
+    overlap: int = Field(50, ge=0, description="Characters that a chunk shares with its predecessor, at most.")
+
+
+class SectionsHandler(Handler):
+    """Sections from headings first, then a recursive split; each chunk knows its section and its offsets."""
+
+    name: ClassVar[str] = "sections"
+    stage: ClassVar[str] = "chunker"
+    consumes: ClassVar[type] = SourceDocument
+    produces: ClassVar[type] = ChunkedDocument
+
+    def __init__(self) -> None:
+        self._settings = ChunkerSettings()
+
+    def validate(self, context: Context) -> None:
+        """Refuse a record without a document."""
+        if not isinstance(context.payload, SourceDocument):
+            raise InvalidRecord("payload", "is missing; an upsert carries a document")
+
+    async def process(self, context: Context) -> Context:
+        """Return the document in chunks."""
+        document: SourceDocument = context.payload
+        change = context.change
+        chunks = make_chunks(change.tenant, change.document_id, document, self._settings)
+        payload = ChunkedDocument(
+            document.title, document.media_type, document.content_hash, document.source, document.attributes,
+            document.acl, chunks,
+        )  # fmt: skip
+        return context.with_payload(payload).with_metadata("chunker", chunks=len(chunks))
+
+
+def make_chunks(
+    tenant: str, document_id: str, document: SourceDocument, settings: ChunkerSettings
+) -> tuple[Chunk, ...]:
+    """Return the document's chunks in the order of the text: a pure function of its arguments."""
+    pieces = chunk(document.text, document.media_type, size=settings.size, overlap=settings.overlap)
+    parts = [(piece.section, document.text[piece.start : piece.end]) for piece in pieces]
+    identities = chunk_ids(tenant, document_id, parts)
+    return tuple(
+        Chunk(identity, section, piece.start, piece.end, text, text_hash(text))
+        for identity, piece, (section, text) in zip(identities, pieces, parts, strict=True)
+    )

@@ -1,0 +1,166 @@
+"""The handler ``embed``: vectors for the texts that were never embedded, from the cache for all others.
+
+Texts of the whole batch are embedded together, sorted by length, slice by slice; each slice is cached as soon as it is
+computed, so that a batch that runs again (after a crash, a rebalance) calls the model only for what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, NamedTuple
+
+from headrace.envelope import Context
+from headrace.errors import ConfigurationError, HeadraceError, InvalidRecord
+from headrace.handler import BatchHandler
+from headrace.records import ChunkedDocument, EmbeddedDocument
+from headrace.settings import ServiceSettings
+from headrace.store import cache
+from headrace.store.generations import get_generation
+from headrace.store.pool import Pool, StoreSettings, create_pool
+from headrace.store.transactions import tenant_transaction
+from headrace_embedder import metrics
+from headrace_embedder.provider import Kind, Provider
+from headrace_embedder.shared import shared_provider
+
+SLICE_TEXTS = 256
+"""Texts that are embedded between two writes to the cache: what a crash can cost."""
+
+
+class Text(NamedTuple):
+    """A text to embed: whose it is, its hash (16 bytes), and the text."""
+
+    tenant: str
+    text_hash: bytes
+    text: str
+
+
+class EmbedHandler(BatchHandler):
+    """Embeds what no earlier record had; an edit of one chunk costs one text."""
+
+    name: ClassVar[str] = "embed"
+    stage: ClassVar[str] = "embedder"
+    consumes: ClassVar[type] = ChunkedDocument
+    produces: ClassVar[type] = EmbeddedDocument
+
+    def __init__(self) -> None:
+        self._pool: Pool | None = None
+        self._provider: Provider | None = None
+        self._generation = ServiceSettings().generation
+
+    async def start(self) -> None:
+        """Load the model, connect, and see that the generation is of this model."""
+        self._provider = await shared_provider()
+        self._pool = await create_pool(StoreSettings())
+        async with self._pool.acquire() as connection:
+            found = await get_generation(connection, self._generation)
+        mine = (self._provider.model, self._provider.dimensions)
+        if found is None or (found.model, found.dimensions) != mine:
+            raise ConfigurationError(
+                f"generation {self._generation} is {f'of {found.model} with {found.dimensions}' if found else 'missing'}; "
+                f"this embedder runs {mine[0]} with {mine[1]} dimensions",
+                remedy="Set HEADRACE_EMBEDDER_MODEL to the generation's model, or bootstrap a new generation.",
+            )
+
+    async def close(self) -> None:
+        """Close the connections; the provider is the service's."""
+        if self._pool is not None:
+            await self._pool.close()
+
+    async def process_batch(self, contexts: Sequence[Context]) -> Sequence[Context | HeadraceError]:
+        """Return each document with the vectors that were computed for it."""
+        wanted = distinct_texts(contexts)
+        known = await self._known(wanted)
+        missing = [text for text in wanted if (text.tenant, text.text_hash) not in known]
+        metrics.TEXTS_CACHED.inc(len(wanted) - len(missing))
+        vectors, errors = await self._embed(missing)
+        provider = self._provider
+        assert provider is not None
+        return [
+            embedded(context, vectors, errors, generation=self._generation, model=provider.model, dimensions=provider.dimensions)
+            for context in contexts
+        ]
+
+    async def _known(self, texts: Sequence[Text]) -> set[tuple[str, bytes]]:
+        assert self._pool is not None
+        assert self._provider is not None
+        hashes: dict[str, set[bytes]] = {}
+        for text in texts:
+            hashes.setdefault(text.tenant, set()).add(text.text_hash)
+        found: set[tuple[str, bytes]] = set()
+        for tenant, wanted in hashes.items():
+            async with tenant_transaction(self._pool, tenant, readonly=True) as connection:
+                cached = await cache.known(connection, tenant, self._provider.model, wanted)
+            found.update((tenant, text_hash) for text_hash in cached)
+        return found
+
+    async def _embed(
+        self, texts: Sequence[Text]
+    ) -> tuple[dict[tuple[str, bytes], bytes], dict[tuple[str, bytes], HeadraceError]]:
+        """Return vectors and errors by tenant and text hash; every vector is in the cache already."""
+        assert self._provider is not None
+        vectors: dict[tuple[str, bytes], bytes] = {}
+        errors: dict[tuple[str, bytes], HeadraceError] = {}
+        ordered = sorted(texts, key=lambda text: len(text.text), reverse=True)
+        for start in range(0, len(ordered), SLICE_TEXTS):
+            part = ordered[start : start + SLICE_TEXTS]
+            result = await self._provider.embed([text.text for text in part], Kind.PASSAGE)
+            little_endian = result.vectors.astype("<f4", copy=False)
+            fresh = {}
+            for index, text in enumerate(part):
+                key = (text.tenant, text.text_hash)
+                if index in result.errors:
+                    errors[key] = result.errors[index]
+                else:
+                    fresh[key] = little_endian[index].tobytes()
+            await self._remember(fresh)
+            metrics.TEXTS_EMBEDDED.inc(len(fresh))
+            vectors |= fresh
+        return vectors, errors
+
+    async def _remember(self, vectors: Mapping[tuple[str, bytes], bytes]) -> None:
+        assert self._pool is not None
+        assert self._provider is not None
+        for tenant in sorted({tenant for tenant, _ in vectors}):
+            own = {text_hash: vector for (owner, text_hash), vector in vectors.items() if owner == tenant}
+            async with tenant_transaction(self._pool, tenant) as connection:
+                await cache.put(connection, tenant, self._provider.model, own)
+
+
+def distinct_texts(contexts: Sequence[Context]) -> list[Text]:
+    """Return every text of the batch once for each tenant."""
+    texts: dict[tuple[str, bytes], Text] = {}
+    for context in contexts:
+        for chunk in context.payload.chunks:
+            key = (context.change.tenant, chunk.text_hash)
+            if key not in texts:
+                texts[key] = Text(*key, chunk.text)
+    return list(texts.values())
+
+
+def embedded(
+    context: Context,
+    vectors: dict[tuple[str, bytes], bytes],
+    errors: Mapping[tuple[str, bytes], HeadraceError],
+    *,
+    generation: str,
+    model: str,
+    dimensions: int,
+) -> Context | HeadraceError:
+    """Return the document with its vectors, taken out of ``vectors``: each travels once, with the first that has it."""
+    document: ChunkedDocument = context.payload
+    tenant = context.change.tenant
+    for ordinal, chunk in enumerate(document.chunks):
+        failure = errors.get((tenant, chunk.text_hash))
+        if failure is not None:
+            return InvalidRecord(f"chunks[{ordinal}].vector", failure.message, remedy=failure.remedy)
+    own = {}
+    for chunk in document.chunks:
+        vector = vectors.pop((tenant, chunk.text_hash), None)
+        if vector is not None:
+            own[chunk.text_hash.hex()] = vector
+    return context.with_payload(
+        EmbeddedDocument(
+            document.title, document.media_type, document.content_hash, document.source, document.attributes,
+            document.acl, document.chunks, generation, model, dimensions, own,
+        )
+    ).with_metadata("embedder", model=model, texts=len(document.chunks), embedded=len(own))  # fmt: skip

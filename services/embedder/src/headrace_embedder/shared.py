@@ -1,0 +1,20 @@
+"""The process's one provider, loaded once and shared by the handler and the query endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+
+from headrace_embedder.provider import Provider, build
+from headrace_embedder.settings import EmbedderSettings
+
+_provider: Provider | None = None
+_loading = asyncio.Lock()
+
+
+async def shared_provider() -> Provider:
+    """Return the provider, loading it on the first call, beside the event loop."""
+    global _provider
+    async with _loading:
+        if _provider is None:
+            _provider = await asyncio.to_thread(build, EmbedderSettings())
+        return _provider

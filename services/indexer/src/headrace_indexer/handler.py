@@ -1,0 +1,141 @@
+"""The handler ``index``: embedded documents into PostgreSQL, behind the version fence.
+
+PostgreSQL commits first, Kafka second; a batch that runs again writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, ClassVar
+
+import structlog
+
+from headrace.avro.mapping import to_dict
+from headrace.envelope import Context, Operation
+from headrace.errors import ConfigurationError, HeadraceError, InvalidRecord, PermanentError
+from headrace.handler import BatchHandler
+from headrace.records import EmbeddedDocument, IndexedDocument
+from headrace.settings import ServiceSettings
+from headrace.store.generations import get_generation
+from headrace.store.index import index_batch
+from headrace.store.pool import Pool, StoreSettings, create_pool
+from headrace.store.records import Generation, IndexChunk, IndexDocument, IndexResult, Outcome, validate
+
+log = structlog.get_logger(__name__)
+
+
+class IndexHandler(BatchHandler):
+    """Writes a batch of documents in one transaction and says for each what became of it."""
+
+    name: ClassVar[str] = "index"
+    stage: ClassVar[str] = "indexer"
+    consumes: ClassVar[type] = EmbeddedDocument
+    produces: ClassVar[type] = IndexedDocument
+    sees_deletes: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self._pool: Pool | None = None
+        self._generation: Generation | None = None
+
+    async def start(self) -> None:
+        """Connect, and look up the generation that this service writes."""
+        name = ServiceSettings().generation
+        self._pool = await create_pool(StoreSettings())
+        async with self._pool.acquire() as connection:
+            self._generation = await get_generation(connection, name)
+        if self._generation is None:
+            raise ConfigurationError(f"there is no generation {name}", remedy="Run `headrace bootstrap` first.")
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._pool is not None:
+            await self._pool.close()
+
+    async def process_batch(self, contexts: Sequence[Context]) -> Sequence[Context | HeadraceError]:
+        """Write what is valid; a document that the store would refuse is refused alone."""
+        assert self._pool is not None
+        assert self._generation is not None
+        outcomes: list[Context | HeadraceError | None] = [None] * len(contexts)
+        accepted: list[tuple[int, IndexDocument]] = []
+        for position, context in enumerate(contexts):
+            try:
+                document = index_document(context, self._generation)
+                validate(document, self._generation)
+                accepted.append((position, document))
+            except PermanentError as error:
+                outcomes[position] = error
+        results = await index_batch(self._pool, self._generation, [document for _, document in accepted])
+        for (position, _), result in zip(accepted, results, strict=True):
+            outcomes[position] = outcome_of(contexts[position], result, self._generation.name)
+        return [outcome for outcome in outcomes if outcome is not None]
+
+
+def index_document(context: Context, generation: Generation) -> IndexDocument:
+    """Return the document as the store takes it; raises :class:`InvalidRecord` for vectors of another model."""
+    change, trace, payload = context.change, context.trace, context.payload
+    common: dict[str, Any] = {
+        "tenant": change.tenant,
+        "document_id": change.document_id,
+        "version": change.version,
+        "pipeline_id": trace.pipeline_id,
+        "pipeline_version": str(trace.pipeline_version),
+        "request_id": trace.request_id,
+        "history": [history_entry(to_dict(run)) for run in trace.history],
+        "metadata": dict(context.metadata),
+    }
+    if change.operation is Operation.DELETE:
+        return IndexDocument(**common, content_hash=b"", deleted=True)
+    if not isinstance(payload, EmbeddedDocument):
+        raise InvalidRecord("payload", "is missing; an upsert carries a document")
+    if (payload.model, payload.dimensions, payload.generation) != (
+        generation.model,
+        generation.dimensions,
+        generation.name,
+    ):
+        raise InvalidRecord(
+            "model",
+            f"{payload.model} with {payload.dimensions} dimensions for {payload.generation}; this indexer writes "
+            f"{generation.name} of {generation.model} with {generation.dimensions}",
+            remedy="Give the embedder and the indexer the same generation and model.",
+        )
+    return IndexDocument(
+        **common,
+        content_hash=payload.content_hash,
+        title=payload.title,
+        source=payload.source or "",
+        media_type=payload.media_type,
+        acl=payload.acl,
+        attributes=payload.attributes,
+        chunks=tuple(
+            IndexChunk(
+                chunk.chunk_id, chunk.section, chunk.start, chunk.end, chunk.text, chunk.text_hash,
+                payload.vectors.get(chunk.text_hash.hex()),
+            )
+            for chunk in payload.chunks
+        ),
+    )  # fmt: skip
+
+
+def history_entry(run: dict[str, Any]) -> dict[str, Any]:
+    """Return a stage's run as JSON can carry it."""
+    return {key: value.isoformat() if isinstance(value, datetime) else value for key, value in run.items()}
+
+
+def outcome_of(context: Context, result: IndexResult, generation: str) -> Context | HeadraceError:
+    """Return what the stage says of the document; raises nothing."""
+    change = context.change
+    if result.outcome is Outcome.MISSING_VECTORS:
+        return PermanentError(
+            f"no vector is known for {len(result.missing)} texts, first {result.missing[0].hex()}",
+            where=f"document={change.document_id} version={change.version}",
+            remedy="The vector cache was emptied meanwhile: send the document again from the topic chunks.",
+        )
+    if result.outcome is Outcome.CONFLICT:
+        log.error(
+            "the same version came with another content; the first one stays",
+            tenant=change.tenant, document_id=change.document_id, version=change.version,
+            request_id=context.trace.request_id,
+        )  # fmt: skip
+    payload = IndexedDocument(result.outcome.name, generation, result.inserted, result.deleted, result.kept)
+    return context.with_payload(payload)
