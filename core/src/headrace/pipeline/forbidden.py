@@ -117,7 +117,8 @@ _CREDENTIAL_PATTERNS = (
     re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY"),
     re.compile(r"\b(?:Bearer|Basic)\s+(?=\S*[0-9=])[A-Za-z0-9+/._~=-]{8,}", re.IGNORECASE),
     re.compile(r"[^\s:/@]+:[^\s/@]+@"),
-    re.compile(r"\b(?:password|passwd|pwd|secret|token|api[_-]?key)\s*[=:]\s*\S", re.IGNORECASE),
+    re.compile(r"\b(?:password|passwd|pwd|secret|api[_-]?key)\s*[=:]\s*\S", re.IGNORECASE),
+    re.compile(r"\btoken\s*=\s*\S", re.IGNORECASE),
 )
 _ADDRESS_PATTERNS = (
     re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://"),
@@ -126,7 +127,7 @@ _ADDRESS_PATTERNS = (
     re.compile(r"\b(?:\w[\w-]*\.)+[A-Za-z]{2,}/\S"),
 )
 _IPV4 = re.compile(r"(?<![\w.])[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![\w.]*\w)")
-_IPV6 = re.compile(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
+_IPV6 = re.compile(r"(?<![\w:])[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?!\w)")
 _DENSE = re.compile(r"[A-Za-z0-9+/_=-]{24,}")
 
 _SETTINGS_REMEDY = (
@@ -162,7 +163,7 @@ def address_value(text: str) -> bool:
     """Whether the text holds a URL, a host with a port, or an IP address."""
     if any(pattern.search(text) for pattern in _ADDRESS_PATTERNS):
         return True
-    candidates = _IPV4.findall(text) + [found for found in _IPV6.findall(text) if re.search("[0-9A-Fa-f]", found)]
+    candidates = _IPV4.findall(text) + [found for found in _IPV6.findall(text) if re.search("[0-9]", found)]
     return any(_is_ip(candidate.rstrip(".")) for candidate in candidates)
 
 

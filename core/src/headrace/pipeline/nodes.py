@@ -149,8 +149,10 @@ class _Builder:
         self._keys: list[Scalar | None] = []
 
     def take(self, event: Any) -> None:
-        self.offset = event.start_mark.index
-        position = self._places.at(self.offset)
+        begin, end = event.start_mark.index, event.end_mark.index
+        empty = isinstance(event, ScalarEvent) and begin == end
+        position = self._places.at(self.offset if empty else begin)  # a value left out stands after its key
+        self.offset = end
         if isinstance(event, DocumentStartEvent):
             self._start_document(event, position)
         elif isinstance(event, (SequenceEndEvent, MappingEndEvent)):

@@ -14,10 +14,8 @@ from headrace.pipeline.nodes import ListNode, MapNode, Node, Scalar
 
 MAXIMUM_STAGES = 32
 MAXIMUM_HANDLERS = 32
-_ID = re.compile(r"[a-z][a-z0-9-]{0,62}")
-_HANDLER = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
-_ID_RULE = "a lower-case letter, then up to 62 lower-case letters, digits and hyphens"
-_HANDLER_RULE = "a lower-case letter, then up to 62 lower-case letters, digits, hyphens, dots and underscores"
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
+_NAME_RULE = "a lower-case letter, then up to 62 lower-case letters, digits and hyphens"
 _BRANCH_FIELDS = frozenset({"branch", "branches", "parallel", "fork", "switch"})
 _LINEAR_REMEDY = "Pipelines are linear; a handler routes by content, and a second flow is a template of its own."
 
@@ -78,7 +76,7 @@ class _Reader:
             self._refuse(root, "type", f"A template is a mapping, not {_what(root)}.", "Begin with id: and stages:.")
             return Draft(None, "", (), whole=False)
         fields = self._fields(root, "template", ("id", "stages"), ("description",))
-        identifier = self._name(fields.get("id"), "id", "bad-id", _ID, _ID_RULE)
+        identifier = self._name(fields.get("id"), "id", "bad-id")
         description = self._text(fields.get("description"), "description")
         entries = self._stage_list(fields.get("stages"))
         stages = [stage for stage in map(self._stage, entries) if stage is not None]
@@ -127,14 +125,14 @@ class _Reader:
         self._refuse(node, "type", f"{field} holds text, not {_what(node)}.", remedy)
         return None
 
-    def _name(self, node: Node | None, field: str, reason: str, pattern: re.Pattern[str], rule: str) -> Scalar | None:
+    def _name(self, node: Node | None, field: str, reason: str) -> Scalar | None:
         text = self._text(node, field)
-        if text is None or pattern.fullmatch(text.text):
+        if text is None or _NAME.fullmatch(text.text):
             return text
         if any(sign in text.text for sign in "(?="):
             self.errors.append(parameter_error(text, f"{field} {shown(text.text)}"))
         else:
-            self._refuse(text, reason, f"{shown(text.text)} is not allowed as {field}.", f"Use {rule}.")
+            self._refuse(text, reason, f"{shown(text.text)} is not allowed as {field}.", f"Use {_NAME_RULE}.")
         return None
 
     def _stage_list(self, node: Node | None) -> list[Node]:
@@ -172,7 +170,7 @@ class _Reader:
             self._refuse(name_node, "branch", "Stages side by side would branch the pipeline.", _LINEAR_REMEDY)
             name = None
         else:
-            name = self._name(name_node, "a stage's name", "bad-name", _ID, _ID_RULE)
+            name = self._name(name_node, "a stage's name", "bad-name")
         handlers = self._handlers(fields.get("handlers"))
         protocol = self._protocol(fields.get("protocol"))
         after, readable = self._after(fields.get("after"))
@@ -203,7 +201,7 @@ class _Reader:
         if isinstance(node, MapNode):
             self._handler_mapping(node)
             return None
-        return self._name(node, "a handler's name", "bad-name", _HANDLER, _HANDLER_RULE)
+        return self._name(node, "a handler's name", "bad-name")
 
     def _handler_mapping(self, node: MapNode) -> None:
         if not self._scan.tainted(node):
@@ -250,5 +248,5 @@ class _Reader:
         if several or (isinstance(node, Scalar) and re.search(r"[,+&|]|\s", node.text.strip())):
             self._refuse(node, "merge", "A stage after several others would merge them.", _LINEAR_REMEDY)
             return None, False
-        name = self._name(node, "after", "bad-name", _ID, _ID_RULE)
+        name = self._name(node, "after", "bad-name")
         return name, name is not None
