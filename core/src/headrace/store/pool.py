@@ -56,6 +56,7 @@ async def create_pool(settings: StoreSettings) -> Pool:
             server_settings={
                 "application_name": "headrace",
                 "search_path": f'"{settings.schema_name}", public',
+                "jit": "off",  # compiling costs more than these short queries take
                 "statement_timeout": str(round(settings.statement_timeout * 1000)),
             },
         )

@@ -166,19 +166,24 @@ CREATE FUNCTION authenticate(wanted bytea) RETURNS text
 -- below a policy they may not use their GIN index, and every chunk of the tenant would be read.
 CREATE FUNCTION match_words(words text, only_documents text[], with_attributes jsonb, how_many integer)
     RETURNS TABLE (chunk_id uuid, rank real)
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
+    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT
     AS $$
-        SELECT chunk.chunk_id, ts_rank_cd(chunk.tsv, query.words, 1) AS rank
-        FROM (SELECT any_word($1) AS words) AS query
-        JOIN chunk ON chunk.tsv @@ query.words
-        WHERE chunk.tenant = current_tenant()
-          AND ($2 IS NULL OR chunk.document_id = ANY ($2))
-          AND ($3 IS NULL OR EXISTS (
-                SELECT FROM document
-                WHERE document.tenant = chunk.tenant AND document.document_id = chunk.document_id
-                  AND document.attributes @> $3))
-        ORDER BY rank DESC, chunk.chunk_id
-        LIMIT $4
+        DECLARE
+            wanted      tsquery := any_word(words);  -- once, not for each row
+            this_tenant text    := current_tenant();
+        BEGIN
+            RETURN QUERY
+            SELECT c.chunk_id, ts_rank_cd(c.tsv, wanted, 1) AS score
+            FROM chunk AS c
+            WHERE c.tenant = this_tenant
+              AND c.tsv @@ wanted
+              AND (only_documents IS NULL OR c.document_id = ANY (only_documents))
+              AND (with_attributes IS NULL OR EXISTS (
+                    SELECT FROM document AS d
+                    WHERE d.tenant = c.tenant AND d.document_id = c.document_id AND d.attributes @> with_attributes))
+            ORDER BY score DESC, c.chunk_id
+            LIMIT how_many;
+        END
     $$;
 
 GRANT SELECT ON api_key, chunk, document TO headrace_definer;

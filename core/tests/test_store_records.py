@@ -1,0 +1,159 @@
+"""What the store refuses before PostgreSQL does, and how it names it."""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from headrace.errors import ConfigurationError, DependencyDown, InvalidRecord
+from headrace.store.bootstrap import migrate, require_pgvector
+from headrace.store.errors import postgresql_errors
+from headrace.store.generations import embedding_table
+from headrace.store.pool import StoreSettings
+from headrace.store.queries import load
+from headrace.store.records import Generation, IndexChunk, IndexDocument, validate
+from headrace.store.search import fuse
+
+pytestmark = pytest.mark.unit
+
+GENERATION = Generation("first", "toy", 2)
+NAN = b"\x00\x00\xc0\x7f" * 2
+
+
+def chunk(**changes: object) -> IndexChunk:
+    """A sound chunk, changed."""
+    values = {
+        "chunk_id": b"\1" * 16,
+        "section": (),
+        "start": 0,
+        "end": 3,
+        "text": "one",
+        "text_hash": b"h",
+        "vector": b"\0" * 8,
+    }
+    return IndexChunk(**(values | changes))  # type: ignore[arg-type]
+
+
+def document(**changes: object) -> IndexDocument:
+    """A sound document, changed."""
+    values = {"tenant": "acme", "document_id": "d", "version": 1, "content_hash": b"h", "chunks": (chunk(),)}
+    return IndexDocument(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_a_sound_document_passes() -> None:
+    """The checks below could pass because everything is refused."""
+    validate(document(), GENERATION)
+    validate(document(chunks=(chunk(vector=None),)), GENERATION)
+
+
+@pytest.mark.parametrize(
+    ("broken", "field"),
+    [
+        (document(tenant=""), "tenant"),
+        (document(document_id=""), "document_id"),
+        (document(version=-1), "version"),
+        (document(version=2**63), "version"),
+        (document(deleted=True), "chunks"),
+        (document(chunks=(chunk(), chunk(chunk_id=b"short"))), "chunks[1].chunk_id"),
+        (document(chunks=(chunk(start=4),)), "chunks[0].start"),
+        (document(chunks=(chunk(text="a\0b"),)), "chunks[0].text"),
+        (document(chunks=(chunk(section=("a\0b",)),)), "chunks[0].text"),
+        (document(chunks=(chunk(vector=b"\0" * 4),)), "chunks[0].vector"),
+        (document(chunks=(chunk(vector=b""),)), "chunks[0].vector"),
+        (document(chunks=(chunk(vector=NAN),)), "chunks[0].vector"),
+    ],
+)
+def test_a_broken_document_is_refused_by_field(broken: IndexDocument, field: str) -> None:
+    """A record would fail inside PostgreSQL, taking its batch along, with a message that names no field."""
+    with pytest.raises(InvalidRecord) as refused:
+        validate(broken, GENERATION)
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize(
+    "outage",
+    [
+        asyncpg.ConnectionDoesNotExistError("gone"),
+        asyncpg.AdminShutdownError("shutting down"),
+        asyncpg.CannotConnectNowError("starting up"),
+        asyncpg.TooManyConnectionsError("full"),
+        asyncpg.DeadlockDetectedError("deadlock"),
+        asyncpg.QueryCanceledError("statement timeout"),
+        asyncpg.InterfaceError("connection is closed"),
+        ConnectionRefusedError("refused"),
+        asyncio.TimeoutError(),
+    ],
+)
+def test_an_outage_blames_no_record(outage: Exception) -> None:
+    """An outage of PostgreSQL would send good records to the dead letters."""
+    with pytest.raises(DependencyDown, match="PostgreSQL does not answer: .") as raised, postgresql_errors():
+        raise outage
+    assert raised.value.dependency == "postgresql"
+
+
+def test_a_mistake_of_ours_is_no_outage() -> None:
+    """A broken constraint would pause the stage for ever."""
+    with pytest.raises(asyncpg.UniqueViolationError), postgresql_errors():
+        raise asyncpg.UniqueViolationError("twice")
+    with pytest.raises(asyncpg.InterfaceError), postgresql_errors():
+        raise asyncpg.InterfaceError("the server expects 2 arguments")
+
+
+@pytest.mark.parametrize("error", [asyncpg.UndefinedTableError("chunk"), asyncpg.InvalidPasswordError("no")])
+def test_a_wrong_setting_says_what_to_do(error: Exception) -> None:
+    """A schema that was never migrated would look like an unforeseen error."""
+    with pytest.raises(ConfigurationError) as raised, postgresql_errors():
+        raise error
+    assert raised.value.remedy
+
+
+@pytest.mark.parametrize("name", ["", "A", "1st", "a-b", 'a"; DROP TABLE chunk; --', "a" * 41, "a\n"])
+def test_generation_names_are_safe_identifiers(name: str) -> None:
+    """A generation's name goes into SQL as it is: it could carry a statement."""
+    with pytest.raises(ConfigurationError):
+        embedding_table(name)
+
+
+@pytest.mark.parametrize("schema", ["", "Head", 'x" CASCADE', "a" * 64])
+def test_schema_names_are_safe_identifiers(schema: str) -> None:
+    """A schema's name goes into SQL as it is; the check stands before any connection."""
+    with pytest.raises(ConfigurationError):
+        migrate("postgresql://nowhere.invalid/x", schema)
+    with pytest.raises(ValueError, match="schema_name"):
+        StoreSettings.model_validate({"dsn": "postgresql://x/x", "schema_name": schema})
+
+
+@pytest.mark.parametrize(("version", "namespace"), [("0.8.4", "public"), ("0.7", "public"), ("0.8.5", "elsewhere")])
+def test_unfit_pgvector_is_refused_with_a_remedy(version: str, namespace: str) -> None:
+    """A pgvector with a known hole would be used, or one that no query finds."""
+    with pytest.raises(ConfigurationError) as refused:
+        require_pgvector(version, namespace)
+    assert "ALTER EXTENSION" in refused.value.remedy
+    require_pgvector("0.8.5", "public")
+    require_pgvector("0.10.0", "public")
+
+
+def test_every_setting_is_described_and_hidden() -> None:
+    """A setting would be missing from the reference, or the password stand in a log."""
+    assert all(setting.description for setting in StoreSettings.model_fields.values())
+    assert "hush" not in repr(StoreSettings.model_validate({"dsn": "postgresql://u:hush@localhost/x"}))
+
+
+def test_fusion_prefers_what_both_rankings_know() -> None:
+    """Hybrid search would rank a chunk that one ranking found above one that both found."""
+    first, second, third = UUID(int=1), UUID(int=2), UUID(int=3)
+    scores = fuse([first, second], [second, third])
+    assert list(scores) == [second, first, third]
+    assert scores[second] == pytest.approx(1 / 62 + 1 / 61)
+    assert fuse([], []) == {}
+
+
+@pytest.mark.parametrize("file", ["index", "cache", "search", "documents", "artifacts", "keys", "generations"])
+def test_queries_are_found_by_name(file: str) -> None:
+    """A query file would lose a block, or run into the next."""
+    queries = load(file)
+    assert queries
+    assert all("-- name:" not in query and query.endswith(";") for query in queries.values())
