@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from headrace.errors import TemplateError
@@ -9,6 +12,7 @@ from headrace.pipeline import Catalogue, HandlerInfo, StageTypes, check, load, l
 
 pytestmark = pytest.mark.unit
 
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "pipelines.md"
 STAGES = {
     "ingest": StageTypes("changes", "documents"),
     "chunker": StageTypes("documents", "chunks"),
@@ -310,3 +314,18 @@ def test_check_applies_a_catalogue_to_a_located_template() -> None:
         check(located, CATALOGUE)
     assert (caught.value.reason, str(caught.value.position)) == ("types", "t.yaml:5:12")
     check(locate(BOTH, "t.yaml"), CATALOGUE)
+
+
+def test_the_guide_lists_every_refusal_with_a_message_that_is_given() -> None:
+    """The guide would miss a refusal, or show messages that nobody gets."""
+    texts = [text for _, text, _, _ in REFUSALS]
+    texts += [f"{HEAD}{INGEST}    {line}\n" for line in ("endpoint: https://m.example", "api_key: x", "batch_size: 3")]
+    texts.append(HEAD + "".join(f"  - {{stage: s{number}, handlers: [h]}}\n" for number in range(33)))
+    texts.append(f"{HEAD}  - stage: ingest\n    handlers: [{'h, ' * 33}]\n")
+    given = [error for text in texts for error in problems(text, "t.yaml", CATALOGUE)]
+    guide = GUIDE.read_text("utf-8")
+    rows = re.findall(r"^\| `([a-z-]+)` \| .* \| (.*) \|$", guide.partition("## Refusals")[2], re.MULTILINE)
+    assert {reason for reason, _ in rows} == {error.reason for error in given}
+    assert set(rows) - {(error.reason, error.message) for error in given} == set()
+    [full] = re.findall(r"```text\n(.*)\n```", guide)
+    assert full in {str(error) for error in given}

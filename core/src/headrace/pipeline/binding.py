@@ -71,7 +71,7 @@ def _unknown_handler(handler: Scalar, stage: str, known: Mapping[str, HandlerInf
     suggestion = closest(handler.text, candidates)
     remedy = (
         f"{suggestion} A package adds a handler through the entry-point group {HANDLER_ENTRY_POINTS!r}: "
-        "install it next to the service."
+        "install it where the stage runs and restart that stage."
     )
     return TemplateError(
         "unknown-handler",
