@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from uuid import UUID
 
 import asyncpg
@@ -84,12 +83,12 @@ def test_a_broken_document_is_refused_by_field(broken: IndexDocument, field: str
         asyncpg.QueryCanceledError("statement timeout"),
         asyncpg.InterfaceError("connection is closed"),
         ConnectionRefusedError("refused"),
-        asyncio.TimeoutError(),
+        TimeoutError(),
     ],
 )
 def test_an_outage_blames_no_record(outage: Exception) -> None:
     """An outage of PostgreSQL would send good records to the dead letters."""
-    with pytest.raises(DependencyDown, match="PostgreSQL does not answer: .") as raised, postgresql_errors():
+    with pytest.raises(DependencyDown, match=r"PostgreSQL does not answer: \w") as raised, postgresql_errors():
         raise outage
     assert raised.value.dependency == "postgresql"
 
@@ -104,10 +103,10 @@ def test_a_mistake_of_ours_is_no_outage() -> None:
 
 @pytest.mark.parametrize("error", [asyncpg.UndefinedTableError("chunk"), asyncpg.InvalidPasswordError("no")])
 def test_a_wrong_setting_says_what_to_do(error: Exception) -> None:
-    """A schema that was never migrated would look like an unforeseen error."""
-    with pytest.raises(ConfigurationError) as raised, postgresql_errors():
+    """A schema that was never migrated would send good records to the dead letters."""
+    with pytest.raises(DependencyDown) as raised, postgresql_errors():
         raise error
-    assert raised.value.remedy
+    assert "HEADRACE_STORE_" in raised.value.remedy
 
 
 @pytest.mark.parametrize("name", ["", "A", "1st", "a-b", 'a"; DROP TABLE chunk; --', "a" * 41, "a\n"])

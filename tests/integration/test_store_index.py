@@ -91,9 +91,7 @@ def outcomes(results: Sequence[IndexResult]) -> list[Outcome]:
     return [result.outcome for result in results]
 
 
-async def test_edit_keeps_the_rows_of_untouched_chunks(
-    pool: Pool, owner: Owner, generation: Generation
-) -> None:
+async def test_edit_keeps_the_rows_of_untouched_chunks(pool: Pool, owner: Owner, generation: Generation) -> None:
     """An edit would rewrite (and re-index in HNSW) chunks that it did not touch, although they moved."""
     await index_batch(pool, generation, [document("d", 1, ["one", "two", "three"])])
     before = await rows(owner)
@@ -141,9 +139,7 @@ async def test_same_version_with_another_content_is_a_conflict(
     assert await owner.fetchval("SELECT text FROM chunk") == "one"
 
 
-async def test_one_batch_with_many_versions_writes_the_last(
-    pool: Pool, owner: Owner, generation: Generation
-) -> None:
+async def test_one_batch_with_many_versions_writes_the_last(pool: Pool, owner: Owner, generation: Generation) -> None:
     """Versions of one document inside a batch would be lost, written in the wrong order, or written each."""
     batch = [
         document("d", 1, ["a"]),
@@ -156,17 +152,13 @@ async def test_one_batch_with_many_versions_writes_the_last(
     assert await owner.fetchval("SELECT array_agg(text) FROM chunk") == ["c"]
 
 
-async def test_vectors_come_from_the_cache_and_from_the_batch(
-    pool: Pool, owner: Owner, generation: Generation
-) -> None:
+async def test_vectors_come_from_the_cache_and_from_the_batch(pool: Pool, owner: Owner, generation: Generation) -> None:
     """A text that was embedded before would have to travel again, or get another text's vector."""
     async with tenant_transaction(pool, "acme") as connection:
         assert await cache.put(connection, "acme", MODEL, {text_hash("one"): vector("one")}) == 1
     batch = [document("d", 1, ["one", "two"], with_vectors=False), document("e", 1, ["two"])]
     assert outcomes(await index_batch(pool, generation, batch)) == [Outcome.INDEXED, Outcome.INDEXED]
-    found = await owner.fetch(
-        "SELECT text, embedding FROM chunk JOIN embedding_first USING (tenant, chunk_id)"
-    )
+    found = await owner.fetch("SELECT text, embedding FROM chunk JOIN embedding_first USING (tenant, chunk_id)")
     assert len(found) == 3
     assert all(cache.to_bytes(row["embedding"]) == vector(row["text"]) for row in found)
 
@@ -213,9 +205,7 @@ async def test_concurrent_writers_end_in_the_fold(pool: Pool, owner: Owner, gene
     print(f"seed {seed}")
     generator = random.Random(seed)
     events = [
-        document(
-            f"d{generator.randrange(6)}", version, [f"{version} {n}" for n in range(generator.randrange(4))]
-        )
+        document(f"d{generator.randrange(6)}", version, [f"{version} {n}" for n in range(generator.randrange(4))])
         for version in range(120)
     ]
     shuffled = generator.sample(events, len(events))
@@ -232,17 +222,11 @@ async def test_concurrent_writers_end_in_the_fold(pool: Pool, owner: Owner, gene
         assert len(found) == len(expected)
 
 
-async def test_bad_vector_is_named_before_anything_is_written(
-    pool: Pool, owner: Owner, generation: Generation
-) -> None:
+async def test_bad_vector_is_named_before_anything_is_written(pool: Pool, owner: Owner, generation: Generation) -> None:
     """A vector of another model would surface as a database error that names no document."""
     short = document("d", 1, ["one"])
     (chunk,) = short.chunks
     broken = IndexChunk(chunk.chunk_id, (), 0, 3, "one", chunk.text_hash, b"\0" * 12)
-    with pytest.raises(
-        InvalidRecord, match=r"chunks\[0\]\.vector: has 12 bytes; 8 dimensions take 32 .*document=d"
-    ):
-        await index_batch(
-            pool, generation, [document("e", 1, ["two"]), document("d", 1, ["x"], chunks=(broken,))]
-        )
+    with pytest.raises(InvalidRecord, match=r"chunks\[0\]\.vector: has 12 bytes; 8 dimensions take 32 .*document=d"):
+        await index_batch(pool, generation, [document("e", 1, ["two"]), document("d", 1, ["x"], chunks=(broken,))])
     assert await owner.fetchval("SELECT count(*) FROM document") == 0

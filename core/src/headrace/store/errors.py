@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import asyncpg
 
-from headrace.errors import ConfigurationError, DependencyDown
+from headrace.errors import DependencyDown
 
 _OUTAGES = (
     asyncpg.PostgresConnectionError,  # class 08: refused, broken, rejected
@@ -19,11 +19,7 @@ _OUTAGES = (
     OSError,
     TimeoutError,
 )
-_SETTINGS = (
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.InsufficientPrivilegeError,
-)
+_SETTINGS = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 _SCHEMA = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError)
 
 
@@ -31,9 +27,10 @@ _SCHEMA = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.Un
 def postgresql_errors() -> Iterator[None]:
     """Turn asyncpg's exceptions in this block into Headrace's.
 
-    An outage becomes :class:`DependencyDown` (pause, no record is to blame); a wrong login, database, right
-    or schema becomes :class:`ConfigurationError`.
-    Everything else, such as a broken constraint, passes as it is: it is a mistake of ours.
+    An outage becomes :class:`DependencyDown`: pause, no record is to blame.
+    So does a wrong login, database or schema, with a remedy that names the setting.
+    Everything else, such as a broken constraint or a missing right, passes as it is: it is a mistake of ours.
+    The block holds work with the database and nothing else, for any OSError or TimeoutError in it counts.
     """
     try:
         yield
@@ -44,12 +41,14 @@ def postgresql_errors() -> Iterator[None]:
             raise
         raise DependencyDown("postgresql", f"PostgreSQL does not answer: {broken}") from broken
     except _SETTINGS as refused:
-        raise ConfigurationError(
+        raise DependencyDown(
+            "postgresql",
             f"PostgreSQL refuses: {refused}",
             remedy="Check HEADRACE_STORE_DSN, and that the login was made by the bootstrap job.",
         ) from refused
     except _SCHEMA as unknown:
-        raise ConfigurationError(
+        raise DependencyDown(
+            "postgresql",
             f"the store's schema does not fit: {unknown}",
             remedy="Run the bootstrap job (`headrace bootstrap`) and check HEADRACE_STORE_SCHEMA_NAME.",
         ) from unknown

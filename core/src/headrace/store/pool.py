@@ -43,8 +43,7 @@ class StoreSettings(BaseSettings):
 async def create_pool(settings: StoreSettings) -> Pool:
     """Open a pool of connections that see the store's schema and speak vectors and JSON.
 
-    Raises :class:`~headrace.errors.DependencyDown` when PostgreSQL does not answer, and
-    :class:`~headrace.errors.ConfigurationError` when it refuses the login.
+    Raises :class:`~headrace.errors.DependencyDown` when PostgreSQL does not answer or refuses the login.
     """
     with postgresql_errors():
         return await asyncpg.create_pool(

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 MAXIMUM_HITS = 100
 FUSION_CONSTANT = 60
 """k of reciprocal rank fusion (Cormack, Clarke, Büttcher, SIGIR 2009)."""
+EXACT_DOCUMENTS = 500
+"""A filter that leaves no more documents than this is answered by an exact scan of them, without the index."""
 FUSION_DEPTH = 4
 """Each ranking of a hybrid search is read this many times deeper than hits are wanted."""
 
@@ -88,6 +90,7 @@ async def search(
     depth = top_k if query_text is None else top_k * FUSION_DEPTH
     async with tenant_transaction(pool, tenant, readonly=True) as connection:
         await connection.execute(load("search")["prepare"], str(max(depth, min(ef_search, 1000))))
+        filters = await _narrow(connection, filters)
         scores = await _nearest(connection, tenant, generation, query_vector, depth, filters)
         if query_text is not None:
             words = await _matching(connection, query_text, depth, filters)
@@ -103,6 +106,17 @@ def fuse(*rankings: Sequence[UUID]) -> dict[UUID, float]:
         for rank, chunk_id in enumerate(ranking, start=1):
             scores[chunk_id] = scores.get(chunk_id, 0.0) + 1 / (FUSION_CONSTANT + rank)
     return dict(sorted(scores.items(), key=lambda item: (-item[1], item[0])))
+
+
+async def _narrow(connection: Connection, filters: Filters) -> Filters:
+    """Replace a filter by attributes by the documents that pass it, where they are few."""
+    if filters.attributes is None:
+        return filters
+    limit = EXACT_DOCUMENTS + 1
+    rows = await connection.fetch(load("search")["having"], filters.attributes, filters.document_ids, limit)
+    if len(rows) > EXACT_DOCUMENTS:
+        return filters
+    return Filters(document_ids=tuple(row[0] for row in rows))
 
 
 async def _nearest(

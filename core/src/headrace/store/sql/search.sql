@@ -5,6 +5,10 @@ SELECT set_config('hnsw.ef_search', $1, true),
        set_config('hnsw.iterative_scan', 'strict_order', true),
        set_config('plan_cache_mode', 'force_custom_plan', true);
 
+-- name: having
+-- Which documents have these attributes; see having_attributes in the migrations. The tenant is the transaction's.
+SELECT having_attributes($1, $2, $3);
+
 -- name: nearest
 -- Through the HNSW index, filtered while it is read.
 SELECT e.chunk_id, e.embedding {operator} $2 AS value

@@ -3,7 +3,7 @@
 
 -- Roles ---------------------------------------------------------------------------------------------------------
 -- headrace_runtime: what the services' logins are members of. Owns nothing, is subject to every policy.
--- headrace_definer: owns the two functions that must look past a policy, and nothing else; nobody logs in as it.
+-- headrace_definer: owns the three functions that must look past a policy, and nothing else; nobody logs in as it.
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'headrace_runtime') THEN
@@ -58,6 +58,7 @@ CREATE TABLE document (
     CHECK (NOT deleted OR cardinality(chunk_ids) = 0)
 );
 CREATE INDEX document_by_request ON document (tenant, request_id);
+CREATE INDEX document_by_attributes ON document USING gin (attributes jsonb_path_ops);
 
 -- Chunks: inserted and deleted, never updated -------------------------------------------------------------------
 CREATE TABLE chunk (
@@ -186,19 +187,38 @@ CREATE FUNCTION match_words(words text, only_documents text[], with_attributes j
         END
     $$;
 
+-- The live documents of this transaction's tenant that have all these attributes. A definer for the same reason.
+CREATE FUNCTION having_attributes(wanted jsonb, only_documents text[], how_many integer) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT
+    AS $$
+        DECLARE
+            this_tenant text := current_tenant();
+        BEGIN
+            RETURN QUERY
+            SELECT d.document_id
+            FROM document AS d
+            WHERE d.tenant = this_tenant
+              AND NOT d.deleted
+              AND d.attributes @> wanted
+              AND (only_documents IS NULL OR d.document_id = ANY (only_documents))
+            LIMIT how_many;
+        END
+    $$;
+
 GRANT SELECT ON api_key, chunk, document TO headrace_definer;
 CREATE POLICY definer ON api_key FOR SELECT TO headrace_definer USING (true);
 CREATE POLICY definer ON chunk FOR SELECT TO headrace_definer USING (true);
 CREATE POLICY definer ON document FOR SELECT TO headrace_definer USING (true);
 
-REVOKE ALL ON FUNCTION authenticate, match_words FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION authenticate, match_words TO headrace_runtime;
+REVOKE ALL ON FUNCTION authenticate, match_words, having_attributes FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION authenticate, match_words, having_attributes TO headrace_runtime;
 DO $$
 BEGIN
     -- only someone who may create here can be made an owner here
     EXECUTE format('GRANT CREATE ON SCHEMA %I TO headrace_definer', current_schema());
     ALTER FUNCTION authenticate OWNER TO headrace_definer;
     ALTER FUNCTION match_words OWNER TO headrace_definer;
+    ALTER FUNCTION having_attributes OWNER TO headrace_definer;
     EXECUTE format('REVOKE CREATE ON SCHEMA %I FROM headrace_definer', current_schema());
 END
 $$;
