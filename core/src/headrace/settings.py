@@ -41,6 +41,8 @@ class KafkaSettings(BaseSettings):
             "bootstrap.servers": self.bootstrap,
             "security.protocol": self.security_protocol,
             "log.connection.close": "false",
+            "reconnect.backoff.ms": 200,
+            "reconnect.backoff.max.ms": 2000,
             "socket.nagle.disable": "true",
         }
         if self.sasl_mechanism:

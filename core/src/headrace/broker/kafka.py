@@ -53,7 +53,7 @@ class KafkaBroker(Broker):
         self._worker = worker
         self._transactional_id = transactional_id
         self._consumer = Consumer(
-            _consumer_config(kafka, worker, group, transactional_id), logger=_library_log()
+            consumer_config(kafka, worker, group, transactional_id), logger=_library_log()
         )
         self._producer: Producer | None = None
         self._assigned: set[TopicPartition] = set()
@@ -158,7 +158,7 @@ class KafkaBroker(Broker):
             self._producer.purge()
             self._producer = None
         producer = Producer(
-            _producer_config(self._kafka, self._worker, self._transactional_id), logger=_library_log()
+            producer_config(self._kafka, self._worker, self._transactional_id), logger=_library_log()
         )
         try:
             _retrying(lambda: producer.init_transactions(_CALL_S))
@@ -261,7 +261,8 @@ def _timestamp(message: KafkaMessage) -> int:
     return 0 if kind == TIMESTAMP_NOT_AVAILABLE else int(milliseconds)
 
 
-def _consumer_config(kafka: KafkaSettings, worker: WorkerSettings, group: str, client: str) -> dict[str, Any]:
+def consumer_config(kafka: KafkaSettings, worker: WorkerSettings, group: str, client: str) -> dict[str, Any]:
+    """Return the settings of a stage's consumer."""
     return {
         **kafka.client(),
         "client.id": client,
@@ -283,7 +284,8 @@ def _consumer_config(kafka: KafkaSettings, worker: WorkerSettings, group: str, c
     }
 
 
-def _producer_config(kafka: KafkaSettings, worker: WorkerSettings, transactional_id: str) -> dict[str, Any]:
+def producer_config(kafka: KafkaSettings, worker: WorkerSettings, transactional_id: str) -> dict[str, Any]:
+    """Return the settings of a stage's producer."""
     return {
         **kafka.client(),
         "client.id": transactional_id,

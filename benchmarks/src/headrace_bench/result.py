@@ -1,0 +1,38 @@
+"""What a benchmark says: a figure, its baseline of the same run, and their ratio."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One figure beside its baseline; ``details`` say what was measured and list single rounds."""
+
+    name: str
+    value: float
+    unit: str
+    baseline: float | None
+    baseline_is: str
+    details: dict[str, Any] = field(default_factory=dict)
+    goal: float | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """Value over baseline."""
+        return self.value / self.baseline if self.baseline else None
+
+    def line(self) -> str:
+        """Return the result as one JSON object on one line."""
+        return json.dumps({
+            "name": self.name,
+            "value": round(self.value, 3),
+            "unit": self.unit,
+            "baseline": None if self.baseline is None else round(self.baseline, 3),
+            "ratio": None if self.ratio is None else round(self.ratio, 3),
+            "goal": self.goal,
+            "baseline_is": self.baseline_is,
+            "details": self.details,
+        })

@@ -1,0 +1,183 @@
+"""The runtime against a bare confluent-kafka transactional loop: same records, same batch size, same settings.
+
+``runtime`` passes bytes through; ``runtime-envelope`` decodes, validates and encodes an envelope besides.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from statistics import median
+from uuid import uuid4
+
+from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka import TopicPartition as KafkaPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from headrace import metrics, stage
+from headrace.avro.codec import Codec
+from headrace.avro.registry import FixedIds
+from headrace.broker.contract import Message
+from headrace.broker.kafka import KafkaBroker, consumer_config, producer_config
+from headrace.envelope import Change, Context, Metadata, Operation, StageRun, Trace
+from headrace.handler import Handler
+from headrace.records import SourceDocument
+from headrace.runtime.compute import ComputeThread
+from headrace.runtime.decide import Batch, BatchResult, Limits
+from headrace.runtime.process import StageProcessor, Wiring
+from headrace.runtime.worker import Worker
+from headrace.settings import KafkaSettings, WorkerSettings
+from headrace_bench.result import Result
+
+PARTITIONS = 8
+BATCH = 500
+RECORD_BYTES = 2000
+ROUNDS = 3
+
+Process = Callable[[Batch], Awaitable[BatchResult]]
+
+
+class PassHandler(Handler):
+    """Checks the record and hands it on."""
+
+    name = "pass"
+    stage = "chunker"
+    consumes = SourceDocument
+    produces = SourceDocument
+
+    async def process(self, context: Context) -> Context:
+        """Return the context as it is."""
+        return context
+
+
+class OneChain:
+    """The same handler for every pipeline."""
+
+    async def chain(self, pipeline_id: str, version: int) -> Sequence[Handler]:  # noqa: ARG002
+        """Return the handler."""
+        return (PassHandler(),)
+
+
+def run(kafka: KafkaSettings, *, envelope: bool, records: int = 40_000) -> Result:
+    """Return records a second of the runtime, with the bare loop's as the baseline; medians of alternating rounds."""
+    codec = Codec(FixedIds())
+    source, target = (kafka.topic(f"bench-{uuid4().hex[:8]}-{name}") for name in ("in", "out"))
+    admin = AdminClient(kafka.client())
+    for future in admin.create_topics([NewTopic(name, PARTITIONS, 1) for name in (source, target)]).values():
+        future.result()
+    try:
+        _fill(kafka, source, _value(codec), records)
+        process = _envelope_process(codec, target) if envelope else _bytes_process(target)
+        ours, bare = [], []
+        for _ in range(ROUNDS):
+            bare.append(records / _bare(kafka, source, target, records))
+            ours.append(records / _runtime(kafka, source, process, records))
+    finally:
+        for future in admin.delete_topics([source, target]).values():
+            future.result()
+    return Result(
+        "runtime-envelope" if envelope else "runtime",
+        median(ours), "records/s", median(bare), "bare confluent-kafka transactional loop, same batch size",
+        {"records": records, "bytes": RECORD_BYTES, "batch": BATCH, "rounds": ROUNDS, "ours": ours, "bare": bare},
+    )  # fmt: skip
+
+
+def _value(codec: Codec) -> bytes:
+    now = datetime.now(UTC)
+    run = StageRun("ingest", ("change-event@1",), "ingest-0", "changes", 0, 1, 1, now, 900)
+    return codec.encode(
+        Context(
+            Trace("b2f0c6a4-0000-4000-8000-000000000000", "default", 1, now, None, (run,)),
+            Change("bench", "peps/pep-0001.rst", 7, Operation.UPSERT),
+            SourceDocument("A title", ("All work and no play. " * 100)[:RECORD_BYTES], "text/plain", bytes(16)),
+            Metadata({"system.format": "avro", "user.team": "core"}),
+        ),
+        SourceDocument,
+    )
+
+
+def _fill(kafka: KafkaSettings, topic: str, value: bytes, records: int) -> None:
+    producer = Producer({**kafka.client(), "linger.ms": 50, "compression.type": "zstd"})
+    for number in range(records):
+        while True:
+            try:
+                producer.produce(topic, value, f"bench/{number}")
+                break
+            except BufferError:
+                producer.poll(0.1)
+    producer.flush()
+
+
+def _bare(kafka: KafkaSettings, source: str, target: str, records: int) -> float:
+    """Seconds of the loop that a careful user of the client would write."""
+    name = uuid4().hex
+    worker = WorkerSettings(slot=name)
+    consumer = Consumer({**consumer_config(kafka, worker, name, name), "auto.offset.reset": "earliest"})
+    producer = Producer(producer_config(kafka, worker, name))
+    producer.init_transactions()
+    consumer.subscribe([source])
+    done = 0
+    started = 0.0
+    while done < records:
+        messages = consumer.consume(BATCH, 0.1)
+        if not messages:
+            continue
+        started = started or time.perf_counter()
+        offsets: dict[tuple[str, int], int] = {}
+        producer.begin_transaction()
+        for message in messages:
+            if message.error():
+                raise KafkaException(message.error())
+            producer.produce(target, message.value(), message.key(), headers=message.headers())
+            offsets[message.topic(), message.partition()] = message.offset() + 1
+        positions = [KafkaPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]
+        producer.send_offsets_to_transaction(positions, consumer.consumer_group_metadata())
+        producer.commit_transaction()
+        done += len(messages)
+    elapsed = time.perf_counter() - started
+    consumer.close()
+    return elapsed
+
+
+def _runtime(kafka: KafkaSettings, source: str, process: Process, records: int) -> float:
+    """Seconds of the stage runtime over the same records."""
+    name = uuid4().hex
+    settings = WorkerSettings(slot=name)
+    done = 0
+    started = 0.0
+
+    async def counted(batch: Batch) -> BatchResult:
+        nonlocal started
+        started = started or time.perf_counter()
+        return await process(batch)
+
+    computer = ComputeThread(counted)
+    worker = Worker(
+        stage=name,
+        topics=[source],
+        broker=(broker := KafkaBroker(kafka, settings, group=name, transactional_id=name)),
+        computer=computer,
+        limits=Limits(batch_records=BATCH),
+    )
+    broker.subscribe([source])
+    while done < records:
+        worker.step()
+        done = int(metrics.RECORDS_DONE.labels(name)._value.get())  # noqa: SLF001
+    elapsed = time.perf_counter() - started
+    broker.close()
+    computer.close()
+    return elapsed
+
+
+def _bytes_process(target: str) -> Process:
+    async def process(batch: Batch) -> BatchResult:
+        return BatchResult([Message(target, r.key or b"-", r.value or b"", r.headers) for r in batch.records])
+
+    return process
+
+
+def _envelope_process(codec: Codec, target: str) -> Process:
+    flow = stage.StageFlow("chunker", "in", "out", SourceDocument, SourceDocument)
+    wiring = Wiring(flow, target, f"{target}-dead", "bench-0", 8 * 1024 * 1024)
+    return StageProcessor(wiring, codec, OneChain()).process
