@@ -105,6 +105,7 @@ FORBIDDEN = [
     ("url", "//models.example/v1"),
     ("url", "localhost:8080"),
     ("url", "embedder:80"),
+    ("url", "a.3com-example:80"),
     ("url", "models.example.org/v1"),
     ("url", "10.0.0.1"),
     ("url", "10.0.0.1:9092"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -209,3 +210,23 @@ def test_mutations_never_raise_anything_but_template_errors(base: str, edits: li
 def test_any_text_is_explained(text: str) -> None:
     """Arbitrary bytes sent as a template would crash the reader."""
     assert all(error.reason for error in problems(text, "t", None))
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["a", "A", "a.", "a-", "a:", "1.", "1:", ":", "_", "sk-", "eyJ", "eyJaaaa.", "ab.c-", "bearer ", "-----BEGIN "],
+)
+def test_hostile_text_takes_no_longer_than_its_length_allows(unit: str) -> None:
+    """A small file could hold up whoever reads it: some search patterns take quadratic time."""
+    text = "id: a\ndescription: '" + unit * (60_000 // len(unit)) + "'\n"
+    begin = time.process_time()
+    assert problems(text, "t", CATALOGUE)
+    assert time.process_time() - begin < 2.0
+
+
+def test_many_keys_take_no_longer_than_their_number_allows() -> None:
+    """A small file with thousands of keys could hold up whoever reads it."""
+    text = "".join(f"k{number}:\n" for number in range(9_000))
+    begin = time.process_time()
+    assert len(problems(text, "t", CATALOGUE)) == 9_002
+    assert time.process_time() - begin < 6.0

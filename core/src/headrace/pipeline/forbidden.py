@@ -106,8 +106,9 @@ _PARAMETER_KEYS = frozenset(
 _PARAMETER_ENDINGS = ("_size", "_model", "_limit", "_timeout", "_tokens", "_seconds", "_ratio")
 _PARAMETER_BEGINNINGS = ("max_", "min_", "num_", "model_")
 
+# Every pattern takes time linear in the text: repetitions are bounded or cannot begin again within themselves.
 _CREDENTIAL_PATTERNS = (
-    re.compile(r"(?<![A-Za-z0-9])[sp]k-(?=[A-Za-z_-]*[A-Z0-9])[A-Za-z0-9_-]{6,}"),
+    re.compile(r"(?<![A-Za-z0-9])[sp]k-(?=[A-Za-z_-]{0,64}[A-Z0-9])[A-Za-z0-9_-]{6}"),
     re.compile(r"(?<![A-Za-z0-9])gh[opsur]_[A-Za-z0-9]{6,}"),
     re.compile(r"(?<![A-Za-z0-9])(?:github_pat_|glpat-|xox[abeprs]-)[A-Za-z0-9_-]{6,}"),
     re.compile(r"(?<![A-Za-z0-9])hf_[A-Za-z0-9]{8,}"),
@@ -116,18 +117,18 @@ _CREDENTIAL_PATTERNS = (
     re.compile(r"(?<![A-Za-z0-9])eyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]{4,}"),
     re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY"),
     re.compile(r"\b(?:Bearer|Basic)\s+(?=\S*[0-9=])[A-Za-z0-9+/._~=-]{8,}", re.IGNORECASE),
-    re.compile(r"[^\s:/@]+:[^\s/@]+@"),
+    re.compile(r"[^\s:/@]:[^\s/@]{1,100}@"),
     re.compile(r"\b(?:password|passwd|pwd|secret|api[_-]?key)\s*[=:]\s*\S", re.IGNORECASE),
     re.compile(r"\btoken\s*=\s*\S", re.IGNORECASE),
 )
 _ADDRESS_PATTERNS = (
-    re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://"),
+    re.compile(r"[A-Za-z0-9+.-]://"),
     re.compile(r"(?<![:\w])//[\w\[]"),
-    re.compile(r"(?<![\w.-])(?:[A-Za-z][\w-]*\.)*[A-Za-z][\w-]*:[0-9]{1,5}(?![\w-])"),
-    re.compile(r"\b(?:\w[\w-]*\.)+[A-Za-z]{2,}/\S"),
+    re.compile(r"(?<![\w-])(?=[\w-]{0,62}[A-Za-z])[\w-]{1,63}:[0-9]{1,5}(?![\w-])"),
+    re.compile(r"[\w-]\.[A-Za-z]{2,24}/\S"),
 )
 _IPV4 = re.compile(r"(?<![\w.])[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![\w.]*\w)")
-_IPV6 = re.compile(r"(?<![\w:])[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?!\w)")
+_IPV6 = re.compile(r"(?<![\w:.])[0-9A-Fa-f:.]{2,45}(?!\w)")
 _DENSE = re.compile(r"[A-Za-z0-9+/_=-]{24,}")
 
 _SETTINGS_REMEDY = (
@@ -163,7 +164,8 @@ def address_value(text: str) -> bool:
     """Whether the text holds a URL, a host with a port, or an IP address."""
     if any(pattern.search(text) for pattern in _ADDRESS_PATTERNS):
         return True
-    candidates = _IPV4.findall(text) + [found for found in _IPV6.findall(text) if re.search("[0-9]", found)]
+    candidates = _IPV4.findall(text)
+    candidates += [found for found in _IPV6.findall(text) if found.count(":") > 1 and re.search("[0-9]", found)]
     return any(_is_ip(candidate.rstrip(".")) for candidate in candidates)
 
 

@@ -147,6 +147,7 @@ class _Builder:
         self._places = places
         self._open: list[ListNode | MapNode] = []
         self._keys: list[Scalar | None] = []
+        self._seen: list[dict[str, Scalar]] = []
 
     def take(self, event: Any) -> None:
         begin, end = event.start_mark.index, event.end_mark.index
@@ -158,6 +159,7 @@ class _Builder:
         elif isinstance(event, (SequenceEndEvent, MappingEndEvent)):
             self._open.pop()
             self._keys.pop()
+            self._seen.pop()
         elif isinstance(event, NodeEvent):
             self._refuse_indirection(event, position)
             self._take_node(event, position)
@@ -209,6 +211,7 @@ class _Builder:
         self._place(node)
         self._open.append(node)
         self._keys.append(None)
+        self._seen.append({})
 
     def _scalar(self, event: Any, position: SourcePosition) -> Scalar:
         try:  # JSON writes characters beyond U+FFFF as two escapes, which YAML reads as two characters
@@ -232,8 +235,8 @@ class _Builder:
             self._keys[-1] = self._key(node)
             return
         self._keys[-1] = None
-        first = next((known for known, _ in parent.entries if known.text == key.text), None)
-        if first is None:
+        first = self._seen[-1].setdefault(key.text, key)
+        if first is key:
             parent.entries.append((key, node))
         else:
             self.errors.append(_duplicate(key, first))
