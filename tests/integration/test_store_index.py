@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Owner = asyncpg.Connection[asyncpg.Record]
 
 pytestmark = pytest.mark.integration
-pytest_plugins = ("headrace_testing.postgres",)
+pytest_plugins = ("headrace_testing.postgres_fixtures",)
 
 DIMENSIONS = 8
 MODEL = "toy"

@@ -9,13 +9,16 @@ import asyncpg
 import numpy as np
 import pytest
 import pytest_asyncio
+from pydantic import SecretStr
 
 from headrace.errors import InvalidRecord
 from headrace.store.generations import create_generation
 from headrace.store.index import index_batch
+from headrace.store.pool import create_pool
 from headrace.store.records import Generation, IndexChunk, IndexDocument
 from headrace.store.search import search
 from headrace.store.transactions import tenant_transaction
+from headrace_testing.postgres import StoreSchema
 
 if TYPE_CHECKING:
     from headrace.store.pool import Pool
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     Owner = asyncpg.Connection[asyncpg.Record]
 
 pytestmark = pytest.mark.integration
-pytest_plugins = ("headrace_testing.postgres",)
+pytest_plugins = ("headrace_testing.postgres_fixtures",)
 
 DIMENSIONS = 4
 
@@ -110,6 +113,28 @@ async def test_a_small_tenant_beside_a_large_one_gets_all_its_hits(pool: Pool, g
     await index_batch(pool, generation, [*large, small])
     hits = await search(pool, "small", generation, direction(1, 0, 0, 0), top_k=10)
     assert sorted(hit.text for hit in hits) == ["s0", "s1", "s2"]
+
+
+async def test_an_index_that_gives_up_is_helped_out(
+    store_schema: StoreSchema,
+    pool: Pool,
+    owner: Owner,
+    generation: Generation,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """HNSW stops after hnsw.max_scan_tuples rows: what lies beyond would silently not be found."""
+    random = np.random.default_rng(8)
+    near = {f"near {n}": (random.normal(size=4) * 0.1 + [1, 0, 0, 0]).astype("<f4").tobytes() for n in range(2000)}
+    far = {f"far {n}": direction(-1, n, 0, 0) for n in range(3)}
+    await index_batch(pool, generation, [document("n", near, kind="x"), document("f", far, kind="y")])
+    await owner.execute("ANALYZE")
+    dsn = SecretStr(f"{store_schema.server.runtime_dsn}&hnsw.max_scan_tuples=1")
+    hasty = await create_pool(store_schema.settings(dsn=dsn))
+    assert await hasty.fetchval("SHOW hnsw.max_scan_tuples") == "1"
+    monkeypatch.setattr("headrace.store.search.EXACT_DOCUMENTS", 0)
+    hits = await search(hasty, "acme", generation, direction(1, 0, 0, 0), attributes={"kind": "y"})
+    await hasty.close()
+    assert sorted(hit.text for hit in hits) == ["far 0", "far 1", "far 2"]
 
 
 async def test_index_finds_what_an_exact_scan_finds(pool: Pool, owner: Owner, generation: Generation) -> None:

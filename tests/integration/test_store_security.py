@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     Owner = asyncpg.Connection[asyncpg.Record]
 
 pytestmark = pytest.mark.integration
-pytest_plugins = ("headrace_testing.postgres",)
+pytest_plugins = ("headrace_testing.postgres_fixtures",)
 
 TABLES = ("document", "chunk", "embedding_first", "vector_cache", "artifact")
 ONES = np.ones(4, dtype="<f4").tobytes()
