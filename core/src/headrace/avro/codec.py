@@ -70,13 +70,16 @@ class Codec:
             raise InvalidRecord(
                 "payload", f"is a {type(payload).__name__}; this topic carries {payload_type.__name__}"
             )
+        name = ENVELOPES[payload_type]
+        # The pair names the union's branch, so that the writer need not try the record against each.
+        written = None if payload is None else (f"{name}Payload", mapping.writer(payload_type)(payload))
         return self._write(
-            ENVELOPES[payload_type],
+            name,
             {
                 "trace": _write_trace(context.trace),
                 "metadata": dict(context.metadata),
                 "change": _write_change(context.change),
-                "payload": None if payload is None else mapping.writer(payload_type)(payload),
+                "payload": written,
                 "reference": None,
             },
         )

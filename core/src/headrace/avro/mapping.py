@@ -18,8 +18,8 @@ Convert = Callable[[Any], Any]
 
 
 def from_dict(cls: type, values: Mapping[str, Any]) -> Any:
-    """Build ``cls`` from a decoded record; fields that the class does not know are left out."""
-    return reader(cls)(values)
+    """Build ``cls`` from a decoded record; the record's fields are the class's, all of them."""
+    return reader(cls)(dict(values))
 
 
 def to_dict(record: Any) -> dict[str, Any]:
@@ -30,20 +30,16 @@ def to_dict(record: Any) -> dict[str, Any]:
 
 @cache
 def reader(cls: type) -> Convert:
-    """Return the function that builds ``cls`` from a dict."""
+    """Return the function that builds ``cls`` from a freshly decoded dict, which it uses up."""
     hints = typing.get_type_hints(cls)
-    special = {f.name: convert for f in fields(cls) if (convert := _reads(hints[f.name])) is not None}
-    known = {f.name for f in fields(cls)}
+    special = [(f.name, convert) for f in fields(cls) if (convert := _reads(hints[f.name])) is not None]
 
-    def read(values: Mapping[str, Any]) -> Any:
-        arguments = (
-            dict(values) if values.keys() <= known else {k: v for k, v in values.items() if k in known}
-        )
-        for name, convert in special.items():
-            value = arguments.get(name)
+    def read(values: dict[str, Any]) -> Any:
+        for name, convert in special:
+            value = values.get(name)
             if value is not None:
-                arguments[name] = convert(value)
-        return cls(**arguments)
+                values[name] = convert(value)
+        return cls(**values)
 
     return read
 
