@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
@@ -269,6 +270,15 @@ async def test_an_unreachable_server_is_an_outage(store_schema: StoreSchema) -> 
         await create_pool(store_schema.settings(dsn=SecretStr("postgresql://u:p@127.0.0.1:1/x")))
     with pytest.raises(DependencyDown):
         migrate("postgresql://u:p@127.0.0.1:1/x")
+
+
+async def test_a_silent_server_is_an_outage(store_schema: StoreSchema) -> None:
+    """A server that accepts and never answers would hang the stage for ever."""
+    listener = socket.create_server(("127.0.0.1", 0))  # the kernel accepts; nobody reads
+    with listener:
+        dsn = SecretStr(f"postgresql://u:p@127.0.0.1:{listener.getsockname()[1]}/x")
+        with pytest.raises(DependencyDown, match="TimeoutError"):
+            await create_pool(store_schema.settings(dsn=dsn, connect_timeout=0.2))
 
 
 async def test_a_cut_connection_is_an_outage_and_heals(pool: Pool, owner: Owner) -> None:

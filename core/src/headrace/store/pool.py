@@ -36,7 +36,9 @@ class StoreSettings(BaseSettings):
     pool_maximum: int = Field(default=8, ge=1, description="Connections opened at most.")
     connect_timeout: float = Field(default=10.0, gt=0, description="Seconds to wait for a connection.")
     statement_timeout: float = Field(
-        default=60.0, gt=0, description="Seconds after which the server cancels a statement."
+        default=60.0,
+        gt=0,
+        description="Seconds after which the server cancels a statement, and the client gives up on a silent server.",
     )
 
 
@@ -51,6 +53,8 @@ async def create_pool(settings: StoreSettings) -> Pool:
             min_size=settings.pool_minimum,
             max_size=max(settings.pool_minimum, settings.pool_maximum),
             timeout=settings.connect_timeout,
+            # the server's own timeout comes first where it is alive; this one is for a server that hangs
+            command_timeout=settings.statement_timeout * 1.5,
             init=prepare_connection,
             server_settings={
                 "application_name": "headrace",
