@@ -1,0 +1,105 @@
+"""From a request's body to a list of undecided items: plain JSON, and CloudEvents over HTTP in all three modes.
+
+CloudEvents 1.0, HTTP protocol binding: structured, batched and binary mode.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote
+
+from headrace_gateway.problems import Problem
+
+_STRUCTURED = "application/cloudevents+json"
+_BATCHED = "application/cloudevents-batch+json"
+_DELETE_ENDINGS = ("delete", "deleted", "remove", "removed")
+_JSON_REMEDY = 'Send one change, a list of changes, or {"changes": […]} as JSON in UTF-8.'
+
+
+def read_items(body: bytes, headers: Mapping[str, str]) -> list[object]:
+    """Return the items of the body, still unchecked; ``headers`` have lower-case names.
+
+    Raises :class:`Problem` 400 where the body is no JSON, 415 for another media type, and 422 for an empty batch.
+    """
+    media_type = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if media_type == _STRUCTURED:
+        items: list[object] = [_from_cloud_event(_decode(body))]
+    elif media_type == _BATCHED:
+        events = _decode(body)
+        items = [_from_cloud_event(event) for event in events] if isinstance(events, list) else [events]
+    elif media_type != "application/json":
+        raise Problem(415, "media-type", f"The body is {media_type[:100]!r}, not JSON.", remedy=_JSON_REMEDY)
+    elif "ce-specversion" in headers:
+        items = [_from_cloud_event(_binary_mode(_decode(body), headers))]
+    else:
+        items = _unwrap(_decode(body))
+    if not items:
+        raise Problem(422, "no-changes", "The batch holds no change.", remedy=_JSON_REMEDY)
+    return items
+
+
+def _unwrap(value: object) -> list[object]:
+    if isinstance(value, list):
+        return value
+    if isinstance(value, dict) and "changes" in value:
+        changes = value["changes"]
+        if not isinstance(changes, list) or len(value) > 1:
+            raise Problem(422, "invalid", 'A batch is {"changes": […]} and has no other member.', remedy=_JSON_REMEDY)
+        return changes
+    return [value]
+
+
+def _decode(body: bytes) -> Any:
+    try:
+        return json.loads(body.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        detail = f"The body is not UTF-8: byte {error.start} is 0x{body[error.start]:02x}."
+    except json.JSONDecodeError as error:
+        detail = f"The body is no JSON: {error.msg} at line {error.lineno}, column {error.colno}."
+    except (ValueError, RecursionError):
+        detail = "The body is no JSON that can be read: it nests too deep, or a number has too many digits."
+    raise Problem(400, "malformed", detail, remedy=_JSON_REMEDY)
+
+
+def _binary_mode(data: object, headers: Mapping[str, str]) -> dict[str, Any]:
+    event: dict[str, Any] = {
+        name.removeprefix("ce-"): unquote(value) for name, value in headers.items() if name.startswith("ce-")
+    }
+    return {**event, "data": data}
+
+
+def _from_cloud_event(event: object) -> object:
+    """Return the event's data, with what it leaves out taken from the event's attributes.
+
+    ``subject`` names the document, the end of ``type`` the operation, ``time`` the time, ``source`` the source.
+    """
+    if not isinstance(event, dict) or event.get("specversion") != "1.0":
+        raise Problem(422, "invalid", "This is no CloudEvent of version 1.0 (`specversion`).")
+    missing = [name for name in ("id", "source", "type") if not isinstance(event.get(name), str) or not event[name]]
+    if missing:
+        raise Problem(422, "invalid", f"The CloudEvent lacks {', '.join(missing)}.")
+    data = event.get("data")
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        return data
+    item = dict(data)
+    if "id" not in item and "document_id" not in item and event.get("subject"):
+        item["id"] = event["subject"]
+    if "op" not in item and "operation" not in item:
+        ending = event["type"].rpartition(".")[2].lower()
+        item["op"] = "delete" if ending in _DELETE_ENDINGS else "upsert"
+    if event.get("time") and "updated_at" not in item:
+        item["updated_at"] = event["time"]
+    item.setdefault("source", event["source"])
+    return item
+
+
+def default_idempotency_key(headers: Mapping[str, str]) -> str | None:
+    """Return the request's Idempotency-Key, or for a CloudEvent in binary mode its source and id."""
+    named = headers.get("idempotency-key")
+    if named is None and "ce-id" in headers and "ce-source" in headers:
+        return f"ce:{headers['ce-source']}#{headers['ce-id']}"
+    return named

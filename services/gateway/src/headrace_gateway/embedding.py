@@ -1,0 +1,88 @@
+"""Vectors of queries, from the embedder's internal endpoint, with a small memory."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Protocol
+
+import httpx
+from cachetools import TTLCache
+
+from headrace.errors import DependencyDown
+from headrace_gateway.settings import GatewaySettings
+
+_DEPENDENCY = "embedder"
+
+
+class QueryEmbedder(Protocol):
+    """Turns a query into a vector."""
+
+    async def embed(self, text: str) -> bytes:
+        """Return float32, little endian; raises :class:`DependencyDown`."""
+
+    async def ping(self) -> None:
+        """Raise :class:`DependencyDown` where the embedder does not answer."""
+
+
+class HttpEmbedder:
+    """Asks ``POST {embedder_url}/v1/embeddings`` (OpenAI's form, with ``kind: query``).
+
+    Vectors are remembered by text for a short time only, since the embedder may move to another model.
+    """
+
+    def __init__(self, settings: GatewaySettings, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        token = settings.embedder_token
+        self._http = httpx.AsyncClient(
+            base_url=settings.embedder_url.rstrip("/"),
+            timeout=settings.embedder_timeout_s,
+            headers={"Authorization": f"Bearer {token.get_secret_value()}"} if token else {},
+            transport=transport,
+            trust_env=False,
+        )
+        self._model = settings.embedder_model
+        self._known: TTLCache[str, bytes] = TTLCache(settings.query_cache, settings.query_cache_s)
+
+    async def embed(self, text: str) -> bytes:
+        """Return the query's vector; raises :class:`DependencyDown`."""
+        vector = self._known.get(text)
+        if vector is None:
+            vector = await self._ask(text)
+            if self._known.maxsize:
+                self._known[text] = vector
+        return vector
+
+    async def ping(self) -> None:
+        """Raise :class:`DependencyDown` where the embedder does not answer."""
+        await self._call("GET", "/readyz")
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def _ask(self, text: str) -> bytes:
+        body = {"model": self._model, "input": [text], "kind": "query", "encoding_format": "float"}
+        answer = await self._call("POST", "/v1/embeddings", json=body)
+        try:
+            values = answer.json()["data"][0]["embedding"]
+            return struct.pack(f"<{len(values)}f", *values)
+        except (ValueError, LookupError, TypeError, struct.error) as error:
+            raise DependencyDown(_DEPENDENCY, f"the embedder's answer holds no vector: {error!r}") from error
+
+    async def _call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        try:
+            answer = await self._http.request(method, path, **arguments)
+        except httpx.HTTPError as error:
+            raise DependencyDown(_DEPENDENCY, f"{method} {path}: {error or type(error).__name__}") from error
+        if answer.is_error:
+            raise DependencyDown(
+                _DEPENDENCY,
+                f"{method} {path}: HTTP {answer.status_code} {answer.text[:200]}",
+                delay=retry_after(answer.headers),
+            )
+        return answer
+
+
+def retry_after(headers: httpx.Headers) -> float | None:
+    """Return the seconds that the other side asks for, or None."""
+    value = headers.get("Retry-After", "")
+    return float(value) if value.isdecimal() else None

@@ -1,0 +1,249 @@
+"""Where records stand between the stages: read from Kafka, never kept.
+
+A record waits for a stage while it lies between the stage's committed offset and the end of its topic; its key tells
+the partition. Both readings are bounded, and say so where they were cut short.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
+from confluent_kafka import Message as KafkaMessage
+from confluent_kafka.admin import AdminClient
+
+from headrace.avro.codec import Codec
+from headrace.envelope import StageRun
+from headrace.errors import DependencyDown, UndecodableRecord
+from headrace.records import ChangeEvent
+from headrace.settings import KafkaSettings
+from headrace.stage import CHUNKER, EMBEDDER, INDEXER, INGEST, StageFlow
+from headrace_gateway.partitions import partition_of
+
+DOCUMENT_STAGES = (INGEST, CHUNKER, EMBEDDER, INDEXER)
+"""The stages that a document passes, in order."""
+
+MAX_RECORDS = 5000
+MAX_SECONDS = 1.0
+_CALL_S = 5.0
+_PARTITIONS_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A record that a stage has not taken yet; ``version`` is None where the record does not tell it."""
+
+    stage: str
+    version: int | None
+    operation: str | None
+    request_id: str | None
+    partition: int
+    offset: int
+    history: tuple[StageRun, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FlowState:
+    """The newest record that waits, by stage in the order of the flow; not ``complete`` where reading was cut."""
+
+    waiting: tuple[Waiting, ...] = ()
+    complete: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterEntry:
+    """What is remembered of a dead letter; ``failed_at_ms`` in milliseconds since 1970."""
+
+    stage: str
+    reason: str
+    message: str
+    remedy: str
+    version: int | None
+    request_id: str | None
+    partition: int
+    offset: int
+    failed_at_ms: int
+
+
+class KafkaFlowReader:
+    """Reads what waits for each stage; calls of librdkafka block, so they run in threads, one at a time."""
+
+    def __init__(self, kafka: KafkaSettings, codec: Codec, generation: str) -> None:
+        self._kafka = kafka
+        self._codec = codec
+        self._topics = {
+            stage.name: kafka.topic(stage.source.format(generation=generation)) for stage in DOCUMENT_STAGES
+        }
+        self._admin = AdminClient({**kafka.client()})
+        self._consumer = Consumer(reader_config(kafka))
+        self._lock = threading.Lock()
+        self._partitions: dict[str, tuple[float, int]] = {}
+
+    async def waiting(self, key: bytes) -> FlowState:
+        """Return what waits for each stage; raises :class:`DependencyDown` where Kafka does not answer."""
+        return await asyncio.to_thread(self._waiting, key)
+
+    async def ping(self) -> None:
+        """Raise :class:`DependencyDown` where Kafka does not answer."""
+        await asyncio.to_thread(self._metadata, self._topics[INGEST.name])
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        with self._lock:
+            self._consumer.close()
+
+    def _waiting(self, key: bytes) -> FlowState:
+        with self._lock:
+            try:
+                places = {
+                    stage.name: TopicPartition(topic, partition_of(key, self._count(topic)))
+                    for stage in DOCUMENT_STAGES
+                    for topic in (self._topics[stage.name],)
+                }
+                starts, cut = self._starts(places)
+                newest, finished = self._scan(key, starts)
+            except KafkaException as error:
+                raise DependencyDown("kafka", f"positions cannot be read: {error}") from error
+        found = [
+            self._describe(stage, newest[self._topics[stage.name]])
+            for stage in DOCUMENT_STAGES
+            if self._topics[stage.name] in newest
+        ]
+        return FlowState(tuple(found), finished and not cut)
+
+    def _starts(self, places: Mapping[str, TopicPartition]) -> tuple[list[TopicPartition], bool]:
+        """Return where each stage's group stands in its partition, and whether that lies too far back."""
+        asked: list[tuple[TopicPartition, Future[Any]]] = []
+        for stage, place in places.items():
+            group = f"{self._kafka.topic_prefix}headrace-{stage}"
+            request = [ConsumerGroupTopicPartitions(group, [TopicPartition(place.topic, place.partition)])]
+            answer = self._admin.list_consumer_group_offsets(request, request_timeout=_CALL_S)
+            asked.append((place, answer[group]))
+        starts, cut = [], False
+        for place, answered in asked:
+            committed = _committed(answered)
+            low, high = self._consumer.get_watermark_offsets(place, _CALL_S)
+            start = max(low, committed, high - MAX_RECORDS)
+            cut = cut or start > max(low, committed)
+            if start < high:
+                starts.append(TopicPartition(place.topic, place.partition, start))
+        return starts, cut
+
+    def _scan(self, key: bytes, starts: Sequence[TopicPartition]) -> tuple[dict[str, KafkaMessage], bool]:
+        """Return the newest record of the key by topic, and whether every partition was read to its end."""
+        newest: dict[str, KafkaMessage] = {}
+        if not starts:
+            return newest, True
+        open_topics = {start.topic for start in starts}
+        deadline = time.monotonic() + MAX_SECONDS
+        self._consumer.assign(list(starts))
+        try:
+            while open_topics and (left := deadline - time.monotonic()) > 0:
+                message = self._consumer.poll(left)
+                if message is None:
+                    break
+                topic = message.topic() or ""
+                error = message.error()
+                if error is None and message.key() == key:
+                    newest[topic] = message
+                elif error is not None and error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+                    open_topics.discard(topic)
+                elif error is not None and not error.retriable():
+                    raise KafkaException(error)
+        finally:
+            self._consumer.unassign()
+        return newest, not open_topics
+
+    def _describe(self, stage: StageFlow, message: KafkaMessage) -> Waiting:
+        headers = header_texts(message)
+        offset = message.offset() or 0
+        version = number(headers.get("version"))
+        if version is None and stage.consumes is ChangeEvent and "request-id" in headers:
+            version = offset  # a change of the gateway's without a version takes its offset
+        return Waiting(
+            stage=stage.name,
+            version=version,
+            operation=headers.get("operation"),
+            request_id=headers.get("request-id"),
+            partition=message.partition() or 0,
+            offset=offset,
+            history=self._history(stage, message),
+        )
+
+    def _history(self, stage: StageFlow, message: KafkaMessage) -> tuple[StageRun, ...]:
+        if stage.consumes is ChangeEvent:
+            return ()
+        try:
+            return self._codec.decode(message.value(), stage.consumes).trace.history
+        except UndecodableRecord:
+            return ()  # the stage itself will say so, in its dead letters
+
+    def _count(self, topic: str) -> int:
+        asked_at, count = self._partitions.get(topic, (0.0, 0))
+        if not count or time.monotonic() - asked_at > _PARTITIONS_S:
+            count = self._metadata(topic)
+            self._partitions[topic] = (time.monotonic(), count)
+        return count
+
+    def _metadata(self, topic: str) -> int:
+        return partition_count(self._admin, topic)
+
+
+def partition_count(admin: AdminClient, topic: str) -> int:
+    """Return how many partitions the topic has; raises :class:`DependencyDown`, also where it does not exist."""
+    try:
+        found = admin.list_topics(topic, timeout=_CALL_S).topics[topic]
+    except KafkaException as error:
+        raise DependencyDown("kafka", f"Kafka does not answer: {error}") from error
+    if found.error is not None or not found.partitions:
+        raise DependencyDown("kafka", f"topic {topic!r} is not there", remedy="Run `headrace bootstrap`.")
+    return len(found.partitions)
+
+
+def reader_config(kafka: KafkaSettings) -> dict[str, Any]:
+    """Return the configuration of a consumer that only looks: it joins no group and commits nothing."""
+    return {
+        **kafka.client(),
+        "client.id": "headrace-gateway-reader",
+        "group.id": f"{kafka.topic_prefix}headrace-gateway-reader",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "isolation.level": "read_committed",
+        "enable.partition.eof": True,
+        "auto.offset.reset": "earliest",
+        "fetch.wait.max.ms": 10,
+        "fetch.message.max.bytes": kafka.max_message_bytes,
+        "queued.max.messages.kbytes": 32 * 1024,
+    }
+
+
+def header_texts(message: KafkaMessage) -> dict[str, str]:
+    """Return the record's headers as text, the last of each name."""
+    headers: Any = message.headers() or ()
+    return {name: value.decode("utf-8", "replace") for name, value in headers if isinstance(value, bytes)}
+
+
+def number(text: str | None) -> int | None:
+    """Return the whole number that a header states, or None."""
+    return int(text) if text is not None and text.isdecimal() and len(text) < 20 else None
+
+
+def _committed(answered: Future[Any]) -> int:
+    """Return the group's offset in the one partition that was asked for; without one, the log's beginning."""
+    partition = answered.result(_CALL_S).topic_partitions[0]
+    if partition.error is not None:
+        raise KafkaException(partition.error)
+    offset: int = partition.offset
+    return max(0, offset)  # negative where the group never committed

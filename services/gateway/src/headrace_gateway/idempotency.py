@@ -1,0 +1,82 @@
+"""Repeats of a request: the same key is the same request, and gets the same answer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4, uuid5
+
+from cachetools import TTLCache
+
+from headrace_gateway.problems import Problem
+
+_NAMESPACE = UUID("5f1d6c1e-0f0b-5b0e-9c55-6c1f6f1f7a10")
+_MAX_KEY_LENGTH = 255
+
+
+def request_id(tenant: str, kind: str, key: str | None) -> str:
+    """Return the request's identity: derived from tenant and key, or random where there is no key."""
+    return str(uuid4()) if key is None else str(uuid5(_NAMESPACE, f"{tenant}\x00{kind}\x00{key}"))
+
+
+@dataclass(slots=True)
+class _Entry:
+    digest: bytes
+    answer: dict[str, Any] | None = None
+
+
+class AnswerCache:
+    """Answers of the last while by request id; bounded in number and time, and never needed for correctness."""
+
+    def __init__(self, entries: int, seconds: float) -> None:
+        self._entries: TTLCache[str, _Entry] = TTLCache(entries, seconds)
+
+    async def once(self, identity: str, body: bytes, work: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+        """Return the answer to this request, doing the work only where it is not known.
+
+        Raises :class:`Problem` 409 while the same request is under way, and 422 where its body is another.
+        A failure is forgotten, so that the repeat tries again.
+        """
+        digest = hashlib.sha256(body).digest()
+        known = self._entries.get(identity)
+        if known is not None:
+            return _repeat(known, digest)
+        entry = self._entries[identity] = _Entry(digest)
+        try:
+            entry.answer = await work()
+        finally:
+            if entry.answer is None:
+                self._entries.pop(identity, None)
+        return entry.answer
+
+
+def checked_key(key: str | None) -> str | None:
+    """Return the Idempotency-Key; raises :class:`Problem` 422 where it is empty or too long."""
+    if key is not None and not 1 <= len(key) <= _MAX_KEY_LENGTH:
+        raise Problem(
+            422,
+            "idempotency-key",
+            f"Idempotency-Key has {len(key)} characters; it needs 1 to {_MAX_KEY_LENGTH}.",
+        )
+    return key
+
+
+def _repeat(known: _Entry, digest: bytes) -> dict[str, Any]:
+    if known.digest != digest:
+        raise Problem(
+            422,
+            "idempotency-key",
+            "This Idempotency-Key was used for a request with another body.",
+            remedy="Use a new key for a new request.",
+        )
+    if known.answer is None:
+        raise Problem(
+            409,
+            "in-progress",
+            "The same request is under way.",
+            remedy="Repeat it after the time in Retry-After to get its answer.",
+            headers={"Retry-After": "1"},
+        )
+    return known.answer

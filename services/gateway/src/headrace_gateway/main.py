@@ -1,0 +1,94 @@
+"""The gateway as a process."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import structlog
+import uvicorn
+
+from headrace import logs
+from headrace.avro.codec import Codec
+from headrace.avro.registry import Registry
+from headrace.pipelines_log import PipelineCatalogue, PipelineFollower
+from headrace.settings import KafkaSettings, RegistrySettings, ServiceSettings
+from headrace.store.pool import StoreSettings
+from headrace_gateway.app import create_app
+from headrace_gateway.dead_letters import DeadLetterFollower, KafkaFlow
+from headrace_gateway.dependencies import Dependencies
+from headrace_gateway.embedding import HttpEmbedder
+from headrace_gateway.flow import KafkaFlowReader
+from headrace_gateway.publisher import KafkaPublisher
+from headrace_gateway.settings import GatewaySettings
+from headrace_gateway.store import PostgresStore
+
+log = structlog.get_logger(__name__)
+
+
+def main() -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code."""
+    service = ServiceSettings()
+    settings = GatewaySettings()
+    logs.configure(service.log_level, service.log_format, service="gateway")
+    asyncio.run(_serve(settings, service))
+    return 0
+
+
+async def _serve(settings: GatewaySettings, service: ServiceSettings) -> None:
+    with socket.create_server((settings.host, settings.port)) as listener:
+        async with opened(settings, service) as dependencies:
+            server = uvicorn.Server(
+                uvicorn.Config(
+                    create_app(dependencies),
+                    log_config=None,
+                    access_log=False,
+                    server_header=False,
+                    timeout_graceful_shutdown=settings.drain_s,
+                )
+            )
+            log.info("gateway listens", host=settings.host, port=listener.getsockname()[1])
+            await server.serve(sockets=[listener])
+
+
+@asynccontextmanager
+async def opened(settings: GatewaySettings, service: ServiceSettings) -> AsyncIterator[Dependencies]:
+    """Open everything that the gateway needs; what does not answer yet is met again at each request."""
+    kafka = KafkaSettings()
+    registry = Registry(RegistrySettings().url)
+    codec = Codec(registry)
+    async with AsyncExitStack() as stack:
+        stack.callback(registry.close)
+        store = PostgresStore(StoreSettings())
+        stack.push_async_callback(store.close)
+        embedder = HttpEmbedder(settings)
+        stack.push_async_callback(embedder.close)
+        publisher = KafkaPublisher(kafka, settings.publish_timeout_s)
+        stack.push_async_callback(publisher.close)
+        catalogue = PipelineCatalogue()
+        pipelines = PipelineFollower(kafka, codec, catalogue)
+        pipelines.start()
+        stack.push_async_callback(asyncio.to_thread, pipelines.close)
+        reader = KafkaFlowReader(kafka, codec, service.generation)
+        stack.push_async_callback(asyncio.to_thread, reader.close)
+        letters = DeadLetterFollower(kafka, codec)
+        letters.start()
+        stack.push_async_callback(asyncio.to_thread, letters.close)
+        yield Dependencies(
+            settings=settings,
+            kafka=kafka,
+            codec=codec,
+            store=store,
+            publisher=publisher,
+            embedder=embedder,
+            flow=KafkaFlow(reader, letters.book),
+            pipeline_version=lambda name: catalogue.latest(name)[1],
+            checks={
+                "postgresql": store.ping,
+                "kafka": reader.ping,
+                "registry": lambda: asyncio.to_thread(registry.ping),
+                "embedder": embedder.ping,
+            },
+        )

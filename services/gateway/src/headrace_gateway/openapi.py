@@ -1,0 +1,99 @@
+"""What FastAPI cannot derive: the body of changes, which is read by hand, and the problem documents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace_gateway.change_models import ChangeItem
+from headrace_gateway.problems import MEDIA_TYPE
+
+_MEANINGS = {
+    400: "The body is no JSON.",
+    401: "No API key, or an unknown or revoked one.",
+    403: "The body names another tenant than the key's.",
+    404: "Nothing is known of it.",
+    409: "The same request is under way.",
+    413: "Body, batch or content is too large.",
+    415: "The body is not JSON.",
+    422: "A field breaks its rules; `errors` names item, field and reason.",
+    502: "The generator gave the request up; `reason` and `remedy` say why.",
+    503: "A dependency does not answer; see `dependency` and Retry-After.",
+}
+_PROBLEM = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string", "description": "urn:headrace:problem:…, for programs."},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "What happened."},
+        "instance": {"type": "string"},
+        "remedy": {"type": "string", "description": "What to do."},
+        "errors": {"type": "array", "items": {"type": "object"}, "description": "Item, field and reason."},
+        "dependency": {"type": "string", "description": "What does not answer."},
+    },
+}
+
+_CHANGE = ChangeItem.model_json_schema(by_alias=True)
+_EXAMPLE = {
+    "op": "upsert",
+    "id": "guides/start.md",
+    "version": 7,
+    "title": "Start",
+    "content": "# Start\nOpen the gate slowly.",
+    "media_type": "text/markdown",
+    "source": "https://example.com/guides/start.md",
+    "attributes": {"lang": "en"},
+}
+
+CHANGES_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "oneOf": [
+                        _CHANGE,
+                        {"type": "array", "items": _CHANGE},
+                        {"type": "object", "properties": {"changes": {"type": "array", "items": _CHANGE}}},
+                    ]
+                },
+                "examples": {
+                    "one": {"value": _EXAMPLE},
+                    "batch": {"value": {"changes": [_EXAMPLE, {"op": "delete", "id": "guides/old.md", "version": 3}]}},
+                },
+            },
+            "application/cloudevents+json": {
+                "schema": {"type": "object"},
+                "examples": {
+                    "structured": {
+                        "value": {
+                            "specversion": "1.0",
+                            "id": "41",
+                            "source": "/wiki",
+                            "type": "com.example.page.updated",
+                            "subject": "guides/start.md",
+                            "data": {"version": 7, "content": "# Start"},
+                        }
+                    }
+                },
+            },
+        },
+    },
+    "parameters": [
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string", "maxLength": 255},
+            "description": "A repeat with the same key is the same request and gets the same answer.",
+        }
+    ],
+}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the entries of these problem documents for a route's ``responses``."""
+    return {
+        status: {"description": _MEANINGS[status], "content": {MEDIA_TYPE: {"schema": _PROBLEM}}} for status in statuses
+    }

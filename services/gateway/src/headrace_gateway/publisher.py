@@ -1,0 +1,155 @@
+"""Publishing to Kafka from asyncio: what is returned has been acknowledged by all replicas in sync."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import Message as KafkaMessage
+
+from headrace.broker.contract import Message
+from headrace.errors import DependencyDown
+from headrace.settings import KafkaSettings
+
+log = structlog.get_logger(__name__)
+
+_POLL_S = 0.1
+
+
+class Delivered(NamedTuple):
+    """Where a message stands in its topic."""
+
+    partition: int
+    offset: int
+
+
+class Publisher(Protocol):
+    """Writes messages durably."""
+
+    async def publish(self, messages: Sequence[Message]) -> list[Delivered]:
+        """Return where each message stands, in order; raises :class:`DependencyDown` unless all are acknowledged.
+
+        After it raised, some of the messages may stand in the log: send all of them again, repeats do no harm.
+        """
+
+
+class _Batch:
+    """Collects the acknowledgements of one call and then resolves its future, once."""
+
+    def __init__(self, size: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[list[Delivered]] = self._loop.create_future()
+        self._delivered: list[Delivered | None] = [None] * size
+        self._missing = size
+        self._error: KafkaError | None = None
+        self._lock = threading.Lock()
+
+    def acknowledge(self, index: int, error: KafkaError | None, message: KafkaMessage | None) -> None:
+        """Note one outcome; called in the poll thread, or where producing failed at once."""
+        with self._lock:
+            if error is not None or message is None:
+                self._error = error or self._error
+            else:
+                self._delivered[index] = Delivered(message.partition() or 0, message.offset() or 0)
+            self._missing -= 1
+            done = self._missing == 0
+        if done:
+            self._loop.call_soon_threadsafe(self._resolve)
+
+    def _resolve(self) -> None:
+        if self.future.done():
+            return
+        delivered = [place for place in self._delivered if place is not None]
+        if len(delivered) == len(self._delivered):
+            self.future.set_result(delivered)
+            return
+        reason = "its queue is full" if self._error is None else self._error.str()
+        self.future.set_exception(
+            DependencyDown(
+                "kafka",
+                f"{len(delivered)} of {len(self._delivered)} messages were acknowledged: {reason}",
+                remedy="Send the whole request again after the time in Retry-After; repeats do no harm.",
+            )
+        )
+
+
+class KafkaPublisher:
+    """An idempotent producer with a thread that serves its callbacks; replaced after a fatal error."""
+
+    def __init__(self, kafka: KafkaSettings, timeout_s: float) -> None:
+        self._config = _config(kafka, timeout_s)
+        self._timeout_s = timeout_s
+        self._producer = self._create()
+        self._fatal = threading.Event()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="publisher", daemon=True)
+        self._thread.start()
+
+    async def publish(self, messages: Sequence[Message]) -> list[Delivered]:
+        """Write the messages and wait for all acknowledgements; see :class:`Publisher`."""
+        if not messages:
+            return []
+        batch = _Batch(len(messages))
+        producer = self._producer
+        for index, message in enumerate(messages):
+            self._produce(producer, message, batch, index)
+        return await batch.future
+
+    async def close(self) -> None:
+        """Send what is queued, then stop."""
+        await asyncio.to_thread(self._close)
+
+    def _produce(self, producer: Producer, message: Message, batch: _Batch, index: int) -> None:
+        def delivered(error: KafkaError | None, written: KafkaMessage) -> None:
+            batch.acknowledge(index, error, written)
+
+        try:
+            producer.produce(
+                message.topic, message.value, message.key, headers=list(message.headers), on_delivery=delivered
+            )
+        except BufferError:
+            batch.acknowledge(index, None, None)
+        except KafkaException as error:
+            batch.acknowledge(index, error.args[0], None)
+
+    def _serve(self) -> None:
+        while not self._closed.is_set():
+            self._producer.poll(_POLL_S)
+            if self._fatal.is_set():
+                self._fatal.clear()
+                broken, self._producer = self._producer, self._create()
+                broken.purge()
+                broken.flush(1.0)
+
+    def _create(self) -> Producer:
+        return Producer({**self._config, "error_cb": self._failed}, logger=logging.getLogger("headrace.librdkafka"))
+
+    def _failed(self, error: KafkaError) -> None:
+        log.warning("kafka reports", error=error.str(), fatal=error.fatal())
+        if error.fatal():
+            self._fatal.set()
+
+    def _close(self) -> None:
+        self._producer.flush(self._timeout_s)
+        self._closed.set()
+        self._thread.join()
+
+
+def _config(kafka: KafkaSettings, timeout_s: float) -> dict[str, Any]:
+    return {
+        **kafka.client(),
+        "client.id": "headrace-gateway",
+        "enable.idempotence": True,
+        "acks": "all",
+        "linger.ms": 1,
+        "partitioner": "murmur2_random",
+        "compression.type": "zstd",
+        "message.max.bytes": kafka.max_message_bytes + 1024 * 1024,
+        "message.timeout.ms": round(timeout_s * 1000),
+        "queue.buffering.max.kbytes": 256 * 1024,
+    }

@@ -1,0 +1,175 @@
+"""``/v1/documents``: where a document is now, and whether many have arrived."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from headrace.envelope import Change, Operation
+from headrace.errors import DependencyDown
+from headrace.store.documents import DocumentRow
+from headrace_gateway.authentication import Caller, require_own_tenant
+from headrace_gateway.dependencies import Dependencies, StoredState
+from headrace_gateway.document_state import Verdict, judge
+from headrace_gateway.flow import DeadLetterEntry, FlowState
+from headrace_gateway.models import (
+    DeadLetterDocument,
+    DocumentStatus,
+    LookupAnswer,
+    LookupItem,
+    LookupRequest,
+    LookupResult,
+    StageRunDocument,
+    StoredDocument,
+    WaitingDocument,
+)
+from headrace_gateway.openapi import problems
+from headrace_gateway.problems import Problem
+
+router = APIRouter(tags=["documents"])
+
+
+@router.get(
+    "/v1/documents/{identifier:path}",
+    response_model=DocumentStatus,
+    summary="Where is a document now",
+    responses=problems(401, 404, 503),
+)
+async def document(request: Request, caller: Caller, identifier: str) -> DocumentStatus:
+    """Return the state of the newest version that is known: in the index, between stages, or given up."""
+    dependencies: Dependencies = request.app.state.dependencies
+    key = _key(caller.tenant, identifier)
+    row = await dependencies.store.document(caller.tenant, identifier)
+    notes = []
+    try:
+        flow = await dependencies.flow.waiting(key)
+    except DependencyDown as error:
+        if row is None:
+            raise
+        flow = FlowState(complete=False)
+        notes.append(f"{error.dependency} does not answer, so nothing is known of what is under way.")
+    else:
+        if not flow.complete:
+            notes.append("More waits between the stages than was looked at; a newer version may be under way.")
+    verdict = judge(row, flow.waiting, dependencies.flow.dead_letters(key))
+    if verdict.state == "unknown" and flow.complete:
+        raise Problem(
+            404,
+            "no-document",
+            f"Nothing is known of a document {identifier[:200]!r}.",
+            remedy="Look at the id: it is the one that the change named, percent-encoded in the path.",
+        )
+    return _status(identifier, row, flow, verdict, notes)
+
+
+@router.post(
+    "/v1/documents:lookup",
+    response_model=LookupAnswer,
+    summary="Have these documents arrived",
+    responses=problems(400, 401, 403, 413, 422, 503),
+)
+async def lookup(request: Request, caller: Caller, body: LookupRequest) -> LookupAnswer:
+    """Tell for each document whether the index holds the version (or the request's change), or why it never will."""
+    dependencies: Dependencies = request.app.state.dependencies
+    require_own_tenant(caller, body.tenant)
+    stored = await dependencies.store.states(caller.tenant, [item.id for item in body.documents])
+    results = []
+    for item in body.documents:
+        letters = dependencies.flow.dead_letters(_key(caller.tenant, item.id))
+        results.append(_looked_up(item, body.request_id, stored.get(item.id), letters))
+    return LookupAnswer(documents=results)
+
+
+def _looked_up(
+    item: LookupItem, request_id: str | None, state: StoredState | None, letters: Sequence[DeadLetterEntry]
+) -> LookupResult:
+    if state is None:
+        arrived = False
+    elif item.version is not None:
+        arrived = state.version >= item.version
+    else:
+        arrived = request_id is None or state.request_id == request_id
+    letter = None
+    if not arrived:
+        matching = [one for one in letters if _concerns(one, item.version, request_id)]
+        letter = matching[-1] if matching else None
+    return LookupResult(
+        id=item.id,
+        version=None if state is None else state.version,
+        indexed=arrived,
+        deleted=state is not None and state.deleted,
+        dead_letter=None if letter is None else _letter(letter),
+    )
+
+
+def _concerns(letter: DeadLetterEntry, version: int | None, request_id: str | None) -> bool:
+    if request_id is not None and letter.request_id is not None:
+        return letter.request_id == request_id
+    return version is None or letter.version is None or letter.version == version
+
+
+def _status(
+    identifier: str, row: DocumentRow | None, flow: FlowState, verdict: Verdict, notes: list[str]
+) -> DocumentStatus:
+    if verdict.waiting is not None:
+        stages: list[Any] = [asdict(run) for run in verdict.waiting.history]
+    else:
+        stages = list(row.history) if row is not None and verdict.dead_letter is None else []
+    return DocumentStatus(
+        id=identifier,
+        state=verdict.state,
+        version=verdict.version,
+        waiting_for=None if verdict.waiting is None else verdict.waiting.stage,
+        stages=[StageRunDocument.model_validate(run) for run in stages],
+        dead_letter=None if verdict.dead_letter is None else _letter(verdict.dead_letter),
+        stored=None if row is None else _stored(row),
+        in_flight=[
+            WaitingDocument(
+                stage=one.stage,
+                version=one.version,
+                operation=one.operation,
+                request_id=one.request_id,
+                partition=one.partition,
+                offset=one.offset,
+            )
+            for one in flow.waiting
+        ],
+        notes=notes,
+    )
+
+
+def _stored(row: DocumentRow) -> StoredDocument:
+    return StoredDocument(
+        version=row.version,
+        deleted=row.deleted,
+        title=row.title,
+        source=row.source,
+        media_type=row.media_type,
+        attributes=dict(row.attributes),
+        chunks=row.chunks,
+        model=row.model,
+        generations=list(row.generations),
+        pipeline=f"{row.pipeline_id}@{row.pipeline_version}",
+        request_id=row.request_id,
+        indexed_at=row.indexed_at,
+    )
+
+
+def _letter(letter: DeadLetterEntry) -> DeadLetterDocument:
+    return DeadLetterDocument(
+        stage=letter.stage,
+        reason=letter.reason,
+        message=letter.message,
+        remedy=letter.remedy,
+        version=letter.version,
+        request_id=letter.request_id,
+        partition=letter.partition,
+        offset=letter.offset,
+    )
+
+
+def _key(tenant: str, identifier: str) -> bytes:
+    return Change(tenant, identifier, 0, Operation.UPSERT).key

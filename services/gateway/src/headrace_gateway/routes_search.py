@@ -1,0 +1,201 @@
+"""``/v1/search``, ``/v1/ask`` and ``/v1/artifacts``."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Annotated
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+from fastapi import APIRouter, Header, Request
+from fastapi.responses import JSONResponse, Response
+
+from headrace.broker.contract import Message
+from headrace.envelope import Change, Context, Operation, Trace
+from headrace.records import GenerationRequest
+from headrace.stage import GENERATOR
+from headrace.store.artifacts import Artifact
+from headrace.store.search import Hit
+from headrace_gateway.authentication import Caller, Principal, require_own_tenant
+from headrace_gateway.dependencies import Dependencies
+from headrace_gateway.idempotency import checked_key, request_id
+from headrace_gateway.models import (
+    ArtifactDocument,
+    AskRequest,
+    Pending,
+    SearchAnswer,
+    SearchHit,
+    SearchRequest,
+    Timings,
+)
+from headrace_gateway.openapi import problems
+from headrace_gateway.problems import Problem
+
+router = APIRouter(tags=["search and generation"])
+
+PIPELINE = "answer"
+_FIRST_WAIT_S = 0.05
+_LONGEST_WAIT_S = 0.5
+
+
+@router.post(
+    "/v1/search",
+    response_model=SearchAnswer,
+    summary="Find passages",
+    responses=problems(400, 401, 403, 413, 422, 503),
+)
+async def search(request: Request, caller: Caller, body: SearchRequest) -> SearchAnswer:
+    """Return the passages of the tenant that fit the query best."""
+    dependencies: Dependencies = request.app.state.dependencies
+    require_own_tenant(caller, body.tenant)
+    begun = dependencies.clock()
+    vector = await dependencies.embedder.embed(body.query)
+    embedded = dependencies.clock()
+    hits = await dependencies.store.search(
+        caller.tenant,
+        vector,
+        top_k=body.top_k,
+        document_ids=body.document_ids,
+        attributes=body.attributes,
+        query_text=body.query if body.mode == "hybrid" else None,
+    )
+    done = dependencies.clock()
+    timings = Timings(embed_ms=round((embedded - begun) * 1000, 2), search_ms=round((done - embedded) * 1000, 2))
+    return SearchAnswer(hits=[_hit(hit) for hit in hits], timings=timings)
+
+
+@router.post(
+    "/v1/ask",
+    response_model=ArtifactDocument,
+    summary="Ask a question",
+    responses={202: {"model": Pending}, **problems(400, 401, 403, 413, 422, 502, 503)},
+)
+async def ask(
+    request: Request,
+    caller: Caller,
+    body: AskRequest,
+    idempotency_key: Annotated[
+        str | None, Header(description="A repeat with the same key gets the same answer.")
+    ] = None,
+) -> Response:
+    """Have an answer generated from the tenant's documents, and wait for it up to `wait_s` seconds.
+
+    202 where it takes longer; it goes on, and `Location` has it later.
+    """
+    dependencies: Dependencies = request.app.state.dependencies
+    require_own_tenant(caller, body.tenant)
+    key = checked_key(idempotency_key)
+    identity = request_id(caller.tenant, "ask", key)
+    identifier = artifact_id(caller.tenant, identity)
+    found = None if key is None else await dependencies.store.artifact(caller.tenant, identifier)
+    if found is None:
+        message = await asyncio.to_thread(_request_message, body, caller, identity, dependencies)
+        await dependencies.publisher.publish([message])
+        found = await _wait(dependencies, caller.tenant, identity, body.wait_s)
+    if found is not None:
+        return JSONResponse(artifact_document(found).model_dump(mode="json"))
+    url = f"/v1/artifacts/{identifier}"
+    pending = Pending(request_id=identity, artifact_id=identifier, artifact_url=url)
+    return JSONResponse(pending.model_dump(mode="json"), 202, {"Location": url, "Retry-After": "1"})
+
+
+@router.get(
+    "/v1/artifacts/{identifier}",
+    response_model=ArtifactDocument,
+    summary="Read a generated text",
+    responses=problems(401, 404, 422, 503),
+)
+async def artifact(request: Request, caller: Caller, identifier: UUID) -> ArtifactDocument:
+    """Return the artifact's newest version."""
+    dependencies: Dependencies = request.app.state.dependencies
+    found = await dependencies.store.artifact(caller.tenant, identifier)
+    if found is None:
+        raise Problem(
+            404,
+            "no-artifact",
+            "There is no such artifact, or none yet.",
+            remedy="Where it was just asked for, try again shortly.",
+        )
+    return artifact_document(found)
+
+
+def artifact_id(tenant: str, request: str) -> UUID:
+    """Return the identity of a request's artifact; the generator derives the same."""
+    return uuid5(NAMESPACE_URL, f"headrace:artifact:{tenant}/{request}")
+
+
+def artifact_document(found: Artifact) -> ArtifactDocument:
+    """Return the artifact as clients see it."""
+    return ArtifactDocument(
+        id=found.artifact_id,
+        version=found.version,
+        kind=found.kind,
+        title=found.title,
+        mime_type=found.mime_type,
+        text=found.text,
+        citations=[dict(citation) for citation in found.citations],
+        provider=found.provider,
+        model=found.model,
+        request_id=found.request_id,
+        created_at=found.created_at,
+    )
+
+
+def _request_message(body: AskRequest, caller: Principal, identity: str, dependencies: Dependencies) -> Message:
+    change = Change(caller.tenant, identity, 0, Operation.UPSERT)
+    trace = Trace(
+        request_id=identity,
+        pipeline_id=PIPELINE,
+        pipeline_version=dependencies.pipeline_version(PIPELINE),
+        started_at=datetime.now(UTC),
+        requested_by=caller.name,
+    )
+    payload = GenerationRequest(
+        question=body.question,
+        document_ids=tuple(body.document_ids or ()),
+        attributes=body.attributes or {},
+        top_k=body.top_k,
+    )
+    value = dependencies.codec.encode(Context(trace, change, payload), GenerationRequest)
+    headers = (("request-id", identity.encode()), ("operation", b"UPSERT"), ("version", b"0"))
+    return Message(dependencies.kafka.topic(GENERATOR.source), change.key, value, headers)
+
+
+async def _wait(dependencies: Dependencies, tenant: str, identity: str, seconds: float) -> Artifact | None:
+    """Return the artifact as soon as the store has it; raises :class:`Problem` 502 where the request was given up."""
+    key = Change(tenant, identity, 0, Operation.UPSERT).key
+    identifier = artifact_id(tenant, identity)
+    deadline = dependencies.clock() + seconds
+    pause = _FIRST_WAIT_S
+    while (left := deadline - dependencies.clock()) > 0:
+        await dependencies.sleep(min(pause, left))
+        pause = min(pause * 1.5, _LONGEST_WAIT_S)
+        found = await dependencies.store.artifact(tenant, identifier)
+        if found is not None:
+            return found
+        letters = dependencies.flow.dead_letters(key)
+        if letters:
+            raise Problem(
+                502,
+                "generation-failed",
+                f"The request was given up: {letters[-1].message}",
+                remedy=letters[-1].remedy,
+                reason=letters[-1].reason,
+                request_id=identity,
+            )
+    return None
+
+
+def _hit(hit: Hit) -> SearchHit:
+    return SearchHit(
+        document_id=hit.document_id,
+        title=hit.title,
+        version=hit.version,
+        section=list(hit.section),
+        start=hit.start,
+        end=hit.end,
+        text=hit.text,
+        score=hit.score,
+        source=hit.source,
+        attributes=dict(hit.attributes),
+    )

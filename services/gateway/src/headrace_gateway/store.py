@@ -1,0 +1,106 @@
+"""The store behind the gateway: a pool that opens at the first need, and the generation that is searched."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from headrace.errors import DependencyDown
+from headrace.store import artifacts, documents, keys
+from headrace.store.errors import postgresql_errors
+from headrace.store.generations import active_generation
+from headrace.store.pool import StoreSettings, create_pool
+from headrace.store.records import Generation
+from headrace.store.search import Hit, search
+from headrace.store.transactions import tenant_transaction
+from headrace_gateway.dependencies import StoredState
+
+if TYPE_CHECKING:
+    from headrace.store.pool import Pool
+
+_GENERATION_S = 5.0
+_STATES = resources.files("headrace_gateway").joinpath("sql/states.sql").read_text(encoding="utf-8")
+
+
+class PostgresStore:
+    """Implements :class:`headrace_gateway.dependencies.Store`; starts, and says so, while PostgreSQL is down."""
+
+    def __init__(self, settings: StoreSettings) -> None:
+        self._settings = settings
+        self._pool: Pool | None = None
+        self._opening = asyncio.Lock()
+        self._generation: tuple[float, Generation] | None = None
+
+    async def tenant_of(self, key: str) -> str | None:
+        """Return the tenant whose API key this is."""
+        return await keys.authenticate(await self._opened(), key)
+
+    async def search(
+        self,
+        tenant: str,
+        vector: bytes,
+        *,
+        top_k: int,
+        document_ids: Sequence[str] | None,
+        attributes: Mapping[str, str] | None,
+        query_text: str | None,
+    ) -> list[Hit]:
+        """Return the best passages of the active generation."""
+        return await search(
+            await self._opened(),
+            tenant,
+            await self._active(),
+            vector,
+            top_k=top_k,
+            document_ids=document_ids,
+            attributes=attributes,
+            query_text=query_text,
+        )
+
+    async def document(self, tenant: str, document_id: str) -> documents.DocumentRow | None:
+        """Return the document's row."""
+        return await documents.get(await self._opened(), tenant, document_id)
+
+    async def states(self, tenant: str, document_ids: Sequence[str]) -> Mapping[str, StoredState]:
+        """Return the state of those that the store knows, by one query."""
+        async with tenant_transaction(await self._opened(), tenant, readonly=True) as connection:
+            rows = await connection.fetch(_STATES, tenant, list(document_ids))
+        return {row["document_id"]: StoredState(row["version"], row["deleted"], row["request_id"]) for row in rows}
+
+    async def artifact(self, tenant: str, artifact_id: UUID) -> artifacts.Artifact | None:
+        """Return the newest version of an artifact."""
+        return await artifacts.get(await self._opened(), tenant, artifact_id)
+
+    async def ping(self) -> None:
+        """Raise :class:`DependencyDown` where PostgreSQL does not answer."""
+        with postgresql_errors():
+            await (await self._opened()).fetchval("SELECT 1")
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._pool is not None:
+            await self._pool.close()
+
+    async def _opened(self) -> Pool:
+        if self._pool is None:
+            async with self._opening:
+                if self._pool is None:
+                    self._pool = await create_pool(self._settings)
+        return self._pool
+
+    async def _active(self) -> Generation:
+        """Return the generation that is searched; asked again every few seconds, since it may be switched."""
+        if self._generation is None or time.monotonic() - self._generation[0] > _GENERATION_S:
+            with postgresql_errors():
+                async with (await self._opened()).acquire() as connection:
+                    found = await active_generation(connection)
+            if found is None:
+                raise DependencyDown(
+                    "index", "no generation of the index is active", remedy="Run `headrace bootstrap`."
+                )
+            self._generation = (time.monotonic(), found)
+        return self._generation[1]

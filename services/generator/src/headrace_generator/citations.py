@@ -1,0 +1,40 @@
+"""Citations in a text: which passages it refers to, and which numbers it made up; pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_MARKER = re.compile(r"[ \t]?\[\s*(\d{1,4}(?:\s*[,;]\s*\d{1,4})*)\s*\]")
+
+
+def neutralised(text: str) -> str:
+    """Return the text with its own ``[1]`` written ``(1)``: footnotes of a source are no citations of ours."""
+    return _MARKER.sub(lambda match: match[0].replace("[", "(").replace("]", ")"), text)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedText:
+    """The text with the markers that exist, the numbers cited (ascending), and how many were removed."""
+
+    text: str
+    cited: tuple[int, ...]
+    removed: int
+
+
+def check_citations(text: str, passages: int) -> CheckedText:
+    """Keep the markers 1 to ``passages``, write each as ``[n]``, and take the others out."""
+    cited: set[int] = set()
+    removed = 0
+
+    def keep(match: re.Match[str]) -> str:
+        nonlocal removed
+        numbers = [int(number) for number in re.findall(r"\d+", match[1])]
+        good = [number for number in numbers if 1 <= number <= passages]
+        removed += len(numbers) - len(good)
+        cited.update(good)
+        space = match[0][: len(match[0]) - len(match[0].lstrip())] if good else ""
+        return space + "".join(f"[{number}]" for number in good)
+
+    checked = _MARKER.sub(keep, text)
+    return CheckedText(checked, tuple(sorted(cited)), removed)
