@@ -1,0 +1,71 @@
+"""The client's side of the supervisor's socket: one JSON line out, one back."""
+
+from __future__ import annotations
+
+import json
+import socket
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from headrace_local.model import Command, ProcessStatus, StackError
+
+
+class Control:
+    """A connection to the supervisor; raises :class:`StackError` where there is none."""
+
+    def __init__(self, path: Path, timeout: float = 60.0) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(timeout)
+        try:
+            self._socket.connect(str(path))
+        except OSError as error:
+            self._socket.close()
+            raise StackError(
+                "no stack is running here", where=str(path), remedy="Start it with `headrace up`."
+            ) from error
+        self._file = self._socket.makefile("rb")
+
+    def __enter__(self) -> Control:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._file.close()
+        self._socket.close()
+
+    def own(self) -> None:
+        """Tie the stack to this connection until :meth:`detach`."""
+        self._ask({"op": "own"})
+
+    def detach(self) -> None:
+        """Let the stack go on without this connection."""
+        self._ask({"op": "detach"})
+
+    def start(self, command: Command) -> None:
+        """Start a process, or start it again."""
+        self._ask({"op": "start", "command": asdict(command)})
+
+    def stop(self, names: list[str] | None = None) -> None:
+        """Stop the named processes, or everything and the supervisor too."""
+        self._ask({"op": "stop", "names": names})
+
+    def status(self) -> list[ProcessStatus]:
+        """Return every process in the order of its start."""
+        return [ProcessStatus(**fields) for fields in self._ask({"op": "status"})["processes"]]
+
+    def _ask(self, order: dict[str, Any]) -> dict[str, Any]:
+        try:
+            self._socket.sendall(json.dumps(order).encode() + b"\n")
+            line = self._file.readline()
+        except OSError as error:
+            raise StackError(f"the supervisor does not answer: {error}") from error
+        if not line:
+            raise StackError("the supervisor ended")
+        answer: dict[str, Any] = json.loads(line)
+        if not answer["ok"]:
+            raise StackError(f"the supervisor refuses: {answer['error']}")
+        return answer

