@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 from headrace_gateway import health, problems, routes_changes, routes_documents, routes_search
 from headrace_gateway.authentication import Authenticator
+from headrace_gateway.body_limit import BodyLimit
 from headrace_gateway.dependencies import Dependencies
 from headrace_gateway.idempotency import AnswerCache
 from headrace_gateway.observing import Observing
@@ -20,7 +21,6 @@ def create_app(dependencies: Dependencies) -> FastAPI:
         version="1",
         docs_url=None,
         redoc_url=None,
-        max_body_size=settings.max_body_bytes,
         strict_content_type=False,
     )
     app.state.dependencies = dependencies
@@ -29,5 +29,6 @@ def create_app(dependencies: Dependencies) -> FastAPI:
     problems.install(app, settings.retry_after_s)
     for router in (routes_changes.router, routes_search.router, routes_documents.router, health.router):
         app.include_router(router)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(Observing)
     return app

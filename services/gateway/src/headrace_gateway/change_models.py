@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError
 
 from headrace.envelope import Change, Operation, check_change
 from headrace.errors import InvalidRecord
 from headrace.records import ChangeEvent
 from headrace_gateway.problems import field_errors
+from headrace_gateway.texts import Text, printable
 
 _MAX_VERSION = 2**63 - 1
 
@@ -26,7 +27,7 @@ class ChangeItem(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    id: StrictStr = Field(
+    id: Text = Field(
         validation_alias=AliasChoices("id", "document_id"), description="Identity of the document in its tenant."
     )
     op: Annotated[Literal["upsert", "delete"], BeforeValidator(_lowered)] = Field(
@@ -35,21 +36,21 @@ class ChangeItem(BaseModel):
     version: StrictInt | None = Field(
         None, ge=0, le=_MAX_VERSION, description="The source's version; absent, the order of arrival decides."
     )
-    title: StrictStr | None = Field(None, description="Title; absent, it is taken from the content or the id.")
-    content: StrictStr | None = Field(None, description="Text of the document; an upsert needs it.")
-    media_type: StrictStr | None = Field(
+    title: Text | None = Field(None, description="Title; absent, it is taken from the content or the id.")
+    content: Text | None = Field(None, description="Text of the document; an upsert needs it.")
+    media_type: Text | None = Field(
         None,
         validation_alias=AliasChoices("media_type", "content_type"),
         description="text/plain, text/markdown or text/x-rst; absent, the id's ending tells.",
     )
-    source: StrictStr | None = Field(None, description="Where upstream keeps the document, for citations.")
-    attributes: dict[StrictStr, StrictStr] = Field(default_factory=dict, description="Searchable attributes.")
-    acl: list[StrictStr] = Field(default_factory=list, description="Who may read it; empty, all of the tenant.")
-    pipeline: StrictStr | None = Field(None, description="Pipeline to follow; absent, the default.")
+    source: Text | None = Field(None, description="Where upstream keeps the document, for citations.")
+    attributes: dict[Text, Text] = Field(default_factory=dict, description="Searchable attributes.")
+    acl: list[Text] = Field(default_factory=list, description="Who may read it; empty, all of the tenant.")
+    pipeline: Text | None = Field(None, description="Pipeline to follow; absent, the default.")
     updated_at: datetime | None = Field(
         None, description="When upstream made the change: ISO 8601 or seconds since 1970. Never orders changes."
     )
-    tenant: StrictStr | None = Field(None, description="Only accepted where it is the API key's tenant.")
+    tenant: Text | None = Field(None, description="Only accepted where it is the API key's tenant.")
 
     def event(self, tenant: str, request_id: str, requested_by: str) -> ChangeEvent:
         """Return the change as the topic carries it."""
@@ -117,11 +118,12 @@ def _check_item(index: int, value: object, tenant: str, max_content_bytes: int) 
     if not isinstance(value, Mapping):
         return [ItemError(index, None, "(whole)", f"is a {_json_name(value)}, not an object")]
     named = value.get("id", value.get("document_id"))
-    shown = named[:200].encode(errors="replace").decode() if isinstance(named, str) else None
+    shown = printable(named[:200]) if isinstance(named, str) else None
     try:
         item = ChangeItem.model_validate(value)
         check_change(Change(tenant, item.id, item.version or 0, Operation(item.op.upper())))
-        _check_texts(item)
+        if item.op == "upsert" and item.content is None:
+            raise InvalidRecord("content", "is missing; an upsert carries the document's text")
     except ValidationError as error:
         found = field_errors(error.errors(include_url=False, include_context=False, include_input=False))
         return [ItemError(index, shown, one["field"], one["reason"]) for one in found]
@@ -133,16 +135,6 @@ def _check_item(index: int, value: object, tenant: str, max_content_bytes: int) 
         reason = f"has {size} bytes; the limit is {max_content_bytes}"
         return [ItemError(index, shown, "content", reason, too_large=True)]
     return item
-
-
-def _check_texts(item: ChangeItem) -> None:
-    if item.op == "upsert" and item.content is None:
-        raise InvalidRecord("content", "is missing; an upsert carries the document's text")
-    texts = {"title": item.title, "content": item.content, "source": item.source}
-    texts |= {f"attributes.{key}": key + value for key, value in item.attributes.items()}
-    for field, text in texts.items():
-        if text is not None and "\x00" in text:
-            raise InvalidRecord(field, "contains a NUL character, which the store cannot keep")
 
 
 def _json_name(value: object) -> str:

@@ -8,6 +8,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from headrace_gateway.texts import Text
+
 _MAX_QUERY = 10_000
 _MAX_FILTER = 1000
 
@@ -20,10 +22,10 @@ class _Request(BaseModel):
 
 class _Retrieval(_Request):
     top_k: int = Field(5, ge=1, le=100, description="How many passages at most.")
-    document_ids: list[str] | None = Field(
+    document_ids: list[Text] | None = Field(
         None, min_length=1, max_length=_MAX_FILTER, description="Only these documents; absent, all."
     )
-    attributes: dict[str, str] | None = Field(None, description="Only documents with all of these attributes.")
+    attributes: dict[Text, Text] | None = Field(None, description="Only documents with all of these attributes.")
 
 
 class SearchRequest(_Retrieval):
@@ -33,7 +35,7 @@ class SearchRequest(_Retrieval):
         json_schema_extra={"examples": [{"query": "how are generators suspended", "top_k": 3, "mode": "hybrid"}]}
     )
 
-    query: str = Field(min_length=1, max_length=_MAX_QUERY, description="What is looked for, in plain words.")
+    query: Text = Field(min_length=1, max_length=_MAX_QUERY, description="What is looked for, in plain words.")
     mode: Literal["vector", "hybrid"] = Field("vector", description="By meaning, or by meaning and words together.")
 
 
@@ -44,7 +46,7 @@ class AskRequest(_Retrieval):
         json_schema_extra={"examples": [{"question": "What does a with statement guarantee?", "wait_s": 30}]}
     )
 
-    question: str = Field(min_length=1, max_length=_MAX_QUERY, description="What is asked.")
+    question: Text = Field(min_length=1, max_length=_MAX_QUERY, description="What is asked.")
     wait_s: float = Field(30.0, ge=0, le=120, description="How long to wait for the answer, in seconds.")
 
 
@@ -53,8 +55,8 @@ class LookupItem(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    id: str = Field(min_length=1, description="The document.")
-    version: int | None = Field(None, ge=0, description="The version that is waited for.")
+    id: Text = Field(min_length=1, description="The document.")
+    version: int | None = Field(None, ge=0, lt=2**63, description="The version that is waited for.")
 
 
 class LookupRequest(_Request):
@@ -63,7 +65,7 @@ class LookupRequest(_Request):
     model_config = ConfigDict(json_schema_extra={"examples": [{"documents": [{"id": "guide.md", "version": 7}]}]})
 
     documents: list[LookupItem] = Field(min_length=1, max_length=1000, description="The documents.")
-    request_id: str | None = Field(None, description="The request that changed them, where a version is not known.")
+    request_id: Text | None = Field(None, description="The request that changed them, where a version is not known.")
 
 
 class AcceptedDocument(BaseModel):

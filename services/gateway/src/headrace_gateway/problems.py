@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from headrace.errors import ConfigurationError, DependencyDown, HeadraceError, PermanentError
+from headrace_gateway.texts import printable
 
 log = structlog.get_logger(__name__)
 
@@ -78,12 +79,16 @@ def field_errors(errors: Sequence[Any], *, skip: int = 0) -> list[dict[str, str]
     """Return pydantic's errors as field and reason; ``skip`` drops leading parts of the location."""
     found = [
         {
-            "field": ".".join(str(part) for part in error["loc"][skip:]) or "(whole)",
-            "reason": "is not a known field" if error["type"] == "extra_forbidden" else str(error["msg"]),
+            "field": printable(".".join(str(part) for part in error["loc"][skip:])) or "(whole)",
+            "reason": "is not a known field" if error["type"] == "extra_forbidden" else _reason(error),
         }
         for error in errors
     ]
     return found[:_MAX_ERRORS]
+
+
+def _reason(error: Any) -> str:
+    return printable(str(error["msg"]).removeprefix("Value error, "))
 
 
 def internal() -> Problem:
@@ -120,7 +125,6 @@ def _from_http(error: StarletteHTTPException) -> Problem:
     kinds = {
         404: ("not-found", "Nothing is here.", "GET /openapi.json lists what there is."),
         405: ("method-not-allowed", "This path does not take this method.", "See the header Allow."),
-        413: ("too-large", "The request body is too large.", "Send fewer or smaller items at a time."),
     }
     kind, detail, remedy = kinds.get(error.status_code, ("http", str(error.detail), ""))
     return Problem(error.status_code, kind, detail, remedy=remedy, headers=error.headers)
@@ -139,7 +143,7 @@ def _from_headrace(error: HeadraceError, retry_after_s: int) -> Problem:
         log.warning("dependency down", dependency=error.dependency, error=str(error))
         return unavailable(error, retry_after_s)
     if isinstance(error, PermanentError):
-        return Problem(422, error.code, error.message, remedy=error.remedy)
+        return Problem(422, error.code, printable(error.message), remedy=error.remedy)
     if isinstance(error, ConfigurationError):
         log.error("configuration", error=str(error))
         return internal()

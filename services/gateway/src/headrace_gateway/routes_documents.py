@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from headrace.envelope import Change, Operation
+from headrace.envelope import Change, Operation, check_change
 from headrace.errors import DependencyDown
 from headrace.store.documents import DocumentRow
 from headrace_gateway.authentication import Caller, require_own_tenant
@@ -36,7 +36,7 @@ router = APIRouter(tags=["documents"])
     "/v1/documents/{identifier:path}",
     response_model=DocumentStatus,
     summary="Where is a document now",
-    responses=problems(401, 404, 503),
+    responses=problems(401, 404, 422, 503),
 )
 async def document(request: Request, caller: Caller, identifier: str) -> DocumentStatus:
     """Return the state of the newest version that is known: in the index, between stages, or given up."""
@@ -172,4 +172,5 @@ def _letter(letter: DeadLetterEntry) -> DeadLetterDocument:
 
 
 def _key(tenant: str, identifier: str) -> bytes:
-    return Change(tenant, identifier, 0, Operation.UPSERT).key
+    """Return the document's key; raises :class:`headrace.errors.InvalidRecord` for an id that cannot be."""
+    return check_change(Change(tenant, identifier, 0, Operation.UPSERT)).key

@@ -14,7 +14,7 @@ from headrace.store import artifacts, documents, keys
 from headrace.store.errors import postgresql_errors
 from headrace.store.generations import active_generation
 from headrace.store.pool import StoreSettings, create_pool
-from headrace.store.records import Generation
+from headrace.store.records import BYTES_PER_FLOAT, Generation
 from headrace.store.search import Hit, search
 from headrace.store.transactions import tenant_transaction
 from headrace_gateway.dependencies import StoredState
@@ -50,10 +50,18 @@ class PostgresStore:
         query_text: str | None,
     ) -> list[Hit]:
         """Return the best passages of the active generation."""
+        generation = await self._active()
+        if len(vector) != generation.dimensions * BYTES_PER_FLOAT:
+            raise DependencyDown(
+                "embedder",
+                f"it gives {len(vector) // BYTES_PER_FLOAT} dimensions; generation {generation.name!r} has "
+                f"{generation.dimensions}",
+                remedy="Start the embedder with the model of the generation that is searched.",
+            )
         return await search(
             await self._opened(),
             tenant,
-            await self._active(),
+            generation,
             vector,
             top_k=top_k,
             document_ids=document_ids,

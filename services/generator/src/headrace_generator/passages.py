@@ -13,7 +13,7 @@ from headrace.errors import DependencyDown
 from headrace.records import GenerationRequest
 from headrace.store.errors import postgresql_errors
 from headrace.store.generations import active_generation
-from headrace.store.records import Generation
+from headrace.store.records import BYTES_PER_FLOAT, Generation
 from headrace.store.search import Hit, search
 from headrace_generator.openai_errors import translated
 from headrace_generator.settings import GeneratorSettings
@@ -65,11 +65,20 @@ class Retriever:
 
     async def find(self, tenant: str, request: GenerationRequest) -> list[Hit]:
         """Return the tenant's passages by meaning and words, the best first; raises :class:`DependencyDown`."""
+        generation = await self._active()
+        vector = await self._embedder.embed(request.question)
+        if len(vector) != generation.dimensions * BYTES_PER_FLOAT:
+            raise DependencyDown(
+                "embedder",
+                f"it gives {len(vector) // BYTES_PER_FLOAT} dimensions; generation {generation.name!r} has "
+                f"{generation.dimensions}",
+                remedy="Start the embedder with the model of the generation that is searched.",
+            )
         return await search(
             self._pool,
             tenant,
-            await self._active(),
-            await self._embedder.embed(request.question),
+            generation,
+            vector,
             top_k=request.top_k,
             document_ids=list(request.document_ids) or None,
             attributes=request.attributes or None,

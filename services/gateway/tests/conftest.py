@@ -1,0 +1,279 @@
+"""The gateway over fakes: no network, no process, no time that passes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest_asyncio
+from fastapi import FastAPI
+
+from headrace.avro.codec import Codec
+from headrace.avro.registry import FixedIds
+from headrace.broker.contract import Message
+from headrace.errors import DependencyDown
+from headrace.settings import KafkaSettings
+from headrace.store.artifacts import Artifact
+from headrace.store.documents import DocumentRow
+from headrace.store.search import Hit
+from headrace_gateway.app import create_app
+from headrace_gateway.dependencies import Dependencies, StoredState
+from headrace_gateway.flow import DeadLetterEntry, FlowState
+from headrace_gateway.publisher import Delivered
+from headrace_gateway.settings import GatewaySettings
+
+KEYS = {"hr_alpha": "alpha", "hr_beta": "beta"}
+
+
+@dataclass
+class FakeStore:
+    """Keeps what a test puts in, by tenant."""
+
+    keys: dict[str, str] = field(default_factory=lambda: dict(KEYS))
+    rows: dict[tuple[str, str], DocumentRow] = field(default_factory=dict)
+    artifacts: dict[tuple[str, UUID], Artifact] = field(default_factory=dict)
+    hits: list[Hit] = field(default_factory=list)
+    searches: list[dict[str, Any]] = field(default_factory=list)
+    lookups: int = 0
+    down: DependencyDown | None = None
+    broken: Exception | None = None
+
+    def _check(self) -> None:
+        for error in (self.down, self.broken):
+            if error is not None:
+                raise error
+
+    async def tenant_of(self, key: str) -> str | None:
+        """Count and look up."""
+        self.lookups += 1
+        return self.keys.get(key)
+
+    async def search(self, tenant: str, vector: bytes, **filters: Any) -> list[Hit]:
+        """Note the search and return what was put in."""
+        self._check()
+        self.searches.append({"tenant": tenant, "vector": vector, **filters})
+        return self.hits[: filters["top_k"]]
+
+    async def document(self, tenant: str, document_id: str) -> DocumentRow | None:
+        """Return the row."""
+        self._check()
+        return self.rows.get((tenant, document_id))
+
+    async def states(self, tenant: str, document_ids: Sequence[str]) -> Mapping[str, StoredState]:
+        """Return the rows in short."""
+        self._check()
+        found = {name: self.rows.get((tenant, name)) for name in document_ids}
+        return {
+            name: StoredState(row.version, row.deleted, row.request_id)
+            for name, row in found.items()
+            if row is not None
+        }
+
+    async def artifact(self, tenant: str, artifact_id: UUID) -> Artifact | None:
+        """Return the artifact."""
+        self._check()
+        return self.artifacts.get((tenant, artifact_id))
+
+
+@dataclass
+class FakePublisher:
+    """Keeps messages; offsets count from 100."""
+
+    messages: list[Message] = field(default_factory=list)
+    down: DependencyDown | None = None
+    calls: int = 0
+
+    async def publish(self, messages: Sequence[Message]) -> list[Delivered]:
+        """Keep the messages or fail."""
+        self.calls += 1
+        if self.down is not None:
+            raise self.down
+        first = 100 + len(self.messages)
+        self.messages += messages
+        return [Delivered(0, first + index) for index in range(len(messages))]
+
+
+@dataclass
+class FakeEmbedder:
+    """Returns one vector for every text."""
+
+    down: DependencyDown | None = None
+
+    async def embed(self, text: str) -> bytes:
+        """Return a vector of one dimension or fail."""
+        if self.down is not None:
+            raise self.down
+        return len(text).to_bytes(4, "little")
+
+    async def ping(self) -> None:
+        """Fail where told to."""
+        if self.down is not None:
+            raise self.down
+
+
+@dataclass
+class FakeFlow:
+    """What waits and what was given up, by key."""
+
+    states: dict[bytes, FlowState] = field(default_factory=dict)
+    letters: dict[bytes, list[DeadLetterEntry]] = field(default_factory=dict)
+    down: DependencyDown | None = None
+
+    async def waiting(self, key: bytes) -> FlowState:
+        """Return the state or fail."""
+        if self.down is not None:
+            raise self.down
+        return self.states.get(key, FlowState())
+
+    def dead_letters(self, key: bytes) -> Sequence[DeadLetterEntry]:
+        """Return the letters."""
+        return self.letters.get(key, [])
+
+
+@dataclass
+class FakeTime:
+    """A clock that moves only by sleeping; ``on_sleep`` runs at each sleep."""
+
+    now: float = 0.0
+    sleeps: list[float] = field(default_factory=list)
+    on_sleep: Any = None
+
+    def clock(self) -> float:
+        """Return the time."""
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        """Move on."""
+        self.now += seconds
+        self.sleeps.append(seconds)
+        if self.on_sleep:
+            self.on_sleep()
+
+
+@dataclass
+class Gateway:
+    """The application with its fakes and a client that has tenant alpha's key."""
+
+    client: httpx.AsyncClient
+    store: FakeStore
+    publisher: FakePublisher
+    embedder: FakeEmbedder
+    flow: FakeFlow
+    time: FakeTime
+    codec: Codec
+    checks: dict[str, Any]
+    app: FastAPI
+
+    def replace(self, **changes: Any) -> None:
+        """Give the application other dependencies."""
+        self.app.state.dependencies = replace(self.app.state.dependencies, **changes)
+
+    async def change(self, body: Any, **arguments: Any) -> httpx.Response:
+        """Post changes."""
+        return await self.client.post("/v1/changes", json=body, **arguments)
+
+
+SETTINGS = GatewaySettings(max_body_bytes=64 * 1024, max_content_bytes=1000, max_changes=20)
+
+
+@pytest_asyncio.fixture
+async def gateway() -> AsyncIterator[Gateway]:
+    """A gateway of its own for each test."""
+    store, publisher, embedder, flow, time = FakeStore(), FakePublisher(), FakeEmbedder(), FakeFlow(), FakeTime()
+    codec = Codec(FixedIds())
+    checks: dict[str, Any] = {"embedder": embedder.ping}
+    app = create_app(
+        Dependencies(
+            settings=SETTINGS,
+            kafka=KafkaSettings(topic_prefix="t-"),
+            codec=codec,
+            store=store,
+            publisher=publisher,
+            embedder=embedder,
+            flow=flow,
+            pipeline_version=lambda _: 3,
+            checks=checks,
+            sleep=time.sleep,
+            clock=time.clock,
+        )
+    )
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app),
+        base_url="http://gateway",
+        headers={"Authorization": "Bearer hr_alpha"},
+    ) as client:
+        yield Gateway(client, store, publisher, embedder, flow, time, codec, checks, app)
+
+
+def make_row(document_id: str, **changes: Any) -> DocumentRow:
+    """A row of the store."""
+    values: dict[str, Any] = {
+        "document_id": document_id,
+        "version": 3,
+        "deleted": False,
+        "content_hash": b"h",
+        "title": "Title",
+        "source": "s",
+        "media_type": "text/plain",
+        "acl": [],
+        "attributes": {},
+        "pipeline_id": "index",
+        "pipeline_version": "1",
+        "request_id": "r-3",
+        "history": [{"stage": "ingest", "handlers": ["parse@1"], "attempt": 1, "duration_us": 5}],
+        "metadata": {},
+        "model": "m",
+        "generations": ["g1"],
+        "indexed_at": datetime(2026, 1, 2, tzinfo=UTC),
+        "chunks": 4,
+    }
+    return DocumentRow(**{**values, **changes})
+
+
+def make_letter(**changes: Any) -> DeadLetterEntry:
+    """A dead letter as it is remembered."""
+    values: dict[str, Any] = {
+        "stage": "chunker",
+        "reason": "invalid-record",
+        "message": "content: is no text",
+        "remedy": "Send text.",
+        "version": 4,
+        "request_id": "r-4",
+        "partition": 0,
+        "offset": 9,
+        "failed_at_ms": 1_800_000_000_000,
+    }
+    return DeadLetterEntry(**{**values, **changes})
+
+
+def make_hit(text: str = "Open the gate slowly.", **changes: Any) -> Hit:
+    """A passage."""
+    values: dict[str, Any] = {
+        "document_id": "guide.md",
+        "title": "Guide",
+        "version": 3,
+        "chunk_id": bytes(16),
+        "section": ("Start", "Gate"),
+        "start": 10,
+        "end": 10 + len(text),
+        "ordinal": 0,
+        "text": text,
+        "score": 0.9,
+        "source": "https://example.com/guide",
+        "attributes": {"lang": "en"},
+    }
+    return Hit(**{**values, **changes})
+
+
+@pytest_asyncio.fixture
+async def rows() -> Any:
+    """Makers of rows, letters and hits, since test folders are no packages."""
+    return type(
+        "Makers",
+        (),
+        {"row": staticmethod(make_row), "letter": staticmethod(make_letter), "hit": staticmethod(make_hit)},
+    )

@@ -1,0 +1,206 @@
+"""Where a document is now, and whether many have arrived."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from headrace.envelope import StageRun
+from headrace.errors import DependencyDown
+from headrace_gateway.dead_letters import DeadLetterBook
+from headrace_gateway.document_state import judge
+from headrace_gateway.flow import FlowState, Waiting
+from headrace_gateway.partitions import murmur2, partition_of
+
+pytestmark = pytest.mark.unit
+
+KEY = b"alpha/guide.md"
+
+
+def waiting(stage: str = "embedder", version: int | None = 4) -> Waiting:
+    """A record that waits."""
+    run = StageRun("ingest", ("parse@1",), "w", "changes", 0, 1, 1, datetime(2026, 1, 1, tzinfo=UTC), 7)
+    return Waiting(stage, version, "UPSERT", "r-4", 2, 17, (run,))
+
+
+def test_murmur2_is_kafkas() -> None:
+    """If it failed, the gateway would look for documents in partitions where they are not.
+
+    The values are those of Kafka's own test, ``UtilsTest.testMurmur2``.
+    """
+    known = {
+        b"21": -973932308,
+        b"foobar": -790332482,
+        b"a-little-bit-long-string": -985981536,
+        b"a-little-bit-longer-string": -1486304829,
+        b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8": -58897971,
+        b"abc": 479470107,
+    }
+    for data, expected in known.items():
+        assert murmur2(data) == expected % 2**32
+
+
+def test_partitions_are_within_bounds_and_spread() -> None:
+    """If it failed, keys would fall outside the topic's partitions or all into one."""
+    source = random.Random(7)
+    found = {partition_of(source.randbytes(source.randint(0, 40)), 8) for _ in range(500)}
+    assert found == set(range(8))
+
+
+def test_an_indexed_document(rows: Any) -> None:
+    """If it failed, a document in the index would be reported as anything else."""
+    verdict = judge(rows.row("a"), [], [])
+    assert (verdict.state, verdict.version) == ("indexed", 3)
+    assert judge(rows.row("a", deleted=True), [], []).state == "deleted"
+    assert judge(None, [], []).state == "unknown"
+
+
+def test_a_newer_record_under_way_counts_and_an_older_one_does_not(rows: Any) -> None:
+    """If it failed, an edit under way would look finished, or a replay of old records like an edit."""
+    assert judge(rows.row("a"), [waiting(version=4)], []).state == "in_flight"
+    assert judge(rows.row("a"), [waiting(version=3)], []).state == "indexed"
+    verdict = judge(rows.row("a"), [waiting("ingest", 6), waiting("indexer", 5)], [])
+    assert (verdict.version, verdict.waiting.stage if verdict.waiting else None) == (6, "ingest")
+    assert judge(rows.row("a"), [waiting("ingest", None)], []).state == "in_flight"
+
+
+def test_a_dead_letter_counts_until_something_newer_arrived(rows: Any) -> None:
+    """If it failed, a failure would be hidden, or a repaired document be shown as failed for ever."""
+    letter = rows.letter(version=4)
+    assert judge(rows.row("a"), [], [letter]).state == "dead_lettered"
+    assert judge(None, [], [letter]).dead_letter == letter
+    assert judge(rows.row("a", version=4), [], [letter]).state == "indexed"
+    assert judge(rows.row("a"), [waiting(version=5)], [letter]).state == "in_flight"
+    assert judge(rows.row("a"), [waiting(version=4)], [letter]).state == "in_flight"
+    unknown = rows.letter(version=None)
+    assert judge(rows.row("a"), [], [unknown]).state == "dead_lettered"
+    later = rows.row("a", indexed_at=datetime(2100, 1, 1, tzinfo=UTC))
+    assert judge(later, [], [unknown]).state == "indexed"
+
+
+async def test_status_of_an_indexed_document(gateway: Any, rows: Any) -> None:
+    """If it failed, `headrace status` would not show the document's row and its stages."""
+    gateway.store.rows[("alpha", "guides/a b.md")] = rows.row("guides/a b.md")
+    answer = await gateway.client.get("/v1/documents/guides%2Fa%20b.md")
+    assert answer.status_code == 200
+    body = answer.json()
+    assert (body["id"], body["state"], body["version"]) == ("guides/a b.md", "indexed", 3)
+    assert (body["stored"]["chunks"], body["stored"]["pipeline"]) == (4, "index@1")
+    assert body["stages"][0]["handlers"] == ["parse@1"]
+    assert (body["waiting_for"], body["dead_letter"], body["notes"]) == (None, None, [])
+
+
+async def test_status_of_a_document_under_way(gateway: Any) -> None:
+    """If it failed, nobody would see which stage holds a document up."""
+    gateway.flow.states[KEY] = FlowState((waiting(),))
+    body = (await gateway.client.get("/v1/documents/guide.md")).json()
+    assert (body["state"], body["waiting_for"], body["version"]) == ("in_flight", "embedder", 4)
+    assert body["stages"][0]["stage"] == "ingest"
+    assert body["in_flight"][0]["offset"] == 17
+
+
+async def test_status_of_a_document_that_was_given_up(gateway: Any, rows: Any) -> None:
+    """If it failed, the reason would have to be dug out of a topic."""
+    gateway.flow.letters[KEY] = [rows.letter()]
+    body = (await gateway.client.get("/v1/documents/guide.md")).json()
+    assert body["state"] == "dead_lettered"
+    assert body["dead_letter"]["message"] == "content: is no text"
+    assert body["dead_letter"]["remedy"] == "Send text."
+
+
+async def test_an_unknown_document_is_404_and_others_tenants_are_unknown(gateway: Any, rows: Any) -> None:
+    """If it failed, a tenant could find out what another one has."""
+    gateway.store.rows[("beta", "guide.md")] = rows.row("guide.md")
+    gateway.flow.letters[b"beta/guide.md"] = [rows.letter()]
+    assert (await gateway.client.get("/v1/documents/guide.md")).status_code == 404
+    looked_up = await gateway.client.post("/v1/documents:lookup", json={"documents": [{"id": "guide.md"}]})
+    assert looked_up.json()["documents"][0] == {
+        "id": "guide.md",
+        "version": None,
+        "indexed": False,
+        "deleted": False,
+        "dead_letter": None,
+    }
+
+
+async def test_a_reading_that_was_cut_says_so(gateway: Any, rows: Any) -> None:
+    """If it failed, "indexed" or "unknown" would be claimed although not everything was looked at."""
+    gateway.flow.states[KEY] = FlowState((), complete=False)
+    unknown = await gateway.client.get("/v1/documents/guide.md")
+    assert (unknown.status_code, unknown.json()["state"]) == (200, "unknown")
+    assert unknown.json()["notes"]
+    gateway.store.rows[("alpha", "guide.md")] = rows.row("guide.md")
+    gateway.flow.down = DependencyDown("kafka")
+    known = await gateway.client.get("/v1/documents/guide.md")
+    assert (known.json()["state"], len(known.json()["notes"])) == ("indexed", 1)
+
+
+async def test_kafka_down_and_nothing_stored_is_503_and_not_404(gateway: Any) -> None:
+    """If it failed, an outage would look as if the document had never been sent."""
+    gateway.flow.down = DependencyDown("kafka")
+    assert (await gateway.client.get("/v1/documents/guide.md")).status_code == 503
+
+
+async def test_an_impossible_id_is_refused(gateway: Any) -> None:
+    """If it failed, a NUL in the path would be a 500 from the database."""
+    assert (await gateway.client.get("/v1/documents/a%00b")).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("item", "request_id", "indexed"),
+    [
+        ({"version": 3}, None, True),
+        ({"version": 2}, None, True),
+        ({"version": 4}, None, False),
+        ({}, "r-3", True),
+        ({}, "r-9", False),
+        ({}, None, True),
+    ],
+)
+async def test_lookup_tells_whether_a_version_or_request_arrived(
+    gateway: Any, rows: Any, item: dict[str, Any], request_id: str | None, indexed: bool
+) -> None:
+    """If it failed, `ingest --wait` would end too early, or never."""
+    gateway.store.rows[("alpha", "guide.md")] = rows.row("guide.md", deleted=True)
+    body = {"documents": [{"id": "guide.md", **item}], "request_id": request_id}
+    (found,) = (await gateway.client.post("/v1/documents:lookup", json=body)).json()["documents"]
+    assert (found["indexed"], found["version"], found["deleted"]) == (indexed, 3, True)
+
+
+async def test_lookup_shows_the_dead_letter_of_the_request_or_version_only(gateway: Any, rows: Any) -> None:
+    """If it failed, waiting would never end for a failed document, or end at once for an older failure."""
+    gateway.flow.letters[KEY] = [rows.letter(version=4, request_id="r-4")]
+
+    async def letter(item: dict[str, Any], request_id: str | None) -> Any:
+        body = {"documents": [{"id": "guide.md", **item}], "request_id": request_id}
+        return (await gateway.client.post("/v1/documents:lookup", json=body)).json()["documents"][0]["dead_letter"]
+
+    assert (await letter({}, "r-4"))["reason"] == "invalid-record"
+    assert (await letter({"version": 4}, None))["stage"] == "chunker"
+    assert await letter({}, "r-5") is None
+    assert await letter({"version": 5}, None) is None
+
+
+async def test_lookup_takes_a_thousand_and_no_more(gateway: Any) -> None:
+    """If it failed, one request could ask for everything."""
+    small = [{"id": str(number)} for number in range(1000)]
+    assert (await gateway.client.post("/v1/documents:lookup", json={"documents": small})).status_code == 200
+    many = [{"id": str(number)} for number in range(1001)]
+    assert (await gateway.client.post("/v1/documents:lookup", json={"documents": many})).status_code == 422
+
+
+def test_the_book_keeps_the_newest_keys_within_its_bound(rows: Any) -> None:
+    """If it failed, dead letters would fill the memory, or the newest be forgotten first."""
+    book = DeadLetterBook(max_entries=3)
+    for number in range(4):
+        book.add(f"k{number}".encode(), rows.letter(offset=number))
+    assert book.of(b"k0") == ()
+    assert [letter.offset for letter in book.of(b"k3")] == [3]
+    book.add(b"k1", rows.letter(offset=9, failed_at_ms=1))
+    assert [letter.offset for letter in book.of(b"k1")] == [9, 1]
+    assert book.of(b"k2") == ()
+    book.clear()
+    assert book.of(b"k1") == ()

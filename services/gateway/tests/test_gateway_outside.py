@@ -1,0 +1,145 @@
+"""The gateway's clients: the embedder over HTTP, answers remembered, dead letters as they are remembered."""
+
+from __future__ import annotations
+
+import json
+import struct
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from headrace.errors import DependencyDown
+from headrace.records import DeadLetter, HeaderPart
+from headrace_gateway.dead_letters import entry_of
+from headrace_gateway.embedding import HttpEmbedder
+from headrace_gateway.idempotency import AnswerCache, request_id
+from headrace_gateway.problems import Problem
+from headrace_gateway.settings import GatewaySettings
+
+pytestmark = pytest.mark.unit
+
+
+def embedder(answer: Any, **settings: Any) -> tuple[HttpEmbedder, list[httpx.Request]]:
+    """An embedder client over a transport that answers so."""
+    seen: list[httpx.Request] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        if isinstance(answer, Exception):
+            raise answer
+        assert isinstance(answer, httpx.Response)
+        return answer
+
+    values = GatewaySettings(embedder_token=SecretStr("token"), **settings)
+    return HttpEmbedder(values, httpx.MockTransport(handle)), seen
+
+
+async def test_a_query_is_embedded_once_and_remembered() -> None:
+    """If it failed, each repeat of a query would cost a call to the model, or queries be embedded as documents."""
+    client, seen = embedder(httpx.Response(200, json={"data": [{"embedding": [0.5, -1.0]}]}))
+    for _ in range(2):
+        assert await client.embed("text") == struct.pack("<2f", 0.5, -1.0)
+    assert len(seen) == 1
+    assert seen[0].url.path == "/v1/embeddings"
+    assert seen[0].headers["authorization"] == "Bearer token"
+    body = json.loads(seen[0].content)
+    assert (body["input"], body["kind"]) == (["text"], "query")
+    await client.close()
+
+
+async def test_a_cache_of_nothing_keeps_nothing() -> None:
+    """If it failed, turning the cache off would fail every query."""
+    client, seen = embedder(httpx.Response(200, json={"data": [{"embedding": [1]}]}), query_cache=0)
+    await client.embed("text")
+    await client.embed("text")
+    assert len(seen) == 2
+    await client.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.ConnectError("refused"),
+        httpx.ReadTimeout(""),
+        httpx.Response(500),
+        httpx.Response(401),
+        httpx.Response(200, text="<html>"),
+        httpx.Response(200, json={"data": []}),
+        httpx.Response(200, json={"data": [{"embedding": "AAAA"}]}),
+    ],
+)
+async def test_an_embedder_that_fails_is_a_dependency_that_is_down(answer: Any) -> None:
+    """If it failed, an outage of the embedder would be an internal error without a name."""
+    client, _ = embedder(answer)
+    with pytest.raises(DependencyDown) as caught:
+        await client.embed("text")
+    assert caught.value.dependency == "embedder"
+    await client.close()
+
+
+async def test_the_embedders_retry_after_is_kept() -> None:
+    """If it failed, clients would come back before the embedder wants them to."""
+    client, _ = embedder(httpx.Response(429, headers={"Retry-After": "9"}))
+    with pytest.raises(DependencyDown) as caught:
+        await client.embed("text")
+    assert caught.value.delay == 9
+    await client.close()
+
+
+async def test_the_same_request_under_way_is_409() -> None:
+    """If it failed, a client's impatient repeat would be published beside the first."""
+    answers = AnswerCache(10, 60)
+    codes: list[int] = []
+
+    async def work() -> dict[str, Any]:
+        with pytest.raises(Problem) as caught:
+            await answers.once("r", b"body", work)
+        codes.append(caught.value.status_code)
+        return {"done": True}
+
+    assert await answers.once("r", b"body", work) == {"done": True}
+    assert codes == [409]
+
+
+def test_request_ids_depend_on_tenant_kind_and_key() -> None:
+    """If it failed, two tenants' or two routes' requests with one key would be the same request."""
+    ids = {request_id(tenant, kind, key) for tenant in "ab" for kind in "cd" for key in ("e", "f", None)}
+    assert len(ids) == 12
+    assert request_id("a", "c", "e") == request_id("a", "c", "e")
+
+
+def make_dead_letter(**changes: Any) -> DeadLetter:
+    """A dead letter as a stage writes it."""
+    values: dict[str, Any] = {
+        "stage": "ingest",
+        "reason": "undecodable",
+        "message": "m" * 5000,
+        "remedy": "r",
+        "stack": None,
+        "handler": None,
+        "attempt": 1,
+        "topic": "changes",
+        "partition": 1,
+        "offset": 33,
+        "timestamp": datetime(2026, 1, 1, tzinfo=UTC),
+        "key": b"alpha/a",
+        "value": b"",
+        "headers": (HeaderPart("request-id", b"r-1"), HeaderPart("version", b"8")),
+        "failed_at": datetime(2026, 1, 1, tzinfo=UTC),
+        "worker": "w",
+    }
+    return DeadLetter(**{**values, **changes})
+
+
+def test_a_dead_letters_version_comes_from_its_record_its_headers_or_its_offset() -> None:
+    """If it failed, the dead letter of a change that never decoded could not be matched with its request."""
+    entry = entry_of(make_dead_letter(), 0, 5)
+    assert (entry.version, entry.request_id, entry.offset, len(entry.message)) == (8, "r-1", 5, 1000)
+    assert entry_of(make_dead_letter(version=9), 0, 5).version == 9
+    without = make_dead_letter(headers=(HeaderPart("request-id", b"r-1"),))
+    assert entry_of(without, 0, 5).version == 33
+    foreign = make_dead_letter(headers=(HeaderPart("version", b"-1"), HeaderPart("x", None)))
+    assert entry_of(foreign, 0, 5).version is None
