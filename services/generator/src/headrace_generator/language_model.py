@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 import openai
 
-from headrace.errors import ConfigurationError, DependencyDown
+from headrace.errors import ConfigurationError, DependencyDown, PermanentError
 from headrace.store.search import Hit
 from headrace_generator.citations import neutralised
 from headrace_generator.openai_errors import translated
@@ -62,10 +62,14 @@ class LanguageModelProvider:
                 max_tokens=self._settings.max_tokens,
                 temperature=self._settings.temperature,
             )
-        text = answer.choices[0].message.content if answer.choices else None
-        if not text or not text.strip():
-            raise DependencyDown(_DEPENDENCY, "the language model answered with no text")
-        return Draft(text.strip(), answer.model or self._model, PROMPT)
+        try:
+            text = (answer.choices[0].message.content or "").strip()
+            model = answer.model or self._model
+        except (LookupError, AttributeError, TypeError) as error:
+            raise DependencyDown(_DEPENDENCY, f"the server's answer is no completion: {error!r}") from error
+        if not text:
+            raise PermanentError("the language model answered with no text", remedy="Ask the question differently.")
+        return Draft(text, model, PROMPT)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -37,7 +37,7 @@ class QuestionEmbedder:
             api_key=token.get_secret_value() if token else "none",
             timeout=settings.embedder_timeout_s,
             max_retries=0,
-            http_client=http,
+            http_client=http or openai.DefaultAsyncHttpxClient(trust_env=False),
         )
         self._model = settings.embedder_model
 
@@ -47,8 +47,11 @@ class QuestionEmbedder:
             answer = await self._client.embeddings.create(
                 input=[text], model=self._model, encoding_format="float", extra_body={"kind": "query"}
             )
-        values = answer.data[0].embedding
-        return struct.pack(f"<{len(values)}f", *values)
+        try:
+            values = answer.data[0].embedding
+            return struct.pack(f"<{len(values)}f", *values)
+        except (LookupError, AttributeError, TypeError, struct.error) as error:
+            raise DependencyDown("embedder", f"the embedder's answer holds no vector: {error!r}") from error
 
     async def close(self) -> None:
         """Close the connections."""

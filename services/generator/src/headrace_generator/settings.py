@@ -26,6 +26,7 @@ class GeneratorSettings(BaseSettings):
     max_tokens: int = Field(800, ge=1, description="Longest answer, in tokens of the model.")
     temperature: float = Field(0.0, ge=0, le=2, description="Sampling temperature; 0 is the most repeatable.")
     timeout_s: float = Field(60.0, gt=0, description="Longest wait for the model, in seconds.")
+    concurrency: int = Field(4, ge=1, le=1000, description="Questions that are answered at the same time.")
     embedder_url: str = Field(
         "http://127.0.0.1:8090", description="Base URL of the embedder's internal endpoint for queries."
     )

@@ -1,0 +1,107 @@
+"""Artifacts between the topic's record and the store's row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Protocol
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+from headrace.envelope import Context
+from headrace.records import Artifact, Citation
+from headrace.store import artifacts
+from headrace.store.search import Hit
+
+if TYPE_CHECKING:
+    from headrace.store.pool import Pool
+
+
+class Archive(Protocol):
+    """Where artifacts are kept; both methods raise :class:`headrace.errors.DependencyDown`."""
+
+    async def get(self, tenant: str, artifact_id: UUID) -> artifacts.Artifact | None:
+        """Return the artifact, or None."""
+
+    async def put(self, artifact: artifacts.Artifact) -> bool:
+        """Keep the artifact; False, and nothing is changed, where it is kept already."""
+
+
+class StoreArchive:
+    """Keeps artifacts in PostgreSQL."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def get(self, tenant: str, artifact_id: UUID) -> artifacts.Artifact | None:
+        """Return the first version of the artifact."""
+        return await artifacts.get(self._pool, tenant, artifact_id, 1)
+
+    async def put(self, artifact: artifacts.Artifact) -> bool:
+        """Keep the artifact."""
+        return await artifacts.put(self._pool, artifact)
+
+
+def artifact_id(tenant: str, request: str) -> UUID:
+    """Return the identity of a request's artifact; the gateway derives the same."""
+    return uuid5(NAMESPACE_URL, f"headrace:artifact:{tenant}/{request}")
+
+
+def citation(number: int, hit: Hit) -> Citation:
+    """Return the passage as a citation."""
+    return Citation(
+        marker=number,
+        document_id=hit.document_id,
+        version=hit.version,
+        chunk_id=hit.chunk_id,
+        title=hit.title,
+        section=hit.section,
+        start=hit.start,
+        end=hit.end,
+        source=hit.source or None,
+        score=hit.score,
+        quote=hit.text,
+    )
+
+
+def record_of(row: artifacts.Artifact) -> Artifact:
+    """Return the record that a kept artifact was published as."""
+    return Artifact(
+        artifact_id=str(row.artifact_id),
+        kind=row.kind,
+        title=row.title,
+        mime_type=row.mime_type,
+        text=row.text,
+        provider=row.provider,
+        model=row.model,
+        citations=tuple(
+            Citation(**{**one, "chunk_id": bytes.fromhex(one["chunk_id"]), "section": tuple(one["section"])})
+            for one in row.citations
+        ),
+    )
+
+
+def row_of(context: Context, artifact: Artifact, prompt: str) -> artifacts.Artifact:
+    """Return the artifact as the store keeps it."""
+    trace = context.trace
+    return artifacts.Artifact(
+        tenant=context.change.tenant,
+        artifact_id=UUID(artifact.artifact_id),
+        version=1,
+        request_id=trace.request_id,
+        kind=artifact.kind,
+        title=artifact.title,
+        mime_type=artifact.mime_type,
+        text=artifact.text,
+        citations=_plain(artifact.citations),
+        provider=artifact.provider,
+        model=artifact.model,
+        prompt=prompt,
+        pipeline_id=trace.pipeline_id,
+        pipeline_version=str(trace.pipeline_version),
+        created_by=trace.requested_by or "",
+    )
+
+
+def _plain(citations: Sequence[Citation]) -> list[Mapping[str, Any]]:
+    """Return citations as JSON takes them: chunk ids in hex, sections as lists."""
+    return [{**asdict(one), "chunk_id": one.chunk_id.hex(), "section": list(one.section)} for one in citations]
