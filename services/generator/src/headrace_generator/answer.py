@@ -24,8 +24,7 @@ from headrace_generator.providers import Draft, Provider
 from headrace_generator.settings import GeneratorSettings
 
 if TYPE_CHECKING:
-    from headrace.store import artifacts
-from headrace.store.pool import Pool
+    from headrace.store.pool import Pool
 
 KINDS = ("answer",)
 _MAX_TITLE = 200
