@@ -76,7 +76,14 @@ class EmbedHandler(BatchHandler):
         provider = self._provider
         assert provider is not None
         return [
-            embedded(context, vectors, errors, generation=self._generation, model=provider.model, dimensions=provider.dimensions)
+            embedded(
+                context,
+                vectors,
+                errors,
+                generation=self._generation,
+                model=provider.model,
+                dimensions=provider.dimensions,
+            )
             for context in contexts
         ]
 

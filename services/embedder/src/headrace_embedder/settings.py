@@ -1,0 +1,42 @@
+"""Settings of the embedder."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PACKAGED_MODEL = "all-MiniLM-L6-v2"
+
+
+class EmbedderSettings(BaseSettings):
+    """Which model embeds, where it runs, and where queries are embedded."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_EMBEDDER_", frozen=True)
+
+    provider: Literal["sentence-transformers", "openai-compatible", "hashing"] = Field(
+        "sentence-transformers",
+        description="What embeds; hashing has no notion of meaning and serves load tests only.",
+    )
+    model: str = Field(
+        PACKAGED_MODEL,
+        description="Model name or folder; its last part is the model's identity in the index. "
+        "all-MiniLM-L6-v2 comes with the package.",
+    )
+    dimensions: int = Field(384, ge=1, le=2000, description="Numbers in a vector of the model.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto takes bfloat16 where the processor computes it natively."
+    )
+    device: str | None = Field(None, description="cpu, cuda, cuda:1, …; unset, the best there is.")
+    batch_size: int | None = Field(None, ge=1, description="Texts in one run of the model; unset, by device.")
+    threads: int | None = Field(None, ge=1, description="Processor threads of the model; unset, one a core.")
+    query_prompt: str = Field("", description="Put before each query, where the model wants it.")
+    passage_prompt: str = Field("", description="Put before each passage, where the model wants it.")
+    base_url: str | None = Field(None, description="Base URL of an OpenAI-compatible server, up to /v1.")
+    api_key: SecretStr | None = Field(None, description="Key for that server.")
+    timeout_s: float = Field(60.0, gt=0, description="Seconds to wait for that server.")
+    request_texts: int = Field(128, ge=1, le=2048, description="Most texts in one request to that server.")
+    host: str = Field("127.0.0.1", description="Address of the internal endpoint /v1/embeddings.")
+    port: int = Field(8082, ge=0, le=65535, description="Port of the internal endpoint.")
+    token: SecretStr | None = Field(None, description="Bearer token that the internal endpoint asks for.")
