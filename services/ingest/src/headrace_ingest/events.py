@@ -1,0 +1,218 @@
+"""Change events: fields from any form into a checked :class:`ChangeEvent`, and into the context that enters the flow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+from headrace.avro.codec import Codec
+from headrace.broker.contract import Record
+from headrace.envelope import Change, Context, Metadata, MetadataValue, Operation, Trace, check_change
+from headrace.errors import InvalidRecord
+from headrace.pipelines_log import PipelineCatalogue
+from headrace.records import ChangeEvent
+from headrace_ingest.formats import fields_of
+from headrace_ingest.settings import IngestSettings
+
+OPERATIONS = {"UPSERT": Operation.UPSERT, "DELETE": Operation.DELETE}
+MEDIA_TYPES = ("text/plain", "text/markdown", "text/x-rst")
+_ATTRIBUTE_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_ALIASES = {
+    "id": "document_id", "op": "operation", "content_type": "media_type", "updated_at": "occurred_at",
+}  # fmt: skip
+
+
+class IngestDecoder:
+    """Turns a record of the topic ``changes`` into a context; raises what :func:`decode` raises."""
+
+    def __init__(
+        self,
+        codec: Codec,
+        pipelines: PipelineCatalogue,
+        settings: IngestSettings,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._codec = codec
+        self._pipelines = pipelines
+        self._settings = settings
+        self._now = now
+
+    def __call__(self, record: Record) -> Context:
+        """Return the context; its pipeline's version is the newest now and stays with the record."""
+        form, event = decode(record, self._codec, self._settings)
+        change = check_change(
+            Change(
+                event.tenant,
+                event.document_id,
+                record.offset if event.version is None else event.version,
+                event.operation,
+            )
+        )
+        pipeline_id, version = self._pipelines.latest(event.pipeline or self._settings.default_pipeline)
+        place = f"{record.topic}/{record.partition}/{record.offset}"
+        request_id = event.request_id or str(uuid5(NAMESPACE_URL, place))
+        metadata: dict[str, MetadataValue] = {"system.format": form}
+        metadata |= {f"user.{name}": value for name, value in event.attributes.items()}
+        return Context(
+            Trace(request_id, pipeline_id, version, self._now(), event.requested_by),
+            change,
+            event if event.operation is Operation.UPSERT else None,
+            Metadata(metadata),
+        )
+
+
+def decode(record: Record, codec: Codec, settings: IngestSettings) -> tuple[str, ChangeEvent]:
+    """Return the form and the checked event.
+
+    Raises :class:`headrace.errors.UndecodableRecord` and :class:`InvalidRecord`, naming field and reason, and
+    :class:`headrace.errors.DependencyDown` while the registry does not answer.
+    """
+    if not record.key:
+        raise InvalidRecord("key", "is empty", remedy="Write tenant/document_id as the record's key.")
+    form, raw = fields_of(record, codec)
+    fields: dict[str, Any] = {}
+    for name, value in raw.items():
+        own = _ALIASES.get(name, name)
+        if own in fields and fields[own] != value:
+            raise InvalidRecord(own, f"is given twice, as {name!r} too, with another value")
+        fields[own] = value
+    key_tenant, _, key_id = _key_text(record.key).partition("/")
+    event = ChangeEvent(
+        tenant=_text(fields, "tenant") or (key_tenant if key_id else ""),
+        document_id=_text(fields, "document_id") or key_id,
+        operation=_operation(fields.get("operation")),
+        version=_version(fields.get("version")),
+        title=_text(fields, "title", settings.max_attribute_characters),
+        content=_text(fields, "content"),
+        media_type=_text(fields, "media_type"),
+        source=_text(fields, "source", settings.max_attribute_characters),
+        attributes=_attributes(fields.get("attributes"), settings),
+        acl=_acl(fields.get("acl")),
+        pipeline=_text(fields, "pipeline", 128),
+        request_id=_text(fields, "request_id", 128) or _header(record, "request-id"),
+        requested_by=_text(fields, "requested_by", 512),
+        occurred_at=_time(fields.get("occurred_at")),
+    )
+    _check(event, record.key, settings)
+    return form, event
+
+
+def _check(event: ChangeEvent, key: bytes, settings: IngestSettings) -> None:
+    change = check_change(Change(event.tenant, event.document_id, event.version or 0, event.operation))
+    if change.key != key:
+        raise InvalidRecord(
+            "key", f"is {key[:200]!r}, and the event is about {change.key[:200]!r}",
+            remedy="Order by document rests on the key: write tenant/document_id.",
+        )  # fmt: skip
+    if event.operation is Operation.DELETE:
+        return
+    if event.content is None:
+        raise InvalidRecord("content", "is missing", remedy="An upsert carries the document's whole text.")
+    size = len(event.content.encode())
+    if size > settings.max_content_bytes:
+        raise InvalidRecord(
+            "content", f"has {size} bytes; the limit is {settings.max_content_bytes}",
+            remedy="Split the document, or raise HEADRACE_INGEST_MAX_CONTENT_BYTES.",
+        )  # fmt: skip
+    if event.media_type is not None and event.media_type not in MEDIA_TYPES:
+        raise InvalidRecord("media_type", f"{event.media_type!r} is not known; known are {', '.join(MEDIA_TYPES)}")
+
+
+def _key_text(key: bytes) -> str:
+    try:
+        return key.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidRecord("key", f"is not UTF-8 at byte {error.start}") from error
+
+
+def _text(fields: Mapping[str, Any], name: str, longest: int | None = None) -> str | None:
+    value = fields.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise InvalidRecord(name, f"is a {type(value).__name__}, not a string")
+    return checked_text(name, value, longest)
+
+
+def checked_text(name: str, value: str, longest: int | None = None) -> str:
+    """Return the text where it can be stored; raises :class:`InvalidRecord` naming ``name``."""
+    if longest is not None and len(value) > longest:
+        raise InvalidRecord(name, f"has {len(value)} characters; the limit is {longest}")
+    if "\x00" in value:
+        raise InvalidRecord(name, f"contains a NUL character at {value.index(chr(0))}, which cannot be stored")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRecord(name, f"contains a lone surrogate at character {error.start}") from error
+    return value
+
+
+def _operation(value: Any) -> Operation:
+    operation = OPERATIONS.get(value.upper()) if isinstance(value, str) else None
+    if operation is None:
+        raise InvalidRecord("operation", f"{value!r} is not known; known are upsert and delete")
+    return operation
+
+
+def _version(value: Any) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,20}", value):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidRecord("version", f"is {value!r:.100}; a version is a whole number")
+    if not 0 <= value < 2**63:
+        raise InvalidRecord("version", f"is {value}; versions run from 0 to 2^63-1")
+    return value
+
+
+def _attributes(value: Any, settings: IngestSettings) -> dict[str, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InvalidRecord("attributes", f"is a {type(value).__name__}, not an object")
+    if len(value) > settings.max_attributes:
+        raise InvalidRecord("attributes", f"has {len(value)} entries; the limit is {settings.max_attributes}")
+    found = {}
+    for name, item in value.items():
+        if not _ATTRIBUTE_NAME.fullmatch(name):
+            raise InvalidRecord("attributes", f"{name!r:.150} is no name of letters, digits, _ and -, 128 at most")
+        if isinstance(item, bool) or item is None or not isinstance(item, (str, int, float)):
+            item = {True: "true", False: "false"}.get(item) if isinstance(item, bool) else None  # noqa: PLW2901
+            if item is None:
+                raise InvalidRecord(f"attributes.{name}", "is neither text nor a number nor true or false")
+        found[name] = checked_text(f"attributes.{name}", str(item), settings.max_attribute_characters)
+    return found
+
+
+def _acl(value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+        raise InvalidRecord("acl", "is not a list of strings")
+    return tuple(checked_text("acl", item, 512) for item in value)
+
+
+def _time(value: Any) -> datetime | None:
+    """Return the time that upstream states; it is kept and never orders anything."""
+    try:
+        if value is None:
+            return None
+        if isinstance(value, datetime):
+            return value
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return datetime.fromtimestamp(value, UTC)
+        stated = datetime.fromisoformat(value)
+        return stated if stated.tzinfo else stated.replace(tzinfo=UTC)
+    except (ValueError, TypeError, OverflowError, OSError) as error:
+        raise InvalidRecord("occurred_at", f"{value!r:.100} is neither seconds since 1970 nor ISO 8601") from error
+
+
+def _header(record: Record, name: str) -> str | None:
+    for key, value in record.headers:
+        if key == name and value:
+            return value.decode("utf-8", "replace")[:128]
+    return None

@@ -1,0 +1,59 @@
+"""The handler ``change-event``: an upserted document as the stages after this one take it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import ClassVar
+
+from headrace.envelope import Context
+from headrace.errors import InvalidRecord
+from headrace.handler import Handler
+from headrace.records import ChangeEvent, SourceDocument
+
+_BY_ENDING = {
+    ".md": "text/markdown",
+    ".markdown": "text/markdown",
+    ".rst": "text/x-rst",
+    ".rest": "text/x-rst",
+}
+
+
+class ChangeEventHandler(Handler):
+    """Takes the document out of the event; its text stays as it was sent, so that offsets fit the source."""
+
+    name: ClassVar[str] = "change-event"
+    stage: ClassVar[str] = "ingest"
+    consumes: ClassVar[type] = ChangeEvent
+    produces: ClassVar[type] = SourceDocument
+
+    def validate(self, context: Context) -> None:
+        """Refuse an upsert without text."""
+        if not isinstance(context.payload, ChangeEvent) or context.payload.content is None:
+            raise InvalidRecord("content", "is missing", remedy="An upsert carries the document's whole text.")
+
+    async def process(self, context: Context) -> Context:
+        """Return the context with the source document."""
+        return context.with_payload(source_document(context.change.document_id, context.payload))
+
+
+def source_document(document_id: str, event: ChangeEvent) -> SourceDocument:
+    """Return the document of an upsert: a pure function of the event."""
+    media_type = event.media_type or _BY_ENDING.get(PurePosixPath(document_id).suffix.lower(), "text/plain")
+    title, text = event.title or "", event.content or ""
+    digest = content_hash(title, text, media_type, event.source, event.attributes, event.acl)
+    return SourceDocument(title, text, media_type, digest, event.source, dict(event.attributes), event.acl)
+
+
+def content_hash(
+    title: str, text: str, media_type: str, source: str | None, attributes: Mapping[str, str], acl: tuple[str, ...]
+) -> bytes:
+    """Return the BLAKE2b-128 of everything that a change can change, each part with its length before it."""
+    hasher = hashlib.blake2b(digest_size=16, person=b"headrace.content")
+    pairs = [part for name in sorted(attributes) for part in (name, attributes[name])]
+    for part in (title, text, media_type, source or "", str(len(pairs)), *pairs, *acl):
+        data = part.encode()
+        hasher.update(len(data).to_bytes(8, "big"))
+        hasher.update(data)
+    return hasher.digest()

@@ -1,0 +1,24 @@
+"""Starts ingest."""
+
+from __future__ import annotations
+
+from headrace import stage
+from headrace.avro.codec import Codec
+from headrace.pipelines_log import PipelineCatalogue
+from headrace.service import run_stage
+from headrace_ingest.events import IngestDecoder
+from headrace_ingest.settings import IngestSettings
+
+
+def make_decoder(codec: Codec, pipelines: PipelineCatalogue) -> IngestDecoder:
+    """Return what reads the topic ``changes``."""
+    return IngestDecoder(codec, pipelines, IngestSettings())
+
+
+def main() -> int:
+    """Run the service until it is told to stop."""
+    return run_stage(stage.INGEST, decoder=make_decoder)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
