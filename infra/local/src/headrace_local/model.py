@@ -17,7 +17,11 @@ class StackError(HeadraceError):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A process to keep running: ``health`` is a URL that answers 200, or a ``tcp://host:port`` that accepts."""
+    """A process to keep running.
+
+    ``health`` is a URL that answers 200, a ``tcp://host:port`` that accepts, a ``kafka://host:port`` that speaks
+    Kafka's protocol, or None. ``user`` is the system user to run as, where the stack runs as root.
+    """
 
     name: str
     argv: tuple[str, ...]
@@ -25,6 +29,8 @@ class Command:
     health: str | None = None
     user: str | None = None
     stop_signal: str = "SIGTERM"
+    orphan_signal: str = "SIGKILL"
+    """What the process gets when the supervisor is gone."""
     start_s: float = 90.0
     """Seconds that it may take to become healthy."""
 
@@ -41,7 +47,7 @@ class Endpoints:
 
 @dataclass(frozen=True, slots=True)
 class External:
-    """Systems that exist already; what is given here is not started."""
+    """Systems that exist already; what is given here is not started, only checked to answer."""
 
     kafka: str | None = None
     registry: str | None = None
@@ -50,16 +56,24 @@ class External:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Progress of a start: ``part`` is a name, ``state`` one of downloading, starting, ready, and a detail."""
+    """Progress of a start.
+
+    ``state`` is one of waiting, downloading, starting and ready; a download counts ``done`` of ``total`` bytes.
+    """
 
     part: str
     state: str
     detail: str = ""
+    done: int = 0
+    total: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessStatus:
-    """One supervised process; ``state`` is running, waiting (to be restarted) or stopped."""
+    """One supervised process; ``state`` is running, waiting (to be restarted) or stopped.
+
+    ``failures`` counts the exits in a row without a stable minute between them, ``restarts`` all restarts.
+    """
 
     name: str
     pid: int | None
@@ -67,6 +81,7 @@ class ProcessStatus:
     restarts: int
     uptime_s: float
     health: str | None
+    failures: int = 0
 
 
 MakeServices = Callable[[Endpoints], Sequence[Command]]

@@ -91,6 +91,8 @@ def registry(folder: Path, port: int, on_event: OnEvent) -> Command:
     env = {
         "QUARKUS_HTTP_HOST": "127.0.0.1",
         "QUARKUS_HTTP_PORT": str(port),
+        "QUARKUS_MANAGEMENT_HOST": "127.0.0.1",
+        "QUARKUS_MANAGEMENT_PORT": "0",
         "QUARKUS_HTTP_ACCESS_LOG_ENABLED": "false",
         "APICURIO_STORAGE_KIND": "sql",
         "APICURIO_STORAGE_SQL_KIND": "h2",

@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import json
 import os
+import random
 import secrets
 import socket
 import subprocess
@@ -274,12 +275,14 @@ def healthy(health: str | None) -> bool:
 
 
 def free_port(avoid: set[int]) -> int:
-    """Return a port of the loopback address that nobody listens on."""
+    """Return a port of the loopback address that nobody listens on.
+
+    It lies below the ports that the kernel gives to outgoing connections (32768 and up on Linux): one of those could be
+    taken at any moment between choosing and listening.
+    """
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port not in avoid:
+        port = random.randrange(20_000, 32_000)
+        if port not in avoid and port_is_free(port):
             return port
 
 
