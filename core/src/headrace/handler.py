@@ -7,7 +7,7 @@ a result, and says by the exception that it raises whether a failure is permanen
 A package adds a handler by an entry point in the group ``headrace.handlers``; nothing of the core changes::
 
     [project.entry-points."headrace.handlers"]
-    redact-codenames = "acme_headrace:RedactCodenames"
+    "chunker.redact-codenames" = "acme_headrace:RedactCodenames"
 """
 
 from __future__ import annotations

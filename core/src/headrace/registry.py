@@ -62,9 +62,15 @@ class HandlerRegistry:
 
 
 def installed(stage: str | None = None) -> HandlerRegistry:
-    """Return a registry of the handlers that installed packages offer, of one stage or of all."""
+    """Return a registry of the handlers that installed packages offer, of one stage or of all.
+
+    An entry point is named ``stage.handler``, so that a service loads no module of another stage.
+    Raises :class:`ConfigurationError` naming the entry point that does not load or is misnamed.
+    """
     registry = HandlerRegistry()
     for point in entry_points(group=ENTRY_POINT_GROUP):
+        if stage is not None and point.name.partition(".")[0] != stage:
+            continue
         try:
             handler = point.load()
         except Exception as error:
@@ -74,6 +80,10 @@ def installed(stage: str | None = None) -> HandlerRegistry:
             ) from error
         if not (isinstance(handler, type) and issubclass(handler, Handler)):
             raise ConfigurationError(f"entry point {point.name!r} = {point.value!r} is no Handler class")
-        if stage is None or handler.stage == stage:
-            registry.add(handler)
+        registry.add(handler)
+        if point.name != f"{handler.stage}.{handler.name}":
+            raise ConfigurationError(
+                f"entry point {point.name!r} holds the handler {handler.name!r} of stage {handler.stage!r}",
+                remedy=f"Name it {handler.stage}.{handler.name}.",
+            )
     return registry

@@ -7,7 +7,7 @@ computed, so that a batch that runs again (after a crash, a rebalance) calls the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from headrace.envelope import Context
 from headrace.errors import ConfigurationError, HeadraceError, InvalidRecord
@@ -16,11 +16,14 @@ from headrace.records import ChunkedDocument, EmbeddedDocument
 from headrace.settings import ServiceSettings
 from headrace.store import cache
 from headrace.store.generations import get_generation
-from headrace.store.pool import Pool, StoreSettings, create_pool
+from headrace.store.pool import StoreSettings, create_pool
 from headrace.store.transactions import tenant_transaction
 from headrace_embedder import metrics
 from headrace_embedder.provider import Kind, Provider
 from headrace_embedder.shared import shared_provider
+
+if TYPE_CHECKING:
+    from headrace.store.pool import Pool
 
 SLICE_TEXTS = 256
 """Texts that are embedded between two writes to the cache: what a crash can cost."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import structlog
 
@@ -19,8 +19,11 @@ from headrace.records import EmbeddedDocument, IndexedDocument
 from headrace.settings import ServiceSettings
 from headrace.store.generations import get_generation
 from headrace.store.index import index_batch
-from headrace.store.pool import Pool, StoreSettings, create_pool
+from headrace.store.pool import StoreSettings, create_pool
 from headrace.store.records import Generation, IndexChunk, IndexDocument, IndexResult, Outcome, validate
+
+if TYPE_CHECKING:
+    from headrace.store.pool import Pool
 
 log = structlog.get_logger(__name__)
 
