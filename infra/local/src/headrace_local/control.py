@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from headrace_local.model import Command, ProcessStatus, StackError
 
@@ -18,6 +19,8 @@ class Control:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(timeout)
         try:
+            if path.stat().st_uid != os.getuid():
+                raise PermissionError(f"{path} belongs to another user")
             self._socket.connect(str(path))
         except OSError as error:
             self._socket.close()
@@ -26,7 +29,7 @@ class Control:
             ) from error
         self._file = self._socket.makefile("rb")
 
-    def __enter__(self) -> Control:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -38,16 +41,36 @@ class Control:
         self._socket.close()
 
     def own(self) -> None:
-        """Tie the stack to this connection until :meth:`detach`."""
+        """Tie the stack to this connection until :meth:`detach` or :meth:`share`."""
         self._ask({"op": "own"})
 
     def detach(self) -> None:
         """Let the stack go on without this connection."""
         self._ask({"op": "detach"})
 
+    def share(self) -> None:
+        """Tie the stack to this connection and all that :meth:`hold` it: it ends with the last of them."""
+        self._ask({"op": "share"})
+
+    def hold(self) -> None:
+        """Keep a shared stack for as long as this connection is open; any other stack goes on anyhow."""
+        self._ask({"op": "hold"})
+
+    def release(self) -> bool:
+        """Hold the stack no more; return whether it ends now because nobody else does."""
+        return bool(self._ask({"op": "release"})["ends"])
+
     def start(self, command: Command) -> None:
-        """Start a process, or start it again."""
+        """Start a process, or start it again with another command."""
         self._ask({"op": "start", "command": asdict(command)})
+
+    def restart(self, name: str) -> None:
+        """Stop a process and start it again."""
+        self._ask({"op": "restart", "name": name})
+
+    def kill(self, name: str) -> None:
+        """Kill a process outright; the supervisor starts it again as after any other death."""
+        self._ask({"op": "kill", "name": name})
 
     def stop(self, names: list[str] | None = None) -> None:
         """Stop the named processes, or everything and the supervisor too."""
@@ -64,7 +87,7 @@ class Control:
         except OSError as error:
             raise StackError(f"the supervisor does not answer: {error}") from error
         if not line:
-            raise StackError("the supervisor ended")
+            raise StackError("the supervisor ended", remedy="Its reasons stand in supervisor.log in the state folder.")
         answer: dict[str, Any] = json.loads(line)
         if not answer["ok"]:
             raise StackError(f"the supervisor refuses: {answer['error']}")

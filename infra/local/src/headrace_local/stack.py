@@ -9,22 +9,16 @@ import fcntl
 import hashlib
 import json
 import os
-import random
 import secrets
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import psycopg
 
@@ -41,9 +35,21 @@ from headrace_local.model import (
     ProcessStatus,
     StackError,
 )
+from headrace_local.network import free_port, healthy, port_is_free, require_reachable
+from headrace_local.supervisor import clear_leftovers
 
+TRIES = 2
+"""A part that exits so often before it was ready is broken."""
 _LOG_LINES = 15
-_PORTS = ("kafka", "controller", "registry", "postgres")
+_LINE_LENGTH = 400
+_SOCKET_PATH_LENGTH = 100
+_STOP_S = 120.0
+"""Seconds for a whole stack to stop: services together and three parts one by one, each with its grace."""
+
+
+def default_state_dir() -> Path:
+    """Return the state folder: HEADRACE_STATE_DIR, or ``.headrace`` in the current folder."""
+    return Path(os.environ.get("HEADRACE_STATE_DIR") or ".headrace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +72,11 @@ class Stack:
     def socket_path(self) -> Path:
         """The supervisor's socket; outside the state folder where that path is too long for one (108 bytes)."""
         inside = self.state_dir / "supervisor.sock"
-        if len(str(inside)) < 100:
+        if len(os.fsencode(inside)) < _SOCKET_PATH_LENGTH:
             return inside
-        digest = hashlib.sha256(str(self.state_dir).encode()).hexdigest()[:16]
-        return Path(tempfile.gettempdir()) / f"headrace-{os.getuid()}-{digest}.sock"
+        digest = hashlib.sha256(os.fsencode(self.state_dir)).hexdigest()[:16]
+        runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+        return runtime / f"headrace-{os.getuid()}-{digest}.sock"
 
     def up(
         self,
@@ -79,47 +86,68 @@ class Stack:
         external: External | None = None,
         on_event: OnEvent = lambda _: None,
     ) -> StackState:
-        """Start what is not running and wait until all of it is healthy.
+        """Start what is not running and wait until all of it is healthy; it goes on when the caller ends.
 
-        ``prepare`` runs when the infrastructure answers and before the services start. Where anything fails,
-        everything is stopped and :class:`StackError` names the part, its last log lines and what to do.
+        ``prepare`` runs when the infrastructure answers and before services start. Where anything fails, what this
+        call started is stopped and :class:`StackError` names the part, its last log lines and what to do.
         """
-        self.state_dir.mkdir(parents=True, exist_ok=True)
-        external = external or External()
+        state, control = self._up(services, prepare, external or External(), on_event, shared=False)
+        control.close()
+        return state
+
+    def hold(self, *, on_event: OnEvent = lambda _: None) -> tuple[Endpoints, Control]:
+        """Start the infrastructure, or join it where it runs; the last one to close its connection stops it.
+
+        A stack that :meth:`up` started goes on all the same.
+        """
+        state, control = self._up(lambda _: (), lambda _: None, External(), on_event, shared=True)
+        return state.endpoints, control
+
+    def release(self, control: Control) -> None:
+        """Give up what :meth:`hold` returned, and wait for the end where nobody else holds the stack."""
         with self._locked():
-            if self._running():
-                return StackState(self.endpoints(), started=False)
-            settings = self._settings()
-            commands = self._infrastructure(settings, external, on_event)
-            endpoints = self._endpoints(settings, external)
-            with self._supervisor() as control:
-                self._start(control, commands, on_event)
-                if external.postgres is None:
-                    _wait_for_login(endpoints.postgres_dsn)
-                prepare(endpoints)
-                self._start(control, list(services(endpoints)), on_event)
-                self._file_write({**settings, "external": _as_dict(external)})
-                control.detach()
-            return StackState(endpoints, started=True)
+            ends = control.release()
+            control.close()
+            if ends:
+                with self._no_supervisor():
+                    pass
 
     def down(self) -> bool:
         """Stop everything; return False where nothing ran."""
-        try:
-            with Control(self.socket_path, timeout=120) as control:
-                control.stop()
-        except StackError:
+        if not self.state_dir.exists():
             return False
-        deadline = time.monotonic() + 30
-        while self.socket_path.exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        return True
+        try:
+            with Control(self.socket_path, timeout=_STOP_S) as control:
+                control.stop()
+            ran = True
+        except StackError:
+            ran = False
+        with self._no_supervisor():
+            return clear_leftovers(self.state_dir) > 0 or ran
+
+    def state(self) -> StackState | None:
+        """Return the running stack, or None."""
+        try:
+            Control(self.socket_path).close()
+        except StackError:
+            return None
+        return StackState(self.endpoints(), started=False)
 
     def endpoints(self) -> Endpoints:
         """Return where the parts answer; raises :class:`StackError` where the stack was never started."""
         if not self._file.exists():
             raise StackError("no stack was started here", where=str(self.state_dir), remedy="Run `headrace up`.")
-        settings = json.loads(self._file.read_text())
+        settings = self._read()
         return self._endpoints(settings, External(**settings.get("external", {})))
+
+    def port(self, name: str) -> int:
+        """Return the port of the service ``name``, chosen on the first call and the same from then on."""
+        settings = self._read()
+        ports = settings["ports"]
+        if name not in ports:
+            ports[name] = free_port(ports.values())
+            self._write(settings)
+        return int(ports[name])
 
     def status(self) -> list[ProcessStatus]:
         """Return every process; an empty list where nothing runs."""
@@ -130,51 +158,116 @@ class Stack:
             return []
 
     def log_path(self, name: str) -> Path:
-        """Return the file that the process writes to."""
+        """Return the file that the process writes to; the one of its previous start ends in ``.log.1``."""
         return self.state_dir / "logs" / f"{name}.log"
 
     def start(self, command: Command) -> None:
         """Start one more process beside the others, or the same again, and wait until it is healthy."""
         with Control(self.socket_path) as control:
-            control.start(command)
-            self._wait_healthy(control, command)
+            self._start(control, [command], lambda _: None)
+
+    def restart(self, name: str) -> None:
+        """Stop one process and start it again."""
+        with Control(self.socket_path) as control:
+            control.restart(name)
+
+    def kill(self, name: str) -> None:
+        """Kill one process outright, to see how the rest copes; it is started again."""
+        with Control(self.socket_path) as control:
+            control.kill(name)
 
     def stop(self, *names: str) -> None:
         """Stop single processes for good."""
         with Control(self.socket_path) as control:
             control.stop(list(names))
 
-    def _running(self) -> bool:
-        try:
-            with Control(self.socket_path):
-                return True
-        except StackError:
-            return False
+    def _up(
+        self, services: MakeServices, prepare: Prepare, external: External, on_event: OnEvent, *, shared: bool
+    ) -> tuple[StackState, Control]:
+        self.state_dir.mkdir(parents=True, exist_ok=True)
+        with self._locked(on_event):
+            running = self._join()
+            if running is not None:
+                try:
+                    self._complete(running, services, prepare, on_event)
+                except BaseException:
+                    running.close()
+                    raise
+                return StackState(self.endpoints(), started=False), running
+            with self._no_supervisor():
+                clear_leftovers(self.state_dir)
+            require_reachable(external)
+            settings = self._settings(external)
+            endpoints = self._endpoints(settings, external)
+            commands = self._infrastructure(settings, external, on_event)
+            with self._supervisor() as control:
+                self._start(control, commands, on_event)
+                if external.postgres is None:
+                    _wait_for_login(endpoints.postgres_dsn)
+                prepare(endpoints)
+                self._start(control, services(endpoints), on_event)
+                if shared:
+                    control.share()
+                else:
+                    control.detach()
+            return StackState(endpoints, started=True), control
 
-    def _settings(self) -> dict[str, Any]:
-        """Return ports and passwords: those of last time, with new ports for those that are taken by now."""
-        kept: dict[str, Any] = json.loads(self._file.read_text()) if self._file.exists() else {}
-        ports = dict(kept.get("ports", {}))
-        for name in _PORTS:
-            if name not in ports or not port_is_free(ports[name]):
-                ports[name] = free_port(set(ports.values()))
-        settings = {**kept, "ports": ports, "password": kept.get("password") or secrets.token_urlsafe(24)}
-        self._file_write(settings)
+    def _join(self) -> Control | None:
+        """Return a connection to the running supervisor; None where there is none, or it is about to end."""
+        control = None
+        try:
+            control = Control(self.socket_path, timeout=_STOP_S)
+            control.hold()
+        except StackError:
+            if control is not None:
+                control.close()
+            return None
+        return control
+
+    def _complete(self, control: Control, services: MakeServices, prepare: Prepare, on_event: OnEvent) -> None:
+        """Start the services that a running stack lacks, and see that all the others are healthy."""
+        endpoints = self.endpoints()
+        known = control.status()
+        names = {process.name for process in known}
+        self._wait(control, [Command(process.name, (), health=process.health) for process in known], on_event)
+        missing = [command for command in services(endpoints) if command.name not in names]
+        if not missing:
+            return
+        prepare(endpoints)
+        try:
+            self._start(control, missing, on_event)
+        except BaseException:
+            control.stop([command.name for command in missing])
+            raise
+
+    def _read(self) -> dict[str, Any]:
+        settings: dict[str, Any] = json.loads(self._file.read_text()) if self._file.exists() else {}
         return settings
 
-    def _file_write(self, settings: dict[str, Any]) -> None:
+    def _write(self, settings: dict[str, Any]) -> None:
         partial = self._file.with_suffix(".partial")
         partial.touch(mode=0o600)
         partial.write_text(json.dumps(settings, indent=2))
         partial.replace(self._file)
 
+    def _settings(self, external: External) -> dict[str, Any]:
+        """Return the kept settings, with another port for each that somebody else took meanwhile."""
+        kept = self._read()
+        ports = {name: port for name, port in kept.get("ports", {}).items() if port_is_free(port)}
+        for name in ("kafka", "controller", "registry", "postgres"):
+            if name not in ports:
+                ports[name] = free_port(ports.values())
+        password = kept.get("password") or secrets.token_urlsafe(24)
+        settings = {"ports": ports, "password": password, "external": asdict(external)}
+        self._write(settings)
+        return settings
+
     def _infrastructure(self, settings: dict[str, Any], external: External, on_event: OnEvent) -> list[Command]:
         ports = settings["ports"]
         commands = []
         if external.postgres is None:
-            commands.append(
-                parts.postgres(parts.postgres_folder(self.state_dir), ports["postgres"], settings["password"])
-            )
+            folder = parts.postgres_folder(self.state_dir)
+            commands.append(parts.postgres(folder, ports["postgres"], settings["password"]))
         if external.kafka is None:
             commands.append(parts.kafka(self.state_dir / "kafka", ports["kafka"], ports["controller"], on_event))
         if external.registry is None:
@@ -192,137 +285,120 @@ class Stack:
         )
 
     def _start(self, control: Control, commands: Sequence[Command], on_event: OnEvent) -> None:
+        """Start all commands at once and wait until each is healthy."""
         for command in commands:
             on_event(Event(command.name, "starting"))
-            control.start(command)
-        if not commands:
-            return
-        with ThreadPoolExecutor(len(commands)) as pool:
+            try:
+                control.start(command)
+            except StackError as error:
+                raise self._broken(command, f"cannot be started: {error.message}") from error
+        self._wait(control, commands, on_event)
 
-            def wait(command: Command) -> None:
-                with Control(self.socket_path) as own:
-                    self._wait_healthy(own, command)
-                on_event(Event(command.name, "ready"))
-
-            for future in [pool.submit(wait, command) for command in commands]:
-                future.result()
-
-    def _wait_healthy(self, control: Control, command: Command) -> None:
-        deadline = time.monotonic() + command.start_s
+    def _wait(self, control: Control, commands: Sequence[Command], on_event: OnEvent) -> None:
+        begun = time.monotonic()
+        pending = {command.name: command for command in commands}
         pause = 0.02
-        while not healthy(command.health):
-            state = next((status for status in control.status() if status.name == command.name), None)
-            if state is None or state.restarts >= 3 or time.monotonic() > deadline:
-                raise self._broken(command, "does not stay up" if state and state.restarts else "is not ready")
-            time.sleep(pause)
-            pause = min(0.2, pause * 1.5)
+        while pending:
+            processes = {process.name: process for process in control.status()}
+            for command in list(pending.values()):
+                process = processes.get(command.name)
+                if process is None:
+                    raise self._broken(command, "was stopped meanwhile")
+                if process.failures >= TRIES:
+                    raise self._broken(command, f"exited {process.failures} times in a row")
+                if process.state == "running" and healthy(command.health):
+                    del pending[command.name]
+                    on_event(Event(command.name, "ready"))
+                elif time.monotonic() - begun > command.start_s:
+                    raise self._broken(command, f"is not ready after {command.start_s:.0f} s")
+            if pending:
+                time.sleep(pause)
+                pause = min(0.2, pause * 1.5)
 
     def _broken(self, command: Command, what: str) -> StackError:
         log = self.log_path(command.name)
         lines = log.read_text(errors="replace").splitlines()[-_LOG_LINES:] if log.exists() else []
-        last = "\n".join(f"    {line}" for line in lines) or "    (nothing was logged)"
+        last = "\n".join(f"    {line[:_LINE_LENGTH]}" for line in lines) or "    (nothing was logged)"
         return StackError(
-            f"{command.name} {what} after {command.start_s:.0f} s at most; its last lines:\n{last}\n",
+            f"{command.name} {what}; its last lines:\n{last}\n",
             where=str(log),
-            remedy="Repair what the last lines say and run `headrace up` again; nothing was left running.",
+            remedy="Repair what the last lines say and run `headrace up` again; what this call started was stopped.",
         )
 
     @contextmanager
     def _supervisor(self) -> Iterator[Control]:
-        """Start the supervisor, tied to this process until all is up."""
-        log = (self.state_dir / "supervisor.log").open("ab")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "headrace_local.supervisor", str(self.state_dir), str(self.socket_path)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, cwd=self.state_dir,
-        )  # fmt: skip
-        log.close()
-        control = _until_connected(self.socket_path, process)
+        """Start the supervisor, tied to this process until that detaches; stop it where anything fails."""
+        path = self.state_dir / "supervisor.log"
+        with path.open("wb") as log:
+            done = subprocess.run(
+                [sys.executable, "-m", "headrace_local.supervisor", str(self.state_dir), str(self.socket_path)],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=self.state_dir,
+                check=False,
+            )  # fmt: skip
+        if done.returncode != 0:
+            raise self._no_start(path)
+        control = Control(self.socket_path, timeout=_STOP_S)
         try:
             control.own()
             yield control
         except BaseException:
-            with suppress(StackError):
+            with suppress(StackError):  # it ended by itself; the reason is what was raised
                 control.stop()
             control.close()
-            process.wait(60)
-            raise
-        control.close()
-        process.returncode = 0  # it goes on without us
+            with self._no_supervisor():
+                raise
+
+    @staticmethod
+    def _no_start(log: Path) -> StackError:
+        last = "\n".join(f"    {line}" for line in log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
+        return StackError(
+            f"the supervisor did not start; its last lines:\n{last}\n",
+            where=str(log),
+            remedy="Check that the state folder can be written to, or choose another one with HEADRACE_STATE_DIR.",
+        )
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self, on_event: OnEvent = lambda _: None) -> Iterator[None]:
+        """Let one caller at a time start or give up the stack."""
         with (self.state_dir / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                on_event(Event("stack", "waiting", "another process is starting it"))
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    @contextmanager
+    def _no_supervisor(self) -> Iterator[None]:
+        """Wait until the supervisor is gone, and keep others from starting meanwhile."""
+        deadline = time.monotonic() + _STOP_S
+        with (self.state_dir / "supervisor.lock").open("a") as lock:
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:
+                    if time.monotonic() > deadline:
+                        raise StackError(
+                            "the supervisor neither answers nor ends",
+                            where=str(self.state_dir / "supervisor.log"),
+                            remedy="Kill the process `headrace_local.supervisor` of this folder; the rest goes along.",
+                        ) from error
+                time.sleep(0.02)
             yield
 
 
-def healthy(health: str | None) -> bool:
-    """Whether the URL answers 200, or the ``tcp://`` address accepts connections; None is always healthy."""
-    if health is None:
-        return True
-    if health.startswith("tcp://"):
-        address = urlsplit(health)
-        try:
-            socket.create_connection((address.hostname or "", address.port or 0), 1).close()
-        except OSError:
-            return False
-        return True
-    try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(health, timeout=3) as answer:
-            return bool(answer.status == 200)
-    except (OSError, urllib.error.URLError):
-        return False
-
-
-def free_port(avoid: set[int]) -> int:
-    """Return a port of the loopback address that nobody listens on.
-
-    It lies below the ports that the kernel gives to outgoing connections (32768 and up on Linux): one of those could be
-    taken at any moment between choosing and listening.
-    """
-    while True:
-        port = random.randrange(20_000, 32_000)
-        if port not in avoid and port_is_free(port):
-            return port
-
-
-def port_is_free(port: int) -> bool:
-    """Whether nobody listens on the port of the loopback address."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def _until_connected(path: Path, process: subprocess.Popen[bytes]) -> Control:
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            return Control(path)
-        except StackError as error:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise StackError("the supervisor did not start", where=str(path.parent / "supervisor.log")) from error
-            time.sleep(0.02)
-
-
-def _wait_for_login(dsn: str) -> None:
-    """PostgreSQL accepts connections a moment before it lets anybody in."""
-    _retry(lambda: psycopg.connect(dsn, connect_timeout=5).close(), 30)
-
-
-def _retry(call: Callable[[], None], seconds: float) -> None:
+def _wait_for_login(dsn: str, seconds: float = 30.0) -> None:
+    """Wait until PostgreSQL lets us in; it accepts connections a moment before."""
     deadline = time.monotonic() + seconds
     while True:
         try:
-            return call()
+            return psycopg.connect(dsn, connect_timeout=5).close()
         except psycopg.OperationalError as error:
             if time.monotonic() > deadline:
-                raise StackError(f"postgres does not let us in: {error}") from error
+                raise StackError(
+                    f"postgres does not let us in: {error}",
+                    where="postgres",
+                    remedy="See `headrace logs postgres`; the password stands in stack.json in the state folder.",
+                ) from error
             time.sleep(0.05)
-
-
-def _as_dict(external: External) -> dict[str, str | None]:
-    return {"kafka": external.kafka, "registry": external.registry, "postgres": external.postgres}

@@ -1,38 +1,51 @@
 """The process that owns all others: it starts them, restarts what dies, and takes them along when it ends itself.
 
-``python -m headrace_local.supervisor STATE_DIR`` listens on a socket in the state folder for JSON lines
-(:mod:`headrace_local.control`). Every child dies with it (``PR_SET_PDEATHSIG``), even when it is killed.
+``python -m headrace_local.supervisor STATE_DIR SOCKET`` holds ``supervisor.lock`` in the state folder for as long as
+it lives, and serves the socket (:mod:`headrace_local.server`). It returns at once when it listens, and goes on in the
+background. On Linux every child dies with it (``PR_SET_PDEATHSIG``), even when it is killed; elsewhere, and for
+whatever is left, ``processes.json`` tells the next start what to clear away.
 """
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
-import selectors
+import pwd
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from headrace_local.model import Command
 
-PR_SET_PDEATHSIG = 1
 GRACE_S = 15.0
 """Seconds between asking a process to stop and killing it."""
 STABLE_S = 60.0
-"""A process that ran so long starts again without delay."""
-_LIBC = ctypes.CDLL(None, use_errno=True)
+"""A process that ran so long starts again as after its first failure."""
+FIRST_DELAY_S = 0.2
+LONGEST_DELAY_S = 10.0
+INFRASTRUCTURE = ("postgres", "kafka", "registry")
+"""In the order of start; each is needed by the next ones, so they stop one after the other."""
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def restart_delay(failures: int) -> float:
-    """Return the seconds before the next start: 0.2 s, doubling, at most 10 s."""
-    return min(10.0, 0.2 * 2.0 ** min(max(failures - 1, 0), 10))
+def after_exit(failures: int, ran_s: float) -> tuple[int, float]:
+    """Return the failures in a row, this one included, and the seconds until the next start.
+
+    The delay doubles from 0.2 s to at most 10 s; a stable minute resets it.
+    """
+    failures = 1 if ran_s >= STABLE_S else failures + 1
+    return failures, min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** min(failures - 1, 10))
 
 
 @dataclass(slots=True)
@@ -43,6 +56,8 @@ class Child:
     log: Path
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
+    created: float = 0.0
+    """Start of the process in seconds since the epoch; with its id it names the process for good."""
     restarts: int = 0
     failures: int = 0
     next_start: float = 0.0
@@ -58,6 +73,7 @@ class Child:
             "restarts": self.restarts,
             "uptime_s": now - self.started if running else 0.0,
             "health": self.command.health,
+            "failures": self.failures,
         }
 
 
@@ -70,7 +86,7 @@ class Supervisor:
     children: dict[str, Child] = field(default_factory=dict)
 
     def start(self, command: Command) -> None:
-        """Start a process, or start it again with another command."""
+        """Start a process, or start it again with another command; raises OSError where it cannot be executed."""
         old = self.children.pop(command.name, None)
         if old is not None:
             self._stop([old])
@@ -78,23 +94,38 @@ class Supervisor:
         logs.mkdir(exist_ok=True)
         child = Child(command, logs / f"{command.name}.log")
         if child.log.exists():
-            child.log.replace(child.log.with_suffix(".log.1"))
-        self.children[command.name] = child
+            child.log.replace(child.log.with_name(f"{child.log.name}.1"))
+        child.log.touch(mode=0o600)
         self._spawn(child)
+        self.children[command.name] = child
+        self._record()
 
-    def tick(self) -> None:
-        """Notice what died and start again what is due."""
+    def restart(self, name: str) -> None:
+        """Stop a process and start it again; raises KeyError for an unknown one."""
+        self.start(self.children[name].command)
+
+    def kill(self, name: str) -> None:
+        """Kill a process outright; raises KeyError for one that does not run."""
+        process = self.children[name].process
+        if process is None:
+            raise KeyError(name)
+        process.kill()
+
+    def tick(self) -> float | None:
+        """Notice what died, start again what is due, and return the seconds until the next one is due, if any."""
         now = self.clock()
         for child in self.children.values():
             if child.process is not None and child.process.poll() is not None:
-                code = child.process.returncode
+                _note(child.log, f"supervisor: exited with {child.process.returncode}")
+                _end_group(child.process.pid)
                 child.process = None
-                child.failures = 1 if now - child.started > STABLE_S else child.failures + 1
-                child.next_start = now + restart_delay(child.failures)
-                _note(child.log, f"supervisor: exited with {code}")
+                child.failures, delay = after_exit(child.failures, now - child.started)
+                child.next_start = now + delay
             if child.process is None and child.wanted and now >= child.next_start:
                 child.restarts += 1
-                self._spawn(child)
+                self._spawn_again(child, now)
+        due = [child.next_start for child in self.children.values() if child.process is None and child.wanted]
+        return max(0.0, min(due) - now) if due else None
 
     def stop(self, names: list[str] | None = None) -> None:
         """Stop the named processes and forget them, or all; the last one started stops first."""
@@ -102,16 +133,21 @@ class Supervisor:
         self._stop(list(reversed(chosen)))
         for child in chosen:
             del self.children[child.command.name]
+        self._record()
+
+    def _spawn_again(self, child: Child, now: float) -> None:
+        try:
+            self._spawn(child)
+        except OSError as error:
+            _note(child.log, f"supervisor: cannot be started: {error}")
+            child.failures, delay = after_exit(child.failures, 0.0)
+            child.next_start = now + delay
+        else:
+            self._record()
 
     def _spawn(self, child: Child) -> None:
         command = child.command
-        death = signal.SIGQUIT if command.name == "postgres" else signal.SIGKILL
-
-        def die_with_parent() -> None:
-            _LIBC.prctl(PR_SET_PDEATHSIG, death)
-            if os.getppid() == 1:
-                os._exit(1)
-
+        group = pwd.getpwnam(command.user).pw_gid if command.user else None
         with child.log.open("ab") as log:
             child.process = subprocess.Popen(
                 command.argv,
@@ -120,22 +156,69 @@ class Supervisor:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **command.env},
                 user=command.user,
+                group=group,
+                extra_groups=None if group is None else [],
                 cwd="/" if command.user else self.state_dir,
                 start_new_session=True,
-                preexec_fn=die_with_parent,  # noqa: PLW1509  # this process has one thread
+                preexec_fn=_dies_with(os.getpid(), signal.Signals[command.orphan_signal]),  # noqa: PLW1509  # one thread
             )
         child.started = self.clock()
+        child.created = _created(child.process.pid)
 
     def _stop(self, children: list[Child]) -> None:
         """Stop services together, then each part of the infrastructure alone, last started first."""
-        infrastructure = {"kafka", "registry", "postgres"}
-        _end([child for child in children if child.command.name not in infrastructure])
+        _end([child for child in children if child.command.name not in INFRASTRUCTURE])
         for child in children:
-            if child.command.name in infrastructure:
+            if child.command.name in INFRASTRUCTURE:
                 _end([child])
+
+    def _record(self) -> None:
+        """Write down which processes are ours."""
+        ours = [[child.process.pid, child.created] for child in self.children.values() if child.process is not None]
+        partial = self.state_dir / "processes.partial"
+        partial.write_text(json.dumps(ours))
+        partial.replace(self.state_dir / "processes.json")
+
+
+def clear_leftovers(state_dir: Path) -> int:
+    """Kill what a killed supervisor left behind and return how many processes that were.
+
+    Only a process with the recorded id *and* start time is ours. Call this while no supervisor runs.
+    """
+    record = state_dir / "processes.json"
+    if not record.exists():
+        return 0
+    ours = [int(pid) for pid, created in json.loads(record.read_text()) if created and _created(int(pid)) == created]
+    for pid in ours:
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+    record.unlink()
+    return len(ours)
+
+
+def _created(pid: int) -> float:
+    """Return when a process started, in seconds since the epoch, or 0 where it is gone."""
+    try:
+        process = psutil.Process(pid)
+        return 0.0 if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
+    except psutil.NoSuchProcess:
+        return 0.0
+
+
+def _dies_with(parent: int, death: signal.Signals) -> Callable[[], None]:
+    """Return what a child runs before its program, so that it gets ``death`` when the supervisor is gone."""
+
+    def prepare() -> None:
+        if _LIBC is not None:
+            _LIBC.prctl(_PR_SET_PDEATHSIG, death)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return prepare
 
 
 def _end(children: list[Child]) -> None:
+    """Ask processes to stop, wait for them together, kill what stays, and take their own children along."""
     alive = [child for child in children if child.process is not None and child.process.poll() is None]
     for child in children:
         child.wanted = False
@@ -151,8 +234,15 @@ def _end(children: list[Child]) -> None:
             _note(child.log, f"supervisor: did not stop within {GRACE_S:.0f} s, killed")
             child.process.kill()
             child.process.wait()
+        _end_group(child.process.pid)
     for child in children:
         child.process = None
+
+
+def _end_group(leader: int) -> None:
+    """Kill what a process that ended has started and left behind."""
+    with suppress(ProcessLookupError, PermissionError):  # nothing is left; macOS says the second for a zombie
+        os.killpg(leader, signal.SIGKILL)
 
 
 def _note(log: Path, line: str) -> None:
@@ -160,88 +250,36 @@ def _note(log: Path, line: str) -> None:
         file.write(f"{line}\n")
 
 
-class Server:
-    """Carries out orders from the socket; an order is a JSON line, and so is its answer.
-
-    Until the order ``detach``, the stack belongs to the connection that starts it: when that ends, all ends.
-    """
-
-    def __init__(self, supervisor: Supervisor, path: Path) -> None:
-        self._supervisor = supervisor
-        self._selector = selectors.DefaultSelector()
-        self._listener = socket.socket(socket.AF_UNIX)
-        path.unlink(missing_ok=True)
-        self._listener.bind(str(path))
-        path.chmod(0o600)
-        self._listener.listen()
-        self._selector.register(self._listener, selectors.EVENT_READ)
-        self._buffers: dict[socket.socket, bytes] = {}
-        self._owner: socket.socket | None = None
-        self.running = True
-
-    def run(self) -> None:
-        """Serve until told to stop."""
-        while self.running:
-            for key, _ in self._selector.select(0.1):
-                if key.fileobj is self._listener:
-                    self._accept()
-                elif isinstance(key.fileobj, socket.socket):
-                    self._read(key.fileobj)
-            self._supervisor.tick()
-
-    def _accept(self) -> None:
-        connection, _ = self._listener.accept()
-        self._buffers[connection] = b""
-        self._selector.register(connection, selectors.EVENT_READ)
-
-    def _read(self, connection: socket.socket) -> None:
+def _lock(descriptor: int) -> bool:
+    """Take the lock; whoever only looks whether a supervisor is there holds it for a moment."""
+    for _ in range(20):
         try:
-            data = connection.recv(65536)
-        except ConnectionError:
-            data = b""
-        if not data:
-            self._selector.unregister(connection)
-            connection.close()
-            del self._buffers[connection]
-            if connection is self._owner:
-                self.running = False
-            return
-        *lines, self._buffers[connection] = (self._buffers[connection] + data).split(b"\n")
-        for line in lines:
-            answer = self._carry_out(connection, json.loads(line))
-            connection.sendall(json.dumps(answer).encode() + b"\n")
-
-    def _carry_out(self, connection: socket.socket, order: dict[str, Any]) -> dict[str, Any]:
-        now = self._supervisor.clock()
-        match order["op"]:
-            case "own":
-                self._owner = connection
-            case "detach":
-                self._owner = None
-            case "start":
-                self._supervisor.start(Command(**{**order["command"], "argv": tuple(order["command"]["argv"])}))
-            case "stop":
-                self._supervisor.stop(order.get("names"))
-                self.running = order.get("names") is not None
-            case "status":
-                return {"ok": True, "processes": [child.status(now) for child in self._supervisor.children.values()]}
-            case other:
-                return {"ok": False, "error": f"no order {other!r}"}
-        return {"ok": True}
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.1)
+        else:
+            return True
+    return False
 
 
 def main() -> int:
-    """Supervise until told to stop, or until the owner is gone before it detached."""
-    state_dir = Path(sys.argv[1])
+    """Supervise until told to stop, or until those whom the stack belongs to are gone."""
+    from headrace_local.server import Server  # noqa: PLC0415  # the server imports this module
+
+    state_dir, path = Path(sys.argv[1]), Path(sys.argv[2])
+    lock = (state_dir / "supervisor.lock").open("w")  # held until this process ends
+    if not _lock(lock.fileno()):
+        print(f"another supervisor owns {state_dir}", file=sys.stderr)
+        return 1
     supervisor = Supervisor(state_dir)
-    server = Server(supervisor, Path(sys.argv[2]))
-    signal.signal(signal.SIGTERM, lambda *_: setattr(server, "running", False))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    server = Server(supervisor, path)
+    if os.fork():
+        os._exit(0)  # the caller waits for this: from here on the socket can be reached
     try:
         server.run()
     finally:
         supervisor.stop()
-        Path(sys.argv[2]).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
     return 0
 
 
