@@ -26,13 +26,15 @@ class Result:
 
     def line(self) -> str:
         """Return the result as one JSON object on one line."""
-        return json.dumps({
-            "name": self.name,
-            "value": round(self.value, 3),
-            "unit": self.unit,
-            "baseline": None if self.baseline is None else round(self.baseline, 3),
-            "ratio": None if self.ratio is None else round(self.ratio, 3),
-            "goal": self.goal,
-            "baseline_is": self.baseline_is,
-            "details": self.details,
-        })
+        return json.dumps(
+            {
+                "name": self.name,
+                "value": round(self.value, 3),
+                "unit": self.unit,
+                "baseline": None if self.baseline is None else round(self.baseline, 3),
+                "ratio": None if self.ratio is None else round(self.ratio, 3),
+                "goal": self.goal,
+                "baseline_is": self.baseline_is,
+                "details": self.details,
+            }
+        )

@@ -1,0 +1,162 @@
+"""Services as processes of a test: started, killed and joined by hand, apart from other tests by prefix and schema."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from headrace.bootstrap import BootstrapSettings, bootstrap
+from headrace.settings import KafkaSettings, RegistrySettings, ServiceSettings
+
+LOGIN = "headrace_tests"
+PASSWORD = "only-for-tests-on-loopback"
+START_S = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a test's topics and tables are: endpoints, topic prefix, schema. The DSN is the owner's."""
+
+    kafka: str
+    registry: str
+    postgres: str
+    prefix: str
+    schema: str
+
+    def kafka_settings(self) -> KafkaSettings:
+        """Return Kafka's settings for this place."""
+        return KafkaSettings(bootstrap=self.kafka, topic_prefix=self.prefix)
+
+    def runtime_dsn(self) -> str:
+        """Return the DSN of the login that owns nothing."""
+        return f"postgresql://{LOGIN}:{PASSWORD}@{self.postgres.rpartition('@')[2]}"
+
+
+@dataclass(slots=True)
+class Service:
+    """One running process of a service."""
+
+    name: str
+    slot: str
+    port: int
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def ready(self) -> bool:
+        """Whether ``/readyz`` answers 200."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except (OSError, urllib.error.URLError):
+            return False
+
+    def wait_ready(self, timeout: float = START_S) -> None:
+        """Wait for readiness; raises :class:`AssertionError` with the end of the log where it never comes."""
+        deadline = time.monotonic() + timeout
+        while not self.ready():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-20:])
+                raise AssertionError(f"{self.name}-{self.slot} is not ready (exit {self.process.poll()}):\n{tail}")
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """End it with SIGKILL: no drain, no goodbye."""
+        self.process.kill()
+        self.process.wait()
+
+    def drain(self, timeout: float = 30.0) -> int:
+        """End it with SIGTERM and return its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout)
+
+
+@dataclass(slots=True)
+class Deployment:
+    """The services of one place."""
+
+    place: Place
+    logs: Path
+    provider: str = "hashing"
+    model: str = "hashing-384"
+    env: Mapping[str, str] = field(default_factory=dict)
+    services: list[Service] = field(default_factory=list)
+    embedder_port: int = field(default_factory=lambda: free_port())
+
+    def bootstrap(self) -> None:
+        """Create topics, schemas, tables and pipelines."""
+        settings = BootstrapSettings(
+            postgres_dsn=self.place.postgres, store_schema=self.place.schema, runtime_login=LOGIN,
+            runtime_password=PASSWORD, model=self.model,
+        )  # fmt: skip
+        bootstrap(settings, self.place.kafka_settings(), RegistrySettings(url=self.place.registry), ServiceSettings())
+
+    def start(self, name: str, slot: str = "0", *, wait: bool = True, env: Mapping[str, str] | None = None) -> Service:
+        """Start a service; a slot that is alive already would be fenced."""
+        port = free_port()
+        log = self.logs / f"{name}-{slot}.log"
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", f"headrace_{name}.main"],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                env={**os.environ, **self._environment(slot, port), **self.env, **(env or {})},
+            )  # fmt: skip
+        service = Service(name, slot, port, process, log)
+        self.services.append(service)
+        if wait:
+            service.wait_ready()
+        return service
+
+    def start_all(self, *names: str) -> None:
+        """Start the services side by side and wait for all."""
+        started = [self.start(name, wait=False) for name in names]
+        for service in started:
+            service.wait_ready()
+
+    def close(self) -> None:
+        """Kill what still runs."""
+        for service in self.services:
+            if service.process.poll() is None:
+                with suppress(ProcessLookupError):
+                    service.kill()
+        self.services.clear()
+
+    def _environment(self, slot: str, port: int) -> dict[str, str]:
+        embedder_port = self.embedder_port if slot == "0" else free_port()
+        return {
+            "HEADRACE_KAFKA_BOOTSTRAP": self.place.kafka,
+            "HEADRACE_KAFKA_TOPIC_PREFIX": self.place.prefix,
+            "HEADRACE_REGISTRY_URL": self.place.registry,
+            "HEADRACE_STORE_DSN": self.place.runtime_dsn(),
+            "HEADRACE_STORE_SCHEMA_NAME": self.place.schema,
+            "HEADRACE_WORKER_SLOT": slot,
+            "HEADRACE_WORKER_SESSION_TIMEOUT_MS": "6000",
+            "HEADRACE_HTTP_PORT": str(port),
+            "HEADRACE_EMBEDDER_PROVIDER": self.provider,
+            "HEADRACE_EMBEDDER_PORT": str(embedder_port),
+            "HEADRACE_GENERATOR_EMBEDDER_URL": f"http://127.0.0.1:{self.embedder_port}",
+            "HEADRACE_GATEWAY_EMBEDDER_URL": f"http://127.0.0.1:{self.embedder_port}",
+        }
+
+
+def free_port() -> int:
+    """Return a free port below those of outgoing connections."""
+    import random  # noqa: PLC0415
+
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
