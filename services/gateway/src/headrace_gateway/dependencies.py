@@ -83,7 +83,7 @@ class Dependencies:
     embedder: QueryEmbedder
     flow: Flow
     pipeline_version: Callable[[str], int]
-    """Newest version of a pipeline; raises :class:`headrace.errors.UnknownPipeline`."""
+    """Newest version of a pipeline; may block, raises :class:`headrace.errors.UnknownPipeline`."""
     checks: Mapping[str, Check] = field(default_factory=dict)
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     clock: Callable[[], float] = time.monotonic

@@ -27,6 +27,8 @@ from headrace_gateway.store import PostgresStore
 
 log = structlog.get_logger(__name__)
 
+_PIPELINES_S = 10.0
+
 
 def main() -> int:
     """Serve until SIGTERM or SIGINT; return the exit code."""
@@ -84,7 +86,7 @@ async def opened(settings: GatewaySettings, service: ServiceSettings) -> AsyncIt
             publisher=publisher,
             embedder=embedder,
             flow=KafkaFlow(reader, letters.book),
-            pipeline_version=lambda name: catalogue.latest(name)[1],
+            pipeline_version=lambda name: _newest_version(name, catalogue, pipelines),
             checks={
                 "postgresql": store.ping,
                 "kafka": reader.ping,
@@ -92,3 +94,10 @@ async def opened(settings: GatewaySettings, service: ServiceSettings) -> AsyncIt
                 "embedder": embedder.ping,
             },
         )
+
+
+def _newest_version(name: str, catalogue: PipelineCatalogue, pipelines: PipelineFollower) -> int:
+    """Return the pipeline's newest version; right after the start, wait until the topic was read once."""
+    if catalogue.newest(name) is None:
+        pipelines.wait_until_read(_PIPELINES_S)
+    return catalogue.latest(name)[1]
