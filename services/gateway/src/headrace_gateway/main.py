@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import structlog
 import uvicorn
@@ -39,10 +40,23 @@ def main() -> int:
     return 0
 
 
+class _Server(uvicorn.Server):
+    """Leaves signals to us: uvicorn raises them again after its end, which would skip what is still to be closed."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take no signal."""
+        yield
+
+    def stop(self) -> None:
+        """Finish the requests under way and end."""
+        self.should_exit = True
+
+
 async def _serve(settings: GatewaySettings, service: ServiceSettings) -> None:
     with socket.create_server((settings.host, settings.port)) as listener:
         async with opened(settings, service) as dependencies:
-            server = uvicorn.Server(
+            server = _Server(
                 uvicorn.Config(
                     create_app(dependencies),
                     log_config=None,
@@ -52,6 +66,8 @@ async def _serve(settings: GatewaySettings, service: ServiceSettings) -> None:
                 )
             )
             log.info("gateway listens", host=settings.host, port=listener.getsockname()[1])
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, server.stop)
             await server.serve(sockets=[listener])
 
 
