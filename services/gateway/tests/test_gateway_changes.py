@@ -87,6 +87,7 @@ async def test_one_change_a_list_and_a_batch_are_the_same(gateway: Any, wrap: An
         ({"content": "a\x00b"}, "content"),
         ({"content": "\udfff"}, "content"),
         ({"attributes": {"a": 1}}, "attributes.a"),
+        ({"attributes": {"a b": "x"}}, "attributes.a b.[key]"),
         ({"acl": "all"}, "acl"),
         ({"updated_at": "yesterday"}, "updated_at"),
         ({"colour": "red"}, "colour"),

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from headrace.errors import DependencyDown
+from headrace.errors import DependencyDown, InvalidRecord
 from headrace.records import DeadLetter, HeaderPart
 from headrace_gateway.dead_letters import entry_of
 from headrace_gateway.embedding import HttpEmbedder
@@ -46,7 +46,9 @@ async def test_a_query_is_embedded_once_and_remembered() -> None:
     assert seen[0].url.path == "/v1/embeddings"
     assert seen[0].headers["authorization"] == "Bearer token"
     body = json.loads(seen[0].content)
-    assert (body["input"], body["kind"]) == (["text"], "query")
+    assert (body["input"], body["kind"], body["model"]) == (["text"], "query", None)
+    await client.ping()
+    assert seen[1].url.path == "/v1/models"
     await client.close()
 
 
@@ -77,6 +79,15 @@ async def test_an_embedder_that_fails_is_a_dependency_that_is_down(answer: Any) 
     with pytest.raises(DependencyDown) as caught:
         await client.embed("text")
     assert caught.value.dependency == "embedder"
+    await client.close()
+
+
+async def test_a_query_that_the_embedder_refuses_is_the_clients_to_change() -> None:
+    """If it failed, a query that is too long would be reported as an outage, and sent again and again."""
+    client, _ = embedder(httpx.Response(422))
+    with pytest.raises(InvalidRecord) as caught:
+        await client.embed("text")
+    assert caught.value.field == "query"
     await client.close()
 
 

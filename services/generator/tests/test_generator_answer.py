@@ -333,16 +333,26 @@ async def test_questions_are_embedded_as_queries() -> None:
     assert seen[0].url == "http://embedder/v1/embeddings"
     sent = json.loads(seen[0].content)
     assert (sent["input"], sent["kind"], sent["encoding_format"]) == (["How?"], "query", "float")
+    assert sent["model"] is None
     await client.close()
 
 
 @pytest.mark.parametrize(
-    "answer", [httpx.Response(400), httpx.Response(401), httpx.Response(503), httpx.Response(200, json={"data": []})]
+    "answer", [httpx.Response(401), httpx.Response(404), httpx.Response(503), httpx.Response(200, json={"data": []})]
 )
-async def test_the_embedder_is_never_the_questions_fault(answer: httpx.Response) -> None:
+async def test_an_outage_of_the_embedder_pauses(answer: httpx.Response) -> None:
     """If it failed, a broken embedder would send questions to the dead letters."""
     client, _ = embedder(answer)
     with pytest.raises(DependencyDown) as caught:
         await client.embed("How?")
     assert caught.value.dependency == "embedder"
+    await client.close()
+
+
+@pytest.mark.parametrize("status", [400, 422])
+async def test_a_question_that_the_embedder_refuses_is_given_up(status: int) -> None:
+    """If it failed, one question that is too long would pause the stage for ever."""
+    client, _ = embedder(httpx.Response(status, json={"error": {"message": "too long"}}))
+    with pytest.raises(PermanentError, match="too long"):
+        await client.embed("How?")
     await client.close()

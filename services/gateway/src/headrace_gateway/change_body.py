@@ -14,7 +14,7 @@ from headrace_gateway.problems import Problem
 
 _STRUCTURED = "application/cloudevents+json"
 _BATCHED = "application/cloudevents-batch+json"
-_DELETE_ENDINGS = ("delete", "deleted", "remove", "removed")
+_DELETE_ENDINGS = ("delete", "deleted")
 _JSON_REMEDY = 'Send one change, a list of changes, or {"changes": […]} as JSON in UTF-8.'
 
 

@@ -22,6 +22,10 @@ def _lowered(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
+AttributeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
+"""Attributes become metadata ``user.{name}``, whose names have this form."""
+
+
 class ChangeItem(BaseModel):
     """One change of one document."""
 
@@ -44,7 +48,7 @@ class ChangeItem(BaseModel):
         description="text/plain, text/markdown or text/x-rst; absent, the id's ending tells.",
     )
     source: Text | None = Field(None, description="Where upstream keeps the document, for citations.")
-    attributes: dict[Text, Text] = Field(default_factory=dict, description="Searchable attributes.")
+    attributes: dict[AttributeName, Text] = Field(default_factory=dict, description="Searchable attributes.")
     acl: list[Text] = Field(default_factory=list, description="Who may read it; empty, all of the tenant.")
     pipeline: Text | None = Field(None, description="Pipeline to follow; absent, the default.")
     updated_at: datetime | None = Field(

@@ -8,10 +8,11 @@ from typing import Any, Protocol
 import httpx
 from cachetools import TTLCache
 
-from headrace.errors import DependencyDown
+from headrace.errors import DependencyDown, InvalidRecord
 from headrace_gateway.settings import GatewaySettings
 
 _DEPENDENCY = "embedder"
+_REFUSED = (400, 413, 422)
 
 
 class QueryEmbedder(Protocol):
@@ -43,7 +44,7 @@ class HttpEmbedder:
         self._known: TTLCache[str, bytes] = TTLCache(settings.query_cache, settings.query_cache_s)
 
     async def embed(self, text: str) -> bytes:
-        """Return the query's vector; raises :class:`DependencyDown`."""
+        """Return the query's vector; raises :class:`DependencyDown`, and :class:`InvalidRecord` for a refused query."""
         vector = self._known.get(text)
         if vector is None:
             vector = await self._ask(text)
@@ -53,7 +54,7 @@ class HttpEmbedder:
 
     async def ping(self) -> None:
         """Raise :class:`DependencyDown` where the embedder does not answer."""
-        await self._call("GET", "/readyz")
+        await self._call("GET", "/v1/models")
 
     async def close(self) -> None:
         """Close the connections."""
@@ -73,6 +74,8 @@ class HttpEmbedder:
             answer = await self._http.request(method, path, **arguments)
         except httpx.HTTPError as error:
             raise DependencyDown(_DEPENDENCY, f"{method} {path}: {error or type(error).__name__}") from error
+        if answer.status_code in _REFUSED:
+            raise InvalidRecord("query", "is refused by the embedder", remedy="Ask a shorter query in plain words.")
         if answer.is_error:
             raise DependencyDown(
                 _DEPENDENCY,

@@ -14,12 +14,12 @@ _PASSING = (408, 409, 425, 429)
 
 
 @contextmanager
-def translated(dependency: str, settings: str, *, blame_request: bool = True) -> Iterator[None]:
+def translated(dependency: str, settings: str) -> Iterator[None]:
     """Turn the client's errors in this block into Headrace's.
 
     No connection, a timeout, 408, 409, 425, 429 and 5xx are :class:`DependencyDown`, with the time in Retry-After;
     so are 401, 403 and 404, since a deployment (``settings``) is to blame and no record.
-    Any other refusal is :class:`PermanentError` where ``blame_request``.
+    Any other refusal concerns this request alone: :class:`PermanentError`.
     """
     try:
         yield
@@ -30,10 +30,10 @@ def translated(dependency: str, settings: str, *, blame_request: bool = True) ->
         said = f"{dependency} answered HTTP {status}: {error.message[:300]}"
         if status in _OURS_TO_REPAIR:
             raise DependencyDown(dependency, said, remedy=f"Check {settings}.") from error
-        if status >= 500 or status in _PASSING or not blame_request:
+        if status >= 500 or status in _PASSING:
             raise DependencyDown(dependency, said, delay=_retry_after(error)) from error
         raise PermanentError(
-            said, remedy="The model refuses this request; ask a shorter question or for fewer passages."
+            said, remedy="The request itself is refused; ask a shorter question or for fewer passages."
         ) from error
     except openai.OpenAIError as error:
         raise DependencyDown(dependency, f"{dependency} answered what cannot be read: {error}") from error

@@ -42,10 +42,16 @@ class QuestionEmbedder:
         self._model = settings.embedder_model
 
     async def embed(self, text: str) -> bytes:
-        """Return the vector, float32 little endian; raises :class:`DependencyDown`."""
-        with translated("embedder", "HEADRACE_GENERATOR_EMBEDDER_…", blame_request=False):
+        """Return the vector, float32 little endian.
+
+        Raises :class:`DependencyDown`, and :class:`headrace.errors.PermanentError` for a question that is refused.
+        """
+        with translated("embedder", "HEADRACE_GENERATOR_EMBEDDER_…"):
             answer = await self._client.embeddings.create(
-                input=[text], model=self._model, encoding_format="float", extra_body={"kind": "query"}
+                input=[text],
+                model=self._model or "",
+                encoding_format="float",
+                extra_body={"kind": "query", "model": self._model},  # null: whichever model it runs
             )
         try:
             values = answer.data[0].embedding

@@ -31,5 +31,5 @@ class GeneratorSettings(BaseSettings):
         "http://127.0.0.1:8090", description="Base URL of the embedder's internal endpoint for queries."
     )
     embedder_token: SecretStr | None = Field(None, description="Bearer token of the embedder's endpoint.")
-    embedder_model: str = Field("default", description="Model name that the embedding request carries.")
+    embedder_model: str | None = Field(None, description="Model that the embedder must run; absent, whichever it runs.")
     embedder_timeout_s: float = Field(10.0, gt=0, description="Longest wait for a question's vector, in seconds.")
