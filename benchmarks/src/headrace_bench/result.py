@@ -38,3 +38,9 @@ class Result:
                 "details": self.details,
             }
         )
+
+    def text(self) -> str:
+        """Return the result for eyes."""
+        ratio = "" if self.ratio is None else f", {self.ratio:.2f} of {self.baseline_is}"
+        goal = "" if self.goal is None else f" (goal {self.goal:.2f})"
+        return f"{self.name}: {self.value:.1f} {self.unit}{ratio}{goal}"

@@ -90,7 +90,7 @@ class Deployment:
     model: str = "hashing-384"
     env: Mapping[str, str] = field(default_factory=dict)
     services: list[Service] = field(default_factory=list)
-    embedder_port: int = field(default_factory=lambda: free_port())
+    embedder_port: int = field(default_factory=lambda: free_port())  # noqa: PLW0108  # defined below
 
     def bootstrap(self) -> None:
         """Create topics, schemas, tables and pipelines."""
@@ -143,6 +143,7 @@ class Deployment:
             "HEADRACE_HTTP_PORT": str(port),
             "HEADRACE_EMBEDDER_PROVIDER": self.provider,
             "HEADRACE_EMBEDDER_PORT": str(embedder_port),
+            "HEADRACE_GATEWAY_PORT": str(port),
             "HEADRACE_GENERATOR_EMBEDDER_URL": f"http://127.0.0.1:{self.embedder_port}",
             "HEADRACE_GATEWAY_EMBEDDER_URL": f"http://127.0.0.1:{self.embedder_port}",
         }

@@ -148,7 +148,7 @@ def _differences(expected: Expected, stored: StoredDocument) -> list[str]:
         problems.append(f"another layout: {len(stored.layout)} chunks, expected {len(expected.chunks)}")
     if {chunk.chunk_id: (chunk.section, chunk.text) for chunk in expected.chunks} != dict(stored.chunks):
         problems.append(
-            f"other chunk rows: {len(stored.chunks)}, expected {len(set(c.chunk_id for c in expected.chunks))}"
+            f"other chunk rows: {len(stored.chunks)}, expected {len({c.chunk_id for c in expected.chunks})}"
         )
     return problems
 

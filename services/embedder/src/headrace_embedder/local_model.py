@@ -99,7 +99,7 @@ class LocalModelProvider(Provider):
                 raise OutOfMemory(str(error)) from error
 
         gpu = model.device.type != "cpu"
-        brief = settings.precision != "float32" and (gpu or settings.precision == "bfloat16" or _fast_bfloat16())
+        brief = settings.precision != "float32" and (gpu or settings.precision == "bfloat16" or fast_bfloat16())
         if brief:
             brief = _lower_precision(model, encode)
         size = settings.batch_size or (64 if gpu else 4 if brief else 8)
@@ -158,7 +158,7 @@ def model_path(model: str) -> str:
     return str(Path(spec.origin).parent / "model")
 
 
-def _fast_bfloat16() -> bool:
+def fast_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 natively (AVX512-BF16 or AMX), by Linux's list of its flags."""
     cpuinfo = Path("/proc/cpuinfo")
     flags = cpuinfo.read_text(encoding="ascii", errors="replace") if cpuinfo.exists() else ""

@@ -59,7 +59,7 @@ def create_app(provider: Provider, *, token: SecretStr | None) -> FastAPI:
         request: EmbeddingRequest, authorization: Annotated[str | None, Header()] = None
     ) -> dict[str, Any]:
         authorize(authorization)
-        if request.model not in (None, provider.model):
+        if request.model not in (None, "default", provider.model):
             raise ApiError(
                 404, f"there is no model {request.model!r}, only {provider.model!r}", "invalid_request_error"
             )

@@ -38,5 +38,5 @@ class EmbedderSettings(BaseSettings):
     timeout_s: float = Field(60.0, gt=0, description="Seconds to wait for that server.")
     request_texts: int = Field(128, ge=1, le=2048, description="Most texts in one request to that server.")
     host: str = Field("127.0.0.1", description="Address of the internal endpoint /v1/embeddings.")
-    port: int = Field(8082, ge=0, le=65535, description="Port of the internal endpoint.")
+    port: int = Field(8090, ge=0, le=65535, description="Port of the internal endpoint.")
     token: SecretStr | None = Field(None, description="Bearer token that the internal endpoint asks for.")

@@ -1,0 +1,76 @@
+"""``headrace-bench NAME --json``: a benchmark, its baseline in the same run, the last line one JSON object."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from headrace.settings import KafkaSettings
+from headrace_bench.result import Result
+from headrace_local import shared
+
+
+def _runtime(state_dir: Path, *, envelope: bool) -> Result:
+    from headrace_bench import runtime  # noqa: PLC0415
+
+    endpoints = shared.acquire(state_dir)
+    try:
+        return runtime.run(KafkaSettings(bootstrap=endpoints.kafka_bootstrap), envelope=envelope)
+    finally:
+        shared.release(state_dir)
+
+
+def _embedder(state_dir: Path) -> Result:
+    from headrace_bench import stages  # noqa: PLC0415
+
+    return stages.embedder(state_dir)
+
+
+def _indexer(state_dir: Path) -> Result:
+    from headrace_bench import stages  # noqa: PLC0415
+
+    return stages.indexer(state_dir)
+
+
+def _pipeline(state_dir: Path) -> Result:
+    from headrace_bench import stages  # noqa: PLC0415
+
+    return stages.pipeline(state_dir)
+
+
+def _freshness(state_dir: Path) -> Result:
+    from headrace_bench import freshness  # noqa: PLC0415
+
+    return freshness.run(state_dir)
+
+
+BENCHMARKS: dict[str, Callable[[Path], Result]] = {
+    "runtime": lambda state_dir: _runtime(state_dir, envelope=False),
+    "runtime-envelope": lambda state_dir: _runtime(state_dir, envelope=True),
+    "embedder": _embedder,
+    "indexer": _indexer,
+    "freshness": _freshness,
+    "pipeline": _pipeline,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one benchmark, or all; ``proof`` has options of its own."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["proof"]:
+        from headrace_bench import proof  # noqa: PLC0415
+
+        return proof.main(given[1:])
+    parser = argparse.ArgumentParser(prog="headrace-bench", description=__doc__)
+    parser.add_argument("name", choices=[*BENCHMARKS, "all", "proof"], help="which benchmark")
+    parser.add_argument("--json", action="store_true", help="only JSON on standard output")
+    parser.add_argument("--state-dir", type=Path, default=Path(".headrace/bench"), help="where the local stack lives")
+    options = parser.parse_args(given)
+    for name in BENCHMARKS if options.name == "all" else [options.name]:
+        result = BENCHMARKS[name](options.state_dir)
+        if not options.json:
+            print(result.text())
+        print(result.line(), flush=True)
+    return 0

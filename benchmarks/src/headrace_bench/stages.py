@@ -1,0 +1,271 @@
+"""Single stages as real processes: the embedder beside the bare model, the indexer beside bare COPY, and all together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import numpy as np
+from confluent_kafka import Consumer, Producer, TopicPartition
+from pgvector import Vector
+
+from headrace.avro.codec import Codec
+from headrace.avro.registry import Registry
+from headrace.envelope import Change, Context, Operation, Trace
+from headrace.records import ChangeEvent, ChunkedDocument, EmbeddedDocument
+from headrace.settings import KafkaSettings
+from headrace.store.pool import prepare_connection
+from headrace_bench.data import changes
+from headrace_bench.model import Backend
+from headrace_bench.result import Result
+from headrace_chunker.handler import ChunkerSettings, make_chunks
+from headrace_embedder.hashing import HashingProvider
+from headrace_embedder.provider import Kind
+from headrace_ingest.handler import source_document
+from headrace_local import shared
+from headrace_testing.deployment import Deployment, Place
+from headrace_testing.stream import STAGES, publish
+
+TENANT = "bench"
+
+
+@contextmanager
+def deployment(state_dir: Path, provider: str) -> Iterator[Deployment]:
+    """Yield a place of its own on the local stack, bootstrapped; its services are killed at the end."""
+    endpoints = shared.acquire(state_dir)
+    name = f"bench{uuid4().hex[:8]}"
+    place = Place(endpoints.kafka_bootstrap, endpoints.registry_url, endpoints.postgres_dsn, f"{name}-", name)
+    model = "hashing-384" if provider == "hashing" else "all-MiniLM-L6-v2"
+    own = Deployment(place, Path(tempfile.mkdtemp(prefix="headrace-bench-")), provider, model)
+    try:
+        own.bootstrap()
+        yield own
+    finally:
+        own.close()
+        shared.release(state_dir)
+
+
+def embedder(state_dir: Path, *, documents: int = 16) -> Result:
+    """Chunks a second through the embedder's process, against one ``encode`` over the same chunks."""
+    chunked, source = _chunked(documents)
+    texts = list(dict.fromkeys(chunk.text for _, document in chunked for chunk in document.chunks))
+    with deployment(state_dir, "sentence-transformers") as place:
+        service = place.start("embedder")
+        codec = Codec(Registry(place.place.registry))
+        _wait_for_model(place)
+        backend = Backend()
+        size = backend.best_batch_size(texts[:96])
+        bare, ours = [], []
+        for round_number in range(2):
+            bare.append(len(texts) / backend.seconds(texts, size))
+            tenant = f"{TENANT}{round_number}"  # a cache of its own
+            messages = [_context(tenant, identity, document) for identity, document in chunked]
+            ours.append(len(texts) / _through(place, "chunks", "vectors.g1", messages, ChunkedDocument, codec))
+        assert service.process.poll() is None
+    return Result(
+        "embedder", median(ours), "chunks/s", median(bare),
+        f"one SentenceTransformer.encode over the same texts, {backend.precision}, batch size {size} (the best)",
+        {"texts": len(texts), "documents": documents, "data": source, "ours": ours, "bare": bare}, goal=0.95,
+    )  # fmt: skip
+
+
+def indexer(state_dir: Path, *, documents: int = 120) -> Result:
+    """Chunks a second through the indexer's process, against bare COPY into the same tables and indexes."""
+    chunked, source = _chunked(documents)
+    provider = HashingProvider()
+    contexts = [_context(TENANT, identity, _embedded(provider, document)) for identity, document in chunked]
+    count = sum(len(context.payload.chunks) for context in contexts)
+    with deployment(state_dir, "hashing") as place, deployment(state_dir, "hashing") as other:
+        place.start("indexer")
+        codec = Codec(Registry(place.place.registry))
+        ours = count / _through(place, "vectors.g1", "indexed", contexts, EmbeddedDocument, codec)
+        bare = count / asyncio.run(_copy(other.place.postgres, other.place.schema, contexts))
+    return Result(
+        "indexer", ours, "chunks/s", bare, "bare COPY of the same rows into the same tables with the same indexes",
+        {"chunks": count, "documents": documents, "data": source}, goal=0.60,
+    )  # fmt: skip
+
+
+def pipeline(state_dir: Path, *, documents: int = 16) -> Result:
+    """Chunks a second from change event to index through all services, against the embedding backend alone."""
+    events, source = changes(documents)
+    texts = list(dict.fromkeys(chunk.text for _, document in _chunked(documents)[0] for chunk in document.chunks))
+    with deployment(state_dir, "sentence-transformers") as place:
+        place.start_all(*(flow.name for flow in STAGES))
+        _wait_for_model(place)
+        backend = Backend()
+        size = backend.best_batch_size(texts[:96])
+        bare = len(texts) / backend.seconds(texts, size)
+        kafka = place.place.kafka_settings()
+        before = _ends(kafka, "indexed")
+        started = time.perf_counter()
+        publish(kafka, events, TENANT)
+        _wait_for_records(kafka, "indexed", before, len(events))
+        ours = len(texts) / (time.perf_counter() - started)
+    return Result(
+        "pipeline", ours, "chunks/s", bare, f"the embedding backend alone, {backend.precision}, batch size {size}",
+        {"texts": len(texts), "documents": documents, "data": source}, goal=0.75,
+    )  # fmt: skip
+
+
+def _chunked(documents: int) -> tuple[list[tuple[str, ChunkedDocument]], str]:
+    events, source = changes(documents)
+    found = []
+    for event in events:
+        change = ChangeEvent(
+            TENANT, event["id"], Operation.UPSERT, 1, event["title"], event["content"], None, event["source"]
+        )
+        document = source_document(event["id"], change)
+        chunks = make_chunks(TENANT, event["id"], document, ChunkerSettings())
+        found.append(
+            (
+                event["id"],
+                ChunkedDocument(
+                    document.title, document.media_type, document.content_hash, document.source, {}, (), chunks
+                ),
+            )
+        )
+    return found, source
+
+
+def _embedded(provider: HashingProvider, document: ChunkedDocument) -> EmbeddedDocument:
+    vectors = asyncio.run(provider.embed([chunk.text for chunk in document.chunks], Kind.PASSAGE)).vectors
+    return EmbeddedDocument(
+        document.title, document.media_type, document.content_hash, document.source, {}, (), document.chunks, "g1",
+        provider.model, provider.dimensions,
+        {chunk.text_hash.hex(): vector.astype("<f4").tobytes() for chunk, vector in zip(document.chunks, vectors, strict=True)},
+    )  # fmt: skip
+
+
+def _context(tenant: str, identity: str, payload: Any) -> Context:
+    trace = Trace(str(uuid4()), "default", 1, datetime.now(UTC))
+    return Context(trace, Change(tenant, identity, 1, Operation.UPSERT), payload)
+
+
+def _through(
+    place: Deployment, source: str, target: str, contexts: Sequence[Context], payload: type, codec: Codec
+) -> float:
+    """Seconds from the first record written to ``source`` until the last stands in ``target``."""
+    kafka = place.place.kafka_settings()
+    messages = [(context.change.key, codec.encode(context, payload)) for context in contexts]
+    before = _ends(kafka, target)
+    producer = Producer({
+        **kafka.client(), "partitioner": "murmur2_random", "compression.type": "zstd", "linger.ms": 50,
+        "message.max.bytes": kafka.max_message_bytes,
+    })  # fmt: skip
+    started = time.perf_counter()
+    for key, value in messages:
+        producer.produce(kafka.topic(source), value, key)
+    producer.flush()
+    _wait_for_records(kafka, target, before, len(messages))
+    return time.perf_counter() - started
+
+
+def _ends(kafka: KafkaSettings, topic: str) -> dict[int, int]:
+    consumer = Consumer({**kafka.client(), "group.id": "headrace-bench"})
+    name = kafka.topic(topic)
+    partitions = consumer.list_topics(name).topics[name].partitions
+    ends = {number: consumer.get_watermark_offsets(TopicPartition(name, number), 30)[1] for number in partitions}
+    consumer.close()
+    return ends
+
+
+def _wait_for_records(kafka: KafkaSettings, topic: str, start: dict[int, int], count: int) -> None:
+    """Read committed records after ``start`` until there are ``count``."""
+    consumer = Consumer({
+        **kafka.client(), "group.id": f"headrace-bench-{uuid4()}", "isolation.level": "read_committed",
+        "fetch.message.max.bytes": kafka.max_message_bytes,
+    })  # fmt: skip
+    consumer.assign([TopicPartition(kafka.topic(topic), number, offset) for number, offset in start.items()])
+    seen = 0
+    deadline = time.monotonic() + 900
+    while seen < count:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{seen} of {count} records in {topic}")
+        message = consumer.poll(0.2)
+        if message is not None and message.error() is None:
+            seen += 1
+    consumer.close()
+
+
+def _wait_for_model(place: Deployment) -> None:
+    """Wait until the embedder answers a query: the model is loaded, and nothing of the loading is measured."""
+    import httpx  # noqa: PLC0415
+
+    url = f"http://127.0.0.1:{place.embedder_port}/v1/embeddings"
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            httpx.post(url, json={"input": "warm"}, timeout=60).raise_for_status()
+            return
+        except httpx.HTTPError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+async def _copy(dsn: str, schema: str, contexts: Sequence[Context], batch: int = 200) -> float:
+    """Seconds of COPY into document, chunk and embedding, one transaction for as many documents as the indexer takes."""
+    connection = await asyncpg.connect(dsn, server_settings={"search_path": f"{schema},public"})
+    await prepare_connection(connection)
+    started = time.perf_counter()
+    for start in range(0, len(contexts), batch):
+        part = contexts[start : start + batch]
+        chunks = [
+            (c.change, chunk, c.payload) for c in part for chunk in {k.chunk_id: k for k in c.payload.chunks}.values()
+        ]
+        async with connection.transaction():
+            await connection.copy_records_to_table("document", records=[_row(c) for c in part], columns=_COLUMNS)
+            await connection.copy_records_to_table(
+                "chunk",
+                records=[
+                    (change.tenant, UUID(bytes=chunk.chunk_id), change.document_id, list(chunk.section), chunk.text,
+                     chunk.text_hash)
+                    for change, chunk, _ in chunks
+                ],
+                columns=["tenant", "chunk_id", "document_id", "section", "text", "text_hash"],
+            )  # fmt: skip
+            await connection.copy_records_to_table(
+                "embedding_g1",
+                records=[
+                    (change.tenant, UUID(bytes=chunk.chunk_id),
+                     Vector(np.frombuffer(payload.vectors[chunk.text_hash.hex()], "<f4")))
+                    for change, chunk, payload in chunks
+                ],
+                columns=["tenant", "chunk_id", "embedding"],
+            )  # fmt: skip
+    elapsed = time.perf_counter() - started
+    await connection.close()
+    return elapsed
+
+
+_COLUMNS = [
+    "tenant", "document_id", "version", "deleted", "content_hash", "generations", "title", "source", "media_type",
+    "acl", "attributes", "pipeline_id", "pipeline_version", "request_id", "history", "metadata", "model", "chunk_ids",
+    "starts", "ends",
+]  # fmt: skip
+
+
+def _row(context: Context) -> tuple[Any, ...]:
+    document, change, trace = context.payload, context.change, context.trace
+    return (
+        change.tenant, change.document_id, change.version, False, document.content_hash, ["g1"], document.title,
+        document.source or "", document.media_type, [], {}, trace.pipeline_id, str(trace.pipeline_version),
+        trace.request_id, [], {}, document.model, [UUID(bytes=chunk.chunk_id) for chunk in document.chunks],
+        [chunk.start for chunk in document.chunks], [chunk.end for chunk in document.chunks],
+    )  # fmt: skip
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0))
