@@ -1,4 +1,4 @@
-"""Change events: fields from any form into a checked :class:`ChangeEvent`, and into the context that enters the flow."""
+"""Change events: fields of any form into a checked event, and into the context that enters the flow."""
 
 from __future__ import annotations
 
@@ -16,13 +16,18 @@ from headrace.pipelines_log import PipelineCatalogue
 from headrace.records import ChangeEvent
 from headrace_ingest.formats import fields_of
 from headrace_ingest.settings import IngestSettings
+from headrace_ingest.strict_json import decode_text
 
 OPERATIONS = {"UPSERT": Operation.UPSERT, "DELETE": Operation.DELETE}
 MEDIA_TYPES = ("text/plain", "text/markdown", "text/x-rst")
 _ATTRIBUTE_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_ALIASES = {
-    "id": "document_id", "op": "operation", "content_type": "media_type", "updated_at": "occurred_at",
-}  # fmt: skip
+_MEDIA_TYPE_ALIASES = {
+    "text/x-markdown": "text/markdown",
+    "text/rst": "text/x-rst",
+    "text/prs.fallenstein.rst": "text/x-rst",
+}
+MAX_ACL_ENTRIES = 1024
+MAX_REQUEST_ID_CHARACTERS = 128
 
 
 class IngestDecoder:
@@ -72,14 +77,13 @@ def decode(record: Record, codec: Codec, settings: IngestSettings) -> tuple[str,
     """
     if not record.key:
         raise InvalidRecord("key", "is empty", remedy="Write tenant/document_id as the record's key.")
-    form, raw = fields_of(record, codec)
-    fields: dict[str, Any] = {}
-    for name, value in raw.items():
-        own = _ALIASES.get(name, name)
-        if own in fields and fields[own] != value:
-            raise InvalidRecord(own, f"is given twice, as {name!r} too, with another value")
-        fields[own] = value
-    key_tenant, _, key_id = _key_text(record.key).partition("/")
+    if len(record.value or b"") > settings.max_event_bytes:
+        raise InvalidRecord(
+            "value", f"has {len(record.value or b'')} bytes; the limit is {settings.max_event_bytes}",
+            remedy="Send less, or raise HEADRACE_INGEST_MAX_EVENT_BYTES.",
+        )  # fmt: skip
+    form, fields = fields_of(record, codec)
+    key_tenant, _, key_id = decode_text(record.key, "key").partition("/")
     event = ChangeEvent(
         tenant=_text(fields, "tenant") or (key_tenant if key_id else ""),
         document_id=_text(fields, "document_id") or key_id,
@@ -87,12 +91,12 @@ def decode(record: Record, codec: Codec, settings: IngestSettings) -> tuple[str,
         version=_version(fields.get("version")),
         title=_text(fields, "title", settings.max_attribute_characters),
         content=_text(fields, "content"),
-        media_type=_text(fields, "media_type"),
+        media_type=_media_type(_text(fields, "media_type", 200)),
         source=_text(fields, "source", settings.max_attribute_characters),
         attributes=_attributes(fields.get("attributes"), settings),
         acl=_acl(fields.get("acl")),
         pipeline=_text(fields, "pipeline", 128),
-        request_id=_text(fields, "request_id", 128) or _header(record, "request-id"),
+        request_id=_text(fields, "request_id", MAX_REQUEST_ID_CHARACTERS) or _request_id_header(record),
         requested_by=_text(fields, "requested_by", 512),
         occurred_at=_time(fields.get("occurred_at")),
     )
@@ -118,14 +122,7 @@ def _check(event: ChangeEvent, key: bytes, settings: IngestSettings) -> None:
             remedy="Split the document, or raise HEADRACE_INGEST_MAX_CONTENT_BYTES.",
         )  # fmt: skip
     if event.media_type is not None and event.media_type not in MEDIA_TYPES:
-        raise InvalidRecord("media_type", f"{event.media_type!r} is not known; known are {', '.join(MEDIA_TYPES)}")
-
-
-def _key_text(key: bytes) -> str:
-    try:
-        return key.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidRecord("key", f"is not UTF-8 at byte {error.start}") from error
+        raise InvalidRecord("media_type", f"{event.media_type!r:.100} is not known; known are {', '.join(MEDIA_TYPES)}")
 
 
 def _text(fields: Mapping[str, Any], name: str, longest: int | None = None) -> str | None:
@@ -150,10 +147,20 @@ def checked_text(name: str, value: str, longest: int | None = None) -> str:
     return value
 
 
+def _media_type(value: str | None) -> str | None:
+    """Return the media type under its usual name, without parameters; what is not known stays as it is."""
+    if value is None:
+        return None
+    media_type = value.partition(";")[0].strip().lower()
+    return _MEDIA_TYPE_ALIASES.get(media_type, media_type)
+
+
 def _operation(value: Any) -> Operation:
+    if value is None:
+        raise InvalidRecord("operation", "is missing; known are upsert and delete")
     operation = OPERATIONS.get(value.upper()) if isinstance(value, str) else None
     if operation is None:
-        raise InvalidRecord("operation", f"{value!r} is not known; known are upsert and delete")
+        raise InvalidRecord("operation", f"{value!r:.100} is not known; known are upsert and delete")
     return operation
 
 
@@ -180,11 +187,10 @@ def _attributes(value: Any, settings: IngestSettings) -> dict[str, str]:
     for name, item in value.items():
         if not _ATTRIBUTE_NAME.fullmatch(name):
             raise InvalidRecord("attributes", f"{name!r:.150} is no name of letters, digits, _ and -, 128 at most")
-        if isinstance(item, bool) or item is None or not isinstance(item, (str, int, float)):
-            item = {True: "true", False: "false"}.get(item) if isinstance(item, bool) else None  # noqa: PLW2901
-            if item is None:
-                raise InvalidRecord(f"attributes.{name}", "is neither text nor a number nor true or false")
-        found[name] = checked_text(f"attributes.{name}", str(item), settings.max_attribute_characters)
+        if not isinstance(item, (str, int, float)):
+            raise InvalidRecord(f"attributes.{name}", "is neither text nor a number nor true or false")
+        text = str(item).lower() if isinstance(item, bool) else str(item)
+        found[name] = checked_text(f"attributes.{name}", text, settings.max_attribute_characters)
     return found
 
 
@@ -193,6 +199,10 @@ def _acl(value: Any) -> tuple[str, ...]:
         return ()
     if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
         raise InvalidRecord("acl", "is not a list of strings")
+    if len(value) > MAX_ACL_ENTRIES:
+        raise InvalidRecord("acl", f"has {len(value)} entries; the limit is {MAX_ACL_ENTRIES}")
+    if "" in value:
+        raise InvalidRecord("acl", "has an empty entry, which names nobody")
     return tuple(checked_text("acl", item, 512) for item in value)
 
 
@@ -211,8 +221,8 @@ def _time(value: Any) -> datetime | None:
         raise InvalidRecord("occurred_at", f"{value!r:.100} is neither seconds since 1970 nor ISO 8601") from error
 
 
-def _header(record: Record, name: str) -> str | None:
-    for key, value in record.headers:
-        if key == name and value:
-            return value.decode("utf-8", "replace")[:128]
+def _request_id_header(record: Record) -> str | None:
+    for name, value in record.headers:
+        if name.lower() == "request-id" and value:
+            return checked_text("request-id", decode_text(value, "request-id"), MAX_REQUEST_ID_CHARACTERS)
     return None

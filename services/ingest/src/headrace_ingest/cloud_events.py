@@ -1,0 +1,205 @@
+"""CloudEvents 1.0 over Kafka, structured and binary: what the event states, and what its attributes stand in for.
+
+The library of the CloudEvents project takes headers and body apart and checks the attributes. Reading JSON and text
+stays with us, because the library lets pass what change events must not contain (keys given twice, NaN, bytes that
+are not UTF-8) and invents an id and a time where they are missing.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from cloudevents.core.base import BaseCloudEvent, EventFactory
+from cloudevents.core.bindings.kafka import KafkaMessage, from_binary, from_structured
+from cloudevents.core.exceptions import CloudEventValidationError
+from cloudevents.core.formats.json import JSONFormat
+from cloudevents.core.v1.event import CloudEvent
+
+from headrace.broker.contract import Record
+from headrace.errors import InvalidRecord, UndecodableRecord
+from headrace_ingest.strict_json import decode_text, parse_object
+
+PREFIX = "ce_"
+CONTENT_TYPE = "content-type"
+STRUCTURED_TYPE = "application/cloudevents+json"
+_JSON_TYPE = re.compile(r"(application|text)/([a-z0-9.-]+\+)?json")
+_EXTENSIONS = {
+    "tenant": "tenant",
+    "version": "version",
+    "pipeline": "pipeline",
+    "title": "title",
+    "requestid": "request_id",
+}
+"""Extension attributes (lower-case letters and digits only, by the standard) and the fields they stand in for."""
+_OPERATIONS = {
+    "upsert": ("upsert", "upserted", "create", "created", "update", "updated", "change", "changed"),
+    "delete": ("delete", "deleted", "remove", "removed"),
+}
+_OPERATION_OF = {word: operation for operation, words in _OPERATIONS.items() for word in words}
+
+
+def read_structured(value: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the fields of the data, and the fields that the attributes stand in for where the data lacks them.
+
+    Raises :class:`InvalidRecord` naming the attribute, and :class:`UndecodableRecord` for a body that is no JSON.
+    """
+    return _fields(_checked(lambda: from_structured(KafkaMessage({}, None, value), _StrictFormat(), _event)))
+
+
+def read_binary(record: Record) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the same for binary mode: attributes in ``ce_`` headers, data in the value (null: no data).
+
+    Raises :class:`InvalidRecord` naming the header or field, and :class:`UndecodableRecord`.
+    """
+    message = KafkaMessage(_headers(record), None, record.value or b"")
+    stated, stand_in = _fields(_checked(lambda: from_binary(message, _StrictFormat(), _event)))
+    return ({} if record.value is None else stated), stand_in
+
+
+class _StrictFormat(JSONFormat):
+    """The JSON format with our own reading."""
+
+    def read(self, event_factory: EventFactory | None, data: str | bytes) -> BaseCloudEvent:
+        """Return the event in a structured body."""
+        attributes = parse_object(data if isinstance(data, bytes) else data.encode(), "the CloudEvent")
+        attributes = {name: value for name, value in attributes.items() if value is not None}
+        if "time" in attributes:
+            attributes["time"] = _time(attributes["time"])
+        body = attributes.pop("data", None)
+        encoded = attributes.pop("data_base64", None)
+        if encoded is not None:
+            if body is not None:
+                raise InvalidRecord("data", "is given twice, as data_base64 too")
+            body = self.read_data(_base64(encoded), attributes.get("datacontenttype"))
+        return (event_factory or _event)(attributes, body)
+
+    def read_data(self, body: bytes, datacontenttype: str | None) -> dict[str, Any] | str | None:
+        """Return an object for JSON and a string for text; no content type means JSON, as the standard says."""
+        media_type, charset = split_content_type(datacontenttype)
+        if media_type is None or _JSON_TYPE.fullmatch(media_type):
+            return parse_object(body, "the CloudEvent's data") if body else None
+        if not media_type.startswith("text/"):
+            raise InvalidRecord(
+                "datacontenttype", f"{media_type!r:.100} is neither application/json nor a kind of text"
+            )
+        if charset not in (None, "utf-8", "utf8", "us-ascii"):
+            raise InvalidRecord("datacontenttype", f"names the charset {charset!r:.40}; text is UTF-8")
+        return decode_text(body, "content")
+
+
+def split_content_type(value: Any) -> tuple[str | None, str | None]:
+    """Return media type and charset of a content type, in lower case; None for what it lacks."""
+    if not isinstance(value, str):
+        return None, None
+    media_type, *parameters = (part.strip().lower() for part in value.split(";"))
+    named = dict(parameter.partition("=")[::2] for parameter in parameters)
+    return media_type or None, named["charset"].strip('"') if "charset" in named else None
+
+
+def _event(attributes: dict[str, Any], data: Any) -> CloudEvent:
+    """Make the event; unlike the library, invent neither id nor version nor time."""
+    for name in ("specversion", "id", "source", "type"):
+        if name not in attributes:
+            raise InvalidRecord(name, "is missing; a CloudEvent has specversion, id, source and type")
+    timed = "time" in attributes
+    event = CloudEvent(attributes, data)
+    if not timed:
+        del event.get_attributes()["time"]
+    return event
+
+
+def _checked(read: Callable[[], BaseCloudEvent]) -> BaseCloudEvent:
+    """Return the event that the library makes, its refusals as ours; of its own steps only the time can fail."""
+    try:
+        return read()
+    except CloudEventValidationError as error:
+        name, reasons = next(iter(error.errors.items()))
+        raise InvalidRecord(_plain(name), _plain(str(reasons[0]))) from error
+    except (ValueError, OverflowError) as error:
+        raise InvalidRecord("time", "is no date and time of RFC 3339") from error
+
+
+def _headers(record: Record) -> dict[str, bytes]:
+    """Return the headers that belong to the CloudEvent, names in lower case; others may hold any bytes."""
+    found: dict[str, bytes] = {}
+    for name, value in record.headers:
+        own = name.lower()
+        if not own.startswith(PREFIX) and own != CONTENT_TYPE:
+            continue
+        if own in found:
+            raise InvalidRecord(_plain(own), "is given twice")
+        if value is not None:
+            decode_text(value, _plain(own))
+            found[own] = value
+    return found
+
+
+def _fields(event: BaseCloudEvent) -> tuple[dict[str, Any], dict[str, Any]]:
+    attributes, data = event.get_attributes(), event.get_data()
+    stand_in = {field: attributes.get(name) for name, field in _EXTENSIONS.items()}
+    stand_in["document_id"] = attributes.get("subject")
+    stand_in["source"] = attributes["source"]
+    stand_in["occurred_at"] = attributes.get("time")
+    media_type = split_content_type(attributes.get("datacontenttype"))[0]
+    stated: dict[str, Any] = {}
+    if isinstance(data, dict):
+        stated = data
+    elif isinstance(data, str) and (media_type or "").startswith("text/"):
+        stated = {"content": data, "media_type": media_type}
+    elif data is not None:
+        raise InvalidRecord(
+            "data", f"is a {type(data).__name__} with content type {media_type!r:.100}",
+            remedy="Send an object, or text with datacontenttype text/plain, text/markdown or text/x-rst.",
+        )  # fmt: skip
+    if stated.get("op") is None and stated.get("operation") is None:
+        stand_in["operation"] = _operation(attributes["type"])
+    return stated, stand_in
+
+
+def _operation(event_type: str) -> str:
+    operation = _OPERATION_OF.get(event_type.rpartition(".")[2].lower())
+    if operation is None:
+        words = ", ".join(word for words in _OPERATIONS.values() for word in words)
+        raise InvalidRecord(
+            "type", f"{event_type!a:.200} ends in no known operation; known are {words}",
+            remedy="End the type in one of them, or state op in the data.",
+        )  # fmt: skip
+    return operation
+
+
+def _time(value: Any) -> datetime:
+    if not isinstance(value, str):
+        raise InvalidRecord("time", f"is a {type(value).__name__}, not a string")
+    return datetime.fromisoformat(value)
+
+
+def _base64(value: Any) -> bytes:
+    if not isinstance(value, str):
+        raise InvalidRecord("data_base64", f"is a {type(value).__name__}, not a string")
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise UndecodableRecord(f"data_base64: is no base64: {error}") from error
+
+
+def _plain(text: str) -> str:
+    """Return text from outside in a form that any dead letter can carry."""
+    return text[:300].encode("utf-8", "backslashreplace").decode()
+
+
+def is_binary(record: Record) -> bool:
+    """Tell whether the record's headers say binary mode."""
+    return any(name.lower().startswith(PREFIX) for name, _ in record.headers)
+
+
+def structured_type(headers: Mapping[str, str]) -> bool:
+    """Tell whether the headers say structured mode; raises :class:`InvalidRecord` for its forms not taken."""
+    media_type = split_content_type(headers.get(CONTENT_TYPE))[0] or ""
+    if media_type.startswith("application/cloudevents") and media_type != STRUCTURED_TYPE:
+        raise InvalidRecord(CONTENT_TYPE, f"is {media_type!r:.100}; of these {STRUCTURED_TYPE} is taken")
+    return media_type == STRUCTURED_TYPE

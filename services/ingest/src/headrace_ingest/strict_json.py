@@ -1,0 +1,90 @@
+"""JSON as change events need it: UTF-8 only, no key twice in one object, no number that JSON does not have."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NoReturn
+
+from headrace.errors import InvalidRecord, PermanentError, UndecodableRecord
+
+
+def parse_object(value: bytes, what: str) -> dict[str, Any]:
+    """Return the JSON object in ``value``; ``what`` names it in errors.
+
+    Raises :class:`InvalidRecord` naming the field whose text is not UTF-8, and :class:`UndecodableRecord` for
+    everything else that is no such object.
+    """
+    try:
+        text = value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _not_utf8(value, error, what) from error
+    return _parse(text, what)
+
+
+def decode_text(value: bytes, field: str) -> str:
+    """Return the text; raises :class:`InvalidRecord` naming the field where it is not UTF-8."""
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidRecord(field, f"is not UTF-8: {_bad_byte(error)}") from error
+
+
+def _parse(text: str, what: str) -> dict[str, Any]:
+    try:
+        parsed = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
+    except RecursionError as error:
+        raise UndecodableRecord(f"{what} is nested too deeply") from error
+    except ValueError as error:
+        raise UndecodableRecord(
+            f"{what} is no JSON object: {error}", remedy="See the guide on change events for the forms."
+        ) from error
+    if not isinstance(parsed, dict):
+        raise UndecodableRecord(f"{what} is a JSON {type(parsed).__name__}, not an object")
+    return parsed
+
+
+def _not_utf8(value: bytes, error: UnicodeDecodeError, what: str) -> PermanentError:
+    """Return the error that names the field, which a second reading finds by the bytes that it lets through."""
+    try:
+        parsed = _parse(value.decode("utf-8", "surrogateescape"), what)
+    except UndecodableRecord:
+        parsed = {}
+    field = _with_escaped_byte(parsed)
+    if field is None:
+        return UndecodableRecord(f"{what} is not UTF-8: {_bad_byte(error)}")
+    return InvalidRecord(field, f"is not UTF-8: {_bad_byte(error)} of {what}")
+
+
+def _with_escaped_byte(fields: dict[str, Any]) -> str | None:
+    for name, value in fields.items():
+        inner = _with_escaped_byte(value) if isinstance(value, dict) else None
+        if inner is not None:
+            return f"{name}.{inner}"
+        if isinstance(value, str) and any("\udc80" <= character <= "\udcff" for character in value):
+            return name
+    return None
+
+
+def _bad_byte(error: UnicodeDecodeError) -> str:
+    return f"0x{error.object[error.start]:02x} at byte {error.start}"
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise ValueError(f"the key {twice!a:.100} stands twice in one object")
+    return found
+
+
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {number:.40} is too large")
+    return value
