@@ -131,7 +131,7 @@ def _bare(kafka: KafkaSettings, source: str, target: str, records: int) -> float
             if message.error():
                 raise KafkaException(message.error())
             producer.produce(target, message.value(), message.key(), headers=message.headers())
-            offsets[message.topic(), message.partition()] = message.offset() + 1
+            offsets[source, message.partition() or 0] = (message.offset() or 0) + 1
         positions = [KafkaPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]
         producer.send_offsets_to_transaction(positions, consumer.consumer_group_metadata())
         producer.commit_transaction()

@@ -1,4 +1,4 @@
-"""Single stages as real processes: the embedder beside the bare model, the indexer beside bare COPY, and all together."""
+"""Stages as real processes: the embedder beside the bare model, the indexer beside bare COPY, and all together."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def deployment(state_dir: Path, provider: str) -> Iterator[Deployment]:
         shared.release(state_dir)
 
 
-def embedder(state_dir: Path, *, documents: int = 16) -> Result:
+def embedder(state_dir: Path, *, documents: int = 40) -> Result:
     """Chunks a second through the embedder's process, against one ``encode`` over the same chunks."""
     chunked, source = _chunked(documents)
     texts = list(dict.fromkeys(chunk.text for _, document in chunked for chunk in document.chunks))
@@ -96,7 +96,7 @@ def indexer(state_dir: Path, *, documents: int = 120) -> Result:
     )  # fmt: skip
 
 
-def pipeline(state_dir: Path, *, documents: int = 16) -> Result:
+def pipeline(state_dir: Path, *, documents: int = 40) -> Result:
     """Chunks a second from change event to index through all services, against the embedding backend alone."""
     events, source = changes(documents)
     texts = list(dict.fromkeys(chunk.text for _, document in _chunked(documents)[0] for chunk in document.chunks))
@@ -140,10 +140,11 @@ def _chunked(documents: int) -> tuple[list[tuple[str, ChunkedDocument]], str]:
 
 def _embedded(provider: HashingProvider, document: ChunkedDocument) -> EmbeddedDocument:
     vectors = asyncio.run(provider.embed([chunk.text for chunk in document.chunks], Kind.PASSAGE)).vectors
+    pairs = zip(document.chunks, vectors, strict=True)
     return EmbeddedDocument(
         document.title, document.media_type, document.content_hash, document.source, {}, (), document.chunks, "g1",
         provider.model, provider.dimensions,
-        {chunk.text_hash.hex(): vector.astype("<f4").tobytes() for chunk, vector in zip(document.chunks, vectors, strict=True)},
+        {chunk.text_hash.hex(): vector.astype("<f4").tobytes() for chunk, vector in pairs},
     )  # fmt: skip
 
 
@@ -215,7 +216,7 @@ def _wait_for_model(place: Deployment) -> None:
 
 
 async def _copy(dsn: str, schema: str, contexts: Sequence[Context], batch: int = 200) -> float:
-    """Seconds of COPY into document, chunk and embedding, one transaction for as many documents as the indexer takes."""
+    """Seconds of COPY into document, chunk and embedding, one transaction for each ``batch`` documents."""
     connection = await asyncpg.connect(dsn, server_settings={"search_path": f"{schema},public"})
     await prepare_connection(connection)
     started = time.perf_counter()

@@ -101,9 +101,7 @@ class Metadata(Mapping[str, MetadataValue]):
         added = {f"{stage}.{key}": value for key, value in values.items()}
         for key in added:
             if stage in _RESERVED:
-                raise MetadataError(
-                    f"stage {stage!r} may not write metadata key {key!r}: it is read-only", where=key
-                )
+                raise MetadataError(f"stage {stage!r} may not write metadata key {key!r}: it is read-only", where=key)
             if key in self._items:
                 raise MetadataError(f"stage {stage!r} may not overwrite metadata key {key!r}", where=key)
         return Metadata({**self._items, **added})
@@ -160,9 +158,7 @@ def _check_new_key(key: str, stage: str) -> None:
             f"stage {stage!r} wrote metadata key {key!r}: a stage writes under its own name only", where=key
         )
     if not _KEY.fullmatch(key):
-        raise MetadataError(
-            f"stage {stage!r} wrote metadata key {key!r}: the form is {{stage}}.{{key}}", where=key
-        )
+        raise MetadataError(f"stage {stage!r} wrote metadata key {key!r}: the form is {{stage}}.{{key}}", where=key)
 
 
 MAX_ID_LENGTH = 512
@@ -173,9 +169,7 @@ def check_change(change: Change) -> Change:
     """Return the change when its fields keep their rules; raise :class:`InvalidRecord` naming the field."""
     for name, value in (("tenant", change.tenant), ("document_id", change.document_id)):
         if not value:
-            raise InvalidRecord(
-                name, "is missing or empty", remedy="Every change names its tenant and document."
-            )
+            raise InvalidRecord(name, "is missing or empty", remedy="Every change names its tenant and document.")
         if len(value) > MAX_ID_LENGTH:
             raise InvalidRecord(name, f"has {len(value)} characters; the limit is {MAX_ID_LENGTH}")
         if "\x00" in value:
@@ -183,9 +177,7 @@ def check_change(change: Change) -> Change:
         if any("\ud800" <= character <= "\udfff" for character in value):
             raise InvalidRecord(name, "contains a lone surrogate, which UTF-8 cannot carry")
     if "/" in change.tenant:
-        raise InvalidRecord(
-            "tenant", f"{change.tenant!r} contains '/', which separates tenant and document in keys"
-        )
+        raise InvalidRecord("tenant", f"{change.tenant!r} contains '/', which separates tenant and document in keys")
     if not 0 <= change.version < 2**63:
         raise InvalidRecord("version", f"is {change.version}; versions run from 0 to 2^63-1")
     return change

@@ -44,13 +44,13 @@ class Handler(ABC):
         """``name@version``."""
         return f"{self.name}@{self.version}"
 
-    async def start(self) -> None:
+    async def start(self) -> None:  # noqa: B027
         """Open what the handler needs, once, on the loop that later calls :meth:`process`.
 
         May raise :class:`headrace.errors.DependencyDown`: the stage waits and calls again.
         """
 
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: B027
         """Close what :meth:`start` opened; called once, also after a failed start."""
 
     def validate(self, context: Context) -> None:  # noqa: B027

@@ -13,9 +13,7 @@ def configure(level: str = "info", form: str = "json", **bound: str) -> None:
     numeric = getattr(logging, level.upper())
     renderer = structlog.processors.JSONRenderer() if form == "json" else structlog.dev.ConsoleRenderer()
 
-    def add_bound(
-        _logger: object, _method: str, event: structlog.typing.EventDict
-    ) -> structlog.typing.EventDict:
+    def add_bound(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         return {**bound, **event}
 
     structlog.configure(

@@ -46,7 +46,8 @@ COMMITS_FAILED = Counter(
 )
 BATCHES_DOOMED = Counter(
     "headrace_batches_doomed",
-    "Batches dropped while they computed because partitions moved; they are done again. A steady rise: workers come and go.",
+    "Batches dropped while they computed because partitions moved; they are done again. A steady rise: workers come "
+    "and go.",
     ["stage"],
 )
 REBALANCES = Counter(

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from headrace.avro.codec import Codec
 from headrace.errors import DependencyDown, UnknownPipeline
@@ -82,10 +83,13 @@ class PipelineFollower:
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",
                 "enable.partition.eof": True,
+                "fetch.wait.max.ms": 100,
             }
         )
+        self._admin = AdminClient(kafka.client())
         self._closed = threading.Event()
         self._at_end = threading.Event()
+        self._read_to = 0
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="pipelines", daemon=True)
 
@@ -102,13 +106,19 @@ class PipelineFollower:
             )
 
     def refresh(self) -> None:
-        """Read on to what is the topic's end now; raises :class:`DependencyDown`."""
+        """Read on to what is the topic's end now; raises :class:`DependencyDown`.
+
+        The end is asked of another client: a question to the consumer would wait behind the poll of its thread.
+        """
+        place = TopicPartition(self._partition.topic, 0)
         try:
-            _, high = self._consumer.get_watermark_offsets(self._partition, _CALL_S)
-        except KafkaException as error:
+            latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+            futures = self._admin.list_offsets({place: latest}, request_timeout=_CALL_S)
+            high = futures[place].result(_CALL_S).offset
+        except (KafkaException, TimeoutError) as error:
             raise DependencyDown("kafka", f"the end of the pipelines topic is not known: {error}") from error
         deadline = time.monotonic() + _CALL_S
-        while self._position() < high:
+        while self._read_to < high:
             if time.monotonic() > deadline or self._failure:
                 raise DependencyDown("kafka", "the pipelines topic is not read to its end") from self._failure
             time.sleep(0.01)
@@ -119,10 +129,6 @@ class PipelineFollower:
         self._thread.join()
         self._consumer.close()
 
-    def _position(self) -> int:
-        offset: int = self._consumer.position([TopicPartition(self._partition.topic, 0)])[0].offset
-        return offset
-
     def _run(self) -> None:
         while not self._closed.is_set():
             message = self._consumer.poll(0.2)
@@ -130,8 +136,10 @@ class PipelineFollower:
                 continue
             error = message.error()
             if error is None:
-                self._take(message.value(), message.offset())
+                self._take(message.value(), message.offset() or 0)
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+                # Its offset is the log's end; a transaction's marker, which is no record, lies before it.
+                self._read_to = message.offset() or 0
                 self._at_end.set()
             else:
                 log.warning("pipelines topic cannot be read", error=error.str())
@@ -144,8 +152,8 @@ class PipelineFollower:
                 log.warning("pipelines topic waits", error=str(error))
                 self._closed.wait(1.0)
                 continue
-            except Exception as error:  # noqa: BLE001  # one bad record must not hide the others
-                log.error("record of the pipelines topic skipped", offset=offset, error=str(error))
+            except Exception as error:  # one bad record must not hide the others
+                log.exception("record of the pipelines topic skipped", offset=offset, error=str(error))
                 return
             self._catalogue.add(version)
             log.info("pipeline known", pipeline=version.pipeline_id, version=version.version)

@@ -28,9 +28,7 @@ class HandlerRegistry:
         if missing:
             raise ConfigurationError(f"handler declares no {', '.join(missing)}", where=where)
         if not _NAME.fullmatch(handler.name):
-            raise ConfigurationError(
-                f"handler name {handler.name!r} is not of the form [a-z][a-z0-9-]*", where=where
-            )
+            raise ConfigurationError(f"handler name {handler.name!r} is not of the form [a-z][a-z0-9-]*", where=where)
         stage = self._by_stage.setdefault(handler.stage, {})
         taken = stage.setdefault(handler.name, handler)
         if taken is not handler:

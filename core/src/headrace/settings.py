@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -14,9 +14,7 @@ class KafkaSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="HEADRACE_KAFKA_", frozen=True)
 
-    bootstrap: str = Field(
-        "127.0.0.1:9092", description="Kafka's bootstrap servers, host:port separated by commas."
-    )
+    bootstrap: str = Field("127.0.0.1:9092", description="Kafka's bootstrap servers, host:port separated by commas.")
     topic_prefix: str = Field(
         "", pattern=r"^[A-Za-z0-9._-]*$", description="Put before every topic, group and transactional id."
     )
@@ -26,18 +24,16 @@ class KafkaSettings(BaseSettings):
     sasl_mechanism: str | None = Field(None, description="SASL mechanism, for instance SCRAM-SHA-512.")
     sasl_username: str | None = Field(None, description="SASL user.")
     sasl_password: SecretStr | None = Field(None, description="SASL password.")
-    ssl_ca_location: str | None = Field(
-        None, description="File with the certificates of the brokers' authorities."
-    )
+    ssl_ca_location: str | None = Field(None, description="File with the certificates of the brokers' authorities.")
     max_message_bytes: int = Field(
         8 * 1024 * 1024,
         ge=1024,
         description="Largest record in bytes; broker, topics and clients agree on it.",
     )
 
-    def client(self) -> dict[str, str | int]:
+    def client(self) -> dict[str, Any]:
         """Return the configuration that every librdkafka client shares."""
-        config: dict[str, str | int] = {
+        config: dict[str, Any] = {
             "bootstrap.servers": self.bootstrap,
             "security.protocol": self.security_protocol,
             "log.connection.close": "false",
@@ -82,16 +78,10 @@ class WorkerSettings(BaseSettings):
         description="Stable name of this worker within its stage, unique among live ones; a restart with the same "
         "slot fences its predecessor at once. The default is the host's name.",
     )
-    batch_records: int = Field(
-        500, ge=1, le=100_000, description="Most records in a batch and its transaction."
-    )
+    batch_records: int = Field(500, ge=1, le=100_000, description="Most records in a batch and its transaction.")
     batch_bytes: int = Field(16 * 1024 * 1024, ge=1024, description="Most bytes of values in a batch.")
-    linger_ms: int = Field(
-        0, ge=0, le=60_000, description="How long a batch waits to fill; 0 takes what is there."
-    )
-    session_timeout_ms: int = Field(
-        10_000, ge=1000, description="After this silence the group gives up a worker."
-    )
+    linger_ms: int = Field(0, ge=0, le=60_000, description="How long a batch waits to fill; 0 takes what is there.")
+    session_timeout_ms: int = Field(10_000, ge=1000, description="After this silence the group gives up a worker.")
     transaction_timeout_ms: int = Field(
         30_000,
         ge=1000,
@@ -101,9 +91,7 @@ class WorkerSettings(BaseSettings):
         120.0, gt=0, description="A Kafka call that hangs longer ends the process, so that it is restarted."
     )
     drain_s: float = Field(10.0, ge=0, description="On SIGTERM, the time to finish the batches under way.")
-    backoff_s: float = Field(
-        0.5, gt=0, description="First wait when a dependency is down; doubles with jitter."
-    )
+    backoff_s: float = Field(0.5, gt=0, description="First wait when a dependency is down; doubles with jitter.")
     backoff_max_s: float = Field(30.0, gt=0, description="Longest wait when a dependency is down.")
 
 
@@ -113,12 +101,8 @@ class ServiceSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="HEADRACE_", frozen=True)
 
     http_host: str = Field("127.0.0.1", description="Address of /metrics, /healthz and /readyz.")
-    http_port: int = Field(
-        0, ge=0, le=65535, description="Port of /metrics, /healthz and /readyz; 0 picks a free one."
-    )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least level that is logged."
-    )
+    http_port: int = Field(0, ge=0, le=65535, description="Port of /metrics, /healthz and /readyz; 0 picks a free one.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["json", "console"] = Field("json", description="json for machines, console for eyes.")
     generation: str = Field(
         "g1",

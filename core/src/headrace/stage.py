@@ -23,15 +23,9 @@ class StageFlow:
 
 INGEST = StageFlow("ingest", "changes", "documents", records.ChangeEvent, records.SourceDocument)
 CHUNKER = StageFlow("chunker", "documents", "chunks", records.SourceDocument, records.ChunkedDocument)
-EMBEDDER = StageFlow(
-    "embedder", "chunks", "vectors.{generation}", records.ChunkedDocument, records.EmbeddedDocument
-)
-INDEXER = StageFlow(
-    "indexer", "vectors.{generation}", "indexed", records.EmbeddedDocument, records.IndexedDocument
-)
-GENERATOR = StageFlow(
-    "generator", "generation-requests", "artifacts", records.GenerationRequest, records.Artifact
-)
+EMBEDDER = StageFlow("embedder", "chunks", "vectors.{generation}", records.ChunkedDocument, records.EmbeddedDocument)
+INDEXER = StageFlow("indexer", "vectors.{generation}", "indexed", records.EmbeddedDocument, records.IndexedDocument)
+GENERATOR = StageFlow("generator", "generation-requests", "artifacts", records.GenerationRequest, records.Artifact)
 
 STAGES = {stage.name: stage for stage in (INGEST, CHUNKER, EMBEDDER, INDEXER, GENERATOR)}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -49,20 +49,12 @@ def declared() -> tuple[Topic, ...]:
     """Return the topics of ``schemas/topics`` in the order of the flow, names still with their place-holders."""
     topics = [_read(path) for path in sorted(TOPIC_FOLDER.glob("*.yaml"))]
     order = [name for flow in STAGES.values() for name in (flow.source, flow.target)]
-    return tuple(
-        sorted(topics, key=lambda topic: order.index(topic.name) if topic.name in order else len(order))
-    )
+    return tuple(sorted(topics, key=lambda topic: order.index(topic.name) if topic.name in order else len(order)))
 
 
 def concrete(generations: tuple[str, ...]) -> tuple[Topic, ...]:
     """Return the topics that exist: one ``vectors`` topic a generation, one ``dead-letters`` topic a stage."""
-    found: list[Topic] = []
-    for topic in declared():
-        for name in _expand(topic.name, generations):
-            found.append(
-                Topic(name, *(getattr(topic, field) for field in list(Topic.__dataclass_fields__)[1:]))
-            )
-    return tuple(found)
+    return tuple(replace(topic, name=name) for topic in declared() for name in _expand(topic.name, generations))
 
 
 def dead_letter_topic(stage: str) -> str:

@@ -77,7 +77,7 @@ def read_store(dsn: str, *, schema: str = "headrace", generation: str = "g1") ->
         hasher = hashlib.sha256()
 
         def rows(query: str) -> list[tuple[Any, ...]]:
-            found = connection.execute(query).fetchall()  # type: ignore[arg-type]
+            found = connection.execute(query).fetchall()
             for row in found:
                 hasher.update(repr(row).encode("utf-8", "backslashreplace"))
             return found

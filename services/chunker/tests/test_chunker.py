@@ -6,16 +6,16 @@ import asyncio
 from datetime import UTC, datetime
 
 import pytest
-from headrace_chunker.handler import ChunkerSettings, SectionsHandler, make_chunks
-from headrace_chunker.identity import chunk_ids, text_hash
-from headrace_chunker.sections import sections
-from headrace_chunker.splitter import chunk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.envelope import Change, Context, Operation, Trace
 from headrace.errors import InvalidRecord
 from headrace.records import SourceDocument
+from headrace_chunker.handler import ChunkerSettings, SectionsHandler, make_chunks
+from headrace_chunker.identity import chunk_ids, text_hash
+from headrace_chunker.sections import sections
+from headrace_chunker.splitter import chunk
 
 pytestmark = pytest.mark.unit
 

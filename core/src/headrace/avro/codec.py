@@ -16,6 +16,11 @@ from headrace.errors import InvalidRecord, PermanentError, UndecodableRecord
 
 MAGIC = 0
 _HEADER = struct.Struct(">BI")
+_UNDECODABLE = (
+    SchemaResolutionError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, struct.error, MemoryError,
+    RecursionError, AttributeError, StopIteration,
+)  # fmt: skip
+"""What fastavro raises on bytes that are not what their schema says."""
 
 ENVELOPES: dict[type, str] = {
     records.SourceDocument: "headrace.SourceDocument",
@@ -67,9 +72,7 @@ class Codec:
         """
         payload = context.payload
         if payload is not None and type(payload) is not payload_type:
-            raise InvalidRecord(
-                "payload", f"is a {type(payload).__name__}; this topic carries {payload_type.__name__}"
-            )
+            raise InvalidRecord("payload", f"is a {type(payload).__name__}; this topic carries {payload_type.__name__}")
         name = ENVELOPES[payload_type]
         # The pair names the union's branch, so that the writer need not try the record against each.
         written = None if payload is None else (f"{name}Payload", mapping.writer(payload_type)(payload))
@@ -126,9 +129,7 @@ class Codec:
 
     def _read(self, data: bytes | None, name: str) -> dict[str, Any]:
         if data is None:
-            raise UndecodableRecord(
-                "the record has no value", remedy="Send a delete as an event, not as a null."
-            )
+            raise UndecodableRecord("the record has no value", remedy="Send a delete as an event, not as a null.")
         if len(data) < _HEADER.size or data[0] != MAGIC:
             raise UndecodableRecord(
                 f"the record has no Confluent header (a zero byte and a schema id); it starts with {data[:8].hex()}"
@@ -139,7 +140,7 @@ class Codec:
         writer_schema = self._ids.writer_schema(schema_id)
         try:
             values: dict[str, Any] = fastavro.schemaless_reader(buffer, writer_schema, schemas.parsed(name))  # type: ignore[assignment]
-        except (SchemaResolutionError, EOFError, ValueError, TypeError, KeyError, IndexError, OverflowError, struct.error, UnicodeDecodeError, MemoryError, RecursionError, AttributeError, StopIteration) as error:  # fmt: skip
+        except _UNDECODABLE as error:
             raise UndecodableRecord(
                 f"the bytes do not decode as {name} with schema id {schema_id}: {type(error).__name__} {error}"
             ) from error

@@ -17,7 +17,7 @@ from typing import Any
 Convert = Callable[[Any], Any]
 
 
-def from_dict(cls: type, values: Mapping[str, Any]) -> Any:
+def from_dict(cls: Any, values: Mapping[str, Any]) -> Any:
     """Build ``cls`` from a decoded record; the record's fields are the class's, all of them."""
     return reader(cls)(dict(values))
 
@@ -29,7 +29,7 @@ def to_dict(record: Any) -> dict[str, Any]:
 
 
 @cache
-def reader(cls: type) -> Convert:
+def reader(cls: Any) -> Convert:
     """Return the function that builds ``cls`` from a freshly decoded dict, which it uses up."""
     hints = typing.get_type_hints(cls)
     special = [(f.name, convert) for f in fields(cls) if (convert := _reads(hints[f.name])) is not None]
@@ -45,7 +45,7 @@ def reader(cls: type) -> Convert:
 
 
 @cache
-def writer(cls: type) -> Convert:
+def writer(cls: Any) -> Convert:
     """Return the function that turns an instance of ``cls`` into a dict."""
     hints = typing.get_type_hints(cls)
     plain = [f.name for f in fields(cls) if _writes(hints[f.name]) is None]

@@ -22,12 +22,8 @@ _NOT_FOUND = 404
 class Registry:
     """A client of the registry at ``url`` that remembers every id it has seen; ids never change their meaning."""
 
-    def __init__(
-        self, url: str, *, timeout: float = 5.0, transport: httpx.BaseTransport | None = None
-    ) -> None:
-        self._http = httpx.Client(
-            base_url=url.rstrip("/"), timeout=timeout, transport=transport, trust_env=False
-        )
+    def __init__(self, url: str, *, timeout: float = 5.0, transport: httpx.BaseTransport | None = None) -> None:
+        self._http = httpx.Client(base_url=url.rstrip("/"), timeout=timeout, transport=transport, trust_env=False)
         self._ids: dict[str, int] = {}
         self._schemas: dict[int, Any] = {}
 
@@ -50,9 +46,7 @@ class Registry:
             answer = self._call("GET", f"/schemas/ids/{schema_id}")
             if answer.status_code == _NOT_FOUND:
                 raise UndecodableRecord(f"the registry knows no schema with id {schema_id}")
-            self._schemas[schema_id] = schemas.parse_foreign(
-                _checked(answer)["schema"], f"schema id {schema_id}"
-            )
+            self._schemas[schema_id] = schemas.parse_foreign(_checked(answer)["schema"], f"schema id {schema_id}")
         return self._schemas[schema_id]
 
     def register(self, name: str) -> int:
@@ -79,13 +73,9 @@ class Registry:
 
     def _call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         try:
-            answer = self._http.request(
-                method, path, headers={"Content-Type": _TYPE, "Accept": _TYPE}, **arguments
-            )
+            answer = self._http.request(method, path, headers={"Content-Type": _TYPE, "Accept": _TYPE}, **arguments)
         except httpx.HTTPError as error:
-            raise DependencyDown(
-                "schema registry", f"{method} {path}: {error or type(error).__name__}"
-            ) from error
+            raise DependencyDown("schema registry", f"{method} {path}: {error or type(error).__name__}") from error
         if answer.status_code >= 500:
             raise DependencyDown("schema registry", f"{method} {path}: HTTP {answer.status_code}")
         return answer

@@ -129,9 +129,7 @@ class Broker(ABC):
         """Go back to the committed offsets on every assigned partition. Raises :class:`BrokerUnavailable`."""
 
     @abstractmethod
-    def commit(
-        self, messages: Sequence[Message], offsets: Mapping[TopicPartition, int], snapshot: Any
-    ) -> None:
+    def commit(self, messages: Sequence[Message], offsets: Mapping[TopicPartition, int], snapshot: Any) -> None:
         """Write messages and offsets (each the next one to read) in one transaction: all or nothing.
 
         Raises :class:`TransactionAborted` (also for a snapshot of an older membership),
@@ -147,7 +145,7 @@ class Broker(ABC):
 
     @abstractmethod
     def backlog(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """Return lag by partition: records between what was committed here last and the end of the log; may be stale."""
+        """Return lag by partition, from what was committed here last to the end of the log; may be stale."""
 
     @abstractmethod
     def close(self) -> None:

@@ -16,8 +16,10 @@ from confluent_kafka import (
     Consumer,
     KafkaError,
     KafkaException,
-    Message as KafkaMessage,
     Producer,
+)
+from confluent_kafka import (
+    Message as KafkaMessage,
 )
 from confluent_kafka import TopicPartition as KafkaPartition
 
@@ -46,15 +48,11 @@ _LOST = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}  # noqa:
 class KafkaBroker(Broker):
     """A consumer that reads committed records only, and a transactional producer with a stable id."""
 
-    def __init__(
-        self, kafka: KafkaSettings, worker: WorkerSettings, *, group: str, transactional_id: str
-    ) -> None:
+    def __init__(self, kafka: KafkaSettings, worker: WorkerSettings, *, group: str, transactional_id: str) -> None:
         self._kafka = kafka
         self._worker = worker
         self._transactional_id = transactional_id
-        self._consumer = Consumer(
-            consumer_config(kafka, worker, group, transactional_id), logger=_library_log()
-        )
+        self._consumer = Consumer(consumer_config(kafka, worker, group, transactional_id), logger=_library_log())
         self._producer: Producer | None = None
         self._assigned: set[TopicPartition] = set()
         self._held = False
@@ -94,17 +92,7 @@ class KafkaBroker(Broker):
             if error is not None:
                 self._refuse(error, message)
                 continue
-            records.append(
-                Record(
-                    message.topic(),
-                    message.partition(),
-                    message.offset(),
-                    message.key(),
-                    message.value(),
-                    tuple(message.headers() or ()),
-                    _timestamp(message),
-                )  # fmt: skip
-            )
+            records.append(_record(message))
         return Polled(records, False, frozenset(self._assigned))
 
     def snapshot(self) -> Any:
@@ -133,9 +121,7 @@ class KafkaBroker(Broker):
         except KafkaException as error:
             raise BrokerUnavailable(f"cannot go back to the committed offsets: {error}") from error
 
-    def commit(
-        self, messages: Sequence[Message], offsets: Mapping[TopicPartition, int], snapshot: Any
-    ) -> None:
+    def commit(self, messages: Sequence[Message], offsets: Mapping[TopicPartition, int], snapshot: Any) -> None:
         """One transaction: messages, offsets, commit."""
         producer = self._producer
         assert producer is not None
@@ -143,9 +129,7 @@ class KafkaBroker(Broker):
             producer.begin_transaction()
             for message in messages:
                 self._produce(producer, message)
-            positions = [
-                KafkaPartition(place.topic, place.partition, offset) for place, offset in offsets.items()
-            ]
+            positions = [KafkaPartition(place.topic, place.partition, offset) for place, offset in offsets.items()]
             producer.send_offsets_to_transaction(positions, snapshot, _CALL_S)
             _retrying(lambda: producer.commit_transaction(_CALL_S))
         except KafkaException as error:
@@ -157,9 +141,7 @@ class KafkaBroker(Broker):
         if self._producer is not None:
             self._producer.purge()
             self._producer = None
-        producer = Producer(
-            producer_config(self._kafka, self._worker, self._transactional_id), logger=_library_log()
-        )
+        producer = Producer(producer_config(self._kafka, self._worker, self._transactional_id), logger=_library_log())
         try:
             _retrying(lambda: producer.init_transactions(_CALL_S))
         except KafkaException as error:
@@ -191,9 +173,7 @@ class KafkaBroker(Broker):
     def _failed(self, producer: Producer, raised: KafkaException) -> None:
         error: KafkaError = raised.args[0]
         if error.code() in _FENCED and not error.txn_requires_abort():
-            raise ProducerFenced(
-                f"the producer was fenced: {error.str()}", where=self._transactional_id
-            ) from raised
+            raise ProducerFenced(f"the producer was fenced: {error.str()}", where=self._transactional_id) from raised
         if not error.txn_requires_abort():
             raise TransactionUncertain(f"the transaction's end is unknown: {error.str()}") from raised
         try:
@@ -254,6 +234,13 @@ def _retrying(call: Any) -> Any:
             if not error.args[0].retriable() or time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
+
+
+def _record(message: Any) -> Record:
+    return Record(
+        message.topic(), message.partition(), message.offset(), message.key(), message.value(),
+        tuple(message.headers() or ()), _timestamp(message),
+    )  # fmt: skip
 
 
 def _timestamp(message: KafkaMessage) -> int:

@@ -45,9 +45,7 @@ def dead_letter(
         reason=error.code if isinstance(error, HeadraceError) else "unforeseen",
         message=_bounded(str(error) if declared else f"{type(error).__name__}: {error}"),
         remedy=error.remedy if isinstance(error, HeadraceError) else "Read the stack; repair the handler.",
-        stack=None
-        if isinstance(error, PermanentError)
-        else _bounded("".join(traceback.format_exception(error))),
+        stack=None if isinstance(error, PermanentError) else _bounded("".join(traceback.format_exception(error))),
         handler=failure.handler,
         attempt=attempt,
         topic=record.topic,

@@ -272,9 +272,7 @@ def _polled(state: State, event: PollReturned) -> tuple[State, list[Command]]:
 def _poll_failed(state: State, event: PollFailed, limits: Limits) -> tuple[State, list[Command]]:
     if isinstance(event.error, OffsetsLost):
         return replace(state, exit_code=EXIT_OFFSETS_LOST, exit_reason=str(event.error)), []
-    return replace(
-        state, waiting=_wait_longer(state, event.now, "kafka", event.error, event.jitter, limits)
-    ), []
+    return replace(state, waiting=_wait_longer(state, event.now, "kafka", event.error, event.jitter, limits)), []
 
 
 def _computed(state: State, event: ComputeReturned, limits: Limits) -> tuple[State, list[Command]]:
@@ -323,9 +321,7 @@ def _recovered(state: State, event: RecoveryReturned, limits: Limits) -> tuple[S
     if isinstance(event.error, (ProducerFenced, OffsetsLost)):
         code = EXIT_FENCED if isinstance(event.error, ProducerFenced) else EXIT_OFFSETS_LOST
         return replace(state, exit_code=code, exit_reason=str(event.error)), []
-    return replace(
-        state, waiting=_wait_longer(state, event.now, "kafka", event.error, event.jitter, limits)
-    ), []
+    return replace(state, waiting=_wait_longer(state, event.now, "kafka", event.error, event.jitter, limits)), []
 
 
 def _doom(state: State) -> tuple[State, list[Command]]:
@@ -354,11 +350,17 @@ def _advance(state: State, now: float, limits: Limits) -> tuple[State, list[Comm
         commands.append(Compute(batch))
     if state.computed is not None:
         commands.append(Commit(*state.computed))
-    elif state.computing is not None and not state.held and now - state.computing.sealed_at >= HOLD_AFTER_S:
-        if len(state.buffer) >= limits.batch_records:
-            state = replace(state, held=True)
-            commands.append(Hold())
+    elif _must_hold(state, now, limits):
+        state = replace(state, held=True)
+        commands.append(Hold())
     return _finish_if_drained(state, now), commands
+
+
+def _must_hold(state: State, now: float, limits: Limits) -> bool:
+    """Whether polling can go on only with fetching paused: the buffer is full and the batch computes for long."""
+    if state.computing is None or state.held or len(state.buffer) < limits.batch_records:
+        return False
+    return now - state.computing.sealed_at >= HOLD_AFTER_S
 
 
 def _ready(state: State, now: float, limits: Limits) -> bool:
@@ -376,9 +378,7 @@ def _seal(state: State, now: float, limits: Limits) -> tuple[State, Batch]:
         count += 1
     batch = Batch(state.next_number, state.buffer[:count], state.snapshot, now)
     rest = state.buffer[count:]
-    sealed = replace(
-        state, buffer=rest, buffered_since=now, computing=batch, next_number=state.next_number + 1
-    )
+    sealed = replace(state, buffer=rest, buffered_since=now, computing=batch, next_number=state.next_number + 1)
     return sealed, batch
 
 

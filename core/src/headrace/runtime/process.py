@@ -77,20 +77,23 @@ class StageProcessor:
         results: list[Result] = [self._decoded(record) for record in batch.records]
         runs = await self._run_chains(results)
         duration = int((time.perf_counter() - started) * 1e6)
-        messages = []
+        messages: list[Message] = []
         dead = 0
+        made: Message | Failure
         for record, result, handlers in zip(batch.records, results, runs, strict=True):
             if isinstance(result, Context):
                 run = StageRun(
                     self._wiring.flow.name, handlers, self._wiring.worker, record.topic, record.partition,
                     record.offset, batch.attempt, started_at, duration,
                 )  # fmt: skip
-                result = self._encoded(result, run)  # noqa: PLW2901
-            if isinstance(result, Failure):
-                messages.append(self._give_up(record, result, batch.attempt))
+                made = self._encoded(result, run)
+            else:
+                made = result
+            if isinstance(made, Failure):
+                messages.append(self._give_up(record, made, batch.attempt))
                 dead += 1
             else:
-                messages.append(result)
+                messages.append(made)
         metrics.COMPUTE_SECONDS.labels(self._wiring.flow.name).observe(time.perf_counter() - started)
         return BatchResult(messages, dead)
 
@@ -158,7 +161,7 @@ class StageProcessor:
             if len(value) > self._wiring.max_message_bytes:
                 raise InvalidRecord(
                     "payload", f"has {len(value)} bytes; the limit is {self._wiring.max_message_bytes}",
-                    remedy="Split the document, or raise HEADRACE_KAFKA_MAX_MESSAGE_BYTES on brokers, topics and clients.",
+                    remedy="Split the document, or raise HEADRACE_KAFKA_MAX_MESSAGE_BYTES everywhere.",
                 )  # fmt: skip
         except PermanentError as error:
             return Failure(error, None, context)
@@ -196,9 +199,7 @@ async def run_handler(handler: Handler, contexts: Sequence[Context]) -> Sequence
     try:
         outcomes = await handler.process_batch(contexts)
         if len(outcomes) != len(contexts):
-            raise PermanentError(
-                f"handler {handler.identity} returned {len(outcomes)} results for {len(contexts)}"
-            )
+            raise PermanentError(f"handler {handler.identity} returned {len(outcomes)} results for {len(contexts)}")
     except _PASS_THROUGH:
         raise
     except Exception as error:  # noqa: BLE001

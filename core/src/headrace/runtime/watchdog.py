@@ -16,9 +16,7 @@ EXIT_HUNG = 75
 
 
 def _die(call: str, bound: float) -> None:
-    sys.stderr.write(
-        f'{{"event": "kafka call hangs", "level": "critical", "call": "{call}", "bound_s": {bound}}}\n'
-    )
+    sys.stderr.write(f'{{"event": "kafka call hangs", "level": "critical", "call": "{call}", "bound_s": {bound}}}\n')
     sys.stderr.flush()
     os._exit(EXIT_HUNG)
 

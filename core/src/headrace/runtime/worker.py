@@ -89,9 +89,7 @@ class Worker:
             self._broker.subscribe(self._topics)
             while self.state.exit_code is None:
                 self.step()
-            log.info(
-                "worker stops", stage=self._stage, code=self.state.exit_code, reason=self.state.exit_reason
-            )
+            log.info("worker stops", stage=self._stage, code=self.state.exit_code, reason=self.state.exit_reason)
             return self.state.exit_code
         finally:
             with self._watch("close"):
@@ -198,9 +196,7 @@ class Worker:
         if waiting is None:
             log.info("stage goes on", stage=self._stage)
         else:
-            log.warning(
-                "stage waits", stage=self._stage, dependency=waiting.dependency, reason=waiting.reason
-            )
+            log.warning("stage waits", stage=self._stage, dependency=waiting.dependency, reason=waiting.reason)
 
 
 def offsets_after(records: Sequence[Record]) -> dict[TopicPartition, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from markdown_it import MarkdownIt
 
@@ -60,7 +61,7 @@ def sections(text: str, media_type: str) -> tuple[Section, ...]:
 def _markdown(text: str) -> Iterator[Heading]:
     starts = _line_starts(text)
     tokens = MarkdownIt("commonmark").parse(text)
-    for token, inline in zip(tokens, tokens[1:], strict=False):
+    for token, inline in pairwise(tokens):
         if token.type == "heading_open" and token.map is not None and token.level == 0:
             yield Heading(starts[token.map[0]], int(token.tag[1:]), inline.content.strip())
 

@@ -6,6 +6,7 @@ computed, so that a batch that runs again (after a crash, a rebalance) calls the
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -58,8 +59,9 @@ class EmbedHandler(BatchHandler):
             found = await get_generation(connection, self._generation)
         mine = (self._provider.model, self._provider.dimensions)
         if found is None or (found.model, found.dimensions) != mine:
+            theirs = f"of {found.model} with {found.dimensions}" if found else "missing"
             raise ConfigurationError(
-                f"generation {self._generation} is {f'of {found.model} with {found.dimensions}' if found else 'missing'}; "
+                f"generation {self._generation} is {theirs}; "
                 f"this embedder runs {mine[0]} with {mine[1]} dimensions",
                 remedy="Set HEADRACE_EMBEDDER_MODEL to the generation's model, or bootstrap a new generation.",
             )
@@ -107,25 +109,37 @@ class EmbedHandler(BatchHandler):
         self, texts: Sequence[Text]
     ) -> tuple[dict[tuple[str, bytes], bytes], dict[tuple[str, bytes], HeadraceError]]:
         """Return vectors and errors by tenant and text hash; every vector is in the cache already."""
-        assert self._provider is not None
         vectors: dict[tuple[str, bytes], bytes] = {}
         errors: dict[tuple[str, bytes], HeadraceError] = {}
         ordered = sorted(texts, key=lambda text: len(text.text), reverse=True)
-        for start in range(0, len(ordered), SLICE_TEXTS):
-            part = ordered[start : start + SLICE_TEXTS]
-            result = await self._provider.embed([text.text for text in part], Kind.PASSAGE)
-            little_endian = result.vectors.astype("<f4", copy=False)
-            fresh = {}
-            for index, text in enumerate(part):
-                key = (text.tenant, text.text_hash)
-                if index in result.errors:
-                    errors[key] = result.errors[index]
-                else:
-                    fresh[key] = little_endian[index].tobytes()
-            await self._remember(fresh)
-            metrics.TEXTS_EMBEDDED.inc(len(fresh))
-            vectors |= fresh
+        writes: list[asyncio.Task[None]] = []
+        try:
+            for start in range(0, len(ordered), SLICE_TEXTS):
+                fresh, wrong = await self._embed_slice(ordered[start : start + SLICE_TEXTS])
+                # The model goes on while the slice is written to the cache.
+                writes.append(asyncio.create_task(self._remember(fresh), name="cache-vectors"))
+                vectors |= fresh
+                errors |= wrong
+        finally:
+            await asyncio.gather(*writes)
         return vectors, errors
+
+    async def _embed_slice(
+        self, part: Sequence[Text]
+    ) -> tuple[dict[tuple[str, bytes], bytes], dict[tuple[str, bytes], HeadraceError]]:
+        assert self._provider is not None
+        result = await self._provider.embed([text.text for text in part], Kind.PASSAGE)
+        little_endian = result.vectors.astype("<f4", copy=False)
+        fresh: dict[tuple[str, bytes], bytes] = {}
+        wrong: dict[tuple[str, bytes], HeadraceError] = {}
+        for index, text in enumerate(part):
+            key = (text.tenant, text.text_hash)
+            if index in result.errors:
+                wrong[key] = result.errors[index]
+            else:
+                fresh[key] = little_endian[index].tobytes()
+        metrics.TEXTS_EMBEDDED.inc(len(fresh))
+        return fresh, wrong
 
     async def _remember(self, vectors: Mapping[tuple[str, bytes], bytes]) -> None:
         assert self._pool is not None
