@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -296,3 +298,26 @@ def test_registry_outage_is_no_fault_of_the_record() -> None:
 
     with pytest.raises(DependencyDown):
         decode(FORMS["avro"], Codec(Down()), SETTINGS)
+
+
+GUIDE = Path(__file__).parents[3] / "docs" / "guides" / "change-events.md"
+
+
+def test_the_examples_of_the_guide_are_read_as_it_says() -> None:
+    """Who copies an example from the guide would get a dead letter."""
+    guide = GUIDE.read_text(encoding="utf-8")
+    upsert, delete, cloud = re.findall(r"```json\n(.*?)```", guide, re.DOTALL)
+    lines, _, text = re.findall(r"```text\n(.*?)```", guide, re.DOTALL)[0].partition("\n\n")
+    headers = {name: value.encode() for name, _, value in (line.partition(": ") for line in lines.splitlines())}
+    key = b"acme/guides/start.md"
+    examples = [
+        ("json", record(upsert.encode(), key)),
+        ("cloudevents-structured", record(cloud.encode(), key)),
+        ("cloudevents-binary", record(text.encode(), key, headers)),
+    ]
+    for form, change in examples:
+        found, event = decode(change, CODEC, SETTINGS)
+        assert (found, event.tenant, event.document_id, event.version) == (form, "acme", "guides/start.md", 12)
+        assert event.content == "# Getting started\n\nInstall it, then run it.\n"
+    deleted = decode(record(delete.encode(), key), CODEC, SETTINGS)[1]
+    assert (deleted.operation, deleted.document_id, deleted.version) == (Operation.DELETE, "guides/start.md", 13)
