@@ -108,7 +108,7 @@ def exposed_name(metric: Any) -> str:
 
 def errors() -> list[type[HeadraceError]]:
     """Return :class:`HeadraceError` and all that derive from it, by code and name."""
-    found = {HeadraceError, *_subclasses(HeadraceError)}
+    found: set[type[HeadraceError]] = {HeadraceError, *_subclasses(HeadraceError)}
     return sorted(found, key=lambda cls: (cls.code, cls.__name__))
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
-from pydantic_core import PydanticUndefined
 
 from headrace import topics
 from headrace.avro import schemas
@@ -52,10 +51,11 @@ def stale(root: Path = ROOT) -> list[str]:
 
 def settings_page() -> str:
     """Return the table of every setting, class by class."""
-    parts = [
+    head = (
         "# Settings\n\nEvery setting is an environment variable; all are read once, at the start. "
         "A secret is never logged or shown.\n"
-    ]
+    )
+    parts = [head]
     for cls in discovery.settings_classes():
         rows = [
             (f"`{setting.variable}`", type_of(setting.field.annotation, setting.field.metadata),
@@ -138,7 +138,8 @@ def errors_page() -> str:
     ]
     head = (
         "# Errors\n\nEach says what happened, where, and what to do. The code stands in dead letters and problem "
-        "documents; the remedy below is the default, most places give a closer one.\n\n"
+        "documents; the remedy below is the default, most places give a closer one. Whatever else escapes a handler is "
+        "unforeseen, and sends the record to the dead letters with its stack.\n\n"
     )
     return head + _table(("Code", "Class", "What happened", "What becomes of the record", "What to do"), rows)
 
@@ -194,15 +195,14 @@ def type_of(annotation: Any, metadata: Iterable[Any] = ()) -> str:
         for name, sign in signs
         if getattr(rule, name, None) is not None
     ]
-    return " ".join(
-        [names.get(annotation) or str(getattr(annotation, "__name__", annotation)), ", ".join(bounds)]
-    ).strip()
+    name = names.get(annotation) or str(getattr(annotation, "__name__", annotation))
+    return f"{name} {', '.join(bounds)}".strip()
 
 
 def _default(field: Any) -> str:
     if field.default_factory is not None:
         return "found at the start"
-    if field.default is PydanticUndefined:
+    if field.is_required():
         return "**required**"
     if field.default is None:
         return "unset"
@@ -217,7 +217,7 @@ def _consequence(cls: type[HeadraceError]) -> str:
         return "is tried again"
     if "DependencyDown" in lineage:
         return "waits; the stage pauses"
-    return "none is involved, or it goes to the dead letters as unforeseen"
+    return "–"
 
 
 def _record_link(name: str) -> str:
