@@ -6,8 +6,10 @@ Hashing for Large Scale Multitask Learning").
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
+from typing import ClassVar
 from zlib import crc32
 
 import numpy as np
@@ -15,27 +17,33 @@ import numpy as np
 from headrace_embedder.provider import EmbedResult, Kind, Provider, check_vectors
 
 _WORD = re.compile(r"\w+")
+_SIGN = 0x80000000
 
 
 class HashingProvider(Provider):
     """Deterministic vectors of hashed words and pairs of words."""
+
+    name: ClassVar[str] = "hashing"
 
     def __init__(self, dimensions: int = 384) -> None:
         self.model = f"hashing-{dimensions}"
         self.dimensions = dimensions
 
     async def embed(self, texts: Sequence[str], kind: Kind) -> EmbedResult:  # noqa: ARG002
-        """Return the vectors; queries and passages are treated alike."""
-        vectors = np.zeros((len(texts), self.dimensions), np.float32)
-        for row, text in enumerate(texts):
-            hashes = self._hashes(text)
-            signs = np.where(hashes & 0x80000000, np.float32(1), np.float32(-1))
-            np.add.at(vectors[row], hashes % self.dimensions, signs)
-            if not vectors[row].any():
-                vectors[row, 0] = 1.0
-        return check_vectors(vectors, len(texts), self.dimensions)
-
-    def _hashes(self, text: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        words = [word.encode("utf-8", "surrogatepass") for word in _WORD.findall(text.lower())]
-        pairs = [b"%b %b" % pair for pair in zip(words, words[1:], strict=False)]
-        return np.fromiter(map(crc32, [*words, *pairs]), np.int64, 2 * len(words) - 1 if words else 0)
+        """Return the vectors; queries and passages are treated alike, a text without words gets a fixed vector."""
+        hashes: list[int] = []
+        counts = []
+        words_seen = 0
+        for text in texts:
+            words = [word.encode("utf-8", "surrogatepass") for word in _WORD.findall(text.lower())]
+            words_seen += len(words)
+            hashes += map(crc32, words)
+            hashes += map(crc32, map(b"%b %b".__mod__, itertools.pairwise(words)))
+            counts.append(max(0, 2 * len(words) - 1))
+        hashed = np.array(hashes, np.int64)
+        cells = np.repeat(np.arange(len(texts)) * self.dimensions, counts) + hashed % self.dimensions
+        signs = np.where(hashed & _SIGN, 1.0, -1.0)
+        vectors = np.bincount(cells, signs, len(texts) * self.dimensions).reshape(len(texts), self.dimensions)
+        vectors[~vectors.any(axis=1), 0] = 1.0
+        checked = check_vectors(vectors.astype(np.float32), len(texts), self.dimensions)
+        return EmbedResult(checked.vectors, checked.errors, tokens=words_seen)

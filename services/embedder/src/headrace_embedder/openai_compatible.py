@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import email.utils
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import httpx
 import numpy as np
 
-from headrace.errors import DependencyDown, HeadraceError, PermanentError
+from headrace.errors import DependencyDown, HeadraceError, InvalidRecord
+from headrace_embedder.batching import request_slices
 from headrace_embedder.provider import EmbedResult, Kind, Provider, check_vectors
 from headrace_embedder.settings import EmbedderSettings
 
 _NAME = "embedding provider"
+_PASSING = frozenset({408, 409, 425, 429})
+_MISCONFIGURED = frozenset({401, 403, 404, 405})
 
 
 class OpenAICompatibleProvider(Provider):
     """Sends texts in requests of bounded size, and checks what comes back."""
 
+    name: ClassVar[str] = "openai-compatible"
+
     def __init__(self, settings: EmbedderSettings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self.model = settings.model
         self.dimensions = settings.dimensions
-        self._most = settings.request_texts
+        self._most_texts = settings.request_texts
+        self._most_characters = settings.request_characters
         self._prompts = {Kind.QUERY: settings.query_prompt, Kind.PASSAGE: settings.passage_prompt}
         headers = {"Authorization": f"Bearer {settings.api_key.get_secret_value()}"} if settings.api_key else {}
         self._http = httpx.AsyncClient(
@@ -38,74 +43,88 @@ class OpenAICompatibleProvider(Provider):
         await self._http.aclose()
 
     async def embed(self, texts: Sequence[str], kind: Kind) -> EmbedResult:
-        """Return the vectors of all texts, request by request."""
-        prompt = self._prompts[kind]
-        vectors = np.zeros((len(texts), self.dimensions), np.float32)
-        errors: dict[int, HeadraceError] = {}
-        for start in range(0, len(texts), self._most):
-            part = [prompt + text for text in texts[start : start + self._most]]
-            result = await self._request(part)
-            vectors[start : start + len(part)] = result.vectors
-            errors |= {start + index: error for index, error in result.errors.items()}
-        return EmbedResult(vectors, errors)
+        """Return the vectors of all texts, request by request.
+
+        Raises :class:`DependencyDown` for no answer, 5xx, 429 (with the delay of Retry-After), a refused key, and an
+        answer that is not JSON of the right form. A request that the server refuses, or answers with another number
+        of vectors, is halved until the text at fault stands alone; that one gets a :class:`PermanentError`.
+        """
+        full = [self._prompts[kind] + text for text in texts]
+        slices = request_slices([len(text) for text in full], self._most_texts, self._most_characters)
+        return _joined([await self._request(full[part]) for part in slices], self.dimensions)
 
     async def _request(self, texts: list[str]) -> EmbedResult:
+        answer = await self._post(texts)
+        if answer.is_client_error:
+            reason = f"the provider refused the text: HTTP {answer.status_code} {answer.text[:200]}"
+            return await self._halves(texts, InvalidRecord("text", reason))
         try:
-            answer = await self._http.post(
-                "/embeddings", json={"model": self.model, "input": texts, "encoding_format": "base64"}
-            )
+            body = answer.json()
+            vectors = [_decoded(item["embedding"]) for item in sorted(body["data"], key=lambda item: item["index"])]
+            indexes = sorted(item["index"] for item in body["data"])
+            tokens = int((body.get("usage") or {}).get("prompt_tokens") or 0)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise DependencyDown(
+                _NAME, f"the answer is no list of embeddings: {type(error).__name__}: {error}",
+                remedy="Check HEADRACE_EMBEDDER_BASE_URL.",
+            ) from error  # fmt: skip
+        if indexes != list(range(len(texts))):
+            reason = f"the provider returned {len(vectors)} vectors for {len(texts)} texts"
+            return await self._halves(texts, InvalidRecord("vector", reason))
+        checked = check_vectors(vectors, len(texts), self.dimensions)
+        return EmbedResult(checked.vectors, checked.errors, tokens)
+
+    async def _post(self, texts: list[str]) -> httpx.Response:
+        """Return an answer that concerns the texts; raise :class:`DependencyDown` for all others."""
+        body = {"model": self.model, "input": texts, "encoding_format": "base64"}
+        try:
+            answer = await self._http.post("/embeddings", json=body)
         except httpx.HTTPError as error:
             raise DependencyDown(_NAME, f"{type(error).__name__}: {error}") from error
-        if answer.status_code in (408, 409, 425, 429) or answer.status_code >= 500:
+        status = answer.status_code
+        if status in _PASSING or answer.is_server_error:
+            raise DependencyDown(_NAME, f"HTTP {status}", delay=retry_after(answer.headers.get("retry-after")))
+        if status in _MISCONFIGURED:
             raise DependencyDown(
-                _NAME, f"HTTP {answer.status_code}", delay=retry_after(answer.headers.get("retry-after"))
-            )
-        if answer.status_code in (401, 403, 404):
-            raise DependencyDown(
-                _NAME, f"HTTP {answer.status_code}",
+                _NAME, f"HTTP {status}",
                 remedy="Check HEADRACE_EMBEDDER_BASE_URL, _MODEL and _API_KEY; nothing is lost meanwhile.",
             )  # fmt: skip
-        if answer.status_code >= 400:
-            return await self._refused(texts, f"the provider refused it: HTTP {answer.status_code} {answer.text[:200]}")
-        try:
-            return check_vectors(_vectors(answer.json(), len(texts)), len(texts), self.dimensions)
-        except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
-            raise DependencyDown(_NAME, f"the answer makes no sense: {type(error).__name__}: {error}") from error
+        return answer
 
-    async def _refused(self, texts: list[str], reason: str) -> EmbedResult:
+    async def _halves(self, texts: list[str], error: HeadraceError) -> EmbedResult:
         """Find the text at fault by halves; the others get their vectors."""
         if len(texts) == 1:
-            error: HeadraceError = PermanentError(reason)
             return EmbedResult(np.zeros((1, self.dimensions), np.float32), {0: error})
         middle = len(texts) // 2
-        first, second = await self._request(texts[:middle]), await self._request(texts[middle:])
-        errors = {**first.errors, **{middle + index: error for index, error in second.errors.items()}}
-        return EmbedResult(np.concatenate([first.vectors, second.vectors]), errors)
+        return _joined([await self._request(texts[:middle]), await self._request(texts[middle:])], self.dimensions)
 
 
-def retry_after(value: str | None) -> float | None:
-    """Return the seconds that a Retry-After header asks for (seconds or a date), or None."""
-    if value is None:
-        return None
-    if value.strip().isdigit():
-        return float(value)
+def _joined(results: Sequence[EmbedResult], dimensions: int) -> EmbedResult:
+    errors: dict[int, HeadraceError] = {}
+    start = 0
+    for result in results:
+        errors |= {start + index: error for index, error in result.errors.items()}
+        start += len(result.vectors)
+    vectors = np.concatenate([np.zeros((0, dimensions), np.float32), *(result.vectors for result in results)])
+    return EmbedResult(vectors, errors, sum(result.tokens for result in results))
+
+
+def _decoded(embedding: Any) -> Any:
+    """Return the numbers of an embedding; base64 that does not decode is no vector (refused by the check of rows)."""
+    if not isinstance(embedding, str):
+        return embedding
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+        return np.frombuffer(base64.b64decode(embedding, validate=True), "<f4")
     except ValueError:
         return None
 
 
-def _vectors(answer: dict[str, Any], texts: int) -> list[Any]:
-    """Return the vectors in the order of the texts, whether they came as base64 or as numbers."""
-    by_index = {item["index"]: item["embedding"] for item in answer["data"]}
-    if sorted(by_index) != list(range(texts)):
-        raise InvalidAnswer(f"{len(by_index)} vectors for {texts} texts")
-    decoded = [by_index[index] for index in range(texts)]
-    return [
-        np.frombuffer(base64.b64decode(item, validate=True), "<f4") if isinstance(item, str) else item
-        for item in decoded
-    ]
-
-
-class InvalidAnswer(ValueError):
-    """The answer does not match the request."""
+def retry_after(value: str | None, now: Callable[[], float] = time.time) -> float | None:
+    """Return the seconds that a Retry-After header asks for (seconds or a date), or None."""
+    text = (value or "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now())
+    except ValueError:
+        return None

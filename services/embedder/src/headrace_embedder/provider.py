@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from headrace.errors import ConfigurationError, HeadraceError, InvalidRecord
 from headrace_embedder.settings import PACKAGED_MODEL, EmbedderSettings
 
 Vectors = npt.NDArray[np.float32]
+_REMEDY = "Compare HEADRACE_EMBEDDER_MODEL and _DIMENSIONS to what the provider runs."
 
 
 class Kind(StrEnum):
@@ -25,15 +27,22 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EmbedResult:
-    """One unit vector (float32) for each text, in order; the rows of texts in ``errors`` mean nothing."""
+    """One unit vector for each text, in order: float32, shape (texts, dimensions), C-contiguous.
+
+    The rows of texts in ``errors`` mean nothing. ``tokens`` were computed (as far as the provider counts them), and
+    ``cut`` texts were longer than the model's limit.
+    """
 
     vectors: Vectors
     errors: Mapping[int, HeadraceError] = field(default_factory=dict)
+    tokens: int = 0
+    cut: int = 0
 
 
 class Provider(ABC):
     """Turns texts into unit vectors of ``dimensions`` numbers; ``model`` is its identity in cache and index."""
 
+    name: ClassVar[str]
     model: str
     dimensions: int
 
@@ -49,24 +58,49 @@ class Provider(ABC):
         """Let go of what the provider holds."""
 
 
-def check_vectors(vectors: npt.ArrayLike, texts: int, dimensions: int) -> EmbedResult:
+def check_vectors(vectors: Sequence[npt.ArrayLike] | Vectors, expected: int, dimensions: int) -> EmbedResult:
     """Return the vectors normalised, each that is wrong listed as :class:`InvalidRecord` naming field and reason.
 
-    An answer with another number of vectors or another dimension cannot be matched to its texts: every text fails.
+    With more or fewer vectors than texts nobody knows which belongs to which: nothing is used, every text fails.
     """
-    array = np.ascontiguousarray(vectors, dtype=np.float32)
-    if array.ndim != 2 or array.shape != (texts, dimensions):
-        reason = f"the provider returned an array of shape {array.shape} for {texts} texts of {dimensions} dimensions"
-        error = InvalidRecord("vector", reason, remedy="Compare HEADRACE_EMBEDDER_MODEL and _DIMENSIONS to the server.")
-        return EmbedResult(np.zeros((texts, dimensions), np.float32), dict.fromkeys(range(texts), error))
-    norms = np.linalg.norm(array, axis=1, keepdims=True)
-    wrong = ~np.isfinite(array).all(axis=1) | ~(norms[:, 0] > 0)
-    errors: dict[int, HeadraceError] = {
-        int(index): InvalidRecord("vector", "the provider returned NaN, infinity or zero for this text")
-        for index in np.flatnonzero(wrong)
-    }
-    norms[wrong] = 1.0
-    return EmbedResult(array / norms, errors)
+    if len(vectors) != expected:
+        error = InvalidRecord(
+            "vector", f"the provider returned {len(vectors)} vectors for {expected} texts", remedy=_REMEDY
+        )
+        return EmbedResult(np.zeros((expected, dimensions), np.float32), dict.fromkeys(range(expected), error))
+    if isinstance(vectors, np.ndarray) and vectors.shape == (expected, dimensions):
+        errors: dict[int, HeadraceError] = {}
+        array = np.array(vectors, dtype=np.float32, order="C")
+    else:
+        array, errors = _rows(vectors, dimensions)
+    finite = np.asarray(np.isfinite(array).all(axis=1), dtype=np.bool_)
+    norms = np.linalg.norm(np.where(finite[:, None], array, 0), axis=1)
+    for index in np.flatnonzero(~finite | ~(norms > 0) | ~np.isfinite(norms)).tolist():
+        array[index] = 0
+        norms[index] = 1
+        errors.setdefault(
+            index, InvalidRecord("vector", "the provider returned NaN, infinity or a zero vector", remedy=_REMEDY)
+        )
+    array /= norms[:, None]
+    return EmbedResult(array, errors)
+
+
+def _rows(vectors: Sequence[npt.ArrayLike] | Vectors, dimensions: int) -> tuple[Vectors, dict[int, HeadraceError]]:
+    """Return the rows that have the right shape, and an error for each of the others."""
+    array = np.zeros((len(vectors), dimensions), np.float32)
+    errors: dict[int, HeadraceError] = {}
+    for index, vector in enumerate(vectors):
+        try:
+            row = np.asarray(vector, dtype=np.float32)
+        except (TypeError, ValueError, OverflowError):
+            errors[index] = InvalidRecord("vector", "the provider returned no list of numbers", remedy=_REMEDY)
+            continue
+        if row.shape == (dimensions,):
+            array[index] = row
+        else:
+            reason = f"the provider returned {row.size} numbers of shape {row.shape}, not {dimensions}"
+            errors[index] = InvalidRecord("vector", reason, remedy=_REMEDY)
+    return array, errors
 
 
 def build(settings: EmbedderSettings) -> Provider:
@@ -89,6 +123,6 @@ def build(settings: EmbedderSettings) -> Provider:
         if settings.model == PACKAGED_MODEL and settings.dimensions != 384:
             raise ConfigurationError(f"{PACKAGED_MODEL} has 384 dimensions", where="HEADRACE_EMBEDDER_DIMENSIONS")
         return OpenAICompatibleProvider(settings)
-    from headrace_embedder.local_model import LocalModelProvider  # noqa: PLC0415
+    from headrace_embedder.local_model import SentenceTransformersProvider  # noqa: PLC0415
 
-    return LocalModelProvider.load(settings)
+    return SentenceTransformersProvider.load(settings)

@@ -1,22 +1,26 @@
-"""The internal endpoint: OpenAI's ``/v1/embeddings`` for queries, so that the gateway and the generator need no torch."""
+"""The internal endpoint: OpenAI's ``/v1/embeddings`` for queries, so that gateway and generator need no torch."""
 
 from __future__ import annotations
 
 import base64
 import hmac
+import math
 from collections import OrderedDict
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import FastAPI, Header, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, SecretStr, StringConstraints
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headrace.errors import DependencyDown
 from headrace_embedder.provider import Kind, Provider, Vectors
 
 CACHED_QUERIES = 1024
+MOST_BYTES = 16 * 1024 * 1024
 Text = Annotated[str, StringConstraints(max_length=32_768)]
 
 
@@ -32,82 +36,121 @@ class EmbeddingRequest(BaseModel):
 class ApiError(Exception):
     """An error in OpenAI's form."""
 
-    def __init__(self, status: int, message: str, kind: str) -> None:
+    def __init__(self, status: int, message: str, kind: str = "invalid_request_error") -> None:
         self.status = status
         self.kind = kind
         super().__init__(message)
 
+    def answer(self, headers: dict[str, str] | None = None) -> JSONResponse:
+        """Return it as OpenAI does."""
+        return JSONResponse({"error": {"message": str(self), "type": self.kind}}, self.status, headers)
+
+
+class Guard:
+    """Refuses, before a body is read, what carries no token or is too large."""
+
+    def __init__(self, app: ASGIApp, *, token: SecretStr | None) -> None:
+        self._app = app
+        self._expected = f"Bearer {token.get_secret_value()}".encode() if token else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer it."""
+        if scope["type"] == "http" and scope["path"].startswith("/v1/"):
+            refusal = self._refusal(dict(scope["headers"]))
+            if refusal is not None:
+                await refusal.answer()(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _refusal(self, headers: dict[bytes, bytes]) -> ApiError | None:
+        given = headers.get(b"authorization", b"")
+        if self._expected is not None and not hmac.compare_digest(given, self._expected):
+            return ApiError(401, "a bearer token is required")
+        if b"transfer-encoding" in headers:
+            return ApiError(411, "send the body's Content-Length")
+        if int(headers.get(b"content-length", b"0")) > MOST_BYTES:
+            return ApiError(413, f"the body is larger than {MOST_BYTES} bytes")
+        return None
+
+
+class QueryEmbedder:
+    """The provider behind a memory of the texts that were asked for lately."""
+
+    def __init__(self, provider: Provider, capacity: int = CACHED_QUERIES) -> None:
+        self._provider = provider
+        self._capacity = capacity
+        self._known: OrderedDict[tuple[Kind, str], Vectors] = OrderedDict()
+
+    async def embed(self, texts: list[str], kind: Kind) -> tuple[list[Vectors], int]:
+        """Return a vector for each text, and the tokens that were computed; raises :class:`ApiError` for a bad text."""
+        found = {text: self._known[kind, text] for text in texts if (kind, text) in self._known}
+        missing = [text for text in dict.fromkeys(texts) if text not in found]
+        tokens = 0
+        if missing:
+            result = await self._provider.embed(missing, kind)
+            if result.errors:
+                raise ApiError(422, str(next(iter(result.errors.values()))))
+            tokens = result.tokens
+            found |= zip(missing, map(np.copy, result.vectors), strict=True)
+        for text, vector in found.items():
+            self._known[kind, text] = vector
+            self._known.move_to_end((kind, text))
+        while len(self._known) > self._capacity:
+            self._known.popitem(last=False)
+        return [found[text] for text in texts], tokens
+
 
 def create_app(provider: Provider, *, token: SecretStr | None) -> FastAPI:
     """Return the application; with a token, only requests that carry it are served."""
-    app = FastAPI(title="Headrace embedder", docs_url=None, redoc_url=None)
-    cache: OrderedDict[tuple[Kind, str], Any] = OrderedDict()
+    app = FastAPI(title="Headrace embedder", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(Guard, token=token)
+    _answer_errors(app)
+    queries = QueryEmbedder(provider)
 
-    def authorize(header: str | None) -> None:
-        if token is not None and not hmac.compare_digest(
-            (header or "").encode(), f"Bearer {token.get_secret_value()}".encode()
-        ):
-            raise ApiError(401, "a bearer token is required", "invalid_request_error")
+    @app.get("/readyz")
+    async def ready() -> dict[str, str]:
+        return {"status": "ready"}
 
     @app.get("/v1/models")
-    async def models(authorization: Annotated[str | None, Header()] = None) -> dict[str, Any]:
-        authorize(authorization)
+    async def models() -> dict[str, Any]:
         return {"object": "list", "data": [{"id": provider.model, "object": "model", "owned_by": "headrace"}]}
 
     @app.post("/v1/embeddings")
-    async def embeddings(
-        request: EmbeddingRequest, authorization: Annotated[str | None, Header()] = None
-    ) -> dict[str, Any]:
-        authorize(authorization)
+    async def embeddings(request: EmbeddingRequest) -> dict[str, Any]:
         if request.model not in (None, "default", provider.model):
-            raise ApiError(
-                404, f"there is no model {request.model!r}, only {provider.model!r}", "invalid_request_error"
-            )
+            raise ApiError(404, f"there is no model {request.model!r}, only {provider.model!r}")
         texts = [request.input] if isinstance(request.input, str) else request.input
-        vectors = await _embed(provider, cache, texts, request.kind)
+        vectors, tokens = await queries.embed(texts, request.kind)
         data = [
             {"object": "embedding", "index": index, "embedding": _encoded(vector, request.encoding_format)}
             for index, vector in enumerate(vectors)
         ]
-        return {
-            "object": "list",
-            "model": provider.model,
-            "data": data,
-            "usage": {"prompt_tokens": 0, "total_tokens": 0},
-        }
-
-    @app.exception_handler(ApiError)
-    async def api_error(_: Request, error: ApiError) -> JSONResponse:
-        return JSONResponse({"error": {"message": str(error), "type": error.kind}}, error.status)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        message = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        return JSONResponse({"error": {"message": message, "type": "invalid_request_error"}}, 400)
-
-    @app.exception_handler(DependencyDown)
-    async def down(_: Request, error: DependencyDown) -> JSONResponse:
-        return JSONResponse({"error": {"message": error.message, "type": "server_error"}}, 503)
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return {"object": "list", "model": provider.model, "data": data, "usage": usage}
 
     return app
 
 
-async def _embed(
-    provider: Provider, cache: OrderedDict[tuple[Kind, str], Any], texts: list[str], kind: Kind
-) -> list[Vectors]:
-    """Return the vectors; texts asked for lately are not computed again."""
-    missing = [text for text in dict.fromkeys(texts) if (kind, text) not in cache]
-    found = {text: cache[kind, text] for text in texts if (kind, text) in cache}
-    if missing:
-        result = await provider.embed(missing, kind)
-        if result.errors:
-            raise ApiError(422, str(next(iter(result.errors.values()))), "invalid_request_error")
-        for text, vector in zip(missing, result.vectors, strict=True):
-            found[text] = cache[kind, text] = vector
-    while len(cache) > CACHED_QUERIES:
-        cache.popitem(last=False)
-    return [found[text] for text in texts]
+def _answer_errors(app: FastAPI) -> None:
+    """Have each error answered in OpenAI's form."""
+
+    @app.exception_handler(ApiError)
+    async def api_error(_: Request, error: ApiError) -> JSONResponse:
+        return error.answer()
+
+    @app.exception_handler(HTTPException)
+    async def http_error(_: Request, error: HTTPException) -> JSONResponse:
+        return ApiError(error.status_code, str(error.detail)).answer()
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        return ApiError(400, f"{'.'.join(map(str, first['loc']))}: {first['msg']}").answer()
+
+    @app.exception_handler(DependencyDown)
+    async def down(_: Request, error: DependencyDown) -> JSONResponse:
+        headers = None if error.delay is None else {"Retry-After": str(math.ceil(error.delay))}
+        return ApiError(503, error.message, "server_error").answer(headers)
 
 
 def _encoded(vector: Vectors, encoding: str) -> str | list[float]:

@@ -29,14 +29,19 @@ class EmbedderSettings(BaseSettings):
         "auto", description="auto takes bfloat16 where the processor computes it natively."
     )
     device: str | None = Field(None, description="cpu, cuda, cuda:1, …; unset, the best there is.")
-    batch_size: int | None = Field(None, ge=1, description="Texts in one run of the model; unset, by device.")
+    batch_size: int | None = Field(
+        None, ge=1, description="Texts in one run of the model; unset, by their tokens and the device."
+    )
     threads: int | None = Field(None, ge=1, description="Processor threads of the model; unset, one a core.")
     query_prompt: str = Field("", description="Put before each query, where the model wants it.")
-    passage_prompt: str = Field("", description="Put before each passage, where the model wants it.")
+    passage_prompt: str = Field(
+        "", description="Put before each passage, where the model wants it; a change needs a new generation."
+    )
     base_url: str | None = Field(None, description="Base URL of an OpenAI-compatible server, up to /v1.")
     api_key: SecretStr | None = Field(None, description="Key for that server.")
     timeout_s: float = Field(60.0, gt=0, description="Seconds to wait for that server.")
     request_texts: int = Field(128, ge=1, le=2048, description="Most texts in one request to that server.")
+    request_characters: int = Field(400_000, ge=1, description="Most characters in one request to that server.")
     host: str = Field("127.0.0.1", description="Address of the internal endpoint /v1/embeddings.")
     port: int = Field(8090, ge=0, le=65535, description="Port of the internal endpoint.")
     token: SecretStr | None = Field(None, description="Bearer token that the internal endpoint asks for.")

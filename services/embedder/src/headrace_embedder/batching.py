@@ -1,0 +1,110 @@
+"""Which texts run together, what happens when the device has no room, and who goes first: no model in here."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+
+import numpy as np
+import structlog
+
+from headrace_embedder.provider import Kind, Vectors
+
+log = structlog.get_logger(__name__)
+
+Encode = Callable[[list[str]], Vectors]
+"""Texts to vectors of shape (texts, dimensions); raises :class:`OutOfMemory` where they do not fit together."""
+
+
+class OutOfMemory(Exception):
+    """The device has no room for this many texts at once."""
+
+
+def micro_batches(lengths: Sequence[int], max_items: int, max_tokens: int) -> list[list[int]]:
+    """Return positions in batches, longest texts first, so that neighbours are alike and little is padded.
+
+    A batch holds at most ``max_items`` texts and, padded to its longest, ``max_tokens`` tokens; a longer text runs
+    alone. Each position stands in exactly one batch, so ``out[batch] = vectors`` restores the order.
+    """
+    batches: list[list[int]] = []
+    room = 0
+    for position in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        if room == 0:
+            batches.append([])
+            room = min(max_items, max(1, max_tokens // max(1, lengths[position])))
+        batches[-1].append(position)
+        room -= 1
+    return batches
+
+
+def request_slices(lengths: Sequence[int], max_items: int, max_characters: int) -> list[slice]:
+    """Return neighbouring texts in slices of at most so many items and characters; a longer one is alone."""
+    slices: list[slice] = []
+    start = characters = 0
+    for index, length in enumerate(lengths):
+        if index > start and (index - start == max_items or characters + length > max_characters):
+            slices.append(slice(start, index))
+            start, characters = index, 0
+        characters += length
+    if start < len(lengths):
+        slices.append(slice(start, len(lengths)))
+    return slices
+
+
+def encode_halving(encode: Encode, texts: list[str]) -> Vectors:
+    """Encode the texts; a batch too large for the device is halved. Raises :class:`OutOfMemory` for one text."""
+    try:
+        return encode(texts)
+    except OutOfMemory:
+        if len(texts) == 1:
+            raise
+    middle = len(texts) // 2
+    log.warning("out of memory, batch halved", texts=len(texts))
+    return np.concatenate([encode_halving(encode, texts[:middle]), encode_halving(encode, texts[middle:])])
+
+
+class ModelThread:
+    """The one thread in which the model runs: queries before passages, otherwise first come, first served.
+
+    Work arrives in micro-batches; a query waits for the one that runs, never for the rest of a large list.
+    """
+
+    _LAST = 2
+
+    def __init__(self, encode: Encode) -> None:
+        self._encode = encode
+        self._order = itertools.count()
+        self._jobs: queue.PriorityQueue[tuple[int, int, list[str], Future[Vectors]]] = queue.PriorityQueue()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
+        self._thread.start()
+
+    def submit(self, texts: list[str], kind: Kind) -> Future[Vectors]:
+        """Return the future vectors; one that is cancelled before its turn costs nothing."""
+        if self._closed:
+            raise RuntimeError("the model's thread has ended")
+        future: Future[Vectors] = Future()
+        self._jobs.put((0 if kind is Kind.QUERY else 1, next(self._order), texts, future))
+        return future
+
+    def close(self) -> None:
+        """Finish what was submitted, then end the thread."""
+        if not self._closed:
+            self._closed = True
+            self._jobs.put((self._LAST, next(self._order), [], Future()))
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            priority, _, texts, future = self._jobs.get()
+            if priority == self._LAST:
+                return
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(encode_halving(self._encode, texts))
+            except Exception as error:  # noqa: BLE001  # whoever awaits the future gets it
+                future.set_exception(error)
