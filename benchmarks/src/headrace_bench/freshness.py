@@ -53,7 +53,7 @@ def _edit(http: httpx.Client, identity: str, content: str, number: int) -> float
     The search is restricted to the document and asks the same words each time, as a page that watches one would.
     """
     marker = f"marker{uuid4().hex[:12]}"
-    text = f"{content}\n\nThis is {QUESTION}, {marker}.\n"
+    text = f"{content}\n\nNews\n====\n\nThis is {QUESTION}, {marker}.\n"
     change = {"id": identity, "op": "upsert", "version": 2**40 + number, "title": identity, "content": text}
     started = time.perf_counter()
     http.post("/v1/changes", json=change).raise_for_status()

@@ -117,3 +117,7 @@ def _newest_version(name: str, catalogue: PipelineCatalogue, pipelines: Pipeline
     if catalogue.newest(name) is None:
         pipelines.wait_until_read(_PIPELINES_S)
     return catalogue.latest(name)[1]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -9,3 +9,7 @@ from headrace.stage import GENERATOR
 def main() -> int:
     """Run the stage until SIGTERM or SIGINT; return the exit code."""
     return run_stage(GENERATOR)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
