@@ -91,15 +91,14 @@ def _rows(vectors: Sequence[npt.ArrayLike] | Vectors, dimensions: int) -> tuple[
     errors: dict[int, HeadraceError] = {}
     for index, vector in enumerate(vectors):
         try:
-            row = np.asarray(vector, dtype=np.float32)
+            row: Vectors = np.asarray(vector, dtype=np.float32)
         except (TypeError, ValueError, OverflowError):
-            errors[index] = InvalidRecord("vector", "the provider returned no list of numbers", remedy=_REMEDY)
-            continue
+            row = np.zeros((), np.float32)
         if row.shape == (dimensions,):
             array[index] = row
         else:
-            reason = f"the provider returned {row.size} numbers of shape {row.shape}, not {dimensions}"
-            errors[index] = InvalidRecord("vector", reason, remedy=_REMEDY)
+            found = f"a vector of {row.size} dimensions instead of {dimensions}" if row.ndim == 1 else "no vector"
+            errors[index] = InvalidRecord("vector", f"the provider returned {found}", remedy=_REMEDY)
     return array, errors
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field, SecretStr, StringConstraints
+from pydantic import BaseModel, BeforeValidator, Field, SecretStr, StringConstraints
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -24,10 +24,15 @@ MOST_BYTES = 16 * 1024 * 1024
 Text = Annotated[str, StringConstraints(max_length=32_768)]
 
 
+def _listed(given: Any) -> Any:
+    """Return a single text as a list of one."""
+    return [given] if isinstance(given, str) else given
+
+
 class EmbeddingRequest(BaseModel):
     """OpenAI's request; ``kind`` is our extension."""
 
-    input: Text | Annotated[list[Text], Field(min_length=1, max_length=256)]
+    input: Annotated[list[Text], BeforeValidator(_listed), Field(min_length=1, max_length=256)]
     model: str | None = None
     encoding_format: Literal["float", "base64"] = "float"
     kind: Kind = Kind.QUERY
@@ -119,8 +124,7 @@ def create_app(provider: Provider, *, token: SecretStr | None) -> FastAPI:
     async def embeddings(request: EmbeddingRequest) -> dict[str, Any]:
         if request.model not in (None, "default", provider.model):
             raise ApiError(404, f"there is no model {request.model!r}, only {provider.model!r}")
-        texts = [request.input] if isinstance(request.input, str) else request.input
-        vectors, tokens = await queries.embed(texts, request.kind)
+        vectors, tokens = await queries.embed(request.input, request.kind)
         data = [
             {"object": "embedding", "index": index, "embedding": _encoded(vector, request.encoding_format)}
             for index, vector in enumerate(vectors)

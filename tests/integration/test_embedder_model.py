@@ -1,0 +1,81 @@
+"""The packaged model itself: agreement with plain sentence-transformers, and queries between passages."""
+
+from __future__ import annotations
+
+import asyncio
+import pydoc_data.topics
+import time
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+
+from headrace.errors import ConfigurationError
+from headrace_embedder.local_model import SentenceTransformersProvider, in_precision, least_cosine, load_model
+from headrace_embedder.provider import Kind
+from headrace_embedder.settings import EmbedderSettings
+
+pytestmark = pytest.mark.integration
+
+_TEXT = pydoc_data.topics.topics["typesseq"]
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[SentenceTransformersProvider]:
+    """The packaged model on the processor, as a service has it."""
+    loaded = SentenceTransformersProvider.load(EmbedderSettings(device="cpu"))
+    yield loaded
+    await loaded.aclose()
+
+
+async def test_vectors_agree_with_plain_encode_in_float32(provider: SentenceTransformersProvider) -> None:
+    """Searches would find other passages than the model that the index names."""
+    texts = [_TEXT[start : start + 400] for start in range(0, 4000, 400)]
+    texts += ["", "벡터 색인은 문서가 바뀌면 갱신된다.", "🙂", "word " * 600]
+    result = await provider.embed(texts, Kind.PASSAGE)
+    model = load_model("all-MiniLM-L6-v2", "cpu")
+    plain = model.encode(texts, batch_size=1)
+    too_long = [text for text in texts if len(model.tokenizer(text, verbose=False)["input_ids"]) > 256]
+    assert not result.errors
+    assert texts[-1] in too_long
+    assert result.cut == len(too_long) < len(texts)
+    assert result.vectors.shape == (len(texts), 384)
+    np.testing.assert_allclose(np.linalg.norm(result.vectors, axis=1), 1, rtol=1e-5)
+    assert least_cosine(plain, result.vectors) >= 0.998
+
+
+def test_float32_stays_exact_and_bfloat16_is_compared_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trying bfloat16 would round the weights of the model that float32 falls back to."""
+    model = load_model("all-MiniLM-L6-v2", "cpu")
+    before = model.encode(["a sentence"])
+    monkeypatch.setattr("headrace_embedder.local_model.LEAST_COSINE", 1.1)
+    monkeypatch.setattr("headrace_embedder.local_model.fast_bfloat16", lambda: True)
+    kept = in_precision(model, "auto")
+    np.testing.assert_array_equal(kept.encode(["a sentence"]), before)
+    with pytest.raises(ConfigurationError, match="HEADRACE_EMBEDDER_PRECISION"):
+        in_precision(model, "bfloat16")
+
+
+async def test_a_query_overtakes_a_large_batch(provider: SentenceTransformersProvider) -> None:
+    """A search would wait until a whole batch of documents is embedded."""
+    texts = [_TEXT[start : start + 500] for start in range(0, len(_TEXT), 250)]
+    begun = time.perf_counter()
+    passages = asyncio.create_task(provider.embed(texts, Kind.PASSAGE))
+    await provider.embed(["how are slices written?"], Kind.QUERY)
+    answered = time.perf_counter() - begun
+    assert not passages.done()
+    await passages
+    assert answered < (time.perf_counter() - begun) / 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "where"),
+    [({"model": "./no-such-folder"}, "HEADRACE_EMBEDDER_MODEL"), ({"dimensions": 8}, "HEADRACE_EMBEDDER_DIMENSIONS")],
+)
+def test_a_missing_model_or_other_dimensions_are_refused_at_the_start(
+    settings: dict[str, str | int], where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service would start, and each record would fail."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ConfigurationError, match=where):
+        SentenceTransformersProvider.load(EmbedderSettings.model_validate({"device": "cpu", **settings}))
