@@ -5,6 +5,7 @@ Why this client, and each setting here: ``docs/adr/0001-kafka-client.md``.
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -25,6 +26,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from headrace.broker.contract import (
     Broker,
+    BrokerError,
     BrokerUnavailable,
     Message,
     OffsetsLost,
@@ -35,6 +37,7 @@ from headrace.broker.contract import (
     TransactionAborted,
     TransactionUncertain,
 )
+from headrace.errors import ConfigurationError, InvalidRecord
 from headrace.settings import KafkaSettings, WorkerSettings
 
 log = structlog.get_logger(__name__)
@@ -57,7 +60,10 @@ class KafkaBroker(Broker):
         self._assigned: set[TopicPartition] = set()
         self._held = False
         self._rebalanced = False
-        self._error: KafkaError | None = None
+        self._deferred: BrokerError | None = None
+        """Raised by the poll after the one that met it, since that one had records to deliver."""
+        self._unsettled = False
+        """Partitions were assigned whose committed offsets could not be read; they are paused until they can."""
         self._committed: dict[TopicPartition, int] = {}
 
     def subscribe(self, topics: Sequence[str]) -> None:
@@ -77,27 +83,32 @@ class KafkaBroker(Broker):
 
     def poll(self, max_records: int, timeout: float) -> Polled:
         """Wait for the first record, then take along what has been fetched already."""
-        messages: list[KafkaMessage] = []
-        first = self._consumer.poll(timeout)
-        if first is not None:
-            messages.append(first)
-            if max_records > 1:
-                messages += self._consumer.consume(max_records - 1, 0)
+        self._settle()
+        messages = self._fetched(max_records, timeout)
         rebalanced, self._rebalanced = self._rebalanced, False
         if rebalanced:
+            self._deferred = None
             return Polled((), True, frozenset(self._assigned))
         records = []
         for message in messages:
             error = message.error()
-            if error is not None:
-                self._refuse(error, message)
-                continue
-            records.append(_record(message))
+            if error is None:
+                records.append(_record(message))
+            else:
+                self._deferred = self._deferred or _refusal(error, message)
+        if self._deferred is not None and not records:
+            deferred, self._deferred = self._deferred, None
+            raise deferred
         return Polled(records, False, frozenset(self._assigned))
 
     def snapshot(self) -> Any:
-        """Return the group's metadata as of now."""
-        return self._consumer.consumer_group_metadata()
+        """Return the group's metadata as of now, or None without a membership.
+
+        A transaction with the metadata of no membership would not be fenced at all: the coordinator takes it for
+        one of a client that knows no memberships (KIP-447's compatibility with version 0 of TxnOffsetCommit).
+        """
+        metadata = self._consumer.consumer_group_metadata()
+        return None if _generation(metadata) < 0 else metadata
 
     def hold(self) -> None:
         """Pause every assigned partition."""
@@ -120,11 +131,20 @@ class KafkaBroker(Broker):
                 self._consumer.seek(partition)
         except KafkaException as error:
             raise BrokerUnavailable(f"cannot go back to the committed offsets: {error}") from error
+        if self._unsettled:
+            self._unsettled = False
+            if not self._held:
+                self.release()
 
     def commit(self, messages: Sequence[Message], offsets: Mapping[TopicPartition, int], snapshot: Any) -> None:
         """One transaction: messages, offsets, commit."""
         producer = self._producer
         assert producer is not None
+        for message in messages:
+            if not message.key:
+                raise InvalidRecord("key", f"is empty in a message to {message.topic}")
+        if snapshot is None:
+            raise TransactionAborted("the batch was sealed without a membership in the group")
         try:
             producer.begin_transaction()
             for message in messages:
@@ -200,9 +220,14 @@ class KafkaBroker(Broker):
         places = [TopicPartition(partition.topic, partition.partition) for partition in partitions]
         if not places:
             return
-        consumer.incremental_assign(_retrying(lambda: self._positions(places)))
         self._assigned.update(places)
-        if self._held:
+        try:
+            consumer.incremental_assign(_retrying(lambda: self._positions(places)))
+        except KafkaException as error:
+            log.warning("committed offsets cannot be read", error=str(error))
+            self._unsettled = True
+            consumer.incremental_assign([KafkaPartition(*place, OFFSET_BEGINNING) for place in places])
+        if self._held or self._unsettled:
             consumer.pause(partitions)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
@@ -211,17 +236,51 @@ class KafkaBroker(Broker):
         if partitions:
             consumer.incremental_unassign(partitions)
 
-    def _refuse(self, error: KafkaError, message: KafkaMessage) -> None:
-        if error.code() in _LOST:
-            place = f"{message.topic()}[{message.partition()}]"
-            raise OffsetsLost(
-                f"the committed offset {message.offset()} of {place} lies outside the log: {error.str()}",
-                where=place,
-            )
-        if error.code() == KafkaError._MAX_POLL_EXCEEDED or error.retriable():  # noqa: SLF001
-            log.warning("kafka reports", error=error.str())
-            return
-        raise BrokerUnavailable(f"reading failed: {error.str()}")
+    def _settle(self) -> None:
+        """Seek to the committed offsets that could not be read when their partitions were assigned."""
+        if self._unsettled:
+            self.rewind()
+
+    def _fetched(self, max_records: int, timeout: float) -> list[KafkaMessage]:
+        messages: list[KafkaMessage] = []
+        try:
+            first = self._consumer.poll(timeout)
+            if first is not None:
+                messages.append(first)
+                if max_records > 1:
+                    messages += self._consumer.consume(max_records - 1, 0)
+        except KafkaException as error:
+            self._deferred = BrokerUnavailable(f"reading failed: {error}")
+        return messages
+
+
+def _refusal(error: KafkaError, message: KafkaMessage) -> BrokerError | None:
+    """Return what to raise for an error that came instead of a record, or None where it passes by itself."""
+    if error.code() in _LOST:
+        place = f"{message.topic()}[{message.partition()}]"
+        return OffsetsLost(
+            f"the committed offset {message.offset()} of {place} lies outside the log: {error.str()}",
+            where=place,
+        )
+    if error.code() == KafkaError._MAX_POLL_EXCEEDED or error.retriable():  # noqa: SLF001
+        log.warning("kafka reports", error=error.str())
+        return None
+    return BrokerUnavailable(f"reading failed: {error.str()}")
+
+
+def _generation(metadata: bytes) -> int:
+    """Return the generation in librdkafka's serialised group metadata; -1 is no membership.
+
+    Source: ``rd_kafka_consumer_group_metadata_write`` (magic ``CGMDv2:``, then a 32-bit integer in native order).
+    """
+    magic = b"CGMDv2:"
+    if not metadata.startswith(magic):
+        raise ConfigurationError(
+            f"librdkafka's group metadata has an unknown form: {metadata[:8]!r}",
+            remedy="Install the version of confluent-kafka that the lock names.",
+        )
+    generation: int = struct.unpack_from("=i", metadata, len(magic))[0]
+    return generation
 
 
 def _retrying(call: Any) -> Any:

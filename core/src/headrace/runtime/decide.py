@@ -261,9 +261,10 @@ def _apply(state: State, event: Event, limits: Limits) -> tuple[State, list[Comm
 def _polled(state: State, event: PollReturned) -> tuple[State, list[Command]]:
     if event.polled.rebalanced:
         doomed, commands = _doom(state)
-        return replace(doomed, recovery=("rewind",)), commands
-    if state.draining_until is not None:
-        return state, []
+        renew = ("renew",) if "renew" in state.recovery else ()
+        return replace(doomed, recovery=(*renew, "rewind")), commands
+    if state.draining_until is not None or state.recovery:
+        return state, []  # what was read before a rewind is read again after it
     since = state.buffered_since if state.buffer else event.now
     buffer = (*state.buffer, *event.polled.records) if event.polled.records else state.buffer
     return replace(state, buffer=buffer, buffered_since=since, snapshot=event.snapshot), []
