@@ -113,16 +113,19 @@ class Worker:
     def _next_event(self) -> Event:
         if self._stop_requested and self.state.draining_until is None:
             return StopRequested(self._clock())
+        wait = next_wait(self.state, self._clock(), self._limits)
+        timeout = wait.timeout
         if self.state.computing is not None:
-            returned = self._computer.wait(0.0)
+            # The outcome is what counts now: it ends the wait at once, and records can queue meanwhile.
+            returned = self._computer.wait(timeout)
             if returned is not None:
                 return returned
-        wait = next_wait(self.state, self._clock(), self._limits)
+            timeout = 0.0
         if wait.max_records == 0:
-            return self._computer.wait(wait.timeout) or Tick(self._clock())
+            return Tick(self._clock())
         try:
             with self._watch("poll"):
-                polled = self._broker.poll(wait.max_records, wait.timeout)
+                polled = self._broker.poll(wait.max_records, timeout)
                 snapshot = self._broker.snapshot() if polled.records else self.state.snapshot
         except BrokerError as error:
             log.warning("poll failed", stage=self._stage, error=str(error))
