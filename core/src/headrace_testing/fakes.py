@@ -1,0 +1,69 @@
+"""Stand-ins for time and for the computing thread: deterministic, computed on demand, never a thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from headrace.runtime.decide import Batch, BatchResult, ComputeReturned
+
+
+class FakeClock:
+    """Seconds that go by only when told."""
+
+    def __init__(self, now: float = 1_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Let time go by."""
+        self.now += seconds
+
+
+class InlineComputer:
+    """Computes the batches submitted, one for each :meth:`wait`, in the caller's thread.
+
+    ``compute`` returns the result or raises what the handlers would raise. While ``blocked``, nothing is ready and
+    :meth:`wait` lets the clock go on by its timeout instead.
+    """
+
+    def __init__(self, compute: Callable[[Batch], BatchResult], clock: FakeClock) -> None:
+        self.blocked = False
+        self.pending: list[Batch] = []
+        self.cancelled: list[int] = []
+        self._compute = compute
+        self._clock = clock
+
+    def submit(self, batch: Batch) -> None:
+        """Take the batch up after those before it."""
+        self.pending.append(batch)
+
+    def cancel(self, number: int) -> None:
+        """Forget the batch."""
+        self.cancelled.append(number)
+        self.pending = [batch for batch in self.pending if batch.number != number]
+
+    def wait(self, timeout: float) -> ComputeReturned | None:
+        """Compute the oldest batch now and return its outcome; None where there is none or while blocked."""
+        if self.blocked or not self.pending:
+            self._clock.advance(timeout)
+            return None
+        batch = self.pending.pop(0)
+        outcome: BatchResult | BaseException
+        try:
+            outcome = self._compute(batch)
+        except Exception as error:  # noqa: BLE001  # the decision tells what it means
+            outcome = error
+        return ComputeReturned(self._clock(), batch.number, outcome, 0.5)
+
+
+def run_inline(process: Callable[[Batch], Awaitable[BatchResult]]) -> Callable[[Batch], BatchResult]:
+    """Turn the coroutine function of a stage processor into what :class:`InlineComputer` takes."""
+
+    async def wait_for(batch: Batch) -> BatchResult:
+        return await process(batch)
+
+    return lambda batch: asyncio.run(wait_for(batch))

@@ -1,0 +1,159 @@
+"""The broker contract, on the memory broker and on a real Kafka."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from itertools import count
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer
+from confluent_kafka import TopicPartition as KafkaPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from headrace.broker.contract import Broker, Message, Record, TopicPartition
+from headrace.broker.kafka import KafkaBroker
+from headrace.broker.memory import MemoryBroker
+from headrace.broker.memory_cluster import MemoryCluster
+from headrace.settings import KafkaSettings, WorkerSettings
+from headrace_local import shared
+from headrace_testing.broker_contract import DEADLINE_S, BrokerContract, BrokerLab
+from headrace_testing.fakes import FakeClock
+
+pytestmark = pytest.mark.contract
+
+STATE = Path(os.environ.get("HEADRACE_TEST_STATE", Path(tempfile.gettempdir()) / f"headrace-test-{os.getuid()}"))
+
+
+class MemoryLab(BrokerLab):
+    """Everything in one cluster of the test's own, on fake time."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.cluster = MemoryCluster(clock=self.clock, wait=self.clock.advance)
+        self._numbers = count()
+
+    def topic(self, partitions: int) -> str:
+        name = f"topic-{next(self._numbers)}"
+        self.cluster.create_topic(name, partitions)
+        return name
+
+    def broker(self, group: str, transactional_id: str) -> Broker:
+        return MemoryBroker(self.cluster, group=group, transactional_id=transactional_id)
+
+    def produce(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            self.cluster.append(message)
+
+    def read_committed(self, topic: str) -> list[Record]:
+        return self.cluster.read_committed(topic)
+
+    def delete_before(self, place: TopicPartition, offset: int) -> None:
+        self.cluster.delete_before(place, offset)
+
+    def now(self) -> float:
+        return self.clock()
+
+
+class KafkaLab(BrokerLab):
+    """Topics, groups and transactional ids under a prefix of the test's own, deleted after it."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._kafka = KafkaSettings(bootstrap=bootstrap, topic_prefix=f"contract-{uuid4().hex[:10]}-")
+        self._admin = AdminClient(self._kafka.client())
+        self._topics: list[str] = []
+        self._brokers: list[Broker] = []
+
+    def topic(self, partitions: int) -> str:
+        name = self._kafka.topic(f"topic-{len(self._topics)}")
+        self._admin.create_topics([NewTopic(name, partitions, 1)])[name].result(30)
+        self._topics.append(name)
+        return name
+
+    def broker(self, group: str, transactional_id: str) -> Broker:
+        worker = WorkerSettings(slot=transactional_id, session_timeout_ms=6000)
+        broker = KafkaBroker(
+            self._kafka,
+            worker,
+            group=self._kafka.topic(group),
+            transactional_id=self._kafka.topic(transactional_id),
+        )
+        self._brokers.append(broker)
+        return broker
+
+    def produce(self, messages: Sequence[Message]) -> None:
+        producer = Producer({**self._kafka.client(), "partitioner": "murmur2_random", "enable.idempotence": True})
+        for message in messages:
+            producer.produce(message.topic, message.value, message.key, headers=list(message.headers))
+        assert producer.flush(30) == 0
+
+    def read_committed(self, topic: str) -> list[Record]:
+        consumer = Consumer(
+            {
+                **self._kafka.client(),
+                "group.id": f"reader-{uuid4().hex}",
+                "isolation.level": "read_committed",
+                "enable.partition.eof": True,
+                "enable.auto.commit": False,
+            }
+        )
+        partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
+        consumer.assign([KafkaPartition(topic, number, OFFSET_BEGINNING) for number in partitions])
+        found: list[Record] = []
+        ended: set[int] = set()
+        deadline = time.monotonic() + DEADLINE_S
+        while len(ended) < len(partitions) and time.monotonic() < deadline:
+            message = consumer.poll(1.0)
+            if message is None:
+                continue
+            error = message.error()
+            if error is None:
+                found.append(
+                    Record(
+                        topic, message.partition(), message.offset(), message.key(), message.value(),
+                        tuple(message.headers() or ()),
+                    )  # fmt: skip
+                )
+            else:
+                assert error.code() == KafkaError._PARTITION_EOF, error
+                ended.add(message.partition())
+        consumer.close()
+        assert len(ended) == len(partitions), "the topic was not read to its end"
+        return sorted(found, key=lambda record: (record.partition, record.offset))
+
+    def delete_before(self, place: TopicPartition, offset: int) -> None:
+        for future in self._admin.delete_records([KafkaPartition(*place, offset)]).values():
+            future.result(30)
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def close(self) -> None:
+        for broker in self._brokers:
+            broker.close()
+        for future in self._admin.delete_topics(self._topics).values():
+            future.result(30)
+
+
+class TestMemoryBroker(BrokerContract):
+    @pytest.fixture
+    def lab(self) -> MemoryLab:
+        return MemoryLab()
+
+
+class TestKafkaBroker(BrokerContract):
+    @pytest.fixture(scope="class")
+    def bootstrap(self) -> Iterator[str]:
+        endpoints = shared.acquire(STATE)
+        yield endpoints.kafka_bootstrap
+        shared.release(STATE)
+
+    @pytest.fixture
+    def lab(self, bootstrap: str) -> Iterator[KafkaLab]:
+        lab = KafkaLab(bootstrap)
+        yield lab
+        lab.close()
