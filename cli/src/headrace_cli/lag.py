@@ -1,0 +1,135 @@
+"""How far each stage is behind, from Kafka: committed offsets, ends, and what really lies between them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from headrace.errors import DependencyDown
+from headrace.settings import KafkaSettings
+from headrace.stage import STAGES
+
+_CALL_S = 10.0
+_LOOK_S = 2.0
+Offsets = dict[tuple[str, int], int]
+
+
+@dataclass(frozen=True, slots=True)
+class StageLag:
+    """Records of ``topic`` that the stage's group has not taken; ``ends`` by partition."""
+
+    stage: str
+    topic: str
+    partitions: int
+    behind: int
+
+
+class LogReader:
+    """Reads offsets; every method raises :class:`DependencyDown` where Kafka does not answer."""
+
+    def __init__(self, kafka: KafkaSettings) -> None:
+        self._kafka = kafka
+        self._admin = AdminClient({**kafka.client(), "log_level": 0})
+
+    def partitions(self, topics: Iterable[str]) -> dict[str, int]:
+        """Return the number of partitions of each topic (without prefix) that exists."""
+        try:
+            known = self._admin.list_topics(timeout=_CALL_S).topics
+        except KafkaException as error:
+            raise self._down(error) from error
+        names = {name: self._kafka.topic(name) for name in topics}
+        return {name: len(known[full].partitions) for name, full in names.items() if full in known}
+
+    def ends(self, partitions: Mapping[str, int], *, earliest: bool = False) -> Offsets:
+        """Return the end (or the first) offset of every partition."""
+        spec: Any = OffsetSpec.earliest() if earliest else OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        places = {
+            (topic, number): TopicPartition(self._kafka.topic(topic), number)
+            for topic, count in partitions.items()
+            for number in range(count)
+        }
+        try:
+            futures = self._admin.list_offsets(dict.fromkeys(places.values(), spec), request_timeout=_CALL_S)
+            return {key: futures[place].result(_CALL_S).offset for key, place in places.items()}
+        except (KafkaException, TimeoutError) as error:
+            raise self._down(error) from error
+
+    def stages(self, generation: str) -> list[StageLag]:
+        """Return the lag of every stage whose topic exists."""
+        sources = {name: flow.source.format(generation=generation) for name, flow in STAGES.items()}
+        partitions = self.partitions(sources.values())
+        ends, starts = self.ends(partitions), self.ends(partitions, earliest=True)
+        found = []
+        for stage, topic in sources.items():
+            if topic not in partitions:
+                continue
+            committed = self._committed(stage, topic, partitions[topic])
+            gaps = {
+                number: (max(committed.get(number, 0), starts[topic, number]), ends[topic, number])
+                for number in range(partitions[topic])
+            }
+            open_gaps = {number: gap for number, gap in gaps.items() if gap[1] > gap[0]}
+            behind = sum(end - start for start, end in open_gaps.values())
+            if open_gaps:
+                behind -= self._empty(topic, open_gaps)
+            found.append(StageLag(stage, topic, partitions[topic], behind))
+        return found
+
+    def _committed(self, stage: str, topic: str, count: int) -> dict[int, int]:
+        """Return the group's committed offsets by partition; none where the group never committed."""
+        group = f"{self._kafka.topic_prefix}headrace-{stage}"
+        places = [TopicPartition(self._kafka.topic(topic), number) for number in range(count)]
+        request = [ConsumerGroupTopicPartitions(group, places)]
+        try:
+            answer = self._admin.list_consumer_group_offsets(request)[group].result(_CALL_S)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+                return {}
+            raise self._down(error) from error
+        except TimeoutError as error:
+            raise self._down(error) from error
+        return {place.partition: place.offset for place in answer.topic_partitions or [] if place.offset >= 0}
+
+    def _empty(self, topic: str, gaps: Mapping[int, tuple[int, int]]) -> int:
+        """Return how much of the gaps holds no record: a transaction's mark takes an offset and is none."""
+        name = self._kafka.topic(topic)
+        consumer = Consumer(
+            {
+                **self._kafka.client(),
+                "group.id": "headrace-lag",
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+                "enable.partition.eof": True,
+                "fetch.wait.max.ms": 20,
+                "log_level": 0,
+            }
+        )
+        try:
+            consumer.assign([TopicPartition(name, number, start) for number, (start, _) in gaps.items()])
+            unseen, empty = set(gaps), 0
+            deadline = time.monotonic() + _LOOK_S
+            while unseen and time.monotonic() < deadline:
+                message = consumer.poll(0.1)
+                if message is None or message.partition() not in unseen:
+                    continue
+                number = message.partition()
+                assert number is not None
+                error = message.error()
+                start, end = gaps[number]
+                if error is None:  # from here on records lie, up to the end
+                    empty += max(0, min(message.offset() or 0, end) - start)
+                    unseen.discard(number)
+                elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+                    empty += end - start
+                    unseen.discard(number)
+            return empty
+        finally:
+            consumer.close()
+
+    def _down(self, error: Exception) -> DependencyDown:
+        return DependencyDown("kafka", f"Kafka does not answer at {self._kafka.bootstrap}: {error}")

@@ -1,0 +1,197 @@
+"""``headrace up`` and ``bootstrap``: the local stack with its services, keys and passwords."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import secrets
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from headrace.errors import DependencyDown
+from headrace_cli import services, state
+from headrace_cli.failures import CommandError
+from headrace_local.model import Command, Endpoints, External, OnEvent
+from headrace_local.stack import Stack
+
+TENANT = "default"
+KEY_NAME = "local"
+DEFAULT_LOGIN = "headrace_service"
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What ``headrace up`` was asked for."""
+
+    state_dir: Path
+    provider: str = "sentence-transformers"
+    external: External = field(default_factory=External)
+    only_infrastructure: bool = False
+    scale: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A stack that runs; ``started`` is False where it ran already. Without services there is no URL."""
+
+    endpoints: Endpoints
+    started: bool
+    tenant: str
+    url: str | None
+    processes: tuple[str, ...]
+
+
+class Launcher:
+    """Starts one stack."""
+
+    def __init__(self, launch: Launch, report: Report) -> None:
+        self._launch = launch
+        self._report = report
+        self._stack = Stack(launch.state_dir)
+        self._provider = services.provider_of(launch.provider, launch.environment)
+        self._instances = services.scale(launch.scale)
+        self._loading = threading.Thread(target=_load_bootstrap, name="bootstrap import", daemon=True)
+
+    def up(self, on_event: OnEvent) -> Launched:
+        """Start what is missing and wait until everything is ready.
+
+        Raises :class:`headrace_local.model.StackError` naming the part that is broken, and what the migration raises.
+        """
+        if (running := self._stack.state()) is not None:
+            self._require_same_provider()
+        else:
+            self._loading.start()
+        done = self._stack.up(self._services, prepare=self._prepare, external=self._launch.external, on_event=on_event)
+        if self._launch.only_infrastructure:
+            return Launched(done.endpoints, done.started, TENANT, None, ())
+        if running is not None:
+            self._scale_down()
+        known = state.RunningServices(
+            url=services.gateway_url(self._stack.port),
+            kafka=done.endpoints.kafka_bootstrap,
+            registry=done.endpoints.registry_url,
+            provider=self._provider.name,
+            model=self._provider.model,
+            status_urls=services.status_urls(self._instances, self._stack.port),
+        )
+        state.write(self._stack.state_dir, state.SERVICES, known)
+        return Launched(done.endpoints, done.started, TENANT, known.url, tuple(known.status_urls))
+
+    def prepare(self, endpoints: Endpoints) -> None:
+        """Run the migration step and make the API key where there is none."""
+        self._prepare(endpoints)
+
+    def _require_same_provider(self) -> None:
+        known = state.read_services(self._stack.state_dir)
+        processes = {process.name for process in self._stack.status()}
+        if known is not None and "embedder" in processes and known.model != self._provider.model:
+            raise CommandError(
+                f"the stack runs with {known.provider} ({known.model}), not with {self._provider.name}",
+                where=str(self._stack.state_dir),
+                remedy="Stop it with `headrace down` first, or leave --provider as it is.",
+            )
+
+    def _prepare(self, endpoints: Endpoints) -> None:
+        credentials = self._credentials()
+        _migrate(endpoints, self._provider, credentials, self._report)
+        key = asyncio.run(_valid_key(endpoints.postgres_dsn, credentials))
+        if key != credentials.api_key:
+            self._keep(credentials, key)
+            self._report(f"api key: made for tenant {TENANT}")
+
+    def _credentials(self) -> state.Credentials:
+        """Return the kept secrets, made on the first call; the API key is still empty then."""
+        known = state.read_credentials(self._stack.state_dir)
+        if known is None:
+            login = self._launch.environment.get("HEADRACE_BOOTSTRAP_RUNTIME_LOGIN", DEFAULT_LOGIN)
+            password = self._launch.environment.get("HEADRACE_BOOTSTRAP_RUNTIME_PASSWORD") or secrets.token_urlsafe(24)
+            known = state.Credentials(TENANT, "", login, password, secrets.token_urlsafe(24))
+            state.write(self._stack.state_dir, state.CREDENTIALS, known)
+        return known
+
+    def _keep(self, known: state.Credentials, api_key: str) -> None:
+        kept = state.Credentials(
+            known.tenant, api_key, known.runtime_login, known.runtime_password, known.embedder_token
+        )
+        state.write(self._stack.state_dir, state.CREDENTIALS, kept)
+
+    def _services(self, endpoints: Endpoints) -> Sequence[Command]:
+        if self._launch.only_infrastructure:
+            return ()
+        credentials = self._credentials()
+        dsn = services.runtime_dsn(endpoints.postgres_dsn, credentials.runtime_login, credentials.runtime_password)
+        plan = services.Plan(
+            self._provider, dsn, credentials.embedder_token, self._instances, self._launch.environment
+        )
+        return services.service_commands(endpoints, plan, self._stack.port)
+
+    def _scale_down(self) -> None:
+        """Stop the instances beyond the wanted number; each drains first."""
+        wanted = set(services.status_urls(self._instances, self._stack.port))
+        surplus = [
+            process.name
+            for process in self._stack.status()
+            if process.name.partition("-")[0] in services.SERVICES and process.name not in wanted
+        ]
+        if surplus:
+            self._stack.stop(*surplus)
+            self._report(f"stopped: {', '.join(surplus)}")
+
+
+def _load_bootstrap() -> None:
+    """Load the migration step while Kafka starts; where that fails, the import in its place says so."""
+    with suppress(ImportError):
+        importlib.import_module("headrace.bootstrap")
+
+
+def _migrate(
+    endpoints: Endpoints, provider: services.Provider, credentials: state.Credentials, report: Report
+) -> None:
+    from pydantic import SecretStr  # noqa: PLC0415
+
+    from headrace.bootstrap import BootstrapSettings, bootstrap  # noqa: PLC0415
+    from headrace.settings import KafkaSettings, RegistrySettings, ServiceSettings  # noqa: PLC0415
+
+    settings = BootstrapSettings(
+        postgres_dsn=SecretStr(endpoints.postgres_dsn),
+        runtime_login=credentials.runtime_login,
+        runtime_password=SecretStr(credentials.runtime_password),
+        model=provider.model,
+        dimensions=provider.dimensions,
+    )
+    kafka = KafkaSettings(bootstrap=endpoints.kafka_bootstrap)
+    bootstrap(settings, kafka, RegistrySettings(url=endpoints.registry_url), ServiceSettings(), report)
+
+
+async def _valid_key(owner_dsn: str, credentials: state.Credentials) -> str:
+    """Return the kept API key where the store knows it, else a new one."""
+    import asyncpg  # noqa: PLC0415
+
+    from headrace.store import keys  # noqa: PLC0415
+
+    schema = os.environ.get("HEADRACE_BOOTSTRAP_STORE_SCHEMA", "headrace")
+    try:
+        pool = await asyncpg.create_pool(
+            owner_dsn, min_size=1, max_size=1, server_settings={"search_path": f'"{schema}", public'}
+        )
+    except OSError as error:
+        raise DependencyDown("postgresql", str(error)) from error
+    async with pool:
+        if credentials.api_key and await keys.authenticate(pool, credentials.api_key) == credentials.tenant:
+            return credentials.api_key
+        async with pool.acquire() as connection:
+            return await keys.create_api_key(connection, credentials.tenant, KEY_NAME)
+
+
+def bootstrap_from_environment(report: Report) -> None:
+    """Run the migration step with settings from the environment alone, as a container does."""
+    from headrace import bootstrap as step  # noqa: PLC0415
+    from headrace.settings import KafkaSettings, RegistrySettings, ServiceSettings  # noqa: PLC0415
+
+    step.bootstrap(step.BootstrapSettings(), KafkaSettings(), RegistrySettings(), ServiceSettings(), report)

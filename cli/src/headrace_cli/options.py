@@ -1,0 +1,86 @@
+"""Options that several commands share; each names its environment variable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+StateDir: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--state-dir",
+        envvar="HEADRACE_STATE_DIR",
+        help="State folder of the local stack; without it, the nearest .headrace upward from here.",
+        show_default=False,
+    ),
+]
+Json: TypeAlias = Annotated[
+    bool, typer.Option("--json", envvar="HEADRACE_JSON", help="Print JSON on stdout; messages go to stderr.")
+]
+Url: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--url", envvar="HEADRACE_URL", help="The gateway; without it, the local stack's.", show_default=False
+    ),
+]
+ApiKey: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key",
+        envvar="HEADRACE_API_KEY",
+        help="API key, which also decides the tenant; without it, the local stack's. Prefer the variable: "
+        "other users of the machine can see a command line.",
+        show_default=False,
+    ),
+]
+Wait: TypeAlias = Annotated[
+    bool, typer.Option("--wait", envvar="HEADRACE_WAIT", help="Wait until search sees all of it.")
+]
+Timeout: TypeAlias = Annotated[
+    float, typer.Option("--timeout", envvar="HEADRACE_WAIT_TIMEOUT_S", min=0, help="Longest wait, in seconds.")
+]
+Documents: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--document", envvar="HEADRACE_DOCUMENT", help="Only this document; may be repeated.", show_default=False
+    ),
+]
+Attributes: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--attribute",
+        envvar="HEADRACE_ATTRIBUTE",
+        metavar="NAME=VALUE",
+        help="Only documents with this attribute; may be repeated.",
+        show_default=False,
+    ),
+]
+KafkaUrl: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--kafka",
+        envvar="HEADRACE_KAFKA_BOOTSTRAP",
+        help="Bootstrap servers of an existing Kafka, host:port.",
+        show_default=False,
+    ),
+]
+RegistryUrl: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--registry",
+        envvar="HEADRACE_REGISTRY_URL",
+        help="Confluent-compatible API of an existing schema registry.",
+        show_default=False,
+    ),
+]
+PostgresDsn: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--postgres",
+        envvar="HEADRACE_BOOTSTRAP_POSTGRES_DSN",
+        help="URL of an existing PostgreSQL with pgvector, of the role that owns the schema.",
+        show_default=False,
+    ),
+]

@@ -1,0 +1,62 @@
+"""Results go to stdout, for people or as JSON; everything else goes to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+def emit(value: object) -> None:
+    """Print one JSON document on one line."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.flush()
+
+
+def say(text: str) -> None:
+    """Tell people something that is not the result."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def console() -> Console:
+    """Return the console of the results."""
+    from rich.console import Console  # noqa: PLC0415
+
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def messages() -> Console:
+    """Return the console of everything else."""
+    from rich.console import Console  # noqa: PLC0415
+
+    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Sequence[str] = ()) -> Table:
+    """Return a plain table; the columns named in ``right`` hold numbers."""
+    from rich import box  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(Text("–" if cell is None else str(cell)) for cell in row))
+    return made
+
+
+def one_line(text: str, length: int) -> str:
+    """Return the text with white space folded, cut to ``length`` characters."""
+    folded = " ".join(text.split())
+    return folded if len(folded) <= length else f"{folded[: length - 1]}…"
+
+
+def section_of(path: Sequence[str]) -> str:
+    """Return a heading path on one line."""
+    return " › ".join(path) or "–"

@@ -1,0 +1,166 @@
+"""The services of a local stack as processes: the one table of who is started how, with which environment."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from headrace.errors import ConfigurationError
+from headrace_cli.failures import UsageError
+from headrace_local.model import Command, Endpoints
+
+SERVICES = ("ingest", "chunker", "embedder", "indexer", "generator", "gateway")
+"""In the order of the flow; each is the module ``headrace_<name>.main``."""
+PROVIDERS = ("sentence-transformers", "openai-compatible", "hashing")
+PACKAGED_MODEL = "all-MiniLM-L6-v2"
+DEFAULT_DIMENSIONS = 384
+MOST_INSTANCES = 32
+_PREFIX = "HEADRACE_"
+_OURS = ("HEADRACE_URL", "HEADRACE_API_KEY", "HEADRACE_BOOTSTRAP_POSTGRES_DSN", "HEADRACE_BOOTSTRAP_RUNTIME_PASSWORD")
+"""Variables of the command that no service may see."""
+_LOOPBACK = "http://127.0.0.1"
+_START_S = 180.0
+"""Seconds that a service may take to become ready: the embedder loads a model, on a busy machine."""
+
+Port = Callable[[str], int]
+"""Returns the port kept for a name, chosen on the first call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """What embeds; ``model`` is its identity in the index."""
+
+    name: str
+    model: str
+    dimensions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the services are to run; ``instances`` by service, ``environment`` is the caller's."""
+
+    provider: Provider
+    store_dsn: str
+    embedder_token: str
+    instances: Mapping[str, int]
+    environment: Mapping[str, str]
+
+
+def provider_of(name: str, environment: Mapping[str, str]) -> Provider:
+    """Return the provider with the identity that the embedder gives its model.
+
+    Raises :class:`UsageError` for an unknown name and :class:`ConfigurationError` for a missing or bad variable.
+    """
+    if name not in PROVIDERS:
+        raise UsageError(f"there is no provider {name!r}", where="--provider", remedy=f"Use {', '.join(PROVIDERS)}.")
+    given = environment.get("HEADRACE_EMBEDDER_DIMENSIONS", str(DEFAULT_DIMENSIONS))
+    if not given.isdecimal():
+        raise ConfigurationError(f"{given!r} is no number of dimensions", where="HEADRACE_EMBEDDER_DIMENSIONS")
+    dimensions = int(given)
+    if name == "hashing":
+        return Provider(name, f"hashing-{dimensions}", dimensions)
+    model = environment.get("HEADRACE_EMBEDDER_MODEL", PACKAGED_MODEL)
+    if name == "openai-compatible":
+        if not environment.get("HEADRACE_EMBEDDER_BASE_URL"):
+            raise ConfigurationError(
+                "the provider openai-compatible has no server",
+                where="HEADRACE_EMBEDDER_BASE_URL",
+                remedy="Set it to the server's URL up to /v1, and HEADRACE_EMBEDDER_MODEL and _DIMENSIONS to its model.",
+            )
+        return Provider(name, model, dimensions)
+    return Provider(name, model.rstrip("/").rpartition("/")[2], dimensions)
+
+
+def scale(given: Sequence[str]) -> dict[str, int]:
+    """Return the number of instances by service from ``STAGE=N``; raises :class:`UsageError`."""
+    instances = dict.fromkeys(SERVICES, 1)
+    for text in given:
+        match = re.fullmatch(r"([a-z]+)=(\d{1,3})", text)
+        if match is None or match[1] not in instances or not 1 <= int(match[2]) <= MOST_INSTANCES:
+            raise UsageError(
+                f"{text!r} says no number of instances",
+                where="--scale",
+                remedy=f"Write STAGE=N with N from 1 to {MOST_INSTANCES} and STAGE one of {', '.join(SERVICES)}.",
+            )
+        instances[match[1]] = int(match[2])
+    return instances
+
+
+def process_name(service: str, slot: int) -> str:
+    """Return the name of an instance: ``chunker``, ``chunker-1``, …"""
+    return service if slot == 0 else f"{service}-{slot}"
+
+
+def runtime_dsn(owner_dsn: str, login: str, password: str) -> str:
+    """Return the owner's URL with the services' login; raises :class:`ConfigurationError` for another form of DSN."""
+    parts = urlsplit(owner_dsn)
+    if parts.scheme not in ("postgresql", "postgres") or not parts.netloc:
+        raise ConfigurationError(
+            "the PostgreSQL address is no URL", where="--postgres", remedy="Write postgresql://user:password@host/db."
+        )
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{quote(login, safe='')}:{quote(password, safe='')}@{host}"))
+
+
+def gateway_url(port: Port) -> str:
+    """Return where the gateway listens."""
+    return f"{_LOOPBACK}:{port('gateway')}"
+
+
+def status_urls(instances: Mapping[str, int], port: Port) -> dict[str, str]:
+    """Return where each instance tells of itself (``/readyz``), by process name."""
+    names = [process_name(service, slot) for service in SERVICES for slot in range(instances[service])]
+    return {name: f"{_LOOPBACK}:{port(name)}" for name in names}
+
+
+def service_commands(endpoints: Endpoints, plan: Plan, port: Port) -> tuple[Command, ...]:
+    """Return the processes of the plan, in the order of the flow."""
+    return tuple(
+        _command(service, slot, endpoints, plan, port)
+        for service in SERVICES
+        for slot in range(plan.instances[service])
+    )
+
+
+def _command(service: str, slot: int, endpoints: Endpoints, plan: Plan, port: Port) -> Command:
+    name = process_name(service, slot)
+    status_port = port(name)
+    environment = {
+        **{k: v for k, v in plan.environment.items() if k.startswith(_PREFIX) and k not in _OURS},
+        "HEADRACE_KAFKA_BOOTSTRAP": endpoints.kafka_bootstrap,
+        "HEADRACE_REGISTRY_URL": endpoints.registry_url,
+        "HEADRACE_STORE_DSN": plan.store_dsn,
+        "HEADRACE_HTTP_PORT": str(status_port),
+        "HEADRACE_WORKER_SLOT": str(slot),
+    }
+    health = f"{_LOOPBACK}:{status_port}/readyz"
+    query_url = f"{_LOOPBACK}:{port(_query_port(0))}"
+    match service:
+        case "embedder":
+            own = port(_query_port(slot))
+            environment |= {
+                "HEADRACE_EMBEDDER_PROVIDER": plan.provider.name,
+                "HEADRACE_EMBEDDER_PORT": str(own),
+                "HEADRACE_EMBEDDER_TOKEN": plan.embedder_token,
+            }
+            health = f"{_LOOPBACK}:{own}/readyz"  # answers once the model is loaded
+        case "generator":
+            environment |= _queries("GENERATOR", query_url, plan.embedder_token)
+        case "gateway":
+            environment |= {"HEADRACE_GATEWAY_PORT": str(status_port)}
+            environment |= _queries("GATEWAY", query_url, plan.embedder_token)
+        case _:
+            pass
+    argv = (sys.executable, "-m", f"headrace_{service}.main")
+    return Command(name, argv, environment, health=health, start_s=_START_S)
+
+
+def _queries(service: str, url: str, token: str) -> dict[str, str]:
+    return {f"HEADRACE_{service}_EMBEDDER_URL": url, f"HEADRACE_{service}_EMBEDDER_TOKEN": token}
+
+
+def _query_port(slot: int) -> str:
+    return f"{process_name('embedder', slot)}-queries"

@@ -1,0 +1,109 @@
+"""The files that ``headrace up`` leaves in the state folder, and where a command finds them.
+
+``services.json`` says where everything answers; ``credentials.json``, for its owner's eyes only, holds the API key,
+the services' database password and the token between them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from headrace_cli.client import Gateway
+from headrace_cli.failures import CommandError, NotReachable
+
+DEFAULT_NAME = ".headrace"
+CREDENTIALS = "credentials.json"
+SERVICES = "services.json"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Secrets of a local stack."""
+
+    tenant: str
+    api_key: str
+    runtime_login: str
+    runtime_password: str
+    embedder_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunningServices:
+    """Where the services of a local stack answer; ``status_urls`` by process name."""
+
+    url: str
+    kafka: str
+    registry: str
+    provider: str
+    model: str
+    status_urls: dict[str, str] = field(default_factory=dict)
+
+
+def find_state_dir(given: Path | None, start: Path | None = None) -> Path:
+    """Return the given folder, else the nearest ``.headrace`` upward, else ``.headrace`` here."""
+    if given is not None:
+        return given
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if (folder / DEFAULT_NAME).is_dir():
+            return folder / DEFAULT_NAME
+    return here / DEFAULT_NAME
+
+
+def write(state_dir: Path, name: str, value: Credentials | RunningServices) -> None:
+    """Write a file of the state folder in one step, readable by its owner only."""
+    partial = state_dir / f"{name}.partial"
+    partial.unlink(missing_ok=True)
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        json.dump(asdict(value), file, indent=2)
+    partial.replace(state_dir / name)
+
+
+def read_credentials(state_dir: Path) -> Credentials | None:
+    """Return what ``headrace up`` wrote, or None; raises :class:`CommandError` where the file is damaged."""
+    return _read(state_dir / CREDENTIALS, Credentials)
+
+
+def read_services(state_dir: Path) -> RunningServices | None:
+    """Return what ``headrace up`` wrote, or None; raises :class:`CommandError` where the file is damaged."""
+    return _read(state_dir / SERVICES, RunningServices)
+
+
+def _read(path: Path, kind: type[T]) -> T | None:
+    try:
+        fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return kind(**fields)
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, OSError) as error:
+        raise CommandError(
+            f"the file cannot be read: {error}", where=str(path), remedy="Remove it and run `headrace up`."
+        ) from error
+
+
+def connect(url: str | None, api_key: str | None, state_dir: Path | None, *, retry_s: float = 0.0) -> Gateway:
+    """Return the gateway that was named, or the one of the local stack; raises :class:`NotReachable` without either.
+
+    The local stack's key is never sent to another address.
+    """
+    folder = find_state_dir(state_dir)
+    services = read_services(folder)
+    if url is None and services is None:
+        raise NotReachable("no gateway is known", where=f"{folder} and HEADRACE_URL")
+    if api_key is None:
+        local = services is not None and url in (None, services.url)
+        credentials = read_credentials(folder) if local else None
+        if credentials is None:
+            raise CommandError(
+                "no API key is known for this gateway",
+                where=str(url),
+                remedy="Give it with --api-key or HEADRACE_API_KEY.",
+            )
+        api_key = credentials.api_key
+    assert url is not None or services is not None
+    return Gateway(url or (services.url if services else ""), api_key, retry_s=retry_s)
