@@ -139,6 +139,14 @@ class KafkaLab(BrokerLab):
             future.result(30)
 
 
+@pytest.fixture(scope="module")
+def bootstrap() -> Iterator[str]:
+    """The Kafka that the test run shares."""
+    endpoints = shared.acquire(STATE)
+    yield endpoints.kafka_bootstrap
+    shared.release(STATE)
+
+
 class TestMemoryBroker(BrokerContract):
     @pytest.fixture
     def lab(self) -> MemoryLab:
@@ -146,12 +154,6 @@ class TestMemoryBroker(BrokerContract):
 
 
 class TestKafkaBroker(BrokerContract):
-    @pytest.fixture(scope="class")
-    def bootstrap(self) -> Iterator[str]:
-        endpoints = shared.acquire(STATE)
-        yield endpoints.kafka_bootstrap
-        shared.release(STATE)
-
     @pytest.fixture
     def lab(self, bootstrap: str) -> Iterator[KafkaLab]:
         lab = KafkaLab(bootstrap)
