@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pydoc_data.topics
+import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,3 +30,34 @@ def changes(limit: int | None = None) -> tuple[list[dict[str, Any]], str]:
         for name, text in sorted(pydoc_data.topics.topics.items())
     ]
     return found[:limit], "pydoc_data.topics"
+
+
+def reference_with_edits(edits: int, seed: int, documents: int = 60) -> list[dict[str, Any]]:
+    """Return the language reference as change events, then ``edits`` seeded edits of it, deletes among them.
+
+    An edit replaces, inserts or removes one paragraph; every tenth event deletes its document, which a later event may
+    bring back under a higher version.
+    """
+    chance = random.Random(seed)
+    names = sorted(pydoc_data.topics.topics)[:documents]
+    texts = {name: pydoc_data.topics.topics[name] for name in names}
+    events = [_event(name, 1, texts[name]) for name in names]
+    for number in range(edits):
+        name = chance.choice(names)
+        version = number + 2
+        if number % 10 == 9:
+            events.append({"op": "delete", "id": f"topics/{name}", "version": version})
+            continue
+        paragraphs = texts[name].split("\n\n")
+        place = chance.randrange(len(paragraphs))
+        new = f"Edit {number} of {name}, by seed {seed}: {chance.random()}"
+        paragraphs[place : place + chance.choice((0, 1))] = chance.choice(([new], []))
+        texts[name] = "\n\n".join(paragraphs) or new
+        events.append(_event(name, version, texts[name]))
+    return events
+
+
+def _event(name: str, version: int, text: str) -> dict[str, Any]:
+    return {
+        "op": "upsert", "id": f"topics/{name}", "version": version, "title": name, "content": text, "source": "pydoc",
+    }  # fmt: skip

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -37,9 +38,21 @@ from headrace_testing.stream import (
 MODELS = {"hashing": "hashing-384", "sentence-transformers": "all-MiniLM-L6-v2"}
 
 
-def run(arguments: argparse.Namespace) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is done to the stream while it runs; ``timeout`` in seconds for each part."""
+
+    state_dir: Path
+    seed: int
+    kills: int = 0
+    joins: bool = False
+    replay: bool = False
+    provider: str = "hashing"
+    timeout: float = 1800.0
+
+
+def prove(changes: list[dict[str, Any]], arguments: Options) -> dict[str, Any]:
     """Return the figures; raises :class:`AssertionError` where the store differs from the fold."""
-    changes = read_changes(arguments.changes, arguments.limit)
     every = versions(TENANT, changes)
     expected = fold(every)
     texts = distinct_texts(every)
@@ -64,7 +77,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _stream(
-    deployment: Deployment, changes: list[dict[str, Any]], expected: dict[Key, Expected], arguments: argparse.Namespace
+    deployment: Deployment, changes: list[dict[str, Any]], expected: dict[Key, Expected], arguments: Options
 ) -> dict[str, Any]:
     faults = Faults(deployment, arguments.seed, arguments.kills, joins=arguments.joins)
     kafka = deployment.place.kafka_settings()
@@ -132,14 +145,16 @@ def main(arguments: list[str] | None = None) -> int:
         "--seed", type=int, default=random.SystemRandom().randrange(2**32), help="of every random choice"
     )
     parser.add_argument("--timeout", type=float, default=1800.0, help="seconds for each part")
-    parsed = parser.parse_args(arguments)
+    parsed = vars(parser.parse_args(arguments))
+    changes = read_changes(parsed.pop("changes"), parsed.pop("limit"))
+    options = Options(**parsed)
     try:
-        figures = run(parsed)
+        figures = prove(changes, options)
     except AssertionError as error:
-        _say(f"seed {parsed.seed}: {error}")
-        print(json.dumps({"name": "proof", "seed": parsed.seed, "ok": False, "error": str(error)}))
+        _say(f"seed {options.seed}: {error}")
+        print(json.dumps({"name": "proof", "seed": options.seed, "ok": False, "error": str(error)}))
         return 1
-    print(json.dumps({"name": "proof", "seed": parsed.seed, "ok": True, **figures}))
+    print(json.dumps({"name": "proof", "seed": options.seed, "ok": True, **figures}))
     return 0
 
 
