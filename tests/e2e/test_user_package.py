@@ -1,0 +1,118 @@
+"""A user's own package adds a handler, and a new pipeline version takes it up while the stream runs."""
+
+from __future__ import annotations
+
+import textwrap
+
+import psycopg
+import pytest
+from headrace_bench.data import reference_with_edits
+from headrace_bench.oracle import versions
+
+from headrace.avro.codec import Codec
+from headrace.avro.registry import Registry
+from headrace.pipeline import load
+from headrace.pipelines_log import apply
+from headrace_testing.fold import fold
+from headrace_testing.stream import STAGES, TENANT, dead_letters, publish, wait_until_stored
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+HANDLER = '''
+from headrace.handler import Handler
+from headrace.records import SourceDocument
+
+class Stamp(Handler):
+    """Notes how many words a document has."""
+
+    name = "stamp"
+    version = "7"
+    stage = "chunker"
+    consumes = SourceDocument
+    produces = SourceDocument
+
+    async def process(self, context):
+        return context.with_metadata("chunker", words=len(context.payload.text.split()))
+'''
+
+TEMPLATE = """
+id: default
+description: With the user's own step
+stages:
+  - stage: ingest
+    handlers: [change-event]
+  - stage: chunker
+    handlers: [stamp, sections]
+  - stage: embedder
+    handlers: [embed]
+  - stage: indexer
+    handlers: [index]
+"""
+
+
+def install(folder) -> None:
+    """Lay a distribution with an entry point into a folder, as an installer would."""
+    (folder / "acme_headrace.py").write_text(textwrap.dedent(HANDLER))
+    metadata = folder / "acme_headrace-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-headrace\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[headrace.handlers]\nchunker.stamp = acme_headrace:Stamp\n")
+
+
+def rows(place) -> dict[str, tuple[str, dict, list]]:
+    """Pipeline version, metadata and history of every document."""
+    with psycopg.connect(place.postgres, options=f"-c search_path={place.schema}") as connection:
+        found = connection.execute("SELECT document_id, pipeline_version, metadata, history FROM document").fetchall()
+    return {document_id: (version, metadata, history) for document_id, version, metadata, history in found}
+
+
+def test_package_and_pipeline_version_arrive_while_the_stream_runs(deployment, place, seed, tmp_path):
+    """A new handler would need a change of ours, a restart of the others, or would touch what is in flight."""
+    site = tmp_path / "site"
+    site.mkdir()
+    install(site)
+    changes = reference_with_edits(edits=0, seed=seed, documents=24)
+    deployment.start_all(*(flow.name for flow in STAGES))
+    pids = {service.name: service.process.pid for service in deployment.services}
+    publish(place.kafka_settings(), changes[:8])
+    wait_until_stored(deployment, fold(versions(TENANT, changes[:8])), 60, print)
+
+    # The stage that gets the handler is restarted with the package; the others go on.
+    chunker = next(service for service in deployment.services if service.name == "chunker")
+    publish(place.kafka_settings(), changes[8:16])
+    assert chunker.drain() == 0
+    deployment.services.remove(chunker)
+    deployment.start("chunker", env={"PYTHONPATH": str(site)})
+    template = load(TEMPLATE, "acme.yaml")
+    applied = apply(place.kafka_settings(), Codec(Registry(place.registry)), template, applied_by="test")
+    assert (applied.version.version, applied.changed) == (2, True)
+    wait_until_stored(deployment, fold(versions(TENANT, changes[:16])), 60, print)
+    ingest = next(service for service in deployment.services if service.name == "ingest")
+    wait_for_log(ingest, '"version": 2')
+    publish(place.kafka_settings(), changes[16:])
+    wait_until_stored(deployment, fold(versions(TENANT, changes)), 60, print)
+
+    stored = rows(place)
+    for event in changes[:8]:
+        assert stored[event["id"]][0] == "1"
+        assert "chunker.words" not in stored[event["id"]][1]
+    for event in changes[16:]:
+        version, metadata, history = stored[event["id"]]
+        assert version == "2"
+        assert metadata["chunker.words"] == len(event["content"].split())
+        assert history[1]["handlers"] == ["stamp@7", "sections@1"]
+    for service in deployment.services:
+        if service.name != "chunker":
+            assert service.process.poll() is None
+            assert service.process.pid == pids[service.name]
+    assert dead_letters(place.kafka_settings()) == 0
+
+
+def wait_for_log(service, text: str) -> None:
+    """Wait until the service's log has the text."""
+    import time
+
+    deadline = time.monotonic() + 20
+    while text not in service.log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
