@@ -107,9 +107,7 @@ class Storm:
         by_key: dict[bytes | None, list[int]] = {}
         for record in output:
             by_key.setdefault(record.key, []).append(int(record.value or b""))
-        found += [
-            f"{key!r} is out of order" for key, numbers in by_key.items() if numbers != sorted(numbers)
-        ]
+        found += [f"{key!r} is out of order" for key, numbers in by_key.items() if numbers != sorted(numbers)]
         return found
 
     def step(self) -> None:

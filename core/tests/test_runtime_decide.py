@@ -1,0 +1,352 @@
+"""The decision of the runtime: what it does next, event by event, and what never happens whatever the order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headrace.broker.contract import (
+    BrokerUnavailable,
+    Message,
+    OffsetsLost,
+    Polled,
+    ProducerFenced,
+    Record,
+    TransactionAborted,
+    TransactionUncertain,
+)
+from headrace.errors import DependencyDown, TemporaryError
+from headrace.runtime.decide import (
+    EXIT_BUG,
+    EXIT_DONE,
+    EXIT_FENCED,
+    EXIT_OFFSETS_LOST,
+    HOLD_AFTER_S,
+    IDLE_POLL_S,
+    Batch,
+    BatchResult,
+    Cancel,
+    Command,
+    Commit,
+    CommitReturned,
+    Compute,
+    ComputeReturned,
+    Event,
+    Hold,
+    Limits,
+    PollFailed,
+    PollReturned,
+    Recover,
+    RecoveryReturned,
+    Release,
+    State,
+    StopRequested,
+    Tick,
+    decide,
+    next_wait,
+)
+
+pytestmark = pytest.mark.unit
+
+LIMITS = Limits(batch_records=3, backoff_s=1.0, backoff_max_s=8.0, drain_s=10.0)
+RESULT = BatchResult([Message("out", b"k", b"v")])
+
+
+def records(first: int, number: int, size: int = 1) -> tuple[Record, ...]:
+    """So many records from the offset on."""
+    return tuple(Record("in", 0, first + index, b"k", b"x" * size) for index in range(number))
+
+
+def polled(now: float, *found: Record, snapshot: Any = "s1", rebalanced: bool = False) -> PollReturned:
+    """A poll that came back."""
+    return PollReturned(now, Polled(found, rebalanced), snapshot)
+
+
+def after(*events: Event, limits: Limits = LIMITS) -> tuple[State, list[Command]]:
+    """The state after the events, and the last one's commands."""
+    state, commands = State(), []
+    for event in events:
+        state, commands = decide(state, event, limits)
+    return state, commands
+
+
+def test_a_poll_with_records_is_computed_at_once() -> None:
+    """Broken: a lone change waits for a batch to fill."""
+    state, commands = after(polled(1.0, *records(0, 2)))
+    assert commands == [Compute(Batch(1, records(0, 2), "s1", 1.0))]
+    assert state.buffer == ()
+
+
+def test_a_lingering_batch_waits_to_fill() -> None:
+    """Broken: the setting linger_ms does nothing, or holds records back for ever."""
+    limits = replace(LIMITS, linger_s=0.5)
+    state, commands = after(polled(1.0, *records(0, 2)), limits=limits)
+    assert commands == []
+    assert next_wait(state, 1.2, limits).timeout == pytest.approx(0.3)
+    assert decide(state, Tick(1.5), limits)[1] == [Compute(Batch(1, records(0, 2), "s1", 1.5))]
+    assert after(polled(1.0, *records(0, 3)), limits=limits)[1] != []
+
+
+def test_a_batch_is_bounded_in_records_and_bytes() -> None:
+    """Broken: a burst of large documents makes a transaction that no broker takes."""
+    assert len(after(polled(1.0, *records(0, 5)))[1][0].batch.records) == 3
+    limits = replace(LIMITS, batch_bytes=10)
+    assert len(after(polled(1.0, *records(0, 3, size=4)), limits=limits)[1][0].batch.records) == 2
+    assert len(after(polled(1.0, *records(0, 3, size=40)), limits=limits)[1][0].batch.records) == 1
+
+
+def test_the_next_batch_computes_while_one_commits() -> None:
+    """Broken: the model idles during every transaction."""
+    state, commands = after(
+        polled(1.0, *records(0, 3)), polled(1.1, *records(3, 2), snapshot="s2"), ComputeReturned(1.2, 1, RESULT)
+    )
+    assert commands == [
+        Compute(Batch(2, records(3, 2), "s2", 1.2)),
+        Commit(Batch(1, records(0, 3), "s1", 1.0), RESULT),
+    ]
+    assert decide(state, CommitReturned(1.3, 1, None), LIMITS)[0].computed is None
+
+
+def test_a_batch_keeps_the_snapshot_of_its_seal() -> None:
+    """Broken: a zombie's batch is rescued by a fresh membership, and done twice."""
+    state, _ = after(polled(1.0, *records(0, 3), snapshot="old"), polled(1.1, *records(3, 1), snapshot="new"))
+    _, commands = decide(state, ComputeReturned(1.2, 1, RESULT), LIMITS)
+    commit = next(command for command in commands if isinstance(command, Commit))
+    assert commit.batch.snapshot == "old"
+
+
+def test_a_rebalance_dooms_everything_in_flight() -> None:
+    """Broken: records that another worker owns by now are done here as well."""
+    state, commands = after(polled(1.0, *records(0, 3)), polled(1.1, *records(3, 2)), polled(1.2, rebalanced=True))
+    assert commands == [Cancel(1), Recover("rewind")]
+    assert (state.buffer, state.computing, state.snapshot) == ((), None, None)
+    state, _ = decide(state, RecoveryReturned(1.3, "rewind", None), LIMITS)
+    assert decide(state, ComputeReturned(1.4, 1, RESULT), LIMITS)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("error", "steps"),
+    [(TransactionAborted(), ("rewind",)), (TransactionUncertain(), ("renew", "rewind"))],
+)
+def test_a_failed_commit_starts_again_at_the_committed_offsets(error: Any, steps: tuple[str, ...]) -> None:
+    """Broken: a refused batch is lost, or an uncertain one is done twice."""
+    state, _ = after(polled(1.0, *records(0, 3)), polled(1.1, *records(3, 2)), ComputeReturned(1.2, 1, RESULT))
+    state, commands = decide(state, CommitReturned(1.3, 1, error), LIMITS)
+    assert commands == [Cancel(2), Recover(steps[0])]
+    assert state.recovery == steps
+    for step in steps:
+        state, commands = decide(state, RecoveryReturned(1.4, step, None), LIMITS)
+    assert (state.recovery, commands) == ((), [])
+
+
+def test_a_rebalance_does_not_forget_the_producer() -> None:
+    """Broken: a producer whose transaction is uncertain goes on being used after a rebalance."""
+    state, _ = after(polled(1.0, *records(0, 1)), ComputeReturned(1.1, 1, RESULT))
+    state, _ = decide(state, CommitReturned(1.2, 1, TransactionUncertain()), LIMITS)
+    state, _ = decide(state, RecoveryReturned(1.3, "renew", BrokerUnavailable(), 0.5), LIMITS)
+    state, commands = decide(state, polled(1.4, rebalanced=True), LIMITS)
+    assert state.recovery == ("renew", "rewind")
+    assert commands == [Recover("renew")]
+
+
+def test_what_is_read_before_a_rewind_is_dropped() -> None:
+    """Broken: while a rewind is retried, records are read ahead of it, and then a second time."""
+    state, _ = after(polled(1.0, rebalanced=True), RecoveryReturned(1.1, "rewind", BrokerUnavailable(), 0.5))
+    state, commands = decide(state, polled(1.2, *records(7, 2)), LIMITS)
+    assert (state.buffer, commands) == ((), [])
+
+
+@pytest.mark.parametrize(
+    ("event", "code"),
+    [
+        (PollFailed(1.2, OffsetsLost("gone")), EXIT_OFFSETS_LOST),
+        (ComputeReturned(1.2, 1, RuntimeError("bug")), EXIT_BUG),
+        (CommitReturned(1.2, 1, ProducerFenced("other")), EXIT_FENCED),
+        (RecoveryReturned(1.2, "renew", ProducerFenced("other")), EXIT_FENCED),
+        (RecoveryReturned(1.2, "rewind", OffsetsLost("gone")), EXIT_OFFSETS_LOST),
+    ],
+)
+def test_what_cannot_be_repaired_ends_the_worker(event: Event, code: int) -> None:
+    """Broken: a fenced or lost worker idles in silence instead of ending with a code that tells why."""
+    state, commands = after(polled(1.0, *records(0, 1)), event)
+    assert state.exit_code == code
+    assert state.exit_reason
+    assert commands == []
+
+
+def test_backoff_grows_with_jitter_up_to_its_bound() -> None:
+    """Broken: a dependency that is down is hammered, or forgotten for hours."""
+    state, _ = after(polled(1.0, *records(0, 1)))
+    now = 1.0
+    delays = []
+    for jitter in (0.0, 1.0, 1.0, 1.0, 1.0, 0.5):
+        state, _ = decide(state, ComputeReturned(now, 1, DependencyDown("pg"), jitter), LIMITS)
+        assert state.waiting is not None
+        delays.append(state.waiting.until - now)
+        now = state.waiting.until
+        state, commands = decide(state, Tick(now), LIMITS)
+        assert [type(command) for command in commands] == [Compute]
+    assert delays == pytest.approx([0.5, 2.0, 4.0, 8.0, 8.0, 6.0])
+
+
+@pytest.mark.parametrize("error", [DependencyDown("llm", delay=42.0), TemporaryError(delay=42.0)])
+def test_the_dependency_s_own_delay_is_kept(error: Any) -> None:
+    """Broken: Retry-After is ignored."""
+    state, _ = after(polled(1.0, *records(0, 1)), ComputeReturned(2.0, 1, error, 0.0))
+    assert state.waiting is not None
+    assert state.waiting.until == 44.0
+
+
+def test_waiting_keeps_polling_and_computes_the_same_batch_again() -> None:
+    """Broken: an outage costs the membership, or the batch."""
+    state, commands = after(polled(1.0, *records(0, 2)), ComputeReturned(1.1, 1, DependencyDown("pg"), 1.0))
+    assert commands == [Hold()]
+    assert next_wait(state, 1.1, LIMITS).max_records > 0
+    assert next_wait(state, 1.1, LIMITS).timeout <= IDLE_POLL_S
+    assert decide(state, polled(1.2), LIMITS)[1] == []
+    state, commands = decide(state, polled(2.2), LIMITS)
+    assert commands == [Compute(Batch(1, records(0, 2), "s1", 1.0, attempt=2))]
+    _, commands = decide(state, ComputeReturned(2.3, 1, RESULT), LIMITS)
+    assert [type(command) for command in commands] == [Release, Commit]
+
+
+def test_a_rebalance_during_a_wait_drops_the_batch() -> None:
+    """Broken: after an outage a batch is done whose partitions moved meanwhile."""
+    state, _ = after(polled(1.0, *records(0, 2)), ComputeReturned(1.1, 1, DependencyDown("pg"), 1.0))
+    state, commands = decide(state, polled(1.2, rebalanced=True), LIMITS)
+    assert commands == [Cancel(1), Release(), Recover("rewind")]
+    assert state.waiting is None
+
+
+def test_fetching_pauses_when_a_long_computation_meets_a_full_buffer() -> None:
+    """Broken: memory grows while a batch computes, or the membership is lost for want of polls."""
+    state, commands = after(polled(1.0, *records(0, 3)), polled(1.1, *records(3, 3)))
+    assert commands == []
+    assert next_wait(state, 1.1, LIMITS).max_records == 0
+    state, commands = decide(state, Tick(1.0 + HOLD_AFTER_S), LIMITS)
+    assert commands == [Hold()]
+    assert next_wait(state, 2.0, LIMITS).max_records > 0
+    _, commands = decide(state, ComputeReturned(2.5, 1, RESULT), LIMITS)
+    assert [type(command) for command in commands] == [Release, Compute, Commit]
+
+
+def test_fetching_goes_on_while_the_buffer_has_room() -> None:
+    """Broken: every long computation stops the flow, full or not."""
+    state, _ = after(polled(1.0, *records(0, 3)), polled(1.1, *records(3, 1)))
+    assert decide(state, Tick(9.0), LIMITS)[1] == []
+
+
+def test_a_stop_commits_what_is_computed_and_leaves_the_rest() -> None:
+    """Broken: SIGTERM loses finished work, or does not end."""
+    state, commands = after(polled(1.0, *records(0, 3)), polled(1.1, *records(3, 2)), StopRequested(1.2))
+    assert (commands, state.exit_code, state.buffer) == ([], None, ())
+    state, commands = decide(state, ComputeReturned(1.3, 1, RESULT), LIMITS)
+    assert [type(command) for command in commands] == [Commit]
+    state, commands = decide(state, CommitReturned(1.4, 1, None), LIMITS)
+    assert (state.exit_code, commands) == (EXIT_DONE, [])
+
+
+def test_a_stop_ends_an_idle_worker_at_once_and_a_busy_one_in_time() -> None:
+    """Broken: a worker whose handler hangs cannot be stopped."""
+    assert after(StopRequested(1.0))[0].exit_code == EXIT_DONE
+    state, _ = after(polled(1.0, *records(0, 3)), StopRequested(2.0), StopRequested(9.0))
+    assert decide(state, Tick(11.9), LIMITS)[0].exit_code is None
+    assert decide(state, Tick(12.0), LIMITS)[0].exit_code == EXIT_DONE
+
+
+def test_an_unreachable_broker_is_waited_for() -> None:
+    """Broken: a restart of Kafka ends every worker."""
+    state, commands = after(polled(1.0), PollFailed(2.0, BrokerUnavailable(), 1.0))
+    assert (state.exit_code, commands) == (None, [])
+    assert state.waiting is not None
+    assert state.waiting.dependency == "kafka"
+    assert decide(state, polled(3.5, *records(0, 1)), LIMITS)[0].waiting is None
+
+
+class Machine:
+    """Answers the commands at random and keeps the books that the invariants rest on."""
+
+    def __init__(self, draw: Any) -> None:
+        self.draw = draw
+        self.state = State()
+        self.now = 0.0
+        self.position = self.committed = 0
+        self.epoch = 0
+        self.computing: set[int] = set()
+        self.doomed: set[int] = set()
+
+    def event(self) -> Event:
+        """Time passes, and something happens that can happen."""
+        self.now += self.draw(st.sampled_from([0.0, 0.1, 0.6, 3.0, 40.0]))
+        kind = self.draw(st.sampled_from(["poll", "poll", "rebalance", "failed", "compute", "compute", "tick"]))
+        if kind == "compute" and self.computing:
+            number = self.draw(st.sampled_from(sorted(self.computing)))
+            self.computing.discard(number)
+            outcome = self.draw(st.sampled_from([RESULT, RESULT, DependencyDown("pg"), TemporaryError()]))
+            return ComputeReturned(self.now, number, outcome, self.draw(st.floats(0, 1)))
+        if kind == "rebalance":
+            self.epoch += 1
+            return polled(self.now, snapshot=self.epoch, rebalanced=True)
+        if kind == "failed":
+            return PollFailed(self.now, BrokerUnavailable(), 0.5)
+        if kind == "tick":
+            return Tick(self.now)
+        found = () if self.state.held else records(self.position, self.draw(st.integers(0, 4)))
+        self.position += len(found)
+        return polled(self.now, *found, snapshot=self.epoch)
+
+    def step(self, event: Event) -> None:
+        """Decide, check, and answer what is answered at once."""
+        self.state, commands = decide(self.state, event, LIMITS)
+        for command in commands:
+            following = self.execute(command)
+            if following is not None:
+                self.step(following)
+
+    def execute(self, command: Command) -> Event | None:
+        """Carry a command out."""
+        match command:
+            case Compute(batch):
+                assert not self.computing, "two batches compute at once"
+                assert batch.number not in self.doomed
+                self.computing.add(batch.number)
+            case Cancel(number):
+                self.computing.discard(number)
+                self.doomed.add(number)
+            case Commit(batch, _):
+                return self.commit(batch)
+            case Recover(step):
+                failed = self.draw(st.sampled_from([None, None, BrokerUnavailable()]))
+                if failed is None and step == "rewind":
+                    self.position = self.committed
+                return RecoveryReturned(self.now, step, failed, 0.5)
+            case _:
+                return None
+        return None
+
+    def commit(self, batch: Batch) -> Event:
+        """Check what is committed, then let the commit end one way or another."""
+        assert batch.number not in self.doomed, "a doomed batch is committed"
+        assert batch.snapshot == self.epoch, "a batch of an older membership is committed"
+        assert batch.records[0].offset == self.committed, "the committed offset skips or goes back"
+        offsets = [record.offset for record in batch.records]
+        assert offsets == list(range(offsets[0], offsets[0] + len(offsets)))
+        outcome = self.draw(st.sampled_from(["done", "done", "done", "aborted", "unknown-done", "unknown-not"]))
+        if outcome in ("done", "unknown-done"):
+            self.committed = offsets[-1] + 1
+        error = {"done": None, "aborted": TransactionAborted()}.get(outcome, TransactionUncertain())
+        return CommitReturned(self.now, batch.number, error)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.data())
+def test_no_order_of_events_breaks_the_invariants(data: st.DataObject) -> None:
+    """Broken: some order of events skips, repeats or commits what is doomed."""
+    machine = Machine(data.draw)
+    for _ in range(data.draw(st.integers(1, 60))):
+        machine.step(machine.event())
+        assert machine.state.exit_code is None
