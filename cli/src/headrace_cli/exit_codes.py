@@ -21,11 +21,11 @@ class ExitCode(IntEnum):
 
 MEANINGS: dict[ExitCode, str] = {
     ExitCode.OK: "done, all of it",
-    ExitCode.FAILED: "failed; the message says why and what to do",
+    ExitCode.FAILED: "failed, and the message says why and what to do",
     ExitCode.USAGE: "the command line is wrong: an unknown option, a missing argument, a bad value",
     ExitCode.UNREACHABLE: "nothing runs here, or what is needed does not answer",
-    ExitCode.SOME_FAILED: "some items failed and are listed; the others are done",
-    ExitCode.TIMED_OUT: "not finished within --timeout; the work goes on in the background",
+    ExitCode.SOME_FAILED: "some items failed and are listed, the others are done",
+    ExitCode.TIMED_OUT: "not finished within --timeout, the work goes on in the background",
     ExitCode.NOT_FOUND: "there is no such document, service or pipeline",
     ExitCode.DENIED: "the API key is missing, unknown, or not for this",
     ExitCode.INTERRUPTED: "interrupted by Ctrl-C",

@@ -126,9 +126,7 @@ class Launcher:
             return ()
         credentials = self._credentials()
         dsn = services.runtime_dsn(endpoints.postgres_dsn, credentials.runtime_login, credentials.runtime_password)
-        plan = services.Plan(
-            self._provider, dsn, credentials.embedder_token, self._instances, self._launch.environment
-        )
+        plan = services.Plan(self._provider, dsn, credentials.embedder_token, self._instances, self._launch.environment)
         return services.service_commands(endpoints, plan, self._stack.port)
 
     def _scale_down(self) -> None:
@@ -150,9 +148,7 @@ def _load_bootstrap() -> None:
         importlib.import_module("headrace.bootstrap")
 
 
-def _migrate(
-    endpoints: Endpoints, provider: services.Provider, credentials: state.Credentials, report: Report
-) -> None:
+def _migrate(endpoints: Endpoints, provider: services.Provider, credentials: state.Credentials, report: Report) -> None:
     from pydantic import SecretStr  # noqa: PLC0415
 
     from headrace.bootstrap import BootstrapSettings, bootstrap  # noqa: PLC0415

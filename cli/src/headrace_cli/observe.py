@@ -114,9 +114,7 @@ async def _count(dsn: str, tenant: str) -> dict[str, Any]:
 
     schema = os.environ.get("HEADRACE_STORE_SCHEMA_NAME", "headrace")
     try:
-        connection = await asyncpg.connect(
-            dsn, timeout=_ASK_S, server_settings={"search_path": f'"{schema}", public'}
-        )
+        connection = await asyncpg.connect(dsn, timeout=_ASK_S, server_settings={"search_path": f'"{schema}", public'})
     except (OSError, TimeoutError, asyncpg.PostgresError) as error:
         raise DependencyDown("postgresql", f"PostgreSQL does not answer: {error}") from error
     try:

@@ -68,7 +68,7 @@ def provider_of(name: str, environment: Mapping[str, str]) -> Provider:
             raise ConfigurationError(
                 "the provider openai-compatible has no server",
                 where="HEADRACE_EMBEDDER_BASE_URL",
-                remedy="Set it to the server's URL up to /v1, and HEADRACE_EMBEDDER_MODEL and _DIMENSIONS to its model.",
+                remedy="Set it to the server's URL up to /v1, and HEADRACE_EMBEDDER_MODEL and _DIMENSIONS too.",
             )
         return Provider(name, model, dimensions)
     return Provider(name, model.rstrip("/").rpartition("/")[2], dimensions)

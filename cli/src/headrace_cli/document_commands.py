@@ -1,0 +1,212 @@
+"""``ingest`` and ``delete``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headrace_cli import options, output
+from headrace_cli.exit_codes import ExitCode
+from headrace_cli.failures import UsageError, told
+
+if TYPE_CHECKING:
+    from headrace_cli.client import Gateway
+    from headrace_cli.sources import Change, Failure, Found
+    from headrace_cli.waiting import Arrivals
+
+RETRY_S = 60.0
+"""How long a request that finds the gateway, Kafka or the registry down is sent again."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    panel = "Documents"
+    app.command("ingest", rich_help_panel=panel)(told(ingest))
+    app.command("delete", rich_help_panel=panel)(told(delete))
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a command did with its items; ``waited`` is None where it did not wait."""
+
+    accepted: int = 0
+    skipped: tuple[str, ...] = ()
+    failures: list[Failure] = field(default_factory=list)
+    waited: Arrivals | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return {
+            "accepted": self.accepted,
+            "indexed": None if self.waited is None else self.waited.indexed,
+            "pending": None if self.waited is None else self.waited.pending,
+            "skipped": list(self.skipped),
+            "failures": [asdict(failure) for failure in self.failures],
+        }
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Failures come before a wait that took too long."""
+        if self.failures:
+            return ExitCode.SOME_FAILED
+        return ExitCode.TIMED_OUT if self.waited is not None and self.waited.pending else ExitCode.OK
+
+
+def ingest(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH…",
+            help="Files (.txt .md .markdown .rst .rest), folders, JSON lines of change events "
+            "(.jsonl .jsonl.xz .jsonl.gz), or - for JSON lines from standard input.",
+        ),
+    ],
+    prefix: Annotated[
+        str, typer.Option("--prefix", envvar="HEADRACE_ID_PREFIX", help="Put before every document id.")
+    ] = "",
+    version: Annotated[
+        int | None,
+        typer.Option(
+            "--version", envvar="HEADRACE_FILE_VERSION", min=0, max=2**63 - 1, show_default=False,
+            help="Version of the files; without it, the time of their last change in nanoseconds.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Read everything, send nothing.")
+    ] = False,
+    wait: options.Wait = False,
+    timeout: options.Timeout = 600.0,
+    state_dir: options.StateDir = None,
+    url: options.Url = None,
+    api_key: options.ApiKey = None,
+    as_json: options.Json = False,
+) -> None:  # fmt: skip
+    """Send documents and change events; the API key decides the tenant.
+
+    A file's id is its path below the folder that was named. Hidden entries of folders are left out, other kinds of
+    files are skipped and listed. What cannot be read or is refused is listed at the end; the rest is done.
+    """
+    from headrace_cli import sources  # noqa: PLC0415
+    from headrace_cli.state import connect  # noqa: PLC0415
+
+    found = sources.find(paths)
+    shape = sources.Shape(prefix, version)
+    changes = (change for source in found.sources for change in sources.read(source, shape))
+    if dry_run:
+        _finish(_dry(found, changes, as_json=as_json), as_json=as_json, verb="would be sent")
+        return
+    gateway = connect(url, api_key, state_dir, retry_s=RETRY_S)
+    outcome = _deliver(gateway, changes, found.total, wait_s=timeout if wait else None)
+    outcome.skipped = found.skipped
+    outcome.failures = [*found.failures, *outcome.failures]
+    _finish(outcome, as_json=as_json, verb="accepted")
+
+
+def delete(
+    ids: Annotated[list[str], typer.Argument(metavar="ID…", help="Ids of documents.")],
+    version: Annotated[
+        int | None,
+        typer.Option(
+            "--version", envvar="HEADRACE_DELETE_VERSION", min=0, max=2**63 - 1, show_default=False,
+            help="Version of the delete; without it, one above the document's newest known version.",
+        ),
+    ] = None,
+    wait: options.Wait = False,
+    timeout: options.Timeout = 600.0,
+    state_dir: options.StateDir = None,
+    url: options.Url = None,
+    api_key: options.ApiKey = None,
+    as_json: options.Json = False,
+) -> None:  # fmt: skip
+    """Delete documents from the index."""
+    from headrace_cli.state import connect  # noqa: PLC0415
+
+    if not all(ids):
+        raise UsageError("an id is empty", where="ID")
+    gateway = connect(url, api_key, state_dir, retry_s=RETRY_S)
+    changes = [_delete(gateway, identifier, version) for identifier in dict.fromkeys(ids)]
+    outcome = _deliver(gateway, changes, len(changes), wait_s=timeout if wait else None)
+    _finish(outcome, as_json=as_json, verb="accepted")
+
+
+def _delete(gateway: Gateway, identifier: str, version: int | None) -> Change | Failure:
+    """Return the delete, without a given version with one above all that are known of the document.
+
+    What is still under way counts: a delete below it would be overtaken.
+    """
+    from headrace_cli.failures import ProblemError  # noqa: PLC0415
+    from headrace_cli.sources import Change, Failure  # noqa: PLC0415
+
+    if version is None:
+        try:
+            version = _newest(gateway.document(identifier)) + 1
+        except ProblemError as error:
+            if error.status != 404:
+                raise
+            return Failure(identifier, identifier, error.message, error.remedy)
+    return Change({"id": identifier, "op": "delete", "version": version}, identifier)
+
+
+def _newest(status: dict[str, Any]) -> int:
+    known = [status["version"], (status["stored"] or {}).get("version")]
+    known += [one["version"] for one in status["in_flight"]]
+    return max((number for number in known if number is not None), default=-1)
+
+
+def _deliver(
+    gateway: Gateway, changes: Iterable[Change | Failure], total: int | None, *, wait_s: float | None
+) -> Outcome:
+    """Send the changes and, where ``wait_s`` is given, wait until search sees them."""
+    from headrace_cli.sending import send  # noqa: PLC0415
+    from headrace_cli.tracking import tracked  # noqa: PLC0415
+    from headrace_cli.waiting import wait_until_searchable  # noqa: PLC0415
+
+    with tracked("sent", total) as progress:
+        sent = send(gateway, changes, progress)
+    outcome = Outcome(sent.accepted, failures=sent.failures)
+    if wait_s is not None and sent.versions:
+        with tracked("indexed", len(sent.versions)) as progress:
+            outcome.waited = wait_until_searchable(gateway, sent.versions, wait_s, progress, deleted=sent.deleted)
+        outcome.failures += outcome.waited.failures
+    return outcome
+
+
+def _dry(found: Found, changes: Iterator[Change | Failure], *, as_json: bool) -> Outcome:
+    from headrace_cli.sources import Failure  # noqa: PLC0415
+
+    outcome = Outcome(skipped=found.skipped, failures=list(found.failures))
+    for change in changes:
+        if isinstance(change, Failure):
+            outcome.failures.append(change)
+            continue
+        outcome.accepted += 1
+        if not as_json:
+            typer.echo(f"{change.item.get('op', '?'):<7} {change.document_id}  from {change.origin}")
+    return outcome
+
+
+def _finish(outcome: Outcome, *, as_json: bool, verb: str) -> None:
+    """Print what was done and end with the exit code that says it."""
+    if as_json:
+        output.emit(outcome.document())
+    else:
+        typer.echo(f"{outcome.accepted} changes {verb}" + _waited(outcome.waited))
+    for name in outcome.skipped:
+        output.say(f"skipped: {name} is no text that is known")
+    for failure in outcome.failures:
+        named = f" (document {failure.document_id})" if failure.document_id else ""
+        output.say(f"failed: {failure.origin}{named}: {failure.reason}. {failure.remedy}".rstrip())
+    if outcome.failures:
+        output.say(f"{len(outcome.failures)} failed; the others are done")
+    if outcome.exit_code is not ExitCode.OK:
+        raise typer.Exit(outcome.exit_code)
+
+
+def _waited(waited: Arrivals | None) -> str:
+    if waited is None:
+        return ""
+    late = f"; {len(waited.pending)} still under way, see `headrace status`" if waited.pending else ""
+    return f", {waited.indexed} documents searchable{late}"

@@ -1,0 +1,45 @@
+"""The command ``headrace``; each subcommand loads what it needs when it runs, so that the help is there at once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from headrace_cli import __version__, document_commands, pipeline_commands, search_commands, stack_commands
+from headrace_cli.exit_codes import epilog
+
+app = typer.Typer(
+    name="headrace",
+    help="Keep a pgvector index, and the documents generated from it, fresh from a stream of change events.",
+    epilog=epilog(),
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for module in (stack_commands, document_commands, search_commands, pipeline_commands):
+    module.register(app)
+
+
+def _version(given: bool) -> None:
+    if given:
+        typer.echo(f"headrace {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Keep a pgvector index, and the documents generated from it, fresh from a stream of change events."""
+
+
+def run() -> None:
+    """Run the command line; the process ends with one of :class:`headrace_cli.exit_codes.ExitCode`."""
+    app()
+
+
+if __name__ == "__main__":
+    run()
