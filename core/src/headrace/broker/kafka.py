@@ -59,11 +59,16 @@ class KafkaBroker(Broker):
         self._producer: Producer | None = None
         self._assigned: set[TopicPartition] = set()
         self._held = False
+        self._closing = False
         self._rebalanced = False
         self._deferred: BrokerError | None = None
         """Raised by the poll after the one that met it, since that one had records to deliver."""
         self._unsettled = False
         """Partitions were assigned whose committed offsets could not be read; they are paused until they can."""
+        self._unread: set[TopicPartition] = set()
+        """Partitions that stand where their assignment put them: at the committed offset."""
+        self._certain = True
+        """Whether every transaction's end is known, so that :attr:`_committed` is what the group has."""
         self._committed: dict[TopicPartition, int] = {}
 
     def subscribe(self, topics: Sequence[str]) -> None:
@@ -86,9 +91,6 @@ class KafkaBroker(Broker):
         self._settle()
         messages = self._fetched(max_records, timeout)
         rebalanced, self._rebalanced = self._rebalanced, False
-        if rebalanced:
-            self._deferred = None
-            return Polled((), True, frozenset(self._assigned))
         records = []
         for message in messages:
             error = message.error()
@@ -96,8 +98,13 @@ class KafkaBroker(Broker):
                 records.append(_record(message))
             else:
                 self._deferred = self._deferred or _refusal(error, message)
-        if self._deferred is not None and not records:
-            deferred, self._deferred = self._deferred, None
+        self._unread.difference_update(record.place for record in records)
+        deferred = self._deferred
+        if rebalanced:
+            self._deferred = deferred if isinstance(deferred, OffsetsLost) else None
+            return Polled((), True, frozenset(self._assigned))
+        if deferred is not None and not records:
+            self._deferred = None
             raise deferred
         return Polled(records, False, frozenset(self._assigned))
 
@@ -123,12 +130,20 @@ class KafkaBroker(Broker):
             self._consumer.resume([KafkaPartition(*place) for place in self._assigned])
 
     def rewind(self) -> None:
-        """Fetch the stable committed offsets and seek to them."""
-        if not self._assigned:
-            return
+        """Seek to the committed offsets, fetched anew only where an uncertain transaction may have moved them.
+
+        A fetch would wait for a rebalance under way, and nobody else commits for partitions that are ours.
+        A partition cannot be sought on while its fetching starts, and one from which nothing was read need not be.
+        """
+        places = [place for place in self._assigned if place not in self._unread]
         try:
-            for partition in self._positions(list(self._assigned)):
+            if self._certain and not self._unsettled:
+                positions = [KafkaPartition(*p, self._committed.get(p, OFFSET_BEGINNING)) for p in places]
+            else:
+                positions = self._positions(places) if places else []
+            for partition in positions:
                 self._consumer.seek(partition)
+            self._certain = True
         except KafkaException as error:
             raise BrokerUnavailable(f"cannot go back to the committed offsets: {error}") from error
         if self._unsettled:
@@ -179,6 +194,7 @@ class KafkaBroker(Broker):
 
     def close(self) -> None:
         """Leave the group; the producer's open transaction, if any, was aborted before."""
+        self._closing = True
         self._consumer.close()
         self._producer = None
 
@@ -195,10 +211,12 @@ class KafkaBroker(Broker):
         if error.code() in _FENCED and not error.txn_requires_abort():
             raise ProducerFenced(f"the producer was fenced: {error.str()}", where=self._transactional_id) from raised
         if not error.txn_requires_abort():
+            self._certain = False
             raise TransactionUncertain(f"the transaction's end is unknown: {error.str()}") from raised
         try:
             _retrying(lambda: producer.abort_transaction(_CALL_S))
         except KafkaException as second:
+            self._certain = False
             raise TransactionUncertain(f"the transaction could not be aborted: {second}") from raised
         raise TransactionAborted(f"the transaction was refused: {error.str()}") from raised
 
@@ -211,6 +229,7 @@ class KafkaBroker(Broker):
             place = TopicPartition(partition.topic, partition.partition)
             if partition.offset < 0:
                 partition.offset = OFFSET_BEGINNING
+                self._committed.pop(place, None)
             else:
                 self._committed[place] = partition.offset
         return list(committed)
@@ -218,21 +237,27 @@ class KafkaBroker(Broker):
     def _on_assign(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
         self._rebalanced = True
         places = [TopicPartition(partition.topic, partition.partition) for partition in partitions]
-        if not places:
+        if not places or self._closing:
             return
         self._assigned.update(places)
         try:
             consumer.incremental_assign(_retrying(lambda: self._positions(places)))
+            self._unread.update(places)
         except KafkaException as error:
             log.warning("committed offsets cannot be read", error=str(error))
             self._unsettled = True
             consumer.incremental_assign([KafkaPartition(*place, OFFSET_BEGINNING) for place in places])
         if self._held or self._unsettled:
             consumer.pause(partitions)
+        else:
+            # librdkafka remembers a pause beyond the revocation: one that left while it was held comes back paused.
+            consumer.resume(partitions)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
         self._rebalanced = True
-        self._assigned.difference_update(TopicPartition(p.topic, p.partition) for p in partitions)
+        places = {TopicPartition(partition.topic, partition.partition) for partition in partitions}
+        self._assigned -= places
+        self._unread -= places
         if partitions:
             consumer.incremental_unassign(partitions)
 
