@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import typer
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from headrace.errors import ConfigurationError
-from headrace_testing import discovery, reference
+from headrace_testing import command_pages, discovery, reference
 from headrace_testing.discovery import ROOT
 
 pytestmark = pytest.mark.contract
@@ -91,3 +92,31 @@ def test_a_page_without_markers_is_refused() -> None:
     """Broken: the diagram silently vanishes from the overview."""
     with pytest.raises(ValueError, match="markers"):
         reference.with_flow("# The flow\n", "diagram")
+
+
+def test_every_command_and_option_is_documented() -> None:
+    """Broken: a command is left out, or an option cannot be set by the environment."""
+    page = (ROOT / "docs/reference/commands.md").read_text(encoding="utf-8")
+    shown = command_pages.commands()
+    assert {("up",), ("ingest",), ("search",), ("ask",), ("pipeline", "apply")} <= {words for words, _ in shown}
+    assert [words for words, _ in shown if f"## `headrace {' '.join(words)}" not in page] == []
+    bare = [
+        (*words, option.name)
+        for words, command in shown
+        for option in command.params
+        if option.param_type_name == "option" and option.name != "help" and not option.envvar
+    ]
+    assert bare == []
+
+
+def test_an_option_without_help_is_refused() -> None:
+    """Broken: an option gets into the page with nothing said about it."""
+    app = typer.Typer()
+
+    @app.command()
+    def probe(loud: str = typer.Option("", help="Said."), quiet: str = typer.Option("")) -> None:
+        """Probe."""
+
+    with pytest.raises(ConfigurationError, match="no help") as caught:
+        command_pages.commands_page([(("probe",), typer.main.get_command(app))])
+    assert caught.value.where == "headrace probe quiet"

@@ -22,8 +22,9 @@ from headrace.avro import schemas
 from headrace.errors import HeadraceError
 from headrace.stage import STAGES
 from headrace.topics import Topic
-from headrace_testing import discovery
+from headrace_testing import command_pages, discovery
 from headrace_testing.discovery import ROOT
+from headrace_testing.markdown import first_line, table
 
 FLOW_PAGE = "docs/architecture/flow.md"
 FLOW_BEGIN, FLOW_END = "<!-- flow: generated -->", "<!-- flow: end -->"
@@ -40,6 +41,8 @@ def pages() -> dict[str, str]:
         "docs/reference/topics.md": _NOTE + topics_page(topics.declared()),
         "docs/reference/errors.md": _NOTE + errors_page(),
         "docs/reference/schemas.md": _NOTE + schemas_page(),
+        "docs/reference/commands.md": _NOTE + command_pages.commands_page(command_pages.commands()),
+        "docs/reference/exit-codes.md": _NOTE + command_pages.exit_codes_page(),
         FLOW_PAGE: with_flow((ROOT / FLOW_PAGE).read_text(encoding="utf-8"), flow(topics.declared())),
     }
 
@@ -63,9 +66,7 @@ def settings_page() -> str:
             for setting in discovery.settings_of(cls)
         ]  # fmt: skip
         title = f"## `{cls.model_config.get('env_prefix')}…` ({cls.__module__.partition('.')[0]})"
-        parts.append(
-            f"{title}\n\n{_first_line(cls)}\n\n{_table(('Variable', 'Type', 'Default', 'What it says'), rows)}"
-        )
+        parts.append(f"{title}\n\n{first_line(cls)}\n\n{table(('Variable', 'Type', 'Default', 'What it says'), rows)}")
     return "\n".join(parts)
 
 
@@ -81,7 +82,7 @@ def metrics_page() -> str:
         "# Metrics\n\nEach service serves them at `/metrics`. A histogram `x` is exposed as `x_bucket`, `x_sum` and "
         "`x_count`.\n\n"
     )
-    return head + _table(("Metric", "Kind", "Labels", "What it says, and what to do"), rows)
+    return head + table(("Metric", "Kind", "Labels", "What it says, and what to do"), rows)
 
 
 def topics_page(declared: Sequence[Topic]) -> str:
@@ -94,7 +95,7 @@ def topics_page(declared: Sequence[Topic]) -> str:
     ]  # fmt: skip
     columns = ("Topic", "What it carries", "Key", "Partitions", "Cleanup", "Kept", "Record", "Written by", "Read by")
     head = "# Topics\n\nDeclared in `schemas/topics`, one file each; the bootstrap job creates them from there.\n\n"
-    return f"{head}{_table(columns, rows)}\n{flow(declared)}"
+    return f"{head}{table(columns, rows)}\n{flow(declared)}"
 
 
 def flow(declared: Sequence[Topic]) -> str:
@@ -133,7 +134,7 @@ def with_flow(page: str, drawn: str) -> str:
 def errors_page() -> str:
     """Return the table of the errors, and what each means for a record."""
     rows = [
-        (f"`{cls.code}`", f"`{cls.__name__}`", _first_line(cls), _consequence(cls), cls.default_remedy or "–")
+        (f"`{cls.code}`", f"`{cls.__name__}`", first_line(cls), _consequence(cls), cls.default_remedy or "–")
         for cls in discovery.errors()
     ]
     head = (
@@ -141,7 +142,7 @@ def errors_page() -> str:
         "documents; the remedy below is the default, most places give a closer one. Whatever else escapes a handler is "
         "unforeseen, and sends the record to the dead letters with its stack.\n\n"
     )
-    return head + _table(("Code", "Class", "What happened", "What becomes of the record", "What to do"), rows)
+    return head + table(("Code", "Class", "What happened", "What becomes of the record", "What to do"), rows)
 
 
 def schemas_page() -> str:
@@ -154,7 +155,7 @@ def schemas_page() -> str:
         body = (
             f"Symbols: {', '.join(f'`{symbol}`' for symbol in schema['symbols'])}.\n"
             if schema["type"] == "enum"
-            else _table(
+            else table(
                 ("Field", "Type", "Default", "What it says"),
                 [
                     (f"`{field['name']}`", avro_type(field["type"]),
@@ -226,20 +227,6 @@ def _record_link(name: str) -> str:
 
 def _retention(milliseconds: int) -> str:
     return "for ever" if milliseconds < 0 else f"{milliseconds / _MS_PER_DAY:g} days"
-
-
-def _first_line(cls: type) -> str:
-    return (cls.__doc__ or "").strip().splitlines()[0]
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
-    lines += [f"| {' | '.join(_cell(cell) for cell in row)} |" for row in rows]
-    return "\n".join(lines) + "\n"
-
-
-def _cell(text: str) -> str:
-    return re.sub(r"\s+", " ", text).replace("|", "\\|")
 
 
 def _same(path: Path, text: str) -> bool:
