@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import fastavro
@@ -75,14 +76,13 @@ class Codec:
             raise InvalidRecord("payload", f"is a {type(payload).__name__}; this topic carries {payload_type.__name__}")
         name = ENVELOPES[payload_type]
         # The pair names the union's branch, so that the writer need not try the record against each.
-        written = None if payload is None else (f"{name}Payload", mapping.writer(payload_type)(payload))
         return self._write(
             name,
-            {
+            lambda: {
                 "trace": _write_trace(context.trace),
                 "metadata": dict(context.metadata),
                 "change": _write_change(context.change),
-                "payload": written,
+                "payload": None if payload is None else (f"{name}Payload", mapping.writer(payload_type)(payload)),
                 "reference": None,
             },
         )
@@ -109,20 +109,20 @@ class Codec:
 
     def encode_plain(self, record: Any) -> bytes:
         """Return the bytes of a record that travels without an envelope."""
-        return self._write(PLAIN[type(record)], mapping.writer(type(record))(record))
+        return self._write(PLAIN[type(record)], lambda: mapping.to_dict(record))
 
     def decode_plain(self, data: bytes | None, record_type: type) -> Any:
         """Return the record in ``data``; raises :class:`UndecodableRecord` where it is none."""
         return mapping.reader(record_type)(self._read(data, PLAIN[record_type]))
 
-    def _write(self, name: str, values: dict[str, Any]) -> bytes:
+    def _write(self, name: str, values: Callable[[], dict[str, Any]]) -> bytes:
         prefix = self._prefixes.get(name)
         if prefix is None:
             prefix = self._prefixes[name] = _HEADER.pack(MAGIC, self._ids.id_of(name))
         buffer = io.BytesIO()
         buffer.write(prefix)
         try:
-            fastavro.schemaless_writer(buffer, schemas.parsed(name), values)
+            fastavro.schemaless_writer(buffer, schemas.parsed(name), values())
         except (ValueError, TypeError, KeyError, OverflowError, struct.error, AttributeError) as error:
             raise InvalidRecord("payload", f"does not fit the schema {name}: {error}") from error
         return buffer.getvalue()

@@ -24,7 +24,8 @@ def from_dict(cls: Any, values: Mapping[str, Any]) -> Any:
 
 def to_dict(record: Any) -> dict[str, Any]:
     """Return the record as the Avro codec wants it."""
-    result: dict[str, Any] = writer(type(record))(record)
+    cls: Any = type(record)
+    result: dict[str, Any] = writer(cls)(record)
     return result
 
 

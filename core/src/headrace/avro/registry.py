@@ -17,6 +17,7 @@ from headrace.errors import ConfigurationError, DependencyDown, UndecodableRecor
 COMPATIBILITY = "FULL_TRANSITIVE"
 _TYPE = "application/vnd.schemaregistry.v1+json"
 _NOT_FOUND = 404
+_BUSY = {408, 429}
 
 
 class Registry:
@@ -76,7 +77,7 @@ class Registry:
             answer = self._http.request(method, path, headers={"Content-Type": _TYPE, "Accept": _TYPE}, **arguments)
         except httpx.HTTPError as error:
             raise DependencyDown("schema registry", f"{method} {path}: {error or type(error).__name__}") from error
-        if answer.status_code >= 500:
+        if answer.status_code >= 500 or answer.status_code in _BUSY:
             raise DependencyDown("schema registry", f"{method} {path}: HTTP {answer.status_code}")
         return answer
 
@@ -87,7 +88,10 @@ def _checked(answer: httpx.Response) -> dict[str, Any]:
             f"the registry answered HTTP {answer.status_code}: {answer.text[:300]}",
             where=str(answer.request.url),
         )
-    result: dict[str, Any] = answer.json()
+    try:
+        result: dict[str, Any] = answer.json()
+    except ValueError as error:
+        raise DependencyDown("schema registry", f"{answer.request.url} answers something else than JSON") from error
     return result
 
 

@@ -76,7 +76,13 @@ class ComputeThread:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _start(self, batch: Batch) -> None:
-        self._tasks[batch.number] = self._loop.create_task(self._run(batch), name=f"batch-{batch.number}")
+        task = self._loop.create_task(self._run(batch), name=f"batch-{batch.number}")
+        self._tasks[batch.number] = task
+        task.add_done_callback(lambda done: self._forget(batch.number, done))
+
+    def _forget(self, number: int, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(number) is task:
+            del self._tasks[number]
 
     def _cancel(self, number: int) -> None:
         if number in self._tasks:
@@ -89,6 +95,4 @@ class ComputeThread:
                 outcome = await self._process(batch)
         except BaseException as error:  # noqa: BLE001  # the decision tells what it means
             outcome = error
-        finally:
-            self._tasks.pop(batch.number, None)
         self._outcomes.put(ComputeReturned(time.monotonic(), batch.number, outcome, random.random()))

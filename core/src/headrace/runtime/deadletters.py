@@ -14,6 +14,8 @@ from headrace.records import DeadLetter, HeaderPart
 
 _MAX_TEXT = 4000
 _NO_KEY = b"-"
+_LATEST_MS = 253_402_300_799_000
+"""The end of the year 9999, the last that Python's dates know, in milliseconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +46,23 @@ def dead_letter(
         stage=stage,
         reason=error.code if isinstance(error, HeadraceError) else "unforeseen",
         message=_bounded(str(error) if declared else f"{type(error).__name__}: {error}"),
-        remedy=error.remedy if isinstance(error, HeadraceError) else "Read the stack; repair the handler.",
+        remedy=_bounded(error.remedy) if isinstance(error, HeadraceError) else "Read the stack; repair the handler.",
         stack=None if isinstance(error, PermanentError) else _bounded("".join(traceback.format_exception(error))),
         handler=failure.handler,
         attempt=attempt,
         topic=record.topic,
         partition=record.partition,
         offset=record.offset,
-        timestamp=datetime.fromtimestamp(max(record.timestamp_ms, 0) / 1000, UTC),
+        timestamp=_timestamp(record.timestamp_ms),
         key=record.key,
         value=record.value,
         headers=tuple(HeaderPart(name, value) for name, value in record.headers),
         failed_at=now,
         worker=worker,
-        tenant=context.change.tenant if context else None,
-        document_id=context.change.document_id if context else None,
+        tenant=_bounded(context.change.tenant) if context else None,
+        document_id=_bounded(context.change.document_id) if context else None,
         version=context.change.version if context else None,
-        request_id=context.trace.request_id if context else _header(record, "request-id"),
+        request_id=_bounded(context.trace.request_id) if context else _header(record, "request-id"),
     )
     headers = [("reason", letter.reason.encode()), ("source-topic", record.topic.encode())]
     headers += [
@@ -70,6 +72,11 @@ def dead_letter(
     if letter.request_id:
         headers.append(("request-id", letter.request_id.encode("utf-8", "replace")))
     return Message(topic, record.key or _NO_KEY, codec.encode_plain(letter), tuple(headers))
+
+
+def _timestamp(milliseconds: int) -> datetime:
+    """Return the time, or the nearest there is: a producer may have written microseconds, or anything."""
+    return datetime.fromtimestamp(min(max(milliseconds, 0), _LATEST_MS) / 1000, UTC)
 
 
 def _header(record: Record, name: str) -> str | None:

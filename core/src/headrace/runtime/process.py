@@ -14,7 +14,14 @@ from headrace import metrics
 from headrace.avro.codec import Codec
 from headrace.broker.contract import Message, Record
 from headrace.envelope import Context, Operation, StageRun, check_transition
-from headrace.errors import DependencyDown, HeadraceError, InvalidRecord, PermanentError, TemporaryError
+from headrace.errors import (
+    ConfigurationError,
+    DependencyDown,
+    HeadraceError,
+    InvalidRecord,
+    PermanentError,
+    TemporaryError,
+)
 from headrace.handler import BatchHandler, Handler
 from headrace.runtime.deadletters import Failure, dead_letter
 from headrace.runtime.decide import Batch, BatchResult
@@ -100,7 +107,7 @@ class StageProcessor:
     def _decoded(self, record: Record) -> Result:
         try:
             return self._decode(record)
-        except _PASS_THROUGH:
+        except (*_PASS_THROUGH, ConfigurationError):
             raise
         except Exception as error:  # noqa: BLE001  # kept with its stack in the dead letter
             return Failure(error)
@@ -151,7 +158,7 @@ class StageProcessor:
                 except PermanentError as error:
                     results[index] = Failure(error, handler.identity, context)
             else:
-                results[index] = Failure(outcome, handler.identity, context)
+                results[index] = Failure(_error_in(outcome, handler), handler.identity, context)
 
     def _encoded(self, context: Context, run: StageRun) -> Message | Failure:
         change = context.change
@@ -221,6 +228,16 @@ async def _run_one(handler: Handler, context: Context) -> Context | HeadraceErro
         raise
     except Exception as error:  # noqa: BLE001
         return error
+
+
+def _error_in(outcome: object, handler: Handler) -> BaseException:
+    """Return the error that a handler gave, or the one of giving neither a context nor an error."""
+    if isinstance(outcome, BaseException):
+        return outcome
+    return PermanentError(
+        f"handler {handler.identity} returned a {type(outcome).__name__}, not a Context",
+        remedy="Repair the handler: every path of it returns the context.",
+    )
 
 
 def _context(result: Result) -> Context | None:

@@ -35,6 +35,7 @@ class Watchdog:
         self._expired = expired
         self._clock = clock
         self._current: tuple[str, float] | None = None
+        self._reported: tuple[str, float] | None = None
         self._closed = threading.Event()
 
     def start(self) -> None:
@@ -57,7 +58,10 @@ class Watchdog:
     def check(self) -> None:
         """Report the current call where it is over its bound."""
         current = self._current
-        if current is not None and self._clock() - current[1] > self._bound:
+        if current is None or current is self._reported:
+            return
+        if self._clock() - current[1] > self._bound:
+            self._reported = current
             self._expired(current[0], self._bound)
 
     def _run(self) -> None:
