@@ -62,42 +62,56 @@ def parsed(name: str) -> Any:
 def parse_foreign(text: str, where: str) -> Any:
     """Parse a schema that somebody else registered.
 
-    Raises :class:`UndecodableRecord` for a schema with arrays or maps of zero-byte items: a few bytes could
-    declare billions of them and keep the decoder busy without end.
+    Raises :class:`UndecodableRecord` for a schema with arrays of zero-byte items, by name or in place: a few bytes
+    could declare billions of them and keep the decoder busy without end. Refuses a type that contains itself as
+    well: fastavro descends in C without a bound, so that one record could end the process.
     """
     try:
         schema = json.loads(text)
-        _refuse_zero_byte_items(schema, where)
+        _refuse_bombs(schema, where, {}, frozenset())
         return fastavro.schema.parse_schema(schema)
-    except (ValueError, KeyError, fastavro.schema.SchemaParseException, fastavro.schema.UnknownType) as error:
-        raise UndecodableRecord(f"the schema does not parse: {error}", where=where) from error
+    except (*_UNPARSABLE, fastavro.schema.SchemaParseException, fastavro.schema.UnknownType) as error:
+        raise UndecodableRecord(f"the schema does not parse: {type(error).__name__} {error}", where=where) from error
 
 
-def _refuse_zero_byte_items(node: Any, where: str) -> None:
+_UNPARSABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+def _refuse_bombs(node: Any, where: str, known: dict[str, Any], inside: frozenset[str]) -> None:
+    """Walk the schema; ``known`` collects named types, ``inside`` names those that contain this node."""
+    if isinstance(node, str) and _short(node) in inside:
+        raise UndecodableRecord(f"the schema's type {node} contains itself", where=where)
     if isinstance(node, list):
         for branch in node:
-            _refuse_zero_byte_items(branch, where)
+            _refuse_bombs(branch, where, known, inside)
     if not isinstance(node, dict):
         return
+    if node.get("type") in ("record", "error", "fixed", "enum"):
+        known[_short(node["name"])] = node
+        inside |= {_short(node["name"])}
     for part in ("items", "values"):
-        if part in node and node.get("type") == "array" and _is_zero_byte(node[part]):
-            raise UndecodableRecord("the schema has an array of zero-byte items", where=where)
         if part in node:
-            _refuse_zero_byte_items(node[part], where)
+            _refuse_bombs(node[part], where, known, inside)
+            if node.get("type") == "array" and _is_zero_byte(node[part], known):
+                raise UndecodableRecord("the schema has an array of zero-byte items", where=where)
     for field in node.get("fields", []):
-        _refuse_zero_byte_items(field.get("type"), where)
+        _refuse_bombs(field["type"], where, known, inside)
     if isinstance(node.get("type"), (dict, list)):
-        _refuse_zero_byte_items(node["type"], where)
+        _refuse_bombs(node["type"], where, known, inside)
 
 
-def _is_zero_byte(node: Any) -> bool:
+def _short(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _is_zero_byte(node: Any, known: dict[str, Any]) -> bool:
     if isinstance(node, str):
-        return node == _ZERO_SIZE_PRIMITIVE
+        return node == _ZERO_SIZE_PRIMITIVE or (_short(node) in known and _is_zero_byte(known[_short(node)], known))
     if not isinstance(node, dict):
         return False
     kind = node.get("type")
-    if kind == "record":
-        return all(_is_zero_byte(field["type"]) for field in node.get("fields", []))
+    if kind in ("record", "error"):
+        return all(_is_zero_byte(field["type"], known) for field in node.get("fields", []))
     if kind == "fixed":
         return node.get("size") == 0
-    return _is_zero_byte(kind)
+    return _is_zero_byte(kind, known)
