@@ -1,0 +1,331 @@
+"""From sealed records to messages: a record that fails fails alone, and carries all that is needed to repair it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from headrace.avro.codec import Codec
+from headrace.avro.registry import FixedIds
+from headrace.broker.contract import Record
+from headrace.envelope import Change, Context, Metadata, Operation, Trace
+from headrace.errors import (
+    ConfigurationError,
+    DependencyDown,
+    HeadraceError,
+    PermanentError,
+    TemporaryError,
+    UnknownPipeline,
+)
+from headrace.handler import BatchHandler, Handler
+from headrace.records import ChunkedDocument, DeadLetter, SourceDocument
+from headrace.runtime.deadletters import Failure, dead_letter
+from headrace.runtime.decide import Batch, BatchResult
+from headrace.runtime.process import StageProcessor, Wiring, run_handler
+from headrace.stage import StageFlow
+
+pytestmark = pytest.mark.unit
+
+CODEC = Codec(FixedIds())
+FLOW = StageFlow("chunker", "documents", "chunks", SourceDocument, SourceDocument)
+WIRING = Wiring(FLOW, "p-chunks", "p-dead-letters.chunker", "chunker-0", 10_000)
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+class Step(Handler):
+    """Does what the test wants, by text of the document."""
+
+    name = "step"
+    stage = "chunker"
+    consumes = SourceDocument
+    produces = SourceDocument
+
+    def __init__(self, act: Callable[[Context], Any] = lambda context: context) -> None:
+        self.act = act
+        self.seen: list[str] = []
+
+    async def process(self, context: Context) -> Any:
+        self.seen.append(context.change.document_id)
+        return self.act(context)
+
+
+class Deleting(Step):
+    """Sees deletes."""
+
+    sees_deletes = True
+
+
+class BatchStep(BatchHandler):
+    """Fails as a whole where a document at fault is in the batch."""
+
+    name = "batch-step"
+    stage = "chunker"
+    consumes = SourceDocument
+    produces = SourceDocument
+
+    def __init__(self, act: Callable[[Sequence[Context]], Any]) -> None:
+        self.act = act
+        self.sizes: list[int] = []
+
+    async def process_batch(self, contexts: Sequence[Context]) -> Any:
+        self.sizes.append(len(contexts))
+        return self.act(contexts)
+
+
+class Chains:
+    """The same handlers for the pipeline ``default``."""
+
+    def __init__(self, *handlers: Handler) -> None:
+        self.handlers = handlers
+
+    async def chain(self, pipeline_id: str, version: int) -> Sequence[Handler]:
+        if pipeline_id != "default":
+            raise UnknownPipeline(f"pipeline {pipeline_id!r} version {version} was never applied")
+        return self.handlers
+
+
+def context(document: str, *, operation: Operation = Operation.UPSERT, pipeline: str = "default") -> Context:
+    """The envelope of a document whose text is its id."""
+    payload = SourceDocument(document, document, "text/plain", bytes(16)) if operation is Operation.UPSERT else None
+    return Context(
+        Trace(f"request-{document}", pipeline, 1, NOW),
+        Change("t", document, 3, operation),
+        payload,
+        Metadata({"ingest.format": "json"}),
+    )
+
+
+def record(document: str, offset: int = 0, **changes: Any) -> Record:
+    """A record that carries the document."""
+    found = context(document, **changes)
+    return Record(
+        "p-documents", 2, offset, found.change.key, CODEC.encode(found, SourceDocument), (("request-id", b"r"),), 1000
+    )
+
+
+def process(*records: Record, handlers: Sequence[Handler] = (), **options: Any) -> BatchResult:
+    """Run the processor over the records."""
+    processor = StageProcessor(WIRING, CODEC, Chains(*handlers), now=lambda: NOW, **options)
+    return asyncio.run(processor.process(Batch(1, records, "s", 0.0, attempt=2)))
+
+
+def letters(result: BatchResult) -> list[DeadLetter]:
+    """The dead letters in the result."""
+    return [
+        CODEC.decode_plain(message.value, DeadLetter)
+        for message in result.messages
+        if message.topic == WIRING.dead_letters
+    ]
+
+
+def failing(documents: dict[str, BaseException]) -> Step:
+    """A handler that raises for these documents."""
+
+    def act(found: Context) -> Context:
+        if found.change.document_id in documents:
+            raise documents[found.change.document_id]
+        return found
+
+    return Step(act)
+
+
+def test_a_record_goes_on_with_key_headers_and_history() -> None:
+    """Broken: the next stage cannot tell request, version or where a record has been."""
+    message = process(record("a", 7), handlers=[Step()]).messages[0]
+    assert (message.topic, message.key) == ("p-chunks", b"t/a")
+    assert dict(message.headers) == {"request-id": b"request-a", "operation": b"UPSERT", "version": b"3"}
+    run = CODEC.decode(message.value, SourceDocument).trace.history[-1]
+    assert (run.stage, run.handlers, run.worker) == ("chunker", ("step@1",), "chunker-0")
+    assert (run.topic, run.partition, run.offset, run.attempt) == ("p-documents", 2, 7, 2)
+
+
+def test_a_record_that_fails_fails_alone_and_keeps_its_place() -> None:
+    """Broken: one bad record takes others along, or is not written with them."""
+    bad = Record("p-documents", 2, 1, b"t/b", b"\x00\x01junk", (("request-id", b"r-b"), ("x", None)), 1500)
+    step = failing({"c": PermanentError("no", where="here", remedy="do"), "d": KeyError("gone")})
+    result = process(record("a"), bad, record("c", 2), record("d", 3), record("e", 4), handlers=[step])
+    assert [message.topic for message in result.messages] == [
+        "p-chunks", *(["p-dead-letters.chunker"] * 3), "p-chunks",
+    ]  # fmt: skip
+    assert result.dead_letters == 3
+    undecodable, permanent, unforeseen = letters(result)
+    assert undecodable.reason == "undecodable"
+    assert (undecodable.key, undecodable.value) == (bad.key, bad.value)
+    assert [(part.name, part.value) for part in undecodable.headers] == [("request-id", b"r-b"), ("x", None)]
+    assert (undecodable.topic, undecodable.partition, undecodable.offset) == ("p-documents", 2, 1)
+    assert (undecodable.request_id, undecodable.document_id) == ("r-b", None)
+    assert undecodable.timestamp == datetime(1970, 1, 1, 0, 0, 1, 500_000, tzinfo=UTC)
+    assert (permanent.reason, permanent.remedy, permanent.stack) == ("permanent", "do", None)
+    assert (permanent.handler, permanent.attempt, permanent.worker) == ("step@1", 2, "chunker-0")
+    assert (permanent.tenant, permanent.document_id, permanent.version) == ("t", "c", 3)
+    assert unforeseen.reason == "unforeseen"
+    assert "KeyError" in unforeseen.message
+    assert "test_runtime_process" in (unforeseen.stack or "")
+
+
+def test_a_later_handler_sees_only_what_the_earlier_let_through() -> None:
+    """Broken: work goes on over a record that was given up."""
+    second = Step()
+    process(record("a"), record("b", 1), handlers=[failing({"a": PermanentError()}), second])
+    assert second.seen == ["b"]
+
+
+@pytest.mark.parametrize("error", [DependencyDown("pg"), TemporaryError("later"), ConfigurationError("no token")])
+def test_what_no_record_is_to_blame_for_concerns_the_batch(error: HeadraceError) -> None:
+    """Broken: an outage, or a registry that refuses us, fills the dead letters."""
+
+    def decode(_: Record) -> Context:
+        raise error
+
+    with pytest.raises(type(error)):
+        process(record("a"), decode=decode)
+
+
+@pytest.mark.parametrize("error", [DependencyDown("pg"), TemporaryError("later")])
+def test_a_handler_s_outage_concerns_the_batch(error: HeadraceError) -> None:
+    """Broken: a provider that is down for a minute costs records."""
+    with pytest.raises(type(error)):
+        process(record("a"), handlers=[failing({"a": error})])
+    with pytest.raises(type(error)):
+        process(record("a"), handlers=[BatchStep(lambda contexts: [error for _ in contexts])])
+
+
+@pytest.mark.parametrize(
+    ("act", "named"),
+    [
+        (lambda c: c.with_metadata("chunker", format="x").with_metadata("ingest", mine=1), "ingest.mine"),
+        (lambda c: replace(c, metadata=Metadata({"ingest.format": "other"})), "ingest.format"),
+        (lambda c: replace(c, metadata=Metadata()), "ingest.format"),
+        (lambda c: replace(c, metadata=Metadata({**c.metadata, "system.x": 1})), "system.x"),
+        (lambda c: c.with_metadata("trace", x=1), "trace.x"),
+        (lambda c: replace(c, metadata=Metadata({**c.metadata, "chunker.": 1})), "chunker."),
+        (lambda c: replace(c, trace=replace(c.trace, pipeline_version=2)), "trace"),
+        (lambda c: replace(c, change=replace(c.change, version=9)), "change"),
+    ],
+)
+def test_breaking_the_envelope_s_rules_names_stage_and_key(act: Any, named: str) -> None:
+    """Broken: a handler forges versions or metadata, or nobody can tell which one did."""
+    letter = letters(process(record("a"), handlers=[Step(act)]))[0]
+    assert letter.reason == "metadata"
+    assert named in letter.message
+    assert letter.handler == "step@1"
+
+
+def test_own_metadata_travels_on() -> None:
+    """Broken: a handler's facts are dropped, or its own name refused."""
+    result = process(record("a"), handlers=[Step(lambda c: c.with_metadata("chunker", number=2, share=0.5))])
+    metadata = CODEC.decode(result.messages[0].value, SourceDocument).metadata
+    assert dict(metadata) == {"ingest.format": "json", "chunker.number": 2, "chunker.share": 0.5}
+
+
+@pytest.mark.parametrize("returned", [None, "text", 5])
+def test_a_handler_that_returns_no_context_is_named(returned: Any) -> None:
+    """Broken: a forgotten return ends the stage on every restart."""
+    letter = letters(process(record("a"), handlers=[Step(lambda _: returned)]))[0]
+    assert type(returned).__name__ in letter.message
+    assert letter.handler == "step@1"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        SourceDocument("t", "x" * 20_000, "text/plain", bytes(16)),
+        SourceDocument("t", "a\ud800", "text/plain", bytes(16)),
+        SourceDocument("t", 5, "text/plain", bytes(16)),  # type: ignore[arg-type]
+        SourceDocument("t", "x", "text/plain", bytes(16), acl=5),  # type: ignore[arg-type]
+        ChunkedDocument("t", "text/plain", bytes(16), None, {}, (), ()),
+    ],
+    ids=["oversize", "surrogate", "number", "no-sequence", "other-record"],
+)
+def test_output_that_cannot_be_written_is_a_dead_letter(payload: Any) -> None:
+    """Broken: one handler's odd output ends the stage, or is refused by the broker with all others."""
+    result = process(record("a"), record("b", 1), handlers=[Step(lambda c: c.with_payload(payload))])
+    assert [letter.reason for letter in letters(result)] == ["invalid-record"] * 2
+
+
+def test_an_unknown_pipeline_is_a_dead_letter_and_the_rest_goes_on() -> None:
+    """Broken: a record with a wrong pipeline stops everybody's."""
+    result = process(record("a", pipeline="nope"), record("b", 1), handlers=[Step()])
+    assert [letter.reason for letter in letters(result)] == ["unknown-pipeline"]
+    assert letters(result)[0].document_id == "a"
+    assert result.messages[1].key == b"t/b"
+
+
+def test_deletes_pass_handlers_by_save_those_that_ask() -> None:
+    """Broken: deletes fail in handlers that expect a payload, or never reach the index."""
+    plain, asking = Step(), Deleting()
+    result = process(record("a", operation=Operation.DELETE), handlers=[plain, asking])
+    assert (plain.seen, asking.seen) == ([], ["a"])
+    assert CODEC.decode(result.messages[0].value, SourceDocument).payload is None
+    assert dict(result.messages[0].headers)["operation"] == b"DELETE"
+
+
+def test_validation_comes_before_work() -> None:
+    """Broken: a record that can never work costs a model call first."""
+
+    class Refusing(Step):
+        def validate(self, found: Context) -> None:
+            if found.change.document_id == "a":
+                raise PermanentError("too odd")
+
+    step = Refusing()
+    result = process(record("a"), record("b", 1), handlers=[step])
+    assert step.seen == ["b"]
+    assert letters(result)[0].message.startswith("too odd")
+
+
+@pytest.mark.parametrize("number", [1, 2, 7, 16])
+@pytest.mark.parametrize("culprit", [0, 1, 15])
+def test_a_failing_batch_is_halved_until_the_culprit_stands_alone(number: int, culprit: int) -> None:
+    """Broken: one record that makes a model fail gives up the whole batch."""
+
+    def act(contexts: Sequence[Context]) -> Sequence[Context]:
+        if any(found.change.document_id == str(culprit) for found in contexts):
+            raise RuntimeError("shape mismatch")
+        return contexts
+
+    contexts = [context(str(index)) for index in range(number)]
+    outcomes = asyncio.run(run_handler(BatchStep(act), contexts))
+    assert len(outcomes) == number
+    for index, outcome in enumerate(outcomes):
+        assert isinstance(outcome, RuntimeError) if index == culprit else outcome is contexts[index]
+
+
+def test_a_wrong_number_of_results_gives_nobody_another_s_result() -> None:
+    """Broken: results slip by one and documents get each other's content."""
+    contexts = [context("a"), context("b"), context("c")]
+    outcomes = asyncio.run(run_handler(BatchStep(lambda found: found[1:]), contexts))
+    assert all(isinstance(outcome, PermanentError) for outcome in outcomes)
+
+
+def test_an_error_in_a_batch_concerns_its_record_alone() -> None:
+    """Broken: a batch handler cannot give up one record."""
+    step = BatchStep(lambda found: [PermanentError("bad") if c.change.document_id == "a" else c for c in found])
+    result = process(record("a"), record("b", 1), handlers=[step])
+    assert step.sizes == [2]
+    assert [message.topic for message in result.messages] == [WIRING.dead_letters, WIRING.target]
+
+
+@pytest.mark.parametrize("timestamp", [-1, 0, 1_700_000_000_000_000, 2**63 - 1])
+def test_a_dead_letter_takes_any_record(timestamp: int) -> None:
+    """Broken: a record that cannot even be given up ends the stage on every restart."""
+    odd = Record("p-documents", 0, 0, None, None, (("request-id", b"\xff\xfe"), ("h", None)), timestamp)
+    error = PermanentError("text \udcff", where="\ud800", remedy="\udfff" + "x" * 9000)
+    message = dead_letter(odd, Failure(error), stage="chunker", topic="d", worker="w", attempt=1, now=NOW, codec=CODEC)
+    letter = CODEC.decode_plain(message.value, DeadLetter)
+    assert "\\udcff" in letter.message
+    assert len(letter.remedy) < 9000
+    assert message.key
+    assert (letter.key, letter.value) == (None, None)
+
+
+def test_a_dead_letter_of_forged_identities_is_written() -> None:
+    """Broken: identities that UTF-8 cannot carry end the stage."""
+    forged = replace(context("a"), change=Change("t\ud800", "a", 1, Operation.UPSERT))
+    result = process(record("a"), handlers=[Step()], decode=lambda _: forged)
+    assert result.dead_letters == 1
