@@ -15,8 +15,8 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from headrace_local import shared
 
+from headrace_local import shared
 from headrace_testing.deployment import Deployment, Place
 from headrace_testing.stack import TestStack, opened
 

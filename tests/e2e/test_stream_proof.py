@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from headrace_bench.data import reference_with_edits
 from headrace_bench.proof import Options, prove
 

@@ -6,13 +6,13 @@ import textwrap
 
 import psycopg
 import pytest
-from headrace_bench.data import reference_with_edits
-from headrace_bench.oracle import versions
 
 from headrace.avro.codec import Codec
 from headrace.avro.registry import Registry
 from headrace.pipeline import load
 from headrace.pipelines_log import apply
+from headrace_bench.data import reference_with_edits
+from headrace_bench.oracle import versions
 from headrace_testing.fold import fold
 from headrace_testing.stream import STAGES, TENANT, dead_letters, publish, wait_until_stored
 
