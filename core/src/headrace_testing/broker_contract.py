@@ -241,6 +241,27 @@ class BrokerContract:
         session.broker.release()
         assert values(session.read(40)) == list(range(40))
 
+    def test_a_partition_that_left_while_held_is_read_when_it_comes_back(self, lab: BrokerLab) -> None:
+        """Broken: the client remembers the pause, and the partition stands still for ever."""
+        source = lab.topic(PARTITIONS)
+        first = Session(lab, "paused", "paused-0", source)
+        first.settle(PARTITIONS)
+        first.broker.hold()
+        second = Session(lab, "paused", "paused-1", source)
+
+        def shared() -> bool:
+            first.poll()
+            second.poll()
+            return len(first.assigned) == len(second.assigned) == PARTITIONS // 2
+
+        until(lab, shared, "both have their share")
+        first.broker.release()
+        second.broker.close()
+        until(lab, lambda: first.poll() or len(first.assigned) == PARTITIONS, "the first has all again")
+        first.settle(PARTITIONS)
+        lab.produce(numbered(source, 40))
+        assert values(first.read(40)) == list(range(40))
+
     def test_a_rebalance_is_reported(self, lab: BrokerLab) -> None:
         """Broken: a worker goes on with records whose partitions belong to another one."""
         source = lab.topic(PARTITIONS)
