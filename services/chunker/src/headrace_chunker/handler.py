@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from headrace.envelope import Context
-from headrace.errors import InvalidRecord
+from headrace.errors import ConfigurationError, InvalidRecord
 from headrace.handler import Handler
 from headrace.records import Chunk, ChunkedDocument, SourceDocument
 from headrace_chunker.identity import chunk_ids, text_hash
@@ -34,6 +34,12 @@ class SectionsHandler(Handler):
 
     def __init__(self) -> None:
         self._settings = ChunkerSettings()
+        if self._settings.overlap >= self._settings.size:
+            raise ConfigurationError(
+                f"an overlap of {self._settings.overlap} does not fit in chunks of {self._settings.size} characters",
+                where="HEADRACE_CHUNKER_OVERLAP",
+                remedy="Set it lower than HEADRACE_CHUNKER_SIZE.",
+            )
 
     def validate(self, context: Context) -> None:
         """Refuse a record without a document."""

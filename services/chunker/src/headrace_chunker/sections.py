@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,6 +18,10 @@ _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 """A line with its end; other separators of Unicode end none, in Markdown as here."""
 _SHORTEST_ADORNMENT = 4
 """docutils takes an adornment shorter than its title for text, unless it has four characters at least."""
+_NO_TITLE = re.compile(r"(?:[-+*\u2022\u2023\u2043]|\.\.|__|\||>>>)(?:[ \t]|$)|:(?![: ])(?:[^:\\]|\\.)+:(?: |$)")
+"""Bullets, explicit markup, line blocks, doctests and fields: docutils tries these before it tries a title."""
+_BLOCKS = MarkdownIt("commonmark").disable("inline")
+"""Headings need blocks only; inline rules take time that grows faster than the text where it is hostile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +65,19 @@ def sections(text: str, media_type: str) -> tuple[Section, ...]:
 
 def _markdown(text: str) -> Iterator[Heading]:
     starts = _line_starts(text)
-    tokens = MarkdownIt("commonmark").parse(text)
+    tokens = _BLOCKS.parse(text)
     for token, inline in pairwise(tokens):
         if token.type == "heading_open" and token.map is not None and token.level == 0:
             yield Heading(starts[token.map[0]], int(token.tag[1:]), inline.content.strip())
 
 
-def _adorned(text: str, shortest: int) -> Iterator[Heading]:
+def _adorned(text: str, *, long_only: bool) -> Iterator[Heading]:
     """Underlined headings, with or without an overline; levels by the order in which the styles first appear.
 
-    The rules are those of docutils' states Body, Line and Text: a title stands after a blank line or another title,
-    its underline is at least as long as the title (or four characters), and an overline equals the underline.
+    The rules are those of docutils' states Body, Line and Text (docutils/parsers/rst/states.py): a title begins after
+    a blank line, an indented block or another title, its underline is at least as long as the title (or four
+    characters), and an overline equals the underline. ``long_only`` refuses any adornment below four characters.
+    One difference is meant: a new style that skips a level is an error there and a heading here.
     """
     lines = _LINE.findall(text)
     starts = _line_starts(text)
@@ -78,9 +85,9 @@ def _adorned(text: str, shortest: int) -> Iterator[Heading]:
     free = True  # whether a title may begin on this line
     index = 0
     while index < len(lines):
-        title = _title_at(lines, index, shortest) if free else None
+        title = _title_at(lines, index, long_only) if free else None
         if title is None:
-            free = not lines[index].strip()
+            free = not lines[index].strip() or lines[index][0] in " \t"
             index += 1
             continue
         words, style, height = title
@@ -91,18 +98,26 @@ def _adorned(text: str, shortest: int) -> Iterator[Heading]:
         free = True
 
 
-def _title_at(lines: list[str], index: int, shortest: int) -> tuple[str, tuple[str, bool], int] | None:
+def _title_at(lines: list[str], index: int, long_only: bool) -> tuple[str, tuple[str, bool], int] | None:
     """Return words, style and number of lines of the title that begins on this line, if one does."""
     first, second, third = (lines[i].rstrip() if i < len(lines) else "" for i in (index, index + 1, index + 2))
-    if _is_adornment(first, second, shortest) and first == third and second.strip():
+    if first == third and second.strip() and _is_adornment(first, second, long_only):
         return second.strip(), (first[0], True), 3
-    if first and not first[0].isspace() and _is_adornment(second, first, shortest) and not _ADORNMENT.fullmatch(first):
-        return first.strip(), (second[0], False), 2
-    return None
+    if not first or first[0].isspace() or _ADORNMENT.fullmatch(first) or _NO_TITLE.match(first):
+        return None
+    return (first, (second[0], False), 2) if _is_adornment(second, first, long_only) else None
 
 
-def _is_adornment(line: str, title: str, shortest: int) -> bool:
-    return bool(_ADORNMENT.fullmatch(line)) and len(line) >= min(len(title.strip()), shortest) and len(line) > 1
+def _is_adornment(line: str, title: str, long_only: bool) -> bool:
+    if not _ADORNMENT.fullmatch(line):
+        return False
+    return len(line) >= _SHORTEST_ADORNMENT or (not long_only and len(line) >= _columns(title))
+
+
+def _columns(text: str) -> int:
+    """Return the width of a text in columns, as docutils counts it: wide characters take two, combining ones none."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide - sum(unicodedata.combining(character) > 0 for character in text)
 
 
 def _line_starts(text: str) -> list[int]:
@@ -113,11 +128,11 @@ def _line_starts(text: str) -> list[int]:
 
 
 def _restructured_text(text: str) -> Iterator[Heading]:
-    return _adorned(text, _SHORTEST_ADORNMENT)
+    return _adorned(text, long_only=False)
 
 
 def _plain(text: str) -> Iterator[Heading]:
-    return _adorned(text, _SHORTEST_ADORNMENT)
+    return _adorned(text, long_only=True)
 
 
 _FINDERS: dict[str, Callable[[str], Iterator[Heading]]] = {

@@ -5,16 +5,20 @@ The split runs within a section, so that an edit moves no boundary of another on
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
 from semantic_text_splitter import TextSplitter
 
-from headrace.errors import InvalidRecord
-from headrace_chunker.sections import sections
+from headrace.errors import ConfigurationError, InvalidRecord
+from headrace_chunker.sections import Section, sections
 
 SIZE = 500
 OVERLAP = 50
+_WINDOW = 64
+"""Chunks that the splitter sees at a time: over a text without line or sentence ends its time grows with the square of
+what it is given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,23 +31,47 @@ class Piece:
 
 
 def chunk(text: str, media_type: str, *, size: int = SIZE, overlap: int = OVERLAP) -> tuple[Piece, ...]:
-    """Return the chunks of a text in order, each at most ``size`` characters and none of white space only.
+    """Return the chunks of a text in order: its sections, each split by :func:`split`.
 
-    Every character that is not white space is covered; neighbours in a section share at most ``overlap`` characters.
-    Raises :class:`InvalidRecord` for a text that UTF-8 cannot carry and for a media type that is not known.
+    Raises what :func:`split` raises, and :class:`InvalidRecord` for a text that UTF-8 cannot carry and for a media type
+    that is not known.
     """
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise InvalidRecord("content", f"contains a lone surrogate at character {error.start}") from error
+    return split(text, sections(text, media_type), size=size, overlap=overlap)
+
+
+def split(text: str, parts: Iterable[Section], *, size: int = SIZE, overlap: int = OVERLAP) -> tuple[Piece, ...]:
+    """Return the chunks of these sections of a text, each at most ``size`` characters and none of white space only.
+
+    Every character that is not white space is covered. A chunk begins at most ``overlap`` characters before the end of
+    its predecessor in the section, at a word where there is one.
+    Raises :class:`ConfigurationError` unless ``0 <= overlap < size``.
+    """
+    if not 0 <= overlap < size:
+        raise ConfigurationError(
+            f"A chunk of {size} characters cannot share {overlap} with its predecessor.",
+            where="size, overlap",
+            remedy="Take an overlap of at least 0 and below the size.",
+        )
     splitter = _splitter(size, overlap)
-    pieces: list[Piece] = []
-    for section in sections(text, media_type):
-        for start, part in splitter.chunk_indices(text[section.start : section.end]):
-            if part.strip():
-                begin = section.start + start
-                pieces.append(Piece(section.path, begin, begin + len(part)))
-    return tuple(pieces)
+    return tuple(
+        Piece(section.path, start, end)
+        for section in parts
+        for start, end in _windowed(splitter, text, section.start, section.end, size * _WINDOW)
+    )
+
+
+def _windowed(splitter: TextSplitter, text: str, start: int, end: int, window: int) -> Iterator[tuple[int, int]]:
+    """Yield the chunks from ``start`` up to ``end``; each window begins at the chunk that the last one cut."""
+    while start < end:
+        seen_to = min(start + window, end)
+        found = [(start + at, start + at + len(part)) for at, part in splitter.chunk_indices(text[start:seen_to])]
+        cut = found.pop() if seen_to < end and len(found) > 1 else None
+        yield from ((begin, until) for begin, until in found if not text[begin:until].isspace())
+        start = cut[0] if cut else seen_to
 
 
 @cache
