@@ -52,16 +52,19 @@ class PipelineChains:
         raise PermanentError(f"pipeline {pipeline_id!r} version {version} has no stage {self._stage!r}")
 
     async def _started(self, name: str) -> Handler:
-        """Return the handler; one that is not installed pauses the stage, since a deployment is to blame, no record."""
+        """Return the handler; one that is missing or misconfigured pauses the stage: a deployment is to blame, no record."""
         if name not in self._handlers:
             try:
-                handler = self._registry.find(self._stage, name)()
+                self._handlers[name] = await self._start(name)
             except ConfigurationError as error:
                 raise DependencyDown(f"handler {name}", error.message, remedy=error.remedy) from error
-            try:
-                await handler.start()
-            except BaseException:
-                await handler.close()
-                raise
-            self._handlers[name] = handler
         return self._handlers[name]
+
+    async def _start(self, name: str) -> Handler:
+        handler = self._registry.find(self._stage, name)()
+        try:
+            await handler.start()
+        except BaseException:
+            await handler.close()
+            raise
+        return handler
