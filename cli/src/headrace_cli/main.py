@@ -14,6 +14,7 @@ app = typer.Typer(
     help="Keep a pgvector index, and the documents generated from it, fresh from a stream of change events.",
     epilog=epilog(),
     no_args_is_help=True,
+    rich_markup_mode=None,  # drawing boxes would take longer than all the rest of the help
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -176,7 +176,7 @@ def history_rows(document: dict[str, Any]) -> Sequence[tuple[object, ...]]:
             ", ".join(run["handlers"]),
             run["worker"],
             run["attempt"],
-            run["started_at"],
+            (run["started_at"] or "")[:23],
             f"{run['duration_us'] / 1000:.1f} ms",
         )
         for run in document["stages"]

@@ -210,6 +210,7 @@ def _clients(state_dir: Path | None, kafka: str | None, registry_url: str | None
     from headrace.avro.registry import Registry  # noqa: PLC0415
     from headrace.settings import RegistrySettings  # noqa: PLC0415
 
+    output.quiet_logs()
     known = read_services(find_state_dir(state_dir))
     url = registry_url or (known.registry if known else RegistrySettings().url)
     return _kafka(state_dir, kafka), Codec(Registry(url))

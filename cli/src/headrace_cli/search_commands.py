@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,8 +12,13 @@ from headrace_cli import options, output
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.failures import TimedOut, UsageError, told
 
+if TYPE_CHECKING:
+    from headrace_cli.client import Gateway
+
 _SNIPPET = 160
 _LONGEST_ASK_S = 120.0
+"""What the gateway waits at most in one request."""
+_PAUSE_S = 0.5
 
 
 def register(app: typer.Typer) -> None:
@@ -75,18 +81,14 @@ def search(
 
 
 def show_hits(hits: Sequence[dict[str, Any]]) -> None:
-    """Print passages as a table; offsets count characters of the document's text."""
-    rows = [
-        (
-            f"{hit['score']:.3f}",
-            hit["document_id"],
-            output.section_of(hit["section"]),
-            output.one_line(hit["text"], _SNIPPET),
-            f"{hit['start']}–{hit['end']}",
-        )
-        for hit in hits
-    ]
-    output.console().print(output.table(("score", "document", "section", "passage", "offsets"), rows, right=("score",)))
+    """Print passages, two lines each: score, document, section and offsets (characters of its text), then the text.
+
+    Plain lines, since a library that draws tables would take longer to load than the search takes.
+    """
+    for hit in hits:
+        section = output.section_of(hit["section"])
+        typer.echo(f"{hit['score']:6.3f}  {hit['document_id']}  {section}  {hit['start']}–{hit['end']}")
+        typer.echo(f"        {output.one_line(hit['text'], _SNIPPET)}")
 
 
 def ask(
@@ -108,13 +110,16 @@ def ask(
 
     wait_s = min(timeout, _LONGEST_ASK_S)
     request = {"question": question, "wait_s": wait_s, **retrieval(top_k, document, attribute)}
-    artifact = connect(url, api_key, state_dir).ask(request, timeout_s=wait_s + 30)
+    gateway = connect(url, api_key, state_dir)
+    artifact = gateway.ask(request, timeout_s=wait_s + 30)
+    if artifact.get("pending") and timeout > wait_s:
+        artifact = _await(gateway, artifact, timeout - wait_s)
     if artifact.get("pending"):
         if as_json:
             output.emit(artifact)
             raise typer.Exit(ExitCode.TIMED_OUT)
         raise TimedOut(
-            f"there is no answer after {wait_s:g} s; it is still being written",
+            f"there is no answer after {timeout:g} s; it is still being written",
             where=artifact["artifact_url"],
             remedy="Read it there later, or see `headrace status` for what the generator waits for.",
         )
@@ -122,6 +127,16 @@ def ask(
         output.emit(artifact)
     else:
         show_answer(artifact)
+
+
+def _await(gateway: Gateway, pending: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Return the artifact as soon as there is one, or what is pending when the time is over."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        time.sleep(_PAUSE_S)
+        if (found := gateway.artifact(pending["artifact_url"])) is not None:
+            return found
+    return pending
 
 
 def show_answer(artifact: dict[str, Any]) -> None:
@@ -134,5 +149,5 @@ def show_answer(artifact: dict[str, Any]) -> None:
             f"[{citation['marker']}] {citation['document_id']}  {section}  "
             f"characters {citation['start']}–{citation['end']}"
         )
-    model = f", model {artifact['model']}" if artifact["model"] else ""
+    model = f", model {artifact['model']}" if artifact["model"] not in ("", "none") else ""
     output.say(f"written by the provider {artifact['provider']}{model}")

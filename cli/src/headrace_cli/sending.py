@@ -166,7 +166,7 @@ def _listed(answer: Answer) -> list[dict[str, Any]]:
 
 
 def _outcome(answer: Answer, batch: Batch, url: str) -> tuple[list[tuple[Change, dict[str, Any]]], list[Failure]]:
-    """Return the accepted changes with their documents, and the refused items; raises :class:`ProblemError` for any other answer."""
+    """Return the accepted changes with their documents, and the refused items; raises for any other answer."""
     body = answer.body if isinstance(answer.body, dict) else {"detail": str(answer.body)[:500]}
     errors = _listed(answer)
     if answer.status == 202 or (answer.status in _REFUSALS and errors):

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from headrace_cli.failures import UsageError
 
@@ -223,7 +223,7 @@ def _opened(path: str) -> AbstractContextManager[IO[bytes]]:
     if path.lower().endswith(".gz"):
         import gzip  # noqa: PLC0415
 
-        return gzip.open(path, "rb")
+        return cast("IO[bytes]", gzip.open(path, "rb"))
     return Path(path).open("rb")
 
 

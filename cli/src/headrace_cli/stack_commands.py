@@ -67,6 +67,7 @@ def up(
 
     if only not in (None, "infra"):
         raise UsageError(f"there is no part {only!r}", where="--only", remedy="Write --only infra, or leave it out.")
+    output.quiet_logs()
     begun = time.monotonic()
     folder = state_dir or find_state_dir(None)
     launch = Launch(
@@ -212,6 +213,7 @@ def bootstrap(
     from headrace_cli.failures import NotReachable  # noqa: PLC0415
     from headrace_local.stack import Stack  # noqa: PLC0415
 
+    output.quiet_logs()
     steps: list[str] = []
 
     def report(line: str) -> None:

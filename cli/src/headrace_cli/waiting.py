@@ -45,8 +45,8 @@ def wait_until_searchable(
     """Ask for each document until its version, or a newer one, is in the index (or deleted from it) or given up.
 
     A document that should be there and was deleted by a newer change is a failure; ``deleted`` are those that should
-    be gone. ``progress`` takes the number of documents that are done with. One lookup is asked at a time, of those that have
-    waited longest.
+    be gone. ``progress`` takes the number of documents that are done with. One lookup is asked at a time, of those
+    that have waited longest.
     """
     clock = clock or Clock()
     deadline = clock.now() + timeout_s
