@@ -114,9 +114,13 @@ class KafkaLab(BrokerLab):
             if error is None:
                 found.append(
                     Record(
-                        topic, message.partition(), message.offset(), message.key(), message.value(),
+                        topic,
+                        message.partition(),
+                        message.offset(),
+                        message.key(),
+                        message.value(),
                         tuple(message.headers() or ()),
-                    )  # fmt: skip
+                    )
                 )
             else:
                 assert error.code() == KafkaError._PARTITION_EOF, error
