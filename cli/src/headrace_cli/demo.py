@@ -8,6 +8,7 @@ prints is measured in that run. A repeat starts from the data of the last one, w
 from __future__ import annotations
 
 import argparse
+import io
 import pydoc_data.topics
 import re
 import sys
@@ -33,15 +34,14 @@ from headrace_local.stack import Stack
 STATE_DIR = Path(".headrace/demo")
 QUESTIONS = (
     "how does a generator give a value back to its caller",
-    "when are default parameter values evaluated",
+    "what happens to an exception that is raised inside a with statement",
     "which methods make an object usable in a with statement",
 )
-ASKED = "What happens to an exception that is raised inside a with statement?"
+ASKED = "When are default parameter values evaluated?"
 EDITED = "topics/assert"
 NEW_SENTENCE = "At the mill, an assertion opens the sluice gate only when the water stands high enough."
 EDIT_QUERY = "when does the sluice gate of the mill open"
-DELETED = "topics/yield"
-DELETE_QUERY = QUESTIONS[0]
+DELETE_QUERY = "how is a name removed from its scope"
 _ARRIVAL_S = 600.0
 _CHANGE_S = 60.0
 _SENTENCE = re.compile(r"(?<=\n\n)[A-Z][^:]*?\.(?=\s)")
@@ -94,7 +94,7 @@ class Demo:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._step = 1
+        self._step = 2
         self._version = time.time_ns() // 1000
 
     def run(self) -> None:
@@ -108,7 +108,7 @@ class Demo:
         show_answer(self._gateway.ask({"question": ASKED, "wait_s": 60.0, "top_k": 5}, timeout_s=90.0))
         by_id = {change.document_id: change for change in changes}
         self._edit(by_id[EDITED])
-        self._delete(by_id[DELETED])
+        self._delete(by_id)
 
     def _ingest(self, changes: Sequence[Change]) -> None:
         size = sum(len(str(change.item["content"])) for change in changes)
@@ -131,24 +131,21 @@ class Demo:
         new, old = edited(change, self._version + 1)
         self._title(f"Edit one sentence of {EDITED}")
         print(f"  was: {output.one_line(old, 150)}\n  now: {NEW_SENTENCE}\n\nBefore, '{EDIT_QUERY}' finds:")
-        before = self._search(EDIT_QUERY, 2)
-        show_hits(before)
+        show_hits(self._search(EDIT_QUERY, 2))
         seconds, hits = self._changed(new, EDIT_QUERY, lambda hits: any(NEW_SENTENCE[:40] in _flat(h) for h in hits))
         print("After:")
         show_hits(hits[:2])
         print(f"From the request to the first search that finds the new sentence: {seconds * 1000:.0f} ms")
 
-    def _delete(self, change: Change) -> None:
-        gone = Change({"id": change.document_id, "op": "delete", "version": self._version + 2}, change.origin)
-        self._title(f"Delete {DELETED}")
+    def _delete(self, known: dict[str, Change]) -> None:
+        """Delete the document that answers a query best."""
+        before = self._search(DELETE_QUERY)
+        name = before[0]["document_id"]
+        self._title(f"Delete the document that fits a query best: {name}")
         print(f"Before, '{DELETE_QUERY}' finds:")
-        before = self._search(DELETE_QUERY, 3)
         show_hits(before)
-        if all(hit["document_id"] != DELETED for hit in before):
-            print(f"({DELETED} is not among these three; its passages are looked for among the first 20.)")
-        seconds, hits = self._changed(
-            gone, DELETE_QUERY, lambda hits: all(h["document_id"] != DELETED for h in hits), top_k=20
-        )
+        gone = Change({"id": name, "op": "delete", "version": self._version + 2}, known[name].origin)
+        seconds, hits = self._changed(gone, DELETE_QUERY, lambda hits: all(h["document_id"] != name for h in hits))
         print("After:")
         show_hits(hits[:3])
         print(f"From the request to the first search without it: {seconds * 1000:.0f} ms")
@@ -173,8 +170,8 @@ class Demo:
         return hits
 
     def _title(self, text: str) -> None:
-        self._step += 1
         title(self._step, text)
+        self._step += 1
 
 
 def title(number: int, text: str) -> None:
@@ -202,6 +199,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--provider", default="sentence-transformers", help="what embeds (default: %(default)s)")
     given = parser.parse_args(arguments)
     output.quiet_logs()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
     code = ExitCode.OK
     try:
         _start(given.state_dir, given.provider)
@@ -212,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         code = ExitCode.INTERRUPTED
     finally:
-        title(0, "Stop")
+        print("\nStopping…", flush=True)
         Stack(given.state_dir).down()
         print(f"Everything is stopped; the data stays in {given.state_dir}.")
     return code

@@ -54,7 +54,7 @@ class _Lines:
         self._total = total
         self._now = now
         self._begun = self._said = now()
-        self._done = 0
+        self._done = self._told = 0
 
     def advance(self, count: int) -> None:
         """Count, and say so now and then."""
@@ -63,11 +63,13 @@ class _Lines:
             self._say()
 
     def end(self) -> None:
-        """Say how it ended."""
-        self._say()
+        """Say how it ended, unless the last line said so."""
+        if self._done != self._told or not self._done:
+            self._say()
 
     def _say(self) -> None:
         self._said = self._now()
+        self._told = self._done
         seconds = self._said - self._begun
         of = "" if self._total is None else f" of {self._total}"
         left = ""
