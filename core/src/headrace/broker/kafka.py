@@ -98,7 +98,8 @@ class KafkaBroker(Broker):
                 records.append(_record(message))
             else:
                 self._deferred = self._deferred or _refusal(error, message)
-        self._unread.difference_update(record.place for record in records)
+        if self._unread:
+            self._unread.difference_update(record.place for record in records)
         deferred = self._deferred
         if rebalanced:
             self._deferred = deferred if isinstance(deferred, OffsetsLost) else None
