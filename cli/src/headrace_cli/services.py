@@ -155,7 +155,7 @@ def _command(service: str, slot: int, endpoints: Endpoints, plan: Plan, port: Po
         case _:
             pass
     argv = (sys.executable, "-m", f"headrace_{service}.main")
-    return Command(name, argv, environment, health=health, start_s=_START_S)
+    return Command(name, argv, environment, health=health, start_s=_START_S, early=service == "embedder")
 
 
 def _queries(service: str, url: str, token: str) -> dict[str, str]:

@@ -52,7 +52,7 @@ class PipelineChains:
         raise PermanentError(f"pipeline {pipeline_id!r} version {version} has no stage {self._stage!r}")
 
     async def _started(self, name: str) -> Handler:
-        """Return the handler; one that is missing or misconfigured pauses the stage: a deployment is to blame, no record."""
+        """Return the handler; a missing or misconfigured one pauses the stage, for no record is to blame."""
         if name not in self._handlers:
             try:
                 self._handlers[name] = await self._start(name)

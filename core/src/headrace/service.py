@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import structlog
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+from pydantic import ValidationError
 
 from headrace import logs, registry
 from headrace.avro.codec import Codec
@@ -18,6 +20,7 @@ from headrace.broker.contract import Record
 from headrace.broker.kafka import KafkaBroker
 from headrace.chains import PipelineChains
 from headrace.envelope import Context
+from headrace.errors import DependencyDown
 from headrace.http_status import StatusServer
 from headrace.pipelines_log import PipelineCatalogue, PipelineFollower
 from headrace.runtime.compute import ComputeThread
@@ -37,20 +40,26 @@ SideTask = tuple[str, Callable[[], Coroutine[Any, Any, None]]]
 """A name and what makes the coroutine; it runs on the loop on which the handlers run, as long as the service."""
 
 EXIT_SIDE_TASK = 73
+EXIT_CONFIGURATION = 78
 _PING_S = 2.0
 
 
 def run_stage(flow: StageFlow, *, decoder: MakeDecoder | None = None, side_tasks: Sequence[SideTask] = ()) -> int:
-    """Run the stage's worker until SIGTERM or SIGINT; return the exit code."""
-    service = ServiceSettings()
-    kafka = KafkaSettings()
-    settings = WorkerSettings()
+    """Run the stage's worker until SIGTERM or SIGINT; return the exit code.
+
+    Side tasks start at once, so that a model loads while Kafka is still starting; the worker waits for Kafka.
+    """
+    try:
+        service, kafka, settings = ServiceSettings(), KafkaSettings(), WorkerSettings()
+        registry_url = RegistrySettings().url
+    except ValidationError as error:
+        print(f"{flow.name} cannot start: {wrong_settings(error)}", file=sys.stderr)
+        return EXIT_CONFIGURATION
     name = f"{flow.name}-{settings.slot}"
     logs.configure(service.log_level, service.log_format, stage=flow.name, worker=name)
-    codec = Codec(Registry(RegistrySettings().url))
+    codec = Codec(Registry(registry_url))
     catalogue = PipelineCatalogue()
     follower = PipelineFollower(kafka, codec, catalogue)
-    follower.start()
     chains = PipelineChains(flow.name, catalogue, registry.installed(flow.name), follower.refresh)
     processor = StageProcessor(
         wiring(flow, kafka, service, name), codec, chains, decode=decoder(codec, catalogue) if decoder else None
@@ -71,11 +80,13 @@ def run_stage(flow: StageFlow, *, decoder: MakeDecoder | None = None, side_tasks
     _stop_on_signals(worker)
     status.start()
     watchdog.start()
-    follower.wait_until_read()
-    log.info("service starts", port=status.port, handlers=registry.installed(flow.name).names(flow.name))
+    follower.start()
     for task_name, make in side_tasks:
         computer.spawn(task_name, make(), _end_process)
     try:
+        if not _pipelines_read(follower, worker):
+            return 0
+        log.info("service starts", port=status.port, handlers=registry.installed(flow.name).names(flow.name))
         return worker.run()
     finally:
         computer.call(chains.close())
@@ -83,6 +94,23 @@ def run_stage(flow: StageFlow, *, decoder: MakeDecoder | None = None, side_tasks
         follower.close()
         watchdog.close()
         status.close()
+
+
+def _pipelines_read(follower: PipelineFollower, worker: Worker) -> bool:
+    """Wait until the pipelines topic was read once; return False where the service was told to stop meanwhile."""
+    while not worker.stop_requested:
+        try:
+            follower.wait_until_read(1.0)
+        except DependencyDown as error:
+            log.warning("service waits", error=str(error))
+        else:
+            return True
+    return False
+
+
+def wrong_settings(error: ValidationError) -> str:
+    """Return what is wrong with which environment variable, for each setting."""
+    return "; ".join(f"{error.title}.{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
 
 
 def group_id(flow: StageFlow, kafka: KafkaSettings) -> str:
@@ -129,6 +157,9 @@ def readiness(flow: StageFlow, worker: Worker, kafka: KafkaSettings) -> Callable
 
     def read() -> tuple[bool, dict[str, Any]]:
         state = worker.state
+        if not worker.started:
+            waiting = {"dependency": "kafka", "reason": "starting"}
+            return False, {"stage": flow.name, "waiting": waiting, "draining": False}
         details: dict[str, Any] = {"stage": flow.name, "waiting": None, "draining": state.draining_until is not None}
         if state.waiting is not None:
             details["waiting"] = {"dependency": state.waiting.dependency, "reason": state.waiting.reason}

@@ -80,13 +80,16 @@ class Worker:
         self._clock = clock
         self._watch = watch
         self._jitter = jitter
-        self._stop_requested = False
+        self.stop_requested = False
+        self.started = False
+        """Whether the worker has joined its group."""
         self._observed_waiting: str | None = None
 
     def run(self) -> int:
         """Work until told to stop; return the exit code (0 after a drain). The broker is closed in any case."""
         try:
             self._broker.subscribe(self._topics)
+            self.started = True
             while self.state.exit_code is None:
                 self.step()
             log.info("worker stops", stage=self._stage, code=self.state.exit_code, reason=self.state.exit_reason)
@@ -97,7 +100,7 @@ class Worker:
 
     def stop(self) -> None:
         """Ask for a graceful end; safe to call from a signal handler or another thread."""
-        self._stop_requested = True
+        self.stop_requested = True
 
     def step(self) -> None:
         """Wait for one event and carry out everything that follows from it."""
@@ -111,7 +114,7 @@ class Worker:
                     events.append(following)
 
     def _next_event(self) -> Event:
-        if self._stop_requested and self.state.draining_until is None:
+        if self.stop_requested and self.state.draining_until is None:
             return StopRequested(self._clock())
         wait = next_wait(self.state, self._clock(), self._limits)
         timeout = wait.timeout

@@ -33,6 +33,8 @@ class Command:
     """What the process gets when the supervisor is gone."""
     start_s: float = 90.0
     """Seconds that it may take to become healthy."""
+    early: bool = False
+    """Starts together with the infrastructure and waits for it by itself: it has much to load."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,12 +200,16 @@ class Stack:
             settings = self._settings(external)
             endpoints = self._endpoints(settings, external)
             commands = self._infrastructure(settings, external, on_event)
+            wanted = list(services(endpoints))
+            early = [command for command in wanted if command.early]
             with self._supervisor() as control:
+                self._launch(control, early, on_event)
                 self._start(control, commands, on_event)
                 if external.postgres is None:
                     _wait_for_login(endpoints.postgres_dsn)
                 prepare(endpoints)
-                self._start(control, services(endpoints), on_event)
+                self._launch(control, [command for command in wanted if not command.early], on_event)
+                self._wait(control, wanted, on_event)
                 if shared:
                     control.share()
                 else:
@@ -286,13 +290,16 @@ class Stack:
 
     def _start(self, control: Control, commands: Sequence[Command], on_event: OnEvent) -> None:
         """Start all commands at once and wait until each is healthy."""
+        self._launch(control, commands, on_event)
+        self._wait(control, commands, on_event)
+
+    def _launch(self, control: Control, commands: Sequence[Command], on_event: OnEvent) -> None:
         for command in commands:
             on_event(Event(command.name, "starting"))
             try:
                 control.start(command)
             except StackError as error:
                 raise self._broken(command, f"cannot be started: {error.message}") from error
-        self._wait(control, commands, on_event)
 
     def _wait(self, control: Control, commands: Sequence[Command], on_event: OnEvent) -> None:
         begun = time.monotonic()
