@@ -8,7 +8,7 @@ from contextlib import suppress
 
 
 class Proxy:
-    """Forwards ``127.0.0.1:port`` to ``host:port``; :meth:`cut` drops and refuses connections, :meth:`restore` ends it."""
+    """Forwards ``127.0.0.1:port`` to ``host:port``; :meth:`cut` drops and refuses connections until :meth:`restore`."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)

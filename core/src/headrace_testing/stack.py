@@ -66,7 +66,8 @@ def _containers() -> Iterator[TestStack]:
 
     registry = DockerContainer("apicurio/apicurio-registry:3.3.3").with_exposed_ports(8080)
     registry.waiting_for(HttpWaitStrategy(8080, "/apis/ccompat/v7/subjects"))
-    with KafkaContainer().with_kraft() as kafka, PostgresContainer("pgvector/pgvector:0.8.5-pg18") as database, registry:
+    postgres = PostgresContainer("pgvector/pgvector:0.8.5-pg18")
+    with KafkaContainer().with_kraft() as kafka, postgres as database, registry:
         address = f"http://{registry.get_container_host_ip()}:{registry.get_exposed_port(8080)}"
         yield TestStack(
             kafka.get_bootstrap_server(), f"{address}/apis/ccompat/v7", database.get_connection_url(driver=None)
