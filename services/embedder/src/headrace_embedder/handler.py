@@ -61,8 +61,7 @@ class EmbedHandler(BatchHandler):
         if found is None or (found.model, found.dimensions) != mine:
             theirs = f"of {found.model} with {found.dimensions}" if found else "missing"
             raise ConfigurationError(
-                f"generation {self._generation} is {theirs}; "
-                f"this embedder runs {mine[0]} with {mine[1]} dimensions",
+                f"generation {self._generation} is {theirs}; this embedder runs {mine[0]} with {mine[1]} dimensions",
                 remedy="Set HEADRACE_EMBEDDER_MODEL to the generation's model, or bootstrap a new generation.",
             )
 
