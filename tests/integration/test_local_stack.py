@@ -154,22 +154,29 @@ def test_a_killed_supervisor_leaves_no_process_and_no_data_is_lost(stack: Stack)
         assert connection.execute("select value from kept").fetchone() == (7,)
 
 
-def test_services_start_after_preparation_and_see_the_endpoints(beside: tuple[Stack, External]) -> None:
-    """Services would start before their topics and tables exist, or not know where the systems are."""
+def test_services_start_after_preparation_and_early_ones_before(beside: tuple[Stack, External]) -> None:
+    """Services would start before their topics and tables exist, or a model would load only after them."""
     second, external = beside
     events: list[Event] = []
-    prepared: list[Endpoints] = []
+    running: list[str] = []
 
     def services(endpoints: Endpoints) -> list[Command]:
-        assert prepared == [endpoints]
-        return [Command("worker", SLEEP, env={"KAFKA": endpoints.kafka_bootstrap})]
+        env = {"KAFKA": endpoints.kafka_bootstrap}
+        return [Command("worker", SLEEP, env=env), Command("loader", SLEEP, env=env, early=True)]
 
-    state = second.up(services, prepare=prepared.append, external=external, on_event=events.append)
+    def prepare(endpoints: Endpoints) -> None:
+        assert endpoints.kafka_bootstrap == external.kafka
+        running.extend(process.name for process in second.status())
+
+    state = second.up(services, prepare=prepare, external=external, on_event=events.append)
     assert state.endpoints.kafka_bootstrap == external.kafka
-    assert [(event.part, event.state) for event in events] == [("worker", "starting"), ("worker", "ready")]
-    (worker,) = second.status()
-    assert worker.pid is not None
-    assert psutil.Process(worker.pid).environ()["KAFKA"] == external.kafka
+    assert running == ["loader"]
+    started = [event.part for event in events if event.state == "starting"]
+    assert started == ["loader", "worker"]
+    assert {event.part for event in events if event.state == "ready"} == {"loader", "worker"}
+    for process in second.status():
+        assert process.pid is not None
+        assert psutil.Process(process.pid).environ()["KAFKA"] == external.kafka
 
 
 def test_a_broken_service_is_named_and_everything_is_stopped(beside: tuple[Stack, External]) -> None:
