@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+from pydantic import ValidationError
+
 from headrace.errors import ConfigurationError, DependencyDown, PermanentError, UnknownPipeline
 from headrace.handler import Handler
 from headrace.pipelines_log import PipelineCatalogue
 from headrace.registry import HandlerRegistry
+from headrace.settings import wrong_settings
 
 
 class PipelineChains:
@@ -58,6 +61,8 @@ class PipelineChains:
                 self._handlers[name] = await self._start(name)
             except ConfigurationError as error:
                 raise DependencyDown(f"handler {name}", error.message, remedy=error.remedy) from error
+            except ValidationError as error:
+                raise DependencyDown(f"handler {name}", wrong_settings(error), remedy="Set it and restart.") from error
         return self._handlers[name]
 
     async def _start(self, name: str) -> Handler:

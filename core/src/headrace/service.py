@@ -28,7 +28,7 @@ from headrace.runtime.decide import Limits
 from headrace.runtime.process import StageProcessor, Wiring
 from headrace.runtime.watchdog import Watchdog
 from headrace.runtime.worker import Worker
-from headrace.settings import KafkaSettings, RegistrySettings, ServiceSettings, WorkerSettings
+from headrace.settings import KafkaSettings, RegistrySettings, ServiceSettings, WorkerSettings, wrong_settings
 from headrace.stage import StageFlow
 from headrace.topics import dead_letter_topic
 
@@ -106,11 +106,6 @@ def _pipelines_read(follower: PipelineFollower, worker: Worker) -> bool:
         else:
             return True
     return False
-
-
-def wrong_settings(error: ValidationError) -> str:
-    """Return what is wrong with which environment variable, for each setting."""
-    return "; ".join(f"{error.title}.{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
 
 
 def group_id(flow: StageFlow, kafka: KafkaSettings) -> str:

@@ -5,8 +5,15 @@ from __future__ import annotations
 import socket
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def wrong_settings(error: ValidationError) -> str:
+    """Return what is wrong with which environment variable, for each setting that the error names."""
+    classes = {cls.__name__: cls for cls in BaseSettings.__subclasses__()}
+    prefix = classes[error.title].model_config.get("env_prefix", "") if error.title in classes else ""
+    return "; ".join(f"{prefix}{'_'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in error.errors())
 
 
 class KafkaSettings(BaseSettings):
