@@ -1,0 +1,432 @@
+"""The command line as its users meet it: output, exit codes, messages."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from headrace.errors import DependencyDown
+from headrace_cli import state
+from headrace_cli.exit_codes import MEANINGS, ExitCode
+from headrace_cli.main import app
+
+pytestmark = pytest.mark.unit
+
+ROOT = Path(__file__).parents[2]
+HIT = {"document_id": "a.md", "title": "A", "version": 1, "section": ["Guide", "Setup"], "start": 3, "end": 40,
+       "text": "Water\nflows over  the wheel", "score": 0.5, "source": "s", "attributes": {}}  # fmt: skip
+ARTIFACT = {"id": "i", "text": "It flows [1].", "provider": "extractive", "model": "none",
+            "citations": [
+                {"marker": 1, "document_id": "a.md", "section": ["Guide"], "start": 3, "end": 40}]}  # fmt: skip
+STATUS = {"id": "a.md", "state": "in_flight", "version": 4, "waiting_for": "embedder", "stored": None,
+          "dead_letter": None, "notes": ["one note"], "in_flight": [{"version": 9}],
+          "stages": [{"stage": "ingest", "handlers": ["change-event@1"], "worker": "ingest-0", "attempt": 1,
+                      "started_at": "2026-01-01T00:00:00.123456Z", "duration_us": 1500}]}  # fmt: skip
+
+
+def run(*arguments: str, code: int = 0, url: str | None = None) -> Any:
+    """Run the command and check its exit code."""
+    environment = {"HEADRACE_URL": url, "HEADRACE_API_KEY": "hr_k"} if url else {}
+    result = CliRunner().invoke(app, list(arguments), env=environment)
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    return result
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run in a folder without a stack."""
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_help_loads_nothing_heavy() -> None:
+    """Broken: `headrace --help` takes seconds."""
+    code = (
+        "import sys\nfrom headrace_cli.main import app\n"
+        "try:\n    app(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "print(sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"torch", "numpy", "confluent_kafka", "asyncpg", "pydantic", "fastapi", "httpx", "rich", "psycopg",
+             "structlog", "fastavro", "headrace_local"}  # fmt: skip
+    assert "ingest" in done.stdout
+    assert {name for name in heavy if f"'{name}'" in done.stderr} == set()
+
+
+def test_search_loads_no_client_of_kafka_or_postgresql(gateway: Any) -> None:
+    """Broken: `headrace search` takes longer than half a second."""
+    gateway.reply = lambda _: (200, {}, {"hits": [HIT], "timings": {"embed_ms": 1, "search_ms": 2}})
+    code = (
+        "import sys\nfrom headrace_cli.main import app\n"
+        f"try:\n    app(['search', 'q', '--url', {gateway.url!r}, '--api-key', 'hr_k'])\nexcept SystemExit as end:\n"
+        "    assert end.code == 0\nprint(sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"torch", "numpy", "confluent_kafka", "asyncpg", "fastapi", "httpx", "rich", "psycopg", "headrace_local"}
+    assert "a.md" in done.stdout
+    assert {name for name in heavy if f"'{name}'" in done.stderr} == set()
+
+
+def leaves(command: Any, words: tuple[str, ...] = ()) -> list[tuple[str, Any]]:
+    """Return every command with its words."""
+    members = getattr(command, "commands", None)
+    if members is None:
+        return [(" ".join(words), command)]
+    return [leaf for name, member in members.items() for leaf in leaves(member, (*words, name))]
+
+
+def test_every_option_has_help_and_a_variable_of_its_own() -> None:
+    """Broken: an option cannot be set where there is no command line, or nobody knows what it does."""
+    found = leaves(typer.main.get_command(app))
+    assert len(found) == 13
+    for words, command in found:
+        assert command.help, words
+        for option in command.params:
+            assert option.help, (words, option.name)
+            if option.param_type_name == "option" and option.name != "help":
+                assert str(option.envvar).startswith("HEADRACE_"), (words, option.name)
+                assert str(option.envvar) in run(*words.split(), "--help").output.replace("\n", ""), option.name
+
+
+def test_every_command_and_exit_code_is_in_the_guide_and_the_reference() -> None:
+    """Broken: the documents tell of another command line than there is."""
+    guide = (ROOT / "docs/guides/command-line.md").read_text(encoding="utf-8")
+    reference = (ROOT / "docs/reference/commands.md").read_text(encoding="utf-8")
+    codes = (ROOT / "docs/reference/exit-codes.md").read_text(encoding="utf-8")
+    for words, command in leaves(typer.main.get_command(app)):
+        assert f"headrace {words}" in guide
+        assert f"## `headrace {words}" in reference
+        for option in command.params:
+            if option.param_type_name == "option" and option.name != "help":
+                assert option.envvar in reference, (words, option.name)
+    assert set(MEANINGS) == set(ExitCode)
+    for code, meaning in MEANINGS.items():
+        assert f"`{int(code)}` | {meaning}" in codes
+        assert f"{int(code)} {meaning}" in " ".join(run("--help").output.split())
+
+
+def test_search_shows_where_each_passage_stands(gateway: Any) -> None:
+    """Broken: a hit cannot be found again in its document."""
+    gateway.reply = lambda _: (200, {}, {"hits": [HIT], "timings": {"embed_ms": 1, "search_ms": 2}})
+    result = run(
+        "search", "how", "--top-k", "3", "--document", "a.md", "--attribute", "x=y=z", "--hybrid", url=gateway.url
+    )
+    assert " 0.500  a.md  Guide › Setup  3–40" in result.stdout
+    assert "Water flows over the wheel" in result.stdout
+    assert gateway.requests[0].body == {
+        "query": "how", "mode": "hybrid", "top_k": 3, "document_ids": ["a.md"], "attributes": {"x": "y=z"},
+    }  # fmt: skip
+    assert gateway.requests[0].headers["authorization"] == "Bearer hr_k"
+    run("search", "how", "--attribute", "x", url=gateway.url, code=ExitCode.USAGE)
+
+
+def test_json_is_all_that_stands_on_stdout(gateway: Any, tmp_path: Path) -> None:
+    """Broken: a script that reads the output stumbles over messages."""
+    gateway.reply = lambda request: {
+        "/v1/search": (200, {}, {"hits": [HIT], "timings": {"embed_ms": 1, "search_ms": 2}}),
+        "/v1/ask": (200, {}, ARTIFACT),
+        "/v1/documents/a.md": (200, {}, STATUS),
+    }.get(request.path)
+    (tmp_path / "a.md").write_text("text")
+    (tmp_path / "b.png").write_text("no text")
+    found = {
+        words[0]: json.loads(run(*words, "--json", url=gateway.url).stdout)
+        for words in (["search", "q"], ["ask", "q"], ["status", "a.md"], ["ingest", ".", "--wait"], ["delete", "a.md"])
+    }
+    assert found["search"]["hits"] == [HIT]
+    assert found["ask"] == ARTIFACT
+    assert found["status"] == STATUS
+    assert found["ingest"] == {"accepted": 1, "indexed": 1, "pending": [], "skipped": ["b.png"], "failures": []}
+    assert found["delete"]["accepted"] == 1
+
+
+def test_ask_shows_answer_citations_and_who_wrote(gateway: Any) -> None:
+    """Broken: an extractive answer passes for a model's, or a citation leads nowhere."""
+    gateway.reply = lambda _: (200, {}, ARTIFACT)
+    result = run("ask", "what flows", url=gateway.url)
+    assert "It flows [1]." in result.stdout
+    assert "[1] a.md  Guide  characters 3–40" in result.stdout
+    assert result.stderr.strip() == "written by the provider extractive"
+
+
+def test_ask_that_takes_too_long_says_where_the_answer_will_be(gateway: Any) -> None:
+    """Broken: a slow model looks like an empty answer."""
+    gateway.reply = lambda _: (202, {}, {"request_id": "r", "artifact_id": "i", "artifact_url": "/v1/artifacts/i"})
+    result = run("ask", "what", "--timeout", "1", url=gateway.url, code=ExitCode.TIMED_OUT)
+    assert "/v1/artifacts/i" in result.stderr
+    assert gateway.requests[0].body["wait_s"] == 1
+
+
+def test_status_of_a_document_shows_its_history(gateway: Any) -> None:
+    """Broken: nobody can tell where a document hangs."""
+    gateway.reply = lambda _: (200, {}, STATUS)
+    result = run("status", "dir/a b.md", url=gateway.url)
+    assert gateway.requests[0].path == "/v1/documents/dir%2Fa%20b.md"
+    assert "a.md: in_flight, version 4, waits for embedder" in result.stdout
+    assert "change-event@1" in result.stdout
+    assert "1.5 ms" in result.stdout
+    assert "one note" in result.stderr
+
+
+def test_a_delete_goes_above_all_known_versions(gateway: Any) -> None:
+    """Broken: a delete is overtaken by a change that was under way, and the document comes back."""
+    known = {**STATUS, "stored": {"version": 6}}
+    gateway.reply = lambda one: (200, {}, known) if one.path == "/v1/documents/a.md" else None
+    result = run("delete", "a.md", "unknown", url=gateway.url, code=ExitCode.SOME_FAILED)
+    assert gateway.changes() == [[{"id": "a.md", "op": "delete", "version": 10}]]
+    assert "failed: unknown" in result.stderr
+    run("delete", "b", "--version", "3", url=gateway.url)
+    assert gateway.changes()[1] == [{"id": "b", "op": "delete", "version": 3}]
+
+
+def test_ingest_lists_what_failed_and_says_so_by_its_exit_code(gateway: Any, tmp_path: Path) -> None:
+    """Broken: a script takes a half done ingest for a whole one."""
+    (tmp_path / "a.md").write_text("good")
+    (tmp_path / "b.md").write_bytes(b"\xff")
+    result = run("ingest", ".", url=gateway.url, code=ExitCode.SOME_FAILED)
+    assert "1 changes accepted" in result.stdout
+    assert "failed: b.md (document b.md): is not UTF-8" in result.stderr
+    assert "others are done" in result.stderr
+
+
+def test_a_wait_that_takes_too_long_has_its_own_exit_code(gateway: Any, tmp_path: Path) -> None:
+    """Broken: a script cannot tell slow from failed."""
+    (tmp_path / "a.md").write_text("good")
+    found = {"id": "a.md", "version": None, "indexed": False, "deleted": False, "dead_letter": None}
+    gateway.reply = lambda one: (200, {}, {"documents": [found]}) if one.path.endswith(":lookup") else None
+    result = run("ingest", "a.md", "--wait", "--timeout", "0", url=gateway.url, code=ExitCode.TIMED_OUT)
+    assert "1 still under way" in result.stdout
+
+
+def test_a_dry_run_sends_nothing(tmp_path: Path) -> None:
+    """Broken: trying out an ingest changes the index, or needs a stack."""
+    (tmp_path / "a.md").write_text("good")
+    assert "upsert  x/a.md  from a.md" in run("ingest", "a.md", "--prefix", "x/", "--dry-run").stdout
+
+
+def test_lines_come_from_standard_input(gateway: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: `producer | headrace ingest -` does nothing."""
+    result = CliRunner().invoke(
+        app, ["ingest", "-"], input='{"op": "delete", "id": "a", "version": 1}\n',
+        env={"HEADRACE_URL": gateway.url, "HEADRACE_API_KEY": "hr_k"},
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert gateway.changes() == [[{"op": "delete", "id": "a", "version": 1}]]
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (401, ExitCode.DENIED),
+        (403, ExitCode.DENIED),
+        (404, ExitCode.NOT_FOUND),
+        (422, ExitCode.FAILED),
+        (503, ExitCode.UNREACHABLE),
+    ],
+)
+def test_a_problem_document_is_told_with_its_remedy(gateway: Any, status: int, code: ExitCode) -> None:
+    """Broken: a refusal is a bare number, and a script cannot tell a wrong key from an outage."""
+    document = {"detail": "It is refused.", "remedy": "Do this.", "errors": [{"field": "query", "reason": "is long"}]}
+    gateway.reply = lambda _: (status, {}, document)
+    result = run("search", "q", url=gateway.url, code=code)
+    assert "error: It is refused. query: is long" in result.stderr
+    assert "what to do: Do this." in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "words", [["search", "q"], ["status"], ["topics"], ["pipeline", "list"], ["logs"], ["bootstrap"]]
+)
+def test_without_a_stack_each_command_says_how_to_start_one(words: list[str]) -> None:
+    """Broken: the first thing that a newcomer meets is a traceback."""
+    assert "headrace up" in run(*words, code=ExitCode.UNREACHABLE).stderr
+
+
+def test_down_without_a_stack_is_no_failure() -> None:
+    """Broken: a script that cleans up fails where there is nothing to clean."""
+    assert json.loads(run("down", "--json").stdout)["stopped"] is False
+
+
+def test_unforeseen_errors_have_a_traceback_on_demand_only(monkeypatch: pytest.MonkeyPatch, gateway: Any) -> None:
+    """Broken: users see the inside of the program, or developers cannot."""
+    monkeypatch.setattr("headrace_cli.client.Gateway.search", lambda *_: 1 / 0)
+    assert "HEADRACE_DEBUG=1" in run("search", "q", url=gateway.url, code=ExitCode.FAILED).stderr
+    monkeypatch.setenv("HEADRACE_DEBUG", "1")
+    written = io.StringIO()
+    monkeypatch.setattr("traceback.print_exc", lambda: written.write("Traceback"))
+    run("search", "q", url=gateway.url, code=ExitCode.FAILED)
+    assert written.getvalue() == "Traceback"
+
+
+def test_an_outage_of_a_dependency_has_the_exit_code_of_one(monkeypatch: pytest.MonkeyPatch, gateway: Any) -> None:
+    """Broken: a script tries no more where waiting would help."""
+
+    def down(*_: object) -> None:
+        raise DependencyDown("kafka")
+
+    monkeypatch.setattr("headrace_cli.client.Gateway.search", down)
+    assert "kafka" in run("search", "q", url=gateway.url, code=ExitCode.UNREACHABLE).stderr
+
+
+def keep_local_stack(folder: Path, url: str) -> None:
+    """Write the files that `headrace up` leaves."""
+    folder.mkdir()
+    state.write(folder, state.SERVICES, state.RunningServices(url, "k:1", "http://r", "hashing", "hashing-384"))
+    state.write(folder, state.CREDENTIALS, state.Credentials("default", "hr_local", "login", "secret", "token"))
+
+
+def test_the_local_stack_is_found_upward_and_its_key_is_used(
+    gateway: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken: commands work in one folder of a project only."""
+    gateway.reply = lambda _: (200, {}, {"hits": [], "timings": {"embed_ms": 1, "search_ms": 2}})
+    keep_local_stack(tmp_path / ".headrace", gateway.url)
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "deep" / "er")
+    run("search", "q")
+    assert gateway.requests[0].headers["authorization"] == "Bearer hr_local"
+
+
+def test_the_local_key_goes_to_the_local_gateway_only(gateway: Any, tmp_path: Path) -> None:
+    """Broken: naming another gateway hands it the key of this one."""
+    keep_local_stack(tmp_path / ".headrace", "http://127.0.0.1:1")
+    assert "no API key" in run("search", "q", "--url", gateway.url, code=ExitCode.FAILED).stderr
+    assert gateway.requests == []
+
+
+def test_secrets_are_readable_by_their_owner_only(tmp_path: Path) -> None:
+    """Broken: every user of the machine can read the API key."""
+    keep_local_stack(tmp_path / "s", "http://h")
+    old = os.umask(0)
+    try:
+        state.write(tmp_path / "s", state.CREDENTIALS, state.Credentials("t", "k", "l", "p", "e"))
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "s" / state.CREDENTIALS).stat().st_mode) == 0o600
+
+
+def test_a_damaged_file_of_the_state_folder_is_named(tmp_path: Path) -> None:
+    """Broken: a full disk during `up` makes every later command fail for no stated reason."""
+    (tmp_path / ".headrace").mkdir()
+    (tmp_path / ".headrace" / state.SERVICES).write_text("{")
+    assert state.SERVICES in run("search", "q", code=ExitCode.FAILED).stderr
+
+
+def test_each_refusal_of_a_template_is_told_with_its_place(tmp_path: Path) -> None:
+    """Broken: a template is repaired one message at a time, or published half."""
+    path = tmp_path / "t.yaml"
+    path.write_text(
+        "id: mine\nstages:\n  - stage: ingest\n    handlers: [change-evnt]\n"
+        "  - stage: chunkr\n    handlers: [sections]\n"
+    )
+    result = run("pipeline", "apply", "t.yaml", code=ExitCode.FAILED)
+    assert "t.yaml:4:16: unknown-handler" in result.stderr
+    assert "t.yaml:5:12: unknown-stage" in result.stderr
+    without = run("pipeline", "apply", "t.yaml", "--no-handler-check", "--json", code=ExitCode.FAILED)
+    assert [one["reason"] for one in json.loads(without.stdout)] == ["unknown-stage"]
+    assert "there is no file" in run("pipeline", "apply", "gone.yaml", code=ExitCode.NOT_FOUND).stderr
+
+
+def test_a_template_is_published_where_all_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: the shipped template is refused, or a dry run publishes it."""
+    from datetime import UTC, datetime
+
+    from headrace import pipelines_log
+    from headrace.records import PipelineVersion
+
+    asked: list[bool] = []
+
+    def apply(_kafka: object, _codec: object, template: Any, *, applied_by: str, dry_run: bool) -> Any:
+        asked.append(dry_run)
+        version = PipelineVersion(template.id, 2, "{}", "d", applied_by, datetime(2026, 1, 1, tzinfo=UTC))
+        return pipelines_log.Applied(version, changed=True)
+
+    monkeypatch.setattr(pipelines_log, "apply", apply)
+    shipped = str(ROOT / "pipelines" / "index.yaml")
+    tail = ["--kafka", "127.0.0.1:1", "--registry", "http://127.0.0.1:1"]
+    assert "pipeline default is now version 2" in run("pipeline", "apply", shipped, *tail).stdout
+    assert "would become version 2" in run("pipeline", "apply", shipped, "--dry-run", *tail).stdout
+    assert asked == [False, True]
+
+
+def test_logs_show_the_last_lines_of_each_process(tmp_path: Path) -> None:
+    """Broken: a broken start cannot be looked into."""
+    logs = tmp_path / ".headrace" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "kafka.log").write_text("one\ntwo\nthree\n")
+    (logs / "ingest.log").write_text("four\n")
+    assert run("logs", "-n", "2").stdout.split() == ["ingest", "four", "kafka", "two", "kafka", "three"]
+    assert run("logs", "kafka", "-n", "1").stdout == "three\n"
+    assert [json.loads(line) for line in run("logs", "ingest", "--json").stdout.splitlines()] == [
+        {"process": "ingest", "line": "four"}
+    ]
+    assert "ingest, kafka" in run("logs", "kafak", code=ExitCode.NOT_FOUND).stderr
+
+
+def test_followed_logs_survive_a_restart_of_the_process(tmp_path: Path) -> None:
+    """Broken: following ends, or repeats itself, when a process is started again."""
+    from headrace_cli.logs import read_logs
+
+    log = tmp_path / "logs" / "kafka.log"
+    log.parent.mkdir()
+    log.write_text("old\n")
+
+    def grow(_seconds: float) -> None:
+        match steps.pop(0):
+            case "append":
+                with log.open("a") as file:
+                    file.write("new\nhal")
+            case "restart":
+                with log.open("a") as file:
+                    file.write("f\n")
+                log.replace(log.with_name("kafka.log.1"))
+                log.write_text("again\n")
+            case _:
+                raise KeyboardInterrupt
+
+    steps = ["append", "restart", "end"]
+    found = [line for _, line in read_logs(tmp_path, None, 5, follow=True, sleep=grow)]
+    assert found == ["old", "new", "half", "again"]
+
+
+def test_a_wrong_part_of_the_stack_is_refused() -> None:
+    """Broken: a misspelt --only starts everything."""
+    assert "--only infra" in run("up", "--only", "kafka", code=ExitCode.USAGE).stderr
+    assert "no provider" in run("up", "--provider", "magic", code=ExitCode.USAGE).stderr
+
+
+def test_status_tells_what_a_service_waits_for() -> None:
+    """Broken: a paused stage looks like a slow one."""
+    from headrace_cli.observe import _reason
+
+    assert _reason({"waiting": {"dependency": "postgresql", "reason": "refused"}}) == "postgresql: refused"
+    assert _reason({"waiting": None, "draining": True}) == "draining"
+    down = {"kafka": {"up": True}, "embedder": {"up": False, "reason": "loads"}}
+    assert _reason({"dependencies": down}) == "embedder: loads"
+    assert _reason({"waiting": None, "draining": False}) is None
+
+
+def test_plain_progress_tells_rate_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+    """Broken: a long ingest in a log looks dead, or fills it."""
+    from headrace_cli.tracking import _Lines
+
+    time = SimpleNamespace(now=0.0)
+    lines = _Lines("sent", 100, lambda: time.now)
+    for _ in range(50):
+        time.now += 0.1
+        lines.advance(1)
+    lines.end()
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 3
+    assert told[-1] == "sent: 50 of 100 in 5.0 s (10/s), 5 s left"

@@ -1,0 +1,122 @@
+"""How the services of a local stack are started."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from headrace.errors import ConfigurationError
+from headrace_cli import services
+from headrace_cli.failures import UsageError
+from headrace_cli.services import Plan, Provider
+from headrace_local.model import Endpoints
+
+pytestmark = pytest.mark.unit
+
+ENDPOINTS = Endpoints("127.0.0.1:9092", "http://127.0.0.1:8081", "postgresql://o:p@127.0.0.1/db", Path("/state"))
+
+
+class Ports:
+    """Gives each name a port of its own, the same from then on."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, int] = {}
+
+    def __call__(self, name: str) -> int:
+        return self.known.setdefault(name, 20_000 + len(self.known))
+
+
+def commands(*scale: str, **environment: str) -> dict[str, object]:
+    """Return the commands of a plan by name."""
+    plan = Plan(
+        Provider("hashing", "hashing-384", 384), "postgresql://s:t@h/db", "tok", services.scale(scale), environment
+    )
+    return {command.name: command for command in services.service_commands(ENDPOINTS, plan, Ports())}
+
+
+def test_every_service_runs_as_a_module_of_this_python() -> None:
+    """Broken: `headrace up` starts something else than what is installed beside it."""
+    found = commands()
+    assert list(found) == list(services.SERVICES)
+    for name, command in found.items():
+        assert command.argv == (sys.executable, "-m", f"headrace_{name}.main")
+        assert importlib.util.find_spec(f"headrace_{name}") is not None
+
+
+def test_instances_have_slots_ports_and_readiness_of_their_own() -> None:
+    """Broken: a second instance fences the first, or both want one port."""
+    found = commands("chunker=3", "embedder=2")
+    assert [name for name in found if name.startswith("chunker")] == ["chunker", "chunker-1", "chunker-2"]
+    assert [found[name].env["HEADRACE_WORKER_SLOT"] for name in ("chunker", "chunker-1", "chunker-2")] == [
+        "0",
+        "1",
+        "2",
+    ]
+    ports = [command.env["HEADRACE_HTTP_PORT"] for command in found.values()]
+    queries = [found[name].env["HEADRACE_EMBEDDER_PORT"] for name in ("embedder", "embedder-1")]
+    assert len({*ports, *queries}) == len(ports) + len(queries)
+    assert found["chunker"].health == f"http://127.0.0.1:{found['chunker'].env['HEADRACE_HTTP_PORT']}/readyz"
+
+
+def test_gateway_and_generator_reach_the_embedder_with_the_shared_token() -> None:
+    """Broken: queries cannot be embedded, or anybody on the machine may use the model."""
+    found = commands()
+    url = f"http://127.0.0.1:{found['embedder'].env['HEADRACE_EMBEDDER_PORT']}"
+    assert found["embedder"].env["HEADRACE_EMBEDDER_TOKEN"] == "tok"
+    for name in ("gateway", "generator"):
+        prefix = f"HEADRACE_{name.upper()}_EMBEDDER"
+        assert (found[name].env[f"{prefix}_URL"], found[name].env[f"{prefix}_TOKEN"]) == (url, "tok")
+    assert "HEADRACE_EMBEDDER_TOKEN" not in found["chunker"].env
+
+
+def test_services_get_the_login_that_owns_nothing() -> None:
+    """Broken: row-level security is bypassed, since the services log in as owner."""
+    found = commands(
+        HEADRACE_BOOTSTRAP_POSTGRES_DSN="postgresql://owner@h/db", HEADRACE_API_KEY="hr_secret", PATH="/bin"
+    )
+    for command in found.values():
+        assert command.env["HEADRACE_STORE_DSN"] == "postgresql://s:t@h/db"
+        assert not {"HEADRACE_BOOTSTRAP_POSTGRES_DSN", "HEADRACE_API_KEY", "PATH"} & set(command.env)
+
+
+def test_the_callers_settings_reach_the_services_and_ours_win() -> None:
+    """Broken: a setting in the environment has no effect on a stack that is extended, or breaks its wiring."""
+    found = commands(HEADRACE_GENERATOR_MODEL="m", HEADRACE_KAFKA_BOOTSTRAP="elsewhere:1")
+    assert found["generator"].env["HEADRACE_GENERATOR_MODEL"] == "m"
+    assert found["generator"].env["HEADRACE_KAFKA_BOOTSTRAP"] == ENDPOINTS.kafka_bootstrap
+
+
+@pytest.mark.parametrize("text", ["chunker", "chunker=0", "chunker=99", "kafka=2", "chunker=x", "=2"])
+def test_a_wrong_scale_is_refused(text: str) -> None:
+    """Broken: a misspelt stage is scaled in silence, that is, not at all."""
+    with pytest.raises(UsageError, match="says no number of instances"):
+        services.scale([text])
+
+
+def test_the_provider_gives_the_index_its_model() -> None:
+    """Broken: the first generation is made for another model than the embedder runs, and every vector is refused."""
+    assert services.provider_of("sentence-transformers", {}) == Provider(
+        "sentence-transformers", "all-MiniLM-L6-v2", 384
+    )
+    named = {"HEADRACE_EMBEDDER_MODEL": "org/e5-small/", "HEADRACE_EMBEDDER_DIMENSIONS": "512"}
+    assert services.provider_of("sentence-transformers", named).model == "e5-small"
+    assert services.provider_of("hashing", named) == Provider("hashing", "hashing-512", 512)
+    remote = {**named, "HEADRACE_EMBEDDER_BASE_URL": "http://h/v1"}
+    assert services.provider_of("openai-compatible", remote).model == "org/e5-small/"
+    with pytest.raises(ConfigurationError, match="no server"):
+        services.provider_of("openai-compatible", named)
+    with pytest.raises(UsageError, match="no provider"):
+        services.provider_of("magic", {})
+    with pytest.raises(ConfigurationError, match="dimensions"):
+        services.provider_of("hashing", {"HEADRACE_EMBEDDER_DIMENSIONS": "many"})
+
+
+def test_the_runtime_login_replaces_the_owners() -> None:
+    """Broken: the owner's password reaches the services, or a password with signs breaks the address."""
+    dsn = services.runtime_dsn("postgresql://own:er@h:5/db?sslmode=require", "login", "p@/:w")
+    assert dsn == "postgresql://login:p%40%2F%3Aw@h:5/db?sslmode=require"
+    with pytest.raises(ConfigurationError, match="no URL"):
+        services.runtime_dsn("host=h user=u", "login", "p")
