@@ -23,9 +23,13 @@ class StageFlow:
 
 INGEST = StageFlow("ingest", "changes", "documents", records.ChangeEvent, records.SourceDocument)
 CHUNKER = StageFlow("chunker", "documents", "chunks", records.SourceDocument, records.ChunkedDocument)
-EMBEDDER = StageFlow("embedder", "chunks", "vectors.{generation}", records.ChunkedDocument, records.EmbeddedDocument)
-INDEXER = StageFlow("indexer", "vectors.{generation}", "indexed", records.EmbeddedDocument, records.IndexedDocument)
-GENERATOR = StageFlow("generator", "generation-requests", "artifacts", records.GenerationRequest, records.Artifact)
+EMBEDDER = StageFlow(
+    "embedder", "chunks", "vectors.{generation}", records.ChunkedDocument, records.EmbeddedDocument, 64
+)
+INDEXER = StageFlow(
+    "indexer", "vectors.{generation}", "indexed", records.EmbeddedDocument, records.IndexedDocument, 200
+)
+GENERATOR = StageFlow("generator", "generation-requests", "artifacts", records.GenerationRequest, records.Artifact, 8)
 
 STAGES = {stage.name: stage for stage in (INGEST, CHUNKER, EMBEDDER, INDEXER, GENERATOR)}
 

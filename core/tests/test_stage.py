@@ -1,0 +1,29 @@
+"""The flow as it is declared."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from headrace.errors import ConfigurationError
+from headrace.stage import CHUNKER, EMBEDDER, GENERATOR, INDEXER, INGEST, stage_flow
+
+pytestmark = pytest.mark.unit
+
+
+def test_each_stage_reads_what_the_one_before_writes() -> None:
+    """A gap between two stages would leave records that nobody reads."""
+    for one, other in pairwise((INGEST, CHUNKER, EMBEDDER, INDEXER)):
+        assert (one.target, one.produces) == (other.source, other.consumes)
+
+
+def test_costly_stages_take_small_batches() -> None:
+    """A batch of hundreds of documents keeps the model busy for minutes, and a crash or a rebalance repeats it."""
+    assert GENERATOR.batch_records < EMBEDDER.batch_records < INDEXER.batch_records < CHUNKER.batch_records
+
+
+def test_unknown_stage_is_refused_by_name() -> None:
+    """A misspelt stage would otherwise fail far from its cause."""
+    with pytest.raises(ConfigurationError, match=r"chunkr.*ingest, chunker"):
+        stage_flow("chunkr")
