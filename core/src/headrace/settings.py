@@ -86,7 +86,7 @@ class WorkerSettings(BaseSettings):
         "slot fences its predecessor at once. The default is the host's name.",
     )
     batch_records: int = Field(500, ge=1, le=100_000, description="Most records in a batch and its transaction.")
-    batch_bytes: int = Field(16 * 1024 * 1024, ge=1024, description="Most bytes of values in a batch.")
+    batch_bytes: int = Field(4 * 1024 * 1024, ge=1024, description="Most bytes of values in a batch.")
     linger_ms: int = Field(0, ge=0, le=60_000, description="How long a batch waits to fill; 0 takes what is there.")
     session_timeout_ms: int = Field(10_000, ge=1000, description="After this silence the group gives up a worker.")
     transaction_timeout_ms: int = Field(

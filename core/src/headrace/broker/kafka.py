@@ -351,7 +351,7 @@ def consumer_config(kafka: KafkaSettings, worker: WorkerSettings, group: str, cl
         "fetch.wait.max.ms": 500,
         "fetch.error.backoff.ms": 50,
         "fetch.message.max.bytes": kafka.max_message_bytes,
-        "queued.max.messages.kbytes": 32 * 1024,
+        "queued.max.messages.kbytes": 16 * 1024,
         "statistics.interval.ms": 0,
     }
 
