@@ -21,7 +21,7 @@ class ComputeThread:
         self._outcomes: queue.SimpleQueue[ComputeReturned] = queue.SimpleQueue()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="compute", daemon=True)
-        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._tasks: dict[int, asyncio.Task[BatchResult | BaseException]] = {}
         self._turn = asyncio.Lock()
         self._thread.start()
 
@@ -78,21 +78,24 @@ class ComputeThread:
     def _start(self, batch: Batch) -> None:
         task = self._loop.create_task(self._run(batch), name=f"batch-{batch.number}")
         self._tasks[batch.number] = task
-        task.add_done_callback(lambda done: self._forget(batch.number, done))
+        task.add_done_callback(lambda done: self._finish(batch.number, done))
 
-    def _forget(self, number: int, task: asyncio.Task[None]) -> None:
+    def _finish(self, number: int, task: asyncio.Task[BatchResult | BaseException]) -> None:
+        """Hand over the outcome; a batch that was cancelled before its first step has one too."""
         if self._tasks.get(number) is task:
             del self._tasks[number]
+        outcome = asyncio.CancelledError() if task.cancelled() else task.result()
+        self._outcomes.put(ComputeReturned(time.monotonic(), number, outcome, random.random()))
 
     def _cancel(self, number: int) -> None:
         if number in self._tasks:
             self._tasks[number].cancel()
 
-    async def _run(self, batch: Batch) -> None:
-        outcome: BatchResult | BaseException
+    async def _run(self, batch: Batch) -> BatchResult | BaseException:
         try:
             async with self._turn:
-                outcome = await self._process(batch)
+                return await self._process(batch)
+        except asyncio.CancelledError:
+            raise
         except BaseException as error:  # noqa: BLE001  # the decision tells what it means
-            outcome = error
-        self._outcomes.put(ComputeReturned(time.monotonic(), batch.number, outcome, random.random()))
+            return error
