@@ -186,7 +186,8 @@ def test_a_delete_goes_above_all_known_versions(gateway: Any) -> None:
     result = run("delete", "a.md", "unknown", url=gateway.url, code=ExitCode.SOME_FAILED)
     assert gateway.changes() == [[{"id": "a.md", "op": "delete", "version": 10}]]
     assert "failed: unknown" in result.stderr
-    run("delete", "b", "--version", "3", url=gateway.url)
+    waited = run("delete", "b", "--version", "3", "--wait", url=gateway.url)
+    assert "1 documents gone from search" in waited.stdout
     assert gateway.changes()[1] == [{"id": "b", "op": "delete", "version": 3}]
 
 

@@ -129,7 +129,7 @@ def delete(
     gateway = connect(url, api_key, state_dir, retry_s=RETRY_S)
     changes = [_delete(gateway, identifier, version) for identifier in dict.fromkeys(ids)]
     outcome = _deliver(gateway, changes, len(changes), wait_s=timeout if wait else None)
-    _finish(outcome, as_json=as_json, verb="accepted")
+    _finish(outcome, as_json=as_json, verb="accepted", arrived="gone from search")
 
 
 def _delete(gateway: Gateway, identifier: str, version: int | None) -> Change | Failure:
@@ -188,12 +188,12 @@ def _dry(found: Found, changes: Iterator[Change | Failure], *, as_json: bool) ->
     return outcome
 
 
-def _finish(outcome: Outcome, *, as_json: bool, verb: str) -> None:
+def _finish(outcome: Outcome, *, as_json: bool, verb: str, arrived: str = "searchable") -> None:
     """Print what was done and end with the exit code that says it."""
     if as_json:
         output.emit(outcome.document())
     else:
-        typer.echo(f"{outcome.accepted} changes {verb}" + _waited(outcome.waited))
+        typer.echo(f"{outcome.accepted} changes {verb}" + _waited(outcome.waited, arrived))
     for name in outcome.skipped:
         output.say(f"skipped: {name} is no text that is known")
     for failure in outcome.failures:
@@ -205,8 +205,8 @@ def _finish(outcome: Outcome, *, as_json: bool, verb: str) -> None:
         raise typer.Exit(outcome.exit_code)
 
 
-def _waited(waited: Arrivals | None) -> str:
+def _waited(waited: Arrivals | None, arrived: str) -> str:
     if waited is None:
         return ""
     late = f"; {len(waited.pending)} still under way, see `headrace status`" if waited.pending else ""
-    return f", {waited.indexed} documents searchable{late}"
+    return f", {waited.indexed} documents {arrived}{late}"
