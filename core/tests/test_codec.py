@@ -129,6 +129,30 @@ def test_what_has_no_header_is_undecodable(data: bytes | None) -> None:
         CODEC.decode(data, SourceDocument)
 
 
+def test_a_text_that_is_not_utf8_is_named() -> None:
+    """Broken: who finds the dead letter does not learn which field of which text to repair upstream."""
+    event = ChangeEvent("t", "d", Operation.UPSERT, content="#text#", attributes={"team": "#team#"}, acl=("#acl#",))
+    data = CODEC.encode_plain(event)
+    for text, field in ((b"#text#", "content"), (b"#team#", r"attributes\.team"), (b"#acl#", r"acl\[0\]")):
+        damaged = data.replace(text, text[:2] + b"\xff" + text[3:])
+        with pytest.raises(UndecodableRecord, match=f"^{field} is not UTF-8: 0xff at byte 2"):
+            CODEC.decode_plain(damaged, ChangeEvent)
+
+
+def test_an_error_quotes_no_whole_schema() -> None:
+    """Broken: a dead letter's reason drowns in a schema of thousands of characters."""
+
+    class Foreign(FixedIds):
+        """Every record was written with a schema without fields."""
+
+        def writer_schema(self, schema_id: int) -> Any:
+            return fastavro.schema.parse_schema({"type": "record", "name": "other.Record", "fields": []})
+
+    with pytest.raises(UndecodableRecord, match="do not decode as") as raised:
+        Codec(Foreign()).decode(CODEC.encode(plain_example(), SourceDocument)[:5], SourceDocument)
+    assert len(str(raised.value)) < 500
+
+
 def test_trailing_bytes_are_refused() -> None:
     """Broken: a record of another schema passes for one of ours."""
     data = CODEC.encode(plain_example(), SourceDocument)

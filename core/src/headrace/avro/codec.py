@@ -14,6 +14,7 @@ from headrace import records
 from headrace.avro import mapping, schemas
 from headrace.envelope import Change, Context, Metadata, Trace
 from headrace.errors import InvalidRecord, PermanentError, UndecodableRecord
+from headrace.texts import escaped_field
 
 MAGIC = 0
 _HEADER = struct.Struct(">BI")
@@ -22,6 +23,8 @@ _UNDECODABLE = (
     RecursionError, AttributeError, StopIteration,
 )  # fmt: skip
 """What fastavro raises on bytes that are not what their schema says."""
+_MAX_REASON = 300
+"""Characters of fastavro's own words that an error quotes: some of them hold a whole schema."""
 
 ENVELOPES: dict[type, str] = {
     records.SourceDocument: "headrace.SourceDocument",
@@ -35,8 +38,11 @@ ENVELOPES: dict[type, str] = {
 
 PLAIN: dict[type, str] = {
     records.ChangeEvent: "headrace.ChangeEvent",
+    records.Control: "headrace.Control",
     records.DeadLetter: "headrace.DeadLetter",
+    records.DeadLetterAction: "headrace.DeadLetterAction",
     records.PipelineVersion: "headrace.PipelineVersion",
+    records.ReplayRun: "headrace.ReplayRun",
 }
 """Records that travel without an envelope."""
 
@@ -124,7 +130,7 @@ class Codec:
         try:
             fastavro.schemaless_writer(buffer, schemas.parsed(name), values())
         except (ValueError, TypeError, KeyError, OverflowError, struct.error, AttributeError) as error:
-            raise InvalidRecord("payload", f"does not fit the schema {name}: {error}") from error
+            raise InvalidRecord("payload", f"does not fit the schema {name}: {_reason(error)}") from error
         return buffer.getvalue()
 
     def _read(self, data: bytes | None, name: str) -> dict[str, Any]:
@@ -140,10 +146,32 @@ class Codec:
         writer_schema = self._ids.writer_schema(schema_id)
         try:
             values: dict[str, Any] = fastavro.schemaless_reader(buffer, writer_schema, schemas.parsed(name))  # type: ignore[assignment]
+        except UnicodeDecodeError as error:
+            field = _not_utf8_field(data, writer_schema, name)
+            raise UndecodableRecord(
+                f"{field} is not UTF-8: 0x{error.object[error.start]:02x} at byte {error.start}"
+            ) from error
         except _UNDECODABLE as error:
             raise UndecodableRecord(
-                f"the bytes do not decode as {name} with schema id {schema_id}: {type(error).__name__} {error}"
+                f"the bytes do not decode as {name} with schema id {schema_id}: {_reason(error)}"
             ) from error
         if buffer.tell() != len(data):
             raise UndecodableRecord(f"{len(data) - buffer.tell()} bytes follow the record {name}")
         return values
+
+
+def _not_utf8_field(data: bytes, writer_schema: Any, name: str) -> str:
+    """Return the field whose text is not UTF-8, found by a second reading that lets its bytes through."""
+    buffer = io.BytesIO(data)
+    buffer.seek(_HEADER.size)
+    try:
+        values = fastavro.schemaless_reader(
+            buffer, writer_schema, schemas.parsed(name), handle_unicode_errors="surrogateescape"
+        )
+    except _UNDECODABLE:
+        return f"a text of {name}"
+    return escaped_field(values) or f"a text of {name}"
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__} {error}"[:_MAX_REASON]

@@ -7,6 +7,7 @@ import math
 from typing import Any, NoReturn
 
 from headrace.errors import InvalidRecord, PermanentError, UndecodableRecord
+from headrace.texts import escaped_field
 
 
 def parse_object(value: bytes, what: str) -> dict[str, Any]:
@@ -50,20 +51,10 @@ def _not_utf8(value: bytes, error: UnicodeDecodeError, what: str) -> PermanentEr
         parsed = _parse(value.decode("utf-8", "surrogateescape"), what)
     except UndecodableRecord:
         parsed = {}
-    field = _with_escaped_byte(parsed)
+    field = escaped_field(parsed)
     if field is None:
         return UndecodableRecord(f"{what} is not UTF-8: {_bad_byte(error)}")
     return InvalidRecord(field, f"is not UTF-8: {_bad_byte(error)} of {what}")
-
-
-def _with_escaped_byte(fields: dict[str, Any]) -> str | None:
-    for name, value in fields.items():
-        inner = _with_escaped_byte(value) if isinstance(value, dict) else None
-        if inner is not None:
-            return f"{name}.{inner}"
-        if isinstance(value, str) and any("\udc80" <= character <= "\udcff" for character in value):
-            return name
-    return None
 
 
 def _bad_byte(error: UnicodeDecodeError) -> str:
