@@ -166,7 +166,7 @@ def test_a_version_is_checked_against_all_before_it(tmp_path: Path) -> None:
 
 def test_topics_name_schemas_that_exist() -> None:
     """Broken: a topic is declared for a record that nobody can encode."""
-    assert [topic.name for topic in topics.declared() if topic.schema not in schemas.names()] == []
+    assert [topic.name for topic in topics.declared() if topic.schema and topic.schema not in schemas.names()] == []
 
 
 @pytest.mark.parametrize(("cls", "name"), TYPES, ids=[name for _, name in TYPES])
@@ -177,6 +177,6 @@ def test_a_type_has_exactly_the_fields_of_its_schema(cls: type, name: str) -> No
     assert sorted(written) == sorted(field.name for field in dataclasses.fields(cls))
 
 
-def test_every_topic_but_control_has_a_type_that_encodes_it() -> None:
-    """Broken: a topic's record has no frozen type; ``control`` has none until the runtime obeys orders."""
-    assert set(RECORDS) - {*ENVELOPES.values(), *PLAIN.values()} == {"headrace.Control"}
+def test_every_topic_s_record_has_a_type_that_encodes_it() -> None:
+    """Broken: a topic's record has no frozen type, so nobody can write it."""
+    assert set(RECORDS) == {*ENVELOPES.values(), *PLAIN.values()}

@@ -61,7 +61,7 @@ def bootstrap(
     created = create_topics(kafka, service.generation, settings.replication_factor)
     report(f"topics: {len(created)} created" if created else "topics: all there")
     client = Registry(registry.url)
-    ids = register_all(client, sorted({topic.schema for topic in topics.declared()}))
+    ids = register_all(client, topics.record_schemas())
     report(f"schemas: {len(ids)} registered")
     applied = store.migrate(settings.postgres_dsn.get_secret_value(), settings.store_schema)
     report(f"store: revision {applied.current}")

@@ -190,3 +190,57 @@ class PipelineVersion:
     digest: str
     applied_by: str
     applied_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """An order to the workers; the newest for a scope and target counts."""
+
+    action: str
+    scope: str
+    target: str
+    reason: str
+    issued_by: str
+    issued_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterAction:
+    """What became of a dead letter: ``action`` is REDRIVEN or DISCARDED."""
+
+    action: str
+    stage: str
+    partition: int
+    offset: int
+    batch: str
+    acted_by: str
+    acted_at: datetime
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayPosition:
+    """How far a replay has read one partition; offsets, ``end`` exclusive."""
+
+    partition: int
+    start: int
+    next: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayRun:
+    """A replay: what it was asked to send, and how far it is."""
+
+    run_id: str
+    stage: str
+    selection: str
+    tenant: str | None
+    document_id: str | None
+    records_per_second: int | None
+    positions: tuple[ReplayPosition, ...]
+    sent: int
+    state: str
+    asked_by: str
+    asked_at: datetime
+    updated_at: datetime

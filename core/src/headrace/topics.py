@@ -16,7 +16,8 @@ from headrace.stage import STAGES
 TOPIC_FOLDER = Path(__file__).parent / "schemas" / "topics"
 _UNITS_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _ENVELOPE_ALLOWANCE = 1024 * 1024
-"""Bytes by which a dead letter may exceed the record that it carries: stack, headers, provenance."""
+"""Bytes by which a dead letter, a retry or a replay may exceed the record that it carries: stack, provenance."""
+_CARRIERS = ("dead-letters.", "retry.", "replay.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +32,12 @@ class Topic:
     retention_ms: int
     producers: tuple[str, ...]
     consumers: tuple[str, ...]
-    schema: str
+    schema: str | None
+    """Record that it carries; None where records travel on as they were read."""
 
     def config(self, max_message_bytes: int) -> dict[str, str]:
         """Return Kafka's topic configuration."""
-        allowance = _ENVELOPE_ALLOWANCE if self.name.startswith("dead-letters") else 0
+        allowance = _ENVELOPE_ALLOWANCE if self.name.startswith(_CARRIERS) else 0
         return {
             "cleanup.policy": self.cleanup_policy,
             "retention.ms": str(self.retention_ms),
@@ -53,13 +55,28 @@ def declared() -> tuple[Topic, ...]:
 
 
 def concrete(generations: tuple[str, ...]) -> tuple[Topic, ...]:
-    """Return the topics that exist: one ``vectors`` topic a generation, one ``dead-letters`` topic a stage."""
+    """Return the topics that exist: one ``vectors`` topic a generation; one of those by stage a stage."""
     return tuple(replace(topic, name=name) for topic in declared() for name in _expand(topic.name, generations))
 
 
 def dead_letter_topic(stage: str) -> str:
     """Return the topic of a stage's dead letters, without prefix."""
     return f"dead-letters.{stage}"
+
+
+def retry_topic(stage: str) -> str:
+    """Return the topic of a stage's records that are to be tried again, without prefix."""
+    return f"retry.{stage}"
+
+
+def replay_topic(stage: str) -> str:
+    """Return the topic of the records that replays send through a stage again, without prefix."""
+    return f"replay.{stage}"
+
+
+def record_schemas() -> list[str]:
+    """Return the records that topics carry, by name, sorted."""
+    return sorted({topic.schema for topic in declared() if topic.schema is not None})
 
 
 def _expand(name: str, generations: tuple[str, ...]) -> list[str]:
@@ -82,7 +99,7 @@ def _read(path: Path) -> Topic:
             retention_ms=_milliseconds(str(values["retention"])),
             producers=tuple(values["producers"]),
             consumers=tuple(values["consumers"]),
-            schema=values["schema"],
+            schema=values.get("schema"),
         )
     except (KeyError, ValueError) as error:
         raise ConfigurationError(f"topic file lacks or misstates {error}", where=str(path)) from error

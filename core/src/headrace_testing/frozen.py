@@ -55,7 +55,7 @@ class Frozen:
 
 def record_names() -> list[str]:
     """Return the records of all topics, by name."""
-    return sorted({topic.schema for topic in topics.declared()})
+    return topics.record_schemas()
 
 
 def versions(name: str, folder: Path = FOLDER) -> list[Frozen]:

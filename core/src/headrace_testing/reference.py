@@ -89,7 +89,7 @@ def topics_page(declared: Sequence[Topic]) -> str:
     """Return the table of the topics and the flow through them."""
     rows = [
         (f"`{topic.name}`", topic.description, f"`{topic.key}`", str(topic.partitions), topic.cleanup_policy,
-         _retention(topic.retention_ms), _record_link(topic.schema),
+         _retention(topic.retention_ms), _record_link(topic.schema) if topic.schema else "as it was read",
          ", ".join(topic.producers), ", ".join(topic.consumers))
         for topic in declared
     ]  # fmt: skip
@@ -147,7 +147,7 @@ def errors_page() -> str:
 
 def schemas_page() -> str:
     """Return the fields of every Avro record and enum."""
-    carried = {topic.schema: topic.name for topic in topics.declared()}
+    carried = {topic.schema: topic.name for topic in topics.declared() if topic.schema}
     parts = ["# Schemas\n\nOne file each in `schemas/avro`; those of topics are frozen in `schemas/frozen`.\n"]
     for name in schemas.names():
         schema = json.loads((schemas.SCHEMA_FOLDER / f"{name}.avsc").read_text(encoding="utf-8"))
