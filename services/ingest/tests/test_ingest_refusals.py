@@ -169,7 +169,10 @@ UNDECODABLE = [
     (record(b"\x00\x00\x00\xff\xff1"), "no schema with id 65"),
     (avro()._replace(value=(avro().value or b"")[:-3]), "do not decode as headrace.ChangeEvent"),
     (avro()._replace(value=(avro().value or b"") + b"x"), "1 bytes follow the record"),
-    (avro()._replace(value=(avro().value or b"").replace(b"text", b"te\xff\xff")), "content is not UTF-8: 0xff at byte 2"),
+    (
+        avro()._replace(value=(avro().value or b"").replace(b"text", b"te\xff\xff")),
+        "content is not UTF-8: 0xff at byte 2",
+    ),
     (record(b"[]", headers={"content-type": b"application/cloudevents+json"}), "the CloudEvent is a JSON list"),
     (record(b"{", headers={**HEADERS, "content-type": b"application/json"}), "the CloudEvent's data is no JSON object"),
     (as_json(CLOUD_TEXT, data=None, data_base64="?"), "data_base64: is no base64"),
