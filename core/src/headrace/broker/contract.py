@@ -6,7 +6,7 @@ The suite :mod:`headrace_testing.broker_contract` runs against every implementat
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -114,7 +114,10 @@ class Broker(ABC):
 
     @abstractmethod
     def snapshot(self) -> Any:
-        """Return the membership as of now; opaque. A batch keeps the one of its seal and never takes a newer one."""
+        """Return the membership as of now; opaque, and None where there is none to commit under.
+
+        A batch keeps the one of its seal and never takes a newer one.
+        """
 
     @abstractmethod
     def hold(self) -> None:
@@ -132,8 +135,9 @@ class Broker(ABC):
     def commit(self, messages: Sequence[Message], offsets: Mapping[TopicPartition, int], snapshot: Any) -> None:
         """Write messages and offsets (each the next one to read) in one transaction: all or nothing.
 
-        Raises :class:`TransactionAborted` (also for a snapshot of an older membership),
-        :class:`TransactionUncertain` or :class:`ProducerFenced`; returning promises that all is durable.
+        Raises :class:`TransactionAborted` (also for a snapshot of an older membership, or of none),
+        :class:`TransactionUncertain` or :class:`ProducerFenced`, and, before anything is written,
+        :class:`headrace.errors.InvalidRecord` for a message with an empty key. Returning promises that all is durable.
         """
 
     @abstractmethod
@@ -142,10 +146,6 @@ class Broker(ABC):
 
         That aborts or completes whatever its predecessor left open. Raises :class:`BrokerUnavailable`.
         """
-
-    @abstractmethod
-    def backlog(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """Return lag by partition, from what was committed here last to the end of the log; may be stale."""
 
     @abstractmethod
     def close(self) -> None:

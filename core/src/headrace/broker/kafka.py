@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -183,15 +183,6 @@ class KafkaBroker(Broker):
         except KafkaException as error:
             raise BrokerUnavailable(f"the producer cannot start: {error}") from error
         self._producer = producer
-
-    def backlog(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """Return lag by partition from cached watermarks."""
-        found = {}
-        for place in partitions:
-            _, high = self._consumer.get_watermark_offsets(KafkaPartition(*place), cached=True)
-            if high >= 0 and place in self._committed:
-                found[place] = max(0, high - self._committed[place])
-        return found
 
     def close(self) -> None:
         """Leave the group; the producer's open transaction, if any, was aborted before."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -133,11 +133,6 @@ class MemoryBroker(Broker):
         """Take a new epoch, which aborts what the older one left open."""
         self._require_cluster(0.0)
         self._epoch = self._cluster.init_producer(self._transactional_id)
-
-    def backlog(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """Return lag by partition that this group committed before."""
-        committed = self._cluster.committed(self._group)
-        return {place: self._cluster.bounds(place)[1] - committed[place] for place in partitions if place in committed}
 
     def close(self) -> None:
         """Leave the group and abort an open transaction of our own epoch."""
