@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from typing import NoReturn
 
 import pytest
 from pydantic import ValidationError
 
 from headrace.chains import PipelineChains
 from headrace.envelope import Context
-from headrace.errors import DependencyDown
+from headrace.errors import ConfigurationError, DependencyDown
 from headrace.handler import Handler
 from headrace.pipelines_log import PipelineCatalogue
 from headrace.records import SourceDocument
 from headrace.registry import HandlerRegistry
+from headrace.service import EXIT_CONFIGURATION, run_stage
 from headrace.settings import WorkerSettings, wrong_settings
+from headrace.stage import INGEST
 from headrace.store.pool import StoreSettings
 
 pytestmark = pytest.mark.unit
@@ -42,6 +45,35 @@ def test_a_wrong_setting_is_named_by_its_variable(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ValidationError) as caught:
         WorkerSettings()
     assert "HEADRACE_WORKER_DRAIN_S: Input should be a valid number" in wrong_settings(caught.value)
+
+
+@pytest.mark.parametrize("variable", ["HEADRACE_WORKER_DRAIN_S", "HEADRACE_STORE_DSN"])
+def test_a_stage_names_the_wrong_setting_and_ends(
+    variable: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A stack of calls would stand where the operator looks for the name of the variable."""
+    monkeypatch.delenv("HEADRACE_STORE_DSN", raising=False)
+    if variable == "HEADRACE_WORKER_DRAIN_S":
+        monkeypatch.setenv(variable, "soon")
+
+    def decoder(_codec: object, _pipelines: object) -> NoReturn:
+        raise AssertionError(StoreSettings())
+
+    assert run_stage(INGEST, decoder=decoder) == EXIT_CONFIGURATION
+    assert f"ingest cannot start: {variable}" in capsys.readouterr().err
+
+
+def test_a_stage_names_the_package_whose_handler_does_not_load(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A user's broken package would end the stage with a stack of calls that names no remedy."""
+
+    def installed(_stage: str) -> NoReturn:
+        raise ConfigurationError("entry point 'ingest.mine' does not load", remedy="Repair it.")
+
+    monkeypatch.setattr("headrace.registry.installed", installed)
+    assert run_stage(INGEST) == EXIT_CONFIGURATION
+    assert "entry point 'ingest.mine' does not load Repair it." in capsys.readouterr().err
 
 
 def test_a_handler_without_its_setting_pauses_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import signal
 import sys
 import time
@@ -20,7 +22,7 @@ from headrace.broker.contract import Record
 from headrace.broker.kafka import KafkaBroker
 from headrace.chains import PipelineChains
 from headrace.envelope import Context
-from headrace.errors import DependencyDown
+from headrace.errors import ConfigurationError, DependencyDown
 from headrace.http_status import StatusServer
 from headrace.pipelines_log import PipelineCatalogue, PipelineFollower
 from headrace.runtime.compute import ComputeThread
@@ -51,24 +53,25 @@ def run_stage(flow: StageFlow, *, decoder: MakeDecoder | None = None, side_tasks
     """
     try:
         service, kafka, settings = ServiceSettings(), KafkaSettings(), WorkerSettings()
-        registry_url = RegistrySettings().url
-    except ValidationError as error:
-        print(f"{flow.name} cannot start: {wrong_settings(error)}", file=sys.stderr)
+        handlers = registry.installed(flow.name)
+        codec = Codec(Registry(RegistrySettings().url))
+        catalogue = PipelineCatalogue()
+        decode = decoder(codec, catalogue) if decoder else None
+    except (ValidationError, ConfigurationError) as error:
+        what = wrong_settings(error) if isinstance(error, ValidationError) else error
+        print(f"{flow.name} cannot start: {what}", file=sys.stderr)
         return EXIT_CONFIGURATION
     name = f"{flow.name}-{settings.slot}"
     logs.configure(service.log_level, service.log_format, stage=flow.name, worker=name)
-    codec = Codec(Registry(registry_url))
-    catalogue = PipelineCatalogue()
     follower = PipelineFollower(kafka, codec, catalogue)
-    chains = PipelineChains(flow.name, catalogue, registry.installed(flow.name), follower.refresh)
-    processor = StageProcessor(
-        wiring(flow, kafka, service, name), codec, chains, decode=decoder(codec, catalogue) if decoder else None
-    )
+    chains = PipelineChains(flow.name, catalogue, handlers, follower.refresh)
+    processor = StageProcessor(wiring(flow, kafka, service, name), codec, chains, decode=decode)
     computer = ComputeThread(processor.process)
     watchdog = Watchdog(settings.call_bound_s)
+    source = kafka.topic(flow.source.format(generation=service.generation))
     worker = Worker(
         stage=flow.name,
-        topics=[kafka.topic(flow.source.format(generation=service.generation))],
+        topics=[source],
         broker=KafkaBroker(
             kafka, settings, group=group_id(flow, kafka), transactional_id=f"{kafka.topic_prefix}headrace-{name}"
         ),
@@ -76,7 +79,7 @@ def run_stage(flow: StageFlow, *, decoder: MakeDecoder | None = None, side_tasks
         limits=limits(flow, settings),
         watch=watchdog.watch,
     )
-    status = StatusServer(service.http_host, service.http_port, readiness(flow, worker, kafka))
+    status = StatusServer(service.http_host, service.http_port, readiness(flow.name, worker, kafka, source))
     _stop_on_signals(worker)
     status.start()
     watchdog.start()
@@ -86,7 +89,7 @@ def run_stage(flow: StageFlow, *, decoder: MakeDecoder | None = None, side_tasks
     try:
         if not _pipelines_read(follower, worker):
             return 0
-        log.info("service starts", port=status.port, handlers=registry.installed(flow.name).names(flow.name))
+        log.info("service starts", port=status.port, handlers=handlers.names(flow.name))
         return worker.run()
     finally:
         computer.call(chains.close())
@@ -136,15 +139,20 @@ def limits(flow: StageFlow, settings: WorkerSettings) -> Limits:
     )
 
 
-def readiness(flow: StageFlow, worker: Worker, kafka: KafkaSettings) -> Callable[[], tuple[bool, dict[str, Any]]]:
-    """Return the function behind ``/readyz``: not ready while the stage waits, drains, or Kafka does not answer."""
+def readiness(
+    stage: str, worker: Worker, kafka: KafkaSettings, source: str
+) -> Callable[[], tuple[bool, dict[str, Any]]]:
+    """Return the function behind ``/readyz``: not ready while the stage waits, drains, or Kafka does not answer.
+
+    ``source`` is the topic that Kafka is asked for, as the worker reads it.
+    """
     admin = AdminClient(kafka.client())
     last: list[tuple[float, str | None]] = [(0.0, "not asked yet")]
 
     def kafka_error() -> str | None:
         if time.monotonic() - last[0][0] > _PING_S:
             try:
-                admin.list_topics(topic=kafka.topic(flow.source), timeout=_PING_S)
+                admin.list_topics(topic=source, timeout=_PING_S)
                 last[0] = (time.monotonic(), None)
             except KafkaException as error:
                 last[0] = (time.monotonic(), str(error.args[0].str()))
@@ -154,8 +162,8 @@ def readiness(flow: StageFlow, worker: Worker, kafka: KafkaSettings) -> Callable
         state = worker.state
         if not worker.started:
             waiting = {"dependency": "kafka", "reason": "starting"}
-            return False, {"stage": flow.name, "waiting": waiting, "draining": False}
-        details: dict[str, Any] = {"stage": flow.name, "waiting": None, "draining": state.draining_until is not None}
+            return False, {"stage": stage, "waiting": waiting, "draining": False}
+        details: dict[str, Any] = {"stage": stage, "waiting": None, "draining": state.draining_until is not None}
         if state.waiting is not None:
             details["waiting"] = {"dependency": state.waiting.dependency, "reason": state.waiting.reason}
         elif (failure := kafka_error()) is not None:
@@ -177,9 +185,6 @@ def _stop_on_signals(worker: Worker) -> None:
 
 def _end_process(name: str, failure: BaseException | None) -> None:
     """End the process when a side task ended by itself; during a drain the loop cancels it, which is no failure."""
-    import asyncio  # noqa: PLC0415
-    import os  # noqa: PLC0415
-
     if isinstance(failure, asyncio.CancelledError):
         return
     log.critical("side task ended", task=name, error=repr(failure))
