@@ -8,6 +8,7 @@ from typing import NoReturn
 import pytest
 from pydantic import ValidationError
 
+from headrace import bootstrap
 from headrace.chains import PipelineChains
 from headrace.envelope import Context
 from headrace.errors import ConfigurationError, DependencyDown
@@ -15,8 +16,8 @@ from headrace.handler import Handler
 from headrace.pipelines_log import PipelineCatalogue
 from headrace.records import SourceDocument
 from headrace.registry import HandlerRegistry
-from headrace.service import EXIT_CONFIGURATION, run_stage
-from headrace.settings import WorkerSettings, wrong_settings
+from headrace.service import run_stage
+from headrace.settings import EXIT_CONFIGURATION, WorkerSettings, wrong_settings
 from headrace.stage import INGEST
 from headrace.store.pool import StoreSettings
 
@@ -74,6 +75,18 @@ def test_a_stage_names_the_package_whose_handler_does_not_load(
     monkeypatch.setattr("headrace.registry.installed", installed)
     assert run_stage(INGEST) == EXIT_CONFIGURATION
     assert "entry point 'ingest.mine' does not load Repair it." in capsys.readouterr().err
+
+
+def test_the_bootstrap_names_the_missing_setting(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first command of a new deployment would answer a forgotten variable with a stack of calls."""
+    for name in ("POSTGRES_DSN", "RUNTIME_PASSWORD"):
+        monkeypatch.delenv(f"HEADRACE_BOOTSTRAP_{name}", raising=False)
+    assert bootstrap.main() == EXIT_CONFIGURATION
+    said = capsys.readouterr().err
+    assert "HEADRACE_BOOTSTRAP_POSTGRES_DSN: Field required" in said
+    assert "HEADRACE_BOOTSTRAP_RUNTIME_PASSWORD: Field required" in said
 
 
 def test_a_handler_without_its_setting_pauses_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import asyncpg
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from headrace import pipelines_log, topics
@@ -22,7 +22,7 @@ from headrace.avro.codec import Codec
 from headrace.avro.registry import Registry, register_all
 from headrace.errors import ConfigurationError, DependencyDown, HeadraceError
 from headrace.pipeline import load
-from headrace.settings import KafkaSettings, RegistrySettings, ServiceSettings
+from headrace.settings import EXIT_CONFIGURATION, KafkaSettings, RegistrySettings, ServiceSettings, wrong_settings
 from headrace.store import bootstrap as store
 from headrace.store import generations
 
@@ -143,7 +143,10 @@ def apply_shipped(kafka: KafkaSettings, codec: Codec) -> list[tuple[str, int, bo
 
 
 def main() -> int:
-    """Run the step with settings from the environment; exit code 1 with the remedy where it fails."""
+    """Run the step with settings from the environment; exit code 1 with the remedy where it fails.
+
+    The exit code is 78 where a setting is missing or wrong, as a stage's.
+    """
     try:
         bootstrap(
             BootstrapSettings(),
@@ -152,6 +155,9 @@ def main() -> int:
             ServiceSettings(),
             lambda line: print(line, flush=True),
         )
+    except ValidationError as error:
+        print(f"bootstrap cannot start: {wrong_settings(error)}", file=sys.stderr)
+        return EXIT_CONFIGURATION
     except HeadraceError as error:
         print(f"bootstrap failed: {error}", file=sys.stderr)
         return 1

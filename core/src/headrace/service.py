@@ -30,7 +30,14 @@ from headrace.runtime.decide import Limits
 from headrace.runtime.process import StageProcessor, Wiring
 from headrace.runtime.watchdog import Watchdog
 from headrace.runtime.worker import Worker
-from headrace.settings import KafkaSettings, RegistrySettings, ServiceSettings, WorkerSettings, wrong_settings
+from headrace.settings import (
+    EXIT_CONFIGURATION,
+    KafkaSettings,
+    RegistrySettings,
+    ServiceSettings,
+    WorkerSettings,
+    wrong_settings,
+)
 from headrace.stage import StageFlow
 from headrace.topics import dead_letter_topic
 
@@ -42,7 +49,6 @@ SideTask = tuple[str, Callable[[], Coroutine[Any, Any, None]]]
 """A name and what makes the coroutine; it runs on the loop on which the handlers run, as long as the service."""
 
 EXIT_SIDE_TASK = 73
-EXIT_CONFIGURATION = 78
 _PING_S = 2.0
 
 

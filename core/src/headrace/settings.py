@@ -8,6 +8,9 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+EXIT_CONFIGURATION = 78
+"""Exit code of a process that a missing or wrong setting keeps from starting."""
+
 
 def wrong_settings(error: ValidationError) -> str:
     """Return what is wrong with which environment variable, for each setting that the error names."""

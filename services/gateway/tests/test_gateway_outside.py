@@ -13,9 +13,11 @@ from pydantic import SecretStr
 
 from headrace.errors import DependencyDown, InvalidRecord
 from headrace.records import DeadLetter, HeaderPart
+from headrace.settings import EXIT_CONFIGURATION
 from headrace_gateway.dead_letters import entry_of
 from headrace_gateway.embedding import HttpEmbedder
 from headrace_gateway.idempotency import AnswerCache, request_id
+from headrace_gateway.main import main
 from headrace_gateway.problems import Problem
 from headrace_gateway.settings import GatewaySettings
 
@@ -98,6 +100,20 @@ async def test_the_embedders_retry_after_is_kept() -> None:
         await client.embed("text")
     assert caught.value.delay == 9
     await client.close()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("HEADRACE_GATEWAY_DRAIN_S", "soon"), ("HEADRACE_STORE_SCHEMA_NAME", "no schema")]
+)
+def test_a_wrong_setting_is_named_by_its_variable(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If it failed, an operator would get a stack of calls instead of the variable to repair."""
+    monkeypatch.setenv("HEADRACE_GATEWAY_PORT", "0")
+    monkeypatch.setenv("HEADRACE_STORE_DSN", "postgresql://127.0.0.1/none")
+    monkeypatch.setenv(variable, value)
+    assert main() == EXIT_CONFIGURATION
+    assert f"gateway cannot start: {variable}: " in capsys.readouterr().err
 
 
 async def test_the_same_request_under_way_is_409() -> None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import structlog
 import uvicorn
+from pydantic import ValidationError
 
 from headrace import logs
 from headrace.avro.codec import Codec
 from headrace.avro.registry import Registry
 from headrace.pipelines_log import PipelineCatalogue, PipelineFollower
-from headrace.settings import KafkaSettings, RegistrySettings, ServiceSettings
+from headrace.settings import EXIT_CONFIGURATION, KafkaSettings, RegistrySettings, ServiceSettings, wrong_settings
 from headrace.store.pool import StoreSettings
 from headrace_gateway.app import create_app
 from headrace_gateway.dead_letters import DeadLetterFollower, KafkaFlow
@@ -32,11 +34,15 @@ _PIPELINES_S = 10.0
 
 
 def main() -> int:
-    """Serve until SIGTERM or SIGINT; return the exit code."""
-    service = ServiceSettings()
-    settings = GatewaySettings()
-    logs.configure(service.log_level, service.log_format, service="gateway")
-    asyncio.run(_serve(settings, service))
+    """Serve until SIGTERM or SIGINT; return the exit code, 78 where a setting is missing or wrong."""
+    try:
+        service = ServiceSettings()
+        settings = GatewaySettings()
+        logs.configure(service.log_level, service.log_format, service="gateway")
+        asyncio.run(_serve(settings, service))
+    except ValidationError as error:
+        print(f"gateway cannot start: {wrong_settings(error)}", file=sys.stderr)
+        return EXIT_CONFIGURATION
     return 0
 
 
