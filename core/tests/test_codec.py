@@ -335,12 +335,12 @@ def test_a_registry_that_fails_is_waited_for(status: int) -> None:
     assert registry.id_of("headrace.Change") > 0
 
 
-@pytest.mark.parametrize("error", [httpx.ConnectError("refused"), httpx.ReadTimeout("slow")])
+@pytest.mark.parametrize("error", [httpx.ConnectError("refused"), httpx.ReadTimeout("")])
 def test_a_registry_that_does_not_answer_is_waited_for(error: Exception) -> None:
-    """Broken: the registry's restart ends the stage or gives records up."""
+    """Broken: the registry's restart ends the stage, gives records up, or is told without a reason."""
     fake = FakeRegistry()
     fake.error = error
-    with pytest.raises(DependencyDown):
+    with pytest.raises(DependencyDown, match=r"refused|ReadTimeout"):
         fake.client().writer_schema(1)
 
 

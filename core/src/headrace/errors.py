@@ -121,3 +121,8 @@ class TemplateError(HeadraceError):
         self.reason = reason
         self.position = position
         super().__init__(message, where=str(position), remedy=remedy)
+
+
+def describe(error: BaseException) -> str:
+    """Return what an exception says, or its name where it says nothing (as TimeoutError does)."""
+    return str(error) or type(error).__name__

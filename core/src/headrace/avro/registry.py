@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from headrace.avro import schemas
-from headrace.errors import ConfigurationError, DependencyDown, UndecodableRecord
+from headrace.errors import ConfigurationError, DependencyDown, UndecodableRecord, describe
 
 COMPATIBILITY = "FULL_TRANSITIVE"
 _TYPE = "application/vnd.schemaregistry.v1+json"
@@ -76,7 +76,7 @@ class Registry:
         try:
             answer = self._http.request(method, path, headers={"Content-Type": _TYPE, "Accept": _TYPE}, **arguments)
         except httpx.HTTPError as error:
-            raise DependencyDown("schema registry", f"{method} {path}: {error or type(error).__name__}") from error
+            raise DependencyDown("schema registry", f"{method} {path}: {describe(error)}") from error
         if answer.status_code >= 500 or answer.status_code in _BUSY:
             raise DependencyDown("schema registry", f"{method} {path}: HTTP {answer.status_code}")
         return answer

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import asyncpg
 
-from headrace.errors import DependencyDown
+from headrace.errors import DependencyDown, describe
 
 _OUTAGES = (
     asyncpg.PostgresConnectionError,  # class 08: refused, broken, rejected
@@ -52,8 +52,3 @@ def postgresql_errors() -> Iterator[None]:
             f"the store's schema does not fit: {unknown}",
             remedy="Run the bootstrap job (`headrace bootstrap`) and check HEADRACE_STORE_SCHEMA_NAME.",
         ) from unknown
-
-
-def describe(error: BaseException) -> str:
-    """Say what an exception says, or name it where it says nothing (as TimeoutError does)."""
-    return str(error) or type(error).__name__

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import httpx
 from cachetools import TTLCache
 
-from headrace.errors import DependencyDown, InvalidRecord
+from headrace.errors import DependencyDown, InvalidRecord, describe
 from headrace_gateway.settings import GatewaySettings
 
 _DEPENDENCY = "embedder"
@@ -73,7 +73,7 @@ class HttpEmbedder:
         try:
             answer = await self._http.request(method, path, **arguments)
         except httpx.HTTPError as error:
-            raise DependencyDown(_DEPENDENCY, f"{method} {path}: {error or type(error).__name__}") from error
+            raise DependencyDown(_DEPENDENCY, f"{method} {path}: {describe(error)}") from error
         if answer.status_code in _REFUSED:
             raise InvalidRecord("query", "is refused by the embedder", remedy="Ask a shorter query in plain words.")
         if answer.is_error:
