@@ -24,7 +24,7 @@ import httpx
 import psycopg
 import pytest
 import pytest_asyncio
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition, murmur2
 from confluent_kafka.admin import AdminClient
 from psycopg import sql
 from pydantic import SecretStr
@@ -44,7 +44,6 @@ from headrace.store.records import IndexChunk, IndexDocument
 from headrace_gateway.app import create_app
 from headrace_gateway.dependencies import Dependencies
 from headrace_gateway.main import opened
-from headrace_gateway.partitions import partition_of
 from headrace_gateway.publisher import KafkaPublisher
 from headrace_gateway.settings import GatewaySettings
 from headrace_generator.answer import AnswerHandler
@@ -264,7 +263,7 @@ async def test_a_change_lies_in_the_log_where_the_partitioner_puts_it(
             seen[event.document_id] = (message.partition() or 0, message.offset() or 0)
     consumer.close()
     for name, (partition, offset) in seen.items():
-        assert partition == partition_of(f"{TENANT}/{name}".encode(), 8)
+        assert partition == murmur2(f"{TENANT}/{name}".encode(), 8)
         assert offset == taken[name]
 
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import struct
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import pytest
 from pydantic import SecretStr
 
-from headrace.errors import DependencyDown, InvalidRecord
+from headrace.avro.codec import Codec
+from headrace.avro.registry import FixedIds
+from headrace.errors import ConfigurationError, DependencyDown, InvalidRecord
 from headrace.records import DeadLetter, HeaderPart
-from headrace.settings import EXIT_CONFIGURATION
-from headrace_gateway.dead_letters import entry_of
+from headrace.settings import EXIT_CONFIGURATION, KafkaSettings
+from headrace_gateway.dead_letters import DeadLetterFollower, entry_of
 from headrace_gateway.embedding import HttpEmbedder
+from headrace_gateway.flow import KafkaFlowReader
 from headrace_gateway.idempotency import AnswerCache, request_id
 from headrace_gateway.main import main
 from headrace_gateway.problems import Problem
@@ -109,11 +112,43 @@ def test_a_wrong_setting_is_named_by_its_variable(
     variable: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """If it failed, an operator would get a stack of calls instead of the variable to repair."""
+    monkeypatch.setattr("headrace.logs.configure", lambda *_, **__: None)
     monkeypatch.setenv("HEADRACE_GATEWAY_PORT", "0")
     monkeypatch.setenv("HEADRACE_STORE_DSN", "postgresql://127.0.0.1/none")
     monkeypatch.setenv(variable, value)
     assert main() == EXIT_CONFIGURATION
     assert f"gateway cannot start: {variable}: " in capsys.readouterr().err
+
+
+async def test_a_kafka_that_stays_silent_is_a_dependency_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it failed, asking where a document is would be answered 500 while Kafka hangs."""
+
+    def silent(*_: object) -> NoReturn:
+        raise TimeoutError
+
+    reader = KafkaFlowReader(KafkaSettings(bootstrap="127.0.0.1:1"), Codec(FixedIds()), "g1")
+    monkeypatch.setattr(reader, "_count", lambda _: 8)
+    monkeypatch.setattr(reader, "_starts", silent)
+    with pytest.raises(DependencyDown, match="positions cannot be read: TimeoutError"):
+        await reader.waiting(b"alpha/a")
+    reader.close()
+
+
+def test_dead_letters_are_followed_again_after_the_registry_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it failed, one refusal by the registry would hide every later dead letter until the gateway is restarted."""
+    follower = DeadLetterFollower(KafkaSettings(), Codec(FixedIds()))
+    turns: list[int] = []
+
+    def follow() -> None:
+        turns.append(len(turns))
+        if len(turns) == 1:
+            raise ConfigurationError("the registry answered HTTP 401")
+        follower._closed.set()
+
+    monkeypatch.setattr(follower, "_follow", follow)
+    monkeypatch.setattr("headrace_gateway.dead_letters._RETRY_S", 0.0)
+    follower._run()
+    assert turns == [0, 1]
 
 
 async def test_the_same_request_under_way_is_409() -> None:

@@ -12,7 +12,7 @@ from confluent_kafka import Message as KafkaMessage
 from confluent_kafka.admin import AdminClient
 
 from headrace.avro.codec import Codec
-from headrace.errors import DependencyDown, UndecodableRecord
+from headrace.errors import HeadraceError, UndecodableRecord
 from headrace.records import DeadLetter
 from headrace.settings import KafkaSettings
 from headrace.stage import STAGES
@@ -102,7 +102,7 @@ class DeadLetterFollower:
         while not self._closed.is_set():
             try:
                 self._follow()
-            except (DependencyDown, KafkaException) as error:
+            except (HeadraceError, KafkaException) as error:  # an outage, or a registry that refuses us for now
                 log.warning("dead letters cannot be read", error=str(error))
                 self._closed.wait(_RETRY_S)
 

@@ -20,17 +20,17 @@ from confluent_kafka import (
     KafkaError,
     KafkaException,
     TopicPartition,
+    murmur2,
 )
 from confluent_kafka import Message as KafkaMessage
 from confluent_kafka.admin import AdminClient
 
 from headrace.avro.codec import Codec
 from headrace.envelope import StageRun
-from headrace.errors import DependencyDown, UndecodableRecord
+from headrace.errors import DependencyDown, PermanentError, describe
 from headrace.records import ChangeEvent
 from headrace.settings import KafkaSettings
 from headrace.stage import CHUNKER, EMBEDDER, INDEXER, INGEST, StageFlow
-from headrace_gateway.partitions import partition_of
 
 DOCUMENT_STAGES = (INGEST, CHUNKER, EMBEDDER, INDEXER)
 """The stages that a document passes, in order."""
@@ -108,14 +108,14 @@ class KafkaFlowReader:
         with self._lock:
             try:
                 places = {
-                    stage.name: TopicPartition(topic, partition_of(key, self._count(topic)))
+                    stage.name: TopicPartition(topic, murmur2(key, self._count(topic)))
                     for stage in DOCUMENT_STAGES
                     for topic in (self._topics[stage.name],)
                 }
                 starts, cut = self._starts(places)
                 newest, finished = self._scan(key, starts)
-            except KafkaException as error:
-                raise DependencyDown("kafka", f"positions cannot be read: {error}") from error
+            except (KafkaException, TimeoutError) as error:
+                raise DependencyDown("kafka", f"positions cannot be read: {describe(error)}") from error
         found = [
             self._describe(stage, newest[self._topics[stage.name]])
             for stage in DOCUMENT_STAGES
@@ -187,7 +187,7 @@ class KafkaFlowReader:
             return ()
         try:
             return self._codec.decode(message.value(), stage.consumes).trace.history
-        except UndecodableRecord:
+        except PermanentError:
             return ()  # the stage itself will say so, in its dead letters
 
     def _count(self, topic: str) -> int:
