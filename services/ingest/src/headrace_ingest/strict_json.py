@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from headrace.errors import InvalidRecord, PermanentError, UndecodableRecord
@@ -48,10 +49,9 @@ def _parse(text: str, what: str) -> dict[str, Any]:
 def _not_utf8(value: bytes, error: UnicodeDecodeError, what: str) -> PermanentError:
     """Return the error that names the field, which a second reading finds by the bytes that it lets through."""
     try:
-        parsed = _parse(value.decode("utf-8", "surrogateescape"), what)
-    except UndecodableRecord:
-        parsed = {}
-    field = escaped_field(parsed)
+        field = escaped_field(_parse(value.decode("utf-8", "surrogateescape"), what))
+    except (UndecodableRecord, RecursionError):
+        field = None
     if field is None:
         return UndecodableRecord(f"{what} is not UTF-8: {_bad_byte(error)}")
     return InvalidRecord(field, f"is not UTF-8: {_bad_byte(error)} of {what}")
@@ -64,10 +64,15 @@ def _bad_byte(error: UnicodeDecodeError) -> str:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in found if names.count(name) > 1)
+        twice = _first_repeated(name for name, _ in pairs)
         raise ValueError(f"the key {twice!a:.100} stands twice in one object")
     return found
+
+
+def _first_repeated(names: Iterable[str]) -> str:
+    """Return the first name that stood before, in one pass: an object may have a million keys."""
+    seen: set[str] = set()
+    return next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
 
 
 def _refuse_constant(constant: str) -> NoReturn:
