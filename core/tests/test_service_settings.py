@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import NoReturn
+from unittest.mock import Mock
 
 import pytest
 from pydantic import ValidationError
@@ -54,10 +55,11 @@ def test_a_stage_names_the_wrong_setting_and_ends(
 ) -> None:
     """A stack of calls would stand where the operator looks for the name of the variable."""
     monkeypatch.delenv("HEADRACE_STORE_DSN", raising=False)
+    monkeypatch.setattr("headrace.service.PipelineFollower", Mock())
     if variable == "HEADRACE_WORKER_DRAIN_S":
         monkeypatch.setenv(variable, "soon")
 
-    def decoder(_codec: object, _pipelines: object) -> NoReturn:
+    def decoder(_codec: object, _latest: object) -> NoReturn:
         raise AssertionError(StoreSettings())
 
     assert run_stage(INGEST, decoder=decoder) == EXIT_CONFIGURATION

@@ -17,7 +17,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from headrace.avro.codec import Codec
-from headrace.errors import DependencyDown, UnknownPipeline
+from headrace.errors import ConfigurationError, DependencyDown, HeadraceError, UnknownPipeline
 from headrace.pipeline import Pipeline, Template, canonical, digest, parse
 from headrace.records import PipelineVersion
 from headrace.settings import KafkaSettings
@@ -26,7 +26,10 @@ log = structlog.get_logger(__name__)
 
 TOPIC = "pipelines"
 DEFAULT_PIPELINE = "default"
+LatestPipeline = Callable[[str], tuple[str, int]]
+"""Returns a pipeline's id and newest version; raises :class:`UnknownPipeline` and :class:`DependencyDown`."""
 _CALL_S = 10.0
+_RETRY_S = 1.0
 
 
 class PipelineCatalogue:
@@ -90,7 +93,8 @@ class PipelineFollower:
         self._closed = threading.Event()
         self._at_end = threading.Event()
         self._read_to = 0
-        self._failure: BaseException | None = None
+        self._failure: HeadraceError | None = None
+        """Why the thread waits with a record in hand; None while it reads on."""
         self._thread = threading.Thread(target=self._run, name="pipelines", daemon=True)
 
     def start(self) -> None:
@@ -101,9 +105,7 @@ class PipelineFollower:
     def wait_until_read(self, timeout: float = 30.0) -> None:
         """Wait until everything that the topic holds now was read; raises :class:`DependencyDown`."""
         if not self._at_end.wait(timeout):
-            raise DependencyDown("kafka", f"the topic {self._partition.topic!r} was not read within {timeout} s") from (
-                self._failure
-            )
+            raise self._unread(f"was not read within {timeout} s")
 
     def refresh(self) -> None:
         """Read on to what is the topic's end now; raises :class:`DependencyDown`.
@@ -120,14 +122,32 @@ class PipelineFollower:
         deadline = time.monotonic() + _CALL_S
         while self._read_to < high:
             if time.monotonic() > deadline or self._failure:
-                raise DependencyDown("kafka", "the pipelines topic is not read to its end") from self._failure
+                raise self._unread("is not read to its end")
             time.sleep(0.01)
+
+    def latest(self, pipeline_id: str) -> tuple[str, int]:
+        """Return the pipeline and its newest version; one that is not known yet is looked for up to the topic's end.
+
+        Raises :class:`UnknownPipeline`, and :class:`DependencyDown` where that end cannot be read.
+        """
+        if self._catalogue.newest(pipeline_id) is None:
+            self.refresh()
+        return self._catalogue.latest(pipeline_id)
 
     def close(self) -> None:
         """Stop reading."""
         self._closed.set()
         self._thread.join()
         self._consumer.close()
+
+    def _unread(self, what: str) -> DependencyDown:
+        """Return the error of a topic that was not read, which names the other system where that is to blame."""
+        topic, failure = self._partition.topic, self._failure
+        if failure is None:
+            return DependencyDown("kafka", f"the topic {topic!r} {what}")
+        return DependencyDown(
+            "schema registry", f"the topic {topic!r} {what}: {failure.message}", remedy=failure.remedy
+        )
 
     def _run(self) -> None:
         while not self._closed.is_set():
@@ -148,13 +168,17 @@ class PipelineFollower:
         while not self._closed.is_set():
             try:
                 version = self._codec.decode_plain(value, PipelineVersion)
-            except DependencyDown as error:
+            except (DependencyDown, ConfigurationError) as error:
+                # A registry that is down or refuses us: to skip the record would make its pipeline unknown.
+                self._failure = error
                 log.warning("pipelines topic waits", error=str(error))
-                self._closed.wait(1.0)
+                self._closed.wait(_RETRY_S)
                 continue
             except Exception as error:  # one bad record must not hide the others
                 log.exception("record of the pipelines topic skipped", offset=offset, error=str(error))
+                self._failure = None
                 return
+            self._failure = None
             self._catalogue.add(version)
             log.info("pipeline known", pipeline=version.pipeline_id, version=version.version)
             return

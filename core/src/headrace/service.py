@@ -24,7 +24,7 @@ from headrace.chains import PipelineChains
 from headrace.envelope import Context
 from headrace.errors import ConfigurationError, DependencyDown
 from headrace.http_status import StatusServer
-from headrace.pipelines_log import PipelineCatalogue, PipelineFollower
+from headrace.pipelines_log import LatestPipeline, PipelineCatalogue, PipelineFollower
 from headrace.runtime.compute import ComputeThread
 from headrace.runtime.decide import Limits
 from headrace.runtime.process import StageProcessor, Wiring
@@ -44,7 +44,7 @@ from headrace.topics import dead_letter_topic
 log = structlog.get_logger(__name__)
 
 Decode = Callable[[Record], Context]
-MakeDecoder = Callable[[Codec, PipelineCatalogue], Decode]
+MakeDecoder = Callable[[Codec, LatestPipeline], Decode]
 SideTask = tuple[str, Callable[[], Coroutine[Any, Any, None]]]
 """A name and what makes the coroutine; it runs on the loop on which the handlers run, as long as the service."""
 
@@ -62,14 +62,14 @@ def run_stage(flow: StageFlow, *, decoder: MakeDecoder | None = None, side_tasks
         handlers = registry.installed(flow.name)
         codec = Codec(Registry(RegistrySettings().url))
         catalogue = PipelineCatalogue()
-        decode = decoder(codec, catalogue) if decoder else None
+        follower = PipelineFollower(kafka, codec, catalogue)
+        decode = decoder(codec, follower.latest) if decoder else None
     except (ValidationError, ConfigurationError) as error:
         what = wrong_settings(error) if isinstance(error, ValidationError) else error
         print(f"{flow.name} cannot start: {what}", file=sys.stderr)
         return EXIT_CONFIGURATION
     name = f"{flow.name}-{settings.slot}"
     logs.configure(service.log_level, service.log_format, stage=flow.name, worker=name)
-    follower = PipelineFollower(kafka, codec, catalogue)
     chains = PipelineChains(flow.name, catalogue, handlers, follower.refresh)
     processor = StageProcessor(wiring(flow, kafka, service, name), codec, chains, decode=decode)
     computer = ComputeThread(processor.process)

@@ -106,7 +106,7 @@ def catalogue() -> PipelineCatalogue:
 
 def context_of(change: Record, **settings: Any) -> Any:
     """Return the context that the service makes of the record."""
-    return IngestDecoder(CODEC, catalogue(), IngestSettings(**settings), lambda: NOW)(change)
+    return IngestDecoder(CODEC, catalogue().latest, IngestSettings(**settings), lambda: NOW)(change)
 
 
 @pytest.mark.parametrize("form", FORMS)

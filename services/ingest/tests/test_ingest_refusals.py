@@ -237,7 +237,7 @@ def _catalogue() -> PipelineCatalogue:
     return pipelines
 
 
-DECODER = IngestDecoder(CODEC, _catalogue(), IngestSettings())
+DECODER = IngestDecoder(CODEC, _catalogue().latest, IngestSettings())
 
 
 def _check_dead_letter(change: Record, error: PermanentError) -> None:

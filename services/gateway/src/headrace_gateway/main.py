@@ -30,8 +30,6 @@ from headrace_gateway.store import PostgresStore
 
 log = structlog.get_logger(__name__)
 
-_PIPELINES_S = 10.0
-
 
 def main() -> int:
     """Serve until SIGTERM or SIGINT; return the exit code, 78 where a setting is missing or wrong."""
@@ -108,8 +106,7 @@ async def opened(settings: GatewaySettings, service: ServiceSettings) -> AsyncIt
         stack.push_async_callback(embedder.close)
         publisher = KafkaPublisher(kafka, settings.publish_timeout_s)
         stack.push_async_callback(publisher.close)
-        catalogue = PipelineCatalogue()
-        pipelines = PipelineFollower(kafka, codec, catalogue)
+        pipelines = PipelineFollower(kafka, codec, PipelineCatalogue())
         pipelines.start()
         stack.push_async_callback(asyncio.to_thread, pipelines.close)
         reader = KafkaFlowReader(kafka, codec, service.generation)
@@ -125,7 +122,7 @@ async def opened(settings: GatewaySettings, service: ServiceSettings) -> AsyncIt
             publisher=publisher,
             embedder=embedder,
             flow=KafkaFlow(reader, letters.book),
-            pipeline_version=lambda name: _newest_version(name, catalogue, pipelines),
+            pipeline_version=lambda name: pipelines.latest(name)[1],
             checks={
                 "postgresql": store.ping,
                 "kafka": reader.ping,
@@ -133,13 +130,6 @@ async def opened(settings: GatewaySettings, service: ServiceSettings) -> AsyncIt
                 "embedder": embedder.ping,
             },
         )
-
-
-def _newest_version(name: str, catalogue: PipelineCatalogue, pipelines: PipelineFollower) -> int:
-    """Return the pipeline's newest version; right after the start, wait until the topic was read once."""
-    if catalogue.newest(name) is None:
-        pipelines.wait_until_read(_PIPELINES_S)
-    return catalogue.latest(name)[1]
 
 
 if __name__ == "__main__":

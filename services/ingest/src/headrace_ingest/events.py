@@ -12,7 +12,7 @@ from headrace.avro.codec import Codec
 from headrace.broker.contract import Record
 from headrace.envelope import Change, Context, Metadata, MetadataValue, Operation, Trace, check_change
 from headrace.errors import InvalidRecord
-from headrace.pipelines_log import PipelineCatalogue
+from headrace.pipelines_log import LatestPipeline
 from headrace.records import ChangeEvent
 from headrace_ingest.formats import fields_of
 from headrace_ingest.settings import IngestSettings
@@ -36,12 +36,12 @@ class IngestDecoder:
     def __init__(
         self,
         codec: Codec,
-        pipelines: PipelineCatalogue,
+        latest_pipeline: LatestPipeline,
         settings: IngestSettings,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._codec = codec
-        self._pipelines = pipelines
+        self._latest_pipeline = latest_pipeline
         self._settings = settings
         self._now = now
 
@@ -56,7 +56,7 @@ class IngestDecoder:
                 event.operation,
             )
         )
-        pipeline_id, version = self._pipelines.latest(event.pipeline or self._settings.default_pipeline)
+        pipeline_id, version = self._latest_pipeline(event.pipeline or self._settings.default_pipeline)
         place = f"{record.topic}/{record.partition}/{record.offset}"
         request_id = event.request_id or str(uuid5(NAMESPACE_URL, place))
         metadata: dict[str, MetadataValue] = {"system.format": form}

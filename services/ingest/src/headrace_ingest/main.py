@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from headrace import stage
 from headrace.avro.codec import Codec
-from headrace.pipelines_log import PipelineCatalogue
+from headrace.pipelines_log import LatestPipeline
 from headrace.service import run_stage
 from headrace_ingest.events import IngestDecoder
 from headrace_ingest.settings import IngestSettings
 
 
-def make_decoder(codec: Codec, pipelines: PipelineCatalogue) -> IngestDecoder:
+def make_decoder(codec: Codec, latest_pipeline: LatestPipeline) -> IngestDecoder:
     """Return what reads the topic ``changes``."""
-    return IngestDecoder(codec, pipelines, IngestSettings())
+    return IngestDecoder(codec, latest_pipeline, IngestSettings())
 
 
 def main() -> int:
