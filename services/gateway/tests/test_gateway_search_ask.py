@@ -10,8 +10,7 @@ import pytest
 
 from headrace.errors import DependencyDown, UnknownPipeline
 from headrace.records import GenerationRequest
-from headrace.store.artifacts import Artifact
-from headrace_gateway.routes_search import artifact_id
+from headrace.store.artifacts import Artifact, artifact_id
 
 pytestmark = pytest.mark.unit
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from uuid import NAMESPACE_URL, UUID, uuid5
 
 from headrace.store.queries import load
 from headrace.store.transactions import tenant_transaction
@@ -39,6 +39,11 @@ class Artifact:
     pipeline_version: str = ""
     created_by: str = ""
     created_at: datetime | None = None
+
+
+def artifact_id(tenant: str, request_id: str) -> UUID:
+    """Return the identity of a request's artifact: whoever knows the request can look for what came of it."""
+    return uuid5(NAMESPACE_URL, f"headrace:artifact:{tenant}/{request_id}")
 
 
 async def put(pool: Pool, artifact: Artifact) -> bool:

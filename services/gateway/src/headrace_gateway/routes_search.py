@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 from typing import Annotated
-from uuid import NAMESPACE_URL, UUID, uuid5
+from uuid import UUID
 
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response
@@ -14,7 +14,7 @@ from headrace.broker.contract import Message
 from headrace.envelope import Change, Context, Operation, Trace
 from headrace.records import GenerationRequest
 from headrace.stage import GENERATOR
-from headrace.store.artifacts import Artifact
+from headrace.store.artifacts import Artifact, artifact_id
 from headrace.store.search import Hit
 from headrace_gateway.authentication import Caller, Principal, require_own_tenant
 from headrace_gateway.dependencies import Dependencies
@@ -117,11 +117,6 @@ async def artifact(request: Request, caller: Caller, identifier: UUID) -> Artifa
             remedy="Where it was just asked for, try again shortly.",
         )
     return artifact_document(found)
-
-
-def artifact_id(tenant: str, request: str) -> UUID:
-    """Return the identity of a request's artifact; the generator derives the same."""
-    return uuid5(NAMESPACE_URL, f"headrace:artifact:{tenant}/{request}")
 
 
 def artifact_document(found: Artifact) -> ArtifactDocument:

@@ -15,7 +15,7 @@ from headrace.stage import GENERATOR
 from headrace.store import artifacts
 from headrace.store.pool import StoreSettings, create_pool
 from headrace.store.search import MAXIMUM_HITS
-from headrace_generator.archive import Archive, StoreArchive, artifact_id, citation, record_of, row_of
+from headrace_generator.archive import Archive, StoreArchive, citation, record_of, row_of
 from headrace_generator.citations import check_citations
 from headrace_generator.extractive import ExtractiveProvider
 from headrace_generator.language_model import LanguageModelProvider
@@ -105,7 +105,7 @@ class AnswerHandler(BatchHandler):
     async def process(self, context: Context) -> Context:
         """Return the context with the artifact; a repeat of the request is the same artifact."""
         assert self._archive is not None
-        identifier = artifact_id(context.change.tenant, context.trace.request_id)
+        identifier = artifacts.artifact_id(context.change.tenant, context.trace.request_id)
         kept = await self._archive.get(context.change.tenant, identifier)
         return await self._write(context, identifier) if kept is None else self._again(context, kept)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
-from uuid import NAMESPACE_URL, UUID, uuid5
+from uuid import UUID
 
 from headrace.envelope import Context
 from headrace.records import Artifact, Citation
@@ -39,11 +39,6 @@ class StoreArchive:
     async def put(self, artifact: artifacts.Artifact) -> bool:
         """Keep the artifact."""
         return await artifacts.put(self._pool, artifact)
-
-
-def artifact_id(tenant: str, request: str) -> UUID:
-    """Return the identity of a request's artifact; the gateway derives the same."""
-    return uuid5(NAMESPACE_URL, f"headrace:artifact:{tenant}/{request}")
 
 
 def citation(number: int, hit: Hit) -> Citation:
