@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -80,6 +81,18 @@ class Service:
         return self.process.wait(timeout)
 
 
+def free_port() -> int:
+    """Return a free port below those of outgoing connections."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
 @dataclass(slots=True)
 class Deployment:
     """The services of one place."""
@@ -90,7 +103,7 @@ class Deployment:
     model: str = "hashing-384"
     env: Mapping[str, str] = field(default_factory=dict)
     services: list[Service] = field(default_factory=list)
-    embedder_port: int = field(default_factory=lambda: free_port())  # noqa: PLW0108  # defined below
+    embedder_port: int = field(default_factory=free_port)
 
     def bootstrap(self) -> None:
         """Create topics, schemas, tables and pipelines."""
@@ -147,17 +160,3 @@ class Deployment:
             "HEADRACE_GENERATOR_EMBEDDER_URL": f"http://127.0.0.1:{self.embedder_port}",
             "HEADRACE_GATEWAY_EMBEDDER_URL": f"http://127.0.0.1:{self.embedder_port}",
         }
-
-
-def free_port() -> int:
-    """Return a free port below those of outgoing connections."""
-    import random  # noqa: PLC0415
-
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
