@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
 from headrace.envelope import Change, Context, Metadata, Operation, StageRun, Trace
-from headrace.errors import InvalidRecord, PermanentError
+from headrace.errors import DependencyDown, InvalidRecord, PermanentError
 from headrace.records import Chunk, EmbeddedDocument, IndexedDocument
 from headrace.store.records import Generation, IndexResult, Outcome
-from headrace_indexer.handler import index_document, outcome_of
+from headrace_indexer.handler import IndexHandler, index_document, outcome_of
 
 pytestmark = pytest.mark.unit
 
@@ -74,6 +75,15 @@ def test_outcome_is_told_with_its_counts(outcome: Outcome) -> None:
     result = outcome_of(context(), IndexResult(outcome, 1, 2, 3), "g1")
     assert isinstance(result, Context)
     assert result.payload == IndexedDocument(outcome.name, "g1", 1, 2, 3)
+
+
+async def test_a_store_that_goes_away_during_the_start_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restart of PostgreSQL at the wrong moment would end the indexer instead of pausing it."""
+    pool = Mock(acquire=Mock(side_effect=ConnectionRefusedError("refused")))
+    monkeypatch.setenv("HEADRACE_STORE_DSN", "postgresql://127.0.0.1/none")
+    monkeypatch.setattr("headrace_indexer.handler.create_pool", AsyncMock(return_value=pool))
+    with pytest.raises(DependencyDown, match="refused"):
+        await IndexHandler().start()
 
 
 def test_missing_vectors_are_given_up_with_a_remedy() -> None:

@@ -17,6 +17,7 @@ from headrace.errors import ConfigurationError, HeadraceError, InvalidRecord, Pe
 from headrace.handler import BatchHandler
 from headrace.records import EmbeddedDocument, IndexedDocument
 from headrace.settings import ServiceSettings
+from headrace.store.errors import postgresql_errors
 from headrace.store.generations import get_generation
 from headrace.store.index import index_batch
 from headrace.store.pool import StoreSettings, create_pool
@@ -42,11 +43,15 @@ class IndexHandler(BatchHandler):
         self._generation: Generation | None = None
 
     async def start(self) -> None:
-        """Connect, and look up the generation that this service writes."""
+        """Connect, and look up the generation that this service writes.
+
+        Raises :class:`headrace.errors.DependencyDown`, and :class:`ConfigurationError` where there is no generation.
+        """
         name = ServiceSettings().generation
         self._pool = await create_pool(StoreSettings())
-        async with self._pool.acquire() as connection:
-            self._generation = await get_generation(connection, name)
+        with postgresql_errors():
+            async with self._pool.acquire() as connection:
+                self._generation = await get_generation(connection, name)
         if self._generation is None:
             raise ConfigurationError(f"there is no generation {name}", remedy="Run `headrace bootstrap` first.")
 
