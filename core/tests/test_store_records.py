@@ -6,6 +6,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from asyncpg.exceptions._base import DataError as ClientDataError
 
 from headrace.errors import ConfigurationError, DependencyDown, InvalidRecord
 from headrace.store.bootstrap import migrate, require_pgvector
@@ -82,6 +83,7 @@ def test_a_broken_document_is_refused_by_field(broken: IndexDocument, field: str
         asyncpg.DeadlockDetectedError("deadlock"),
         asyncpg.QueryCanceledError("statement timeout"),
         asyncpg.InterfaceError("connection is closed"),
+        asyncpg.PostgresIOError("could not read block 7"),
         ConnectionRefusedError("refused"),
         TimeoutError(),
     ],
@@ -101,9 +103,23 @@ def test_a_mistake_of_ours_is_no_outage() -> None:
         raise asyncpg.InterfaceError("the server expects 2 arguments")
 
 
-@pytest.mark.parametrize("error", [asyncpg.UndefinedTableError("chunk"), asyncpg.InvalidPasswordError("no")])
+def test_a_text_that_speaks_of_connections_is_no_outage() -> None:
+    """One document with such a text in a field of a wrong type would pause the stage for ever."""
+    quoted = "invalid input for query argument $7: ['a connection pool'] (expected str, got list)"
+    with pytest.raises(ClientDataError), postgresql_errors():
+        raise ClientDataError(quoted)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        asyncpg.UndefinedTableError("chunk"),
+        asyncpg.InvalidPasswordError("no"),
+        asyncpg.InsufficientPrivilegeError("permission denied for table document"),
+    ],
+)
 def test_a_wrong_setting_says_what_to_do(error: Exception) -> None:
-    """A schema that was never migrated would send good records to the dead letters."""
+    """A schema that was never migrated, or a right that was taken away, would send good records to the dead letters."""
     with pytest.raises(DependencyDown) as raised, postgresql_errors():
         raise error
     assert "HEADRACE_STORE_" in raised.value.remedy

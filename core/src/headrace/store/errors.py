@@ -15,11 +15,16 @@ _OUTAGES = (
     asyncpg.InsufficientResourcesError,  # class 53: connections, memory or disk used up
     asyncpg.TransactionRollbackError,  # class 40: deadlock, serialization; the same batch works later
     asyncpg.LockNotAvailableError,
+    asyncpg.PostgresSystemError,  # class 58: the server's own disk or files fail
     asyncpg.ReadOnlySQLTransactionError,  # a standby that has not been promoted yet
     OSError,
     TimeoutError,
 )
-_SETTINGS = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+_SETTINGS = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientPrivilegeError,  # a login without the role, or a policy that does not know the tenant
+)
 _SCHEMA = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError)
 
 
@@ -28,8 +33,8 @@ def postgresql_errors() -> Iterator[None]:
     """Turn asyncpg's exceptions in this block into Headrace's.
 
     An outage becomes :class:`DependencyDown`: pause, no record is to blame.
-    So does a wrong login, database or schema, with a remedy that names the setting.
-    Everything else, such as a broken constraint or a missing right, passes as it is: it is a mistake of ours.
+    So does a wrong login, database or schema, and a missing right, with a remedy that names the setting.
+    Everything else, such as a broken constraint, passes as it is: it is a mistake of ours, or the record's.
     The block holds work with the database and nothing else, for any OSError or TimeoutError in it counts.
     """
     try:
@@ -37,7 +42,8 @@ def postgresql_errors() -> Iterator[None]:
     except _OUTAGES as outage:
         raise DependencyDown("postgresql", f"PostgreSQL does not answer: {describe(outage)}") from outage
     except asyncpg.InterfaceError as broken:
-        if "connection" not in str(broken) and "pool" not in str(broken):
+        # A ValueError says that an argument does not fit its type, and quotes it: a document may speak of connections.
+        if isinstance(broken, ValueError) or ("connection" not in str(broken) and "pool" not in str(broken)):
             raise
         raise DependencyDown("postgresql", f"PostgreSQL does not answer: {broken}") from broken
     except _SETTINGS as refused:
