@@ -179,6 +179,35 @@ def test_status_of_a_document_shows_its_history(gateway: Any) -> None:
     assert "one note" in result.stderr
 
 
+def test_an_unknown_document_is_told_in_words_of_the_command_line(gateway: Any) -> None:
+    """Broken: whoever typed an id reads of percent-encoding, which the command does itself."""
+    gateway.reply = lambda _: (404, {}, {"detail": "Nothing is known of it.", "remedy": "Look at the path."})
+    result = run("status", "docs/a.md", url=gateway.url, code=ExitCode.NOT_FOUND)
+    assert "below the folder that was ingested" in result.stderr
+    failed = run("delete", "docs/a.md", url=gateway.url, code=ExitCode.SOME_FAILED)
+    assert "Nothing is known of it. Look at the id: a file's" in failed.stderr
+
+
+def test_a_dead_letter_tells_its_remedy_once(gateway: Any) -> None:
+    """Broken: what to do stands twice, since the message of a stage holds it too."""
+    letter = {
+        "stage": "ingest",
+        "reason": "unknown-pipeline",
+        "message": "no such pipeline Apply it.",
+        "remedy": "Apply it.",
+    }
+    gateway.reply = lambda _: (200, {}, {**STATUS, "dead_letter": letter})
+    assert run("status", "a.md", url=gateway.url).stdout.count("Apply it.") == 1
+
+
+def test_a_template_that_is_no_text_is_refused_with_its_name(tmp_path: Path) -> None:
+    """Broken: a binary file given by mistake looks like a fault of ours."""
+    (tmp_path / "t.yaml").write_bytes(b"\xff\xfe")
+    result = run("pipeline", "apply", str(tmp_path / "t.yaml"), code=ExitCode.FAILED)
+    assert "the template cannot be read" in result.stderr
+    assert "t.yaml" in result.stderr
+
+
 def test_a_delete_goes_above_all_known_versions(gateway: Any) -> None:
     """Broken: a delete is overtaken by a change that was under way, and the document comes back."""
     known = {**STATUS, "stored": {"version": 6}}
@@ -431,3 +460,16 @@ def test_plain_progress_tells_rate_and_time_left(capsys: pytest.CaptureFixture[s
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 3
     assert told[-1] == "sent: 50 of 100 in 5.0 s (10/s), 5 s left"
+
+
+def test_plain_progress_guesses_nothing_from_the_first_items(capsys: pytest.CaptureFixture[str]) -> None:
+    """Broken: while the first batch is under way, the time left seems to grow from minutes to half an hour."""
+    from headrace_cli.tracking import _Lines
+
+    time = SimpleNamespace(now=0.0)
+    lines = _Lines("indexed", 79, lambda: time.now)
+    lines.advance(1)
+    time.now = 20.0
+    lines.advance(0)
+    lines.end()
+    assert capsys.readouterr().err.splitlines() == ["indexed: 1 of 79 in 20.0 s"]

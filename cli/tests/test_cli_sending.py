@@ -142,6 +142,23 @@ def test_a_request_that_is_too_large_is_halved(gateway: Any, client: Gateway) ->
     assert [one["version"] for batch in gateway.changes() if len(batch) <= 2 for one in batch] == list(range(8))
 
 
+def test_a_line_of_another_tenant_is_named_and_the_rest_is_done(gateway: Any, client: Gateway) -> None:
+    """Broken: one line with a tenant that is not the key's ends an ingest of thousands, and nobody learns which."""
+
+    def reply(request: Any) -> tuple[int, dict[str, str], Any] | None:
+        if any("tenant" in one for one in request.body["changes"]):
+            return 403, {}, {"detail": "Another tenant.", "remedy": "Leave `tenant` out."}
+        return None
+
+    gateway.reply = reply
+    foreign = Change({"id": "b", "op": "upsert", "version": 1, "content": "x", "tenant": "acme"}, "file:2")
+    sent = sending.send(client, [change("a", 1), foreign, change("a", 2), change("c", 3)])
+    assert sent.versions == {"a": 2, "c": 3}
+    assert [(one.origin, one.reason, one.remedy) for one in sent.failures] == [
+        ("file:2", "Another tenant.", "Leave `tenant` out.")
+    ]
+
+
 def test_a_refused_key_ends_the_command(gateway: Any, client: Gateway) -> None:
     """Broken: thousands of items are listed as failed where the key is wrong."""
     gateway.reply = lambda _: (401, {}, {"detail": "The API key is unknown.", "remedy": "Use another one."})

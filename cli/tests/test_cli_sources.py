@@ -60,6 +60,17 @@ def test_line_ends_and_byte_order_marks_are_kept(tmp_path: Path) -> None:
     assert read_all(path)[0][0].item["content"] == "\ufeffa\r\nb\r"
 
 
+@pytest.mark.timeout(20)
+def test_a_pipe_in_a_folder_is_listed_and_never_waited_for(tmp_path: Path) -> None:
+    """Broken: a named pipe among the files stops an ingest for ever."""
+    os.mkfifo(tmp_path / "pipe.txt")
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "good.md").write_text("good")
+    changes, failures, _ = read_all(tmp_path)
+    assert [change.document_id for change in changes] == ["good.md"]
+    assert {failure.reason for failure in failures} == {"is neither a file nor a folder"}
+
+
 def test_what_cannot_be_read_is_listed_and_the_rest_is_read(tmp_path: Path) -> None:
     """Broken: one bad file stops an ingest of thousands, or is passed over in silence."""
     (tmp_path / "good.md").write_text("good")

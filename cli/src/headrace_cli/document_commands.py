@@ -24,7 +24,7 @@ RETRY_S = 60.0
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     panel = "Documents"
-    app.command("ingest", rich_help_panel=panel)(told(ingest))
+    app.command("ingest", rich_help_panel=panel, short_help="Send documents and change events.")(told(ingest))
     app.command("delete", rich_help_panel=panel)(told(delete))
 
 
@@ -59,7 +59,7 @@ def ingest(
     paths: Annotated[
         list[str],
         typer.Argument(
-            metavar="PATH…",
+            metavar="PATH",
             help="Files (.txt .md .markdown .rst .rest), folders, JSON lines of change events "
             "(.jsonl .jsonl.xz .jsonl.gz), or - for JSON lines from standard input.",
         ),
@@ -106,7 +106,7 @@ def ingest(
 
 
 def delete(
-    ids: Annotated[list[str], typer.Argument(metavar="ID…", help="Ids of documents.")],
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="Ids of documents.")],
     version: Annotated[
         int | None,
         typer.Option(
@@ -137,7 +137,7 @@ def _delete(gateway: Gateway, identifier: str, version: int | None) -> Change | 
 
     What is still under way counts: a delete below it would be overtaken.
     """
-    from headrace_cli.failures import ProblemError  # noqa: PLC0415
+    from headrace_cli.failures import UNKNOWN_DOCUMENT, ProblemError  # noqa: PLC0415
     from headrace_cli.sources import Change, Failure  # noqa: PLC0415
 
     if version is None:
@@ -146,7 +146,7 @@ def _delete(gateway: Gateway, identifier: str, version: int | None) -> Change | 
         except ProblemError as error:
             if error.status != 404:
                 raise
-            return Failure(identifier, identifier, error.message, error.remedy)
+            return Failure(identifier, identifier, error.message, UNKNOWN_DOCUMENT)
     return Change({"id": identifier, "op": "delete", "version": version}, identifier)
 
 
@@ -198,7 +198,7 @@ def _finish(outcome: Outcome, *, as_json: bool, verb: str, arrived: str = "searc
         output.say(f"skipped: {name} is no text that is known")
     for failure in outcome.failures:
         named = f" (document {failure.document_id})" if failure.document_id else ""
-        output.say(f"failed: {failure.origin}{named}: {failure.reason}. {failure.remedy}".rstrip())
+        output.say(f"failed: {failure.origin}{named}: {failure.reason.removesuffix('.')}. {failure.remedy}".rstrip())
     if outcome.failures:
         output.say(f"{len(outcome.failures)} failed; the others are done")
     if outcome.exit_code is not ExitCode.OK:

@@ -19,6 +19,12 @@ R = TypeVar("R")
 DEBUG = "HEADRACE_DEBUG"
 
 
+UNKNOWN_DOCUMENT = (
+    "Look at the id: a file's is its path below the folder that was ingested; `headrace search` shows ids."
+)
+"""What to do where the gateway knows nothing of a document."""
+
+
 class CommandError(HeadraceError):
     """The command cannot be carried out."""
 

@@ -10,7 +10,7 @@ import typer
 
 from headrace_cli import options, output
 from headrace_cli.exit_codes import ExitCode
-from headrace_cli.failures import NotFound, NotReachable, told
+from headrace_cli.failures import CommandError, NotFound, NotReachable, told
 from headrace_cli.state import find_state_dir, read_services
 
 if TYPE_CHECKING:
@@ -25,15 +25,17 @@ pipelines = typer.Typer(name="pipeline", help="Pipelines: which stages run, with
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     panel = "Pipelines and topics"
-    pipelines.command("apply")(told(apply))
+    pipelines.command("apply", short_help="Publish templates as the next versions.")(told(apply))
     pipelines.command("list")(told(show_all))
-    pipelines.command("show")(told(show))
+    pipelines.command("show", short_help="Print a pipeline's template as YAML.")(told(show))
     app.add_typer(pipelines, rich_help_panel=panel)
-    app.command("topics", rich_help_panel=panel)(told(topics))
+    app.command("topics", rich_help_panel=panel, short_help="Show the topics and how far their readers are.")(
+        told(topics)
+    )
 
 
 def apply(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Templates, YAML or JSON.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Templates, YAML or JSON.")],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Check the files, publish nothing.")
     ] = False,
@@ -54,7 +56,7 @@ def apply(
     from headrace import pipeline as templates  # noqa: PLC0415
     from headrace import pipelines_log  # noqa: PLC0415
 
-    texts = {str(path): path.read_text(encoding="utf-8") for path in files if path.is_file()}
+    texts = {str(path): _text_of(path) for path in files if path.is_file()}
     missing = [str(path) for path in files if not path.is_file()]
     if missing:
         raise NotFound(f"there is no file {', '.join(missing)}", remedy="Check the path.")
@@ -77,6 +79,15 @@ def apply(
             typer.echo(f"{name}: pipeline {template.id} {verb} version {applied.version.version}")
     if as_json:
         output.emit(results)
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(
+            f"the template cannot be read: {error}", where=str(path), remedy="Save it as UTF-8."
+        ) from error
 
 
 def catalogue() -> Catalogue:

@@ -24,7 +24,8 @@ MOST_ITEMS = 500
 MOST_BYTES = 4 * 1024 * 1024
 _QUEUED = 1
 """Batches that wait in a lane beside the one that is sent; bounds the memory."""
-_REFUSALS = (413, 422)
+_REFUSALS = (403, 413, 422)
+"""Answers that can be the fault of single items: 403 is another tenant in the body, not a bad key (401)."""
 _REPAIR = "Repair it and ingest it again."
 _RESULTS = threading.Lock()
 """Guards what the lanes add to a :class:`Sent`."""

@@ -98,11 +98,11 @@ def find(paths: Sequence[str]) -> Found:
         path = Path(given)
         if given == STANDARD_INPUT:
             sources.append(LineSource(given))
-        elif path.is_dir():
+        elif os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises below a folder that may not be entered
             for file in _walk(path, failures):
-                _take(file, file.relative_to(path).as_posix(), sources, skipped)
-        elif path.is_file():
-            _take(path, _own_id(path), sources, skipped)
+                _take(file, file.relative_to(path).as_posix(), sources, skipped, failures)
+        elif os.path.isfile(path):  # noqa: PTH113
+            _take(path, _own_id(path), sources, skipped, failures)
         else:
             failures.append(Failure(given, None, _reason(path), "Check the path."))
     return Found(tuple(_unique(sources, failures)), tuple(skipped), tuple(failures))
@@ -116,14 +116,22 @@ def read(source: FileSource | LineSource, shape: Shape) -> Iterator[Change | Fai
         yield from _read_lines(source, shape)
 
 
-def _take(path: Path, identifier: str, sources: list[FileSource | LineSource], skipped: list[str]) -> None:
+def _take(
+    path: Path,
+    identifier: str,
+    sources: list[FileSource | LineSource],
+    skipped: list[str],
+    failures: list[Failure],
+) -> None:
     name = path.name.lower()
-    if name.endswith(LINE_SUFFIXES):
-        sources.append(LineSource(str(path)))
-    elif path.suffix.lower() in TEXT_SUFFIXES:
-        sources.append(FileSource(path, identifier))
-    else:
+    if not name.endswith((*LINE_SUFFIXES, *TEXT_SUFFIXES)):
         skipped.append(str(path))
+    elif not os.path.isfile(path):  # noqa: PTH113  # a pipe would be waited on for ever; Path.is_file may raise
+        failures.append(Failure(str(path), identifier, _reason(path), "Check the path."))
+    elif name.endswith(LINE_SUFFIXES):
+        sources.append(LineSource(str(path)))
+    else:
+        sources.append(FileSource(path, identifier))
 
 
 def _walk(folder: Path, failures: list[Failure]) -> Iterator[Path]:

@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     panel = "The local stack"
-    app.command("up", rich_help_panel=panel)(told(up))
+    app.command("up", rich_help_panel=panel, short_help="Start the local stack and wait until it is ready.")(told(up))
     app.command("down", rich_help_panel=panel)(told(down))
-    app.command("status", rich_help_panel=panel)(told(status))
+    app.command("status", rich_help_panel=panel, short_help="Show what runs; with ID, where that document is.")(
+        told(status)
+    )
     app.command("logs", rich_help_panel=panel)(told(logs))
-    app.command("bootstrap", rich_help_panel=panel)(told(bootstrap))
+    app.command("bootstrap", rich_help_panel=panel, short_help="Create topics, schemas, tables and pipelines.")(
+        told(bootstrap)
+    )
 
 
 def up(
@@ -104,7 +108,7 @@ def down(state_dir: options.StateDir = None, as_json: options.Json = False) -> N
 
 def status(
     document_id: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="A document: where is it now?", show_default=False)
+        str | None, typer.Argument(metavar="ID", help="A document: where is it now?", show_default=False)
     ] = None,
     state_dir: options.StateDir = None,
     url: options.Url = None,
@@ -152,10 +156,16 @@ def _show_stack(view: StackView) -> None:
 def _document_status(
     identifier: str, url: str | None, api_key: str | None, state_dir: Path | None, *, as_json: bool
 ) -> None:
+    from headrace_cli.failures import UNKNOWN_DOCUMENT, NotFound, ProblemError  # noqa: PLC0415
     from headrace_cli.observe import history_rows  # noqa: PLC0415
     from headrace_cli.state import connect  # noqa: PLC0415
 
-    found = connect(url, api_key, state_dir).document(identifier)
+    try:
+        found = connect(url, api_key, state_dir).document(identifier)
+    except ProblemError as error:
+        if error.status != 404:
+            raise
+        raise NotFound(error.message, where=error.where, remedy=UNKNOWN_DOCUMENT) from error
     if as_json:
         output.emit(found)
         return
@@ -165,7 +175,8 @@ def _document_status(
         held = "deleted" if stored["deleted"] else f"{stored['chunks']} passages, model {stored['model']}"
         typer.echo(f"in the index: version {stored['version']}, {held}, since {stored['indexed_at']}")
     if letter := found["dead_letter"]:
-        typer.echo(f"given up by {letter['stage']} ({letter['reason']}): {letter['message']}")
+        message = letter["message"].removesuffix(letter["remedy"] or "").rstrip()
+        typer.echo(f"given up by {letter['stage']} ({letter['reason']}): {message}")
         typer.echo(f"what to do: {letter['remedy']}")
     if found["stages"]:
         columns = ("stage", "handlers", "worker", "attempt", "started", "took")
@@ -176,7 +187,7 @@ def _document_status(
 
 def logs(
     service: Annotated[
-        str | None, typer.Argument(metavar="[SERVICE]", help="A process; without it, all.", show_default=False)
+        str | None, typer.Argument(metavar="SERVICE", help="A process; without it, all.", show_default=False)
     ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", envvar="HEADRACE_LOGS_FOLLOW", help="Go on until Ctrl-C.")

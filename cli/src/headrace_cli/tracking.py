@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from headrace_cli.output import messages, say
 
 _LINE_S = 2.0
+_ENOUGH = 50
+"""Items that must be done before a line guesses the time left: the first ones come in leaps."""
 
 
 @contextmanager
@@ -43,7 +45,7 @@ def tracked(verb: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
 
 def _rate(done: int, seconds: float) -> str:
-    return f"{done / seconds:.0f}/s" if seconds > 0.1 else ""
+    return f"{done / seconds:.0f}/s" if seconds > 0.1 and done >= seconds else ""
 
 
 class _Lines:
@@ -73,7 +75,7 @@ class _Lines:
         seconds = self._said - self._begun
         of = "" if self._total is None else f" of {self._total}"
         left = ""
-        if self._total is not None and 0 < self._done < self._total:
+        if self._total is not None and _ENOUGH <= self._done < self._total:
             left = f", {seconds / self._done * (self._total - self._done):.0f} s left"
         rate = _rate(self._done, seconds)
         say(f"{self._verb}: {self._done}{of} in {seconds:.1f} s{f' ({rate})' if rate else ''}{left}")

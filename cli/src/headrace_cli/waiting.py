@@ -91,4 +91,5 @@ def _older_than_delete(identifier: str, version: int, newest: int) -> Failure:
 
 def _given_up(identifier: str, version: int, letter: Mapping[str, Any]) -> Failure:
     origin = f"{letter['stage']}, dead-letters.{letter['stage']}[{letter['partition']}]@{letter['offset']}"
-    return Failure(origin, identifier, f"version {version}: {letter['reason']}: {letter['message']}", letter["remedy"])
+    message = letter["message"].removesuffix(letter["remedy"] or "").rstrip()
+    return Failure(origin, identifier, f"version {version}: {letter['reason']}: {message}", letter["remedy"])

@@ -54,7 +54,10 @@ def _row(words: tuple[str, ...], option: Any) -> tuple[str, str, str]:
 
 
 def _argument(option: Any) -> str:
-    return str(option.metavar or option.name.upper())
+    name = str(option.metavar or option.name.upper())
+    if option.nargs == -1:
+        name += "…"
+    return name if option.required else f"[{name}]"
 
 
 def exit_codes_page() -> str:
