@@ -18,10 +18,10 @@ from headrace.broker.contract import Message
 from headrace.errors import DependencyDown
 from headrace.settings import KafkaSettings
 from headrace.store.artifacts import Artifact
-from headrace.store.documents import DocumentRow
+from headrace.store.documents import DocumentRow, DocumentState
 from headrace.store.search import Hit
 from headrace_gateway.app import create_app
-from headrace_gateway.dependencies import Dependencies, StoredState
+from headrace_gateway.dependencies import Dependencies
 from headrace_gateway.flow import DeadLetterEntry, FlowState
 from headrace_gateway.publisher import Delivered
 from headrace_gateway.settings import GatewaySettings
@@ -63,12 +63,12 @@ class FakeStore:
         self._check()
         return self.rows.get((tenant, document_id))
 
-    async def states(self, tenant: str, document_ids: Sequence[str]) -> Mapping[str, StoredState]:
+    async def states(self, tenant: str, document_ids: Sequence[str]) -> Mapping[str, DocumentState]:
         """Return the rows in short."""
         self._check()
         found = {name: self.rows.get((tenant, name)) for name in document_ids}
         return {
-            name: StoredState(row.version, row.deleted, row.request_id)
+            name: DocumentState(row.version, row.deleted, row.request_id)
             for name, row in found.items()
             if row is not None
         }

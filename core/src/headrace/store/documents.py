@@ -39,6 +39,15 @@ class DocumentRow:
 
 
 @dataclass(frozen=True, slots=True)
+class DocumentState:
+    """What the store holds of a document, in short; ``request_id`` is of the change that made this version."""
+
+    version: int
+    deleted: bool
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Counts:
     """How much a tenant has: live documents, deleted ones whose fence stays, chunks of the live ones."""
 
@@ -54,11 +63,11 @@ async def get(pool: Pool, tenant: str, document_id: str) -> DocumentRow | None:
     return None if row is None else DocumentRow(**row)
 
 
-async def states(pool: Pool, tenant: str, document_ids: Sequence[str]) -> dict[str, tuple[int, bool]]:
-    """Version and whether it is deleted, by document; those never indexed are absent."""
+async def states(pool: Pool, tenant: str, document_ids: Sequence[str]) -> dict[str, DocumentState]:
+    """The state of each document, in one query; those never indexed are absent."""
     async with tenant_transaction(pool, tenant, readonly=True) as connection:
         rows = await connection.fetch(load("documents")["states"], tenant, list(document_ids))
-    return {row["document_id"]: (row["version"], row["deleted"]) for row in rows}
+    return {row["document_id"]: DocumentState(row["version"], row["deleted"], row["request_id"]) for row in rows}
 
 
 async def count(pool: Pool, tenant: str) -> Counts:

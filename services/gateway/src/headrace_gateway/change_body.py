@@ -14,6 +14,8 @@ from headrace_gateway.problems import Problem
 
 _STRUCTURED = "application/cloudevents+json"
 _BATCHED = "application/cloudevents-batch+json"
+_ATTRIBUTES = ("ce-specversion", "ce-id", "ce-source", "ce-type", "ce-subject", "ce-time")
+"""The headers of binary mode that :func:`_from_cloud_event` reads."""
 _DELETE_ENDINGS = ("delete", "deleted")
 _JSON_REMEDY = 'Send one change, a list of changes, or {"changes": […]} as JSON in UTF-8.'
 
@@ -23,7 +25,7 @@ def read_items(body: bytes, headers: Mapping[str, str]) -> list[object]:
 
     Raises :class:`Problem` 400 where the body is no JSON, 415 for another media type, and 422 for an empty batch.
     """
-    media_type = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    media_type = _media_type(headers)
     if media_type == _STRUCTURED:
         items: list[object] = [_from_cloud_event(_decode(body))]
     elif media_type == _BATCHED:
@@ -38,6 +40,10 @@ def read_items(body: bytes, headers: Mapping[str, str]) -> list[object]:
     if not items:
         raise Problem(422, "no-changes", "The batch holds no change.", remedy=_JSON_REMEDY)
     return items
+
+
+def _media_type(headers: Mapping[str, str]) -> str:
+    return headers.get("content-type", "application/json").partition(";")[0].strip().lower()
 
 
 def _unwrap(value: object) -> list[object]:
@@ -95,6 +101,15 @@ def _from_cloud_event(event: object) -> object:
         item["updated_at"] = event["time"]
     item.setdefault("source", event["source"])
     return item
+
+
+def fingerprint(body: bytes, headers: Mapping[str, str], *, partial: bool) -> bytes:
+    """Return everything that tells this request's changes from another's: in binary mode headers do, too.
+
+    Attributes that are not read here, such as those of tracing, may differ between a request and its repeat.
+    """
+    stated = {name: headers[name] for name in _ATTRIBUTES if name in headers}
+    return json.dumps([_media_type(headers), stated, partial]).encode() + b"\n" + body
 
 
 def default_idempotency_key(headers: Mapping[str, str]) -> str | None:

@@ -12,21 +12,12 @@ from uuid import UUID
 from headrace.avro.codec import Codec
 from headrace.settings import KafkaSettings
 from headrace.store.artifacts import Artifact
-from headrace.store.documents import DocumentRow
+from headrace.store.documents import DocumentRow, DocumentState
 from headrace.store.search import Hit
 from headrace_gateway.embedding import QueryEmbedder
 from headrace_gateway.flow import DeadLetterEntry, FlowState
 from headrace_gateway.publisher import Publisher
 from headrace_gateway.settings import GatewaySettings
-
-
-@dataclass(frozen=True, slots=True)
-class StoredState:
-    """What the store holds of a document, in short."""
-
-    version: int
-    deleted: bool
-    request_id: str
 
 
 class Store(Protocol):
@@ -50,7 +41,7 @@ class Store(Protocol):
     async def document(self, tenant: str, document_id: str) -> DocumentRow | None:
         """Return the document's row."""
 
-    async def states(self, tenant: str, document_ids: Sequence[str]) -> Mapping[str, StoredState]:
+    async def states(self, tenant: str, document_ids: Sequence[str]) -> Mapping[str, DocumentState]:
         """Return the state of those that the store knows."""
 
     async def artifact(self, tenant: str, artifact_id: UUID) -> Artifact | None:

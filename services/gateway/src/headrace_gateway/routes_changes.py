@@ -14,7 +14,7 @@ from headrace.envelope import Change, Operation
 from headrace.stage import INGEST
 from headrace_gateway import metrics
 from headrace_gateway.authentication import Caller, Principal, require_own_tenant
-from headrace_gateway.change_body import default_idempotency_key, read_items
+from headrace_gateway.change_body import default_idempotency_key, fingerprint, read_items
 from headrace_gateway.change_models import ChangeItem, CheckedBatch, check_batch, named_tenants
 from headrace_gateway.dependencies import Dependencies
 from headrace_gateway.idempotency import AnswerCache, checked_key, request_id
@@ -53,7 +53,8 @@ async def post_changes(
         batch = _checked(read_items(body, request.headers), caller, dependencies, partial=partial)
         return await _publish(batch, caller, identity, dependencies)
 
-    answer = await (work() if key is None else answers.once(identity, body + bytes([partial]), work))
+    said = fingerprint(body, request.headers, partial=partial)
+    answer = await (work() if key is None else answers.once(identity, said, work))
     return JSONResponse(answer, 202)
 
 

@@ -10,9 +10,9 @@ from fastapi import APIRouter, Request
 
 from headrace.envelope import Change, Operation, check_change
 from headrace.errors import DependencyDown
-from headrace.store.documents import DocumentRow
+from headrace.store.documents import DocumentRow, DocumentState
 from headrace_gateway.authentication import Caller, require_own_tenant
-from headrace_gateway.dependencies import Dependencies, StoredState
+from headrace_gateway.dependencies import Dependencies
 from headrace_gateway.document_state import Verdict, judge
 from headrace_gateway.flow import DeadLetterEntry, FlowState
 from headrace_gateway.models import (
@@ -84,7 +84,7 @@ async def lookup(request: Request, caller: Caller, body: LookupRequest) -> Looku
 
 
 def _looked_up(
-    item: LookupItem, request_id: str | None, state: StoredState | None, letters: Sequence[DeadLetterEntry]
+    item: LookupItem, request_id: str | None, state: DocumentState | None, letters: Sequence[DeadLetterEntry]
 ) -> LookupResult:
     if state is None:
         arrived = False

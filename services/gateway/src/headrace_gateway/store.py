@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -16,14 +15,11 @@ from headrace.store.generations import active_generation
 from headrace.store.pool import StoreSettings, create_pool
 from headrace.store.records import BYTES_PER_FLOAT, Generation
 from headrace.store.search import Hit, search
-from headrace.store.transactions import tenant_transaction
-from headrace_gateway.dependencies import StoredState
 
 if TYPE_CHECKING:
     from headrace.store.pool import Pool
 
 _GENERATION_S = 5.0
-_STATES = resources.files("headrace_gateway").joinpath("sql/states.sql").read_text(encoding="utf-8")
 
 
 class PostgresStore:
@@ -73,11 +69,9 @@ class PostgresStore:
         """Return the document's row."""
         return await documents.get(await self._opened(), tenant, document_id)
 
-    async def states(self, tenant: str, document_ids: Sequence[str]) -> Mapping[str, StoredState]:
-        """Return the state of those that the store knows, by one query."""
-        async with tenant_transaction(await self._opened(), tenant, readonly=True) as connection:
-            rows = await connection.fetch(_STATES, tenant, list(document_ids))
-        return {row["document_id"]: StoredState(row["version"], row["deleted"], row["request_id"]) for row in rows}
+    async def states(self, tenant: str, document_ids: Sequence[str]) -> Mapping[str, documents.DocumentState]:
+        """Return the state of those that the store knows."""
+        return await documents.states(await self._opened(), tenant, document_ids)
 
     async def artifact(self, tenant: str, artifact_id: UUID) -> artifacts.Artifact | None:
         """Return the newest version of an artifact."""

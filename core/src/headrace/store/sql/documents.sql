@@ -6,7 +6,7 @@ FROM document
 WHERE tenant = $1 AND document_id = $2;
 
 -- name: states
-SELECT document_id, version, deleted FROM document WHERE tenant = $1 AND document_id = ANY ($2::text[]);
+SELECT document_id, version, deleted, request_id FROM document WHERE tenant = $1 AND document_id = ANY ($2::text[]);
 
 -- name: count
 SELECT count(*) FILTER (WHERE NOT deleted) AS documents, count(*) FILTER (WHERE deleted) AS deleted,
