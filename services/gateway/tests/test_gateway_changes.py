@@ -273,6 +273,30 @@ async def test_a_binary_cloud_event_is_a_change_and_its_id_makes_repeats_harmles
     assert (change.document_id, change.operation) == ("page 1", Operation.DELETE)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "status"),
+    [("ce-subject", "page-2", 422), ("ce-type", "page.updated", 422), ("ce-traceparent", "00-2", 202)],
+)
+async def test_a_key_that_was_used_for_another_binary_event_is_refused(
+    gateway: Any, name: str, value: str, status: int
+) -> None:
+    """If it failed, a change of another document would be answered with the first one's 202, and be lost."""
+    headers = {
+        "Content-Type": "application/json",
+        "Idempotency-Key": "k1",
+        "ce-specversion": "1.0",
+        "ce-id": "42",
+        "ce-source": "/wiki",
+        "ce-type": "page.deleted",
+        "ce-subject": "page-1",
+        "ce-traceparent": "00-1",
+    }
+    first = await gateway.client.post("/v1/changes", content=b'{"content": "text"}', headers=headers)
+    other = await gateway.client.post("/v1/changes", content=b'{"content": "text"}', headers={**headers, name: value})
+    assert (first.status_code, other.status_code) == (202, status)
+    assert len(gateway.publisher.messages) == 1
+
+
 @pytest.mark.parametrize("event", [{"specversion": "0.3"}, {"specversion": "1.0", "id": "1"}, []])
 async def test_what_is_no_cloud_event_is_refused(gateway: Any, event: Any) -> None:
     """If it failed, an event without the required attributes would pass under a made-up identity."""
