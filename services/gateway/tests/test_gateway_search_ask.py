@@ -23,7 +23,7 @@ def make_artifact(request_id: str, tenant: str = "alpha") -> Artifact:
         version=1,
         request_id=request_id,
         kind="answer",
-        title="q",
+        title="How?",
         mime_type="text/markdown",
         text="Slowly [1].",
         citations=[{"marker": 1, "document_id": "guide.md"}],
@@ -143,6 +143,15 @@ async def test_a_repeated_question_is_answered_from_its_artifact(gateway: Any) -
     second = await gateway.client.post("/v1/ask", json={"question": "How?"}, headers=headers)
     assert first.json() == second.json()
     assert len(gateway.publisher.messages) == 1
+
+
+async def test_a_key_of_another_question_is_refused(gateway: Any) -> None:
+    """If it failed, a client that uses a key twice would take the first question's answer for the second's."""
+    answered_after(gateway, 1)
+    headers = {"Idempotency-Key": "q1"}
+    await gateway.client.post("/v1/ask", json={"question": "How?"}, headers=headers)
+    other = await gateway.client.post("/v1/ask", json={"question": "Why?"}, headers=headers)
+    assert (other.status_code, other.json()["type"]) == (422, "urn:headrace:problem:idempotency-key")
 
 
 async def test_without_the_pipeline_a_question_is_refused(gateway: Any) -> None:

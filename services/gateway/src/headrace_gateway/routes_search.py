@@ -93,6 +93,8 @@ async def ask(
         await dependencies.publisher.publish([message])
         found = await _wait(dependencies, caller.tenant, identity, body.wait_s)
     if found is not None:
+        if key is not None:
+            _require_same_question(found, body)
         return JSONResponse(artifact_document(found).model_dump(mode="json"))
     url = f"/v1/artifacts/{identifier}"
     pending = Pending(request_id=identity, artifact_id=identifier, artifact_url=url)
@@ -154,6 +156,17 @@ def _request_message(body: AskRequest, caller: Principal, identity: str, depende
     value = dependencies.codec.encode(Context(trace, change, payload), GenerationRequest)
     headers = (("request-id", identity.encode()), ("operation", b"UPSERT"), ("version", b"0"))
     return Message(dependencies.kafka.topic(GENERATOR.source), change.key, value, headers)
+
+
+def _require_same_question(found: Artifact, body: AskRequest) -> None:
+    """Refuse a key that stood for another question, whose answer this would be; a title is how its question begins."""
+    if not body.question.strip().startswith(found.title):
+        raise Problem(
+            422,
+            "idempotency-key",
+            "This Idempotency-Key was used for another question.",
+            remedy="Use a new key for a new question.",
+        )
 
 
 async def _wait(dependencies: Dependencies, tenant: str, identity: str, seconds: float) -> Artifact | None:
