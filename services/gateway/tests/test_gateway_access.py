@@ -150,6 +150,15 @@ async def test_health_tells_what_is_down(gateway: Any) -> None:
     assert (await gateway.client.get("/healthz")).status_code == 200
 
 
+async def test_invented_methods_share_one_metric(gateway: Any) -> None:
+    """If it failed, a stranger could fill the memory with metrics of made-up methods, which are kept for ever."""
+    for number in range(3):
+        assert (await gateway.client.request(f"BREW{number}", "/v1/search")).status_code == 405
+    text = (await gateway.client.get("/metrics")).text
+    assert "BREW" not in text
+    assert 'method="other"' in text
+
+
 async def test_metrics_count_requests_by_route_and_status(gateway: Any) -> None:
     """If it failed, dashboards would be empty, or ids in paths would make a series each."""
     await gateway.client.get("/v1/documents/some/long/id")

@@ -16,6 +16,7 @@ from headrace_gateway.problems import internal, problem_response
 
 log = structlog.get_logger(__name__)
 
+_METHODS = frozenset(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
 _QUIET = ("/healthz", "/readyz", "/metrics")
 
 
@@ -54,7 +55,8 @@ class Observing:
 
 def _note(scope: MutableMapping[str, Any], status: int, seconds: float) -> None:
     route = getattr(scope.get("route"), "path", "unmatched")
-    metrics.REQUESTS.labels(route, scope["method"], str(status)).inc()
+    method = scope["method"] if scope["method"] in _METHODS else "other"  # a metric for each invented one would add up
+    metrics.REQUESTS.labels(route, method, str(status)).inc()
     metrics.SECONDS.labels(route).observe(seconds)
     if scope["path"] not in _QUIET:
         log.info("request", method=scope["method"], route=route, status=status, milliseconds=round(seconds * 1000, 1))
