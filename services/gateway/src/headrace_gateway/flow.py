@@ -7,10 +7,9 @@ the partition. Both readings are bounded, and say so where they were cut short.
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +77,10 @@ class DeadLetterEntry:
 
 
 class KafkaFlowReader:
-    """Reads what waits for each stage; calls of librdkafka block, so they run in threads, one at a time."""
+    """Reads what waits for each stage; calls of librdkafka block, so they run in a thread, one at a time.
+
+    The thread is the reader's own: those who wait for their turn must not keep the threads that publish changes.
+    """
 
     def __init__(self, kafka: KafkaSettings, codec: Codec, generation: str) -> None:
         self._kafka = kafka
@@ -88,12 +90,12 @@ class KafkaFlowReader:
         }
         self._admin = AdminClient({**kafka.client()})
         self._consumer = Consumer(reader_config(kafka))
-        self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="flow")
         self._partitions: dict[str, tuple[float, int]] = {}
 
     async def waiting(self, key: bytes) -> FlowState:
         """Return what waits for each stage; raises :class:`DependencyDown` where Kafka does not answer."""
-        return await asyncio.to_thread(self._waiting, key)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._waiting, key)
 
     async def ping(self) -> None:
         """Raise :class:`DependencyDown` where Kafka does not answer."""
@@ -101,21 +103,20 @@ class KafkaFlowReader:
 
     def close(self) -> None:
         """Let go of the connections."""
-        with self._lock:
-            self._consumer.close()
+        self._thread.shutdown(cancel_futures=True)
+        self._consumer.close()
 
     def _waiting(self, key: bytes) -> FlowState:
-        with self._lock:
-            try:
-                places = {
-                    stage.name: TopicPartition(topic, murmur2(key, self._count(topic)))
-                    for stage in DOCUMENT_STAGES
-                    for topic in (self._topics[stage.name],)
-                }
-                starts, cut = self._starts(places)
-                newest, finished = self._scan(key, starts)
-            except (KafkaException, TimeoutError) as error:
-                raise DependencyDown("kafka", f"positions cannot be read: {describe(error)}") from error
+        try:
+            places = {
+                stage.name: TopicPartition(topic, murmur2(key, self._count(topic)))
+                for stage in DOCUMENT_STAGES
+                for topic in (self._topics[stage.name],)
+            }
+            starts, cut = self._starts(places)
+            newest, finished = self._scan(key, starts)
+        except (KafkaException, TimeoutError) as error:
+            raise DependencyDown("kafka", f"positions cannot be read: {describe(error)}") from error
         found = [
             self._describe(stage, newest[self._topics[stage.name]])
             for stage in DOCUMENT_STAGES
