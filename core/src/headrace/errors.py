@@ -8,6 +8,7 @@ Anything else that escapes a handler is unforeseen and treated as permanent for 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -70,27 +71,36 @@ class MetadataError(PermanentError):
     code = "metadata"
 
 
+LONGEST_DELAY_S = 600.0
+"""Longest wait that another system can ask for; then it is asked again. A header can name any number."""
+
+
+def _bounded(delay: float | None) -> float | None:
+    return None if delay is None or math.isnan(delay) else min(max(delay, 0.0), LONGEST_DELAY_S)
+
+
 class TemporaryError(HeadraceError):
     """This record failed for now and may work later."""
 
     code = "temporary"
 
     def __init__(self, message: str = "", *, delay: float | None = None, where: str = "", remedy: str = "") -> None:
-        self.delay = delay
+        self.delay = _bounded(delay)
         super().__init__(message, where=where, remedy=remedy)
 
 
 class DependencyDown(HeadraceError):
     """A system that this stage needs does not answer; no record is to blame.
 
-    ``delay`` is the number of seconds that the dependency itself asked for (Retry-After), if any.
+    ``delay`` is the number of seconds that the dependency itself asked for (Retry-After), if any, and no more than
+    :data:`LONGEST_DELAY_S`.
     """
 
     code = "dependency-down"
 
     def __init__(self, dependency: str, message: str = "", *, delay: float | None = None, remedy: str = "") -> None:
         self.dependency = dependency
-        self.delay = delay
+        self.delay = _bounded(delay)
         super().__init__(message or f"{dependency} does not answer", where=dependency, remedy=remedy)
 
 
