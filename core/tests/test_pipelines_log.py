@@ -35,7 +35,7 @@ class ScriptedCodec:
 @pytest.fixture(autouse=True)
 def _no_kafka(monkeypatch: pytest.MonkeyPatch) -> None:
     for client in ("Consumer", "AdminClient"):
-        monkeypatch.setattr(f"headrace.pipelines_log.{client}", lambda _config: None)
+        monkeypatch.setattr(f"headrace.topic_follower.{client}", lambda _config: None)
 
 
 def follower(*answers: Any) -> PipelineFollower:
@@ -61,7 +61,7 @@ def test_a_pipeline_that_nobody_applied_is_unknown(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("refusal", [DependencyDown("schema registry"), ConfigurationError("HTTP 401")])
 def test_a_registry_that_refuses_hides_no_pipeline(refusal: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken: every change goes to the dead letters as one of an unknown pipeline, until a restart."""
-    monkeypatch.setattr("headrace.pipelines_log._RETRY_S", 0.0)
+    monkeypatch.setattr("headrace.topic_follower._RETRY_S", 0.0)
     following = follower(refusal, refusal, VERSION)
     following._take(b"", 0)
     assert following.latest("late") == ("late", 3)

@@ -19,7 +19,7 @@ from headrace.broker.contract import (
     TransactionAborted,
     TransactionUncertain,
 )
-from headrace.errors import DependencyDown, TemporaryError
+from headrace.errors import ConfigurationError, DependencyDown
 from headrace.runtime.decide import (
     EXIT_BUG,
     EXIT_DONE,
@@ -36,6 +36,7 @@ from headrace.runtime.decide import (
     Compute,
     ComputeReturned,
     Event,
+    GoOn,
     Hold,
     Limits,
     PollFailed,
@@ -86,7 +87,7 @@ def test_a_lingering_batch_waits_to_fill() -> None:
     limits = replace(LIMITS, linger_s=0.5)
     state, commands = after(polled(1.0, *records(0, 2)), limits=limits)
     assert commands == []
-    assert next_wait(state, 1.2, limits).timeout == pytest.approx(0.3)
+    assert next_wait(state, 1.3, limits).timeout == pytest.approx(0.2)
     assert decide(state, Tick(1.5), limits)[1] == [Compute(Batch(1, records(0, 2), "s1", 1.5))]
     assert after(polled(1.0, *records(0, 3)), limits=limits)[1] != []
 
@@ -193,10 +194,9 @@ def test_backoff_grows_with_jitter_up_to_its_bound() -> None:
     assert delays == pytest.approx([0.5, 2.0, 4.0, 8.0, 8.0, 6.0])
 
 
-@pytest.mark.parametrize("error", [DependencyDown("llm", delay=42.0), TemporaryError(delay=42.0)])
-def test_the_dependency_s_own_delay_is_kept(error: Any) -> None:
+def test_the_dependency_s_own_delay_is_kept() -> None:
     """Broken: Retry-After is ignored."""
-    state, _ = after(polled(1.0, *records(0, 1)), ComputeReturned(2.0, 1, error, 0.0))
+    state, _ = after(polled(1.0, *records(0, 1)), ComputeReturned(2.0, 1, DependencyDown("llm", delay=42.0), 0.0))
     assert state.waiting is not None
     assert state.waiting.until == 44.0
 
@@ -267,6 +267,122 @@ def test_an_unreachable_broker_is_waited_for() -> None:
     assert decide(state, polled(3.5, *records(0, 1)), LIMITS)[0].waiting is None
 
 
+SIDE = replace(LIMITS, retry_topic="retry", replay_topic="replay", replay_share=0.25, parked_records=3)
+WALL = 1_000_000.0
+
+
+def retried(offset: int, due: float, partition: int = 0) -> Record:
+    """A record of the retry topic that is due at the monotonic time."""
+    return Record("retry", partition, offset, b"k", b"x", (("retry-due", str(int((due + WALL) * 1000)).encode()),))
+
+
+def replayed(offset: int) -> Record:
+    """A record of the replay topic."""
+    return Record("replay", 0, offset, b"k", b"x")
+
+
+def read(now: float, *found: Record) -> PollReturned:
+    """A poll of the side lane."""
+    return PollReturned(now, Polled(found, rebalanced=False), "s1", WALL)
+
+
+def offsets(command: Command) -> list[int]:
+    """The offsets of the batch to compute."""
+    assert isinstance(command, Compute)
+    return [record.offset for record in command.batch.records]
+
+
+def test_a_retried_record_waits_until_it_is_due() -> None:
+    """Broken: a record that failed for now is tried again at once, again and again, or never."""
+    state, commands = after(read(1.0, retried(0, due=1.2)), limits=SIDE)
+    assert commands == []
+    assert next_wait(state, 1.0, SIDE).timeout == pytest.approx(0.2)
+    assert decide(state, Tick(1.1), SIDE)[1] == []
+    _, commands = decide(state, Tick(1.25), SIDE)
+    assert offsets(commands[0]) == [0]
+
+
+def test_a_due_record_waits_for_those_before_it_in_its_partition_alone() -> None:
+    """Broken: offsets are committed over a record that was not done, or one record's wait stops all."""
+    state, commands = after(read(1.0, retried(0, due=9.0), retried(1, due=0.0), retried(5, 0.0, 1)), limits=SIDE)
+    assert offsets(commands[0]) == [5]
+    assert [parked.record.offset for parked in state.parked] == [0, 1]
+
+
+def test_fetching_stops_while_too_much_waits() -> None:
+    """Broken: a flood of retries fills the memory."""
+    state, commands = after(read(1.0, *[retried(number, due=9.0) for number in range(3)]), limits=SIDE)
+    assert commands == [Hold()]
+    _, commands = decide(state, Tick(9.1), SIDE)
+    assert [type(command) for command in commands] == [Release, Compute]
+    large = retried(0, 9.0)._replace(value=b"x" * 100)
+    assert after(read(1.0, large), limits=replace(SIDE, parked_bytes=100))[1] == [Hold()]
+
+
+def test_a_rebalance_forgets_what_waits() -> None:
+    """Broken: a retry is done by its old owner and by its new one."""
+    state, commands = after(read(1.0, retried(0, due=9.0)), polled(1.1, rebalanced=True), limits=SIDE)
+    assert commands == [Recover("rewind")]
+    assert state.parked == ()
+
+
+def test_replayed_records_leave_a_busy_live_lane_its_share() -> None:
+    """Broken: a replay holds up live records, or never moves while there are any."""
+    state, _ = decide(replace(State(), live_busy=True), read(1.0, replayed(0)), SIDE)
+    state, _ = decide(state, ComputeReturned(1.5, 1, RESULT), SIDE)
+    state, _ = decide(state, CommitReturned(2.0, 1, None), SIDE)
+    assert state.yield_until == 5.0  # one second of work at a quarter of the time
+    state, commands = decide(state, read(2.1, replayed(1)), SIDE)
+    assert commands == []
+    assert next_wait(state, 2.1, SIDE).timeout <= 0.02
+    assert offsets(decide(state, Tick(5.0), SIDE)[1][0]) == [1]
+    assert offsets(decide(replace(state, live_busy=False), Tick(2.2), SIDE)[1][0]) == [1]
+
+
+def test_a_retry_does_not_wait_for_the_live_lane() -> None:
+    """Broken: what failed for now or was sent again waits as a replay does."""
+    state = replace(State(), live_busy=True, yield_until=9.0)
+    assert offsets(decide(state, read(1.0, retried(0, due=0.5)), SIDE)[1][0]) == [0]
+
+
+def test_a_paused_stage_finishes_what_is_under_way_and_starts_nothing() -> None:
+    """Broken: an order to pause is ignored, or loses a batch."""
+    state, _ = after(polled(1.0, *records(0, 3)), polled(1.1, *records(3, 2)))
+    state, commands = decide(replace(state, paused="by ann"), ComputeReturned(1.2, 1, RESULT), LIMITS)
+    assert [type(command) for command in commands] == [Hold, Commit]
+    state, commands = decide(state, CommitReturned(1.3, 1, None), LIMITS)
+    assert commands == []
+    assert next_wait(state, 1.3, LIMITS).timeout == IDLE_POLL_S
+    _, commands = decide(replace(state, paused=None), Tick(1.4), LIMITS)
+    assert commands == [Release(), Compute(Batch(2, records(3, 2), "s1", 1.4))]
+
+
+def test_too_many_faults_stop_the_stage_before_they_are_written() -> None:
+    """Broken: a bad release drains a topic into the dead letters."""
+    limits = replace(LIMITS, dead_letter_window=6, dead_letter_share=0.5)
+    state, _ = after(polled(1.0, *records(0, 3)), ComputeReturned(1.1, 1, BatchResult([], 3, faults=3)), limits=limits)
+    state, _ = decide(state, CommitReturned(1.2, 1, None), limits)
+    assert state.stopped is None  # too few records to tell
+    state, _ = decide(state, polled(1.3, *records(3, 3)), limits)
+    state, commands = decide(state, ComputeReturned(1.4, 2, BatchResult([], 1, faults=1)), limits)
+    assert commands == [Hold(), Recover("rewind")]
+    assert state.stopped == "4 of the last 6 records were given up for a fault that is hardly theirs"
+    state, _ = decide(state, RecoveryReturned(1.5, "rewind", None), limits)
+    state, commands = decide(state, polled(1.6, *records(3, 3)), limits)
+    assert commands == []
+    state, commands = decide(state, GoOn(1.7), limits)
+    assert [type(command) for command in commands] == [Release, Compute]
+    assert state.stopped is None
+
+
+def test_dead_letters_that_are_the_records_own_fault_stop_nothing() -> None:
+    """Broken: a client who sends rubbish stops the stage for everybody."""
+    limits = replace(LIMITS, dead_letter_window=3, dead_letter_share=0.5)
+    found = BatchResult([], 3, faults=0)
+    state, _ = after(polled(1.0, *records(0, 3)), ComputeReturned(1.1, 1, found), limits=limits)
+    assert state.stopped is None
+
+
 class Machine:
     """Answers the commands at random and keeps the books that the invariants rest on."""
 
@@ -286,7 +402,7 @@ class Machine:
         if kind == "compute" and self.computing:
             number = self.draw(st.sampled_from(sorted(self.computing)))
             self.computing.discard(number)
-            outcome = self.draw(st.sampled_from([RESULT, RESULT, DependencyDown("pg"), TemporaryError()]))
+            outcome = self.draw(st.sampled_from([RESULT, RESULT, DependencyDown("pg"), ConfigurationError("no token")]))
             return ComputeReturned(self.now, number, outcome, self.draw(st.floats(0, 1)))
         if kind == "rebalance":
             self.epoch += 1

@@ -23,17 +23,22 @@ from headrace.errors import (
     UnknownPipeline,
 )
 from headrace.handler import BatchHandler, Handler
+from headrace.headers import Origin
 from headrace.records import ChunkedDocument, DeadLetter, SourceDocument
 from headrace.runtime.deadletters import Failure, dead_letter
 from headrace.runtime.decide import Batch, BatchResult
 from headrace.runtime.process import StageProcessor, Wiring, run_handler
+from headrace.runtime.retry import RetryPolicy
 from headrace.stage import StageFlow
 
 pytestmark = pytest.mark.unit
 
 CODEC = Codec(FixedIds())
 FLOW = StageFlow("chunker", "documents", "chunks", SourceDocument, SourceDocument)
-WIRING = Wiring(FLOW, "p-chunks", "p-dead-letters.chunker", "chunker-0", 10_000)
+WIRING = Wiring(
+    FLOW, "p-chunks", "p-dead-letters.chunker", "p-retry.chunker", "p-replay.chunker", "p-replay.embedder",
+    "chunker-0", 10_000, RetryPolicy(attempts=3, first_s=1.0, longest_s=60.0),
+)  # fmt: skip
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
@@ -161,7 +166,7 @@ def test_a_record_that_fails_fails_alone_and_keeps_its_place() -> None:
     assert (undecodable.request_id, undecodable.document_id) == ("r-b", None)
     assert undecodable.timestamp == datetime(1970, 1, 1, 0, 0, 1, 500_000, tzinfo=UTC)
     assert (permanent.reason, permanent.remedy, permanent.stack) == ("permanent", "do", None)
-    assert (permanent.handler, permanent.attempt, permanent.worker) == ("step@1", 2, "chunker-0")
+    assert (permanent.handler, permanent.attempt, permanent.worker) == ("step@1", 1, "chunker-0")
     assert (permanent.tenant, permanent.document_id, permanent.version) == ("t", "c", 3)
     assert unforeseen.reason == "unforeseen"
     assert "KeyError" in unforeseen.message
@@ -175,7 +180,7 @@ def test_a_later_handler_sees_only_what_the_earlier_let_through() -> None:
     assert second.seen == ["b"]
 
 
-@pytest.mark.parametrize("error", [DependencyDown("pg"), TemporaryError("later"), ConfigurationError("no token")])
+@pytest.mark.parametrize("error", [DependencyDown("pg"), ConfigurationError("no token")])
 def test_what_no_record_is_to_blame_for_concerns_the_batch(error: HeadraceError) -> None:
     """Broken: an outage, or a registry that refuses us, fills the dead letters."""
 
@@ -186,13 +191,105 @@ def test_what_no_record_is_to_blame_for_concerns_the_batch(error: HeadraceError)
         process(record("a"), decode=decode)
 
 
-@pytest.mark.parametrize("error", [DependencyDown("pg"), TemporaryError("later")])
+@pytest.mark.parametrize("error", [DependencyDown("pg"), ConfigurationError("no token")])
 def test_a_handler_s_outage_concerns_the_batch(error: HeadraceError) -> None:
     """Broken: a provider that is down for a minute costs records."""
     with pytest.raises(type(error)):
         process(record("a"), handlers=[failing({"a": error})])
     with pytest.raises(type(error)):
         process(record("a"), handlers=[BatchStep(lambda contexts: [error for _ in contexts])])
+
+
+LATER = {"a": TemporaryError("later")}
+
+
+def came_back(document: str, attempt: int, **headers: str) -> Record:
+    """A record out of the retry topic, first read as offset 7 of partition 2."""
+    said = {"origin-topic": "p-documents", "origin-partition": "2", "origin-offset": "7", "retry-attempt": str(attempt)}
+    more = tuple((name, value.encode()) for name, value in {**said, "retry-due": "5", **headers}.items())
+    found = record(document, 40)
+    return found._replace(topic="p-retry.chunker", headers=(*found.headers, *more))
+
+
+def test_a_record_that_failed_for_now_is_tried_again_as_it_was() -> None:
+    """Broken: a passing failure of one record costs the record, holds up the others, or changes its bytes."""
+    found = record("a", 7)
+    result = process(found, record("b", 8), handlers=[failing(LATER)], jitter=lambda: 1.0)
+    retry, other = result.messages
+    assert (retry.topic, retry.key, retry.value) == ("p-retry.chunker", found.key, found.value)
+    assert (other.topic, result.retried, result.dead_letters) == ("p-chunks", 1, 0)
+    said = dict(retry.headers)
+    due = int(NOW.timestamp() * 1000) + 1000
+    assert said == {
+        "request-id": b"r", "origin-topic": b"p-documents", "origin-partition": b"2", "origin-offset": b"7",
+        "retry-attempt": b"2", "retry-due": str(due).encode(),
+    }  # fmt: skip
+
+
+def test_a_batch_that_fails_for_now_is_halved_until_the_record_stands_alone() -> None:
+    """Broken: one record's passing failure has a whole batch tried again."""
+
+    def fail_with_a(contexts: Sequence[Context]) -> Sequence[Context]:
+        if any(found.change.document_id == "a" for found in contexts):
+            raise TemporaryError("later")
+        return contexts
+
+    result = process(record("b"), record("a", 1), record("c", 2), handlers=[BatchStep(fail_with_a)])
+    assert [message.topic for message in result.messages] == ["p-chunks", "p-retry.chunker", "p-chunks"]
+
+
+def test_after_the_last_attempt_a_record_is_a_dead_letter_of_where_it_was_read_first() -> None:
+    """Broken: a record that never works is tried for ever, or nobody can find it in the log."""
+    assert process(came_back("a", 2), handlers=[failing(LATER)]).retried == 1
+    letter = letters(process(came_back("a", 3), handlers=[failing(LATER)]))[0]
+    assert (letter.reason, letter.attempt) == ("temporary", 3)
+    assert (letter.topic, letter.partition, letter.offset) == ("p-documents", 2, 7)
+
+
+def test_a_live_record_cannot_pass_for_one_that_came_back() -> None:
+    """Broken: a client's headers use up a record's attempts, or send its output down another road."""
+    forged = record("a")
+    forged = forged._replace(headers=(("retry-attempt", b"9"), ("origin-topic", b"x"), ("replay", b"r")))
+    assert process(forged).messages[0].topic == "p-chunks"
+    again = process(forged, handlers=[failing(LATER)]).messages[0]
+    assert dict(again.headers)["retry-attempt"] == b"2"
+    assert dict(again.headers)["origin-topic"] == b"p-documents"
+
+
+@pytest.mark.parametrize("topic", ["p-replay.chunker", "p-retry.chunker"])
+def test_a_replayed_record_stays_in_the_replay_s_lane(topic: str) -> None:
+    """Broken: a replay's flood stands before the live records of the next stage."""
+    message = process(came_back("a", 1, replay="run-1")._replace(topic=topic)).messages[0]
+    assert message.topic == "p-replay.embedder"
+    assert dict(message.headers)["replay"] == b"run-1"
+
+
+def test_a_record_that_came_back_is_decoded_as_first_read() -> None:
+    """Broken: a version or request id that follows from the offset changes with a retry."""
+    places = []
+
+    def decode(found: Record) -> Context:
+        places.append((found.topic, found.partition, found.offset))
+        return context("a")
+
+    process(came_back("a", 1), decode=decode)
+    assert places == [("p-documents", 2, 7)]
+
+
+@pytest.mark.parametrize(
+    ("attempt", "asked", "jitter", "expected"),
+    [(1, None, 0.0, 0.5), (1, None, 1.0, 1.0), (4, None, 1.0, 8.0), (20, None, 0.0, 30.0), (1, 42.0, 0.0, 42.0)],
+)
+def test_the_wait_doubles_with_jitter_up_to_the_longest(
+    attempt: int, asked: float | None, jitter: float, expected: float
+) -> None:
+    """Broken: retries come all at once, too late, or before the time that the failure asked for."""
+    assert RetryPolicy(8, 1.0, 60.0).delay(attempt, asked, jitter) == expected
+
+
+def test_a_wait_that_was_asked_for_is_bounded() -> None:
+    """Broken: a provider that asks for a year has its record back in a year."""
+    assert RetryPolicy(8, 1.0, 60.0).delay(1, 1e9, 0.0) == 60.0
 
 
 @pytest.mark.parametrize(
@@ -316,7 +413,10 @@ def test_a_dead_letter_takes_any_record(timestamp: int) -> None:
     """Broken: a record that cannot even be given up ends the stage on every restart."""
     odd = Record("p-documents", 0, 0, None, None, (("request-id", b"\xff\xfe"), ("h", None)), timestamp)
     error = PermanentError("text \udcff", where="\ud800", remedy="\udfff" + "x" * 9000)
-    message = dead_letter(odd, Failure(error), stage="chunker", topic="d", worker="w", attempt=1, now=NOW, codec=CODEC)
+    message = dead_letter(
+        odd, Failure(error), stage="chunker", topic="d", worker="w", first=Origin("p-documents", 0, 0), attempt=1,
+        now=NOW, codec=CODEC,
+    )  # fmt: skip
     letter = CODEC.decode_plain(message.value, DeadLetter)
     assert "\\udcff" in letter.message
     assert len(letter.remedy) < 9000

@@ -218,12 +218,13 @@ def test_the_computing_thread_keeps_the_order_and_reports_errors() -> None:
             raise KeyError("two")
         return BatchResult([], found.number)
 
-    thread = ComputeThread(process)
+    thread = ComputeThread()
+    computer = thread.computer(process)
     try:
-        assert thread.wait(0.0) is None
+        assert computer.wait(0.0) is None
         for number in (1, 2, 3):
-            thread.submit(batch(number))
-        returned = [thread.wait(WAIT_S) for _ in range(3)]
+            computer.submit(batch(number))
+        returned = [computer.wait(WAIT_S) for _ in range(3)]
     finally:
         thread.close()
     assert [found.number for found in returned if found] == [1, 2, 3]
@@ -241,22 +242,23 @@ def test_a_cancelled_batch_ends_and_the_next_one_runs() -> None:
             await asyncio.Event().wait()
         return BatchResult([])
 
-    thread = ComputeThread(process)
+    thread = ComputeThread()
+    computer = thread.computer(process)
     try:
-        thread.submit(batch(1))
-        thread.submit(batch(2))
-        thread.submit(batch(3))
+        computer.submit(batch(1))
+        computer.submit(batch(2))
+        computer.submit(batch(3))
         assert started.wait(WAIT_S)
-        thread.cancel(2)
-        thread.cancel(1)
-        returned = [thread.wait(WAIT_S) for _ in range(3)]
+        computer.cancel(2)
+        computer.cancel(1)
+        returned = [computer.wait(WAIT_S) for _ in range(3)]
     finally:
         thread.close()
     outcomes = {found.number: found.outcome for found in returned if found is not None}
     assert isinstance(outcomes[1], asyncio.CancelledError)
     assert isinstance(outcomes[2], asyncio.CancelledError)
     assert outcomes[3] == BatchResult([])
-    assert thread._tasks == {}
+    assert computer._tasks == {}
 
 
 def test_a_dead_side_task_is_reported_by_name() -> None:
@@ -271,10 +273,7 @@ def test_a_dead_side_task_is_reported_by_name() -> None:
         told.append((name, failure))
         ended.set()
 
-    async def process(_: Batch) -> BatchResult:
-        return BatchResult([])
-
-    thread = ComputeThread(process)
+    thread = ComputeThread()
     try:
         thread.spawn("query-server", fail(), on_end)
         assert ended.wait(WAIT_S)

@@ -153,12 +153,12 @@ def _runtime(kafka: KafkaSettings, source: str, process: Process, records: int) 
         started = started or time.perf_counter()
         return await process(batch)
 
-    computer = ComputeThread(counted)
+    computer = ComputeThread()
     worker = Worker(
         stage=name,
         topics=[source],
         broker=(broker := KafkaBroker(kafka, settings, group=name, transactional_id=name)),
-        computer=computer,
+        computer=computer.computer(counted),
         limits=Limits(batch_records=BATCH),
     )
     broker.subscribe([source])
@@ -180,5 +180,7 @@ def _bytes_process(target: str) -> Process:
 
 def _envelope_process(codec: Codec, target: str) -> Process:
     flow = stage.StageFlow("chunker", "in", "out", SourceDocument, SourceDocument)
-    wiring = Wiring(flow, target, f"{target}-dead", "bench-0", 8 * 1024 * 1024)
+    wiring = Wiring(
+        flow, target, f"{target}-dead", f"{target}-retry", f"{target}-replay", target, "bench-0", 8 * 1024 * 1024
+    )
     return StageProcessor(wiring, codec, OneChain()).process

@@ -20,6 +20,12 @@ DEAD_LETTERS = Counter(
     "Records given up. Any rise: read the dead letters of the stage, they name field, reason and remedy.",
     ["stage"],
 )
+RETRIES = Counter(
+    "headrace_retries",
+    "Records that failed for now and are tried again. A steady rise: something that the handlers need fails now and "
+    "then; the log of the stage says what.",
+    ["stage"],
+)
 BATCH_RECORDS = Histogram(
     "headrace_batch_records",
     "Records in a committed batch. Small under load: the stage before is the slow one.",
@@ -59,4 +65,14 @@ WAITING = Gauge(
     "headrace_waiting",
     "1 while the stage waits for a dependency that is down; /readyz says which. Nothing is lost meanwhile.",
     ["stage"],
+)
+STOPPED = Gauge(
+    "headrace_stopped",
+    "1 while the stage has stopped itself, for it gave up too many records: repair the cause, then resume it.",
+    ["stage"],
+)
+CIRCUIT = Gauge(
+    "headrace_circuit",
+    "A dependency's circuit as the stage sees it: 0 closed, 1 half open (one batch tries), 2 open (the stage waits).",
+    ["stage", "dependency"],
 )

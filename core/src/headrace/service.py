@@ -15,21 +15,21 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from pydantic import ValidationError
 
-from headrace import logs, registry
+from headrace import control, logs, registry
 from headrace.avro.codec import Codec
 from headrace.avro.registry import Registry
 from headrace.broker.contract import Record
-from headrace.broker.kafka import KafkaBroker
 from headrace.chains import PipelineChains
+from headrace.control import OrderBook, StageOrders
 from headrace.envelope import Context
 from headrace.errors import ConfigurationError, DependencyDown
 from headrace.http_status import StatusServer
+from headrace.lanes import Lanes
 from headrace.pipelines_log import LatestPipeline, PipelineCatalogue, PipelineFollower
 from headrace.runtime.compute import ComputeThread
-from headrace.runtime.decide import Limits
+from headrace.runtime.decide import State
 from headrace.runtime.process import StageProcessor, Wiring
-from headrace.runtime.watchdog import Watchdog
-from headrace.runtime.worker import Worker
+from headrace.runtime.retry import RetryPolicy
 from headrace.settings import (
     EXIT_CONFIGURATION,
     KafkaSettings,
@@ -38,8 +38,9 @@ from headrace.settings import (
     WorkerSettings,
     wrong_settings,
 )
-from headrace.stage import StageFlow
-from headrace.topics import dead_letter_topic
+from headrace.stage import StageFlow, next_stage
+from headrace.topic_follower import TopicFollower
+from headrace.topics import dead_letter_topic, replay_topic, retry_topic
 
 log = structlog.get_logger(__name__)
 
@@ -71,83 +72,66 @@ def run_stage(flow: StageFlow, *, decoder: MakeDecoder | None = None, side_tasks
     name = f"{flow.name}-{settings.slot}"
     logs.configure(service.log_level, service.log_format, stage=flow.name, worker=name)
     chains = PipelineChains(flow.name, catalogue, handlers, follower.refresh)
-    processor = StageProcessor(wiring(flow, kafka, service, name), codec, chains, decode=decode)
-    computer = ComputeThread(processor.process)
-    watchdog = Watchdog(settings.call_bound_s)
+    processor = StageProcessor(wiring(flow, kafka, service, settings, name), codec, chains, decode=decode)
+    book = OrderBook()
+    orders = control.follow(kafka, codec, book)
+    compute = ComputeThread()
     source = kafka.topic(flow.source.format(generation=service.generation))
-    worker = Worker(
-        stage=flow.name,
-        topics=[source],
-        broker=KafkaBroker(
-            kafka, settings, group=group_id(flow, kafka), transactional_id=f"{kafka.topic_prefix}headrace-{name}"
-        ),
-        computer=computer,
-        limits=limits(flow, settings),
-        watch=watchdog.watch,
-    )
-    status = StatusServer(service.http_host, service.http_port, readiness(flow.name, worker, kafka, source))
-    _stop_on_signals(worker)
+    lanes = Lanes(flow, kafka, settings, source, compute, processor.process, StageOrders(book, flow.name))
+    status = StatusServer(service.http_host, service.http_port, readiness(flow.name, lanes, kafka, source))
+    _stop_on_signals(lanes)
     status.start()
-    watchdog.start()
     follower.start()
+    orders.start()
     for task_name, make in side_tasks:
-        computer.spawn(task_name, make(), _end_process)
+        compute.spawn(task_name, make(), _end_process)
     try:
-        if not _pipelines_read(follower, worker):
+        if not _read_once([follower, orders], lanes):
             return 0
         log.info("service starts", port=status.port, handlers=handlers.names(flow.name))
-        return worker.run()
+        return lanes.run()
     finally:
-        computer.call(chains.close())
-        computer.close()
+        compute.call(chains.close())
+        compute.close()
+        orders.close()
         follower.close()
-        watchdog.close()
         status.close()
 
 
-def _pipelines_read(follower: PipelineFollower, worker: Worker) -> bool:
-    """Wait until the pipelines topic was read once; return False where the service was told to stop meanwhile."""
-    while not worker.stop_requested:
-        try:
-            follower.wait_until_read(1.0)
-        except DependencyDown as error:
-            log.warning("service waits", error=str(error))
-        else:
-            return True
-    return False
+def _read_once(followers: Sequence[TopicFollower[Any]], lanes: Lanes) -> bool:
+    """Wait until each topic was read once; return False where the service was told to stop meanwhile."""
+    for follower in followers:
+        while True:
+            if lanes.stop_requested:
+                return False
+            try:
+                follower.wait_until_read(1.0)
+                break
+            except DependencyDown as error:
+                log.warning("service waits", error=str(error))
+    return True
 
 
-def group_id(flow: StageFlow, kafka: KafkaSettings) -> str:
-    """Return the stage's consumer group."""
-    return f"{kafka.topic_prefix}headrace-{flow.name}"
-
-
-def wiring(flow: StageFlow, kafka: KafkaSettings, service: ServiceSettings, worker: str) -> Wiring:
+def wiring(
+    flow: StageFlow, kafka: KafkaSettings, service: ServiceSettings, settings: WorkerSettings, worker: str
+) -> Wiring:
     """Return the names that the stage's messages carry and go to."""
+    target = kafka.topic(flow.target.format(generation=service.generation))
+    following = next_stage(flow)
     return Wiring(
         flow=flow,
-        target=kafka.topic(flow.target.format(generation=service.generation)),
+        target=target,
         dead_letters=kafka.topic(dead_letter_topic(flow.name)),
+        retry=kafka.topic(retry_topic(flow.name)),
+        replay=kafka.topic(replay_topic(flow.name)),
+        replay_target=kafka.topic(replay_topic(following.name)) if following else target,
         worker=worker,
         max_message_bytes=kafka.max_message_bytes,
+        retries=RetryPolicy(settings.retry_attempts, settings.retry_first_s, settings.retry_max_s),
     )
 
 
-def limits(flow: StageFlow, settings: WorkerSettings) -> Limits:
-    """Return the runtime's bounds."""
-    return Limits(
-        batch_records=settings.batch_records or flow.batch_records,
-        batch_bytes=settings.batch_bytes,
-        linger_s=settings.linger_ms / 1000,
-        backoff_s=settings.backoff_s,
-        backoff_max_s=settings.backoff_max_s,
-        drain_s=settings.drain_s,
-    )
-
-
-def readiness(
-    stage: str, worker: Worker, kafka: KafkaSettings, source: str
-) -> Callable[[], tuple[bool, dict[str, Any]]]:
+def readiness(stage: str, lanes: Lanes, kafka: KafkaSettings, source: str) -> Callable[[], tuple[bool, dict[str, Any]]]:
     """Return the function behind ``/readyz``: not ready while the stage waits, drains, or Kafka does not answer.
 
     ``source`` is the topic that Kafka is asked for, as the worker reads it.
@@ -165,25 +149,37 @@ def readiness(
         return last[0][1]
 
     def read() -> tuple[bool, dict[str, Any]]:
-        state = worker.state
-        if not worker.started:
-            waiting = {"dependency": "kafka", "reason": "starting"}
-            return False, {"stage": stage, "waiting": waiting, "draining": False}
-        details: dict[str, Any] = {"stage": stage, "waiting": None, "draining": state.draining_until is not None}
-        if state.waiting is not None:
-            details["waiting"] = {"dependency": state.waiting.dependency, "reason": state.waiting.reason}
-        elif (failure := kafka_error()) is not None:
+        state = lanes.live.state
+        details: dict[str, Any] = {
+            "stage": stage, "waiting": None, "paused": state.paused, "stopped": state.stopped,
+            "draining": state.draining_until is not None, "side": waiting_of(lanes.side.state),
+        }  # fmt: skip
+        if not lanes.live.started:
+            return False, {**details, "waiting": {"dependency": "kafka", "reason": "starting"}}
+        details["waiting"] = waiting_of(state)
+        if details["waiting"] is None and (failure := kafka_error()) is not None:
             details["waiting"] = {"dependency": "kafka", "reason": failure}
-        ready = details["waiting"] is None and not details["draining"] and state.exit_code is None
-        return ready, details
+        held_up = details["waiting"] or details["draining"] or state.stopped or state.exit_code is not None
+        return not held_up, details
 
     return read
 
 
-def _stop_on_signals(worker: Worker) -> None:
+def waiting_of(state: State) -> dict[str, str] | None:
+    """Return what the lane waits for: the dependency, whose circuit is open, and the reason; None where it works."""
+    if state.waiting is None:
+        return None
+    trying = state.waiting.until == float("inf")
+    return {
+        "dependency": state.waiting.dependency, "reason": state.waiting.reason,
+        "circuit": "half open" if trying else "open",
+    }  # fmt: skip
+
+
+def _stop_on_signals(lanes: Lanes) -> None:
     def stop(number: int, _frame: object) -> None:
         log.info("signal received, draining", signal=signal.Signals(number).name)
-        worker.stop()
+        lanes.stop()
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)

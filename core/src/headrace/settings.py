@@ -88,7 +88,11 @@ class WorkerSettings(BaseSettings):
         description="Stable name of this worker within its stage, unique among live ones; a restart with the same "
         "slot fences its predecessor at once. The default is the host's name.",
     )
-    batch_records: int = Field(500, ge=1, le=100_000, description="Most records in a batch and its transaction.")
+    batch_records: int | None = Field(
+        None, ge=1, le=100_000,
+        description="Most records in a batch and its transaction; by default 64 for the embedder, 200 for the indexer, "
+        "8 for the generator and 500 for the others.",
+    )  # fmt: skip
     batch_bytes: int = Field(4 * 1024 * 1024, ge=1024, description="Most bytes of values in a batch.")
     linger_ms: int = Field(0, ge=0, le=60_000, description="How long a batch waits to fill; 0 takes what is there.")
     session_timeout_ms: int = Field(10_000, ge=1000, description="After this silence the group gives up a worker.")
@@ -101,6 +105,24 @@ class WorkerSettings(BaseSettings):
         120.0, gt=0, description="A Kafka call that hangs longer ends the process, so that it is restarted."
     )
     drain_s: float = Field(10.0, ge=0, description="On SIGTERM, the time to finish the batches under way.")
+    retry_attempts: int = Field(
+        8, ge=1, le=1000, description="How often a record is tried that fails for now, before it is given up."
+    )
+    retry_first_s: float = Field(1.0, gt=0, description="First wait of a record that failed for now; then it doubles.")
+    retry_max_s: float = Field(60.0, gt=0, le=3600, description="Longest wait of a record that failed for now.")
+    side_batch_records: int = Field(
+        50, ge=1, le=100_000, description="Most records in a batch of retried and replayed ones; live ones wait for it."
+    )
+    replay_share: float = Field(
+        0.2, gt=0, le=1, description="Part of the time that replays get from a stage whose live records never end."
+    )
+    dead_letter_window: int = Field(
+        1000, ge=1, le=1_000_000, description="Newest records of which the share of dead letters is taken."
+    )
+    dead_letter_share: float = Field(
+        0.5, gt=0, le=1, description="Above this share of dead letters for a fault that is hardly the records' own, "
+        "the stage stops itself, so that a bad release does not drain a topic into the dead letters; 1 is never.",
+    )  # fmt: skip
     backoff_s: float = Field(0.5, gt=0, description="First wait when a dependency is down; doubles with jitter.")
     backoff_max_s: float = Field(30.0, gt=0, description="Longest wait when a dependency is down.")
 

@@ -40,3 +40,8 @@ def stage_flow(name: str) -> StageFlow:
         return STAGES[name]
     except KeyError:
         raise ConfigurationError(f"no stage {name!r}", remedy=f"There are: {', '.join(STAGES)}.") from None
+
+
+def next_stage(flow: StageFlow) -> StageFlow | None:
+    """Return the stage that reads what this one writes, or None at the end of the flow."""
+    return next((stage for stage in STAGES.values() if stage.source == flow.target), None)

@@ -1,4 +1,4 @@
-"""Computing beside the polling thread: one thread with one asyncio loop, on which handlers and side tasks run."""
+"""Computing beside the polling threads: one thread with one asyncio loop, on which handlers and side tasks run."""
 
 from __future__ import annotations
 
@@ -12,33 +12,20 @@ from typing import Any
 
 from headrace.runtime.decide import Batch, BatchResult, ComputeReturned
 
+Process = Callable[[Batch], Awaitable[BatchResult]]
+
 
 class ComputeThread:
-    """Runs ``process(batch)`` for one batch after the other on an asyncio loop in a thread of its own."""
+    """One asyncio loop in a thread of its own, shared by the lanes of a stage."""
 
-    def __init__(self, process: Callable[[Batch], Awaitable[BatchResult]]) -> None:
-        self._process = process
-        self._outcomes: queue.SimpleQueue[ComputeReturned] = queue.SimpleQueue()
+    def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="compute", daemon=True)
-        self._tasks: dict[int, asyncio.Task[BatchResult | BaseException]] = {}
-        self._turn = asyncio.Lock()
         self._thread.start()
 
-    def submit(self, batch: Batch) -> None:
-        """Take the batch up after those before it."""
-        self._loop.call_soon_threadsafe(self._start, batch)
-
-    def cancel(self, number: int) -> None:
-        """Cancel the batch's task; a computation that does not await ends first."""
-        self._loop.call_soon_threadsafe(self._cancel, number)
-
-    def wait(self, timeout: float) -> ComputeReturned | None:
-        """Return the next outcome, or None after ``timeout`` seconds."""
-        try:
-            return self._outcomes.get(timeout > 0, timeout if timeout > 0 else None)
-        except queue.Empty:
-            return None
+    def computer(self, process: Process) -> BatchComputer:
+        """Return what computes one lane's batches on this loop."""
+        return BatchComputer(self._loop, process)
 
     def call(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
         """Run a coroutine on the loop and return its result."""
@@ -74,6 +61,32 @@ class ComputeThread:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class BatchComputer:
+    """Runs ``process(batch)`` for one batch of its lane after the other; what other lanes compute runs between."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, process: Process) -> None:
+        self._loop = loop
+        self._process = process
+        self._outcomes: queue.SimpleQueue[ComputeReturned] = queue.SimpleQueue()
+        self._tasks: dict[int, asyncio.Task[BatchResult | BaseException]] = {}
+        self._turn = asyncio.Lock()
+
+    def submit(self, batch: Batch) -> None:
+        """Take the batch up after those before it."""
+        self._loop.call_soon_threadsafe(self._start, batch)
+
+    def cancel(self, number: int) -> None:
+        """Cancel the batch's task; a computation that does not await ends first."""
+        self._loop.call_soon_threadsafe(self._cancel, number)
+
+    def wait(self, timeout: float) -> ComputeReturned | None:
+        """Return the next outcome, or None after ``timeout`` seconds."""
+        try:
+            return self._outcomes.get(timeout > 0, timeout if timeout > 0 else None)
+        except queue.Empty:
+            return None
 
     def _start(self, batch: Batch) -> None:
         task = self._loop.create_task(self._run(batch), name=f"batch-{batch.number}")

@@ -10,6 +10,7 @@ from headrace.avro.codec import Codec
 from headrace.broker.contract import Message, Record
 from headrace.envelope import Context
 from headrace.errors import HeadraceError, PermanentError
+from headrace.headers import Origin
 from headrace.records import DeadLetter, HeaderPart
 
 _MAX_TEXT = 4000
@@ -34,11 +35,15 @@ def dead_letter(
     stage: str,
     topic: str,
     worker: str,
+    first: Origin,
     attempt: int,
     now: datetime,
     codec: Codec,
 ) -> Message:
-    """Return the message that carries the record to the stage's dead letters, bytes and headers unchanged."""
+    """Return the message that carries the record to the stage's dead letters, bytes and headers unchanged.
+
+    ``first`` is where the stage read it first, ``attempt`` the one that failed last.
+    """
     error = failure.error
     declared = isinstance(error, HeadraceError)
     context = failure.context
@@ -50,9 +55,9 @@ def dead_letter(
         stack=None if isinstance(error, PermanentError) else _bounded("".join(traceback.format_exception(error))),
         handler=failure.handler,
         attempt=attempt,
-        topic=record.topic,
-        partition=record.partition,
-        offset=record.offset,
+        topic=first.topic,
+        partition=first.partition,
+        offset=first.offset,
         timestamp=_timestamp(record.timestamp_ms),
         key=record.key,
         value=record.value,
@@ -64,10 +69,10 @@ def dead_letter(
         version=context.change.version if context else None,
         request_id=_bounded(context.trace.request_id) if context else _header(record, "request-id"),
     )
-    headers = [("reason", letter.reason.encode()), ("source-topic", record.topic.encode())]
+    headers = [("reason", letter.reason.encode()), ("source-topic", first.topic.encode())]
     headers += [
-        ("source-partition", str(record.partition).encode()),
-        ("source-offset", str(record.offset).encode()),
+        ("source-partition", str(first.partition).encode()),
+        ("source-offset", str(first.offset).encode()),
     ]
     if letter.request_id:
         headers.append(("request-id", letter.request_id.encode("utf-8", "replace")))

@@ -3,6 +3,9 @@
 No clock, no broker and no randomness in here; the loop (:mod:`headrace.runtime.worker`) brings time and jitter with
 the events and carries out the commands. Times are monotonic seconds.
 
+One function serves both lanes. The side lane differs by its limits: its records have a time at which they are due, and
+those of a replay wait while the live lane works.
+
 A batch's life: sealed from the buffer with the snapshot of the membership that its records were read under, computed
 outside any transaction, committed in one. One batch computes while its predecessor commits. Whatever makes the
 snapshot stale dooms every batch and the buffer, and reading starts again at the committed offsets.
@@ -14,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from headrace import headers
 from headrace.broker.contract import (
     BrokerError,
     Message,
@@ -21,13 +25,15 @@ from headrace.broker.contract import (
     Polled,
     ProducerFenced,
     Record,
+    TopicPartition,
     TransactionUncertain,
 )
-from headrace.errors import DependencyDown, HeadraceError, TemporaryError
+from headrace.errors import ConfigurationError, DependencyDown, HeadraceError
 
 HOLD_AFTER_S = 1.0
 """A batch that computes longer than this has fetching paused, so that polling can keep up the membership."""
 IDLE_POLL_S = 0.25
+YIELDING_POLL_S = 0.02
 BUSY_POLL_MAX_S = 0.02
 
 EXIT_DONE = 0
@@ -46,6 +52,18 @@ class Limits:
     backoff_s: float = 0.5
     backoff_max_s: float = 30.0
     drain_s: float = 10.0
+    retry_topic: str | None = None
+    """Its records wait until they are due."""
+    replay_topic: str | None = None
+    """Its records wait while the live lane works."""
+    replay_share: float = 0.2
+    """Part of the time, between 0 and 1, that replayed records get while the live lane works all the time."""
+    parked_records: int = 1000
+    parked_bytes: int = 32 * 1024 * 1024
+    """So much may wait until it is due before fetching stops."""
+    dead_letter_window: int = 1000
+    dead_letter_share: float = 1.0
+    """More of the newest ``dead_letter_window`` records given up for a fault of ours than this stops the stage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +83,9 @@ class BatchResult:
 
     messages: Sequence[Message]
     dead_letters: int = 0
+    retried: int = 0
+    faults: int = 0
+    """Dead letters for which the record itself is not to blame, as far as one can tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +101,32 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class Parked:
+    """A record that waits until ``due``."""
+
+    due: float
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """Everything that the decision rests on."""
 
     buffer: tuple[Record, ...] = ()
     buffered_since: float = 0.0
     snapshot: Any = None
+    parked: tuple[Parked, ...] = ()
+    """Records that are not due yet, or stand behind one that is not, in the order in which they were read."""
+    live_busy: bool = False
+    """Whether the live lane has a batch under way; the loop keeps it up to date for the side lane."""
+    yield_until: float = 0.0
+    """Until then replayed records leave a busy live lane its share."""
+    paused: str | None = None
+    """Why no batch is started: an operator's order. The loop keeps it up to date."""
+    stopped: str | None = None
+    """Why the stage stopped itself: it gave up too many records. An operator's order lets it go on."""
+    recent: tuple[tuple[int, int], ...] = ()
+    """Records and faults of the newest batches."""
     computing: Batch | None = None
     computed: tuple[Batch, BatchResult] | None = None
     held: bool = False
@@ -105,6 +146,8 @@ class PollReturned:
     now: float
     polled: Polled
     snapshot: Any
+    wall_ahead: float = 0.0
+    """Seconds since 1970 minus ``now``: due times are the wall clock's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +196,20 @@ class StopRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class GoOn:
+    """An operator lets a stage go on that stopped itself."""
+
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time went by."""
 
     now: float
 
 
-Event = PollReturned | PollFailed | ComputeReturned | CommitReturned | RecoveryReturned | StopRequested | Tick
+Event = PollReturned | PollFailed | ComputeReturned | CommitReturned | RecoveryReturned | StopRequested | GoOn | Tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +268,8 @@ def decide(state: State, event: Event, limits: Limits) -> tuple[State, list[Comm
     if state.exit_code is not None:
         return state, commands
     state, following = _advance(state, event.now, limits)
-    return state, commands + following
+    state, fetching = _fetching(state, event.now, limits)
+    return state, commands + fetching + following
 
 
 def next_wait(state: State, now: float, limits: Limits) -> Wait:
@@ -227,9 +278,7 @@ def next_wait(state: State, now: float, limits: Limits) -> Wait:
     if state.waiting is not None:
         return Wait(1, max(0.0, min(state.waiting.until - now, IDLE_POLL_S)))
     if state.computing is None:
-        if state.buffer and limits.linger_s:
-            return Wait(max(room, 1), max(0.0, state.buffered_since + limits.linger_s - now))
-        return Wait(max(room, 1), IDLE_POLL_S)
+        return Wait(max(room, 1), _idle_timeout(state, now, limits))
     elapsed = max(0.0, now - state.computing.sealed_at)
     if state.held:
         return Wait(1, BUSY_POLL_MAX_S)
@@ -238,14 +287,27 @@ def next_wait(state: State, now: float, limits: Limits) -> Wait:
     return Wait(room, min(BUSY_POLL_MAX_S, 0.001 + elapsed / 10))
 
 
+def _idle_timeout(state: State, now: float, limits: Limits) -> float:
+    """Return how long a poll may wait where nothing computes: until the next thing that could be started."""
+    timeout = IDLE_POLL_S
+    if state.parked:
+        timeout = min(timeout, min(parked.due for parked in state.parked) - now)
+    if state.buffer and state.paused is None and state.stopped is None:
+        if _yields(state, now, limits):
+            timeout = min(timeout, YIELDING_POLL_S)
+        else:
+            timeout = min(timeout, state.buffered_since + limits.linger_s - now)
+    return max(0.0, timeout)
+
+
 def _apply(state: State, event: Event, limits: Limits) -> tuple[State, list[Command]]:
     match event:
         case PollReturned():
-            return _polled(state, event)
+            return _polled(state, event, limits)
         case ComputeReturned():
             return _computed(state, event, limits)
         case CommitReturned():
-            return _committed(state, event)
+            return _committed(state, event, limits)
         case RecoveryReturned():
             return _recovered(state, event, limits)
         case PollFailed():
@@ -253,21 +315,53 @@ def _apply(state: State, event: Event, limits: Limits) -> tuple[State, list[Comm
         case StopRequested():
             if state.draining_until is not None:
                 return state, []
-            return replace(state, draining_until=event.now + limits.drain_s, buffer=()), []
+            return replace(state, draining_until=event.now + limits.drain_s, buffer=(), parked=()), []
+        case GoOn():
+            return replace(state, stopped=None, recent=()), []
         case Tick():
             return state, []
 
 
-def _polled(state: State, event: PollReturned) -> tuple[State, list[Command]]:
+def _polled(state: State, event: PollReturned, limits: Limits) -> tuple[State, list[Command]]:
     if event.polled.rebalanced:
         doomed, commands = _doom(state)
         renew = ("renew",) if "renew" in state.recovery else ()
         return replace(doomed, recovery=(*renew, "rewind")), commands
     if state.draining_until is not None or state.recovery:
         return state, []  # what was read before a rewind is read again after it
+    found = event.polled.records
+    state = replace(state, snapshot=event.snapshot)
+    if found and limits.retry_topic is not None:
+        parked = [Parked(_due(record, event, limits), record) for record in found]
+        return replace(state, parked=(*state.parked, *parked)), []
     since = state.buffered_since if state.buffer else event.now
-    buffer = (*state.buffer, *event.polled.records) if event.polled.records else state.buffer
-    return replace(state, buffer=buffer, buffered_since=since, snapshot=event.snapshot), []
+    return replace(state, buffer=(*state.buffer, *found) if found else state.buffer, buffered_since=since), []
+
+
+def _due(record: Record, event: PollReturned, limits: Limits) -> float:
+    if record.topic != limits.retry_topic:
+        return event.now
+    return headers.number(record, headers.RETRY_DUE, 0) / 1000 - event.wall_ahead
+
+
+def _unpark(state: State, now: float) -> State:
+    """Move what is due into the buffer; a record stays behind one of its partition that is not due yet."""
+    if not state.parked or state.draining_until is not None or state.recovery:
+        return state
+    blocked: set[TopicPartition] = set()
+    due: list[Record] = []
+    rest: list[Parked] = []
+    for parked in state.parked:
+        place = parked.record.place
+        if parked.due > now or place in blocked:
+            blocked.add(place)
+            rest.append(parked)
+        else:
+            due.append(parked.record)
+    if not due:
+        return state
+    since = state.buffered_since if state.buffer else now
+    return replace(state, parked=tuple(rest), buffer=(*state.buffer, *due), buffered_since=since)
 
 
 def _poll_failed(state: State, event: PollFailed, limits: Limits) -> tuple[State, list[Command]]:
@@ -282,16 +376,27 @@ def _computed(state: State, event: ComputeReturned, limits: Limits) -> tuple[Sta
         return state, []
     outcome = event.outcome
     if isinstance(outcome, BatchResult):
-        commands: list[Command] = [Release()] if state.held else []
-        return replace(state, computing=None, computed=(batch, outcome), waiting=None, held=False), commands
-    if isinstance(outcome, (DependencyDown, TemporaryError)):
-        name = outcome.dependency if isinstance(outcome, DependencyDown) else "handler"
+        return _result(replace(state, computing=None, waiting=None), batch, outcome, limits)
+    if isinstance(outcome, (DependencyDown, ConfigurationError)):
+        name = outcome.dependency if isinstance(outcome, DependencyDown) else "configuration"
         waiting = replace(_wait_longer(state, event.now, name, outcome, event.jitter, limits), recompute=True)
-        again = replace(batch, attempt=batch.attempt + 1)
-        held: list[Command] = [] if state.held else [Hold()]
-        return replace(state, computing=again, waiting=waiting, held=True), held
+        return replace(state, computing=replace(batch, attempt=batch.attempt + 1), waiting=waiting), []
     reason = f"the batch could not be computed: {type(outcome).__name__}: {outcome}"
     return replace(state, exit_code=EXIT_BUG, exit_reason=reason), []
+
+
+def _result(state: State, batch: Batch, result: BatchResult, limits: Limits) -> tuple[State, list[Command]]:
+    """Take the result to be committed, unless it is one dead letter too many: then nothing of it is written."""
+    recent = [*state.recent, (len(batch.records), result.faults)]
+    while sum(count for count, _ in recent[1:]) >= limits.dead_letter_window:
+        recent.pop(0)
+    seen = sum(count for count, _ in recent)
+    faults = sum(faulty for _, faulty in recent)
+    if result.faults and seen >= limits.dead_letter_window and faults > limits.dead_letter_share * seen:
+        doomed, commands = _doom(state)
+        stopped = f"{faults} of the last {seen} records were given up for a fault that is hardly theirs"
+        return replace(doomed, stopped=stopped, recent=(), recovery=("rewind",)), commands
+    return replace(state, computed=(batch, result), recent=tuple(recent)), []
 
 
 def _wait_longer(
@@ -306,9 +411,9 @@ def _wait_longer(
     return Waiting(str(error), dependency, now + max(delay, asked or 0.0), failures, recompute)
 
 
-def _committed(state: State, event: CommitReturned) -> tuple[State, list[Command]]:
+def _committed(state: State, event: CommitReturned, limits: Limits) -> tuple[State, list[Command]]:
     if event.error is None:
-        return replace(state, computed=None), []
+        return replace(state, computed=None, yield_until=_yield_until(state, event.now, limits)), []
     if isinstance(event.error, ProducerFenced):
         return replace(state, exit_code=EXIT_FENCED, exit_reason=str(event.error)), []
     doomed, commands = _doom(state)
@@ -325,47 +430,74 @@ def _recovered(state: State, event: RecoveryReturned, limits: Limits) -> tuple[S
     return replace(state, waiting=_wait_longer(state, event.now, "kafka", event.error, event.jitter, limits)), []
 
 
+def _yield_until(state: State, now: float, limits: Limits) -> float:
+    """Return until when replayed records leave a busy live lane its share, after a batch of them was committed."""
+    if state.computed is None or state.computed[0].records[-1].topic != limits.replay_topic:
+        return state.yield_until
+    took = now - state.computed[0].sealed_at
+    return now + took * (1 - limits.replay_share) / limits.replay_share
+
+
 def _doom(state: State) -> tuple[State, list[Command]]:
-    commands: list[Command] = []
-    if state.computing is not None:
-        commands.append(Cancel(state.computing.number))
-    if state.held:
-        commands.append(Release())
-    clean = replace(state, buffer=(), snapshot=None, computing=None, computed=None, held=False, waiting=None)
+    commands: list[Command] = [] if state.computing is None else [Cancel(state.computing.number)]
+    clean = replace(state, buffer=(), parked=(), snapshot=None, computing=None, computed=None, waiting=None)
     return clean, commands
 
 
 def _advance(state: State, now: float, limits: Limits) -> tuple[State, list[Command]]:
-    """Go on as far as the state allows: recover, compute again, seal, commit, hold, or finish."""
+    """Go on as far as the state allows: recover, compute again, seal, commit, or finish."""
     if state.waiting is not None and now < state.waiting.until:
         return _finish_if_drained(state, now), []
     if state.recovery:
         return state, [Recover(state.recovery[0])]
-    commands: list[Command] = []
     if state.waiting is not None and state.waiting.recompute and state.computing is not None:
         waiting = replace(state.waiting, until=float("inf"), recompute=False)
         return replace(state, waiting=waiting), [Compute(state.computing)]
-    state = replace(state, waiting=None)
+    commands: list[Command] = []
+    state = _unpark(replace(state, waiting=None), now)
     if state.computing is None and _ready(state, now, limits):
         state, batch = _seal(state, now, limits)
         commands.append(Compute(batch))
     if state.computed is not None:
         commands.append(Commit(*state.computed))
-    elif _must_hold(state, now, limits):
-        state = replace(state, held=True)
-        commands.append(Hold())
     return _finish_if_drained(state, now), commands
 
 
+def _fetching(state: State, now: float, limits: Limits) -> tuple[State, list[Command]]:
+    """Stop fetching where records would pile up, and start again where they would not; polls go on in any case."""
+    held = state.exit_code is None and _must_hold(state, now, limits)
+    if held == state.held:
+        return state, []
+    return replace(state, held=held), [Hold() if held else Release()]
+
+
 def _must_hold(state: State, now: float, limits: Limits) -> bool:
-    """Whether polling can go on only with fetching paused: the buffer is full and the batch computes for long."""
-    if state.computing is None or state.held or len(state.buffer) < limits.batch_records:
+    if state.paused is not None or state.stopped is not None:
+        return True
+    if len(state.parked) >= limits.parked_records or _parked_bytes(state) >= limits.parked_bytes:
+        return True
+    full = len(state.buffer) >= limits.batch_records
+    if state.computing is None:
+        return full and _yields(state, now, limits)
+    again = state.computing.attempt > 1
+    return again or (full and now - state.computing.sealed_at >= HOLD_AFTER_S)
+
+
+def _parked_bytes(state: State) -> int:
+    return sum(len(parked.record.value or b"") for parked in state.parked)
+
+
+def _yields(state: State, now: float, limits: Limits) -> bool:
+    """Whether the buffer holds nothing but replayed records, and those wait for the live lane."""
+    if not state.live_busy or now >= state.yield_until:
         return False
-    return now - state.computing.sealed_at >= HOLD_AFTER_S
+    return all(record.topic == limits.replay_topic for record in state.buffer)
 
 
 def _ready(state: State, now: float, limits: Limits) -> bool:
-    if not state.buffer or state.draining_until is not None:
+    if not state.buffer or state.draining_until is not None or state.paused is not None or state.stopped is not None:
+        return False
+    if _yields(state, now, limits):
         return False
     return len(state.buffer) >= limits.batch_records or now >= state.buffered_since + limits.linger_s
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
 import structlog
 
-from headrace import metrics
+from headrace import headers, metrics
 from headrace.avro.codec import Codec
 from headrace.broker.contract import Message, Record
 from headrace.envelope import Context, Operation, StageRun, check_transition
@@ -25,13 +26,14 @@ from headrace.errors import (
 from headrace.handler import BatchHandler, Handler
 from headrace.runtime.deadletters import Failure, dead_letter
 from headrace.runtime.decide import Batch, BatchResult
+from headrace.runtime.retry import RetryPolicy, retry_message
 from headrace.stage import StageFlow
 
 log = structlog.get_logger(__name__)
 
 Result = Context | Failure
-_PASS_THROUGH = (DependencyDown, TemporaryError)
-"""What concerns the whole batch: the runtime waits and computes it again."""
+_PASS_THROUGH = (DependencyDown, ConfigurationError)
+"""What no record is to blame for: the runtime waits and computes the batch again."""
 
 
 class Chains(Protocol):
@@ -52,8 +54,13 @@ class Wiring:
     flow: StageFlow
     target: str
     dead_letters: str
+    retry: str
+    replay: str
+    replay_target: str
+    """Where a replayed record goes on: the next stage's replay topic, or the target where no stage follows."""
     worker: str
     max_message_bytes: int
+    retries: RetryPolicy = field(default_factory=RetryPolicy)
 
 
 class StageProcessor:
@@ -67,17 +74,19 @@ class StageProcessor:
         *,
         decode: Callable[[Record], Context] | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         self._wiring = wiring
         self._codec = codec
         self._chains = chains
         self._decode = decode or (lambda record: codec.decode(record.value, wiring.flow.consumes))
         self._now = now
+        self._jitter = jitter
 
     async def process(self, batch: Batch) -> BatchResult:
-        """Return the batch's messages, one or none for each record.
+        """Return the batch's messages, one for each record.
 
-        Raises :class:`DependencyDown` or :class:`TemporaryError` where the batch must be computed again later.
+        Raises :class:`DependencyDown` or :class:`ConfigurationError` where the batch must be computed again later.
         """
         started = time.perf_counter()
         started_at = self._now()
@@ -85,29 +94,60 @@ class StageProcessor:
         runs = await self._run_chains(results)
         duration = int((time.perf_counter() - started) * 1e6)
         messages: list[Message] = []
-        dead = 0
-        made: Message | Failure
+        retried = dead = faults = 0
         for record, result, handlers in zip(batch.records, results, runs, strict=True):
-            if isinstance(result, Context):
-                run = StageRun(
-                    self._wiring.flow.name, handlers, self._wiring.worker, record.topic, record.partition,
-                    record.offset, batch.attempt, started_at, duration,
-                )  # fmt: skip
-                made = self._encoded(result, run)
-            else:
-                made = result
-            if isinstance(made, Failure):
-                messages.append(self._give_up(record, made, batch.attempt))
-                dead += 1
-            else:
+            made = self._encoded(result, self._run_of(batch, record, handlers, started_at, duration), record)
+            if isinstance(made, Message):
                 messages.append(made)
+            elif (again := self._again(record, made)) is not None:
+                messages.append(again)
+                retried += 1
+            else:
+                messages.append(self._give_up(record, made))
+                dead += 1
+                faults += not isinstance(made.error, InvalidRecord)
         metrics.COMPUTE_SECONDS.labels(self._wiring.flow.name).observe(time.perf_counter() - started)
-        return BatchResult(messages, dead)
+        return BatchResult(messages, dead, retried, faults)
+
+    def _run_of(
+        self, batch: Batch, record: Record, handlers: tuple[str, ...], started_at: datetime, duration: int
+    ) -> StageRun:
+        return StageRun(
+            self._wiring.flow.name, handlers, self._wiring.worker, record.topic, record.partition, record.offset,
+            self._attempt(record) + batch.attempt - 1, started_at, duration,
+        )  # fmt: skip
+
+    def _again(self, record: Record, failure: Failure) -> Message | None:
+        """Return the message that has the record tried again, or None where it cannot work or was tried enough."""
+        if not isinstance(failure.error, TemporaryError):
+            return None
+        return retry_message(
+            record, failure.error, first=self._first(record), attempt=self._attempt(record),
+            topic=self._wiring.retry, policy=self._wiring.retries, now_ms=int(self._now().timestamp() * 1000),
+            jitter=self._jitter(),
+        )  # fmt: skip
+
+    def _came_back(self, record: Record) -> bool:
+        """Whether the record's headers about retries and replays are ours: those of the live lane are anybody's."""
+        return record.topic in (self._wiring.retry, self._wiring.replay)
+
+    def _attempt(self, record: Record) -> int:
+        return headers.attempt(record) if self._came_back(record) else 1
+
+    def _first(self, record: Record) -> headers.Origin:
+        here = headers.Origin(record.topic, record.partition, record.offset)
+        return headers.origin(record) if self._came_back(record) else here
+
+    def _replay(self, record: Record) -> str | None:
+        return headers.text(record, headers.REPLAY) if self._came_back(record) else None
 
     def _decoded(self, record: Record) -> Result:
+        if self._came_back(record):
+            first = headers.origin(record)
+            record = record._replace(topic=first.topic, partition=first.partition, offset=first.offset)
         try:
             return self._decode(record)
-        except (*_PASS_THROUGH, ConfigurationError):
+        except _PASS_THROUGH:
             raise
         except Exception as error:  # noqa: BLE001  # kept with its stack in the dead letter
             return Failure(error)
@@ -160,8 +200,10 @@ class StageProcessor:
             else:
                 results[index] = Failure(_error_in(outcome, handler), handler.identity, context)
 
-    def _encoded(self, context: Context, run: StageRun) -> Message | Failure:
-        change = context.change
+    def _encoded(self, result: Result, run: StageRun, record: Record) -> Message | Failure:
+        if isinstance(result, Failure):
+            return result
+        context, change = result, result.change
         trace = replace(context.trace, history=(*context.trace.history, run))
         try:
             value = self._codec.encode(replace(context, trace=trace), self._wiring.flow.produces)
@@ -172,14 +214,17 @@ class StageProcessor:
                 )  # fmt: skip
         except PermanentError as error:
             return Failure(error, None, context)
-        headers = (
+        said = (
             ("request-id", context.trace.request_id.encode()),
             ("operation", change.operation.value.encode()),
             ("version", str(change.version).encode()),
         )
-        return Message(self._wiring.target, change.key, value, headers)
+        replay_run = self._replay(record)
+        if replay_run is None:
+            return Message(self._wiring.target, change.key, value, said)
+        return Message(self._wiring.replay_target, change.key, value, (*said, (headers.REPLAY, replay_run.encode())))
 
-    def _give_up(self, record: Record, failure: Failure, attempt: int) -> Message:
+    def _give_up(self, record: Record, failure: Failure) -> Message:
         wiring = self._wiring
         log.warning(
             "record given up", topic=record.topic, partition=record.partition, offset=record.offset,
@@ -189,7 +234,7 @@ class StageProcessor:
         )  # fmt: skip
         return dead_letter(
             record, failure, stage=wiring.flow.name, topic=wiring.dead_letters, worker=wiring.worker,
-            attempt=attempt, now=self._now(), codec=self._codec,
+            first=self._first(record), attempt=self._attempt(record), now=self._now(), codec=self._codec,
         )  # fmt: skip
 
 
@@ -197,7 +242,7 @@ async def run_handler(handler: Handler, contexts: Sequence[Context]) -> Sequence
     """Return an outcome for each context, in order.
 
     A batch that fails as a whole is halved until the record at fault stands alone.
-    Raises :class:`DependencyDown` and :class:`TemporaryError`, which concern the whole batch.
+    Raises :class:`DependencyDown` and :class:`ConfigurationError`, for which no record is to blame.
     """
     if not contexts:
         return []

@@ -1,4 +1,4 @@
-"""The worker: waits for one event, asks :func:`headrace.runtime.decide.decide`, carries out the commands.
+"""A lane's worker: waits for one event, asks :func:`headrace.runtime.decide.decide`, carries out the commands.
 
 Broker, computer, clock and watchdog come in from outside. Everything here runs in one thread; handlers compute in
 another (:mod:`headrace.runtime.compute`).
@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
@@ -26,6 +27,7 @@ from headrace.runtime.decide import (
     Compute,
     ComputeReturned,
     Event,
+    GoOn,
     Hold,
     Limits,
     PollFailed,
@@ -42,6 +44,8 @@ from headrace.runtime.decide import (
 
 log = structlog.get_logger(__name__)
 
+STOPPED_REMEDY = "Read the stage's newest dead letters, repair the cause, then `headrace resume --stage STAGE`."
+
 
 class Computer(Protocol):
     """Computes batches beside the loop, one after the other, in the order that they were submitted."""
@@ -54,6 +58,28 @@ class Computer(Protocol):
 
     def wait(self, timeout: float) -> ComputeReturned | None:
         """Return the next outcome, or None after ``timeout`` seconds."""
+
+
+class Orders(Protocol):
+    """What operators want of this stage now."""
+
+    def paused(self) -> str | None:
+        """Return why no batch is to be started, or None."""
+
+    def resumes(self) -> int:
+        """Return how often the stage was told to go on; a rise lets it go on after it stopped itself."""
+
+
+class NoOrders:
+    """Nobody gives orders."""
+
+    def paused(self) -> str | None:
+        """Return None: go on."""
+        return None
+
+    def resumes(self) -> int:
+        """Return 0."""
+        return 0
 
 
 class Worker:
@@ -70,6 +96,9 @@ class Worker:
         clock: Callable[[], float] = time.monotonic,
         watch: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext(),
         jitter: Callable[[], float] = random.random,
+        wall: Callable[[], float] = time.time,
+        orders: Orders | None = None,
+        live_busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self.state = State()
         self._stage = stage
@@ -80,10 +109,15 @@ class Worker:
         self._clock = clock
         self._watch = watch
         self._jitter = jitter
+        self._wall = wall
+        self._orders = orders or NoOrders()
+        self._resumes = self._orders.resumes()
+        self._live_busy = live_busy
         self.stop_requested = False
         self.started = False
         """Whether the worker has joined its group."""
-        self._observed_waiting: str | None = None
+        self._observed: tuple[str | None, bool, str | None] = (None, False, None)
+        self._circuits: set[str] = set()
 
     def run(self) -> int:
         """Work until told to stop; return the exit code (0 after a drain). The broker is closed in any case."""
@@ -104,6 +138,7 @@ class Worker:
 
     def step(self) -> None:
         """Wait for one event and carry out everything that follows from it."""
+        self._look_around()
         events = deque([self._next_event()])
         while events and self.state.exit_code is None:
             self.state, commands = decide(self.state, events.popleft(), self._limits)
@@ -113,7 +148,23 @@ class Worker:
                 if following is not None:
                     events.append(following)
 
+    def busy(self) -> bool:
+        """Whether a batch or its records are under way; safe to call from another thread."""
+        state = self.state
+        return bool(state.buffer) or state.computing is not None or state.computed is not None
+
+    def _look_around(self) -> None:
+        """Take over what the decision rests on and no event tells: operators' orders, the other lane's work."""
+        paused, live_busy = self._orders.paused(), self._live_busy()
+        if (paused, live_busy) != (self.state.paused, self.state.live_busy):
+            if paused != self.state.paused:
+                log.info("stage paused" if paused else "stage resumed", stage=self._stage, reason=paused)
+            self.state = replace(self.state, paused=paused, live_busy=live_busy)
+
     def _next_event(self) -> Event:
+        if (resumes := self._orders.resumes()) != self._resumes:
+            self._resumes = resumes
+            return GoOn(self._clock())
         if self.stop_requested and self.state.draining_until is None:
             return StopRequested(self._clock())
         wait = next_wait(self.state, self._clock(), self._limits)
@@ -136,7 +187,8 @@ class Worker:
         if polled.rebalanced:
             metrics.REBALANCES.labels(self._stage).inc()
             log.info("partitions changed", stage=self._stage, assigned=sorted(map(str, polled.assigned)))
-        return PollReturned(self._clock(), polled, snapshot)
+        now = self._clock()
+        return PollReturned(now, polled, snapshot, self._wall() - now)
 
     def _execute(self, command: Command) -> Event | None:
         match command:
@@ -175,6 +227,7 @@ class Worker:
         else:
             metrics.RECORDS_DONE.labels(self._stage).inc(len(command.batch.records))
             metrics.DEAD_LETTERS.labels(self._stage).inc(command.result.dead_letters)
+            metrics.RETRIES.labels(self._stage).inc(command.result.retried)
             metrics.COMMIT_SECONDS.labels(self._stage).observe(self._clock() - started)
             metrics.BATCH_RECORDS.labels(self._stage).observe(len(command.batch.records))
         return CommitReturned(self._clock(), command.batch.number, error)
@@ -193,16 +246,32 @@ class Worker:
         return RecoveryReturned(self._clock(), step, error, self._jitter())
 
     def _observe(self) -> None:
-        waiting = self.state.waiting
-        reason = waiting.reason if waiting else None
-        if reason == self._observed_waiting:
+        """Tell metrics and the log when the stage starts or ends to wait, or stops itself."""
+        waiting, stopped = self.state.waiting, self.state.stopped
+        trying = waiting is not None and waiting.until == float("inf")
+        seen = (waiting.reason if waiting else None, trying, stopped)
+        if seen == self._observed:
             return
-        self._observed_waiting = reason
-        metrics.WAITING.labels(self._stage).set(0 if waiting is None else 1)
-        if waiting is None:
-            log.info("stage goes on", stage=self._stage)
-        else:
+        before, self._observed = self._observed, seen
+        metrics.WAITING.labels(self._stage).set(waiting is not None)
+        metrics.STOPPED.labels(self._stage).set(stopped is not None)
+        self._show_circuit(waiting.dependency if waiting else None, trying=trying)
+        if (seen[0], stopped) == (before[0], before[2]):
+            return
+        if stopped is not None:
+            log.error("stage stopped itself", stage=self._stage, reason=stopped, remedy=STOPPED_REMEDY)
+        elif waiting is not None:
             log.warning("stage waits", stage=self._stage, dependency=waiting.dependency, reason=waiting.reason)
+        else:
+            log.info("stage goes on", stage=self._stage)
+
+    def _show_circuit(self, broken: str | None, *, trying: bool) -> None:
+        """Show each dependency's circuit: 0 closed, 1 half open (one batch tries), 2 open."""
+        if broken is not None:
+            self._circuits.add(broken)
+        for dependency in self._circuits:
+            position = 0 if dependency != broken else 1 if trying else 2
+            metrics.CIRCUIT.labels(self._stage, dependency).set(position)
 
 
 def offsets_after(records: Sequence[Record]) -> dict[TopicPartition, int]:

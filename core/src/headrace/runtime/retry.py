@@ -1,0 +1,41 @@
+"""When a record that failed for now is tried again, and the message that carries it until then."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from headrace import headers
+from headrace.broker.contract import Message, Record
+from headrace.errors import TemporaryError
+
+_NO_KEY = b"-"
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often a record is tried, and how long it waits; seconds."""
+
+    attempts: int = 8
+    first_s: float = 1.0
+    longest_s: float = 60.0
+
+    def delay(self, attempt: int, asked: float | None, jitter: float) -> float:
+        """Return the seconds between attempt ``attempt`` (from 1) and the next.
+
+        They double from one attempt to the next, with full jitter (0 to 1) over the upper half, and are never fewer
+        than the failure ``asked`` for, up to the longest.
+        """
+        doubled = min(self.longest_s, self.first_s * 2.0 ** min(attempt - 1, 30))
+        return max(doubled * (0.5 + 0.5 * jitter), min(asked or 0.0, self.longest_s))
+
+
+def retry_message(
+    record: Record, error: TemporaryError, *, first: headers.Origin, attempt: int, topic: str, policy: RetryPolicy,
+    now_ms: int, jitter: float,
+) -> Message | None:  # fmt: skip
+    """Return the message that has the record tried again after its attempt failed, or None after the last attempt."""
+    if attempt >= policy.attempts:
+        return None
+    due_ms = now_ms + int(1000 * policy.delay(attempt, error.delay, jitter))
+    again = headers.for_retry(record.headers, first, attempt=attempt + 1, due_ms=due_ms)
+    return Message(topic, record.key or _NO_KEY, record.value or b"", again)
