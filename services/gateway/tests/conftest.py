@@ -20,9 +20,10 @@ from headrace.settings import KafkaSettings
 from headrace.store.artifacts import Artifact
 from headrace.store.documents import DocumentRow, DocumentState
 from headrace.store.search import Hit
+from headrace.whereabouts import DeadLetterEntry
 from headrace_gateway.app import create_app
 from headrace_gateway.dependencies import Dependencies
-from headrace_gateway.flow import DeadLetterEntry, FlowState
+from headrace_gateway.flow import FlowState
 from headrace_gateway.publisher import Delivered
 from headrace_gateway.settings import GatewaySettings
 

@@ -10,9 +10,9 @@ from confluent_kafka import murmur2
 
 from headrace.envelope import StageRun
 from headrace.errors import DependencyDown
+from headrace.whereabouts import Waiting, judge
 from headrace_gateway.dead_letters import DeadLetterBook
-from headrace_gateway.document_state import judge
-from headrace_gateway.flow import FlowState, Waiting
+from headrace_gateway.flow import FlowState
 
 pytestmark = pytest.mark.unit
 

@@ -16,7 +16,8 @@ from headrace.avro.registry import FixedIds
 from headrace.errors import ConfigurationError, DependencyDown, InvalidRecord
 from headrace.records import DeadLetter, HeaderPart
 from headrace.settings import EXIT_CONFIGURATION, KafkaSettings
-from headrace_gateway.dead_letters import DeadLetterFollower, entry_of
+from headrace.whereabouts import entry_of
+from headrace_gateway.dead_letters import DeadLetterFollower
 from headrace_gateway.embedding import HttpEmbedder
 from headrace_gateway.flow import KafkaFlowReader
 from headrace_gateway.idempotency import AnswerCache, request_id

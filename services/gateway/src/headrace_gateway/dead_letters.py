@@ -17,21 +17,14 @@ from headrace.records import DeadLetter
 from headrace.settings import KafkaSettings
 from headrace.stage import STAGES
 from headrace.topics import dead_letter_topic
-from headrace_gateway.flow import (
-    DeadLetterEntry,
-    FlowState,
-    KafkaFlowReader,
-    number,
-    partition_count,
-    reader_config,
-)
+from headrace.whereabouts import DeadLetterEntry, entry_of
+from headrace_gateway.flow import FlowState, KafkaFlowReader, partition_count, reader_config
 
 log = structlog.get_logger(__name__)
 
 LAST_RECORDS = 5000
 """How far back each partition is read when the gateway starts."""
 MAX_ENTRIES = 20_000
-_MAX_TEXT = 1000
 _POLL_S = 0.5
 _RETRY_S = 2.0
 _CALL_S = 5.0
@@ -147,26 +140,6 @@ class DeadLetterFollower:
             return
         if isinstance(key, bytes):
             self.book.add(key, entry_of(letter, message.partition() or 0, message.offset() or 0))
-
-
-def entry_of(letter: DeadLetter, partition: int, offset: int) -> DeadLetterEntry:
-    """Return what is remembered; a version that is missing is taken from the failed record's headers or offset."""
-    headers = {part.name: (part.value or b"").decode("utf-8", "replace") for part in letter.headers}
-    version = letter.version if letter.version is not None else number(headers.get("version"))
-    request_id = letter.request_id or headers.get("request-id")
-    if version is None and letter.stage == "ingest" and "request-id" in headers:
-        version = letter.offset  # a change of the gateway's without a version takes its offset
-    return DeadLetterEntry(
-        stage=letter.stage,
-        reason=letter.reason,
-        message=letter.message[:_MAX_TEXT],
-        remedy=letter.remedy[:_MAX_TEXT],
-        version=version,
-        request_id=request_id,
-        partition=partition,
-        offset=offset,
-        failed_at_ms=round(letter.failed_at.timestamp() * 1000),
-    )
 
 
 class KafkaFlow:

@@ -14,8 +14,9 @@ from headrace.settings import KafkaSettings
 from headrace.store.artifacts import Artifact
 from headrace.store.documents import DocumentRow, DocumentState
 from headrace.store.search import Hit
+from headrace.whereabouts import DeadLetterEntry
 from headrace_gateway.embedding import QueryEmbedder
-from headrace_gateway.flow import DeadLetterEntry, FlowState
+from headrace_gateway.flow import FlowState
 from headrace_gateway.publisher import Publisher
 from headrace_gateway.settings import GatewaySettings
 

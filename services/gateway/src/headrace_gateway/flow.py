@@ -30,6 +30,7 @@ from headrace.errors import DependencyDown, PermanentError, describe
 from headrace.records import ChangeEvent
 from headrace.settings import KafkaSettings
 from headrace.stage import CHUNKER, EMBEDDER, INDEXER, INGEST, StageFlow
+from headrace.whereabouts import Waiting, change_version, number
 
 DOCUMENT_STAGES = (INGEST, CHUNKER, EMBEDDER, INDEXER)
 """The stages that a document passes, in order."""
@@ -41,39 +42,11 @@ _PARTITIONS_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """A record that a stage has not taken yet; ``version`` is None where the record does not tell it."""
-
-    stage: str
-    version: int | None
-    operation: str | None
-    request_id: str | None
-    partition: int
-    offset: int
-    history: tuple[StageRun, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class FlowState:
     """The newest record that waits, by stage in the order of the flow; not ``complete`` where reading was cut."""
 
     waiting: tuple[Waiting, ...] = ()
     complete: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetterEntry:
-    """What is remembered of a dead letter; ``failed_at_ms`` in milliseconds since 1970."""
-
-    stage: str
-    reason: str
-    message: str
-    remedy: str
-    version: int | None
-    request_id: str | None
-    partition: int
-    offset: int
-    failed_at_ms: int
 
 
 class KafkaFlowReader:
@@ -170,9 +143,8 @@ class KafkaFlowReader:
     def _describe(self, stage: StageFlow, message: KafkaMessage) -> Waiting:
         headers = header_texts(message)
         offset = message.offset() or 0
-        version = number(headers.get("version"))
-        if version is None and stage.consumes is ChangeEvent and "request-id" in headers:
-            version = offset  # a change of the gateway's without a version takes its offset
+        of_change = stage.consumes is ChangeEvent
+        version = change_version(headers, offset) if of_change else number(headers.get("version"))
         return Waiting(
             stage=stage.name,
             version=version,
@@ -234,11 +206,6 @@ def header_texts(message: KafkaMessage) -> dict[str, str]:
     """Return the record's headers as text, the last of each name."""
     headers: Any = message.headers() or ()
     return {name: value.decode("utf-8", "replace") for name, value in headers if isinstance(value, bytes)}
-
-
-def number(text: str | None) -> int | None:
-    """Return the whole number that a header states, or None."""
-    return int(text) if text is not None and text.isdecimal() and len(text) < 20 else None
 
 
 def _committed(answered: Future[Any]) -> int:

@@ -11,10 +11,10 @@ from fastapi import APIRouter, Request
 from headrace.envelope import Change, Operation, check_change
 from headrace.errors import DependencyDown
 from headrace.store.documents import DocumentRow, DocumentState
+from headrace.whereabouts import DeadLetterEntry, Verdict, judge
 from headrace_gateway.authentication import Caller, require_own_tenant
 from headrace_gateway.dependencies import Dependencies
-from headrace_gateway.document_state import Verdict, judge
-from headrace_gateway.flow import DeadLetterEntry, FlowState
+from headrace_gateway.flow import FlowState
 from headrace_gateway.models import (
     DeadLetterDocument,
     DocumentStatus,

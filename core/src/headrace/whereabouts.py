@@ -1,0 +1,132 @@
+"""Where a document is now, from what the store, the topics and the dead letters say; pure.
+
+The gateway answers ``GET /v1/documents/{id}`` with it, and ``headrace trace`` its deeper look, so that the two agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from headrace.envelope import StageRun
+from headrace.records import DeadLetter
+from headrace.store.documents import DocumentRow
+
+State = Literal["indexed", "deleted", "in_flight", "dead_lettered", "unknown"]
+_LONGEST_TEXT = 1000
+_LONGEST_NUMBER = 19
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A record that a stage has not taken yet; ``version`` is None where the record does not tell it."""
+
+    stage: str
+    version: int | None
+    operation: str | None
+    request_id: str | None
+    partition: int
+    offset: int
+    history: tuple[StageRun, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterEntry:
+    """What is remembered of a dead letter; ``failed_at_ms`` in milliseconds since 1970."""
+
+    stage: str
+    reason: str
+    message: str
+    remedy: str
+    version: int | None
+    request_id: str | None
+    partition: int
+    offset: int
+    failed_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The state of the newest version that is known, with what it rests on."""
+
+    state: State
+    version: int | None
+    waiting: Waiting | None
+    dead_letter: DeadLetterEntry | None
+
+
+def judge(row: DocumentRow | None, waiting: Sequence[Waiting], dead: Sequence[DeadLetterEntry]) -> Verdict:
+    """Return the state of the newest version that is known.
+
+    A record that waits counts unless the store already holds its version or a newer one: the fence will drop it.
+    A dead letter counts unless the store or a waiting record holds its version or a newer one: it was overtaken.
+    Versions that are not known are taken as newer than the store's (waiting), or judged by time (dead letters).
+    """
+    newest = _newest_waiting(row, waiting)
+    letter = _newest_letter(row, newest, dead)
+    if letter is not None:
+        return Verdict("dead_lettered", letter.version, None, letter)
+    if newest is not None:
+        return Verdict("in_flight", newest.version, newest, None)
+    if row is not None:
+        return Verdict("deleted" if row.deleted else "indexed", row.version, None, None)
+    return Verdict("unknown", None, None, None)
+
+
+def number(text: str | None) -> int | None:
+    """Return the whole number that a header states, or None."""
+    return int(text) if text is not None and text.isdecimal() and len(text) <= _LONGEST_NUMBER else None
+
+
+def change_version(headers: Mapping[str, str], offset: int) -> int | None:
+    """Return the version of a record of the change topic, or None where only its body tells it.
+
+    A change of the gateway's without a version takes its offset; the gateway's carry a request id.
+    """
+    version = number(headers.get("version"))
+    return offset if version is None and "request-id" in headers else version
+
+
+def entry_of(letter: DeadLetter, partition: int, offset: int) -> DeadLetterEntry:
+    """Return what is remembered; a version that is missing is taken from the failed record's headers or offset."""
+    headers = {part.name: (part.value or b"").decode("utf-8", "replace") for part in letter.headers}
+    version = letter.version if letter.version is not None else number(headers.get("version"))
+    if version is None and letter.stage == "ingest":
+        version = change_version(headers, letter.offset)
+    return DeadLetterEntry(
+        stage=letter.stage,
+        reason=letter.reason,
+        message=letter.message[:_LONGEST_TEXT],
+        remedy=letter.remedy[:_LONGEST_TEXT],
+        version=version,
+        request_id=letter.request_id or headers.get("request-id"),
+        partition=partition,
+        offset=offset,
+        failed_at_ms=round(letter.failed_at.timestamp() * 1000),
+    )
+
+
+def _newest_waiting(row: DocumentRow | None, waiting: Sequence[Waiting]) -> Waiting | None:
+    live = [one for one in waiting if row is None or one.version is None or one.version > row.version]
+    unknown = [one for one in live if one.version is None]
+    known = [one for one in live if one.version is not None]
+    best = max(known, key=lambda one: one.version or 0, default=None)
+    return best or (unknown[0] if unknown else None)
+
+
+def _newest_letter(
+    row: DocumentRow | None, newest: Waiting | None, dead: Sequence[DeadLetterEntry]
+) -> DeadLetterEntry | None:
+    for letter in reversed(dead):
+        if letter.version is None:
+            overtaken = newest is not None or (
+                row is not None and row.indexed_at.timestamp() * 1000 >= letter.failed_at_ms
+            )
+        else:
+            overtaken = (row is not None and row.version >= letter.version) or (
+                newest is not None and (newest.version is None or newest.version >= letter.version)
+            )
+        if not overtaken:
+            return letter
+    return None
