@@ -322,6 +322,35 @@ def test_an_unknown_id_is_the_record_s_fault_alone() -> None:
         Codec(FakeRegistry().client()).decode(struct.pack(">BI", 0, 999) + b"x", SourceDocument)
 
 
+@pytest.mark.parametrize("body", ["<html>no such page</html>", "{}", "[]", '{"error_code": 404}'])
+def test_a_wrong_address_gives_no_record_up(body: str) -> None:
+    """Broken: with a typing error in HEADRACE_REGISTRY_URL every record goes to the dead letters."""
+    fake = FakeRegistry()
+    fake.status, fake.body = 404, body
+    with pytest.raises(DependencyDown, match="HEADRACE_REGISTRY_URL"):
+        fake.client().writer_schema(1)
+
+
+@pytest.mark.parametrize("body", ["{}", "[]", '{"schema": null, "id": "x"}', '"registry"'])
+def test_an_answer_without_a_schema_is_waited_for(body: str) -> None:
+    """Broken: another service's JSON in place of the registry's gives records up, or ends the stage."""
+    fake = FakeRegistry()
+    fake.body = body
+    registry = fake.client()
+    for call in (lambda: registry.writer_schema(1), lambda: registry.id_of("headrace.Change")):
+        with pytest.raises(DependencyDown, match=r"without '(schema|id)'"):
+            call()
+
+
+@pytest.mark.parametrize("schema_id", [2**31, 2**32 - 1])
+def test_an_impossible_id_is_not_asked_for(schema_id: int) -> None:
+    """Broken: a forged id that makes the registry fail, rather than say no, stops the partition."""
+    fake = FakeRegistry()
+    with pytest.raises(UndecodableRecord, match="is no schema id"):
+        Codec(fake.client()).decode(struct.pack(">BI", 0, schema_id) + b"x", SourceDocument)
+    assert fake.requests == []
+
+
 @pytest.mark.parametrize("status", [500, 502, 503, 429, 408])
 def test_a_registry_that_fails_is_waited_for(status: int) -> None:
     """Broken: an outage of the registry sends records to the dead letters."""

@@ -7,17 +7,22 @@ Services only look up; :func:`register_all` is the migration step that registers
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
 from headrace.avro import schemas
 from headrace.errors import ConfigurationError, DependencyDown, UndecodableRecord, describe
 
+T = TypeVar("T")
 COMPATIBILITY = "FULL_TRANSITIVE"
 _TYPE = "application/vnd.schemaregistry.v1+json"
 _NOT_FOUND = 404
+_SCHEMA_NOT_FOUND = 40403
+"""The ``error_code`` by which a registry says that it knows no such schema; a 404 without it comes from elsewhere."""
 _BUSY = {408, 429}
+_IDS = range(2**31)
+"""Schema ids are 32-bit signed integers; what registries answer to others is not agreed upon."""
 
 
 class Registry:
@@ -38,16 +43,22 @@ class Registry:
                     where=str(self._http.base_url),
                     remedy="Run `headrace bootstrap`, which registers the schemas, before the services.",
                 )
-            self._ids[name] = int(_checked(answer)["id"])
+            self._ids[name] = _field(answer, "id", int)
         return self._ids[name]
 
     def writer_schema(self, schema_id: int) -> Any:
-        """Return the parsed schema; raises :class:`UndecodableRecord` for an id that the registry does not know."""
+        """Return the parsed schema.
+
+        Raises :class:`UndecodableRecord` for an id that the registry says it does not know, and
+        :class:`DependencyDown` where something else than a registry answers: a wrong address is no record's fault.
+        """
         if schema_id not in self._schemas:
+            if schema_id not in _IDS:
+                raise UndecodableRecord(f"{schema_id} is no schema id; they run from 0 to {_IDS[-1]}")
             answer = self._call("GET", f"/schemas/ids/{schema_id}")
             if answer.status_code == _NOT_FOUND:
-                raise UndecodableRecord(f"the registry knows no schema with id {schema_id}")
-            self._schemas[schema_id] = schemas.parse_foreign(_checked(answer)["schema"], f"schema id {schema_id}")
+                raise _not_found(answer, schema_id)
+            self._schemas[schema_id] = schemas.parse_foreign(_field(answer, "schema", str), f"schema id {schema_id}")
         return self._schemas[schema_id]
 
     def register(self, name: str) -> int:
@@ -58,7 +69,7 @@ class Registry:
                 f"the registry refuses {name} as incompatible: {answer.text[:500]}",
                 remedy=f"Compatibility is {COMPATIBILITY}: only add fields that have a default.",
             )
-        return int(_checked(answer)["id"])
+        return _field(answer, "id", int)
 
     def require_compatibility(self) -> None:
         """Set the registry's global rule, since some registries start with none."""
@@ -82,17 +93,40 @@ class Registry:
         return answer
 
 
-def _checked(answer: httpx.Response) -> dict[str, Any]:
+def _checked(answer: httpx.Response) -> Any:
     if answer.status_code >= 400:
         raise ConfigurationError(
             f"the registry answered HTTP {answer.status_code}: {answer.text[:300]}",
             where=str(answer.request.url),
         )
     try:
-        result: dict[str, Any] = answer.json()
+        return answer.json()
     except ValueError as error:
-        raise DependencyDown("schema registry", f"{answer.request.url} answers something else than JSON") from error
-    return result
+        raise _no_registry(answer, "answers something else than JSON") from error
+
+
+def _field(answer: httpx.Response, name: str, kind: type[T]) -> T:
+    """Return a field of the registry's answer; raises :class:`DependencyDown` where it does not have it."""
+    body = _checked(answer)
+    value = body.get(name) if isinstance(body, dict) else None
+    if not isinstance(value, kind):
+        raise _no_registry(answer, f"answers without {name!r}")
+    return value
+
+
+def _not_found(answer: httpx.Response, schema_id: int) -> UndecodableRecord | DependencyDown:
+    """Return what a 404 means: an id that the registry does not know, or a path that nobody serves there."""
+    try:
+        body = answer.json()
+    except ValueError:
+        body = None
+    if isinstance(body, dict) and body.get("error_code") == _SCHEMA_NOT_FOUND:
+        return UndecodableRecord(f"the registry knows no schema with id {schema_id}")
+    return _no_registry(answer, f"answers HTTP {_NOT_FOUND} without a registry's error code {_SCHEMA_NOT_FOUND}")
+
+
+def _no_registry(answer: httpx.Response, what: str) -> DependencyDown:
+    return DependencyDown("schema registry", f"{answer.request.url} {what}", remedy="Check HEADRACE_REGISTRY_URL.")
 
 
 def _text(name: str) -> str:
