@@ -24,8 +24,8 @@ from headrace.errors import (
 )
 from headrace.handler import BatchHandler, Handler
 from headrace.headers import Origin
-from headrace.records import ChunkedDocument, DeadLetter, SourceDocument
-from headrace.runtime.deadletters import Failure, dead_letter
+from headrace.records import ChunkedDocument, DeadLetter, HeaderPart, SourceDocument
+from headrace.runtime.deadletters import ALLOWANCE_BYTES, Failure, dead_letter
 from headrace.runtime.decide import Batch, BatchResult
 from headrace.runtime.process import StageProcessor, Wiring, run_handler
 from headrace.runtime.retry import RetryPolicy
@@ -415,13 +415,61 @@ def test_a_dead_letter_takes_any_record(timestamp: int) -> None:
     error = PermanentError("text \udcff", where="\ud800", remedy="\udfff" + "x" * 9000)
     message = dead_letter(
         odd, Failure(error), stage="chunker", topic="d", worker="w", first=Origin("p-documents", 0, 0), attempt=1,
-        now=NOW, codec=CODEC,
+        now=NOW, codec=CODEC, max_message_bytes=10_000,
     )  # fmt: skip
     letter = CODEC.decode_plain(message.value, DeadLetter)
     assert "\\udcff" in letter.message
     assert len(letter.remedy) < 9000
     assert message.key
     assert (letter.key, letter.value) == (None, None)
+
+
+HUGE = WIRING.max_message_bytes + ALLOWANCE_BYTES
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"value": bytes(HUGE + 1)},
+        {"key": b"k" * (HUGE // 2 + 1)},
+        {"headers": (("request-id", b"r" * HUGE),)},
+        {"headers": tuple((f"h{number}", None) for number in range(HUGE // 8))},
+        {"headers": (("h" * (HUGE // 2), b"x" * HUGE),)},
+    ],
+)
+def test_a_record_larger_than_any_message_is_given_up_in_part(changes: dict[str, Any]) -> None:
+    """Broken: some megabytes of zeros, which come compressed to a few bytes, stop their partition for ever.
+
+    The broker weighs records compressed and the producer as they are, so it refuses the dead letter each time.
+    """
+    result = process(Record("p-documents", 2, 7, b"k", b"v", ())._replace(**changes))
+    (message,) = result.messages
+    assert result.dead_letters == 1
+    assert len(message.value) + len(message.key) + sum(len(value or b"") for _, value in message.headers) < HUGE
+    (letter,) = letters(result)
+    assert (letter.topic, letter.partition, letter.offset) == ("p-documents", 2, 7)
+    assert int(dict(message.headers)["cut"] or b"") > HUGE
+    assert letter.message.startswith("Cut here")
+
+
+def test_a_record_larger_than_any_message_is_not_tried_again() -> None:
+    """Broken: the message for the retry is refused each time, and the partition stops."""
+
+    def later(_: Record) -> Context:
+        raise TemporaryError("later")
+
+    small, large = Record("p-documents", 2, 0, b"k", b"v", ()), Record("p-documents", 2, 1, b"k", bytes(HUGE + 1), ())
+    result = process(small, large, decode=later)
+    assert [message.topic for message in result.messages] == [WIRING.retry, WIRING.dead_letters]
+
+
+def test_a_record_that_fits_is_kept_in_full() -> None:
+    """Broken: a redrive sends something else than what failed."""
+    kept = Record("p-documents", 2, 7, b"k", bytes(WIRING.max_message_bytes), (("h", b"x" * 2000),))
+    result = process(kept)
+    (letter,) = letters(result)
+    assert (letter.key, letter.value, letter.headers) == (kept.key, kept.value, (HeaderPart("h", b"x" * 2000),))
+    assert "cut" not in dict(result.messages[0].headers)
 
 
 def test_a_dead_letter_of_forged_identities_is_written() -> None:

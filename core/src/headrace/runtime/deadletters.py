@@ -13,7 +13,15 @@ from headrace.errors import HeadraceError, PermanentError
 from headrace.headers import Origin
 from headrace.records import DeadLetter, HeaderPart
 
+ALLOWANCE_BYTES = 512 * 1024
+"""Bytes by which a dead letter may exceed the largest message; its topic and the producer allow twice as many."""
+CUT = "cut"
+"""Header of a dead letter whose record is not there in full: the bytes that the whole record has."""
 _MAX_TEXT = 4000
+_KEPT_VALUE = 64 * 1024
+_KEPT_KEY = 8 * 1024
+_KEPT_HEADERS = 32
+_KEPT_HEADER = 1024
 _NO_KEY = b"-"
 _LATEST_MS = 253_402_300_799_000
 """The end of the year 9999, the last that Python's dates know, in milliseconds since 1970."""
@@ -39,18 +47,26 @@ def dead_letter(
     attempt: int,
     now: datetime,
     codec: Codec,
+    max_message_bytes: int,
 ) -> Message:
     """Return the message that carries the record to the stage's dead letters, bytes and headers unchanged.
 
-    ``first`` is where the stage read it first, ``attempt`` the one that failed last.
+    ``first`` is where the stage read it first, ``attempt`` the one that failed last. A record that no message can
+    carry, such as one of zeros that came compressed, is cut, and says so: the whole lies at its first place.
     """
+    size = record_size(record)
+    if cut := size > max_message_bytes + ALLOWANCE_BYTES:
+        record = _cut(record)
     error = failure.error
     declared = isinstance(error, HeadraceError)
     context = failure.context
     letter = DeadLetter(
         stage=stage,
         reason=error.code if isinstance(error, HeadraceError) else "unforeseen",
-        message=_bounded(str(error) if declared else f"{type(error).__name__}: {error}"),
+        message=_bounded(
+            (f"Cut here, for the record takes {size} bytes. " if cut else "")
+            + (str(error) if declared else f"{type(error).__name__}: {error}")
+        ),
         remedy=_bounded(error.remedy) if isinstance(error, HeadraceError) else "Read the stack; repair the handler.",
         stack=None if isinstance(error, PermanentError) else _bounded("".join(traceback.format_exception(error))),
         handler=failure.handler,
@@ -74,9 +90,27 @@ def dead_letter(
         ("source-partition", str(first.partition).encode()),
         ("source-offset", str(first.offset).encode()),
     ]
+    if cut:
+        headers.append((CUT, str(size).encode()))
     if letter.request_id:
         headers.append(("request-id", letter.request_id.encode("utf-8", "replace")))
     return Message(topic, record.key or _NO_KEY, codec.encode_plain(letter), tuple(headers))
+
+
+def record_size(record: Record) -> int:
+    """Return the bytes of a message that carries the record in its value, under the record's own key."""
+    headers = sum(len(name) * 4 + len(value or b"") for name, value in record.headers)
+    return len(record.value or b"") + 2 * len(record.key or b"") + headers
+
+
+def _cut(record: Record) -> Record:
+    """Return the record's beginning: enough to tell whose it was."""
+    kept = tuple((name[:_KEPT_HEADER], value and value[:_KEPT_HEADER]) for name, value in record.headers)
+    return record._replace(
+        key=record.key and record.key[:_KEPT_KEY],
+        value=record.value and record.value[:_KEPT_VALUE],
+        headers=kept[:_KEPT_HEADERS],
+    )
 
 
 def _timestamp(milliseconds: int) -> datetime:
@@ -87,7 +121,7 @@ def _timestamp(milliseconds: int) -> datetime:
 def _header(record: Record, name: str) -> str | None:
     for key, value in record.headers:
         if key == name and value is not None:
-            return value.decode("utf-8", "replace")
+            return _bounded(value[:_MAX_TEXT].decode("utf-8", "replace"))
     return None
 
 

@@ -24,7 +24,7 @@ from headrace.errors import (
     TemporaryError,
 )
 from headrace.handler import BatchHandler, Handler
-from headrace.runtime.deadletters import Failure, dead_letter
+from headrace.runtime.deadletters import ALLOWANCE_BYTES, Failure, dead_letter, record_size
 from headrace.runtime.decide import Batch, BatchResult
 from headrace.runtime.retry import RetryPolicy, retry_message
 from headrace.stage import StageFlow
@@ -118,8 +118,12 @@ class StageProcessor:
         )  # fmt: skip
 
     def _again(self, record: Record, failure: Failure) -> Message | None:
-        """Return the message that has the record tried again, or None where it cannot work or was tried enough."""
-        if not isinstance(failure.error, TemporaryError):
+        """Return the message that has the record tried again.
+
+        None where it cannot work, was tried enough, or is larger than any message, as a compressed one may be.
+        """
+        too_large = record_size(record) > self._wiring.max_message_bytes + ALLOWANCE_BYTES
+        if too_large or not isinstance(failure.error, TemporaryError):
             return None
         return retry_message(
             record, failure.error, first=self._first(record), attempt=self._attempt(record),
@@ -207,9 +211,10 @@ class StageProcessor:
         trace = replace(context.trace, history=(*context.trace.history, run))
         try:
             value = self._codec.encode(replace(context, trace=trace), self._wiring.flow.produces)
-            if len(value) > self._wiring.max_message_bytes:
+            size = len(value) + len(change.key)
+            if size > self._wiring.max_message_bytes:
                 raise InvalidRecord(
-                    "payload", f"has {len(value)} bytes; the limit is {self._wiring.max_message_bytes}",
+                    "payload", f"has {size} bytes with its key; the limit is {self._wiring.max_message_bytes}",
                     remedy="Split the document, or raise HEADRACE_KAFKA_MAX_MESSAGE_BYTES everywhere.",
                 )  # fmt: skip
         except PermanentError as error:
@@ -235,6 +240,7 @@ class StageProcessor:
         return dead_letter(
             record, failure, stage=wiring.flow.name, topic=wiring.dead_letters, worker=wiring.worker,
             first=self._first(record), attempt=self._attempt(record), now=self._now(), codec=self._codec,
+            max_message_bytes=wiring.max_message_bytes,
         )  # fmt: skip
 
 
