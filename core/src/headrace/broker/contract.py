@@ -55,7 +55,8 @@ class Message(NamedTuple):
 class Polled:
     """What one poll brought: records in order of offset by partition, and whether the assignment changed.
 
-    After ``rebalanced``, records read before it are void: they may belong to another worker by now.
+    After ``rebalanced``, records read before it are void: they may belong to another worker by now. What this poll read
+    itself is dropped, so the caller goes back by :meth:`Broker.rewind` before it polls again.
     """
 
     records: Sequence[Record] = ()
