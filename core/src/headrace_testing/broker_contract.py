@@ -322,16 +322,6 @@ class BrokerContract:
         written = lab.read_committed(target)[0]
         assert (written.key, written.value, written.headers) == (key, b"\x00\x01\xff", headers)
 
-    def test_a_message_counts_by_its_compressed_size(self, lab: BrokerLab) -> None:
-        """Broken: an event that upstream compressed below the topic's limit can become no dead letter and stops all."""
-        source, target = lab.topic(1), lab.topic(1)
-        lab.produce(numbered(source, 1))
-        session = Session(lab, "large", "large-0", source)
-        session.read(1)
-        text = b"large" * 4_000_000
-        session.broker.commit([Message(target, b"k", text)], {TopicPartition(source, 0): 1}, session.broker.snapshot())
-        assert [record.value for record in lab.read_committed(target)] == [text]
-
     def test_an_empty_key_is_refused(self, lab: BrokerLab) -> None:
         """Broken: records of one document scatter over partitions and lose their order."""
         source, target = lab.topic(1), lab.topic(1)

@@ -44,8 +44,6 @@ log = structlog.get_logger(__name__)
 
 _CALL_S = 15.0
 """Bound of one transactional call; a commit that takes longer is uncertain."""
-_NO_BOUND = 1_000_000_000
-"""The most that librdkafka takes: it counts a message before it is compressed, and a topic's limit counts it after."""
 _FENCED = {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}  # noqa: SLF001
 _LOST = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}  # noqa: SLF001
 
@@ -359,7 +357,7 @@ def producer_config(kafka: KafkaSettings, worker: WorkerSettings, transactional_
         "partitioner": "murmur2_random",
         "compression.type": "zstd",
         "linger.ms": 1,
-        "message.max.bytes": _NO_BOUND,
+        "message.max.bytes": kafka.max_message_bytes + 1024 * 1024,
         "queue.buffering.max.kbytes": 256 * 1024,
     }
 
