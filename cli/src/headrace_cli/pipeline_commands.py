@@ -68,7 +68,7 @@ def apply(
         if as_json:
             output.emit([_refusal(error) for error in refusals])
         raise typer.Exit(ExitCode.FAILED)
-    settings, codec = _clients(state_dir, kafka, registry)
+    settings, codec = clients(state_dir, kafka, registry)
     results = []
     for name, text in texts.items():
         template = templates.load(text, name, known)
@@ -120,7 +120,7 @@ def show_all(
     """List the pipelines and their versions."""
     from headrace import pipelines_log  # noqa: PLC0415
 
-    versions = pipelines_log.read_all(*_clients(state_dir, kafka, registry)).all()
+    versions = pipelines_log.read_all(*clients(state_dir, kafka, registry)).all()
     if as_json:
         output.emit([_listed(version) for version in versions])
         return
@@ -149,7 +149,7 @@ def show(
     from headrace import pipelines_log  # noqa: PLC0415
     from headrace.pipeline import dump, parse  # noqa: PLC0415
 
-    known = pipelines_log.read_all(*_clients(state_dir, kafka, registry)).all()
+    known = pipelines_log.read_all(*clients(state_dir, kafka, registry)).all()
     found = [one for one in known if one.pipeline_id == pipeline_id and version in (None, one.version)]
     if not found:
         asked = pipeline_id if version is None else f"{pipeline_id} version {version}"
@@ -172,7 +172,7 @@ def topics(
     from headrace.settings import ServiceSettings  # noqa: PLC0415
     from headrace_cli.lag import LogReader  # noqa: PLC0415
 
-    settings = _kafka(state_dir, kafka)
+    settings = kafka_settings(state_dir, kafka)
     generation = ServiceSettings().generation
     reader = LogReader(settings)
     known = declared.concrete((generation,))
@@ -202,7 +202,8 @@ def topics(
         )
 
 
-def _kafka(state_dir: Path | None, given: str | None) -> KafkaSettings:
+def kafka_settings(state_dir: Path | None, given: str | None) -> KafkaSettings:
+    """Return how to reach the Kafka that was named, or the local stack's; raises :class:`NotReachable`."""
     from headrace.settings import KafkaSettings  # noqa: PLC0415
 
     folder = find_state_dir(state_dir)
@@ -216,7 +217,8 @@ def _kafka(state_dir: Path | None, given: str | None) -> KafkaSettings:
     return KafkaSettings(bootstrap=given or (known.kafka if known else ""))
 
 
-def _clients(state_dir: Path | None, kafka: str | None, registry_url: str | None) -> tuple[KafkaSettings, Codec]:
+def clients(state_dir: Path | None, kafka: str | None, registry_url: str | None) -> tuple[KafkaSettings, Codec]:
+    """Return Kafka's settings, and a codec over the registry; both as named, or the local stack's."""
     from headrace.avro.codec import Codec  # noqa: PLC0415
     from headrace.avro.registry import Registry  # noqa: PLC0415
     from headrace.settings import RegistrySettings  # noqa: PLC0415
@@ -224,7 +226,7 @@ def _clients(state_dir: Path | None, kafka: str | None, registry_url: str | None
     output.quiet_logs()
     known = read_services(find_state_dir(state_dir))
     url = registry_url or (known.registry if known else RegistrySettings().url)
-    return _kafka(state_dir, kafka), Codec(Registry(url))
+    return kafka_settings(state_dir, kafka), Codec(Registry(url))
 
 
 def _listed(version: PipelineVersion) -> dict[str, Any]:
