@@ -25,6 +25,7 @@ from headrace.pipeline import load
 from headrace.settings import EXIT_CONFIGURATION, KafkaSettings, RegistrySettings, ServiceSettings, wrong_settings
 from headrace.store import bootstrap as store
 from headrace.store import generations
+from headrace.store.errors import postgresql_errors
 
 PIPELINE_FOLDER = Path(__file__).parent / "pipelines"
 _CALL_S = 30.0
@@ -112,13 +113,11 @@ def _wait_created(futures: Iterable[tuple[str, object]]) -> None:
 
 
 async def _first_generation(settings: BootstrapSettings, generation: str) -> None:
-    try:
+    with postgresql_errors():
         connection = await asyncpg.connect(
             settings.postgres_dsn.get_secret_value(),
             server_settings={"search_path": f'"{settings.store_schema}", public'},
         )
-    except OSError as error:
-        raise DependencyDown("postgresql", str(error)) from error
     try:
         await generations.create_generation(connection, generation, settings.model, settings.dimensions)
         if await generations.active_generation(connection) is None:
