@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import NoReturn
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from pydantic import ValidationError
@@ -89,6 +89,19 @@ def test_the_bootstrap_names_the_missing_setting(
     said = capsys.readouterr().err
     assert "HEADRACE_BOOTSTRAP_POSTGRES_DSN: Field required" in said
     assert "HEADRACE_BOOTSTRAP_RUNTIME_PASSWORD: Field required" in said
+
+
+def test_a_handler_that_does_not_close_keeps_no_other_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's faulty close would end a drained stage with an error, and leave connections of the others open."""
+    monkeypatch.setenv("HEADRACE_STORE_DSN", "postgresql://127.0.0.1/none")
+    chains = PipelineChains("chunker", PipelineCatalogue(), HandlerRegistry(), lambda: None)
+    faulty, other = Needy(), Needy()
+    closed = AsyncMock()
+    monkeypatch.setattr(faulty, "close", AsyncMock(side_effect=RuntimeError("faulty")))
+    monkeypatch.setattr(other, "close", closed)
+    chains._handlers = {"faulty": faulty, "other": other}
+    asyncio.run(chains.close())
+    closed.assert_awaited_once()
 
 
 def test_a_handler_without_its_setting_pauses_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+import structlog
 from pydantic import ValidationError
 
 from headrace.errors import ConfigurationError, DependencyDown, PermanentError, UnknownPipeline
@@ -12,6 +13,8 @@ from headrace.handler import Handler
 from headrace.pipelines_log import PipelineCatalogue
 from headrace.registry import HandlerRegistry
 from headrace.settings import wrong_settings
+
+log = structlog.get_logger(__name__)
 
 
 class PipelineChains:
@@ -38,9 +41,12 @@ class PipelineChains:
         return self._chains[key]
 
     async def close(self) -> None:
-        """Close every handler that was started."""
+        """Close every handler that was started, also after one that does not close."""
         for handler in self._handlers.values():
-            await handler.close()
+            try:
+                await handler.close()
+            except Exception:
+                log.exception("handler does not close", handler=handler.identity)
 
     async def _names(self, pipeline_id: str, version: int) -> Sequence[str]:
         pipeline = self._catalogue.get(pipeline_id, version)
