@@ -47,9 +47,8 @@ def migrate(dsn: str, schema: str = "headrace", *, text_search: str = "english")
     and leaves words of other scripts as they are; ``simple`` stems nothing).
     It has no effect on a schema that exists.
 
-    Raises :class:`ConfigurationError` for a name that is no plain identifier or for a pgvector that is
-    missing or
-    too old, and :class:`DependencyDown` when PostgreSQL does not answer.
+    Raises :class:`ConfigurationError` for a name that is no plain identifier or for a pgvector that is missing or too
+    old, and :class:`DependencyDown` when PostgreSQL does not answer.
     """
     _require_identifier("schema", schema)
     _require_identifier("text_search", text_search)

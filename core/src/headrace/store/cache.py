@@ -45,9 +45,7 @@ async def fetch(connection: Connection, tenant: str, model: str, text_hashes: Co
 
 
 async def put(connection: Connection, tenant: str, model: str, vectors: Mapping[bytes, bytes]) -> int:
-    """Cache vectors (float32, little-endian) by text hash and return how many are new; a repeat changes no
-    row.
-    """
+    """Cache vectors (float32, little-endian) by text hash and return how many are new; a repeat changes no row."""
     if not vectors:
         return 0
     hashes = sorted(vectors)

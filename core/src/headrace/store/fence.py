@@ -35,9 +35,7 @@ class Decision(Enum):
     SUPERSEDED = "superseded"
     """A lower version than the stored one: write nothing."""
     CONFLICT = "conflict"
-    """The stored version with another content: write nothing and raise the alarm, for the source broke its
-    word.
-    """
+    """The stored version with another content: write nothing and raise the alarm, for the source broke its word."""
 
 
 def decide(stored: Fence | None, incoming: Fence) -> Decision:

@@ -37,9 +37,8 @@ async def create_generation(
     """Create a generation's table and HNSW index, and register it as ``building``; idempotent.
 
     The connection is the owner's: services may not create tables.
-    Raises :class:`ConfigurationError` for a bad name, dimension or distance, and when a generation of this
-    name
-    exists with another model, dimension or distance.
+    Raises :class:`ConfigurationError` for a bad name, dimension or distance, and when a generation of this name exists
+    with another model, dimension or distance.
     """
     table = embedding_table(name)
     if distance not in OPERATOR_CLASSES or not 1 <= dimensions <= MAXIMUM_DIMENSIONS:

@@ -35,8 +35,7 @@ class Stored:
 class Vectors:
     """Where a chunk's vector can come from, for one tenant and one generation.
 
-    ``held``: chunks that have a row in this generation; ``carried``: vectors that came with the batch, by
-    text hash;
+    ``held``: chunks that have a row in this generation; ``carried``: vectors that came with the batch, by text hash;
     ``cached``: text hashes for which the cache holds one.
     """
 
@@ -151,9 +150,7 @@ def _fold(
     missing: Callable[[IndexDocument], tuple[bytes, ...]],
     results: dict[int, IndexResult],
 ) -> tuple[int, IndexDocument, Fence] | None:
-    """Let the versions of one document pass the fence one after another; return the last that may be
-    written.
-    """
+    """Let the versions of one document pass the fence one after another; return the last that may be written."""
     accepted: tuple[int, IndexDocument, Fence] | None = None
     for position, document in arrivals:
         incoming = document.fence(generation)

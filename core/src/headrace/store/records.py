@@ -31,8 +31,7 @@ class Generation:
 class IndexChunk:
     """A chunk of a document, at ``start`` up to ``end`` (in characters of the source text).
 
-    ``chunk_id`` has 16 bytes; ``vector`` is float32, little-endian, or None where the store already holds one
-    for
+    ``chunk_id`` has 16 bytes; ``vector`` is float32, little-endian, or None where the store already holds one for
     ``text_hash`` (or for this very chunk).
     """
 
@@ -101,11 +100,9 @@ class IndexResult:
 def validate(document: IndexDocument, generation: Generation) -> None:
     """Refuse a document that the tables would refuse, naming the field.
 
-    Raises :class:`InvalidRecord` for an empty tenant or id, a negative version, a deletion with chunks, a NUL
-    in a
-    text, a chunk id that has not 16 bytes, offsets out of order, and a vector of a wrong size or with a value
-    that
-    is not finite.
+    Raises :class:`InvalidRecord` for an empty tenant or id, a negative version, a deletion with chunks, a NUL in a
+    text, a chunk id that has not 16 bytes, offsets out of order, and a vector of a wrong size or with a value that is
+    not finite.
     """
     where = f"tenant={document.tenant} document={document.document_id} version={document.version}"
     if not document.tenant or not document.document_id:
