@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from headrace.broker.contract import (
     BrokerUnavailable,
+    Mark,
     Message,
     OffsetsLost,
     Polled,
     ProducerFenced,
     Record,
+    TopicPartition,
     TransactionAborted,
     TransactionUncertain,
 )
@@ -381,6 +383,84 @@ def test_dead_letters_that_are_the_records_own_fault_stop_nothing() -> None:
     found = BatchResult([], 3, faults=0)
     state, _ = after(polled(1.0, *records(0, 3)), ComputeReturned(1.1, 1, found), limits=limits)
     assert state.stopped is None
+
+
+PLACE = TopicPartition("in", 0)
+
+
+def assigned(mark: Mark | None = None) -> PollReturned:
+    """The poll that tells of partition 0, and of the mark that it came with."""
+    polled = Polled((), rebalanced=True, assigned=frozenset({PLACE}), marks={} if mark is None else {PLACE: mark})
+    return PollReturned(0.5, polled, "s1")
+
+
+def taken_over(mark: Mark | None = None) -> list[Event]:
+    """The events by which a worker takes partition 0 over."""
+    return [assigned(mark), RecoveryReturned(0.6, "rewind", None)]
+
+
+def compute(commands: list[Command]) -> Batch:
+    """The batch that is to be computed."""
+    return next(command.batch for command in commands if isinstance(command, Compute))
+
+
+def test_the_first_batch_of_a_partition_is_marked_and_no_other() -> None:
+    """Broken: a record that kills the process kills it for ever, or each batch costs a round trip more."""
+    state, commands = after(*taken_over(), polled(1.0, *records(7, 2)))
+    assert compute(commands).marks == {PLACE: Mark(1, 2, 9, 7)}
+    state, _ = decide(state, ComputeReturned(1.1, 1, RESULT), LIMITS)
+    state, _ = decide(state, CommitReturned(1.2, 1, None), LIMITS)
+    _, commands = decide(state, polled(1.3, *records(9, 1)), LIMITS)
+    assert compute(commands).marks == {}
+
+
+def test_nothing_is_marked_while_a_commit_is_under_way() -> None:
+    """Broken: the mark of a second batch commits the offsets of the first without its outputs, which is a loss."""
+    state, _ = after(*taken_over(), polled(1.0, *records(0, 3)), polled(1.1, *records(3, 3)))
+    state, commands = decide(state, ComputeReturned(1.2, 1, RESULT), LIMITS)
+    assert [type(command) for command in commands] == [Commit]
+    _, commands = decide(state, CommitReturned(1.3, 1, None), LIMITS)
+    assert [type(command) for command in commands] == [Compute]
+
+
+def test_after_two_deaths_records_are_taken_one_by_one_to_the_end_of_the_batch() -> None:
+    """Broken: a record that kills the process takes its whole batch into the dead letters, or is never found."""
+    _, commands = after(*taken_over(Mark(1, 3, 3, 0)), polled(1.0, *records(0, 3)))
+    assert compute(commands).marks == {PLACE: Mark(2, 3, 3, 0)}
+    state, commands = after(*taken_over(Mark(2, 3, 3, 0)), polled(1.0, *records(0, 3)), polled(1.1, *records(3, 3)))
+    seen = []
+    for number in range(1, 5):
+        state, commands = decide(state, Tick(2.0 + number), LIMITS) if number == 1 else (state, commands)
+        batch = state.computing
+        assert batch is not None
+        seen.append(([record.offset for record in batch.records], batch.marks.get(PLACE)))
+        state, _ = decide(state, ComputeReturned(2.0 + number, number, RESULT), LIMITS)
+        state, commands = decide(state, CommitReturned(2.5 + number, number, None), LIMITS)
+    assert seen == [
+        ([0], Mark(1, 1, 3, 0)), ([1], Mark(1, 1, 3, 1)), ([2], Mark(1, 1, 3, 2)), ([3, 4, 5], None),
+    ]  # fmt: skip
+
+
+def test_a_record_that_killed_the_worker_three_times_is_given_up_alone() -> None:
+    """Broken: one record keeps a stage in a crash loop, or those after it go with it."""
+    state, commands = after(*taken_over(Mark(3, 1, 3, 0)), polled(1.0, *records(0, 3)))
+    batch = compute(commands)
+    assert batch.deadly
+    assert [record.offset for record in batch.records] == [0]
+    state, _ = decide(state, ComputeReturned(1.1, 1, RESULT), LIMITS)
+    state, commands = decide(state, CommitReturned(1.2, 1, None), LIMITS)
+    assert not compute(commands).deadly
+    assert compute(commands).marks == {PLACE: Mark(1, 1, 3, 1)}
+
+
+def test_a_batch_that_is_sealed_again_by_the_living_counts_once() -> None:
+    """Broken: rebalances count as deaths, and harmless records are given up."""
+    state, _ = after(*taken_over(Mark(1, 3, 3, 0)), polled(1.0, *records(0, 3)))
+    both = frozenset({PLACE, TopicPartition("in", 1)})
+    state, _ = decide(state, PollReturned(1.1, Polled((), rebalanced=True, assigned=both), "s2"), LIMITS)
+    state, _ = decide(state, RecoveryReturned(1.2, "rewind", None), LIMITS)
+    _, commands = decide(state, polled(1.3, *records(0, 3)), LIMITS)
+    assert compute(commands).marks == {PLACE: Mark(2, 3, 3, 0)}
 
 
 class Machine:

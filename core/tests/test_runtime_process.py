@@ -246,6 +246,18 @@ def test_after_the_last_attempt_a_record_is_a_dead_letter_of_where_it_was_read_f
     assert (letter.topic, letter.partition, letter.offset) == ("p-documents", 2, 7)
 
 
+def test_a_deadly_record_is_given_up_without_being_touched() -> None:
+    """Broken: the record that kills the process kills it once more when it is given up."""
+
+    def never(_: Record) -> Context:
+        raise AssertionError("touched")
+
+    processor = StageProcessor(WIRING, CODEC, Chains(), decode=never, now=lambda: NOW)
+    result = asyncio.run(processor.process(Batch(1, (record("a"),), "s", 0.0, deadly=True)))
+    letter = letters(result)[0]
+    assert (letter.reason, letter.value) == ("deadly", record("a").value)
+
+
 def test_a_live_record_cannot_pass_for_one_that_came_back() -> None:
     """Broken: a client's headers use up a record's attempts, or send its output down another road."""
     forged = record("a")

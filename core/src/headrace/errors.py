@@ -65,6 +65,16 @@ class UnknownPipeline(PermanentError):
     default_remedy = "Apply it with `headrace pipeline apply FILE`, then send the record again."
 
 
+class DeadlyRecord(PermanentError):
+    """The worker died each time that it began this record."""
+
+    code = "deadly"
+    default_remedy = (
+        "Look for what ended the process (memory, a crash in native code) in its last log lines and the kernel's; "
+        "repair it, then send the record again with `headrace dlq redrive`."
+    )
+
+
 class MetadataError(PermanentError):
     """A handler broke the rules of the envelope's metadata."""
 

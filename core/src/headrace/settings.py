@@ -110,6 +110,9 @@ class WorkerSettings(BaseSettings):
     )
     retry_first_s: float = Field(1.0, gt=0, description="First wait of a record that failed for now; then it doubles.")
     retry_max_s: float = Field(60.0, gt=0, le=3600, description="Longest wait of a record that failed for now.")
+    deaths: int = Field(
+        3, ge=1, le=1000, description="A record that ends the worker so often, begun alone, is given up."
+    )
     side_batch_records: int = Field(
         50, ge=1, le=100_000, description="Most records in a batch of retried and replayed ones; live ones wait for it."
     )

@@ -14,6 +14,7 @@ import pytest
 from headrace.broker.contract import (
     Broker,
     BrokerError,
+    Mark,
     Message,
     OffsetsLost,
     ProducerFenced,
@@ -74,12 +75,14 @@ class Session:
         self.broker.subscribe([topic])
         self.records: list[Record] = []
         self.assigned: frozenset[TopicPartition] = frozenset()
+        self.marks: dict[TopicPartition, Mark] = {}
         self.rebalances = 0
 
     def poll(self, most: int = 500) -> bool:
         """Poll once; after a rebalance the records read before are void, and reading starts at what is committed."""
         polled = self.broker.poll(most, 0.1)
         self.assigned = polled.assigned
+        self.marks.update(polled.marks)
         if polled.rebalanced:
             self.rebalances += 1
             self.records = []
@@ -321,6 +324,37 @@ class BrokerContract:
         session.commit(target)
         written = lab.read_committed(target)[0]
         assert (written.key, written.value, written.headers) == (key, b"\x00\x01\xff", headers)
+
+    def test_a_mark_outlives_its_worker_and_commits_nothing(self, lab: BrokerLab) -> None:
+        """Broken: a record that kills its worker is never found out, or a mark skips records."""
+        source = lab.topic(1)
+        place = TopicPartition(source, 0)
+        lab.produce(numbered(source, 3))
+        first = Session(lab, "marks", "marks-0", source)
+        first.read(3)
+        mark = Mark(1, 3, 3, 0)
+        first.broker.mark({place: mark})
+        first.broker._marked.clear()  # type: ignore[attr-defined]  # noqa: SLF001  # a dead worker forgets its marks
+        first.broker.close()
+        second = Session(lab, "marks", "marks-1", source)
+        assert [record.offset for record in second.read(3)] == [0, 1, 2]
+        assert second.marks == {place: mark}
+
+    def test_a_mark_goes_with_the_next_commit_and_with_a_worker_that_leaves_alive(self, lab: BrokerLab) -> None:
+        """Broken: a healthy record counts as one that killed its worker."""
+        source, target = lab.topic(1), lab.topic(1)
+        place = TopicPartition(source, 0)
+        lab.produce(numbered(source, 2))
+        session = Session(lab, "unmarks", "unmarks-0", source)
+        session.read(2)
+        session.broker.mark({place: Mark(1, 2, 2, 0)})
+        session.broker.commit([Message(target, b"k", b"v")], {place: 1}, session.broker.snapshot())
+        session.broker.mark({place: Mark(1, 1, 2, 1)})
+        session.broker.close()
+        successor = Session(lab, "unmarks", "unmarks-1", source)
+        successor.read(1)
+        assert successor.marks == {}
+        assert [record.offset for record in successor.records] == [1]
 
     def test_an_empty_key_is_refused(self, lab: BrokerLab) -> None:
         """Broken: records of one document scatter over partitions and lose their order."""

@@ -5,9 +5,10 @@ The suite :mod:`headrace_testing.broker_contract` runs against every implementat
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from headrace.errors import HeadraceError
@@ -51,6 +52,32 @@ class Message(NamedTuple):
     headers: Headers = ()
 
 
+class Mark(NamedTuple):
+    """Work that was begun at a partition's committed offset: how often, without a word of its end.
+
+    ``records`` is the size of the batch; ``until`` is the offset after the last record that was under way;
+    ``offset`` is where it begins, which counts where nothing was ever committed.
+    """
+
+    begun: int
+    records: int
+    until: int
+    offset: int
+
+    def text(self) -> str:
+        """Return it as it is kept beside the committed offset."""
+        return f"headrace begun={self.begun} records={self.records} until={self.until} offset={self.offset}"
+
+    @staticmethod
+    def of(text: str | None) -> Mark | None:
+        """Return the mark in what is kept beside a committed offset, or None where there is none."""
+        found = _MARK.fullmatch(text or "")
+        return None if found is None else Mark(*map(int, found.groups()))
+
+
+_MARK = re.compile(r"headrace begun=(\d{1,9}) records=(\d{1,9}) until=(\d{1,19}) offset=(\d{1,19})", re.ASCII)
+
+
 @dataclass(frozen=True, slots=True)
 class Polled:
     """What one poll brought: records in order of offset by partition, and whether the assignment changed.
@@ -62,6 +89,8 @@ class Polled:
     records: Sequence[Record] = ()
     rebalanced: bool = False
     assigned: frozenset[TopicPartition] = frozenset()
+    marks: Mapping[TopicPartition, Mark] = field(default_factory=dict)
+    """After ``rebalanced``, the marks of partitions that came to this worker."""
 
 
 class BrokerError(HeadraceError):
@@ -139,6 +168,14 @@ class Broker(ABC):
         Raises :class:`TransactionAborted` (also for a snapshot of an older membership, or of none),
         :class:`TransactionUncertain` or :class:`ProducerFenced`, and, before anything is written,
         :class:`headrace.errors.InvalidRecord` for a message with an empty key. Returning promises that all is durable.
+        """
+
+    @abstractmethod
+    def mark(self, marks: Mapping[TopicPartition, Mark]) -> None:
+        """Note durably, beside the committed offsets, that work begins there; nothing may be left to commit.
+
+        The next commit of a partition takes its mark away, and so does this worker when it gives the partition up
+        alive. Raises :class:`BrokerUnavailable`, and then nothing needs to be done about it.
         """
 
     @abstractmethod

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -28,6 +28,7 @@ from headrace.broker.contract import (
     Broker,
     BrokerError,
     BrokerUnavailable,
+    Mark,
     Message,
     OffsetsLost,
     Polled,
@@ -70,6 +71,10 @@ class KafkaBroker(Broker):
         self._certain = True
         """Whether every transaction's end is known, so that :attr:`_committed` is what the group has."""
         self._committed: dict[TopicPartition, int] = {}
+        self._found_marks: dict[TopicPartition, Mark] = {}
+        """Marks of partitions that came to this worker since the last poll told of them."""
+        self._marked: dict[TopicPartition, Mark] = {}
+        """Marks that this worker made and no commit has taken away."""
 
     def subscribe(self, topics: Sequence[str]) -> None:
         """Fence any predecessor with our transactional id, then join the group."""
@@ -103,7 +108,8 @@ class KafkaBroker(Broker):
         deferred = self._deferred
         if rebalanced:
             self._deferred = deferred if isinstance(deferred, OffsetsLost) else None
-            return Polled((), True, frozenset(self._assigned))
+            marks, self._found_marks = self._found_marks, {}
+            return Polled((), True, frozenset(self._assigned), marks)
         if deferred is not None and not records:
             self._deferred = None
             raise deferred
@@ -171,6 +177,33 @@ class KafkaBroker(Broker):
         except KafkaException as error:
             self._failed(producer, error)
         self._committed.update(offsets)
+        for place in offsets:
+            self._marked.pop(place, None)
+
+    def mark(self, marks: Mapping[TopicPartition, Mark]) -> None:
+        """Commit the offsets that are committed already, with the marks as their metadata; fenced by membership."""
+        self._annotate({place: mark.text() for place, mark in marks.items()}, marks)
+        self._marked.update(marks)
+
+    def _annotate(self, texts: Mapping[TopicPartition, str], marks: Mapping[TopicPartition, Mark]) -> None:
+        positions = [
+            KafkaPartition(*place, self._committed.get(place, marks[place].offset), text)
+            for place, text in texts.items()
+        ]
+        try:
+            self._consumer.commit(offsets=positions, asynchronous=False)
+        except KafkaException as error:
+            raise BrokerUnavailable(f"marks cannot be written: {error}") from error
+
+    def _unmark(self, places: Collection[TopicPartition]) -> None:
+        """Take this worker's own marks away, for it gives the partitions up alive."""
+        own = {place: self._marked.pop(place) for place in places if place in self._marked}
+        if not own:
+            return
+        try:
+            self._annotate(dict.fromkeys(own, ""), own)
+        except BrokerUnavailable as error:
+            log.info("a mark stays and counts as an unfinished beginning", error=str(error))
 
     def renew_producer(self) -> None:
         """Close the producer, start another with the same id and wait until it fenced its predecessor."""
@@ -187,6 +220,7 @@ class KafkaBroker(Broker):
     def close(self) -> None:
         """Leave the group; the producer's open transaction, if any, was aborted before."""
         self._closing = True
+        self._unmark(set(self._marked))
         self._consumer.close()
         self._producer = None
 
@@ -233,8 +267,11 @@ class KafkaBroker(Broker):
             return
         self._assigned.update(places)
         try:
-            consumer.incremental_assign(_retrying(lambda: self._positions(places)))
+            positions = _retrying(lambda: self._positions(places))
+            consumer.incremental_assign(positions)
             self._unread.update(places)
+            found = ((TopicPartition(at.topic, at.partition), Mark.of(at.metadata)) for at in positions)
+            self._found_marks.update({place: mark for place, mark in found if mark is not None})
         except KafkaException as error:
             log.warning("committed offsets cannot be read", error=str(error))
             self._unsettled = True
@@ -248,6 +285,8 @@ class KafkaBroker(Broker):
     def _on_revoke(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
         self._rebalanced = True
         places = {TopicPartition(partition.topic, partition.partition) for partition in partitions}
+        if not self._closing:
+            self._unmark(places)
         self._assigned -= places
         self._unread -= places
         if partitions:

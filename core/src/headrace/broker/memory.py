@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from headrace.broker.contract import (
     Broker,
     BrokerUnavailable,
+    Mark,
     Message,
     Polled,
     ProducerFenced,
@@ -63,6 +64,10 @@ class MemoryBroker(Broker):
         self._positions: dict[TopicPartition, int] = {}
         self._held = False
         self._turn = 0
+        self._known: frozenset[TopicPartition] = frozenset()
+        """Partitions of which a poll has told."""
+        self._marked: set[TopicPartition] = set()
+        """Partitions that this worker marked, and no commit took the mark away."""
 
     def subscribe(self, topics: Sequence[str]) -> None:
         """Fence any predecessor, then join the group."""
@@ -81,7 +86,11 @@ class MemoryBroker(Broker):
         assigned = frozenset(owned)
         if changed:
             self._positions = {place: at for place, at in self._positions.items() if place in assigned}
-            return Polled((), True, assigned)
+            self._unmark(self._known - assigned)
+            marks = self._cluster.group(self._group).marks
+            found = {place: marks[place] for place in assigned - self._known if place in marks}
+            self._known = assigned
+            return Polled((), True, assigned, found)
         records = [] if self._held else self._read(owned, max_records)
         if not records:
             self._cluster.wait(timeout)
@@ -128,6 +137,19 @@ class MemoryBroker(Broker):
             cluster.end_open_transaction(identity, commit=fault is None or fault.outcome is CommitOutcome.COMMITTED)
         if fault is not None:
             raise fault.error
+        self._marked -= set(offsets)
+
+    def mark(self, marks: Mapping[TopicPartition, Mark]) -> None:
+        """Keep the marks beside the committed offsets."""
+        self._require_cluster(0.0)
+        self._cluster.group(self._group).marks.update(marks)
+        self._marked |= set(marks)
+
+    def _unmark(self, places: Collection[TopicPartition]) -> None:
+        marks = self._cluster.group(self._group).marks
+        for place in self._marked.intersection(places):
+            marks.pop(place, None)
+        self._marked.difference_update(places)
 
     def renew_producer(self) -> None:
         """Take a new epoch, which aborts what the older one left open."""
@@ -137,6 +159,7 @@ class MemoryBroker(Broker):
     def close(self) -> None:
         """Leave the group and abort an open transaction of our own epoch."""
         if self._member is not None:
+            self._unmark(set(self._marked))
             self._cluster.leave(self._group, self._member.identity)
             self._member = None
         if self._epoch is not None and self._cluster.epoch(self._transactional_id) == self._epoch:

@@ -20,6 +20,7 @@ from confluent_kafka import murmur2
 
 from headrace.broker.contract import (
     BrokerUnavailable,
+    Mark,
     Message,
     OffsetsLost,
     Record,
@@ -90,6 +91,7 @@ class Group:
     owners: dict[TopicPartition, str] = field(default_factory=dict)
     target: dict[TopicPartition, str] = field(default_factory=dict)
     committed: dict[TopicPartition, int] = field(default_factory=dict)
+    marks: dict[TopicPartition, Mark] = field(default_factory=dict)
 
     def owned(self, member: str) -> list[TopicPartition]:
         """Partitions of the member, sorted."""
@@ -278,6 +280,7 @@ class MemoryCluster:
         if commit:
             for (group, place), offset in transaction.offsets.items():
                 self._groups[group].committed[place] = offset
+                self._groups[group].marks.pop(place, None)
 
     # Inside
 

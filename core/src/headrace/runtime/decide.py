@@ -13,13 +13,14 @@ snapshot stale dooms every batch and the buffer, and reading starts again at the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from headrace import headers
 from headrace.broker.contract import (
     BrokerError,
+    Mark,
     Message,
     OffsetsLost,
     Polled,
@@ -34,6 +35,8 @@ HOLD_AFTER_S = 1.0
 """A batch that computes longer than this has fetching paused, so that polling can keep up the membership."""
 IDLE_POLL_S = 0.25
 YIELDING_POLL_S = 0.02
+BATCH_DEATHS = 2
+"""After so many beginnings without an end, the records of a batch are taken one by one."""
 BUSY_POLL_MAX_S = 0.02
 
 EXIT_DONE = 0
@@ -61,6 +64,8 @@ class Limits:
     parked_records: int = 1000
     parked_bytes: int = 32 * 1024 * 1024
     """So much may wait until it is due before fetching stops."""
+    deaths: int = 3
+    """A record that was begun so often alone, without an end, is given up."""
     dead_letter_window: int = 1000
     dead_letter_share: float = 1.0
     """More of the newest ``dead_letter_window`` records given up for a fault of ours than this stops the stage."""
@@ -75,6 +80,10 @@ class Batch:
     snapshot: Any
     sealed_at: float
     attempt: int = 1
+    marks: Mapping[TopicPartition, Mark] = field(default_factory=dict)
+    """To be written before it is computed, for partitions in which nothing was committed yet."""
+    deadly: bool = False
+    """The one record in it ended the worker too often: it is given up, not computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +136,9 @@ class State:
     """Why the stage stopped itself: it gave up too many records. An operator's order lets it go on."""
     recent: tuple[tuple[int, int], ...] = ()
     """Records and faults of the newest batches."""
+    assigned: frozenset[TopicPartition] = frozenset()
+    unproven: Mapping[TopicPartition, Mark | None] = field(default_factory=dict)
+    """Partitions of which nothing was committed since they came here, with the mark that they came with."""
     computing: Batch | None = None
     computed: tuple[Batch, BatchResult] | None = None
     held: bool = False
@@ -326,7 +338,7 @@ def _polled(state: State, event: PollReturned, limits: Limits) -> tuple[State, l
     if event.polled.rebalanced:
         doomed, commands = _doom(state)
         renew = ("renew",) if "renew" in state.recovery else ()
-        return replace(doomed, recovery=(*renew, "rewind")), commands
+        return replace(_take_over(doomed, event.polled), recovery=(*renew, "rewind")), commands
     if state.draining_until is not None or state.recovery:
         return state, []  # what was read before a rewind is read again after it
     found = event.polled.records
@@ -336,6 +348,13 @@ def _polled(state: State, event: PollReturned, limits: Limits) -> tuple[State, l
         return replace(state, parked=(*state.parked, *parked)), []
     since = state.buffered_since if state.buffer else event.now
     return replace(state, buffer=(*state.buffer, *found) if found else state.buffer, buffered_since=since), []
+
+
+def _take_over(state: State, polled: Polled) -> State:
+    """Return the state with the new assignment; what came to this worker is unproven."""
+    unproven = {place: mark for place, mark in state.unproven.items() if place in polled.assigned}
+    unproven |= {place: polled.marks.get(place) for place in polled.assigned - state.assigned}
+    return replace(state, assigned=polled.assigned, unproven=unproven)
 
 
 def _due(record: Record, event: PollReturned, limits: Limits) -> float:
@@ -413,7 +432,7 @@ def _wait_longer(
 
 def _committed(state: State, event: CommitReturned, limits: Limits) -> tuple[State, list[Command]]:
     if event.error is None:
-        return replace(state, computed=None, yield_until=_yield_until(state, event.now, limits)), []
+        return _proven(replace(state, yield_until=_yield_until(state, event.now, limits))), []
     if isinstance(event.error, ProducerFenced):
         return replace(state, exit_code=EXIT_FENCED, exit_reason=str(event.error)), []
     doomed, commands = _doom(state)
@@ -428,6 +447,19 @@ def _recovered(state: State, event: RecoveryReturned, limits: Limits) -> tuple[S
         code = EXIT_FENCED if isinstance(event.error, ProducerFenced) else EXIT_OFFSETS_LOST
         return replace(state, exit_code=code, exit_reason=str(event.error)), []
     return replace(state, waiting=_wait_longer(state, event.now, "kafka", event.error, event.jitter, limits)), []
+
+
+def _proven(state: State) -> State:
+    """Take the committed batch out; its partitions are proven, or taken record by record up to their mark's end."""
+    assert state.computed is not None
+    unproven = dict(state.unproven)
+    for place, mark in state.computed[0].marks.items():
+        at = state.computed[0].records[-1].offset + 1
+        if mark.records == 1 and at < mark.until:
+            unproven[place] = Mark(0, 1, mark.until, at)
+        else:
+            unproven.pop(place, None)
+    return replace(state, computed=None, unproven=unproven)
 
 
 def _yield_until(state: State, now: float, limits: Limits) -> float:
@@ -499,6 +531,8 @@ def _ready(state: State, now: float, limits: Limits) -> bool:
         return False
     if _yields(state, now, limits):
         return False
+    if state.computed is not None and any(record.place in state.unproven for record in state.buffer):
+        return False  # a mark stands at the committed offset, and that is about to move
     return len(state.buffer) >= limits.batch_records or now >= state.buffered_since + limits.linger_s
 
 
@@ -506,13 +540,40 @@ def _seal(state: State, now: float, limits: Limits) -> tuple[State, Batch]:
     count = size = 0
     for record in state.buffer[: limits.batch_records]:
         size += len(record.value or b"")
-        if count and size > limits.batch_bytes:
+        alone = _suspected(state.unproven.get(record.place))
+        if count and (alone or size > limits.batch_bytes):
             break
         count += 1
-    batch = Batch(state.next_number, state.buffer[:count], state.snapshot, now)
+        if alone:
+            break
+    records = state.buffer[:count]
+    mark = state.unproven.get(records[0].place)
+    deadly = mark is not None and count == 1 and mark.records == 1 and mark.begun >= limits.deaths
+    marks = _marks(records, state.unproven)
+    batch = Batch(state.next_number, records, state.snapshot, now, marks=marks, deadly=deadly)
     rest = state.buffer[count:]
     sealed = replace(state, buffer=rest, buffered_since=now, computing=batch, next_number=state.next_number + 1)
     return sealed, batch
+
+
+def _suspected(mark: Mark | None) -> bool:
+    """Whether the records of the partition are taken one by one: a batch of them was begun too often."""
+    return mark is not None and (mark.records == 1 or mark.begun >= BATCH_DEATHS)
+
+
+def _marks(records: Sequence[Record], unproven: Mapping[TopicPartition, Mark | None]) -> dict[TopicPartition, Mark]:
+    """Return the marks to write before the batch is computed."""
+    marks: dict[TopicPartition, Mark] = {}
+    for place in dict.fromkeys(record.place for record in records if record.place in unproven):
+        own = [record.offset for record in records if record.place == place]
+        found, until = unproven[place], own[-1] + 1
+        if found is None:
+            marks[place] = Mark(1, len(records), until, own[0])
+        elif found.records > 1 and _suspected(found):
+            marks[place] = Mark(1, 1, max(until, found.until), own[0])
+        else:
+            marks[place] = Mark(found.begun + 1, len(records), max(until, found.until), own[0])
+    return marks
 
 
 def _finish_if_drained(state: State, now: float) -> State:

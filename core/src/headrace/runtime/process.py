@@ -17,6 +17,7 @@ from headrace.broker.contract import Message, Record
 from headrace.envelope import Context, Operation, StageRun, check_transition
 from headrace.errors import (
     ConfigurationError,
+    DeadlyRecord,
     DependencyDown,
     HeadraceError,
     InvalidRecord,
@@ -90,7 +91,7 @@ class StageProcessor:
         """
         started = time.perf_counter()
         started_at = self._now()
-        results: list[Result] = [self._decoded(record) for record in batch.records]
+        results: list[Result] = [self._decoded(record, batch) for record in batch.records]
         runs = await self._run_chains(results)
         duration = int((time.perf_counter() - started) * 1e6)
         messages: list[Message] = []
@@ -145,7 +146,9 @@ class StageProcessor:
     def _replay(self, record: Record) -> str | None:
         return headers.text(record, headers.REPLAY) if self._came_back(record) else None
 
-    def _decoded(self, record: Record) -> Result:
+    def _decoded(self, record: Record, batch: Batch) -> Result:
+        if batch.deadly:
+            return Failure(DeadlyRecord())
         if self._came_back(record):
             first = headers.origin(record)
             record = record._replace(topic=first.topic, partition=first.partition, offset=first.offset)

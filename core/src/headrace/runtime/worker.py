@@ -193,6 +193,7 @@ class Worker:
     def _execute(self, command: Command) -> Event | None:
         match command:
             case Compute(batch):
+                self._mark(batch)
                 self._computer.submit(batch)
             case Cancel(number):
                 self._computer.cancel(number)
@@ -206,6 +207,17 @@ class Worker:
             case Recover(step):
                 return self._recover(step)
         return None
+
+    def _mark(self, batch: Batch) -> None:
+        """Note that the batch is begun, where nothing has shown yet that this worker survives its records."""
+        if not batch.marks or batch.deadly:
+            return
+        try:
+            with self._watch("mark"):
+                self._broker.mark(batch.marks)
+        except BrokerError as error:
+            # Without its mark a death in this batch does not count; one of the next will.
+            log.warning("mark not written", stage=self._stage, error=str(error))
 
     def _commit(self, command: Commit) -> Event:
         started = self._clock()
