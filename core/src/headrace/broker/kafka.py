@@ -24,6 +24,7 @@ from confluent_kafka import (
 )
 from confluent_kafka import TopicPartition as KafkaPartition
 
+from headrace import failpoints
 from headrace.broker.contract import (
     Broker,
     BrokerError,
@@ -169,11 +170,15 @@ class KafkaBroker(Broker):
             raise TransactionAborted("the batch was sealed without a membership in the group")
         try:
             producer.begin_transaction()
+            failpoints.reach("commit.begun")
             for message in messages:
                 self._produce(producer, message)
+            failpoints.reach("commit.produced")
             positions = [KafkaPartition(place.topic, place.partition, offset) for place, offset in offsets.items()]
             producer.send_offsets_to_transaction(positions, snapshot, _CALL_S)
+            failpoints.reach("commit.offsets")
             _retrying(lambda: producer.commit_transaction(_CALL_S))
+            failpoints.reach("commit.committed")
         except KafkaException as error:
             self._failed(producer, error)
         self._committed.update(offsets)
@@ -213,6 +218,7 @@ class KafkaBroker(Broker):
         producer = Producer(producer_config(self._kafka, self._worker, self._transactional_id), logger=_library_log())
         try:
             _retrying(lambda: producer.init_transactions(_CALL_S))
+            failpoints.reach("producer.renewed")
         except KafkaException as error:
             raise BrokerUnavailable(f"the producer cannot start: {error}") from error
         self._producer = producer
@@ -265,6 +271,7 @@ class KafkaBroker(Broker):
         places = [TopicPartition(partition.topic, partition.partition) for partition in partitions]
         if not places or self._closing:
             return
+        failpoints.reach("rebalance.assigned")
         self._assigned.update(places)
         try:
             positions = _retrying(lambda: self._positions(places))
@@ -283,6 +290,7 @@ class KafkaBroker(Broker):
             consumer.resume(partitions)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
+        failpoints.reach("rebalance.revoked")
         self._rebalanced = True
         places = {TopicPartition(partition.topic, partition.partition) for partition in partitions}
         if not self._closing:

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import structlog
 
-from headrace import metrics
+from headrace import failpoints, metrics
 from headrace.broker.contract import Broker, BrokerError, Record, TopicPartition
 from headrace.runtime.decide import (
     Batch,
@@ -194,6 +194,7 @@ class Worker:
         match command:
             case Compute(batch):
                 self._mark(batch)
+                failpoints.reach("batch.sealed")
                 self._computer.submit(batch)
             case Cancel(number):
                 self._computer.cancel(number)
@@ -220,6 +221,7 @@ class Worker:
             log.warning("mark not written", stage=self._stage, error=str(error))
 
     def _commit(self, command: Commit) -> Event:
+        failpoints.reach("batch.computed")
         started = self._clock()
         error: BrokerError | None = None
         try:
