@@ -6,8 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from headrace.errors import ConfigurationError
-from headrace.stage import CHUNKER, EMBEDDER, GENERATOR, INDEXER, INGEST, stage_flow
+from headrace.stage import CHUNKER, EMBEDDER, GENERATOR, INDEXER, INGEST
 
 pytestmark = pytest.mark.unit
 
@@ -21,9 +20,3 @@ def test_each_stage_reads_what_the_one_before_writes() -> None:
 def test_costly_stages_take_small_batches() -> None:
     """A batch of hundreds of documents keeps the model busy for minutes, and a crash or a rebalance repeats it."""
     assert GENERATOR.batch_records < EMBEDDER.batch_records < INDEXER.batch_records < CHUNKER.batch_records
-
-
-def test_unknown_stage_is_refused_by_name() -> None:
-    """A misspelt stage would otherwise fail far from its cause."""
-    with pytest.raises(ConfigurationError, match=r"chunkr.*ingest, chunker"):
-        stage_flow("chunkr")

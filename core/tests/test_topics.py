@@ -8,7 +8,7 @@ import pytest
 
 from headrace.avro import schemas
 from headrace.errors import ConfigurationError
-from headrace.stage import STAGES, stage_flow
+from headrace.stage import STAGES
 from headrace.topics import _read, concrete, dead_letter_topic, declared, replay_topic, retry_topic
 
 pytestmark = pytest.mark.unit
@@ -81,9 +81,3 @@ def test_a_bad_topic_file_is_named(tmp_path: Path, partitions: str, retention: s
     path.write_text("topic: t")
     with pytest.raises(ConfigurationError, match="description"):
         _read(path)
-
-
-def test_an_unknown_stage_names_those_that_exist() -> None:
-    """Broken: a typo in a stage's name costs a search."""
-    with pytest.raises(ConfigurationError, match="ingest, chunker"):
-        stage_flow("chunkr")

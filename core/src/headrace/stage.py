@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from headrace import records
-from headrace.errors import ConfigurationError
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +31,3 @@ INDEXER = StageFlow(
 GENERATOR = StageFlow("generator", "generation-requests", "artifacts", records.GenerationRequest, records.Artifact, 8)
 
 STAGES = {stage.name: stage for stage in (INGEST, CHUNKER, EMBEDDER, INDEXER, GENERATOR)}
-
-
-def stage_flow(name: str) -> StageFlow:
-    """Return the stage; raises :class:`ConfigurationError` naming those that exist."""
-    try:
-        return STAGES[name]
-    except KeyError:
-        raise ConfigurationError(f"no stage {name!r}", remedy=f"There are: {', '.join(STAGES)}.") from None
-
-
-def next_stage(flow: StageFlow) -> StageFlow | None:
-    """Return the stage that reads what this one writes, or None at the end of the flow."""
-    return next((stage for stage in STAGES.values() if stage.source == flow.target), None)

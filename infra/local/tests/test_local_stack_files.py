@@ -15,7 +15,7 @@ from headrace_local import artifacts, parts
 from headrace_local.model import Command, Event, External, StackError
 from headrace_local.network import PORTS, free_port, healthy, port_is_free, require_reachable
 from headrace_local.progress import shown
-from headrace_local.stack import Stack, default_state_dir
+from headrace_local.stack import Stack
 
 pytestmark = pytest.mark.unit
 
@@ -117,14 +117,6 @@ def test_a_long_state_folder_gets_a_short_socket(tmp_path: Path) -> None:
     assert len(str(deep.socket_path)) < 100
     assert deep.socket_path != Stack(tmp_path / ("folder" * 21)).socket_path
     assert Stack(Path("/s")).socket_path == Path("/s/supervisor.sock")
-
-
-def test_the_state_folder_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """HEADRACE_STATE_DIR would have no effect."""
-    monkeypatch.delenv("HEADRACE_STATE_DIR", raising=False)
-    assert default_state_dir() == Path(".headrace")
-    monkeypatch.setenv("HEADRACE_STATE_DIR", "/elsewhere")
-    assert default_state_dir() == Path("/elsewhere")
 
 
 @pytest.mark.parametrize(

@@ -8,18 +8,13 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from enum import StrEnum
 from functools import cache
 from typing import Any
 
 Convert = Callable[[Any], Any]
-
-
-def from_dict(cls: Any, values: Mapping[str, Any]) -> Any:
-    """Build ``cls`` from a decoded record; the record's fields are the class's, all of them."""
-    return reader(cls)(dict(values))
 
 
 def to_dict(record: Any) -> dict[str, Any]:

@@ -47,11 +47,6 @@ _STOP_S = 120.0
 """Seconds for a whole stack to stop: services together and three parts one by one, each with its grace."""
 
 
-def default_state_dir() -> Path:
-    """Return the state folder: HEADRACE_STATE_DIR, or ``.headrace`` in the current folder."""
-    return Path(os.environ.get("HEADRACE_STATE_DIR") or ".headrace")
-
-
 @dataclass(frozen=True, slots=True)
 class StackState:
     """A running stack."""
