@@ -384,10 +384,31 @@ def test_a_template_is_published_where_all_is_well(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(pipelines_log, "apply", apply)
     shipped = str(ROOT / "pipelines" / "index.yaml")
+    monkeypatch.setattr("headrace_local.network.accepts_any", lambda _: True)
     tail = ["--kafka", "127.0.0.1:1", "--registry", "http://127.0.0.1:1"]
     assert "pipeline default is now version 2" in run("pipeline", "apply", shipped, *tail).stdout
     assert "would become version 2" in run("pipeline", "apply", shipped, "--dry-run", *tail).stdout
     assert asked == [False, True]
+
+
+@pytest.mark.parametrize("words", [["topics"], ["pipeline", "list", "--registry", "http://127.0.0.1:1"]])
+def test_a_kafka_that_is_down_is_told_at_once_and_in_one_line(words: list[str]) -> None:
+    """Broken: half a minute of the client's complaints, ten a second, before the reason."""
+    result = run(*words, "--kafka", "127.0.0.1:1", code=ExitCode.UNREACHABLE)
+    assert result.stderr.splitlines()[:2] == ["error: Kafka does not answer", "where: 127.0.0.1:1"]
+    assert "headrace up" in result.stderr
+
+
+def test_a_retry_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """Broken: an ingest that finds nobody looks dead for a minute, or says so at every attempt of every lane."""
+    from headrace_cli.state import _told_once
+
+    tell = _told_once("http://gateway", 60)
+    tell("Connection refused")
+    tell("HTTP 503")
+    assert capsys.readouterr().err == (
+        "http://gateway does not take it yet (Connection refused); trying again for up to 60 s\n"
+    )
 
 
 def test_logs_show_the_last_lines_of_each_process(tmp_path: Path) -> None:

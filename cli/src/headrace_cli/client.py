@@ -44,10 +44,18 @@ class Gateway:
     """The API at ``url`` for the holder of ``api_key``.
 
     Each method raises :class:`NotReachable` where nothing answers and :class:`ProblemError` for a refusal.
-    ``retry_s`` is how long a request that found nobody, or no room, is sent again.
+    ``retry_s`` is how long a request that found nobody, or no room, is sent again; ``on_retry`` takes the reason.
     """
 
-    def __init__(self, url: str, api_key: str, *, retry_s: float = 0.0, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        api_key: str,
+        *,
+        retry_s: float = 0.0,
+        clock: Clock | None = None,
+        on_retry: Callable[[str], None] = lambda _: None,
+    ) -> None:
         address = urlsplit(url)
         if address.scheme not in ("http", "https") or not address.hostname:
             raise UsageError(f"{url!r} is no URL of a gateway", where="--url", remedy="Write http://host:port.")
@@ -59,10 +67,11 @@ class Gateway:
         self._api_key = api_key
         self._retry_s = retry_s
         self._clock = clock or Clock()
+        self._on_retry = on_retry
 
     def another(self) -> Gateway:
         """Return the same on a connection of its own, for another thread."""
-        return Gateway(self.url, self._api_key, retry_s=self._retry_s, clock=self._clock)
+        return Gateway(self.url, self._api_key, retry_s=self._retry_s, clock=self._clock, on_retry=self._on_retry)
 
     def close(self) -> None:
         """Close the connection."""
@@ -138,6 +147,7 @@ class Gateway:
                 if answer is not None:
                     return answer
                 raise NotReachable(f"the gateway does not answer: {failure}", where=self.url) from failure
+            self._on_retry(f"HTTP {answer.status}" if answer is not None else str(failure))
             self._clock.sleep(wait)
             pause = min(pause * 2, _LONGEST_PAUSE_S)
 

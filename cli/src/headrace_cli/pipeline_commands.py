@@ -205,6 +205,7 @@ def topics(
 def kafka_settings(state_dir: Path | None, given: str | None) -> KafkaSettings:
     """Return how to reach the Kafka that was named, or the local stack's; raises :class:`NotReachable`."""
     from headrace.settings import KafkaSettings  # noqa: PLC0415
+    from headrace_local.network import accepts_any  # noqa: PLC0415
 
     folder = find_state_dir(state_dir)
     known = read_services(folder)
@@ -214,7 +215,14 @@ def kafka_settings(state_dir: Path | None, given: str | None) -> KafkaSettings:
             where=f"{folder} and HEADRACE_KAFKA_BOOTSTRAP",
             remedy="Start the local stack with `headrace up`, or name Kafka with --kafka.",
         )
-    return KafkaSettings(bootstrap=given or (known.kafka if known else ""))
+    bootstrap = given or (known.kafka if known else "")
+    if not accepts_any(bootstrap):  # a client of Kafka would try for long, and say so ten times a second
+        raise NotReachable(
+            "Kafka does not answer",
+            where=bootstrap,
+            remedy="Start the local stack with `headrace up`, or name Kafka with --kafka.",
+        )
+    return KafkaSettings(bootstrap=bootstrap)
 
 
 def clients(state_dir: Path | None, kafka: str | None, registry_url: str | None) -> tuple[KafkaSettings, Codec]:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from headrace_cli.client import Gateway
 from headrace_cli.failures import CommandError, NotReachable
+from headrace_cli.output import say
 
 DEFAULT_NAME = ".headrace"
 CREDENTIALS = "credentials.json"
@@ -106,4 +109,16 @@ def connect(url: str | None, api_key: str | None, state_dir: Path | None, *, ret
             )
         api_key = credentials.api_key
     assert url is not None or services is not None
-    return Gateway(url or (services.url if services else ""), api_key, retry_s=retry_s)
+    address = url or (services.url if services else "")
+    return Gateway(address, api_key, retry_s=retry_s, on_retry=_told_once(address, retry_s))
+
+
+def _told_once(address: str, retry_s: float) -> Callable[[str], None]:
+    """Return what tells people of the first retry, so that a minute of trying does not look like a standstill."""
+    told = threading.Lock()
+
+    def tell(reason: str) -> None:
+        if told.acquire(blocking=False):
+            say(f"{address} does not take it yet ({reason}); trying again for up to {retry_s:.0f} s")
+
+    return tell

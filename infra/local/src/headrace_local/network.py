@@ -57,7 +57,7 @@ def healthy(health: str | None) -> bool:
 
 def require_reachable(external: External) -> None:
     """Raise :class:`StackError` naming the first given system that does not answer."""
-    if external.kafka is not None and not any(_accepts(*_host_and_port(s)) for s in external.kafka.split(",")):
+    if external.kafka is not None and not accepts_any(external.kafka):
         raise _unreachable("Kafka", external.kafka, "none of its bootstrap servers accepts connections")
     if external.registry is not None and not _answers_200(f"{external.registry.rstrip('/')}/subjects"):
         raise _unreachable("the schema registry", external.registry, "GET /subjects does not answer 200")
@@ -67,6 +67,11 @@ def require_reachable(external: External) -> None:
         except psycopg.OperationalError as error:
             place = urlsplit(external.postgres)
             raise _unreachable("PostgreSQL", f"{place.hostname}:{place.port or 5432}", str(error)) from error
+
+
+def accepts_any(servers: str) -> bool:
+    """Whether one of the bootstrap servers, separated by commas, accepts connections."""
+    return any(_accepts(*_host_and_port(server)) for server in servers.split(","))
 
 
 def _unreachable(part: str, where: str, why: str) -> StackError:
