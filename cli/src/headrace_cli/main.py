@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from headrace_cli import __version__, document_commands, pipeline_commands, search_commands, stack_commands
+from headrace_cli import (
+    __version__,
+    document_commands,
+    pipeline_commands,
+    search_commands,
+    stack_commands,
+    trace_commands,
+)
 from headrace_cli.exit_codes import epilog
 
 app = typer.Typer(
@@ -18,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (stack_commands, document_commands, search_commands, pipeline_commands):
+for module in (stack_commands, document_commands, search_commands, pipeline_commands, trace_commands):
     module.register(app)
 
 

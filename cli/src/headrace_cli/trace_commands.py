@@ -1,0 +1,85 @@
+"""``trace``: the whole path of a document or of a request, for operators with access to Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headrace_cli import options, output
+from headrace_cli.failures import UNKNOWN_DOCUMENT, NotFound, told
+
+if TYPE_CHECKING:
+    from headrace_operations.trace_log import Limits
+    from headrace_operations.trace_model import Traces
+
+    from headrace.avro.codec import Codec
+    from headrace.settings import KafkaSettings
+    from headrace.store.pool import StoreSettings
+
+Tenant = Annotated[
+    str | None,
+    typer.Option(
+        "--tenant", envvar="HEADRACE_TENANT", help="Owner of the documents; without it, the local stack's.",
+        show_default=False,
+    ),
+]  # fmt: skip
+Records = Annotated[
+    int,
+    typer.Option(
+        "--records", envvar="HEADRACE_TRACE_RECORDS", min=1,
+        help="Most records read of each partition, the newest first.",
+    ),
+]  # fmt: skip
+Seconds = Annotated[
+    float, typer.Option("--seconds", envvar="HEADRACE_TRACE_SECONDS", min=0.1, help="Longest reading, in seconds.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    panel = "Operations"
+    app.command("trace", rich_help_panel=panel, short_help="Show the whole path of a document.")(told(trace))
+
+
+def trace(
+    name: Annotated[str, typer.Argument(metavar="DOCUMENT", help="A document's id.")],
+    tenant: Tenant = None,
+    records: Records = 50_000,
+    seconds: Seconds = 30.0,
+    state_dir: options.StateDir = None,
+    kafka: options.KafkaUrl = None,
+    registry: options.RegistryUrl = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show every version of a document that is still known: its way through the stages, and where it is now.
+
+    Reads the store's row and, in every topic of the flow, the one partition that the document's key belongs to.
+    """
+    from headrace_operations.trace_log import Limits  # noqa: PLC0415
+
+    from headrace_cli import operator_access, pipeline_commands, trace_view  # noqa: PLC0415
+
+    clients = pipeline_commands.clients(state_dir, kafka, registry)
+    owner = operator_access.tenant_of(state_dir, tenant)
+    store = operator_access.store_settings(state_dir)
+    found = asyncio.run(_documents(clients, store, owner, name, Limits(records, seconds)))
+    if not found.documents[0].versions:
+        raise NotFound(f"nothing is known of a document {name!r} of tenant {owner!r}", remedy=UNKNOWN_DOCUMENT)
+    if as_json:
+        output.emit(trace_view.documents(found))
+    else:
+        trace_view.show(found)
+
+
+async def _documents(
+    clients: tuple[KafkaSettings, Codec], store: StoreSettings | None, tenant: str, name: str, limits: Limits
+) -> Traces:
+    from headrace_operations.trace import Tracer  # noqa: PLC0415
+
+    from headrace.settings import ServiceSettings  # noqa: PLC0415
+    from headrace_cli.operator_access import opened_store  # noqa: PLC0415
+
+    async with opened_store(store) as pool:
+        return await Tracer(*clients, pool, ServiceSettings().generation, limits).documents(tenant, [name])

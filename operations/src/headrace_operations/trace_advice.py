@@ -1,0 +1,43 @@
+"""What to do about a version that has not arrived, as the exact command where there is one; pure."""
+
+from __future__ import annotations
+
+import shlex
+
+from headrace_operations.trace_model import Letter, Place, VersionTrace
+
+_BAD_INPUT = ("invalid-record", "undecodable")
+"""Reasons for which the same record would fail for ever."""
+_NOWHERE = (
+    "No stage has it, and it is neither indexed nor given up: it is under way this moment, or its records aged out."
+)
+
+
+def advice(tenant: str, document_id: str, trace: VersionTrace) -> tuple[str, ...]:
+    """Return one line for each thing that can be done; nothing where the version arrived or was overtaken."""
+    named = f"--document {shlex.quote(document_id)} --tenant {shlex.quote(tenant)}"
+    if trace.state == "dead_lettered":
+        return tuple(line for letter in trace.dead_letters if letter.state == "open" for line in _of_letter(letter))
+    if trace.state == "in_flight":
+        return tuple(dict.fromkeys(_of_place(place) for place in trace.waiting))
+    if trace.state == "discarded":
+        return ("It was discarded on purpose. Send the document again if it is wanted after all.",)
+    if trace.state == "unknown":
+        return (f"{_NOWHERE} If it stays so: headrace replay --stage chunker {named}",)
+    return ()
+
+
+def _of_letter(letter: Letter) -> list[str]:
+    if letter.reason in _BAD_INPUT:
+        remedy = letter.remedy or "Repair the document and send it again."
+        return [f"{remedy} Then: headrace dlq discard {letter.id}"]
+    remedy = letter.remedy or "Repair what the message names."
+    return [f"{remedy} Then: headrace dlq redrive {letter.id}"]
+
+
+def _of_place(place: Place) -> str:
+    if place.paused:
+        return f"The stage {place.stage} is {place.paused}. headrace resume --stage {place.stage}"
+    if place.lane == "retry":
+        return f"Nothing: {place.stage} tries it again by itself. Why it failed: headrace logs {place.stage}"
+    return f"Nothing, where {place.stage} makes progress: headrace status"
