@@ -36,8 +36,3 @@ STAGES = {stage.name: stage for stage in (INGEST, CHUNKER, EMBEDDER, INDEXER, GE
 def next_stage(flow: StageFlow) -> StageFlow | None:
     """Return the stage that reads what this one writes, or None at the end of the flow."""
     return next((stage for stage in STAGES.values() if stage.source == flow.target), None)
-
-
-def next_stage(flow: StageFlow) -> StageFlow | None:
-    """Return the stage that reads what this one writes, or None at the end of the flow."""
-    return next((stage for stage in STAGES.values() if stage.source == flow.target), None)
