@@ -464,6 +464,16 @@ def test_a_record_larger_than_any_message_is_given_up_in_part(changes: dict[str,
     assert letter.message.startswith("Cut here")
 
 
+def test_a_record_that_the_client_cannot_read_is_given_up_by_its_place() -> None:
+    """Broken: it is taken for a record without a value, or decoded without its headers."""
+    unread = record("a", 9)._replace(headers=(("headrace.unreadable", b"Decompression failed"),))
+    result = process(unread, record("b", 10), handlers=[Step()])
+    assert [message.topic for message in result.messages] == [WIRING.dead_letters, WIRING.target]
+    (letter,) = letters(result)
+    assert (letter.reason, letter.offset) == ("undecodable", 9)
+    assert "Decompression failed" in letter.message
+
+
 def test_a_record_larger_than_any_message_is_not_tried_again() -> None:
     """Broken: the message for the retry is refused each time, and the partition stops."""
 

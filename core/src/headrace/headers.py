@@ -6,6 +6,9 @@ A record in a retry or replay topic keeps the key, value and headers that it had
 - ``retry-due`` (milliseconds since 1970) and ``retry-attempt`` (counts from 1): when, and as which attempt;
 - ``replay``: the run that sends it again; it stays with the record through all stages that follow;
 - ``redrive``: the dead letter that it comes from, as ``topic/partition/offset``.
+
+``headrace.unreadable`` alone stands in place of the headers of a record that the client cannot hand over as it is, and
+says why.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ RETRY_DUE = "retry-due"
 RETRY_ATTEMPT = "retry-attempt"
 REPLAY = "replay"
 REDRIVE = "redrive"
+UNREADABLE = "headrace.unreadable"
 
 _RETRY = frozenset({ORIGIN_TOPIC, ORIGIN_PARTITION, ORIGIN_OFFSET, RETRY_DUE, RETRY_ATTEMPT})
 _LONGEST_NUMBER = 19
@@ -49,6 +53,13 @@ def number(record: Record, name: str, default: int) -> int:
     if found is None or len(found) > _LONGEST_NUMBER or not (found.isascii() and found.isdigit()):
         return default
     return int(found)
+
+
+def unreadable(record: Record) -> str | None:
+    """Return why the client could not hand the record over as it is, or None where it could."""
+    if len(record.headers) != 1 or record.headers[0][0] != UNREADABLE:
+        return None
+    return text(record, UNREADABLE) or "the reason is not said"
 
 
 def attempt(record: Record) -> int:

@@ -24,11 +24,12 @@ from confluent_kafka import (
 )
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from headrace import failpoints
+from headrace import failpoints, headers
 from headrace.broker.contract import (
     Broker,
     BrokerError,
     BrokerUnavailable,
+    Headers,
     Mark,
     Message,
     OffsetsLost,
@@ -72,6 +73,8 @@ class KafkaBroker(Broker):
         self._certain = True
         """Whether every transaction's end is known, so that :attr:`_committed` is what the group has."""
         self._committed: dict[TopicPartition, int] = {}
+        self._stepped: dict[TopicPartition, int] = {}
+        """The offset after the last record that :meth:`_step_over` put in place of one that cannot be unpacked."""
         self._found_marks: dict[TopicPartition, Mark] = {}
         """Marks of partitions that came to this worker since the last poll told of them."""
         self._marked: dict[TopicPartition, Mark] = {}
@@ -102,6 +105,8 @@ class KafkaBroker(Broker):
             error = message.error()
             if error is None:
                 records.append(_record(message))
+            elif error.code() == KafkaError._BAD_COMPRESSION:  # noqa: SLF001
+                records += self._step_over(error, message, records)
             else:
                 self._deferred = self._deferred or _refusal(error, message)
         if self._unread:
@@ -144,6 +149,7 @@ class KafkaBroker(Broker):
         A partition cannot be sought on while its fetching starts, and one from which nothing was read need not be.
         """
         places = [place for place in self._assigned if place not in self._unread]
+        self._stepped.clear()
         try:
             if self._certain and not self._unsettled:
                 positions = [KafkaPartition(*p, self._committed.get(p, OFFSET_BEGINNING)) for p in places]
@@ -297,8 +303,27 @@ class KafkaBroker(Broker):
             self._unmark(places)
         self._assigned -= places
         self._unread -= places
+        for place in places:
+            self._stepped.pop(place, None)
         if partitions:
             consumer.incremental_unassign(partitions)
+
+    def _step_over(self, error: KafkaError, message: KafkaMessage, found: Sequence[Record]) -> list[Record]:
+        """Read on behind a record that cannot be unpacked, and return one in its place that says so.
+
+        A few kilobytes that unpack to more than the client takes would be fetched for ever, and keep the records of
+        all other partitions behind them. The error names the first offset of the whole batch, whatever was asked for.
+        """
+        place = TopicPartition(message.topic() or "", message.partition() or 0)
+        if any(headers.unreadable(record) and record.place == place for record in found):
+            return []  # the same error once more, from before the last step
+        offset = max(message.offset() or 0, self._committed.get(place, 0), self._stepped.get(place, 0))
+        try:
+            self._consumer.seek(KafkaPartition(*place, offset + 1))
+        except KafkaException:
+            return []  # its fetching starts just now: the error comes again
+        self._stepped[place] = offset + 1
+        return [Record(*place, offset, None, None, ((headers.UNREADABLE, error.str().encode()),), 0)]
 
     def _settle(self) -> None:
         """Seek to the committed offsets that could not be read when their partitions were assigned."""
@@ -362,8 +387,16 @@ def _retrying(call: Any) -> Any:
 def _record(message: Any) -> Record:
     return Record(
         message.topic(), message.partition(), message.offset(), message.key(), message.value(),
-        tuple(message.headers() or ()), _timestamp(message),
+        header_pairs(message), _timestamp(message),
     )  # fmt: skip
+
+
+def header_pairs(message: Any) -> Headers:
+    """Return the record's headers; where a name is not UTF-8, which the client cannot read, one that says so."""
+    try:
+        return tuple(message.headers() or ())
+    except (SystemError, UnicodeDecodeError):
+        return ((headers.UNREADABLE, b"the name of a header is not UTF-8"),)
 
 
 def _timestamp(message: KafkaMessage) -> int:

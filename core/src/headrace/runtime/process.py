@@ -23,6 +23,7 @@ from headrace.errors import (
     InvalidRecord,
     PermanentError,
     TemporaryError,
+    UndecodableRecord,
 )
 from headrace.handler import BatchHandler, Handler
 from headrace.runtime.deadletters import ALLOWANCE_BYTES, Failure, dead_letter, record_size
@@ -149,6 +150,8 @@ class StageProcessor:
     def _decoded(self, record: Record, batch: Batch) -> Result:
         if batch.deadly:
             return Failure(DeadlyRecord())
+        if (why := headers.unreadable(record)) is not None:
+            return Failure(UndecodableRecord(f"Kafka's client cannot read the record: {why}"))
         if self._came_back(record):
             first = headers.origin(record)
             record = record._replace(topic=first.topic, partition=first.partition, offset=first.offset)

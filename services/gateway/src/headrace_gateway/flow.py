@@ -25,6 +25,7 @@ from confluent_kafka import Message as KafkaMessage
 from confluent_kafka.admin import AdminClient
 
 from headrace.avro.codec import Codec
+from headrace.broker.kafka import header_pairs
 from headrace.envelope import StageRun
 from headrace.errors import DependencyDown, PermanentError, describe
 from headrace.records import ChangeEvent
@@ -204,8 +205,7 @@ def reader_config(kafka: KafkaSettings) -> dict[str, Any]:
 
 def header_texts(message: KafkaMessage) -> dict[str, str]:
     """Return the record's headers as text, the last of each name."""
-    headers: Any = message.headers() or ()
-    return {name: value.decode("utf-8", "replace") for name, value in headers if isinstance(value, bytes)}
+    return {name: value.decode("utf-8", "replace") for name, value in header_pairs(message) if isinstance(value, bytes)}
 
 
 def _committed(answered: Future[Any]) -> int:
