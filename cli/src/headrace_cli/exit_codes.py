@@ -16,6 +16,7 @@ class ExitCode(IntEnum):
     TIMED_OUT = 5
     NOT_FOUND = 6
     DENIED = 7
+    INCONSISTENT = 8
     INTERRUPTED = 130
 
 
@@ -28,6 +29,7 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.TIMED_OUT: "not finished within --timeout, the work goes on in the background",
     ExitCode.NOT_FOUND: "there is no such document, service or pipeline",
     ExitCode.DENIED: "the API key is missing, unknown, or not for this",
+    ExitCode.INCONSISTENT: "the audit found inconsistencies and lists them, each with its repair",
     ExitCode.INTERRUPTED: "interrupted by Ctrl-C",
 }
 

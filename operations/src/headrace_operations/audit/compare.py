@@ -1,0 +1,240 @@
+"""What is wrong with a document: pure comparison of what the log says with what the store holds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from uuid import UUID
+
+from headrace_operations.audit import repairs
+from headrace_operations.audit.digests import NO_ROWS, layout_digest
+from headrace_operations.audit.model import (
+    SHOWN_EXAMPLES,
+    Finding,
+    Key,
+    Kind,
+    LogChunks,
+    LogDocument,
+    LogEntry,
+    LoggedDetail,
+    Rows,
+    StoredDetail,
+    StoredDocument,
+    StoredVector,
+    Target,
+)
+
+
+def in_order(
+    entry: LogEntry, stored: StoredDocument, rows: Rows, vectors: int, target: Target, *, flagged: bool
+) -> bool:
+    """Whether log and store agree about a document by counts and digests; ``flagged`` where one of its rows is bad."""
+    document, chunks = entry.document, entry.chunks
+    if document is None or chunks is None or flagged:
+        return False
+    if not _version(document) == _version(chunks) == _version(stored):
+        return False
+    if document.deleted:
+        return rows == NO_ROWS and vectors == 0
+    return (
+        rows == chunks.rows
+        and vectors == rows.number
+        and layout_digest(stored.layout) == chunks.layout
+        and target.generation in stored.generations
+        and _models_fit(stored, target)
+    )
+
+
+def examine(key: Key, logged: LoggedDetail, stored: StoredDetail, target: Target) -> list[Finding]:
+    """Return what is wrong with one document: what an older version explains is not told a second time."""
+    entry = logged.entry
+    if entry.document is None:
+        return _not_in_log(key, entry, stored)
+    if entry.chunks is None or _version(entry.chunks) != _version(entry.document):
+        return [_not_chunked(key, entry.document, entry.chunks)]
+    if stored.document is None or _version(stored.document) != _version(entry.document):
+        return [_another_version(key, entry.document, stored.document, target)]
+    if entry.document.deleted:
+        return _orphan_chunks(key, stored, stored.chunks.keys(), target)
+    return [
+        *_layout(key, logged, stored.document, target),
+        *_chunk_rows(key, logged, stored, target),
+        *_vector_rows(key, logged, stored, target),
+        *_model(key, stored, target),
+    ]
+
+
+def _version(version: LogDocument | LogChunks | StoredDocument) -> tuple[int, bool, bytes]:
+    return (version.version, version.deleted, b"" if version.deleted else version.content_hash)
+
+
+def _models_fit(stored: StoredDocument, target: Target) -> bool:
+    """The row names the model of whichever of its generations was written last."""
+    return stored.model in {target.models.get(generation) for generation in stored.generations}
+
+
+def _say(version: LogDocument | LogChunks | StoredDocument | None) -> str:
+    if version is None:
+        return "nothing"
+    if version.deleted:
+        return f"version {version.version}, deleted"
+    return f"version {version.version}, content hash {version.content_hash.hex()}"
+
+
+def _not_in_log(key: Key, entry: LogEntry, stored: StoredDetail) -> list[Finding]:
+    places = []
+    if stored.document is not None:
+        places.append(f"document ({_say(stored.document)})")
+    if stored.chunks:
+        places.append(f"{len(stored.chunks)} chunks")
+    if entry.chunks is not None:
+        places.append(f"a record in the topic chunks ({_say(entry.chunks)})")
+    if not places:
+        return []
+    subject = "document" if stored.document is not None else "chunk" if stored.chunks else "log"
+    nothing = "nothing: the topic documents does not have it"
+    return [_finding(Kind.ORPHAN, subject, key, nothing, ", ".join(places), (repairs.delete(key),))]
+
+
+def _not_chunked(key: Key, document: LogDocument, chunks: LogChunks | None) -> Finding:
+    kind = Kind.MISSING if chunks is None else Kind.STALE
+    if chunks is not None and chunks.version > document.version:
+        kind, repair = Kind.ORPHAN, repairs.ingest(key, chunks.version)
+    else:
+        repair = repairs.replay("chunker", key)
+    return _finding(kind, "log", key, f"{_say(document)} in the topic chunks, as in documents", _say(chunks), (repair,))
+
+
+def _another_version(key: Key, logged: LogDocument, stored: StoredDocument | None, target: Target) -> Finding:
+    expected = _say(logged)
+    if stored is None:
+        return _finding(Kind.MISSING, "document", key, expected, "nothing", (repairs.replay("embedder", key),))
+    if stored.version > logged.version:
+        repair: tuple[str, ...] = (repairs.ingest(key, stored.version),)
+        return _finding(Kind.ORPHAN, "document", key, expected, f"{_say(stored)}, which the log does not have", repair)
+    if stored.version < logged.version:
+        repair = (repairs.replay("embedder", key),)
+    else:
+        repair = repairs.rewrite(key, target.generation)[: 1 if logged.deleted else 2]
+    return _finding(Kind.STALE, "document", key, expected, _say(stored), repair)
+
+
+def _layout(key: Key, logged: LoggedDetail, stored: StoredDocument, target: Target) -> Iterable[Finding]:
+    """The list of chunks in the document's row."""
+    if stored.layout == logged.layout:
+        return
+    wanted = Counter(position.chunk_id for position in logged.layout)
+    listed = Counter(position.chunk_id for position in stored.layout)
+    repair = repairs.rewrite(key, target.generation)
+    if more := sorted(chunk_id for chunk_id in listed & wanted if listed[chunk_id] > wanted[chunk_id]):
+        yield _finding(
+            Kind.DUPLICATE, "chunk", key, "each chunk listed as often as in the log",
+            f"{len(more)} listed more often in the document's row", repair, more,
+        )  # fmt: skip
+    elif wanted != listed:
+        others = sorted((wanted.keys() | listed.keys()) - (wanted.keys() & listed.keys()))
+        yield _finding(
+            Kind.STALE, "document", key, f"a list of {len(logged.layout)} chunks, as in the log",
+            f"{len(stored.layout)} listed, {len(others)} of them or of the log's not in both", repair, others,
+        )  # fmt: skip
+    else:
+        yield _finding(
+            Kind.STALE, "document", key, "the order and positions of the chunks as in the log",
+            "the same chunks at other positions", repair,
+        )  # fmt: skip
+
+
+def _chunk_rows(key: Key, logged: LoggedDetail, stored: StoredDetail, target: Target) -> Iterable[Finding]:
+    assert stored.document is not None
+    listed = {position.chunk_id for position in stored.document.layout}
+    repair = repairs.rewrite(key, target.generation)
+    if gone := sorted((logged.hashes.keys() & listed) - stored.chunks.keys()):
+        yield _finding(Kind.MISSING, "chunk", key, "a row for each chunk", f"{len(gone)} without", repair, gone)
+    yield from _orphan_chunks(key, stored, stored.chunks.keys() - logged.hashes.keys() - listed, target)
+    here = sorted(logged.hashes.keys() & stored.chunks.keys())
+    if other := [one for one in here if stored.chunks[one].text_hash != logged.hashes[one]]:
+        yield _finding(
+            Kind.STALE, "chunk", key, "the text hashes of the log", f"{len(other)} chunks with another", repair, other
+        )
+    if wrong := [one for one in here if one not in other and stored.chunks[one].text_fits is False]:
+        yield _finding(
+            Kind.STALE, "chunk", key, "texts that have their hash", f"{len(wrong)} texts were altered", repair, wrong
+        )
+
+
+def _orphan_chunks(key: Key, stored: StoredDetail, orphans: Iterable[bytes], target: Target) -> list[Finding]:
+    if not (found := sorted(orphans)):
+        return []
+    deleted = stored.document is not None and stored.document.deleted
+    repair = repairs.rewrite(key, target.generation)[: 1 if deleted else 2]
+    return [
+        _finding(
+            Kind.ORPHAN, "chunk", key, "chunks of the log's newest version only",
+            f"{len(found)} more, each with its vectors", repair, found,
+        )
+    ]  # fmt: skip
+
+
+def _vector_rows(key: Key, logged: LoggedDetail, stored: StoredDetail, target: Target) -> Iterable[Finding]:
+    here = sorted(logged.hashes.keys() & stored.chunks.keys())
+    vectors = {chunk_id: stored.vectors.get(chunk_id, ()) for chunk_id in here}
+    if lacking := [chunk_id for chunk_id in here if not vectors[chunk_id]]:
+        yield _finding(
+            Kind.MISSING, "vector", key, f"a vector in {target.generation} for each chunk",
+            f"{len(lacking)} of {len(here)} chunks without", _vector_repair(key, stored, target), lacking,
+        )  # fmt: skip
+    rewrite = repairs.rewrite(key, target.generation)
+    if twice := [chunk_id for chunk_id in here if len(vectors[chunk_id]) > 1]:
+        yield _finding(
+            Kind.DUPLICATE, "vector", key, "one vector for each chunk", f"{len(twice)} with several", rewrite, twice
+        )
+    if alien := [chunk_id for chunk_id in here if any(_alien(one, target) for one in vectors[chunk_id])]:
+        yield _finding(
+            Kind.MIXED_MODEL, "vector", key,
+            f"finite vectors of {target.model}, {target.dimensions} dimensions, as in the cache",
+            f"{len(alien)} others", rewrite, alien,
+        )  # fmt: skip
+
+
+def _vector_repair(key: Key, stored: StoredDetail, target: Target) -> tuple[str, ...]:
+    """Where the document's row does not claim the generation, a replay adds its vectors and nothing need be reset."""
+    assert stored.document is not None
+    if target.generation in stored.document.generations:
+        return repairs.rewrite(key, target.generation)
+    return (repairs.replay("embedder", key),)
+
+
+def _alien(vector: StoredVector, target: Target) -> bool:
+    return vector.dimensions != target.dimensions or not vector.finite or vector.as_cached is False
+
+
+def _model(key: Key, stored: StoredDetail, target: Target) -> Iterable[Finding]:
+    document = stored.document
+    assert document is not None
+    if target.generation not in document.generations:
+        if stored.vectors.keys() >= stored.chunks.keys():  # otherwise the missing vectors say it
+            said = ", ".join(sorted(document.generations)) or "none"
+            yield _finding(
+                Kind.MIXED_MODEL, "document", key, f"{target.generation} among its generations", said,
+                (repairs.replay("embedder", key),),
+            )  # fmt: skip
+    elif not _models_fit(document, target):
+        yield _finding(
+            Kind.MIXED_MODEL, "document", key, f"the model {target.model}", f"the model {document.model}",
+            repairs.rewrite(key, target.generation),
+        )  # fmt: skip
+
+
+def _finding(
+    kind: Kind,
+    subject: str,
+    key: Key,
+    expected: str,
+    found: str,
+    repair: tuple[str, ...],
+    chunk_ids: Sequence[bytes] = (),
+) -> Finding:
+    return Finding(
+        kind, subject, key.tenant, key.document_id, expected, found, repair, max(1, len(chunk_ids)),
+        tuple(str(UUID(bytes=chunk_id)) for chunk_id in chunk_ids[:SHOWN_EXAMPLES]),
+    )  # fmt: skip

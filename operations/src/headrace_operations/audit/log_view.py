@@ -1,0 +1,211 @@
+"""What the topics ``documents`` and ``chunks`` say: for each document its newest version, in a few hundred bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from confluent_kafka import Message as KafkaMessage
+from confluent_kafka import murmur2
+
+from headrace.avro.codec import Codec
+from headrace.envelope import Context, Operation
+from headrace.errors import PermanentError
+from headrace.records import ChunkedDocument, SourceDocument
+from headrace.stage import CHUNKER, EMBEDDER, INDEXER
+from headrace.topics import replay_topic, retry_topic
+from headrace_operations.audit.digests import layout_digest, rows_digest
+from headrace_operations.audit.log_ranges import LogRanges, Partition, Range
+from headrace_operations.audit.model import (
+    Key,
+    LogChunks,
+    LogDocument,
+    LogEntry,
+    LoggedDetail,
+    Place,
+    Position,
+    Rows,
+)
+
+DOCUMENTS, CHUNKS = CHUNKER.source, EMBEDDER.source
+_STAGES = (CHUNKER, EMBEDDER, INDEXER)
+_NEAR = 1000
+"""Records that lie closer together than this are read in one go."""
+_MOST_UNREADABLE = 100
+Progress = Callable[[str], None]
+
+
+class LogView:
+    """Reads the two topics, for all documents, for a tenant's, or for one.
+
+    Raises :class:`headrace.errors.DependencyDown` where Kafka or the registry does not answer, and
+    :class:`headrace.errors.ConfigurationError` where a topic does not exist.
+    """
+
+    def __init__(
+        self, ranges: LogRanges, codec: Codec, *, tenant: str | None, document_id: str | None, progress: Progress
+    ) -> None:
+        self.entries: dict[str, dict[str, LogEntry]] = {}
+        self.unreadable: list[str] = []
+        self._ranges = ranges
+        self._codec = codec
+        self._tenant = tenant
+        self._document_id = document_id
+        self._progress = progress
+        self._read: dict[Partition, int] = {}
+        self._records = 0
+
+    def advance(self) -> None:
+        """Read on to the present ends of both topics."""
+        partitions = self._ranges.partitions((DOCUMENTS, CHUNKS), needed=True)
+        bounds = self._ranges.bounds(self._own(partitions))
+        ranges = {one: Range(max(start, self._read.get(one, 0)), end) for one, (start, end) in bounds.items()}
+        self._ranges.read(ranges, self._take)
+        self._read = {one: end for one, (_, end) in bounds.items()}
+
+    def chunk_lists(self, keys: Iterable[Key]) -> dict[Key, LoggedDetail]:
+        """Return the documents with their chunks, read from the topic once more.
+
+        A document whose record was compacted away meanwhile is absent.
+        """
+        found: dict[Key, LoggedDetail] = {}
+        wanted: dict[Place, Key] = {}
+        for key in keys:
+            entry = self.entries.get(key.tenant, {}).get(key.document_id, LogEntry())
+            if entry.chunks is None or entry.chunks.deleted:
+                found[key] = LoggedDetail(entry)
+            else:
+                wanted[entry.chunks.place] = key
+
+        def take(one: Partition, message: KafkaMessage) -> None:
+            key = wanted.get(Place(one[1], message.offset() or 0))
+            if key is not None:
+                context = self._codec.decode(_value(message), ChunkedDocument)
+                layout, hashes = _chunks_of(context)
+                found[key] = LoggedDetail(self.entries[key.tenant][key.document_id], layout, hashes)
+
+        for ranges in _near(sorted(wanted)):
+            self._ranges.read(ranges, take)
+        return found
+
+    def in_flight(self, generation: str) -> InFlight:
+        """Return which documents stages have yet to come to, as of the groups' committed offsets now."""
+        vectors = INDEXER.source.format(generation=generation)
+        sources = {CHUNKER.name: DOCUMENTS, EMBEDDER.name: CHUNKS, INDEXER.name: vectors}
+        committed: dict[Partition, int] = {}
+        for flow in _STAGES:
+            live = self._ranges.partitions((sources[flow.name],), needed=True)
+            committed |= self._ranges.committed(f"headrace-{flow.name}", live)
+            side = self._ranges.partitions((retry_topic(flow.name), replay_topic(flow.name)))
+            committed |= self._ranges.committed(f"headrace-{flow.name}-side", side)
+        return InFlight(self._ranges, committed)
+
+    def _own(self, partitions: Iterable[Partition]) -> list[Partition]:
+        """Return those in which the one document can be, where one is named."""
+        found = list(partitions)
+        if self._tenant is None or self._document_id is None:
+            return found
+        counts = {topic: sum(name == topic for name, _ in found) for topic, _ in found}
+        record_key = Key(self._tenant, self._document_id).record_key
+        return [(topic, number) for topic, number in found if murmur2(record_key, counts[topic]) == number]
+
+    def _take(self, one: Partition, message: KafkaMessage) -> None:
+        self._records += 1
+        if self._records % 10_000 == 0:
+            self._progress(f"log: {self._records} records read")
+        if not self._wanted(message.key()):
+            return
+        place = Place(one[1], message.offset() or 0)
+        payload_type = SourceDocument if one[0] == DOCUMENTS else ChunkedDocument
+        try:
+            context = self._codec.decode(_value(message), payload_type)
+        except PermanentError as error:
+            if len(self.unreadable) < _MOST_UNREADABLE:
+                self.unreadable.append(f"{one[0]}/{place.partition}/{place.offset}: {error.message}")
+            return
+        if one[0] == DOCUMENTS:
+            self._take_document(context, place)
+        else:
+            self._take_chunks(context, place)
+
+    def _wanted(self, key: object) -> bool:
+        if self._tenant is None or not isinstance(key, bytes):
+            return self._tenant is None
+        if self._document_id is None:
+            return key.startswith(f"{self._tenant}/".encode())
+        return key == Key(self._tenant, self._document_id).record_key
+
+    def _entry(self, context: Context) -> LogEntry:
+        change = context.change
+        return self.entries.setdefault(change.tenant, {}).setdefault(change.document_id, LogEntry())
+
+    def _take_document(self, context: Context, place: Place) -> None:
+        change, entry = context.change, self._entry(context)
+        if entry.document is None or change.version > entry.document.version:
+            deleted = change.operation is Operation.DELETE
+            content_hash = b"" if deleted or context.payload is None else context.payload.content_hash
+            entry.document = LogDocument(change.version, deleted, content_hash, place)
+
+    def _take_chunks(self, context: Context, place: Place) -> None:
+        change, entry = context.change, self._entry(context)
+        if entry.chunks is None or change.version > entry.chunks.version:
+            if change.operation is Operation.DELETE or context.payload is None:
+                entry.chunks = LogChunks(change.version, True, b"", b"", Rows(0, 0), place)
+                return
+            layout, hashes = _chunks_of(context)
+            entry.chunks = LogChunks(
+                change.version, False, context.payload.content_hash, layout_digest(layout), rows_digest(hashes), place
+            )
+
+
+class InFlight:
+    """Which documents are on their way, as of the committed offsets that were taken; read :meth:`scan` afterwards."""
+
+    def __init__(self, ranges: LogRanges, committed: Mapping[Partition, int]) -> None:
+        self._ranges = ranges
+        self._committed = committed
+        self._keys: dict[bytes, str] = {}
+
+    def scan(self) -> None:
+        """Read what lies between the committed offsets and the present ends of the topics without a log view."""
+        others = [one for one in self._committed if one[0] not in (DOCUMENTS, CHUNKS)]
+        bounds = self._ranges.bounds(others)
+        ranges = {one: Range(max(start, self._committed[one]), end) for one, (start, end) in bounds.items()}
+        self._ranges.read(ranges, self._take)
+
+    def waits_for(self, key: Key, entry: LogEntry) -> str | None:
+        """Return the topic in which a stage has yet to come to the document, or None."""
+        for topic, version in ((DOCUMENTS, entry.document), (CHUNKS, entry.chunks)):
+            if version is not None and version.place.offset >= self._committed[topic, version.place.partition]:
+                return topic
+        return self._keys.get(key.record_key)
+
+    def _take(self, one: Partition, message: KafkaMessage) -> None:
+        key = message.key()
+        if isinstance(key, bytes):
+            self._keys[key] = one[0]
+
+
+def _chunks_of(context: Context) -> tuple[tuple[Position, ...], dict[bytes, bytes]]:
+    document: ChunkedDocument = context.payload
+    layout = tuple(Position(chunk.chunk_id, chunk.start, chunk.end) for chunk in document.chunks)
+    return layout, {chunk.chunk_id: chunk.text_hash for chunk in document.chunks}
+
+
+def _near(places: Iterable[Place]) -> Iterable[dict[Partition, Range]]:
+    """Return ranges of ``chunks`` that hold the places, each with no long way between two of them."""
+    runs: list[tuple[Partition, Range]] = []
+    for partition, offset in places:
+        one = (CHUNKS, partition)
+        if runs and runs[-1][0] == one and offset - runs[-1][1].end < _NEAR:
+            runs[-1] = (one, Range(runs[-1][1].start, offset + 1))
+        else:
+            runs.append((one, Range(offset, offset + 1)))
+    while runs:  # one run of each partition at a time
+        now = dict(reversed(runs))
+        runs = [run for run in runs if now[run[0]] is not run[1]]
+        yield now
+
+
+def _value(message: KafkaMessage) -> bytes | None:
+    value = message.value()
+    return value if isinstance(value, bytes) else None

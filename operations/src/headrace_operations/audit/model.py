@@ -1,0 +1,207 @@
+"""What the audit compares, and what it says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+SHOWN_EXAMPLES = 3
+
+
+class Kind(StrEnum):
+    """What is wrong."""
+
+    MISSING = "missing"
+    """The log has it and the store (or the next topic) has not."""
+    DUPLICATE = "duplicate"
+    """It is there more than once."""
+    ORPHAN = "orphan"
+    """It is there, and nothing in the log asks for it."""
+    STALE = "stale"
+    """It is there in another version or with another content than the log's."""
+    MIXED_MODEL = "mixed-model"
+    """A vector, or what the document says of its vectors, is not of the generation's model."""
+
+
+class Key(NamedTuple):
+    """A document."""
+
+    tenant: str
+    document_id: str
+
+    @property
+    def record_key(self) -> bytes:
+        """The key of its records in Kafka."""
+        return f"{self.tenant}/{self.document_id}".encode()
+
+
+class Place(NamedTuple):
+    """Where a record stands in its topic."""
+
+    partition: int
+    offset: int
+
+
+class Rows(NamedTuple):
+    """Distinct chunks as a digest that does not depend on their order: how many, and a sum over id and text hash."""
+
+    number: int
+    total: int
+
+
+class LogDocument(NamedTuple):
+    """The newest version in the topic ``documents``; a deletion's hash is empty."""
+
+    version: int
+    deleted: bool
+    content_hash: bytes
+    place: Place
+
+
+class LogChunks(NamedTuple):
+    """The newest version in the topic ``chunks``: the order of its chunks and their texts as digests."""
+
+    version: int
+    deleted: bool
+    content_hash: bytes
+    layout: bytes
+    rows: Rows
+    place: Place
+
+
+@dataclass(slots=True)
+class LogEntry:
+    """What the log says of one document."""
+
+    document: LogDocument | None = None
+    chunks: LogChunks | None = None
+
+
+class Position(NamedTuple):
+    """A chunk in its document; ``start`` and ``end`` count characters."""
+
+    chunk_id: bytes
+    start: int
+    end: int
+
+
+class StoredDocument(NamedTuple):
+    """A row of ``document``."""
+
+    version: int
+    deleted: bool
+    content_hash: bytes
+    model: str
+    generations: frozenset[str]
+    layout: tuple[Position, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredChunk:
+    """A row of ``chunk``; ``text_fits`` is whether its text has its hash, None where that was not looked at."""
+
+    text_hash: bytes
+    text_fits: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVector:
+    """A row of the generation's vectors; ``as_cached`` is None where the cache has none, or was not asked."""
+
+    dimensions: int
+    finite: bool
+    as_cached: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedDetail:
+    """A document in the log with the chunks of its newest version: positions in order, text hash by id."""
+
+    entry: LogEntry
+    layout: tuple[Position, ...] = ()
+    hashes: Mapping[bytes, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDetail:
+    """A document in the store with the rows that belong to it; ``changed`` where it was written during the audit."""
+
+    document: StoredDocument | None = None
+    changed: bool = False
+    chunks: Mapping[bytes, StoredChunk] = field(default_factory=dict)
+    vectors: Mapping[bytes, tuple[StoredVector, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The generation that is audited; ``models`` are those of all generations, by name."""
+
+    generation: str
+    model: str
+    dimensions: int
+    models: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One inconsistency of one document: ``count`` things of a subject (document, chunk, vector, log, cache).
+
+    ``repair`` are commands, to be run in order; ``dead_letters`` are open ones of this document, which may explain it.
+    """
+
+    kind: Kind
+    subject: str
+    tenant: str
+    document_id: str | None
+    expected: str
+    found: str
+    repair: tuple[str, ...]
+    count: int = 1
+    examples: tuple[str, ...] = ()
+    dead_letters: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A document that differs because a stage has not come to it yet."""
+
+    tenant: str
+    document_id: str
+    waits_for: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the audit looked at and found; ``all_tenants`` is False where the login sees only tenants it names."""
+
+    generation: str
+    tenants: tuple[str, ...]
+    all_tenants: bool
+    documents_in_log: int
+    documents: int
+    chunks: int
+    vectors: int
+    findings: tuple[Finding, ...]
+    pending: tuple[Pending, ...]
+    unreadable: tuple[str, ...]
+    deep: bool
+    seconds: float
+
+    @property
+    def clean(self) -> bool:
+        """Whether there is no finding."""
+        return not self.findings
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of findings by kind, all kinds."""
+        return {kind.value: sum(finding.kind is kind for finding in self.findings) for kind in Kind}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return {**asdict(self), "clean": self.clean, "counts": self.counts()}

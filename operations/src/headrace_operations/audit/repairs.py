@@ -1,0 +1,61 @@
+"""The commands that repair what the audit found, as they are typed."""
+
+from __future__ import annotations
+
+from shlex import quote
+
+from headrace_operations.audit.model import Key
+
+
+def _selection(key: Key) -> str:
+    return f"--tenant {quote(key.tenant)} --document {quote(key.document_id)}"
+
+
+def replay(stage: str, key: Key) -> str:
+    """Have a stage read the document again."""
+    return f"headrace replay --stage {stage} {_selection(key)}"
+
+
+def reset(key: Key, generation: str) -> str:
+    """Take what the store holds of the document out, so that the replay of the same version is no repeat."""
+    return f"headrace audit {_selection(key)} --generation {quote(generation)} --reset"
+
+
+def rewrite(key: Key, generation: str) -> tuple[str, ...]:
+    """Write all rows of a version again that the store holds already: a replay alone would find nothing to do."""
+    return (reset(key, generation), replay("embedder", key))
+
+
+def redrive(stage: str, key: Key) -> str:
+    """Send the document's open dead letters of a stage through it again."""
+    return f"headrace dlq redrive --stage {stage} {_selection(key)}"
+
+
+def delete(key: Key) -> str:
+    """Delete the document by a change event, which the log then has (with an API key of that tenant)."""
+    return f"headrace delete {quote(key.document_id)}"
+
+
+def ingest(key: Key, above: int) -> str:
+    """Send the document once more from its source, under a version that is higher than all there is."""
+    return f"headrace ingest FILE  # the document {key.document_id} with a version above {above}"
+
+
+def delete_vectors(tenant: str, generation: str, chunk_id: str) -> str:
+    """Remove vectors that belong to no document, which no command of ours can name."""
+    return _psql(tenant, f"embedding_{generation}", f"chunk_id = '{chunk_id}'")
+
+
+def delete_cached(tenant: str, model: str, text_hash: str) -> str:
+    """Remove a cached vector; the text is embedded again when it is next needed."""
+    return _psql(tenant, "vector_cache", f"model = {_literal(model)} AND text_hash = '\\x{text_hash}'")
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _psql(tenant: str, table: str, which: str) -> str:
+    name = _literal(tenant)
+    statements = f"SET headrace.tenant = {name}; DELETE FROM {table} WHERE tenant = {name} AND {which}"  # noqa: S608  # shown, never run
+    return f"PGOPTIONS='-c search_path=headrace,public' psql \"$HEADRACE_STORE_DSN\" -c {quote(statements)}"

@@ -1,0 +1,102 @@
+"""Taking a document's rows out of the store, so that a replay writes them anew.
+
+The store's fence lets no version in that it holds already: rows that were lost or altered below a document's row are
+not written again by a replay. A reset leaves the row with the log's version and without chunks or generations, which
+is what the fence takes up as a version whose vectors are to come.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from headrace.avro.codec import Codec
+from headrace.errors import HeadraceError
+from headrace.settings import KafkaSettings
+from headrace.store.generations import embedding_table
+from headrace.store.pool import StoreSettings
+from headrace.store.transactions import tenant_transaction
+from headrace_operations.audit import repairs
+from headrace_operations.audit.log_ranges import LogRanges
+from headrace_operations.audit.log_view import LogView
+from headrace_operations.audit.model import Key, LogDocument
+from headrace_operations.audit.store_view import opened_pool
+
+if TYPE_CHECKING:
+    from headrace.store.pool import Connection
+
+_FIND = "SELECT version FROM document WHERE tenant = $1 AND document_id = $2"
+_LOCK = _FIND + " FOR UPDATE"
+_CHUNKS = "SELECT count(*) FROM chunk WHERE tenant = $1 AND (document_id = $2 OR chunk_id = ANY ($3::uuid[]))"
+_DELETE_CHUNKS = "DELETE FROM chunk WHERE tenant = $1 AND (document_id = $2 OR chunk_id = ANY ($3::uuid[]))"
+_DELETE_VECTORS = (
+    "DELETE FROM {embedding} WHERE tenant = $1 AND (chunk_id = ANY ($3::uuid[]) "
+    "OR chunk_id IN (SELECT chunk_id FROM chunk WHERE tenant = $1 AND document_id = $2))"
+)
+_RESET = """
+UPDATE document SET version = $3, deleted = $4, content_hash = $5, generations = '{}', chunk_ids = '{}', starts = '{}',
+       ends = '{}'
+WHERE tenant = $1 AND document_id = $2"""
+
+
+class NoReset(HeadraceError):
+    """The document cannot be reset."""
+
+    code = "no-reset"
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """What was taken out, or would be: the chunks, each with its vectors; ``then`` are the commands that follow."""
+
+    chunks: int
+    version: int
+    deleted: bool
+    then: tuple[str, ...]
+
+
+async def reset(kafka: KafkaSettings, codec: Codec, store: StoreSettings, key: Key, *, dry_run: bool = False) -> Reset:
+    """Take the document's chunks and vectors out of the store, of every generation, in one transaction.
+
+    Raises :class:`NoReset` where the log does not have the document, the store has it in a newer version, or not at
+    all, and :class:`headrace.errors.DependencyDown` where a system does not answer.
+    """
+    log = LogView(LogRanges(kafka), codec, tenant=key.tenant, document_id=key.document_id, progress=lambda _: None)
+    log.advance()
+    logged = log.chunk_lists([key]).get(key)
+    if logged is None or logged.entry.document is None:
+        raise NoReset(
+            f"the log does not have the document {key.document_id} of tenant {key.tenant}",
+            remedy=f"Nothing could write it again. To remove it, run `{repairs.delete(key)}`.",
+        )
+    document = logged.entry.document
+    chunk_ids = [UUID(bytes=chunk_id) for chunk_id in logged.hashes]
+    async with opened_pool(store) as pool, tenant_transaction(pool, key.tenant, readonly=dry_run) as connection:
+        _require(key, document, await connection.fetchval(_FIND if dry_run else _LOCK, *key))
+        chunks = await connection.fetchval(_CHUNKS, *key, chunk_ids)
+        if not dry_run:
+            await _take_out(connection, key, document, chunk_ids)
+    then = () if document.deleted else (repairs.replay("embedder", key),)
+    return Reset(chunks, document.version, document.deleted, then)
+
+
+def _require(key: Key, document: LogDocument, stored: int | None) -> None:
+    if stored is None:
+        raise NoReset(
+            f"the store does not have the document {key.document_id} of tenant {key.tenant}",
+            remedy=f"Nothing keeps it out: run `{repairs.replay('embedder', key)}`.",
+        )
+    if stored > document.version:
+        raise NoReset(
+            f"the store has version {stored} of {key.document_id}, the log only {document.version}",
+            remedy=f"A reset would go back to it. Run `{repairs.ingest(key, stored)}`.",
+        )
+
+
+async def _take_out(connection: Connection, key: Key, document: LogDocument, chunk_ids: list[UUID]) -> None:
+    for row in await connection.fetch("SELECT name FROM generation"):
+        table = embedding_table(row["name"])
+        await connection.execute(_DELETE_VECTORS.replace("{embedding}", table), *key, chunk_ids)
+    await connection.execute(_DELETE_CHUNKS, *key, chunk_ids)
+    await connection.execute(_RESET, *key, document.version, document.deleted, document.content_hash)
