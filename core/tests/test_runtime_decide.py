@@ -236,6 +236,14 @@ def test_fetching_pauses_when_a_long_computation_meets_a_full_buffer() -> None:
     assert [type(command) for command in commands] == [Release, Compute, Commit]
 
 
+def test_a_buffer_of_large_records_is_full_by_its_bytes() -> None:
+    """Broken: large documents fill the memory while a batch computes."""
+    limits = replace(LIMITS, batch_records=500, batch_bytes=100)
+    state, _ = after(polled(1.0, *records(0, 1)), polled(1.1, *records(1, 2, size=60)), limits=limits)
+    assert next_wait(state, 1.1, limits).max_records == 0
+    assert decide(state, Tick(1.0 + HOLD_AFTER_S), limits)[1] == [Hold()]
+
+
 def test_fetching_goes_on_while_the_buffer_has_room() -> None:
     """Broken: every long computation stops the flow, full or not."""
     state, _ = after(polled(1.0, *records(0, 3)), polled(1.1, *records(3, 1)))

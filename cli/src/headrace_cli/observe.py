@@ -162,8 +162,9 @@ def _reason(body: dict[str, Any]) -> str | None:
     waiting = body.get("waiting")
     if waiting:
         return f"{waiting['dependency']}: {waiting['reason']}"
-    if body.get("draining"):
-        return "draining"
+    said = body.get("stopped") or body.get("paused") or ("draining" if body.get("draining") else None)
+    if said:
+        return str(said)
     down = [f"{name}: {one.get('reason')}" for name, one in body.get("dependencies", {}).items() if not one["up"]]
     return "; ".join(down) or None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, NamedTuple, TypeAlias
 
 import typer
 
@@ -84,3 +84,11 @@ PostgresDsn: TypeAlias = Annotated[
         show_default=False,
     ),
 ]
+
+
+class Place(NamedTuple):
+    """Where a command finds Kafka and the registry, as its options say."""
+
+    state_dir: Path | None
+    kafka: str | None
+    registry: str | None

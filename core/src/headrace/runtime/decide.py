@@ -50,7 +50,7 @@ class Limits:
     """Bounds of batches and waits; seconds and bytes."""
 
     batch_records: int = 500
-    batch_bytes: int = 16 * 1024 * 1024
+    batch_bytes: int = 4 * 1024 * 1024
     linger_s: float = 0.0
     backoff_s: float = 0.5
     backoff_max_s: float = 30.0
@@ -286,7 +286,7 @@ def decide(state: State, event: Event, limits: Limits) -> tuple[State, list[Comm
 
 def next_wait(state: State, now: float, limits: Limits) -> Wait:
     """Return what to wait for; short while a batch computes, so that its commit follows at once."""
-    room = limits.batch_records - len(state.buffer)
+    room = 0 if _full(state, limits) else limits.batch_records - len(state.buffer)
     if state.waiting is not None:
         return Wait(1, max(0.0, min(state.waiting.until - now, IDLE_POLL_S)))
     if state.computing is None:
@@ -508,11 +508,18 @@ def _must_hold(state: State, now: float, limits: Limits) -> bool:
         return True
     if len(state.parked) >= limits.parked_records or _parked_bytes(state) >= limits.parked_bytes:
         return True
-    full = len(state.buffer) >= limits.batch_records
+    full = _full(state, limits)
     if state.computing is None:
         return full and _yields(state, now, limits)
     again = state.computing.attempt > 1
     return again or (full and now - state.computing.sealed_at >= HOLD_AFTER_S)
+
+
+def _full(state: State, limits: Limits) -> bool:
+    """Whether the buffer holds a batch."""
+    if len(state.buffer) >= limits.batch_records:
+        return True
+    return sum(len(record.value or b"") for record in state.buffer) >= limits.batch_bytes
 
 
 def _parked_bytes(state: State) -> int:
@@ -533,7 +540,7 @@ def _ready(state: State, now: float, limits: Limits) -> bool:
         return False
     if state.computed is not None and any(record.place in state.unproven for record in state.buffer):
         return False  # a mark stands at the committed offset, and that is about to move
-    return len(state.buffer) >= limits.batch_records or now >= state.buffered_since + limits.linger_s
+    return _full(state, limits) or now >= state.buffered_since + limits.linger_s
 
 
 def _seal(state: State, now: float, limits: Limits) -> tuple[State, Batch]:
