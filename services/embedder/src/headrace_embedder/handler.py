@@ -16,6 +16,7 @@ from headrace.handler import BatchHandler
 from headrace.records import ChunkedDocument, EmbeddedDocument
 from headrace.settings import ServiceSettings
 from headrace.store import cache
+from headrace.store.errors import postgresql_errors
 from headrace.store.generations import get_generation
 from headrace.store.pool import StoreSettings, create_pool
 from headrace.store.transactions import tenant_transaction
@@ -55,8 +56,9 @@ class EmbedHandler(BatchHandler):
         """Load the model, connect, and see that the generation is of this model."""
         self._provider = await shared_provider()
         self._pool = await create_pool(StoreSettings())
-        async with self._pool.acquire() as connection:
-            found = await get_generation(connection, self._generation)
+        with postgresql_errors():
+            async with self._pool.acquire() as connection:
+                found = await get_generation(connection, self._generation)
         mine = (self._provider.model, self._provider.dimensions)
         if found is None or (found.model, found.dimensions) != mine:
             theirs = f"of {found.model} with {found.dimensions}" if found else "missing"
@@ -138,6 +140,8 @@ class EmbedHandler(BatchHandler):
             else:
                 fresh[key] = little_endian[index].tobytes()
         metrics.TEXTS_EMBEDDED.inc(len(fresh))
+        metrics.TEXTS_CUT.inc(result.cut)
+        metrics.TOKENS.inc(result.tokens)
         return fresh, wrong
 
     async def _remember(self, vectors: Mapping[tuple[str, bytes], bytes]) -> None:

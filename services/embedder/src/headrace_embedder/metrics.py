@@ -11,3 +11,12 @@ TEXTS_EMBEDDED = Counter(
 TEXTS_CACHED = Counter(
     "headrace_texts_cached", "Texts whose vector was known already. Near zero on edits: look at the chunking."
 )
+TEXTS_CUT = Counter(
+    "headrace_texts_cut",
+    "Texts that were longer than the model reads; what lies behind its limit cannot be found. A rise: lower the "
+    "chunk size, or take a model that reads more.",
+)
+TOKENS = Counter(
+    "headrace_texts_tokens",
+    "Tokens that the provider read, as far as it counts them: what a paid one charges for.",
+)
