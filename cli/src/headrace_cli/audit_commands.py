@@ -31,9 +31,9 @@ _SHOWN_PENDING = 10
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("audit", rich_help_panel="State", short_help="Compare the log with the store, document by document.")(
-        told(audit)
-    )
+    app.command(
+        "audit", rich_help_panel="Operations", short_help="Compare the log with the store, document by document."
+    )(told(audit))
 
 
 def audit(

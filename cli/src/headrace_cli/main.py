@@ -8,6 +8,7 @@ import typer
 
 from headrace_cli import (
     __version__,
+    audit_commands,
     control_commands,
     document_commands,
     pipeline_commands,
@@ -26,7 +27,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (stack_commands, document_commands, search_commands, pipeline_commands, control_commands, trace_commands):
+for module in (
+    stack_commands,
+    document_commands,
+    search_commands,
+    pipeline_commands,
+    control_commands,
+    trace_commands,
+    audit_commands,
+):
     module.register(app)
 
 
