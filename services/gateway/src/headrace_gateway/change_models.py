@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, StrictInt, ValidationError
 
 from headrace.envelope import Change, Operation, check_change
 from headrace.errors import InvalidRecord
 from headrace.records import ChangeEvent
 from headrace_gateway.problems import field_errors
-from headrace_gateway.texts import Text, printable
+from headrace_gateway.texts import Few, Text, few, printable
 
 _MAX_VERSION = 2**63 - 1
+_MAX_ERRORS = 20
+"""Most errors that are told of one item."""
 
 
 def _lowered(value: object) -> object:
@@ -48,8 +50,12 @@ class ChangeItem(BaseModel):
         description="text/plain, text/markdown or text/x-rst; absent, the id's ending tells.",
     )
     source: Text | None = Field(None, description="Where upstream keeps the document, for citations.")
-    attributes: dict[AttributeName, Text] = Field(default_factory=dict, description="Searchable attributes.")
-    acl: list[Text] = Field(default_factory=list, description="Who may read it; empty, all of the tenant.")
+    attributes: Annotated[dict[AttributeName, Text], Few] = Field(
+        default_factory=dict, description="Searchable attributes."
+    )
+    acl: Annotated[list[Text], FailFast()] = Field(
+        default_factory=list, description="Who may read it; empty, all of the tenant."
+    )
     pipeline: Text | None = Field(None, description="Pipeline to follow; absent, the default.")
     updated_at: datetime | None = Field(
         None, description="When upstream made the change: ISO 8601 or seconds since 1970. Never orders changes."
@@ -124,13 +130,15 @@ def _check_item(index: int, value: object, tenant: str, max_content_bytes: int) 
     named = value.get("id", value.get("document_id"))
     shown = printable(named[:200]) if isinstance(named, str) else None
     try:
-        item = ChangeItem.model_validate(value)
+        item = ChangeItem.model_validate(few(value))
         check_change(Change(tenant, item.id, item.version or 0, Operation(item.op.upper())))
         if item.op == "upsert" and item.content is None:
             raise InvalidRecord("content", "is missing; an upsert carries the document's text")
     except ValidationError as error:
         found = field_errors(error.errors(include_url=False, include_context=False, include_input=False))
-        return [ItemError(index, shown, one["field"], one["reason"]) for one in found]
+        return [ItemError(index, shown, one["field"], one["reason"]) for one in found[:_MAX_ERRORS]]
+    except ValueError as error:  # of few; a ValidationError is one too
+        return [ItemError(index, shown, "(whole)", str(error))]
     except InvalidRecord as error:
         field = "id" if error.field == "document_id" else error.field
         return [ItemError(index, shown, field, error.reason)]

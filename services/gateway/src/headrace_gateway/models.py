@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from headrace_gateway.texts import Text
+from headrace_gateway.texts import Few, Text, few
 
 _MAX_QUERY = 10_000
 _MAX_FILTER = 1000
@@ -19,13 +19,20 @@ class _Request(BaseModel):
 
     tenant: str | None = Field(None, description="Only accepted where it is the API key's tenant.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _few_members(cls, value: Any) -> Any:
+        return few(value)
+
 
 class _Retrieval(_Request):
     top_k: int = Field(5, ge=1, le=100, description="How many passages at most.")
     document_ids: list[Text] | None = Field(
         None, min_length=1, max_length=_MAX_FILTER, description="Only these documents; absent, all."
     )
-    attributes: dict[Text, Text] | None = Field(None, description="Only documents with all of these attributes.")
+    attributes: Annotated[dict[Text, Text], Few] | None = Field(
+        None, description="Only documents with all of these attributes."
+    )
 
 
 class SearchRequest(_Retrieval):

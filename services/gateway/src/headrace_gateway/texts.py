@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import AfterValidator, StrictStr
+from pydantic import AfterValidator, BeforeValidator, StrictStr
+
+MAX_MEMBERS = 256
+"""Most members of one object in a request; a million wrong ones would make a million errors, at everybody's cost."""
 
 
 def encodable(text: str) -> str:
@@ -23,5 +27,14 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def few(value: object) -> object:
+    """Return the value; raises :class:`ValueError` for an object with more members than :data:`MAX_MEMBERS`."""
+    if isinstance(value, Mapping) and len(value) > MAX_MEMBERS:
+        raise ValueError(f"has {len(value)} members; the limit is {MAX_MEMBERS}")
+    return value
+
+
+Few = BeforeValidator(few)
+"""Refuses an object with too many members before it looks at any."""
 Text = Annotated[StrictStr, AfterValidator(encodable)]
 """A string of a request."""
