@@ -161,6 +161,17 @@ def test_the_registry_listens_on_loopback_and_keeps_its_schemas(
     assert env["APICURIO_DATASOURCE_URL"] == f"jdbc:h2:file:{tmp_path / 'registry'};WRITE_DELAY=0"
 
 
+def test_the_data_of_the_parts_is_their_owners_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every user of the machine could read all documents in the topics' files, also those of an earlier version."""
+    monkeypatch.setattr(artifacts, "kafka_jars", lambda _: [Path("/jars/kafka.jar")])
+    monkeypatch.setattr(artifacts, "registry_home", lambda _: Path("/registry"))
+    (tmp_path / "kafka").mkdir(mode=0o755)
+    (tmp_path / "kafka" / "formatted").touch()
+    parts.kafka(tmp_path / "kafka", 20001, 20002, lambda _: None)
+    parts.registry(tmp_path / "registry", 20003, lambda _: None)
+    assert {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("kafka", "registry")} == {0o700}
+
+
 def test_data_of_another_postgresql_is_refused_with_its_version(tmp_path: Path) -> None:
     """PostgreSQL's own words would not say what to do with the folder."""
     (tmp_path / "PG_VERSION").write_text("16\n")

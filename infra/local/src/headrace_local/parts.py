@@ -61,7 +61,7 @@ _POSTGRES_SETTINGS = {
 def kafka(folder: Path, port: int, controller_port: int, on_event: OnEvent, node: int = 1) -> Command:
     """Return one KRaft node on loopback, its data folder formatted on the first call."""
     jars = artifacts.kafka_jars(on_event)
-    folder.mkdir(parents=True, exist_ok=True)
+    _closed(folder)
     properties = folder / "server.properties"
     properties.write_text(
         _KAFKA_PROPERTIES.format(node=node, port=port, controller_port=controller_port, data=folder / "data")
@@ -88,7 +88,7 @@ def kafka(folder: Path, port: int, controller_port: int, on_event: OnEvent, node
 def registry(folder: Path, port: int, on_event: OnEvent) -> Command:
     """Return the registry on loopback, its schemas in a database file of its own, written at each commit."""
     home = artifacts.registry_home(on_event)
-    folder.mkdir(parents=True, exist_ok=True)
+    _closed(folder)
     argv = (
         artifacts.java(), "-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-jar",
         str(home / "quarkus-run.jar"),
@@ -130,6 +130,12 @@ def postgres(folder: Path, port: int, password: str) -> Command:
     return Command(
         "postgres", argv, health=f"tcp://127.0.0.1:{port}", user=user, stop_signal="SIGINT", orphan_signal="SIGQUIT"
     )
+
+
+def _closed(folder: Path) -> None:
+    """Make the folder where it is missing, and keep it for its owner: topics hold every document's text."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
 
 
 def postgres_folder(state_dir: Path) -> Path:
