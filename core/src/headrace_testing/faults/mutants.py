@@ -1,0 +1,66 @@
+"""The runtime with one promise broken, for tests alone: a checker that stays green over these proves nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from confluent_kafka import Producer
+from confluent_kafka import TopicPartition as KafkaPartition
+
+from headrace import failpoints
+from headrace.broker.contract import Message, Polled, TopicPartition
+from headrace.broker.kafka import KafkaBroker
+
+
+class Unfenced(KafkaBroker):
+    """Takes the membership anew at each commit and hides rebalances: a batch outlives the loss of its partitions."""
+
+    def poll(self, max_records: int, timeout: float) -> Polled:
+        """Poll, and say nothing of a rebalance."""
+        return replace(super().poll(max_records, timeout), rebalanced=False)
+
+    def commit(self, messages: Sequence[Message], offsets: Mapping[TopicPartition, int], snapshot: Any) -> None:
+        """Commit under the membership as of now."""
+        super().commit(messages, offsets, self.snapshot() or snapshot)
+
+
+class OffsetsApart(KafkaBroker):
+    """Commits the offsets after the transaction instead of in it."""
+
+    def commit(self, messages: Sequence[Message], offsets: Mapping[TopicPartition, int], snapshot: Any) -> None:
+        """Write first, then say how far we are."""
+        super().commit(messages, {}, snapshot)
+        failpoints.reach("mutant.between")
+        positions = [KafkaPartition(place.topic, place.partition, offset) for place, offset in offsets.items()]
+        self._consumer.commit(offsets=positions, asynchronous=False)
+
+
+class DeadLettersApart(KafkaBroker):
+    """Writes dead letters after the transaction instead of in it."""
+
+    def commit(self, messages: Sequence[Message], offsets: Mapping[TopicPartition, int], snapshot: Any) -> None:
+        """Write what went well with the offsets, and the dead letters when there is time."""
+        super().commit([m for m in messages if not _is_dead(m)], offsets, snapshot)
+        failpoints.reach("mutant.between")
+        if dead := [message for message in messages if _is_dead(message)]:
+            producer = Producer({**self._kafka.client(), "partitioner": "murmur2_random"})
+            for message in dead:
+                producer.produce(message.topic, message.value, message.key)
+            producer.flush(30)
+
+
+def _is_dead(message: Message) -> bool:
+    return "dead-letters" in message.topic
+
+
+BROKERS: dict[str, type[KafkaBroker]] = {
+    "none": KafkaBroker,
+    "unfenced": Unfenced,
+    "offsets-apart": OffsetsApart,
+    "dead-letters-apart": DeadLettersApart,
+    "read-uncommitted": KafkaBroker,
+}
+CONSUMERS: dict[str, dict[str, Any]] = {"read-uncommitted": {"isolation.level": "read_uncommitted"}}
+"""What a mutant's consumer has instead of the runtime's settings."""

@@ -1,0 +1,78 @@
+"""The fault suite's fixtures: three real brokers for the run, a lab for each test, seeds from the environment.
+
+HEADRACE_FAULT_SEEDS names the seeds: ``7``, ``1-20`` or ``3,9,100-120``; without it each test runs one, drawn
+at random.
+HEADRACE_FAULT_FIGURES names a file that gets a line of JSON for each test that ran.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace_local import artifacts
+from headrace_testing.faults.brokers import Cluster, Distribution
+from headrace_testing.faults.lab import Lab
+from headrace_testing.faults.schedules import seeds
+
+DRAWN = random.SystemRandom().randrange(2**32)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test that asks for a seed once for each seed."""
+    if "fault_seed" in metafunc.fixturenames:
+        metafunc.parametrize("fault_seed", seeds(os.environ.get("HEADRACE_FAULT_SEEDS", ""), DRAWN))
+
+
+@pytest.fixture
+def chance(fault_seed: int, request: pytest.FixtureRequest) -> random.Random:
+    """Every random choice of the test."""
+    print(f"HEADRACE_FAULT_SEEDS={fault_seed} for {request.node.nodeid}")
+    return random.Random(fault_seed)
+
+
+@pytest.fixture(scope="session")
+def distribution() -> Distribution:
+    """Kafka's jars and the Java to run them."""
+    return Distribution(artifacts.java(), artifacts.kafka_jars(lambda _: None))
+
+
+@pytest.fixture(scope="session")
+def cluster(distribution: Distribution, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three brokers, which each test leaves as it found them."""
+    brokers = Cluster(distribution, tmp_path_factory.mktemp("brokers"))
+    try:
+        brokers.start()
+        yield brokers
+    finally:
+        brokers.close()
+
+
+@pytest.fixture
+def lab(cluster: Cluster, tmp_path: Path) -> Iterator[Lab]:
+    """Topics, a group and workers of this test alone, on a whole cluster."""
+    cluster.heal()
+    own = Lab(cluster, tmp_path)
+    yield own
+    cluster.heal()
+    own.close()
+
+
+@pytest.fixture(autouse=True)
+def figures(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+    """What the test counts; written down with its seed and its time where a file for it is named."""
+    counted: dict[str, Any] = {}
+    started = time.monotonic()
+    yield counted
+    path = os.environ.get("HEADRACE_FAULT_FIGURES")
+    if path:
+        line = {"test": request.node.nodeid, "seconds": round(time.monotonic() - started, 1), **counted}
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
