@@ -1,0 +1,198 @@
+"""What the audit takes from the log, over records in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import pytest
+from confluent_kafka import murmur2
+from headrace_operations.audit.dead_letters import open_dead_letters
+from headrace_operations.audit.log_ranges import Range
+from headrace_operations.audit.log_view import LogView
+from headrace_operations.audit.model import Key, LogEntry, Position
+
+from headrace.avro.codec import Codec
+from headrace.avro.registry import FixedIds
+from headrace.envelope import Change, Context, Operation, Trace
+from headrace.records import Chunk, ChunkedDocument, SourceDocument
+
+pytestmark = pytest.mark.unit
+
+CODEC = Codec(FixedIds())
+PARTITIONS = 4
+
+
+@dataclass
+class Message:
+    """A record as the client gives it."""
+
+    place: int
+    record_key: bytes
+    data: bytes
+
+    def offset(self):
+        return self.place
+
+    def key(self):
+        return self.record_key
+
+    def value(self):
+        return self.data
+
+
+@dataclass
+class FakeRanges:
+    """A log in memory, with the methods that the audit calls."""
+
+    log: dict[tuple[str, int], list[Message]] = field(default_factory=dict)
+    groups: dict[tuple[str, tuple[str, int]], int] = field(default_factory=dict)
+    reads: list[dict[tuple[str, int], Range]] = field(default_factory=list)
+
+    def add(self, topic, record_key, data=b""):
+        """Append a record to the partition of its key."""
+        number = murmur2(record_key, PARTITIONS)
+        records = self.log.setdefault((topic, number), [])
+        records.append(Message(len(records), record_key, data))
+
+    def partitions(self, topics, *, needed=False):
+        return [(topic, number) for topic in topics for number in range(PARTITIONS)]
+
+    def bounds(self, partitions):
+        return {one: Range(0, len(self.log.get(one, []))) for one in partitions}
+
+    def committed(self, group, partitions):
+        return {one: self.groups.get((group, one), 0) for one in partitions}
+
+    def take_all(self, group, topic):
+        """Let the group commit the topic's present ends."""
+        for number in range(PARTITIONS):
+            self.groups[group, (topic, number)] = len(self.log.get((topic, number), []))
+
+    def read(self, ranges, take):
+        self.reads.append({one: found for one, found in ranges.items() if found.start < found.end})
+        for one, (start, end) in ranges.items():
+            for message in self.log.get(one, [])[start:end]:
+                take(one, message)
+
+
+def _context(key, version, payload, operation=Operation.UPSERT):
+    return Context(Trace("r", "default", 1, datetime.now(UTC)), Change(*key, version, operation), payload)
+
+
+def _document(ranges, key, version, content=b"c" * 16):
+    context = _context(key, version, SourceDocument("t", "text", "text/plain", content))
+    ranges.add("documents", key.record_key, CODEC.encode(context, SourceDocument))
+
+
+def _chunks(ranges, key, version, *ids):
+    chunks = tuple(Chunk(one * 16, (), 0, 4, "text", b"h" * 16) for one in ids)
+    context = _context(key, version, ChunkedDocument("t", "text/plain", b"c" * 16, None, {}, (), chunks))
+    ranges.add("chunks", key.record_key, CODEC.encode(context, ChunkedDocument))
+
+
+def _delete(ranges, key, version):
+    context = _context(key, version, None, Operation.DELETE)
+    ranges.add("documents", key.record_key, CODEC.encode(context, SourceDocument))
+    ranges.add("chunks", key.record_key, CODEC.encode(context, ChunkedDocument))
+
+
+def _view(ranges, tenant=None, document_id=None):
+    view = LogView(ranges, CODEC, tenant=tenant, document_id=document_id, progress=lambda _: None)
+    view.advance()
+    return view
+
+
+A, B, C = Key("acme", "a"), Key("acme", "b/c"), Key("other", "a")
+
+
+def test_the_highest_version_counts_wherever_it_stands():
+    """A late older version, or a deletion that was overtaken, would make the store look wrong."""
+    ranges = FakeRanges()
+    for version in (3, 7, 5):
+        _document(ranges, A, version)
+        _chunks(ranges, A, version, *[b"x"] * version)
+    _document(ranges, B, 2, b"first" + b"." * 11)
+    _document(ranges, B, 2, b"second" + b"." * 10)
+    _delete(ranges, C, 9)
+    _document(ranges, C, 8)
+    entries = _view(ranges).entries
+    assert (entries["acme"]["a"].document.version, entries["acme"]["a"].chunks.version) == (7, 7)
+    assert entries["acme"]["b/c"].document.content_hash.startswith(b"first")  # as the store's fence keeps it
+    assert entries["other"]["a"].document[:3] == (9, True, b"")
+    assert entries["other"]["a"].chunks.deleted
+
+
+def test_advance_reads_on_from_where_it_stopped():
+    """The second look would read the whole log once more, or miss what came meanwhile."""
+    ranges = FakeRanges()
+    _document(ranges, A, 1)
+    view = _view(ranges)
+    _document(ranges, A, 2)
+    view.advance()
+    assert view.entries["acme"]["a"].document.version == 2
+    assert list(ranges.reads[1].values()) == [Range(1, 2)]
+
+
+def test_one_document_costs_one_partition_and_a_tenant_is_no_prefix_of_another():
+    """Asking for one document would read all, and a tenant's audit would take in its namesakes."""
+    ranges = FakeRanges()
+    for key in (A, B, C, Key("acme2", "a")):
+        _document(ranges, key, 1)
+    assert list(_view(ranges, "acme").entries) == ["acme"]
+    assert list(_view(ranges, "acme", "b/c").entries["acme"]) == ["b/c"]
+    assert set(ranges.reads[-1]) == {("documents", murmur2(B.record_key, PARTITIONS))}
+
+
+def test_chunk_lists_are_read_again_by_their_offsets():
+    """The second look would compare rows with the chunks of another version or document."""
+    ranges = FakeRanges()
+    for key in (A, B, C):
+        _document(ranges, key, 1)
+        _chunks(ranges, key, 1, b"o")
+        _chunks(ranges, key, 2, b"x", b"y")
+    found = _view(ranges).chunk_lists([A, B, Key("acme", "nobody")])
+    assert found[A].layout == found[B].layout == (Position(b"x" * 16, 0, 4), Position(b"y" * 16, 0, 4))
+    assert found[A].hashes == {b"x" * 16: b"h" * 16, b"y" * 16: b"h" * 16}
+    assert found[Key("acme", "nobody")].entry == LogEntry()
+    assert C not in found
+
+
+def test_a_document_waits_for_the_stage_that_has_not_committed_it():
+    """What is on its way would be reported as lost, or what is lost as on its way."""
+    ranges = FakeRanges()
+    _document(ranges, A, 1)
+    _chunks(ranges, A, 1, b"x")
+    _document(ranges, B, 1)
+    for stage, topic in (("chunker", "documents"), ("embedder", "chunks")):
+        ranges.take_all(f"headrace-{stage}", topic)
+    _document(ranges, C, 1)
+    ranges.add("retry.indexer", B.record_key)
+    ranges.take_all("headrace-indexer-side", "retry.indexer")
+    ranges.add("replay.embedder", A.record_key)
+    view = _view(ranges)
+    in_flight = view.in_flight("g1")
+    in_flight.scan()
+    said = {key: in_flight.waits_for(key, view.entries[key.tenant][key.document_id]) for key in (A, B, C)}
+    assert said == {A: "replay.embedder", B: None, C: "documents"}
+
+
+def test_records_that_do_not_decode_are_listed():
+    """One bad record would end the audit, or hide without a word."""
+    ranges = FakeRanges()
+    ranges.add("documents", A.record_key, b"junk")
+    _document(ranges, B, 1)
+    view = _view(ranges)
+    assert [line.partition(":")[0] for line in view.unreadable] == [f"documents/{murmur2(A.record_key, PARTITIONS)}/0"]
+    assert list(view.entries["acme"]) == ["b/c"]
+
+
+def test_dead_letters_that_were_redriven_or_discarded_explain_nothing():
+    """A letter that was dealt with would be named as the reason for what is missing now."""
+    ranges = FakeRanges()
+    place = murmur2(A.record_key, PARTITIONS)
+    for _ in range(2):
+        ranges.add("dead-letters.chunker", A.record_key)
+    ranges.add("dead-letters.indexer", B.record_key)
+    ranges.add("dead-letter-actions", f"chunker/{place}/0".encode())
+    assert open_dead_letters(ranges, {A.record_key}) == {A.record_key: [f"chunker/{place}/1"]}
