@@ -77,9 +77,9 @@ class Gateway:
         """Close the connection."""
         self._connection.close()
 
-    def post_changes(self, body: bytes, idempotency_key: str) -> Answer:
-        """Send ``{"changes": […]}``; what is refused of it comes back listed (``?partial=true``)."""
-        headers = {"Idempotency-Key": idempotency_key}
+    def post_changes(self, body: bytes, idempotency_key: str, run: str) -> Answer:
+        """Send ``{"changes": […]}`` as part of a run; what is refused comes back listed (``?partial=true``)."""
+        headers = {"Idempotency-Key": idempotency_key, "Headrace-Run": run}
         return self._send("POST", "/v1/changes?partial=true", body, headers, repeatable=True)
 
     def search(self, request: Mapping[str, Any]) -> dict[str, Any]:

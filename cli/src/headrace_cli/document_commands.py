@@ -36,11 +36,14 @@ class Outcome:
     skipped: tuple[str, ...] = ()
     failures: list[Failure] = field(default_factory=list)
     waited: Arrivals | None = None
+    run: str | None = None
+    """What ``headrace runs`` knows it by; None where nothing was sent."""
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON has it."""
         return {
             "accepted": self.accepted,
+            "run": self.run,
             "indexed": None if self.waited is None else self.waited.indexed,
             "pending": None if self.waited is None else self.waited.pending,
             "skipped": list(self.skipped),
@@ -166,7 +169,7 @@ def _deliver(
 
     with tracked("sent", total) as progress:
         sent = send(gateway, changes, progress)
-    outcome = Outcome(sent.accepted, failures=sent.failures)
+    outcome = Outcome(sent.accepted, failures=sent.failures, run=sent.run if sent.accepted else None)
     if wait_s is not None and sent.versions:
         with tracked("indexed", len(sent.versions)) as progress:
             outcome.waited = wait_until_searchable(gateway, sent.versions, wait_s, progress, deleted=sent.deleted)
@@ -194,6 +197,8 @@ def _finish(outcome: Outcome, *, as_json: bool, verb: str, arrived: str = "searc
         output.emit(outcome.document())
     else:
         typer.echo(f"{outcome.accepted} changes {verb}" + _waited(outcome.waited, arrived))
+        if outcome.run is not None:
+            output.say(f"run {outcome.run}: follow it with `headrace runs {outcome.run} --watch`")
     for name in outcome.skipped:
         output.say(f"skipped: {name} is no text that is known")
     for failure in outcome.failures:

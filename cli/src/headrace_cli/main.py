@@ -12,6 +12,7 @@ from headrace_cli import (
     control_commands,
     document_commands,
     pipeline_commands,
+    run_commands,
     search_commands,
     stack_commands,
     trace_commands,
@@ -34,6 +35,7 @@ for module in (
     pipeline_commands,
     control_commands,
     trace_commands,
+    run_commands,
     audit_commands,
 ):
     module.register(app)

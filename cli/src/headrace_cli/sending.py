@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import queue
+import secrets
 import threading
 import uuid
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from headrace_cli.client import Answer, Gateway
@@ -36,6 +38,8 @@ Progress = Callable[[int], None]
 class Sent:
     """What was accepted (``versions`` is the newest version by document), and what was not."""
 
+    run: str
+    """What ``headrace runs`` knows them by."""
     accepted: int = 0
     versions: dict[str, int] = field(default_factory=dict)
     deleted: set[str] = field(default_factory=set)
@@ -79,7 +83,7 @@ def send(gateway: Gateway, changes: Iterable[Change | Failure], progress: Progre
     Raises the first :class:`headrace_cli.failures.CommandError` that concerns more than single items; what the lanes
     have under way is finished before.
     """
-    sent = Sent()
+    sent = Sent(new_run(datetime.now(UTC)))
     lanes = [_Lane(gateway.another(), sent, progress) for _ in range(LANES)]
     open_batches = [Batch() for _ in lanes]
     try:
@@ -104,6 +108,11 @@ def send(gateway: Gateway, changes: Iterable[Change | Failure], progress: Progre
     for lane in lanes:
         lane.raise_failure()
     return sent
+
+
+def new_run(now: datetime) -> str:
+    """Return a name for a batch of work, by which ``headrace runs`` knows when it began."""
+    return f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
 
 
 class _Lane:
@@ -146,7 +155,7 @@ class _Lane:
                     self._failure = error
 
     def _send(self, batch: Batch) -> None:
-        answer = self._gateway.post_changes(batch.body(), str(uuid.uuid4()))
+        answer = self._gateway.post_changes(batch.body(), str(uuid.uuid4()), self._sent.run)
         if answer.status in _REFUSALS and len(batch.changes) > 1 and not _listed(answer):
             for half in _halves(batch):
                 self._send(half)

@@ -173,7 +173,11 @@ async def test_the_openapi_document_has_every_route_with_its_problems(gateway: A
     changes = document["paths"]["/v1/changes"]["post"]
     assert set(changes["requestBody"]["content"]) == {"application/json", "application/cloudevents+json"}
     assert {"202", "401", "403", "413", "422", "503"} <= set(changes["responses"])
-    assert {parameter["name"] for parameter in changes["parameters"]} == {"partial", "Idempotency-Key"}
+    assert {parameter["name"] for parameter in changes["parameters"]} == {
+        "partial",
+        "Idempotency-Key",
+        "Headrace-Run",
+    }
     assert document["components"]["schemas"]["SearchRequest"]["examples"]
     for path, operations in document["paths"].items():
         for operation in operations.values():

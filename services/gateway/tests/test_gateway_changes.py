@@ -52,6 +52,21 @@ async def test_a_change_is_published_as_avro_under_its_tenants_key(gateway: Any)
     assert event.occurred_at.timestamp() == 1728333791
 
 
+async def test_the_run_that_a_request_names_travels_as_a_header(gateway: Any) -> None:
+    """If it failed, nobody could tell how far an ingest of many requests is."""
+    answer = await gateway.change(GOOD, headers={"Headrace-Run": "20260101T000000Z-ab12"})
+    assert answer.status_code == 202
+    assert dict(gateway.publisher.messages[0].headers)["run"] == b"20260101T000000Z-ab12"
+
+
+@pytest.mark.parametrize("run", ["", "a b", "x" * 129, "a/b"])
+async def test_a_run_of_another_form_is_refused(gateway: Any, run: str) -> None:
+    """If it failed, a run could be named so that no command line can ask for it."""
+    answer = await gateway.change(GOOD, headers={"Headrace-Run": run})
+    assert answer.status_code == 422
+    assert not gateway.publisher.messages
+
+
 async def test_a_change_without_a_version_is_answered_with_its_offset(gateway: Any) -> None:
     """If it failed, a client could not wait for a change to which the log gave its version."""
     answer = await gateway.change({"op": "delete", "document_id": "x"})

@@ -6,7 +6,7 @@ import asyncio
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse
 
 from headrace.broker.contract import Message
@@ -38,6 +38,14 @@ async def post_changes(
     request: Request,
     caller: Caller,
     partial: Annotated[bool, Query(description="Take the good changes even where others are refused.")] = False,
+    run: Annotated[
+        str | None,
+        Header(
+            alias="Headrace-Run",
+            pattern=r"^[A-Za-z0-9._:-]{1,128}$",
+            description="The batch of work that these changes belong to, the same over many requests.",
+        ),
+    ] = None,
 ) -> JSONResponse:
     """Publish one change or many; answered once every one of them stands durably in the log.
 
@@ -51,7 +59,7 @@ async def post_changes(
 
     async def work() -> dict[str, Any]:
         batch = _checked(read_items(body, request.headers), caller, dependencies, partial=partial)
-        return await _publish(batch, caller, identity, dependencies)
+        return await _publish(batch, caller, identity, run, dependencies)
 
     said = fingerprint(body, request.headers, partial=partial)
     answer = await (work() if key is None else answers.once(identity, said, work))
@@ -88,9 +96,11 @@ def _refused(batch: CheckedBatch) -> Problem:
     )
 
 
-async def _publish(batch: CheckedBatch, caller: Principal, identity: str, dependencies: Dependencies) -> dict[str, Any]:
+async def _publish(
+    batch: CheckedBatch, caller: Principal, identity: str, run: str | None, dependencies: Dependencies
+) -> dict[str, Any]:
     items = [item for _, item in batch.items]
-    messages = await asyncio.to_thread(_messages, items, caller, identity, dependencies)
+    messages = await asyncio.to_thread(_messages, items, caller, identity, run, dependencies)
     delivered = await dependencies.publisher.publish(messages)
     for item in items:
         metrics.CHANGES.labels(item.op).inc()
@@ -102,7 +112,9 @@ async def _publish(batch: CheckedBatch, caller: Principal, identity: str, depend
     }
 
 
-def _messages(items: list[ChangeItem], caller: Principal, identity: str, dependencies: Dependencies) -> list[Message]:
+def _messages(
+    items: list[ChangeItem], caller: Principal, identity: str, run: str | None, dependencies: Dependencies
+) -> list[Message]:
     """Encode the items; asks the registry once, so it runs in a thread."""
     topic = dependencies.kafka.topic(INGEST.source)
     limit = dependencies.kafka.max_message_bytes
@@ -117,6 +129,8 @@ def _messages(items: list[ChangeItem], caller: Principal, identity: str, depende
         headers = [("request-id", identity.encode()), ("operation", operation.value.encode())]
         if item.version is not None:
             headers.append(("version", str(item.version).encode()))
+        if run is not None:
+            headers.append(("run", run.encode()))
         key = Change(caller.tenant, item.id, item.version or 0, operation).key
         messages.append(Message(topic, key, value, tuple(headers)))
     return messages

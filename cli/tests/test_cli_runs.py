@@ -1,0 +1,46 @@
+"""Names of runs and the time from which they are read."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from headrace_cli.failures import UsageError
+from headrace_cli.run_commands import begun, since_ms
+from headrace_cli.sending import new_run
+
+pytestmark = pytest.mark.unit
+
+NOW = datetime(2026, 1, 31, 12, 0, 5, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90m", 5400),
+        ("24h", 86_400),
+        ("7d", 604_800),
+        ("2026-01-31T11:00:05", 3600),
+        ("2026-01-31T12:00:05+01:00", 3600),
+    ],
+)
+def test_a_time_is_given_as_an_age_or_a_date(text: str, seconds: int) -> None:
+    """Broken: runs are read from another time than was asked for."""
+    assert since_ms(text, NOW) == (NOW.timestamp() - seconds) * 1000
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1h", "24", "2026-02-01", "9999999h"])
+def test_what_is_no_past_time_is_refused(text: str) -> None:
+    """Broken: a slip of the keyboard shows an empty list, which looks as if nothing had been sent."""
+    with pytest.raises(UsageError, match=r"time|future"):
+        since_ms(text, NOW)
+
+
+def test_a_run_tells_when_it_began() -> None:
+    """Broken: an old run is not found without being told where to look."""
+    name = new_run(NOW)
+    assert begun(name) == NOW.isoformat()
+    assert new_run(NOW) != name
+    assert begun("20261399T000000Z-ab") is None
+    assert begun("f2a7736d-fae0-5588-b101-f742413276cc") is None
