@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from typing import Any, Protocol
 
@@ -65,8 +66,10 @@ class HttpEmbedder:
         answer = await self._call("POST", "/v1/embeddings", json=body)
         try:
             values = answer.json()["data"][0]["embedding"]
+            if not all(map(math.isfinite, values)):
+                raise ValueError("a number in it is not finite")
             return struct.pack(f"<{len(values)}f", *values)
-        except (ValueError, LookupError, TypeError, struct.error) as error:
+        except (ValueError, LookupError, TypeError, OverflowError, RecursionError, struct.error) as error:
             raise DependencyDown(_DEPENDENCY, f"the embedder's answer holds no vector: {error!r}") from error
 
     async def _call(self, method: str, path: str, **arguments: Any) -> httpx.Response:

@@ -63,7 +63,7 @@ class LanguageModelProvider:
                 temperature=self._settings.temperature,
             )
         try:
-            text = (answer.choices[0].message.content or "").strip()
+            text = _storable(answer.choices[0].message.content or "").strip()
             model = answer.model or self._model
         except (LookupError, AttributeError, TypeError) as error:
             raise DependencyDown(_DEPENDENCY, f"the server's answer is no completion: {error!r}") from error
@@ -74,6 +74,11 @@ class LanguageModelProvider:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
+
+
+def _storable(text: str) -> str:
+    """Return the text without what neither Kafka's records nor PostgreSQL can keep: NUL and lone surrogates."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def render(question: str, passages: Sequence[Hit]) -> Prompt:

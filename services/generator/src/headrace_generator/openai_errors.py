@@ -18,7 +18,8 @@ def translated(dependency: str, settings: str) -> Iterator[None]:
     """Turn the client's errors in this block into Headrace's.
 
     No connection, a timeout, 408, 409, 425, 429 and 5xx are :class:`DependencyDown`, with the time in Retry-After;
-    so are 401, 403 and 404, since a deployment (``settings``) is to blame and no record.
+    so are 401, 403 and 404, since a deployment (``settings``) is to blame and no record, and an answer that is cut
+    short or no JSON.
     Any other refusal concerns this request alone: :class:`PermanentError`.
     """
     try:
@@ -35,7 +36,10 @@ def translated(dependency: str, settings: str) -> Iterator[None]:
         raise PermanentError(
             said, remedy="The request itself is refused; ask a shorter question or for fewer passages."
         ) from error
-    except openai.OpenAIError as error:
+    except UnicodeEncodeError:
+        raise  # the request's own text, not the answer
+    except (openai.OpenAIError, ValueError, RecursionError) as error:
+        # The client lets errors of the JSON decoder through: an answer that was cut short is no fault of the request.
         raise DependencyDown(dependency, f"{dependency} answered what cannot be read: {error}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import time
 from collections.abc import Awaitable, Callable
@@ -55,8 +56,10 @@ class QuestionEmbedder:
             )
         try:
             values = answer.data[0].embedding
+            if not all(map(math.isfinite, values)):
+                raise ValueError("a number in it is not finite")
             return struct.pack(f"<{len(values)}f", *values)
-        except (LookupError, AttributeError, TypeError, struct.error) as error:
+        except (LookupError, AttributeError, TypeError, ValueError, OverflowError, struct.error) as error:
             raise DependencyDown("embedder", f"the embedder's answer holds no vector: {error!r}") from error
 
     async def close(self) -> None:
