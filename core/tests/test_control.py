@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from headrace.control import OrderBook, Scope, StageOrders, check
+from headrace.envelope import Change, Context, Operation, Trace
 from headrace.errors import InvalidRecord
 from headrace.records import Control
 
@@ -28,6 +29,23 @@ def test_the_newest_order_counts() -> None:
     assert StageOrders(book, "chunker").paused() is None
     book.take(order("RESUME"))
     assert (stage.paused(), stage.resumes()) == (None, 1)
+
+
+def test_a_paused_tenant_or_pipeline_holds_its_records_alone() -> None:
+    """Broken: pausing one tenant stops another, or nobody."""
+    book = OrderBook()
+    stage = StageOrders(book, "chunker")
+    trace = Trace("r", "default", 1, datetime(2026, 1, 1, tzinfo=UTC))
+    acme = Context(trace, Change("acme", "a", 1, Operation.UPSERT), None)
+    other = Context(trace, Change("other", "a", 1, Operation.UPSERT), None)
+    book.take(order("PAUSE", "acme", scope="tenant", reason="audit"))
+    assert stage.held(acme) == ("tenant/acme", "paused by ann: audit")
+    assert (stage.held(other), stage.paused()) == (None, None)
+    book.take(order("PAUSE", "default", scope="pipeline"))
+    assert stage.held(other) == ("pipeline/default", "paused by ann")
+    book.take(order("RESUME", "default", scope="pipeline"))
+    book.take(order("RESUME", "acme", scope="tenant"))
+    assert stage.held(acme) is None
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ from headrace.headers import Origin
 from headrace.records import ChunkedDocument, DeadLetter, HeaderPart, SourceDocument
 from headrace.runtime.deadletters import ALLOWANCE_BYTES, Failure, dead_letter
 from headrace.runtime.decide import Batch, BatchResult
-from headrace.runtime.process import StageProcessor, Wiring, run_handler
+from headrace.runtime.outbox import Wiring
+from headrace.runtime.process import StageProcessor, run_handler
 from headrace.runtime.retry import RetryPolicy
 from headrace.stage import StageFlow
 
@@ -37,7 +38,7 @@ CODEC = Codec(FixedIds())
 FLOW = StageFlow("chunker", "documents", "chunks", SourceDocument, SourceDocument)
 WIRING = Wiring(
     FLOW, "p-chunks", "p-dead-letters.chunker", "p-retry.chunker", "p-replay.chunker", "p-replay.embedder",
-    "chunker-0", 10_000, RetryPolicy(attempts=3, first_s=1.0, longest_s=60.0),
+    "p-held.chunker", "chunker-0", 10_000, RetryPolicy(attempts=3, first_s=1.0, longest_s=60.0),
 )  # fmt: skip
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -92,6 +93,16 @@ class Chains:
         if pipeline_id != "default":
             raise UnknownPipeline(f"pipeline {pipeline_id!r} version {version} was never applied")
         return self.handlers
+
+    def reviewed(self, pipeline_id: str, version: int) -> bool:
+        return version == 2
+
+
+class Holds:
+    """Records of document ``a`` wait."""
+
+    def held(self, context: Context) -> tuple[str, str] | None:
+        return ("tenant/acme", "paused by ann") if context.change.document_id == "a" else None
 
 
 def context(document: str, *, operation: Operation = Operation.UPSERT, pipeline: str = "default") -> Context:
@@ -244,6 +255,41 @@ def test_after_the_last_attempt_a_record_is_a_dead_letter_of_where_it_was_read_f
     letter = letters(process(came_back("a", 3), handlers=[failing(LATER)]))[0]
     assert (letter.reason, letter.attempt) == ("temporary", 3)
     assert (letter.topic, letter.partition, letter.offset) == ("p-documents", 2, 7)
+
+
+def test_a_held_record_waits_as_it_was_and_the_others_go_on() -> None:
+    """Broken: pausing a tenant loses its records, stops everybody, or lets a handler see them."""
+    step = Step()
+    held = record("a", 7)
+    result = process(held, record("b", 8), handlers=[step], holds=Holds())
+    waiting, other = result.messages
+    assert (waiting.topic, waiting.key, waiting.value) == ("p-held.chunker", held.key, held.value)
+    assert (other.topic, result.held, step.seen) == ("p-chunks", 1, ["b"])
+    assert dict(waiting.headers) == {
+        "request-id": b"r", "origin-topic": b"p-documents", "origin-partition": b"2", "origin-offset": b"7",
+        "held-kind": b"pause", "held-for": b"tenant/acme", "held-why": b"paused by ann",
+        "held-at": str(int(NOW.timestamp() * 1000)).encode(),
+    }  # fmt: skip
+
+
+def test_what_is_to_be_reviewed_waits_with_the_place_where_it_goes_on() -> None:
+    """Broken: a stage's output passes its review gate, or an approved one does not know its way."""
+    found = context("a")
+    found = replace(found, trace=replace(found.trace, pipeline_version=2))
+    result = process(record("a")._replace(value=CODEC.encode(found, SourceDocument)))
+    (waiting,) = result.messages
+    assert (waiting.topic, result.held) == ("p-held.chunker", 1)
+    said = dict(waiting.headers)
+    assert (said["held-kind"], said["held-for"], said["held-target"]) == (b"review", b"pipeline/default", b"p-chunks")
+    assert CODEC.decode(waiting.value, SourceDocument).trace.history[-1].stage == "chunker"
+
+
+def test_a_delete_needs_no_review() -> None:
+    """Broken: a document that must go stays until somebody has looked at it."""
+    found = context("a", operation=Operation.DELETE)
+    found = replace(found, trace=replace(found.trace, pipeline_version=2))
+    result = process(record("a")._replace(value=CODEC.encode(found, SourceDocument)))
+    assert [message.topic for message in result.messages] == ["p-chunks"]
 
 
 def test_a_deadly_record_is_given_up_without_being_touched() -> None:

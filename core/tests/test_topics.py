@@ -9,7 +9,7 @@ import pytest
 from headrace.avro import schemas
 from headrace.errors import ConfigurationError
 from headrace.stage import STAGES
-from headrace.topics import _read, concrete, dead_letter_topic, declared, replay_topic, retry_topic
+from headrace.topics import _read, concrete, dead_letter_topic, declared, held_topic, replay_topic, retry_topic
 
 pytestmark = pytest.mark.unit
 
@@ -32,7 +32,8 @@ def test_every_stage_s_topics_are_declared() -> None:
     for flow in STAGES.values():
         assert {flow.source, flow.target} <= names
     existing = {topic.name for topic in concrete(("g1", "g2"))}
-    assert {name(stage) for stage in STAGES for name in (dead_letter_topic, retry_topic, replay_topic)} <= existing
+    of_stage = (dead_letter_topic, retry_topic, replay_topic, held_topic)
+    assert {name(stage) for stage in STAGES for name in of_stage} <= existing
     assert {"vectors.g1", "vectors.g2"} <= existing
     assert not [name for name in existing if "{" in name]
 
@@ -59,7 +60,7 @@ def test_what_carries_a_whole_record_has_room_for_the_largest() -> None:
     """Broken: a record of the largest size cannot be given up or tried again, and stops its stage."""
     for topic in concrete(("g1",)):
         limit = int(topic.config(1000)["max.message.bytes"])
-        carries = topic.name.startswith(("dead-letters.", "retry.", "replay."))
+        carries = topic.name.startswith(("dead-letters.", "retry.", "replay.", "held."))
         assert limit > 1000 if carries else limit == 1000
 
 

@@ -25,7 +25,8 @@ from headrace.handler import Handler
 from headrace.records import SourceDocument
 from headrace.runtime.compute import ComputeThread
 from headrace.runtime.decide import Batch, BatchResult, Limits
-from headrace.runtime.process import StageProcessor, Wiring
+from headrace.runtime.outbox import Wiring
+from headrace.runtime.process import StageProcessor
 from headrace.runtime.worker import Worker
 from headrace.settings import KafkaSettings, WorkerSettings
 from headrace_bench.result import Result
@@ -57,6 +58,10 @@ class OneChain:
     async def chain(self, pipeline_id: str, version: int) -> Sequence[Handler]:  # noqa: ARG002
         """Return the handler."""
         return (PassHandler(),)
+
+    def reviewed(self, pipeline_id: str, version: int) -> bool:  # noqa: ARG002
+        """Return False: nothing waits."""
+        return False
 
 
 def run(kafka: KafkaSettings, *, envelope: bool, records: int = 40_000) -> Result:
@@ -181,6 +186,14 @@ def _bytes_process(target: str) -> Process:
 def _envelope_process(codec: Codec, target: str) -> Process:
     flow = stage.StageFlow("chunker", "in", "out", SourceDocument, SourceDocument)
     wiring = Wiring(
-        flow, target, f"{target}-dead", f"{target}-retry", f"{target}-replay", target, "bench-0", 8 * 1024 * 1024
+        flow,
+        target,
+        f"{target}-dead",
+        f"{target}-retry",
+        f"{target}-replay",
+        target,
+        f"{target}-held",
+        "bench-0",
+        8 * 1024 * 1024,
     )
     return StageProcessor(wiring, codec, OneChain()).process

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from headrace.errors import ConfigurationError, DependencyDown, PermanentError, UnknownPipeline
 from headrace.handler import Handler
+from headrace.pipeline import Review
 from headrace.pipelines_log import PipelineCatalogue
 from headrace.registry import HandlerRegistry
 from headrace.settings import wrong_settings
@@ -32,6 +33,7 @@ class PipelineChains:
         self._refresh = refresh
         self._handlers: dict[str, Handler] = {}
         self._chains: dict[tuple[str, int], tuple[Handler, ...]] = {}
+        self._reviewed: dict[tuple[str, int], bool] = {}
 
     async def chain(self, pipeline_id: str, version: int) -> Sequence[Handler]:
         """Return the started handlers of this stage in the pipeline's order; see :class:`runtime.process.Chains`."""
@@ -39,6 +41,17 @@ class PipelineChains:
         if key not in self._chains:
             self._chains[key] = tuple([await self._started(name) for name in await self._names(pipeline_id, version)])
         return self._chains[key]
+
+    def reviewed(self, pipeline_id: str, version: int) -> bool:
+        """Whether a person approves what this stage makes in the pipeline; known once :meth:`chain` was asked."""
+        key = (pipeline_id, version)
+        if key not in self._reviewed:
+            pipeline = self._catalogue.get(pipeline_id, version)
+            bindings = pipeline.template.stages if pipeline else ()
+            self._reviewed[key] = any(
+                binding.stage == self._stage and binding.review is Review.REQUIRED for binding in bindings
+            )
+        return self._reviewed[key]
 
     async def close(self) -> None:
         """Close every handler that was started, also after one that does not close."""

@@ -13,6 +13,7 @@ import structlog
 from confluent_kafka import KafkaException, Producer
 
 from headrace.avro.codec import Codec
+from headrace.envelope import Context
 from headrace.errors import DependencyDown, InvalidRecord
 from headrace.records import Control
 from headrace.settings import KafkaSettings
@@ -28,6 +29,8 @@ class Scope(StrEnum):
     """What an order is about."""
 
     STAGE = "stage"
+    PIPELINE = "pipeline"
+    TENANT = "tenant"
     RUN = "run"
 
 
@@ -39,7 +42,8 @@ class Action(StrEnum):
     CANCEL = "CANCEL"
 
 
-_ACTIONS = {Scope.STAGE: {Action.PAUSE, Action.RESUME}, Scope.RUN: set(Action)}
+_PAUSES = {Action.PAUSE, Action.RESUME}
+_ACTIONS = {Scope.STAGE: _PAUSES, Scope.PIPELINE: _PAUSES, Scope.TENANT: _PAUSES, Scope.RUN: set(Action)}
 
 
 def check(order: Control) -> Control:
@@ -87,7 +91,7 @@ class OrderBook:
 
 
 class StageOrders:
-    """What the orders say to one stage; see :class:`headrace.runtime.worker.Orders`."""
+    """What the orders say to one stage; see :class:`headrace.runtime.worker.Orders` and ``runtime.process.Holds``."""
 
     def __init__(self, book: OrderBook, stage: str) -> None:
         self._book = book
@@ -95,7 +99,19 @@ class StageOrders:
 
     def paused(self) -> str | None:
         """Return who paused the stage and why, or None."""
-        order = self._book.newest(Scope.STAGE, self._stage)
+        return self._pause(Scope.STAGE, self._stage)
+
+    def held(self, context: Context) -> tuple[str, str] | None:
+        """Return why the record waits for a person, as scope with target and reason, or None: it goes on."""
+        of = ((Scope.TENANT, context.change.tenant), (Scope.PIPELINE, context.trace.pipeline_id))
+        for scope, target in of:
+            why = self._pause(scope, target)
+            if why is not None:
+                return f"{scope}/{target}", why
+        return None
+
+    def _pause(self, scope: Scope, target: str) -> str | None:
+        order = self._book.newest(scope, target)
         if order is None or order.action != Action.PAUSE:
             return None
         return f"paused by {order.issued_by}{f': {order.reason}' if order.reason else ''}"

@@ -5,6 +5,8 @@ A record in a retry or replay topic keeps the key, value and headers that it had
 - ``origin-topic``, ``origin-partition``, ``origin-offset``: where the stage read it first;
 - ``retry-due`` (milliseconds since 1970) and ``retry-attempt`` (counts from 1): when, and as which attempt;
 - ``replay``: the run that sends it again; it stays with the record through all stages that follow;
+- ``held-kind`` (``pause`` or ``review``), ``held-for`` (a scope and its target, as ``tenant/acme``), ``held-why`` and
+  ``held-at`` (milliseconds since 1970): why it waits for a person; ``held-target``: where a reviewed output goes on;
 - ``redrive``: the dead letter that it comes from, as ``topic/partition/offset``.
 
 ``headrace.unreadable`` alone stands in place of the headers of a record that the client cannot hand over as it is, and
@@ -24,9 +26,15 @@ RETRY_DUE = "retry-due"
 RETRY_ATTEMPT = "retry-attempt"
 REPLAY = "replay"
 REDRIVE = "redrive"
+HELD_KIND = "held-kind"
+HELD_FOR = "held-for"
+HELD_WHY = "held-why"
+HELD_AT = "held-at"
+HELD_TARGET = "held-target"
 UNREADABLE = "headrace.unreadable"
 
 _RETRY = frozenset({ORIGIN_TOPIC, ORIGIN_PARTITION, ORIGIN_OFFSET, RETRY_DUE, RETRY_ATTEMPT})
+_HELD = frozenset({HELD_KIND, HELD_FOR, HELD_WHY, HELD_AT, HELD_TARGET})
 _LONGEST_NUMBER = 19
 
 
@@ -90,3 +98,25 @@ def for_retry(record_headers: Headers, first: Origin, *, attempt: int, due_ms: i
 def without_retry(record_headers: Headers) -> Headers:
     """Return the headers without those of a retry."""
     return tuple((name, value) for name, value in record_headers if name not in _RETRY)
+
+
+def for_hold(
+    record_headers: Headers, first: Origin, *, kind: str, scope: str, why: str, now_ms: int, target: str | None = None
+) -> Headers:
+    """Return the headers of a record that waits for a person: its own, and why it waits."""
+    held = (
+        (ORIGIN_TOPIC, first.topic.encode()),
+        (ORIGIN_PARTITION, str(first.partition).encode()),
+        (ORIGIN_OFFSET, str(first.offset).encode()),
+        (HELD_KIND, kind.encode()),
+        (HELD_FOR, scope.encode()),
+        (HELD_WHY, why.encode("utf-8", "replace")),
+        (HELD_AT, str(now_ms).encode()),
+    )
+    goes_on = () if target is None else ((HELD_TARGET, target.encode()),)
+    return (*without_hold(without_retry(record_headers)), *held, *goes_on)
+
+
+def without_hold(record_headers: Headers) -> Headers:
+    """Return the headers without those of a record that waits for a person."""
+    return tuple((name, value) for name, value in record_headers if name not in _HELD)

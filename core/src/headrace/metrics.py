@@ -26,6 +26,11 @@ RETRIES = Counter(
     "then; the log of the stage says what.",
     ["stage"],
 )
+HELD = Counter(
+    "headrace_held",
+    "Records that were set aside for a person: paused, or to be reviewed. `headrace held list` shows those that wait.",
+    ["stage"],
+)
 BATCH_RECORDS = Histogram(
     "headrace_batch_records",
     "Records in a committed batch. Small under load: the stage before is the slow one.",

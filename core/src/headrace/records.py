@@ -219,6 +219,20 @@ class DeadLetterAction:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldAction:
+    """What became of a held record: ``action`` is RELEASED, APPROVED or REJECTED."""
+
+    action: str
+    stage: str
+    partition: int
+    offset: int
+    batch: str
+    acted_by: str
+    acted_at: datetime
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReplayPosition:
     """How far a replay has read one partition; offsets, ``end`` exclusive."""
 

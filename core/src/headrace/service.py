@@ -28,7 +28,8 @@ from headrace.lanes import Lanes
 from headrace.pipelines_log import LatestPipeline, PipelineCatalogue, PipelineFollower
 from headrace.runtime.compute import ComputeThread
 from headrace.runtime.decide import State
-from headrace.runtime.process import StageProcessor, Wiring
+from headrace.runtime.outbox import Wiring
+from headrace.runtime.process import StageProcessor
 from headrace.runtime.retry import RetryPolicy
 from headrace.settings import (
     EXIT_CONFIGURATION,
@@ -40,7 +41,7 @@ from headrace.settings import (
 )
 from headrace.stage import StageFlow, next_stage
 from headrace.topic_follower import TopicFollower
-from headrace.topics import dead_letter_topic, replay_topic, retry_topic
+from headrace.topics import dead_letter_topic, held_topic, replay_topic, retry_topic
 
 log = structlog.get_logger(__name__)
 
@@ -72,12 +73,15 @@ def run_stage(flow: StageFlow, *, decoder: MakeDecoder | None = None, side_tasks
     name = f"{flow.name}-{settings.slot}"
     logs.configure(service.log_level, service.log_format, stage=flow.name, worker=name)
     chains = PipelineChains(flow.name, catalogue, handlers, follower.refresh)
-    processor = StageProcessor(wiring(flow, kafka, service, settings, name), codec, chains, decode=decode)
     book = OrderBook()
+    stage_orders = StageOrders(book, flow.name)
+    processor = StageProcessor(
+        wiring(flow, kafka, service, settings, name), codec, chains, decode=decode, holds=stage_orders
+    )
     orders = control.follow(kafka, codec, book)
     compute = ComputeThread()
     source = kafka.topic(flow.source.format(generation=service.generation))
-    lanes = Lanes(flow, kafka, settings, source, compute, processor.process, StageOrders(book, flow.name))
+    lanes = Lanes(flow, kafka, settings, source, compute, processor.process, stage_orders)
     status = StatusServer(service.http_host, service.http_port, readiness(flow.name, lanes, kafka, source))
     _stop_on_signals(lanes)
     status.start()
@@ -125,6 +129,7 @@ def wiring(
         retry=kafka.topic(retry_topic(flow.name)),
         replay=kafka.topic(replay_topic(flow.name)),
         replay_target=kafka.topic(replay_topic(following.name)) if following else target,
+        held=kafka.topic(held_topic(flow.name)),
         worker=worker,
         max_message_bytes=kafka.max_message_bytes,
         retries=RetryPolicy(settings.retry_attempts, settings.retry_first_s, settings.retry_max_s),

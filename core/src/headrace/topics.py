@@ -17,7 +17,7 @@ TOPIC_FOLDER = Path(__file__).parent / "schemas" / "topics"
 _UNITS_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _ENVELOPE_ALLOWANCE = 1024 * 1024
 """Bytes by which a dead letter, a retry or a replay may exceed the record that it carries: stack, provenance."""
-_CARRIERS = ("dead-letters.", "retry.", "replay.")
+_CARRIERS = ("dead-letters.", "retry.", "replay.", "held.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,11 @@ def retry_topic(stage: str) -> str:
 def replay_topic(stage: str) -> str:
     """Return the topic of the records that replays send through a stage again, without prefix."""
     return f"replay.{stage}"
+
+
+def held_topic(stage: str) -> str:
+    """Return the topic of a stage's records that wait for a person, without prefix."""
+    return f"held.{stage}"
 
 
 def record_schemas() -> list[str]:

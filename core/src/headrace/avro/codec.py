@@ -41,6 +41,7 @@ PLAIN: dict[type, str] = {
     records.Control: "headrace.Control",
     records.DeadLetter: "headrace.DeadLetter",
     records.DeadLetterAction: "headrace.DeadLetterAction",
+    records.HeldAction: "headrace.HeldAction",
     records.PipelineVersion: "headrace.PipelineVersion",
     records.ReplayRun: "headrace.ReplayRun",
 }

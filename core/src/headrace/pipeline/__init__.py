@@ -18,6 +18,7 @@ from headrace.pipeline.model import (
     HandlerInfo,
     Pipeline,
     Protocol,
+    Review,
     StageBinding,
     StageTypes,
     Template,
@@ -37,6 +38,7 @@ __all__ = [
     "LocatedTemplate",
     "Pipeline",
     "Protocol",
+    "Review",
     "StageBinding",
     "StageTypes",
     "Template",
@@ -75,7 +77,7 @@ def _read(text: str, file: str, catalogue: Catalogue | None) -> tuple[LocatedTem
     if errors or draft.id is None:
         return None, sorted(errors, key=lambda error: (error.position.line, error.position.column))
     bindings = tuple(
-        StageBinding(stage.name.text, tuple(handler.text for handler in stage.handlers), stage.protocol)
+        StageBinding(stage.name.text, tuple(handler.text for handler in stage.handlers), stage.protocol, stage.review)
         for stage in ordered
     )
     return LocatedTemplate(Template(draft.id, draft.description, bindings), ordered), []

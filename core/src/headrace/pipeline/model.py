@@ -24,6 +24,13 @@ class Call(StrEnum):
     GRPC = "grpc"
 
 
+class Review(StrEnum):
+    """Whether a stage's output waits until a person approves it."""
+
+    NONE = "none"
+    REQUIRED = "required"
+
+
 @dataclass(frozen=True, slots=True)
 class Protocol:
     """A hint for the stage: whether results stream back piece by piece, and the kind of call."""
@@ -39,6 +46,7 @@ class StageBinding:
     stage: str
     handlers: tuple[str, ...]
     protocol: Protocol = field(default_factory=Protocol)
+    review: Review = Review.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +105,7 @@ def _plain(template: Template) -> dict[str, Any]:
                 "stage": binding.stage,
                 "handlers": list(binding.handlers),
                 "protocol": {"streaming": binding.protocol.streaming, "call": str(binding.protocol.call)},
+                "review": str(binding.review),
             }
             for binding in template.stages
         ],

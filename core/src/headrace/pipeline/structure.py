@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from headrace.errors import TemplateError
 from headrace.pipeline.forbidden import Scan, parameter_error, shown
-from headrace.pipeline.model import Call, Protocol
+from headrace.pipeline.model import Call, Protocol, Review
 from headrace.pipeline.nodes import ListNode, MapNode, Node, Scalar
 
 MAXIMUM_STAGES = 32
@@ -27,6 +27,7 @@ class StageDraft:
     name: Scalar
     handlers: tuple[Scalar, ...]
     protocol: Protocol
+    review: Review
     after: Scalar | None
 
 
@@ -164,7 +165,7 @@ class _Reader:
                 "Write `- stage: NAME` with `handlers: [NAME]` below it.",
             )
             return None
-        fields = self._fields(node, "stage", ("stage", "handlers"), ("protocol", "after"))
+        fields = self._fields(node, "stage", ("stage", "handlers"), ("protocol", "after", "review"))
         name_node = fields.get("stage")
         if isinstance(name_node, ListNode):
             self._refuse(name_node, "branch", "Stages side by side would branch the pipeline.", _LINEAR_REMEDY)
@@ -174,7 +175,8 @@ class _Reader:
         handlers = self._handlers(fields.get("handlers"))
         protocol = self._protocol(fields.get("protocol"))
         after, readable = self._after(fields.get("after"))
-        return StageDraft(name, handlers, protocol, after) if name is not None and readable else None
+        review = self._review(fields.get("review"))
+        return StageDraft(name, handlers, protocol, review, after) if name is not None and readable else None
 
     def _handlers(self, node: Node | None) -> tuple[Scalar, ...]:
         if node is None:
@@ -237,6 +239,15 @@ class _Reader:
             self._refuse(text, "bad-call", f"{shown(text.text)} is not a kind of call.", suggestion)
             return Call.LOCAL
         return Call(text.text) if text is not None else Call.LOCAL
+
+    def _review(self, node: Node | None) -> Review:
+        text = self._text(node, "review")
+        kinds = [str(kind) for kind in Review]
+        if text is not None and text.text not in kinds:
+            suggestion = closest(text.text, kinds) or f"Use one of {', '.join(kinds)}."
+            self._refuse(text, "bad-review", f"{shown(text.text)} is not a kind of review.", suggestion)
+            return Review.NONE
+        return Review(text.text) if text is not None else Review.NONE
 
     def _after(self, node: Node | None) -> tuple[Scalar | None, bool]:
         """The stage that a stage comes after, and whether the field could be read."""

@@ -93,6 +93,7 @@ class BatchResult:
     messages: Sequence[Message]
     dead_letters: int = 0
     retried: int = 0
+    held: int = 0
     faults: int = 0
     """Dead letters for which the record itself is not to blame, as far as one can tell."""
 

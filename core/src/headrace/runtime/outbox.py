@@ -1,0 +1,179 @@
+"""What becomes of each record of a batch, as the one message that goes into its transaction."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+
+import structlog
+
+from headrace import headers
+from headrace.avro.codec import Codec
+from headrace.broker.contract import Message, Record
+from headrace.envelope import Context, Operation, StageRun
+from headrace.errors import InvalidRecord, PermanentError, TemporaryError
+from headrace.runtime.deadletters import ALLOWANCE_BYTES, Failure, dead_letter, record_size
+from headrace.runtime.retry import RetryPolicy, retry_message
+from headrace.stage import StageFlow
+
+log = structlog.get_logger(__name__)
+
+_NO_KEY = b"-"
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """Names that the stage's messages carry and go to; topics with their prefix."""
+
+    flow: StageFlow
+    target: str
+    dead_letters: str
+    retry: str
+    replay: str
+    replay_target: str
+    """Where a replayed record goes on: the next stage's replay topic, or the target where no stage follows."""
+    held: str
+    worker: str
+    max_message_bytes: int
+    retries: RetryPolicy = field(default_factory=RetryPolicy)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The record waits for a person: for which scope (``tenant/acme``), and why."""
+
+    scope: str
+    why: str
+
+
+Result = Context | Failure | Held
+
+
+class Fate(StrEnum):
+    """What became of a record."""
+
+    DONE = "done"
+    RETRIED = "retried"
+    HELD = "held"
+    DEAD = "dead"
+    """Given up for breaking its own rules."""
+    FAULT = "fault"
+    """Given up for what is hardly its own fault."""
+
+
+class Outbox:
+    """Makes the messages of a stage."""
+
+    def __init__(
+        self,
+        wiring: Wiring,
+        codec: Codec,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._wiring = wiring
+        self._codec = codec
+        self._now = now
+        self._jitter = jitter
+
+    def came_back(self, record: Record) -> bool:
+        """Whether the record's headers about retries and replays are ours: those of the live lane are anybody's."""
+        return record.topic in (self._wiring.retry, self._wiring.replay)
+
+    def attempt(self, record: Record) -> int:
+        """Return which attempt this is, from 1."""
+        return headers.attempt(record) if self.came_back(record) else 1
+
+    def first(self, record: Record) -> headers.Origin:
+        """Return where the stage read the record first."""
+        here = headers.Origin(record.topic, record.partition, record.offset)
+        return headers.origin(record) if self.came_back(record) else here
+
+    def settle(self, record: Record, result: Result, run: StageRun, *, review: bool) -> tuple[Message, Fate]:
+        """Return the record's message and what became of it; with ``review``, what it came to waits for approval."""
+        if isinstance(result, Held):
+            return self._held(record, result), Fate.HELD
+        made = self._encoded(record, result, run) if isinstance(result, Context) else result
+        if isinstance(made, Message):
+            if review and isinstance(result, Context) and result.change.operation is not Operation.DELETE:
+                return self._to_review(record, result, made), Fate.HELD
+            return made, Fate.DONE
+        again = self._again(record, made)
+        if again is not None:
+            return again, Fate.RETRIED
+        fate = Fate.DEAD if isinstance(made.error, InvalidRecord) else Fate.FAULT
+        return self._give_up(record, made), fate
+
+    def _encoded(self, record: Record, context: Context, run: StageRun) -> Message | Failure:
+        change = context.change
+        trace = replace(context.trace, history=(*context.trace.history, run))
+        try:
+            value = self._codec.encode(replace(context, trace=trace), self._wiring.flow.produces)
+            size = len(value) + len(change.key)
+            if size > self._wiring.max_message_bytes:
+                raise InvalidRecord(
+                    "payload", f"has {size} bytes with its key; the limit is {self._wiring.max_message_bytes}",
+                    remedy="Split the document, or raise HEADRACE_KAFKA_MAX_MESSAGE_BYTES everywhere.",
+                )  # fmt: skip
+        except PermanentError as error:
+            return Failure(error, None, context)
+        said = (
+            ("request-id", context.trace.request_id.encode()),
+            ("operation", change.operation.value.encode()),
+            ("version", str(change.version).encode()),
+        )
+        replay_run = headers.text(record, headers.REPLAY) if self.came_back(record) else None
+        if replay_run is None:
+            return Message(self._wiring.target, change.key, value, said)
+        return Message(self._wiring.replay_target, change.key, value, (*said, (headers.REPLAY, replay_run.encode())))
+
+    def _held(self, record: Record, held: Held) -> Message:
+        """Return the record as it was, for the topic of those that wait."""
+        said = headers.for_hold(
+            record.headers, self.first(record), kind="pause", scope=held.scope, why=held.why, now_ms=self._now_ms()
+        )
+        return Message(self._wiring.held, record.key or _NO_KEY, record.value or b"", said)
+
+    def _to_review(self, record: Record, context: Context, made: Message) -> Message:
+        """Return what the record came to, for the topic of what waits, with where it goes on once it is approved."""
+        scope = f"pipeline/{context.trace.pipeline_id}"
+        why = f"version {context.trace.pipeline_version} of the pipeline asks for a review of {self._wiring.flow.name}"
+        said = headers.for_hold(
+            made.headers, self.first(record), kind="review", scope=scope, why=why, now_ms=self._now_ms(),
+            target=made.topic,
+        )  # fmt: skip
+        return Message(self._wiring.held, made.key, made.value, said)
+
+    def _again(self, record: Record, failure: Failure) -> Message | None:
+        """Return the message that has the record tried again.
+
+        None where it cannot work, was tried enough, or is larger than any message, as a compressed one may be.
+        """
+        too_large = record_size(record) > self._wiring.max_message_bytes + ALLOWANCE_BYTES
+        if too_large or not isinstance(failure.error, TemporaryError):
+            return None
+        return retry_message(
+            record, failure.error, first=self.first(record), attempt=self.attempt(record),
+            topic=self._wiring.retry, policy=self._wiring.retries, now_ms=self._now_ms(), jitter=self._jitter(),
+        )  # fmt: skip
+
+    def _give_up(self, record: Record, failure: Failure) -> Message:
+        wiring = self._wiring
+        log.warning(
+            "record given up", topic=record.topic, partition=record.partition, offset=record.offset,
+            request_id=failure.context.trace.request_id if failure.context else None,
+            document_id=failure.context.change.document_id if failure.context else None,
+            reason=getattr(failure.error, "code", "unforeseen"), error=type(failure.error).__name__,
+        )  # fmt: skip
+        return dead_letter(
+            record, failure, stage=wiring.flow.name, topic=wiring.dead_letters, worker=wiring.worker,
+            first=self.first(record), attempt=self.attempt(record), now=self._now(), codec=self._codec,
+            max_message_bytes=wiring.max_message_bytes,
+        )  # fmt: skip
+
+    def _now_ms(self) -> int:
+        return int(self._now().timestamp() * 1000)
