@@ -108,6 +108,10 @@ class Gateway:
         ]
         return found
 
+    def documents(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a page of the documents that have the attributes, and ``next`` where there are more."""
+        return self._checked("POST", "/v1/documents:search", request)
+
     def _checked(self, method: str, path: str, request: Mapping[str, Any] | None = None) -> dict[str, Any]:
         body = None if request is None else _json(request)
         return self._good(self._send(method, path, body, repeatable=True), path)

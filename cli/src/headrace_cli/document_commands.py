@@ -1,4 +1,4 @@
-"""``ingest`` and ``delete``."""
+"""``ingest``, ``delete`` and ``documents``."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from headrace_cli.sources import Change, Failure, Found
     from headrace_cli.waiting import Arrivals
 
+_PAGE = 1000
+"""Documents asked for in one request, the most that the gateway gives."""
 RETRY_S = 60.0
 """How long a request that finds the gateway, Kafka or the registry down is sent again."""
 
@@ -26,6 +28,9 @@ def register(app: typer.Typer) -> None:
     panel = "Documents"
     app.command("ingest", rich_help_panel=panel, short_help="Send documents and change events.")(told(ingest))
     app.command("delete", rich_help_panel=panel)(told(delete))
+    app.command("documents", rich_help_panel=panel, short_help="List the documents that have attributes.")(
+        told(documents)
+    )
 
 
 @dataclass(slots=True)
@@ -133,6 +138,55 @@ def delete(
     changes = [_delete(gateway, identifier, version) for identifier in dict.fromkeys(ids)]
     outcome = _deliver(gateway, changes, len(changes), wait_s=timeout if wait else None)
     _finish(outcome, as_json=as_json, verb="accepted", arrived="gone from search")
+
+
+def documents(
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--where", envvar="HEADRACE_WHERE", metavar="NAME=VALUE", show_default=False,
+            help="Only documents with this attribute; may be repeated, all must fit.",
+        ),
+    ] = None,
+    tenant: Annotated[
+        str | None,
+        typer.Option(
+            "--tenant", envvar="HEADRACE_TENANT", show_default=False,
+            help="Refused unless it is the API key's tenant, which decides.",
+        ),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", envvar="HEADRACE_DOCUMENTS_LIMIT", min=1, help="How many at most.")
+    ] = 100,
+    state_dir: options.StateDir = None,
+    url: options.Url = None,
+    api_key: options.ApiKey = None,
+    as_json: options.Json = False,
+) -> None:  # fmt: skip
+    """List the documents in the index that have attributes which their sender gave them, by id."""
+    from headrace_cli.search_commands import attributes_of  # noqa: PLC0415
+    from headrace_cli.state import connect  # noqa: PLC0415
+
+    request: dict[str, Any] = {"attributes": attributes_of(where or (), "--where"), "tenant": tenant}
+    gateway = connect(url, api_key, state_dir, retry_s=RETRY_S)
+    found: list[dict[str, Any]] = []
+    after: str | None = None
+    while len(found) < limit:
+        page = gateway.documents({**request, "after": after, "limit": min(limit - len(found), _PAGE)})
+        found += page["documents"]
+        after = page["next"]
+        if after is None:
+            break
+    if as_json:
+        output.emit({"documents": found, "more": after is not None})
+        return
+    rows = [
+        (one["id"], one["version"], " ".join(f"{name}={value}" for name, value in sorted(one["attributes"].items())),
+         one["title"], one["indexed_at"][:19])
+        for one in found
+    ]  # fmt: skip
+    output.console().print(output.table(("document", "version", "attributes", "title", "indexed"), rows))
+    output.say(f"{len(found)} documents{', and more: see --limit' if after is not None else ''}")
 
 
 def _delete(gateway: Gateway, identifier: str, version: int | None) -> Change | Failure:

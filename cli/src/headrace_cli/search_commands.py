@@ -28,13 +28,13 @@ def register(app: typer.Typer) -> None:
     app.command("ask", rich_help_panel=panel)(told(ask))
 
 
-def attributes_of(given: Sequence[str]) -> dict[str, str]:
+def attributes_of(given: Sequence[str], option: str = "--attribute") -> dict[str, str]:
     """Return attributes from ``NAME=VALUE``; raises :class:`UsageError`."""
     found = {}
     for text in given:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise UsageError(f"{text!r} is no attribute", where="--attribute", remedy="Write NAME=VALUE.")
+            raise UsageError(f"{text!r} is no attribute", where=option, remedy="Write NAME=VALUE.")
         found[name] = value
     return found
 

@@ -18,7 +18,7 @@ from headrace.broker.contract import Message
 from headrace.errors import DependencyDown
 from headrace.settings import KafkaSettings
 from headrace.store.artifacts import Artifact
-from headrace.store.documents import DocumentRow, DocumentState
+from headrace.store.documents import DocumentRow, DocumentState, Listed
 from headrace.store.search import Hit
 from headrace.whereabouts import DeadLetterEntry
 from headrace_gateway.app import create_app
@@ -63,6 +63,21 @@ class FakeStore:
         """Return the row."""
         self._check()
         return self.rows.get((tenant, document_id))
+
+    async def having(
+        self, tenant: str, attributes: Mapping[str, str], *, after: str | None, limit: int
+    ) -> Sequence[Listed]:
+        """Return the live rows that have the attributes, by id."""
+        self._check()
+        fits = [
+            Listed(name, row.version, row.title, row.source, row.attributes, row.request_id, row.indexed_at)
+            for (owner, name), row in sorted(self.rows.items())
+            if owner == tenant
+            and not row.deleted
+            and name > (after or "")
+            and set(attributes.items()) <= set(row.attributes.items())
+        ]
+        return fits[:limit]
 
     async def states(self, tenant: str, document_ids: Sequence[str]) -> Mapping[str, DocumentState]:
         """Return the rows in short."""

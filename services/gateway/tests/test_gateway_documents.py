@@ -197,3 +197,24 @@ def test_the_book_keeps_the_newest_keys_within_its_bound(rows: Any) -> None:
     assert book.of(b"k2") == ()
     book.clear()
     assert book.of(b"k1") == ()
+
+
+async def test_documents_are_found_by_all_of_their_attributes_a_page_at_a_time(gateway: Any, rows: Any) -> None:
+    """If it failed, a client could not find again what it marked, or would see a page twice."""
+    for number in range(5):
+        attributes = {"team": "core", "even": str(number % 2 == 0)}
+        row = rows.row(f"d{number}", attributes=attributes)
+        gateway.store.rows["alpha", f"d{number}"] = row
+        gateway.store.rows["beta", f"d{number}"] = row
+    asked = {"attributes": {"team": "core", "even": "True"}, "limit": 2}
+    first = (await gateway.client.post("/v1/documents:search", json=asked)).json()
+    assert [one["id"] for one in first["documents"]] == ["d0", "d2"]
+    assert first["documents"][0]["attributes"] == {"team": "core", "even": "True"}
+    second = (await gateway.client.post("/v1/documents:search", json={**asked, "after": first["next"]})).json()
+    assert ([one["id"] for one in second["documents"]], second["next"]) == (["d4"], None)
+
+
+async def test_documents_of_another_tenant_cannot_be_asked_for(gateway: Any) -> None:
+    """If it failed, a tenant would see what another has."""
+    answer = await gateway.client.post("/v1/documents:search", json={"tenant": "beta"})
+    assert answer.status_code == 403

@@ -48,6 +48,19 @@ class DocumentState:
 
 
 @dataclass(frozen=True, slots=True)
+class Listed:
+    """A live document in a list."""
+
+    document_id: str
+    version: int
+    title: str
+    source: str
+    attributes: Mapping[str, str]
+    request_id: str
+    indexed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Counts:
     """How much a tenant has: live documents, deleted ones whose fence stays, chunks of the live ones."""
 
@@ -68,6 +81,15 @@ async def states(pool: Pool, tenant: str, document_ids: Sequence[str]) -> dict[s
     async with tenant_transaction(pool, tenant, readonly=True) as connection:
         rows = await connection.fetch(load("documents")["states"], tenant, list(document_ids))
     return {row["document_id"]: DocumentState(row["version"], row["deleted"], row["request_id"]) for row in rows}
+
+
+async def having(
+    pool: Pool, tenant: str, attributes: Mapping[str, str], *, after: str | None = None, limit: int = 100
+) -> list[Listed]:
+    """The live documents with all of these attributes, by id, from the one after ``after`` on; no attribute: all."""
+    async with tenant_transaction(pool, tenant, readonly=True) as connection:
+        rows = await connection.fetch(load("documents")["having"], tenant, dict(attributes), after, limit)
+    return [Listed(**row) for row in rows]
 
 
 async def count(pool: Pool, tenant: str) -> Counts:

@@ -12,7 +12,7 @@ from uuid import UUID
 from headrace.avro.codec import Codec
 from headrace.settings import KafkaSettings
 from headrace.store.artifacts import Artifact
-from headrace.store.documents import DocumentRow, DocumentState
+from headrace.store.documents import DocumentRow, DocumentState, Listed
 from headrace.store.search import Hit
 from headrace.whereabouts import DeadLetterEntry
 from headrace_gateway.embedding import QueryEmbedder
@@ -44,6 +44,11 @@ class Store(Protocol):
 
     async def states(self, tenant: str, document_ids: Sequence[str]) -> Mapping[str, DocumentState]:
         """Return the state of those that the store knows."""
+
+    async def having(
+        self, tenant: str, attributes: Mapping[str, str], *, after: str | None, limit: int
+    ) -> Sequence[Listed]:
+        """Return live documents with all of these attributes, by id, after the one named."""
 
     async def artifact(self, tenant: str, artifact_id: UUID) -> Artifact | None:
         """Return the newest version of an artifact."""

@@ -75,6 +75,18 @@ class LookupRequest(_Request):
     request_id: Text | None = Field(None, description="The request that changed them, where a version is not known.")
 
 
+class DocumentsRequest(_Request):
+    """Which documents have these attributes."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"attributes": {"team": "core"}, "limit": 100}]})
+
+    attributes: dict[Text, Text] = Field(
+        default_factory=dict, description="Only documents with all of these attributes; empty, all documents."
+    )
+    after: Text | None = Field(None, description="Only documents whose id comes after this one: `next` of an answer.")
+    limit: int = Field(100, ge=1, le=1000, description="How many at most.")
+
+
 class AcceptedDocument(BaseModel):
     """A change that was taken; ``version`` is the change's, or the one that its place in the log gave it."""
 
@@ -223,6 +235,25 @@ class DocumentStatus(BaseModel):
     stored: StoredDocument | None
     in_flight: list[WaitingDocument]
     notes: list[str]
+
+
+class ListedDocument(BaseModel):
+    """A document in the index."""
+
+    id: str
+    version: int
+    title: str
+    source: str
+    attributes: dict[str, str]
+    request_id: str
+    indexed_at: datetime
+
+
+class DocumentsAnswer(BaseModel):
+    """The documents by id; ``next`` is the ``after`` of the request for more, null where there are none."""
+
+    documents: list[ListedDocument]
+    next: str | None
 
 
 class LookupResult(BaseModel):

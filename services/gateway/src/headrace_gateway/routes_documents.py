@@ -17,7 +17,10 @@ from headrace_gateway.dependencies import Dependencies
 from headrace_gateway.flow import FlowState
 from headrace_gateway.models import (
     DeadLetterDocument,
+    DocumentsAnswer,
+    DocumentsRequest,
     DocumentStatus,
+    ListedDocument,
     LookupAnswer,
     LookupItem,
     LookupRequest,
@@ -81,6 +84,35 @@ async def lookup(request: Request, caller: Caller, body: LookupRequest) -> Looku
         letters = dependencies.flow.dead_letters(_key(caller.tenant, item.id))
         results.append(_looked_up(item, body.request_id, stored.get(item.id), letters))
     return LookupAnswer(documents=results)
+
+
+@router.post(
+    "/v1/documents:search",
+    response_model=DocumentsAnswer,
+    summary="Which documents have these attributes",
+    responses=problems(400, 401, 403, 413, 422, 503),
+)
+async def having(request: Request, caller: Caller, body: DocumentsRequest) -> DocumentsAnswer:
+    """Return the documents in the index that have all of the attributes, by id, a page at a time."""
+    dependencies: Dependencies = request.app.state.dependencies
+    require_own_tenant(caller, body.tenant)
+    found = await dependencies.store.having(caller.tenant, body.attributes, after=body.after, limit=body.limit + 1)
+    page = found[: body.limit]
+    return DocumentsAnswer(
+        documents=[
+            ListedDocument(
+                id=one.document_id,
+                version=one.version,
+                title=one.title,
+                source=one.source,
+                attributes=dict(one.attributes),
+                request_id=one.request_id,
+                indexed_at=one.indexed_at,
+            )
+            for one in page
+        ],
+        next=page[-1].document_id if len(found) > len(page) else None,
+    )
 
 
 def _looked_up(

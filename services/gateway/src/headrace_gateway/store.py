@@ -73,6 +73,12 @@ class PostgresStore:
         """Return the state of those that the store knows."""
         return await documents.states(await self._opened(), tenant, document_ids)
 
+    async def having(
+        self, tenant: str, attributes: Mapping[str, str], *, after: str | None, limit: int
+    ) -> list[documents.Listed]:
+        """Return live documents with all of these attributes."""
+        return await documents.having(await self._opened(), tenant, attributes, after=after, limit=limit)
+
     async def artifact(self, tenant: str, artifact_id: UUID) -> artifacts.Artifact | None:
         """Return the newest version of an artifact."""
         return await artifacts.get(await self._opened(), tenant, artifact_id)
