@@ -1,0 +1,221 @@
+"""Sending dead letters again and discarding them: records and what is noted of them, in one transaction."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from headrace.avro.codec import Codec
+from headrace.errors import DependencyDown
+from headrace.records import DeadLetterAction
+from headrace.settings import KafkaSettings
+from headrace.topics import retry_topic
+from headrace_operations.dead_letters import messages
+from headrace_operations.dead_letters.log import DeadLetterLog, Found
+from headrace_operations.dead_letters.model import ACTIONS, ANY_STATE, Entry, Id, RefusedDeadLetter, Selection, State
+
+REDRIVEN = "REDRIVEN"
+DISCARDED = "DISCARDED"
+_CALL_S = 15.0
+_TRANSACTION_MS = 60_000
+_BATCH_RECORDS = 500
+_BATCH_BYTES = 16 * 1024 * 1024
+_ALLOWANCE_BYTES = 1024 * 1024
+_FENCED = (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED)  # noqa: SLF001
+Progress = Callable[[int], None]
+"""Told how many more dead letters are done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be done with dead letters: ``action`` REDRIVEN or DISCARDED, by whom, why; ``batch`` is its identity.
+
+    ``again`` takes in those that were acted upon before.
+    """
+
+    action: str
+    batch: str
+    acted_by: str
+    why: str = ""
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an order comes to: what is ``taken``, and what is not, with why."""
+
+    taken: Sequence[Entry]
+    refused: Sequence[tuple[Entry, str]]
+
+
+def plan(entries: Sequence[Entry], order: Order, *, named: bool) -> Plan:
+    """Return what the order does with the dead letters that were selected.
+
+    One whose record is not there in full cannot be sent again. ``named`` says that they were asked for by id: then
+    one that was acted upon, or cannot be sent, is an error, before anything moves. Raises :class:`RefusedDeadLetter`.
+    """
+    refused = [(entry, why) for entry in entries if (why := _refusal(entry, order)) is not None]
+    if named and refused:
+        entry, why = refused[0]
+        raise RefusedDeadLetter(f"{entry.id}: {why}", remedy=_remedy(entry, order))
+    without = {entry.id for entry, _ in refused}
+    return Plan([entry for entry in entries if entry.id not in without], refused)
+
+
+def _refusal(entry: Entry, order: Order) -> str | None:
+    if entry.state is not State.OPEN and not order.again and entry.action is not None:
+        done = f"{entry.state} by {entry.action.acted_by} at {entry.action.acted_at.isoformat(timespec='seconds')}"
+        return f"was {done}"
+    return entry.whole if order.action == REDRIVEN else None
+
+
+def _remedy(entry: Entry, order: Order) -> str:
+    if order.action == REDRIVEN and entry.whole is not None:
+        return f"Have its source send it again; it stood at {entry.origin or 'an unknown place'}. Then discard this."
+    return "Give --again to do it all the same." if order.action == REDRIVEN else "Nothing is left to be done."
+
+
+class Actor:
+    """Carries orders out; one at a time on a broker: a second one fences the first.
+
+    Every method raises :class:`DependencyDown` where Kafka does not answer; what was committed before stays, is noted,
+    and is not done twice by the next command.
+    """
+
+    def __init__(self, kafka: KafkaSettings, codec: Codec) -> None:
+        self._kafka = kafka
+        self._codec = codec
+        self._log = DeadLetterLog(kafka, codec)
+
+    def carry_out(
+        self,
+        chosen: Sequence[Entry],
+        order: Order,
+        progress: Progress = lambda _: None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> list[Id]:
+        """Do what the order says with each, and return those that it was done with.
+
+        Left out is what another command acted upon since it was chosen.
+        """
+        if not chosen:
+            return []
+        states = ANY_STATE if order.again else frozenset({State.OPEN})
+        selection = Selection(ids=frozenset(entry.id for entry in chosen), states=states)
+        producer = self._producer()
+        done: list[Id] = []
+        batch: list[Found] = []
+
+        def take(found: Found) -> None:
+            batch.append(found)
+            if len(batch) >= _BATCH_RECORDS or sum(one.entry.size for one in batch) >= _BATCH_BYTES:
+                finish()
+
+        def finish() -> None:
+            if batch:
+                self._commit(producer, batch, order, now())
+                done.extend(found.entry.id for found in batch)
+                progress(len(batch))
+                batch.clear()
+
+        try:
+            self._log.read(selection, take)
+            finish()
+        except KafkaException as error:
+            raise self._failed(error, len(done), order) from error
+        return done
+
+    def _commit(self, producer: Producer, batch: Sequence[Found], order: Order, now: datetime) -> None:
+        """Write a batch in one transaction, which begins only now: an open one holds up who reads the topics."""
+        producer.begin_transaction()
+        try:
+            for found in batch:
+                self._write(producer, found, order, now)
+            _retrying(lambda: producer.commit_transaction(_CALL_S))
+        except BaseException:
+            with suppress(KafkaException):  # where it cannot be aborted, the next command's producer ends it
+                producer.abort_transaction(_CALL_S)
+            raise
+
+    def _write(self, producer: Producer, found: Found, order: Order, now: datetime) -> None:
+        identity, letter = found.entry.id, found.letter
+        if order.action == REDRIVEN:
+            if letter is None:
+                raise RefusedDeadLetter(f"{identity}: {found.entry.whole}")
+            again = messages.retry_headers(identity, letter, now_ms=int(now.timestamp() * 1000))
+            self._produce(
+                producer, self._kafka.topic(retry_topic(identity.stage)), value=letter.value,
+                key=messages.retry_key(letter), headers=list(again),
+            )  # fmt: skip
+        action = DeadLetterAction(
+            order.action, identity.stage, identity.partition, identity.offset, order.batch, order.acted_by, now,
+            order.why,
+        )  # fmt: skip
+        self._produce(
+            producer, self._kafka.topic(ACTIONS), value=self._codec.encode_plain(action), key=str(identity), partition=0
+        )
+
+    @staticmethod
+    def _produce(producer: Producer, topic: str, **message: Any) -> None:
+        deadline = time.monotonic() + _CALL_S
+        while True:
+            try:
+                producer.produce(topic, **message)
+                return
+            except BufferError:
+                if time.monotonic() > deadline:
+                    raise DependencyDown("kafka", f"{topic} takes no records") from None
+                producer.poll(0.1)
+
+    def _producer(self) -> Producer:
+        """Return a producer that fenced whoever else acts on dead letters, and ended what they left open."""
+        name = f"{self._kafka.topic_prefix}headrace-dlq"
+        producer = Producer(
+            {
+                **self._kafka.client(),
+                "client.id": name,
+                "transactional.id": name,
+                "transaction.timeout.ms": _TRANSACTION_MS,
+                "partitioner": "murmur2_random",
+                "compression.type": "zstd",
+                "message.max.bytes": self._kafka.max_message_bytes + _ALLOWANCE_BYTES,
+                "log_level": 0,
+            }
+        )
+        try:
+            _retrying(lambda: producer.init_transactions(_CALL_S))
+        except KafkaException as error:
+            raise DependencyDown("kafka", f"no transaction can be begun: {error.args[0].str()}") from error
+        return producer
+
+    def _failed(self, raised: KafkaException, done: int, order: Order) -> Exception:
+        error = raised.args[0]
+        verb = "sent again" if order.action == REDRIVEN else "discarded"
+        so_far = f"{done} dead letters were {verb} before, and the last batch may have been"
+        if error.code() in _FENCED:
+            return RefusedDeadLetter(
+                f"another command that acts on dead letters took over; {so_far}",
+                remedy="Wait until it has ended, then run this again: nothing is done twice.",
+            )
+        return DependencyDown(
+            "kafka", f"{error.str()}; {so_far}", remedy="Run this again when Kafka answers: nothing is done twice."
+        )
+
+
+def _retrying(call: Callable[[], Any]) -> None:
+    """Call again while the client says that the same call may be repeated, up to a bound."""
+    deadline = time.monotonic() + 2 * _CALL_S
+    while True:
+        try:
+            call()
+            return
+        except KafkaException as error:
+            if not error.args[0].retriable() or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)

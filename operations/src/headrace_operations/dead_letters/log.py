@@ -1,0 +1,187 @@
+"""Reading dead letters and what became of them: up to the ends taken at the start, joining no group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import structlog
+from confluent_kafka import Message as KafkaMessage
+
+from headrace.avro.codec import Codec
+from headrace.broker.contract import Record, TopicPartition
+from headrace.broker.kafka import header_pairs
+from headrace.errors import ConfigurationError, UndecodableRecord
+from headrace.records import DeadLetter, DeadLetterAction
+from headrace.settings import KafkaSettings
+from headrace.topics import dead_letter_topic
+from headrace_operations.audit.log_ranges import LogRanges, Partition, Range
+from headrace_operations.dead_letters import messages
+from headrace_operations.dead_letters.model import (
+    ACTIONS,
+    ANY_STATE,
+    Entry,
+    Id,
+    NoSuchDeadLetter,
+    Selection,
+    parse_place,
+)
+from headrace_operations.trace_log import LogScanner
+
+log = structlog.get_logger(__name__)
+
+_LONGEST_CHAIN = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A dead letter with the record that carries it; ``letter`` is None where it does not decode."""
+
+    entry: Entry
+    letter: DeadLetter | None
+    record: Record
+
+
+Take = Callable[[Found], None]
+
+
+class DeadLetterLog:
+    """Every method raises :class:`headrace.errors.DependencyDown` where Kafka or the registry does not answer.
+
+    A scan costs the dead letters of the stages and times asked for, whatever else is asked: nothing else is an index.
+    """
+
+    def __init__(self, kafka: KafkaSettings, codec: Codec) -> None:
+        self._codec = codec
+        self._scanner = LogScanner(kafka)
+        self._ranges = LogRanges(kafka)
+
+    def select(self, selection: Selection) -> list[Entry]:
+        """Return the dead letters that are meant, without their payloads, the oldest first.
+
+        Raises :class:`NoSuchDeadLetter` for an id without one, :class:`ConfigurationError` where a topic is missing.
+        """
+        entries: list[Entry] = []
+        self.read(selection, lambda found: entries.append(found.entry))
+        return sorted(entries, key=lambda entry: (entry.failed_at, entry.id))
+
+    def read(self, selection: Selection, take: Take) -> None:
+        """Hand what is meant to ``take``, each partition's in order; raises what :meth:`select` does."""
+        ranges = self._narrowed(selection)
+        actions = self.actions()
+        seen: set[Id] = set()
+
+        def one(place: Partition, message: KafkaMessage) -> None:
+            found = self._found(place, message, actions)
+            seen.add(found.entry.id)
+            if selection.holds(found.entry):
+                take(found)
+
+        self._ranges.read(ranges, one)
+        missing = sorted(selection.ids - seen)
+        if missing:
+            raise NoSuchDeadLetter(f"there is no dead letter {', '.join(map(str, missing))}")
+
+    def actions(self) -> dict[str, DeadLetterAction]:
+        """Return the newest action of each dead letter that has one, by id."""
+        actions: dict[str, DeadLetterAction] = {}
+
+        def one(_: Partition, message: KafkaMessage) -> None:
+            key, value = message.key(), message.value()
+            try:
+                action = self._codec.decode_plain(value, DeadLetterAction)
+            except UndecodableRecord as error:
+                log.warning("action skipped", topic=ACTIONS, offset=message.offset(), error=error.message)
+                return
+            actions[key.decode("utf-8", "replace") if isinstance(key, bytes) else str(key)] = action
+
+        self._ranges.read(self._bounds([ACTIONS]), one)
+        return actions
+
+    def show(self, identity: Id) -> list[Found]:
+        """Return the dead letter, and behind it those that it came of, the newest first.
+
+        A record says of itself which dead letter it was; what that one does not bear out is left out.
+        Raises :class:`NoSuchDeadLetter`.
+        """
+        chain = [self._one(identity)]
+        while len(chain) < _LONGEST_CHAIN:
+            last = chain[-1]
+            earlier_id = parse_place(last.entry.redrive_of or "")
+            if earlier_id is None or last.letter is None or earlier_id in {found.entry.id for found in chain}:
+                break
+            try:
+                earlier = self._one(earlier_id)
+            except NoSuchDeadLetter:
+                break  # its retention is over
+            if earlier.letter is None or not messages.follows(earlier.letter, earlier.entry.action, last.letter):
+                break
+            chain.append(earlier)
+        return chain
+
+    def _one(self, identity: Id) -> Found:
+        found: list[Found] = []
+        self.read(Selection(ids=frozenset({identity}), states=ANY_STATE), found.append)
+        return found[0]
+
+    def _found(self, place: Partition, message: KafkaMessage, actions: dict[str, DeadLetterAction]) -> Found:
+        key, value = message.key(), message.value()
+        record = Record(
+            place[0], place[1], message.offset() or 0, _bytes(key), _bytes(value), header_pairs(message),
+            message.timestamp()[1],
+        )  # fmt: skip
+        identity = Id(place[0].removeprefix(dead_letter_topic("")), record.partition, record.offset)
+        action = actions.get(str(identity))
+        try:
+            letter: DeadLetter = self._codec.decode_plain(record.value, DeadLetter)
+        except UndecodableRecord as error:
+            return Found(messages.undecodable(identity, error.message, record, action), None, record)
+        return Found(messages.entry(identity, letter, record, action), letter, record)
+
+    def _narrowed(self, selection: Selection) -> dict[Partition, Range]:
+        """Return what has to be read; raises where an id lies outside it."""
+        bounds = self._bounds([dead_letter_topic(stage) for stage in selection.stages()])
+        if selection.since is not None:
+            # A dead letter is written after its record failed, by the same clock.
+            since_ms = int(selection.since.timestamp() * 1000)
+            starts = self._scanner.starts_at([TopicPartition(*place) for place in bounds], since_ms)
+            bounds = {
+                place: Range(max(span.start, starts[TopicPartition(*place)]), span.end)
+                for place, span in bounds.items()
+                if starts[TopicPartition(*place)] >= 0
+            }
+        return _around(bounds, selection.ids) if selection.ids else bounds
+
+    def _bounds(self, topics: Collection[str]) -> dict[Partition, Range]:
+        """Return first offset and committed end of each partition; a topic that is missing is an error."""
+        counts = self._scanner.partition_counts(topics)
+        lacking = [topic for topic in topics if topic not in counts]
+        if lacking:
+            raise ConfigurationError(
+                f"there is no topic {', '.join(lacking)}",
+                remedy=f"There are: {', '.join(sorted(counts)) or 'none of them'}. Check HEADRACE_KAFKA_TOPIC_PREFIX, "
+                "or run `headrace bootstrap`.",
+            )
+        places = [TopicPartition(topic, number) for topic, count in counts.items() for number in range(count)]
+        return {place: Range(*span) for place, span in self._scanner.bounds(places).items()}
+
+
+def _around(bounds: dict[Partition, Range], ids: Collection[Id]) -> dict[Partition, Range]:
+    """Return the ranges from the first to the last id of each partition; raises :class:`NoSuchDeadLetter`."""
+    found: dict[Partition, Range] = {}
+    for one in sorted(ids):
+        place = (dead_letter_topic(one.stage), one.partition)
+        span = bounds.get(place)
+        if span is None:
+            count = sum(topic == place[0] for topic, _ in bounds)
+            raise NoSuchDeadLetter(f"there is no dead letter {one}: its topic has the partitions 0 to {count - 1}")
+        if not span.start <= one.offset < span.end:
+            held = f"holds offsets {span.start} to {span.end - 1}" if span.end > span.start else "is empty"
+            raise NoSuchDeadLetter(f"there is no dead letter {one}: its partition {held}")
+        before = found.get(place, Range(one.offset, one.offset))
+        found[place] = Range(before.start, one.offset + 1)
+    return found
+
+
+def _bytes(value: object) -> bytes | None:
+    return value if value is None or isinstance(value, bytes) else str(value).encode()

@@ -1,0 +1,122 @@
+"""From a dead letter to what is known of it, and to the message that has its record tried again; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from headrace import headers
+from headrace.broker.contract import Headers, Record
+from headrace.records import DeadLetter, DeadLetterAction
+from headrace.runtime.deadletters import CUT
+from headrace.topics import replay_topic
+from headrace.whereabouts import entry_of
+from headrace_operations.dead_letters.model import UNREADABLE_REASON, Entry, Id
+
+_NO_KEY = b"-"
+_LATEST_MS = 253_402_300_799_000
+"""The end of the year 9999, the last that Python's dates know, in milliseconds since 1970."""
+
+
+def entry(identity: Id, letter: DeadLetter, record: Record, action: DeadLetterAction | None) -> Entry:
+    """Return what is known of a dead letter; ``record`` is the one that carries it.
+
+    Tenant and document are those of the failed record's key where its content did not tell them.
+    """
+    tenant, document_id = _owner(letter)
+    remembered = entry_of(letter, identity.partition, identity.offset)
+    return Entry(
+        id=identity,
+        reason=letter.reason,
+        handler=letter.handler,
+        message=letter.message,
+        remedy=letter.remedy,
+        tenant=tenant,
+        document_id=document_id,
+        version=remembered.version,
+        request_id=remembered.request_id,
+        attempt=letter.attempt,
+        failed_at=letter.failed_at,
+        origin=f"{letter.topic}/{letter.partition}/{letter.offset}",
+        redrive_of=_text(letter, headers.REDRIVE),
+        size=len(letter.value or b""),
+        whole=_lacking(letter, record),
+        action=action,
+    )
+
+
+def undecodable(identity: Id, why: str, record: Record, action: DeadLetterAction | None) -> Entry:
+    """Return what is known of a record among the dead letters that does not decode as one."""
+    return Entry(
+        id=identity,
+        reason=UNREADABLE_REASON,
+        handler=None,
+        message=f"this is no dead letter: {why}",
+        remedy="Export it, find out who wrote it, and discard it.",
+        tenant=None,
+        document_id=None,
+        version=None,
+        request_id=None,
+        attempt=1,
+        failed_at=datetime.fromtimestamp(min(max(0, record.timestamp_ms), _LATEST_MS) / 1000, UTC),
+        origin="",
+        redrive_of=None,
+        size=len(record.value or b""),
+        whole="it does not decode as a dead letter",
+        action=action,
+    )
+
+
+def retry_headers(identity: Id, letter: DeadLetter, *, now_ms: int) -> Headers:
+    """Return the headers with which the record is tried again: as it first was, due now, and where it comes from.
+
+    A ``replay`` header stays only where the record came through a lane of ours: one that a client wrote means nothing
+    to the stage that read it first, and would lead the record astray in the side lane.
+    """
+    own = tuple((part.name, part.value) for part in letter.headers if part.name != headers.REDRIVE)
+    if not _came_back(letter):
+        own = tuple(pair for pair in own if pair[0] != headers.REPLAY)
+    first = headers.Origin(letter.topic, letter.partition, letter.offset)
+    again = headers.for_retry(own, first, attempt=1, due_ms=now_ms)
+    return (*again, (headers.REDRIVE, identity.place.encode()))
+
+
+def retry_key(letter: DeadLetter) -> bytes | None:
+    """Return the key with which the record is tried again: as the stage read it first, empty or missing included.
+
+    The retry topic cannot hold an empty key and has ``-`` instead, which no record of a document has.
+    """
+    return None if letter.key == _NO_KEY and _came_back(letter) else letter.key
+
+
+def follows(earlier: DeadLetter, action: DeadLetterAction | None, later: DeadLetter) -> bool:
+    """Whether the later dead letter came of sending the earlier one again, which its header alone does not prove."""
+    same = (earlier.stage, earlier.topic, earlier.partition, earlier.offset)
+    return same == (later.stage, later.topic, later.partition, later.offset) and action is not None
+
+
+def _came_back(letter: DeadLetter) -> bool:
+    """Whether the stage read the record in its side lane, as far as the dead letter tells."""
+    return letter.topic.endswith(replay_topic(letter.stage)) or _text(letter, headers.ORIGIN_TOPIC) is not None
+
+
+def _lacking(letter: DeadLetter, record: Record) -> str | None:
+    cut = headers.text(record, CUT)
+    if cut is not None:
+        return f"the record was cut: all of it takes {cut} bytes"
+    why = _text(letter, headers.UNREADABLE)
+    return f"Kafka's client could not read the record: {why}" if why is not None and len(letter.headers) == 1 else None
+
+
+def _owner(letter: DeadLetter) -> tuple[str | None, str | None]:
+    tenant, mark, document_id = (letter.key or b"").decode("utf-8", "replace").partition("/")
+    return (
+        letter.tenant if letter.tenant is not None else (tenant if mark and tenant else None),
+        letter.document_id if letter.document_id is not None else (document_id if mark and document_id else None),
+    )
+
+
+def _text(letter: DeadLetter, name: str) -> str | None:
+    carried: Mapping[str, bytes | None] = {part.name: part.value for part in letter.headers}
+    found = carried.get(name)
+    return None if found is None else found.decode("utf-8", "replace")
