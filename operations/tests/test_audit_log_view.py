@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 
 import pytest
 from confluent_kafka import murmur2
-from headrace_operations.audit.dead_letters import open_dead_letters
 from headrace_operations.audit.log_ranges import Range
 from headrace_operations.audit.log_view import LogView
 from headrace_operations.audit.model import Key, LogEntry, Position
+from headrace_operations.audit.put_aside import open_dead_letters
 
 from headrace.avro.codec import Codec
 from headrace.avro.registry import FixedIds
@@ -172,9 +172,29 @@ def test_a_document_waits_for_the_stage_that_has_not_committed_it():
     ranges.add("replay.embedder", A.record_key)
     view = _view(ranges)
     in_flight = view.in_flight("g1")
-    in_flight.scan()
+    in_flight.scan({key.record_key for key in (A, B, C)})
     said = {key: in_flight.waits_for(key, view.entries[key.tenant][key.document_id]) for key in (A, B, C)}
     assert said == {A: "replay.embedder", B: None, C: "documents"}
+
+
+def test_a_document_that_a_person_holds_back_waits_until_there_is_an_action():
+    """What waits for a review would be reported as lost, or what was let go or refused as waiting for ever."""
+    ranges = FakeRanges()
+    for key in (A, B):
+        _document(ranges, key, 1)
+        ranges.add("held.chunker", key.record_key)
+    ranges.take_all("headrace-chunker", "documents")
+    ranges.add("held-actions", f"chunker/{murmur2(B.record_key, PARTITIONS)}/{_offset(ranges, B)}".encode())
+    view = _view(ranges)
+    in_flight = view.in_flight("g1")
+    in_flight.scan({A.record_key, B.record_key})
+    said = {key: in_flight.waits_for(key, view.entries[key.tenant][key.document_id]) for key in (A, B)}
+    assert said == {A: "a person's decision, in held.<stage>", B: None}
+
+
+def _offset(ranges, key):
+    records = ranges.log["held.chunker", murmur2(key.record_key, PARTITIONS)]
+    return next(message.place for message in records if message.record_key == key.record_key)
 
 
 def test_records_that_do_not_decode_are_listed():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from confluent_kafka import Message as KafkaMessage
 from confluent_kafka import murmur2
@@ -25,6 +25,7 @@ from headrace_operations.audit.model import (
     Position,
     Rows,
 )
+from headrace_operations.audit.put_aside import held_records
 
 DOCUMENTS, CHUNKS = CHUNKER.source, EMBEDDER.source
 _STAGES = (CHUNKER, EMBEDDER, INDEXER)
@@ -165,8 +166,10 @@ class InFlight:
         self._committed = committed
         self._keys: dict[bytes, str] = {}
 
-    def scan(self) -> None:
-        """Read what lies between the committed offsets and the present ends of the topics without a log view."""
+    def scan(self, keys: Collection[bytes]) -> None:
+        """Find which of these documents are held, retried, replayed, or on their way to the store."""
+        # Held ones first: what is let go meanwhile is met again in the topics that follow.
+        self._keys = dict.fromkeys(held_records(self._ranges, keys), "a person's decision, in held.<stage>")
         others = [one for one in self._committed if one[0] not in (DOCUMENTS, CHUNKS)]
         bounds = self._ranges.bounds(others)
         ranges = {one: Range(max(start, self._committed[one]), end) for one, (start, end) in bounds.items()}
@@ -182,7 +185,7 @@ class InFlight:
     def _take(self, one: Partition, message: KafkaMessage) -> None:
         key = message.key()
         if isinstance(key, bytes):
-            self._keys[key] = one[0]
+            self._keys.setdefault(key, one[0])
 
 
 def _chunks_of(context: Context) -> tuple[tuple[Position, ...], dict[bytes, bytes]]:

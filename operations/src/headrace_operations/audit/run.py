@@ -19,7 +19,6 @@ from headrace.store.pool import StoreSettings
 from headrace.store.records import Generation
 from headrace_operations.audit import repairs
 from headrace_operations.audit.compare import examine, in_order
-from headrace_operations.audit.dead_letters import open_dead_letters
 from headrace_operations.audit.digests import NO_ROWS, with_row
 from headrace_operations.audit.log_ranges import LogRanges
 from headrace_operations.audit.log_view import InFlight, LogView
@@ -36,6 +35,7 @@ from headrace_operations.audit.model import (
     StoredVector,
     Target,
 )
+from headrace_operations.audit.put_aside import open_dead_letters
 from headrace_operations.audit.store_view import ChunkPage, StoreView, generations, opened_pool
 
 _DETAIL_BATCH = 500
@@ -192,7 +192,7 @@ class _Audit:
         self._progress(f"second look at {len(self._seen.suspects)} documents")
         in_flight = self._log.in_flight(self._target.generation)
         self._log.advance()
-        in_flight.scan()
+        in_flight.scan({key.record_key for key in self._seen.suspects})
         since = await self._store.now()
         for tenant in sorted({key.tenant for key in self._seen.suspects}):
             keys = sorted((key for key in self._seen.suspects if key.tenant == tenant), key=self._place)
