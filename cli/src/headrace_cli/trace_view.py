@@ -11,6 +11,7 @@ from typing import Any
 import typer
 from headrace_operations.trace_log import Cost
 from headrace_operations.trace_model import DocumentTrace, Letter, Place, Traces, VersionTrace
+from headrace_operations.trace_request import RequestTrace
 
 from headrace_cli import output
 
@@ -27,6 +28,48 @@ def show(traces: Traces) -> None:
     for document in traces.documents:
         _show_document(document)
     output.say(cost_line(traces.cost))
+
+
+def request(trace: RequestTrace) -> dict[str, Any]:
+    """Return a request's trace as JSON has it."""
+    return {
+        "request": trace.request,
+        "tenant": trace.tenant,
+        "runs": [asdict(one) for one in trace.runs],
+        "changes": [
+            {
+                "id": item.change.document_id,
+                "version": item.change.version,
+                "fate": item.fate,
+                "settled_at": moment(item.settled_ms),
+                "dead_letter": None if item.letter is None else item.letter.id,
+            }
+            for item in trace.changes
+        ],
+        "documents": [_document(one) for one in trace.documents],
+        "not_shown": trace.not_shown,
+        "notes": list(trace.notes),
+        "read": asdict(trace.cost),
+    }
+
+
+def show_request(trace: RequestTrace) -> None:
+    """Print a request's trace for people."""
+    for run in trace.runs:
+        typer.echo(
+            f"{trace.request}: run {run.run} of tenant {run.tenant}, {run.total} changes: {run.done} done, "
+            f"{run.pending} pending, {run.failed} failed"
+        )
+    if not trace.changes:
+        typer.echo(f"{trace.request}: its changes aged out of the log; these documents still have its version")
+    for document in trace.documents:
+        typer.echo()
+        _show_document(document)
+    if trace.not_shown:
+        typer.echo(f"\nand {trace.not_shown} more documents, those that are done last: see --json, or trace one")
+    for note in trace.notes:
+        output.say(f"note: {note}")
+    output.say(cost_line(trace.cost))
 
 
 def cost_line(cost: Cost) -> str:

@@ -14,6 +14,7 @@ from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Self
+from uuid import NAMESPACE_URL, uuid5
 
 from headrace.errors import InvalidRecord, MetadataError
 
@@ -71,6 +72,11 @@ class Trace:
     started_at: datetime
     requested_by: str | None = None
     history: tuple[StageRun, ...] = ()
+
+
+def derived_request_id(topic: str, partition: int, offset: int) -> str:
+    """Return the request id of a change that names none: its place in the log, as a UUID."""
+    return str(uuid5(NAMESPACE_URL, f"{topic}/{partition}/{offset}"))
 
 
 class Metadata(Mapping[str, MetadataValue]):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from headrace import headers
 from headrace.avro.codec import Codec
 from headrace.broker.contract import Record, TopicPartition
+from headrace.envelope import derived_request_id
 from headrace.errors import UndecodableRecord
 from headrace.records import DeadLetter, DeadLetterAction, IndexedDocument
 from headrace.settings import KafkaSettings
@@ -45,6 +46,8 @@ class RunsReader:
         self._unstated: set[bytes] = set()
         """Keys of changes that do not say their version in a header."""
         self.fold = Fold()
+        self.asked_for: str | None = None
+        """A request's id that may be one which ingest derives from the place of a change without any."""
         self.complete = True
         """False as soon as a limit cut a reading short: totals may then be too small."""
 
@@ -91,6 +94,8 @@ class RunsReader:
     def _take_change(self, record: Record) -> bool:
         """Take a change in; nothing of the record is kept."""
         request = headers.text(record, "request-id")
+        if request is None and self.asked_for is not None and self._derived(record) == self.asked_for:
+            request = self.asked_for
         run = headers.text(record, RUN_HEADER) or request
         if run is not None and record.key:
             place = (record.partition, record.offset)
@@ -101,6 +106,10 @@ class RunsReader:
                 version = record.offset if ours else None
             self.fold.sent(SentChange(record.key, place, version, run, request, record.timestamp_ms))
         return False
+
+    def _derived(self, record: Record) -> str:
+        """Return the request id that ingest gives to a change that has none."""
+        return derived_request_id(f"{self._prefix}{record.topic}", record.partition, record.offset)
 
     def _take_outcome(self, record: Record, keys: set[bytes]) -> bool:
         try:

@@ -92,6 +92,13 @@ async def having(
     return [Listed(**row) for row in rows]
 
 
+async def by_request(pool: Pool, tenant: str, request_id: str, *, limit: int = 1000) -> list[str]:
+    """The documents whose newest version came with this request, by id."""
+    async with tenant_transaction(pool, tenant, readonly=True) as connection:
+        rows = await connection.fetch(load("documents")["by_request"], tenant, request_id, limit)
+    return [row["document_id"] for row in rows]
+
+
 async def count(pool: Pool, tenant: str) -> Counts:
     """How many documents and chunks the tenant has."""
     async with tenant_transaction(pool, tenant, readonly=True) as connection:

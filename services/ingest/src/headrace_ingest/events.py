@@ -6,11 +6,19 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
-from uuid import NAMESPACE_URL, uuid5
 
 from headrace.avro.codec import Codec
 from headrace.broker.contract import Record
-from headrace.envelope import Change, Context, Metadata, MetadataValue, Operation, Trace, check_change
+from headrace.envelope import (
+    Change,
+    Context,
+    Metadata,
+    MetadataValue,
+    Operation,
+    Trace,
+    check_change,
+    derived_request_id,
+)
 from headrace.errors import InvalidRecord
 from headrace.pipelines_log import LatestPipeline
 from headrace.records import ChangeEvent
@@ -57,8 +65,7 @@ class IngestDecoder:
             )
         )
         pipeline_id, version = self._latest_pipeline(event.pipeline or self._settings.default_pipeline)
-        place = f"{record.topic}/{record.partition}/{record.offset}"
-        request_id = event.request_id or str(uuid5(NAMESPACE_URL, place))
+        request_id = event.request_id or derived_request_id(record.topic, record.partition, record.offset)
         metadata: dict[str, MetadataValue] = {"system.format": form}
         metadata |= {f"user.{name}": value for name, value in event.attributes.items()}
         return Context(

@@ -8,6 +8,9 @@ WHERE tenant = $1 AND document_id = $2;
 -- name: states
 SELECT document_id, version, deleted, request_id FROM document WHERE tenant = $1 AND document_id = ANY ($2::text[]);
 
+-- name: by_request
+SELECT document_id FROM document WHERE tenant = $1 AND request_id = $2 ORDER BY document_id LIMIT $3;
+
 -- name: count
 SELECT count(*) FILTER (WHERE NOT deleted) AS documents, count(*) FILTER (WHERE deleted) AS deleted,
        coalesce(sum(cardinality(chunk_ids)), 0)::bigint AS chunks
