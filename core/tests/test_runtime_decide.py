@@ -146,6 +146,23 @@ def test_a_failed_commit_starts_again_at_the_committed_offsets(error: Any, steps
     assert (state.recovery, commands) == ((), [])
 
 
+def test_commits_that_fail_again_and_again_wait_and_say_so() -> None:
+    """Broken: a batch that no broker takes spins for ever while the stage says that it is ready."""
+    state, until = State(), []
+    for number in range(1, 5):
+        state, _ = decide(state, polled(10.0 * number, *records(0, 1)), LIMITS)
+        state, _ = decide(state, ComputeReturned(10.0 * number, number, RESULT), LIMITS)
+        state, commands = decide(state, CommitReturned(10.0 * number, number, TransactionAborted("no")), LIMITS)
+        until.append(state.waiting.until - 10.0 * number if state.waiting else None)
+        assert (commands == [Recover("rewind")]) == (number == 1)
+        state, _ = decide(state, Tick(10.0 * number + 9), LIMITS)
+        state, _ = decide(state, RecoveryReturned(10.0 * number + 9, "rewind", None), LIMITS)
+    assert until == [None, 1.0, 2.0, 4.0]
+    state, _ = decide(state, polled(60.0, *records(0, 1)), LIMITS)
+    state, _ = decide(state, ComputeReturned(60.0, 5, RESULT), LIMITS)
+    assert decide(state, CommitReturned(60.0, 5, None), LIMITS)[0].commit_failures == 0
+
+
 def test_a_rebalance_does_not_forget_the_producer() -> None:
     """Broken: a producer whose transaction is uncertain goes on being used after a rebalance."""
     state, _ = after(polled(1.0, *records(0, 1)), ComputeReturned(1.1, 1, RESULT))

@@ -219,3 +219,50 @@ async def test_no_answer_pauses_the_stage_without_a_retry_here(
 def test_retry_after_is_seconds_or_a_date(header: str | None, seconds: float | None) -> None:
     """The stage would hammer a server that asked for patience, or crash on an odd header."""
     assert retry_after(header, now=lambda: 100.0) == seconds
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"data": [], "usage": {"prompt_tokens": 1e400}}'])
+async def test_an_answer_that_cannot_be_read_is_the_server_s_fault(body: bytes) -> None:
+    """A server that is out of order would cost documents."""
+    with pytest.raises(DependencyDown):
+        await embed(lambda _: httpx.Response(200, content=body), ["a"])
+
+
+async def test_a_server_that_refuses_everything_pauses_the_stage() -> None:
+    """A server that is out of order would have every document given up."""
+    for status in (400, 422):
+        with pytest.raises(DependencyDown, match="answers no text"):
+            await embed(lambda _, status=status: httpx.Response(status, text="no"), ["a", "b"])
+    with pytest.raises(DependencyDown, match="answers no text"):
+        await embed(lambda request: answered(request, lambda data: data[:0]), ["a"])
+
+
+async def test_one_refused_text_is_given_up_where_the_server_answers_others() -> None:
+    """A text that the model cannot take would stop the stage."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(400) if "bad" in json.loads(request.content)["input"] else answered(request)
+
+    result = await embed(answer, ["bad"])
+    assert isinstance(result.errors[0], InvalidRecord)
+
+
+async def test_requests_and_tokens_wait_for_their_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A provider's limits would be met by errors instead of by waiting."""
+    taken: list[float] = []
+
+    class Limiter:
+        def __init__(self, rate: float) -> None:
+            self.max_rate = rate
+
+        async def acquire(self, amount: float = 1) -> None:
+            taken.append(amount)
+
+    monkeypatch.setattr("headrace_embedder.openai_compatible.AsyncLimiter", Limiter)
+    await embed(answered, ["a" * 30, "b" * 3000], request_texts=1, requests_per_minute=7, tokens_per_minute=100)
+    assert taken == [1, 10.0, 1, 100]
+
+
+def test_a_date_beyond_all_dates_asks_for_no_wait() -> None:
+    """A header of nonsense would give documents up."""
+    assert retry_after("Fri, 01 Jan 99999999999 00:00:00 GMT") is None

@@ -147,6 +147,8 @@ class State:
     recovery: tuple[str, ...] = ()
     """Steps still to do before reading goes on: ``renew``, ``rewind``."""
     draining_until: float | None = None
+    commit_failures: int = 0
+    """Commits that failed in a row."""
     next_number: int = 1
     exit_code: int | None = None
     exit_reason: str = ""
@@ -433,12 +435,21 @@ def _wait_longer(
 
 def _committed(state: State, event: CommitReturned, limits: Limits) -> tuple[State, list[Command]]:
     if event.error is None:
-        return _proven(replace(state, yield_until=_yield_until(state, event.now, limits))), []
+        return _proven(replace(state, yield_until=_yield_until(state, event.now, limits), commit_failures=0)), []
     if isinstance(event.error, ProducerFenced):
         return replace(state, exit_code=EXIT_FENCED, exit_reason=str(event.error)), []
     doomed, commands = _doom(state)
     uncertain = isinstance(event.error, TransactionUncertain)
-    return replace(doomed, recovery=("renew", "rewind") if uncertain else ("rewind",)), commands
+    failures = state.commit_failures + 1
+    waiting = _wait_to_commit(event.error, event.now, failures, limits) if failures > 1 else None
+    recovery = ("renew", "rewind") if uncertain else ("rewind",)
+    return replace(doomed, recovery=recovery, waiting=waiting, commit_failures=failures), commands
+
+
+def _wait_to_commit(error: BrokerError, now: float, failures: int, limits: Limits) -> Waiting:
+    """Back off where commits fail in a row; a single one is an everyday rebalance."""
+    delay = min(limits.backoff_max_s, limits.backoff_s * 2.0 ** min(failures - 2, 30))
+    return Waiting(f"{failures} commits in a row failed: {error}", "kafka", now + delay, failures)
 
 
 def _recovered(state: State, event: RecoveryReturned, limits: Limits) -> tuple[State, list[Command]]:

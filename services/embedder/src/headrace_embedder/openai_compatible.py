@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import httpx
 import numpy as np
+from aiolimiter import AsyncLimiter
 
 from headrace.errors import DependencyDown, HeadraceError, InvalidRecord
 from headrace_embedder.batching import request_slices
@@ -19,6 +20,10 @@ from headrace_embedder.settings import EmbedderSettings
 _NAME = "embedding provider"
 _PASSING = frozenset({408, 409, 425, 429})
 _MISCONFIGURED = frozenset({401, 403, 404, 405})
+_PROBE = "Water flows."
+"""A text that no model refuses: one that does is out of order."""
+_CHARACTERS_A_TOKEN = 3
+"""Careful: English has about four, Korean about two."""
 
 
 class OpenAICompatibleProvider(Provider):
@@ -33,6 +38,8 @@ class OpenAICompatibleProvider(Provider):
         self._most_characters = settings.request_characters
         self._prompts = {Kind.QUERY: settings.query_prompt, Kind.PASSAGE: settings.passage_prompt}
         headers = {"Authorization": f"Bearer {settings.api_key.get_secret_value()}"} if settings.api_key else {}
+        self._requests = AsyncLimiter(settings.requests_per_minute) if settings.requests_per_minute else None
+        self._tokens = AsyncLimiter(settings.tokens_per_minute) if settings.tokens_per_minute else None
         self._http = httpx.AsyncClient(
             base_url=(settings.base_url or "").rstrip("/"), headers=headers, timeout=settings.timeout_s,
             transport=transport,
@@ -47,11 +54,24 @@ class OpenAICompatibleProvider(Provider):
 
         Raises :class:`DependencyDown` for no answer, 5xx, 429 (with the delay of Retry-After), a refused key, and an
         answer that is not JSON of the right form. A request that the server refuses, or answers with another number
-        of vectors, is halved until the text at fault stands alone; that one gets a :class:`PermanentError`.
+        of vectors, is halved until the text at fault stands alone; that one gets a :class:`PermanentError`, unless
+        the server refuses a harmless text as well: then it is the server that is at fault.
         """
         full = [self._prompts[kind] + text for text in texts]
         slices = request_slices([len(text) for text in full], self._most_texts, self._most_characters)
-        return _joined([await self._request(full[part]) for part in slices], self.dimensions)
+        result = _joined([await self._request(full[part]) for part in slices], self.dimensions)
+        if full and len(result.errors) == len(full):
+            await self._probe()
+        return result
+
+    async def _probe(self) -> None:
+        """Raise :class:`DependencyDown` where the server cannot embed a harmless text either."""
+        probe = await self._request([_PROBE])
+        if probe.errors:
+            raise DependencyDown(
+                _NAME, f"it answers no text as it should: {probe.errors[0].message}",
+                remedy="Check HEADRACE_EMBEDDER_MODEL, _DIMENSIONS and the server; nothing is lost meanwhile.",
+            )  # fmt: skip
 
     async def _request(self, texts: list[str]) -> EmbedResult:
         answer = await self._post(texts)
@@ -63,7 +83,7 @@ class OpenAICompatibleProvider(Provider):
             vectors = [_decoded(item["embedding"]) for item in sorted(body["data"], key=lambda item: item["index"])]
             indexes = sorted(item["index"] for item in body["data"])
             tokens = int((body.get("usage") or {}).get("prompt_tokens") or 0)
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise DependencyDown(
                 _NAME, f"the answer is no list of embeddings: {type(error).__name__}: {error}",
                 remedy="Check HEADRACE_EMBEDDER_BASE_URL.",
@@ -76,6 +96,7 @@ class OpenAICompatibleProvider(Provider):
 
     async def _post(self, texts: list[str]) -> httpx.Response:
         """Return an answer that concerns the texts; raise :class:`DependencyDown` for all others."""
+        await self._wait_for_room(texts)
         body = {"model": self.model, "input": texts, "encoding_format": "base64"}
         try:
             answer = await self._http.post("/embeddings", json=body)
@@ -90,6 +111,14 @@ class OpenAICompatibleProvider(Provider):
                 remedy="Check HEADRACE_EMBEDDER_BASE_URL, _MODEL and _API_KEY; nothing is lost meanwhile.",
             )  # fmt: skip
         return answer
+
+    async def _wait_for_room(self, texts: list[str]) -> None:
+        """Wait until the limits a minute leave room for the request; one above them waits for a whole minute's room."""
+        if self._requests is not None:
+            await self._requests.acquire()
+        if self._tokens is not None:
+            tokens = sum(len(text) for text in texts) / _CHARACTERS_A_TOKEN
+            await self._tokens.acquire(min(tokens, self._tokens.max_rate))
 
     async def _halves(self, texts: list[str], error: HeadraceError) -> EmbedResult:
         """Find the text at fault by halves; the others get their vectors."""
@@ -126,5 +155,5 @@ def retry_after(value: str | None, now: Callable[[], float] = time.time) -> floa
         return float(text)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now())
-    except ValueError:
+    except (ValueError, OverflowError):
         return None

@@ -42,6 +42,12 @@ class EmbedderSettings(BaseSettings):
     timeout_s: float = Field(60.0, gt=0, description="Seconds to wait for that server.")
     request_texts: int = Field(128, ge=1, le=2048, description="Most texts in one request to that server.")
     request_characters: int = Field(400_000, ge=1, description="Most characters in one request to that server.")
+    requests_per_minute: int | None = Field(
+        None, ge=1, description="Most requests a minute to that server; unset, only its own 429 slows us."
+    )
+    tokens_per_minute: int | None = Field(
+        None, ge=1, description="Most tokens a minute to that server, estimated as a third of the characters."
+    )
     host: str = Field("127.0.0.1", description="Address of the internal endpoint /v1/embeddings.")
     port: int = Field(8090, ge=0, le=65535, description="Port of the internal endpoint.")
     token: SecretStr | None = Field(None, description="Bearer token that the internal endpoint asks for.")
