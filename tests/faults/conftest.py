@@ -21,6 +21,7 @@ from headrace_local import artifacts
 from headrace_testing.faults.brokers import Cluster, Distribution
 from headrace_testing.faults.lab import Lab
 from headrace_testing.faults.schedules import seeds
+from headrace_testing.proxy import Proxy
 
 DRAWN = random.SystemRandom().randrange(2**32)
 
@@ -45,9 +46,25 @@ def distribution() -> Distribution:
 
 
 @pytest.fixture(scope="session")
-def cluster(distribution: Distribution, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def network() -> Iterator[list[Proxy]]:
+    """The proxies before the brokers' client ports, in the brokers' order; the cluster puts them there."""
+    proxies: list[Proxy] = []
+    yield proxies
+    for proxy in proxies:
+        proxy.close()
+
+
+@pytest.fixture(scope="session")
+def cluster(
+    distribution: Distribution, network: list[Proxy], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
     """Three brokers, which each test leaves as it found them."""
-    brokers = Cluster(distribution, tmp_path_factory.mktemp("brokers"))
+
+    def advertise(port: int) -> int:
+        network.append(Proxy("127.0.0.1", port))
+        return network[-1].port
+
+    brokers = Cluster(distribution, tmp_path_factory.mktemp("brokers"), advertise=advertise)
     try:
         brokers.start()
         yield brokers
@@ -56,11 +73,13 @@ def cluster(distribution: Distribution, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture
-def lab(cluster: Cluster, tmp_path: Path) -> Iterator[Lab]:
+def lab(cluster: Cluster, network: list[Proxy], tmp_path: Path) -> Iterator[Lab]:
     """Topics, a group and workers of this test alone, on a whole cluster."""
     cluster.heal()
     own = Lab(cluster, tmp_path)
     yield own
+    for proxy in network:
+        proxy.restore()
     cluster.heal()
     own.close()
 

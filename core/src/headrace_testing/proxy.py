@@ -1,40 +1,100 @@
-"""A TCP proxy on loopback that a test can cut: what is behind it is down until it is restored."""
+"""A TCP proxy on loopback that disturbs what passes: cut, delay, resets, a lost reply, one Kafka request held back."""
 
 from __future__ import annotations
 
+import random
 import socket
+import struct
 import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
+
+END_TXN = 26
+"""Kafka's API key of the request that commits or aborts a transaction."""
+_RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER on, for no time: closing sends RST."""
+
+
+@dataclass(slots=True)
+class Held:
+    """One request that is kept back, with all that follows it on its connection."""
+
+    api_key: int
+    caught: threading.Event = field(default_factory=threading.Event)
+    """Set when the request came."""
+    released: threading.Event = field(default_factory=threading.Event)
+    """Set it to let the request go on, even when its client has long hung up."""
+
+
+@dataclass(slots=True, eq=False)
+class _Pair:
+    """The two sides of a connection; ``mute`` while the server's next reply is to be lost."""
+
+    client: socket.socket
+    server: socket.socket
+    mute: bool = False
 
 
 class Proxy:
-    """Forwards ``127.0.0.1:port`` to ``host:port``; :meth:`cut` drops and refuses connections until :meth:`restore`."""
+    """Forwards ``127.0.0.1:port`` to ``host:port``; every disturbance lasts until it is taken back."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, chance: random.Random | None = None) -> None:
         self._target = (host, port)
-        self._open: set[socket.socket] = set()
+        self._chance = chance or random.Random()
+        self._open: set[_Pair] = set()
         self._guard = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._down = False
+        self._delay_s = 0.0
+        self._reset_share = 0.0
+        self._lose: bytes | None = None
+        self._held: Held | None = None
+        self.disturbed = 0
+        """How many resets and lost replies there were."""
         threading.Thread(target=self._accept, name="proxy", daemon=True).start()
 
     def cut(self) -> None:
-        """Close every connection and refuse new ones."""
+        """Close every connection and refuse new ones until :meth:`restore`."""
         with self._guard:
             self._down = True
-            for connection in self._open:
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
+            for pair in self._open:
+                _shut(pair)
 
     def restore(self) -> None:
-        """Forward again."""
+        """Forward again, undisturbed; a request that is held goes on."""
         with self._guard:
             self._down = False
+            self._delay_s = self._reset_share = 0.0
+            self._lose = None
+            held, self._held = self._held, None
+        if held is not None:
+            held.released.set()
+
+    def delay(self, seconds: float) -> None:
+        """Let everything wait so long, in both directions."""
+        self._delay_s = seconds
+
+    def reset(self, share: float) -> None:
+        """Reset a connection with this probability, between 0 and 1, each time that something passes."""
+        self._reset_share = share
+
+    def lose_reply(self, marker: bytes) -> None:
+        """Let the next request with this text through and lose its reply, and the connection with it."""
+        self._lose = marker
+
+    def hold(self, api_key: int) -> Held:
+        """Hold back the next Kafka request of this kind, until the result's ``released`` is set."""
+        self._held = Held(api_key)
+        return self._held
 
     def close(self) -> None:
         """End the proxy and all connections."""
         self.cut()
+        if self._held is not None:
+            self._held.released.set()
         self._listener.close()
 
     def _accept(self) -> None:
@@ -53,18 +113,103 @@ class Proxy:
             except OSError:
                 client.close()
                 continue
+            server.settimeout(None)
+            for side in (client, server):
+                side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            pair = _Pair(client, server)
             with self._guard:
-                self._open |= {client, server}
-            for one, other in ((client, server), (server, client)):
-                threading.Thread(target=self._forward, args=(one, other), name="proxy", daemon=True).start()
+                self._open.add(pair)
+            for direction in (self._requests, self._replies):
+                threading.Thread(target=self._forward, args=(direction, pair), name="proxy", daemon=True).start()
 
-    def _forward(self, source: socket.socket, target: socket.socket) -> None:
+    def _forward(self, direction: Callable[[_Pair], None], pair: _Pair) -> None:
         with suppress(OSError):
-            while data := source.recv(65536):
-                target.sendall(data)
-        for side in (source, target):
-            with suppress(OSError):
-                side.shutdown(socket.SHUT_RDWR)
+            direction(pair)
+        _shut(pair)
         with self._guard:
-            self._open -= {source, target}
-        source.close()
+            last = pair not in self._open
+            self._open.discard(pair)
+        if last:
+            pair.client.close()
+            pair.server.close()
+
+    def _requests(self, pair: _Pair) -> None:
+        frames = Frames()
+        for data in _chunks(pair.client):
+            self._disturb(pair)
+            lose = self._lose
+            if lose is not None and lose in data:
+                self._lose, pair.mute = None, True
+                self.disturbed += 1
+            held = self._held
+            before = frames.before(data, None if held is None else held.api_key)
+            if held is None or before is None:
+                pair.server.sendall(data)
+                continue
+            self._held = None
+            pair.server.sendall(data[:before])
+            held.caught.set()
+            held.released.wait()
+            pair.server.sendall(data[before:])
+
+    def _replies(self, pair: _Pair) -> None:
+        for data in _chunks(pair.server):
+            if pair.mute:
+                return
+            self._disturb(pair)
+            pair.client.sendall(data)
+
+    def _disturb(self, pair: _Pair) -> None:
+        if self._delay_s:
+            time.sleep(self._delay_s)
+        if self._reset_share and self._chance.random() < self._reset_share:
+            self.disturbed += 1
+            for side in (pair.client, pair.server):
+                side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            raise ConnectionResetError("reset on purpose")
+
+
+class Frames:
+    """Finds the beginnings of Kafka's requests in a connection's bytes as they come in pieces."""
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._rest = 0
+        """Bytes of the request under way that are still to come."""
+
+    def before(self, data: bytes, api_key: int | None) -> int | None:
+        """Take note of the next piece; return where in it the first request of the kind begins, or None.
+
+        One whose first six bytes came in two pieces is not reported: it has begun to pass already.
+        """
+        found: int | None = None
+        at = 0
+        while at < len(data):
+            if self._rest:
+                step = min(self._rest, len(data) - at)
+                self._rest -= step
+                at += step
+                continue
+            start = at - len(self._head)
+            head = (self._head + data[at:])[:6]
+            if len(head) < 6:
+                self._head = head
+                return found
+            length, key = struct.unpack(">ih", head)
+            if key == api_key and start >= 0 and found is None:
+                found = start
+            at += 6 - len(self._head)
+            self._head = b""
+            self._rest = length - 2
+        return found
+
+
+def _chunks(source: socket.socket) -> Iterator[bytes]:
+    while data := source.recv(262_144):
+        yield data
+
+
+def _shut(pair: _Pair) -> None:
+    for side in (pair.client, pair.server):
+        with suppress(OSError):
+            side.shutdown(socket.SHUT_RDWR)

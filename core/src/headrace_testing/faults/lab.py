@@ -6,8 +6,9 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,6 +51,9 @@ class Lab:
     sent: list[Entry] = field(default_factory=list)
     poison: list[Entry] = field(default_factory=list)
     workers: list[Child] = field(default_factory=list)
+    revived: int = 0
+    """Workers that ended by themselves and were started again, as a supervisor does."""
+    _kept: dict[str, tuple[Child, Callable[[], Child]]] = field(default_factory=dict)
     _reader: Reader | None = None
     _starts: Iterator[int] = field(default_factory=count)
 
@@ -92,8 +96,12 @@ class Lab:
         bootstrap: str | None = None,
         batch: int = 50,
         env: Mapping[str, str] | None = None,
+        keep: bool = False,
     ) -> Child:
-        """Start a worker; ``options`` go to :mod:`headrace_testing.faults.pass_through`."""
+        """Start a worker; ``options`` go to :mod:`headrace_testing.faults.pass_through`.
+
+        One to ``keep`` is started again whenever it ends by itself while outputs are waited for.
+        """
         argv = [
             sys.executable, "-m", "headrace_testing.faults.pass_through", "--source", self.source, "--target",
             self.target, "--dead", self.dead, "--group", self.group, *options,
@@ -110,6 +118,9 @@ class Lab:
         log = self.logs / f"worker-{slot}-{next(self._starts)}.log"
         worker = spawn(f"worker {slot}", argv, log, {**settings, **(env or {})})
         self.workers.append(worker)
+        if keep:
+            again = partial(self.start, slot, *options, bootstrap=bootstrap, batch=batch, env=env, keep=True)
+            self._kept[slot] = worker, again
         return worker
 
     def fill(self, records: int, seconds: float = 0.0, *, poison: Sequence[int] = ()) -> None:
@@ -147,6 +158,10 @@ class Lab:
             if time.monotonic() > deadline:
                 tails = "\n".join(f"{w.name} (exit {w.process.poll()}):\n{w.tail(12)}" for w in self.workers[-4:])
                 raise AssertionError(f"{len(self.reader.seen)} of {number} outputs after {timeout:.0f} s\n{tails}")
+            for worker, again in list(self._kept.values()):
+                if not worker.alive():
+                    self.revived += 1
+                    again()
             time.sleep(0.05)
 
     def wait_done(self, timeout: float = 90.0) -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import json
 import signal
+import sys
 from typing import Any
 
 from headrace import logs
@@ -19,6 +21,7 @@ from headrace.broker.contract import Message, Record
 from headrace.runtime.compute import ComputeThread, Process
 from headrace.runtime.decide import Batch, BatchResult, Limits
 from headrace.runtime.watchdog import Watchdog
+from headrace.runtime.watchdog import _die as watchdog_die
 from headrace.runtime.worker import Worker
 from headrace.settings import KafkaSettings, WorkerSettings
 from headrace_testing.faults.mutants import BROKERS, CONSUMERS
@@ -33,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     logs.configure("info", "console", stage="pass-through", worker=settings.slot)
     _tune(parsed)
     computer = ComputeThread()
-    watchdog = Watchdog(settings.call_bound_s)
+    watchdog = Watchdog(settings.call_bound_s, expired=_show_and_die)
     watchdog.start()
     worker = Worker(
         stage="pass-through",
@@ -50,6 +53,12 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
     return worker.run()
+
+
+def _show_and_die(call: str, bound: float) -> None:
+    """End the process as the product's watchdog does, and show first where each thread stands."""
+    faulthandler.dump_traceback(sys.stdout)
+    watchdog_die(call, bound)
 
 
 def _parser() -> argparse.ArgumentParser:
