@@ -17,6 +17,11 @@ from headrace_gateway.texts import Few, Text, few, printable
 
 _MAX_VERSION = 2**63 - 1
 _MAX_ERRORS = 20
+MAX_TEXT = 4096
+"""Longest title, source and attribute, in characters; as the ingest service has it by default."""
+MAX_ATTRIBUTES = 64
+MAX_ACL_ENTRIES = 1024
+ShortText = Annotated[Text, Field(max_length=MAX_TEXT)]
 """Most errors that are told of one item."""
 
 
@@ -42,19 +47,19 @@ class ChangeItem(BaseModel):
     version: StrictInt | None = Field(
         None, ge=0, le=_MAX_VERSION, description="The source's version; absent, the order of arrival decides."
     )
-    title: Text | None = Field(None, description="Title; absent, it is taken from the content or the id.")
+    title: ShortText | None = Field(None, description="Title; absent, it is taken from the content or the id.")
     content: Text | None = Field(None, description="Text of the document; an upsert needs it.")
     media_type: Text | None = Field(
         None,
         validation_alias=AliasChoices("media_type", "content_type"),
         description="text/plain, text/markdown or text/x-rst; absent, the id's ending tells.",
     )
-    source: Text | None = Field(None, description="Where upstream keeps the document, for citations.")
-    attributes: Annotated[dict[AttributeName, Text], Few] = Field(
-        default_factory=dict, description="Searchable attributes."
+    source: ShortText | None = Field(None, description="Where upstream keeps the document, for citations.")
+    attributes: Annotated[dict[AttributeName, ShortText], Few] = Field(
+        default_factory=dict, max_length=MAX_ATTRIBUTES, description="Searchable attributes."
     )
     acl: Annotated[list[Text], FailFast()] = Field(
-        default_factory=list, description="Who may read it; empty, all of the tenant."
+        default_factory=list, max_length=MAX_ACL_ENTRIES, description="Who may read it; empty, all of the tenant."
     )
     pipeline: Text | None = Field(None, description="Pipeline to follow; absent, the default.")
     updated_at: datetime | None = Field(
