@@ -220,6 +220,7 @@ def test_gaps_between_topics_are_found_and_what_is_on_its_way_is_pending(streame
     assert [(one.document_id, one.dead_letters) for one in new if one.dead_letters] == [("gap", ("chunker/1/0",))]
     assert next(one for one in new if one.document_id == "gap").repair == (
         f"headrace dlq redrive --stage chunker --tenant {TENANT} --document gap",
+        f"headrace replay --stage chunker --tenant {TENANT} --document gap",
     )
     assert sorted((one.document_id, one.waits_for) for one in report.pending) == [
         ("coming", "documents"), ("doc21", "documents"), ("doc22", "retry.indexer"),

@@ -41,6 +41,7 @@ from headrace_operations.audit.store_view import ChunkPage, StoreView, generatio
 _DETAIL_BATCH = 500
 _CHANGED = "another look: it changed meanwhile"
 _EXPLAINED = (Kind.MISSING, Kind.STALE)
+_WHOLE = ("document", "log")
 Progress = Callable[[str], None]
 
 
@@ -240,15 +241,15 @@ class _Audit:
         self._seen.vectors = sum(map(len, stored.vectors.values()))
 
     def _explained(self) -> tuple[Finding, ...]:
-        """Return the findings in order; one that a dead letter may explain has its id, and its redrive as repair."""
+        """Return the findings in order; one that a dead letter may explain has its id."""
         wanted = {
             Key(one.tenant, one.document_id).record_key
             for one in self._findings
             if one.kind in _EXPLAINED and one.document_id is not None
         }
         letters = open_dead_letters(self._ranges, wanted) if wanted else {}
-        explained = [_explained(one, letters) for one in self._findings]
-        return tuple(sorted(explained, key=lambda one: (one.tenant, one.document_id or "", one.kind, one.subject)))
+        found = [explained(one, letters) for one in self._findings]
+        return tuple(sorted(found, key=lambda one: (one.tenant, one.document_id or "", one.kind, one.subject)))
 
     def _loose(self, tenant: str, chunk_id: str) -> Finding:
         return Finding(
@@ -265,12 +266,15 @@ class _Audit:
         )  # fmt: skip
 
 
-def _explained(finding: Finding, letters: dict[bytes, list[str]]) -> Finding:
+def explained(finding: Finding, letters: dict[bytes, list[str]]) -> Finding:
+    """Return what is missing or stale with its document's open dead letters, given by record key.
+
+    Where a whole version is concerned, sending them again comes before the other repairs.
+    """
     if finding.kind not in _EXPLAINED or finding.document_id is None:
         return finding
     key = Key(finding.tenant, finding.document_id)
     ids = tuple(letters.get(key.record_key, ()))
-    if not ids:
-        return finding
     stages = dict.fromkeys(one.partition("/")[0] for one in ids)
-    return replace(finding, dead_letters=ids, repair=tuple(repairs.redrive(stage, key) for stage in stages))
+    first = tuple(repairs.redrive(stage, key) for stage in stages) if finding.subject in _WHOLE else ()
+    return replace(finding, dead_letters=ids, repair=(*first, *finding.repair))
