@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from headrace_operations.dead_letters.act import Plan
     from headrace_operations.dead_letters.model import Selection
 
-Ids: TypeAlias = Annotated[
-    list[str] | None, typer.Argument(metavar="[ID]...", help="Dead letters: stage/partition/offset.")
-]
+Ids: TypeAlias = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Dead letters: stage/partition/offset.")]
 Stage: TypeAlias = Annotated[
     str | None, typer.Option("--stage", envvar="HEADRACE_STAGE", help="Only of this stage.", show_default=False)
 ]
@@ -219,6 +217,7 @@ def export(
     state_dir: options.StateDir = None,
     kafka: options.KafkaUrl = None,
     registry: options.RegistryUrl = None,
+    as_json: options.Json = False,
 ) -> None:
     """Write dead letters as JSON lines, nothing left out: bytes in base64, and decoded where they decode.
 
@@ -229,7 +228,10 @@ def export(
     selection = _selection(None, stage, reason, document, tenant, since, until, batch, all_states=all_states)
     settings, codec = clients(state_dir, kafka, registry)
     count = dlq_export.export(settings, codec, selection, None if target == "-" else Path(target))
-    output.say(f"{count} dead letters written")
+    if as_json and target != "-":
+        output.emit({"file": target, "count": count})
+    else:
+        output.say(f"{count} dead letters written")
 
 
 def _selection(
