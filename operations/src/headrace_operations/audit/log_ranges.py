@@ -17,6 +17,8 @@ _CALL_S = 15.0
 _SILENCE_S = 90.0
 """Longer than an abandoned transaction can hold its readers up."""
 _BATCH = 500
+_ATTEMPTS = 4
+_PAUSE_S = 1.0
 _GROUP = "headrace-audit"
 
 Partition = tuple[str, int]
@@ -136,11 +138,15 @@ class LogRanges:
     def _offsets(self, places: Mapping[Partition, TopicPartition], spec: Any) -> dict[Partition, int]:
         if not places:
             return {}
-        try:
-            futures = self._admin.list_offsets(dict.fromkeys(places.values(), spec), request_timeout=_CALL_S)
-            return {one: futures[place].result(_CALL_S).offset for one, place in places.items()}
-        except (KafkaException, TimeoutError) as error:
-            raise self._down(error) from error
+        for left in reversed(range(_ATTEMPTS)):  # a broker that has just started knows no epochs for a moment
+            try:
+                futures = self._admin.list_offsets(dict.fromkeys(places.values(), spec), request_timeout=_CALL_S)
+                return {one: futures[place].result(_CALL_S).offset for one, place in places.items()}
+            except (KafkaException, TimeoutError) as error:
+                if not left or isinstance(error, TimeoutError):
+                    raise self._down(error) from error
+                time.sleep(_PAUSE_S)
+        raise AssertionError("the last attempt returns or raises")
 
     def _config(self) -> dict[str, Any]:
         return {
