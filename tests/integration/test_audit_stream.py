@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -15,6 +16,7 @@ from headrace_operations.audit.model import Key
 from headrace_operations.audit.reset import NoReset, reset
 from headrace_operations.audit.run import Scope, UnknownDocument, audit
 from pydantic import SecretStr
+from typer.testing import CliRunner
 
 from headrace.avro.codec import Codec
 from headrace.avro.registry import Registry
@@ -25,6 +27,8 @@ from headrace.store.index import index_batch
 from headrace.store.pool import StoreSettings, create_pool
 from headrace.store.records import IndexChunk, IndexDocument, Outcome
 from headrace_bench.oracle import expected
+from headrace_cli.exit_codes import ExitCode
+from headrace_cli.main import app
 from headrace_testing.deployment import Deployment, Place
 from headrace_testing.stream import STAGES, TENANT, publish, wait_until_drained
 
@@ -154,7 +158,12 @@ def test_a_clean_store_has_no_finding_and_each_of_twenty_planted_is_found(stream
     assert _said(report.findings) == [(PLANTS[name][0], name) for name in PLANTS]
     assert all(finding.repair and finding.expected != finding.found for finding in report.findings)
     shallow = [one for one in _said(report.findings) if one[1] not in ("doc13", "doc17")]
-    assert _said(_audit(streamed).findings) == shallow
+    environment = {"HEADRACE_KAFKA_TOPIC_PREFIX": streamed.prefix, "HEADRACE_STORE_SCHEMA_NAME": streamed.schema}
+    place = ["--kafka", streamed.kafka, "--registry", streamed.registry, "--postgres", streamed.postgres]
+    typed = CliRunner().invoke(app, ["audit", "--json", *place], env=environment)
+    assert typed.exit_code == ExitCode.INCONSISTENT, typed.output
+    said = json.loads(typed.stdout)
+    assert [((one["kind"], one["subject"]), one["document_id"]) for one in said["findings"]] == shallow
 
 
 def _context(name, version, payload, operation=Operation.UPSERT):
