@@ -104,12 +104,14 @@ class Deployment:
     env: Mapping[str, str] = field(default_factory=dict)
     services: list[Service] = field(default_factory=list)
     embedder_port: int = field(default_factory=free_port)
+    copies: int = 1
+    """Of every partition; 3 over three brokers."""
 
     def bootstrap(self) -> None:
         """Create topics, schemas, tables and pipelines."""
         settings = BootstrapSettings(
             postgres_dsn=self.place.postgres, store_schema=self.place.schema, runtime_login=LOGIN,
-            runtime_password=PASSWORD, model=self.model,
+            runtime_password=PASSWORD, model=self.model, replication_factor=self.copies,
         )  # fmt: skip
         bootstrap(settings, self.place.kafka_settings(), RegistrySettings(url=self.place.registry), ServiceSettings())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import threading
 import time
@@ -156,8 +157,9 @@ class Lab:
         deadline = time.monotonic() + timeout
         while len(self.reader.seen) < number:
             if time.monotonic() > deadline:
-                tails = "\n".join(f"{w.name} (exit {w.process.poll()}):\n{w.tail(12)}" for w in self.workers[-4:])
-                raise AssertionError(f"{len(self.reader.seen)} of {number} outputs after {timeout:.0f} s\n{tails}")
+                raise AssertionError(
+                    f"{len(self.reader.seen)} of {number} outputs after {timeout:.0f} s\n{self._show()}"
+                )
             for worker, again in list(self._kept.values()):
                 if not worker.alive():
                     self.revived += 1
@@ -202,6 +204,15 @@ class Lab:
         self.reader.close()
         self.cluster.delete_topics([self.source, self.target, self.dead])
 
+    def _show(self) -> str:
+        """Return the end of the newest workers' logs, with where each thread of a living one stands."""
+        alive = [worker for worker in self.workers if worker.alive()]
+        for worker in alive:
+            worker.process.send_signal(signal.SIGUSR1)
+        if alive:
+            time.sleep(1)
+        return "\n".join(f"{w.name} (exit {w.process.poll()}):\n{w.tail(40)}" for w in self.workers[-4:])
+
     def _all(self, topic: str) -> list[Placed]:
         return _entries(read_all(self.cluster.bootstrap, topic, self.partitions))
 
@@ -214,7 +225,7 @@ class Lab:
             TopicPartition(found.topic, found.partition): found.offset for found in consumer.committed(places, 60)
         }
         consumer.close()
-        return offsets(source, done, committed, ends(self.cluster.admin, [self.target, self.dead], self.partitions))
+        return offsets(source, done, committed, ends(self.cluster.bootstrap, [self.target, self.dead], self.partitions))
 
 
 class Reader:
@@ -261,9 +272,12 @@ def read_all(bootstrap: str, topic: str, partitions: int, timeout: float = 120.0
     return sorted(found, key=lambda message: (message.partition() or 0, message.offset() or 0))
 
 
-def ends(admin: AdminClient, topics: Sequence[str], partitions: int) -> dict[TopicPartition, Ends]:
+def ends(bootstrap: str, topics: Sequence[str], partitions: int) -> dict[TopicPartition, Ends]:
     """Return the last stable offset and the end of every partition."""
     places = [KafkaPartition(topic, number) for topic in topics for number in range(partitions)]
+    admin = AdminClient(
+        {**_QUIET, "bootstrap.servers": bootstrap}
+    )  # a new one: an old one's leaders may be of the past
 
     def latest(level: IsolationLevel) -> dict[TopicPartition, int]:
         newest = OffsetSpec.latest()  # type: ignore[no-untyped-call]

@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     settings = WorkerSettings()
     logs.configure("info", "console", stage="pass-through", worker=settings.slot)
+    faulthandler.register(signal.SIGUSR1, sys.stdout)
     _tune(parsed)
     computer = ComputeThread()
     watchdog = Watchdog(settings.call_bound_s, expired=_show_and_die)
