@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace_cli import options, output
+from headrace_cli import options, output, times
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.failures import NotFound, UsageError, told
 from headrace_cli.trace_commands import Records, Seconds
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 _PAUSE_S = 2.0
 _SHOWN = 10
 _DAY = "24h"
-_UNITS_S = {"m": 60, "h": 3600, "d": 86_400}
 _STAMP = re.compile(r"(\d{8}T\d{6}Z)-[0-9a-f]+")
 _COLUMNS = ("run", "tenant", "begun", "total", "done", "pending", "failed", "%", "per s", "left")
 _NUMBERS = ("total", "done", "pending", "failed", "%", "per s", "left")
@@ -194,19 +193,11 @@ def since_ms(text: str, now: datetime) -> int:
 
     Raises :class:`UsageError` for anything else, and for a time in the future.
     """
-    match = re.fullmatch(r"(\d{1,6})([mhd])", text)
-    if match is not None:
-        return max(0, int((now.timestamp() - int(match[1]) * _UNITS_S[match[2]]) * 1000))
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise UsageError(
-            f"{text!r} is no time", where="--since", remedy="Write 90m, 24h, 7d or 2026-01-31T12:00."
-        ) from error
-    found = found if found.tzinfo else found.replace(tzinfo=UTC)
+    found = times.moment(text, "--since", now)
+    assert found is not None
     if found > now:
         raise UsageError(f"{text!r} lies in the future", where="--since", remedy="Name a time that is past.")
-    return int(found.timestamp() * 1000)
+    return max(0, int(found.timestamp() * 1000))
 
 
 def begun(run: str) -> str | None:

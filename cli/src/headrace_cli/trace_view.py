@@ -139,6 +139,9 @@ def _show_version(trace: VersionTrace) -> None:
 
 def _place(place: Place) -> str:
     where = f"{place.topic}/{place.partition}/{place.offset}"
+    if place.held is not None:
+        why = f": {place.held.why}" if place.held.why else ""
+        return f"held at {where} for a {place.held.kind} ({place.held.scope}{why})"
     queue = f"{place.behind} offsets before it" if place.behind else "next in its partition"
     text = f"waits for {place.stage} at {where}, {queue}"
     if place.due_ms is not None:

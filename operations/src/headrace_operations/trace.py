@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from headrace import headers
 from headrace.avro.codec import Codec
 from headrace.broker.contract import Record, TopicPartition
 from headrace.control import TOPIC as CONTROL
@@ -16,9 +17,9 @@ from headrace.envelope import Change, Operation, StageRun, check_change
 from headrace.errors import UndecodableRecord
 from headrace.records import DeadLetter, DeadLetterAction, IndexedDocument
 from headrace.settings import KafkaSettings
-from headrace.stage import CHUNKER, EMBEDDER, INDEXER, INGEST
+from headrace.stage import CHUNKER, EMBEDDER, INDEXER, INGEST, STAGES
 from headrace.store import documents
-from headrace.topics import dead_letter_topic, replay_topic, retry_topic
+from headrace.topics import dead_letter_topic, held_topic, replay_topic, retry_topic
 from headrace_operations.trace_assembly import Material, Seen, SeenLetter, assemble
 from headrace_operations.trace_log import Cost, Limits, LogScanner, place_of
 from headrace_operations.trace_model import Lane, Traces
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 DOCUMENT_STAGES = (INGEST, CHUNKER, EMBEDDER, INDEXER)
 ACTIONS = "dead-letter-actions"
-_ACTIONS_PLACE = TopicPartition(ACTIONS, 0)
+HELD_ACTIONS = "held-actions"
+_ACTED_ON = (ACTIONS, HELD_ACTIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ def document_topics(generation: str) -> tuple[Topic, ...]:
     found.append(Topic(INDEXER.target, "live", None, IndexedDocument))
     found += [Topic(retry_topic(flow.name), "retry", flow.name, flow.consumes) for flow in DOCUMENT_STAGES]
     found += [Topic(replay_topic(flow.name), "replay", flow.name, flow.consumes) for flow in DOCUMENT_STAGES]
+    found += [Topic(held_topic(flow.name), "held", flow.name, flow.consumes) for flow in DOCUMENT_STAGES]
     return tuple(found)
 
 
@@ -96,19 +99,18 @@ class Tracer:
         return Traces(traces, cost)
 
     def _read(self, keys: Sequence[bytes]) -> tuple[list[Record], Mapping[TopicPartition, int], Cost]:
-        counts = self._scanner.partition_counts([*self._topics, *self._letters, ACTIONS])
+        counts = self._scanner.partition_counts([*self._topics, *self._letters, *_ACTED_ON])
         places = {
             place
             for key in keys
             for topic in (*self._topics, *self._letters)
             if (place := place_of(key, topic, counts))
         }
-        if ACTIONS in counts:
-            places.add(_ACTIONS_PLACE)
+        places |= {TopicPartition(topic, 0) for topic in _ACTED_ON if topic in counts}
         committed = self._committed(places)
         wanted = set(keys)
         records, cost = self._scanner.newest_first(
-            sorted(places), lambda record: record.key in wanted or record.topic == ACTIONS, self._limits
+            sorted(places), lambda record: record.key in wanted or record.topic in _ACTED_ON, self._limits
         )
         return records, committed, cost
 
@@ -145,6 +147,7 @@ class Tracer:
     ) -> dict[bytes, _Found]:
         found: dict[bytes, _Found] = defaultdict(_Found)
         actions = self._actions(records)
+        settled = {(record.key or b"").decode("utf-8", "replace") for record in records if record.topic == HELD_ACTIONS}
         for record in records:
             if record.key not in keys:
                 continue
@@ -152,7 +155,7 @@ class Tracer:
             stage = self._letters.get(record.topic)
             try:
                 if stage is None:
-                    one.seen.append(self._seen(record, committed))
+                    one.seen.append(self._seen(record, committed, settled))
                 else:
                     letter = self._codec.decode_plain(record.value, DeadLetter)
                     action = actions.get(f"{stage}/{record.partition}/{record.offset}")
@@ -169,14 +172,18 @@ class Tracer:
             if record.topic == ACTIONS and record.value is not None
         }
 
-    def _seen(self, record: Record, committed: Mapping[TopicPartition, int]) -> Seen:
+    def _seen(self, record: Record, committed: Mapping[TopicPartition, int], settled: set[str]) -> Seen:
         topic = self._topics[record.topic]
         stands_at = committed.get(record.place, 0)
         behind = record.offset - stands_at if topic.stage is not None and record.offset >= stands_at else None
+        if topic.lane == "held":
+            behind = None if f"{topic.stage}/{record.partition}/{record.offset}" in settled else 0
         seen = Seen(record, topic.lane, topic.stage, behind)
-        if topic.stage == INGEST.name:
+        reviewed = headers.text(record, headers.HELD_KIND) == "review"
+        if topic.stage == INGEST.name and not reviewed:
             return seen  # its body is in one of many forms, which ingest alone reads
-        context = self._codec.decode(record.value, topic.carries)
+        carries = STAGES[topic.stage or INDEXER.name].produces if reviewed else topic.carries
+        context = self._codec.decode(record.value, carries)
         history = tuple(replace(run, topic=self._bare(run)) for run in context.trace.history)
         outcome = context.payload.outcome if isinstance(context.payload, IndexedDocument) else None
         return replace(seen, version=context.change.version, history=history, outcome=outcome)

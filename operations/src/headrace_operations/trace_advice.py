@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from headrace_operations.trace_model import Letter, Place, VersionTrace
+from headrace_operations.trace_model import Held, Letter, Place, VersionTrace
 
 _BAD_INPUT = ("invalid-record", "undecodable")
 """Reasons for which the same record would fail for ever."""
@@ -36,8 +36,17 @@ def _of_letter(letter: Letter) -> list[str]:
 
 
 def _of_place(place: Place) -> str:
+    if place.held is not None:
+        return _of_held(place.held)
     if place.paused:
         return f"The stage {place.stage} is {place.paused}. headrace resume --stage {place.stage}"
     if place.lane == "retry":
         return f"Nothing: {place.stage} tries it again by itself. Why it failed: headrace logs {place.stage}"
     return f"Nothing, where {place.stage} makes progress: headrace status"
+
+
+def _of_held(held: Held) -> str:
+    if held.kind == "review":
+        return f"Look at it, then: headrace review approve {held.id} (or reject)"
+    scope, _, target = held.scope.partition("/")
+    return f"When the pause may end: headrace resume --{scope} {shlex.quote(target)}"

@@ -18,6 +18,7 @@ from headrace_operations.trace_advice import advice
 from headrace_operations.trace_model import (
     Copy,
     DocumentTrace,
+    Held,
     Lane,
     Letter,
     Place,
@@ -230,6 +231,16 @@ def _place(one: Seen, paused: Mapping[str, str]) -> Place:
         operation=_text(record, "operation"),
         request_id=_text(record, "request-id"),
         paused=paused.get(stage),
+        held=_held(record, stage) if one.lane == "held" else None,
+    )
+
+
+def _held(record: Record, stage: str) -> Held:
+    return Held(
+        f"{stage}/{record.partition}/{record.offset}",
+        _text(record, headers.HELD_KIND) or "pause",
+        _text(record, headers.HELD_FOR) or "",
+        _text(record, headers.HELD_WHY) or "",
     )
 
 

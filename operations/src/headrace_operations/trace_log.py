@@ -157,7 +157,9 @@ class LogScanner:
     ) -> bool:  # fmt: skip
         """Read each span to its end; return whether that was done in time."""
         unread = dict(spans)
-        consumer.assign([self._full(place, start) for place, (start, _) in spans.items()])
+        starts = [self._full(place, start) for place, (start, _) in spans.items()]
+        consumer.assign(starts)
+        consumer.resume(starts)  # a pause outlasts an assignment
         while unread:
             left = deadline - time.monotonic()
             if left <= 0:

@@ -13,7 +13,7 @@ from headrace_operations.trace_log import Cost
 VersionState = Literal[
     "indexed", "deleted", "superseded", "conflict", "in_flight", "dead_lettered", "discarded", "unknown"
 ]
-Lane = Literal["live", "retry", "replay"]
+Lane = Literal["live", "retry", "replay", "held"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,18 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """Why a record waits for a person: ``kind`` is pause or review, ``scope`` what for, as ``tenant/acme``."""
+
+    id: str
+    kind: str
+    scope: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
-    """A record that a stage has not taken yet.
+    """A record that a stage has not taken yet, or that waits for a person (the lane ``held``).
 
     ``behind`` is how many offsets of the partition are to be read before it; ``due_ms`` is set in the lane ``retry``,
     where ``attempt`` is the one that will be made. ``paused`` says who stopped the stage, and why.
@@ -50,6 +60,7 @@ class Place:
     operation: str | None
     request_id: str | None
     paused: str | None = None
+    held: Held | None = None
 
 
 @dataclass(frozen=True, slots=True)
