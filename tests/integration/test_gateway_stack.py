@@ -289,6 +289,12 @@ async def test_status_follows_a_document_through_the_stages(ground: Ground, clie
     ground.commit_all("chunker", "documents")
     assert (await client.get(f"/v1/documents/{name}")).status_code == 404
 
+    ground.write("retry.chunker", change.key, value, request_id="r-5", operation="UPSERT", version="5")
+    body = (await client.get(f"/v1/documents/{name}")).json()
+    assert (body["state"], body["waiting_for"], body["version"]) == ("in_flight", "chunker", 5), body
+    ground.commit_all("chunker-side", "retry.chunker")
+    assert (await client.get(f"/v1/documents/{name}")).status_code == 404
+
 
 async def test_a_dead_letter_is_found_by_document_and_request(ground: Ground, client: httpx.AsyncClient) -> None:
     """If it failed, a document that was given up would be waited for without end."""

@@ -107,7 +107,8 @@ async def test_a_document_is_followed_through_its_partitions(log: Log) -> None:
     """If it failed, an operator would be told that a document is lost which waits, is retried or was given up."""
     log.change("a.md", 2)
     log.write("documents", key("a.md"), log.codec.encode(context("a.md", 2, source(), 0), SourceDocument), version=2)
-    tracer = Tracer(log.kafka, log.codec, await create_pool(log.store), "g1", LIMITS)
+    pool = await create_pool(log.store)
+    tracer = Tracer(log.kafka, log.codec, pool, "g1", LIMITS)
     (trace,) = (await tracer.documents(TENANT, ["a.md"])).documents
     assert trace.state == "in_flight"
     assert [(place.stage, place.behind) for place in trace.versions[0].waiting] == [("ingest", 0), ("chunker", 0)]
@@ -136,6 +137,7 @@ async def test_a_document_is_followed_through_its_partitions(log: Log) -> None:
     assert (trace.versions[0].state, trace.versions[0].dead_letters[0].acted_by) == ("discarded", "ann")
     (unknown,) = (await tracer.documents(TENANT, ["none"])).documents
     assert (unknown.state, unknown.versions) == ("unknown", ())
+    await pool.close()
 
 
 async def test_a_long_partition_is_read_from_its_end_and_says_where_it_stopped(log: Log) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -28,9 +28,11 @@ from headrace.avro.codec import Codec
 from headrace.broker.kafka import header_pairs
 from headrace.envelope import StageRun
 from headrace.errors import DependencyDown, PermanentError, describe
+from headrace.headers import ORIGIN_OFFSET, ORIGIN_TOPIC
 from headrace.records import ChangeEvent
 from headrace.settings import KafkaSettings
 from headrace.stage import CHUNKER, EMBEDDER, INDEXER, INGEST, StageFlow
+from headrace.topics import retry_topic
 from headrace.whereabouts import Waiting, change_version, number
 
 DOCUMENT_STAGES = (INGEST, CHUNKER, EMBEDDER, INDEXER)
@@ -59,9 +61,12 @@ class KafkaFlowReader:
     def __init__(self, kafka: KafkaSettings, codec: Codec, generation: str) -> None:
         self._kafka = kafka
         self._codec = codec
-        self._topics = {
-            stage.name: kafka.topic(stage.source.format(generation=generation)) for stage in DOCUMENT_STAGES
+        self._sources = {
+            kafka.topic(topic): (stage, f"{kafka.topic_prefix}headrace-{stage.name}{lane}")
+            for stage in DOCUMENT_STAGES
+            for topic, lane in ((stage.source.format(generation=generation), ""), (retry_topic(stage.name), "-side"))
         }
+        """Topic to the stage that reads it and its group; what is tried again waits in a topic of its own."""
         self._admin = AdminClient({**kafka.client()})
         self._consumer = Consumer(reader_config(kafka))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="flow")
@@ -73,7 +78,7 @@ class KafkaFlowReader:
 
     async def ping(self) -> None:
         """Raise :class:`DependencyDown` where Kafka does not answer."""
-        await asyncio.to_thread(self._metadata, self._topics[INGEST.name])
+        await asyncio.to_thread(self._metadata, self._kafka.topic(INGEST.source))
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -82,27 +87,19 @@ class KafkaFlowReader:
 
     def _waiting(self, key: bytes) -> FlowState:
         try:
-            places = {
-                stage.name: TopicPartition(topic, murmur2(key, self._count(topic)))
-                for stage in DOCUMENT_STAGES
-                for topic in (self._topics[stage.name],)
-            }
+            places = [TopicPartition(topic, murmur2(key, self._count(topic))) for topic in self._sources]
             starts, cut = self._starts(places)
             newest, finished = self._scan(key, starts)
         except (KafkaException, TimeoutError) as error:
             raise DependencyDown("kafka", f"positions cannot be read: {describe(error)}") from error
-        found = [
-            self._describe(stage, newest[self._topics[stage.name]])
-            for stage in DOCUMENT_STAGES
-            if self._topics[stage.name] in newest
-        ]
+        found = [self._describe(stage, newest[topic]) for topic, (stage, _) in self._sources.items() if topic in newest]
         return FlowState(tuple(found), finished and not cut)
 
-    def _starts(self, places: Mapping[str, TopicPartition]) -> tuple[list[TopicPartition], bool]:
+    def _starts(self, places: Sequence[TopicPartition]) -> tuple[list[TopicPartition], bool]:
         """Return where each stage's group stands in its partition, and whether that lies too far back."""
         asked: list[tuple[TopicPartition, Future[Any]]] = []
-        for stage, place in places.items():
-            group = f"{self._kafka.topic_prefix}headrace-{stage}"
+        for place in places:
+            group = self._sources[place.topic][1]
             request = [ConsumerGroupTopicPartitions(group, [TopicPartition(place.topic, place.partition)])]
             answer = self._admin.list_consumer_group_offsets(request, request_timeout=_CALL_S)
             asked.append((place, answer[group]))
@@ -144,8 +141,11 @@ class KafkaFlowReader:
     def _describe(self, stage: StageFlow, message: KafkaMessage) -> Waiting:
         headers = header_texts(message)
         offset = message.offset() or 0
+        first = number(headers.get(ORIGIN_OFFSET)) if ORIGIN_TOPIC in headers else None
         of_change = stage.consumes is ChangeEvent
-        version = change_version(headers, offset) if of_change else number(headers.get("version"))
+        version = (
+            change_version(headers, offset if first is None else first) if of_change else number(headers.get("version"))
+        )
         return Waiting(
             stage=stage.name,
             version=version,
