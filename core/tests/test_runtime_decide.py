@@ -146,6 +146,12 @@ def test_a_failed_commit_starts_again_at_the_committed_offsets(error: Any, steps
     assert (state.recovery, commands) == ((), [])
 
 
+def test_a_worker_whose_place_was_taken_ends() -> None:
+    """Broken: two workers with one slot take turns for ever."""
+    state, _ = after(PollFailed(1.0, ProducerFenced("taken")))
+    assert state.exit_code == EXIT_FENCED
+
+
 def test_commits_that_fail_again_and_again_wait_and_say_so() -> None:
     """Broken: a batch that no broker takes spins for ever while the stage says that it is ready."""
     state, until = State(), []

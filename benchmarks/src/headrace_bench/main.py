@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 from headrace.settings import KafkaSettings
@@ -46,6 +47,12 @@ def _freshness(state_dir: Path) -> Result:
     return freshness.run(state_dir)
 
 
+def _rebalance(state_dir: Path) -> Result:
+    from headrace_bench import rebalance  # noqa: PLC0415
+
+    return rebalance.run(state_dir)
+
+
 BENCHMARKS: dict[str, Callable[[Path], Result]] = {
     "runtime": lambda state_dir: _runtime(state_dir, envelope=False),
     "runtime-envelope": lambda state_dir: _runtime(state_dir, envelope=True),
@@ -53,18 +60,20 @@ BENCHMARKS: dict[str, Callable[[Path], Result]] = {
     "indexer": _indexer,
     "freshness": _freshness,
     "pipeline": _pipeline,
+    "rebalance": _rebalance,
 }
+
+PROOFS = ("proof", "soak", "storm", "transactions")
+"""Commands of their own: no figure beside a baseline, but a claim that is put to the test."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one benchmark, or all; ``proof`` has options of its own."""
+    """Run one benchmark, or all; ``proof``, ``soak``, ``storm`` and ``transactions`` have options of their own."""
     given = sys.argv[1:] if arguments is None else arguments
-    if given[:1] == ["proof"]:
-        from headrace_bench import proof  # noqa: PLC0415
-
-        return proof.main(given[1:])
+    if given and given[0] in PROOFS:
+        return int(import_module(f"headrace_bench.{given[0]}").main(given[1:]))
     parser = argparse.ArgumentParser(prog="headrace-bench", description=__doc__)
-    parser.add_argument("name", choices=[*BENCHMARKS, "all", "proof"], help="which benchmark")
+    parser.add_argument("name", choices=[*BENCHMARKS, "all", *PROOFS], help="which benchmark")
     parser.add_argument("--json", action="store_true", help="only JSON on standard output")
     parser.add_argument("--state-dir", type=Path, default=Path(".headrace/bench"), help="where the local stack lives")
     options = parser.parse_args(given)

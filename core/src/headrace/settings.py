@@ -96,6 +96,10 @@ class WorkerSettings(BaseSettings):
     batch_bytes: int = Field(4 * 1024 * 1024, ge=1024, description="Most bytes of values in a batch.")
     linger_ms: int = Field(0, ge=0, le=60_000, description="How long a batch waits to fill; 0 takes what is there.")
     session_timeout_ms: int = Field(10_000, ge=1000, description="After this silence the group gives up a worker.")
+    static_membership: bool = Field(
+        False, description="Keep a worker's partitions for the session timeout while it restarts with the same slot, "
+        "so that a restart moves nothing; a worker that leaves for good is missed only after that time.",
+    )  # fmt: skip
     transaction_timeout_ms: int = Field(
         30_000,
         ge=1000,

@@ -108,7 +108,7 @@ class TransactionUncertain(BrokerError):
 
 
 class ProducerFenced(BrokerError):
-    """Another worker with the same transactional id took over."""
+    """Another worker with the same transactional id, or in the same place of the group, took over."""
 
     default_remedy = "Give every live worker of a stage a slot of its own (HEADRACE_WORKER_SLOT)."
 

@@ -351,6 +351,8 @@ def _refusal(error: KafkaError, message: KafkaMessage) -> BrokerError | None:
             f"the committed offset {message.offset()} of {place} lies outside the log: {error.str()}",
             where=place,
         )
+    if error.code() in {KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED}:  # noqa: SLF001
+        return ProducerFenced(f"another worker took this one's place in the group: {error.str()}")
     if error.code() == KafkaError._MAX_POLL_EXCEEDED or error.retriable():  # noqa: SLF001
         log.warning("kafka reports", error=error.str())
         return None
@@ -408,6 +410,7 @@ def consumer_config(kafka: KafkaSettings, worker: WorkerSettings, group: str, cl
     """Return the settings of a stage's consumer."""
     return {
         **kafka.client(),
+        **({"group.instance.id": client} if worker.static_membership else {}),
         "client.id": client,
         "group.id": group,
         "group.protocol": "classic",
@@ -417,7 +420,7 @@ def consumer_config(kafka: KafkaSettings, worker: WorkerSettings, group: str, cl
         "enable.auto.offset.store": False,
         "auto.offset.reset": "error",
         "session.timeout.ms": worker.session_timeout_ms,
-        "heartbeat.interval.ms": min(3000, worker.session_timeout_ms // 3),
+        "heartbeat.interval.ms": min(500, worker.session_timeout_ms // 3),  # how fast a rebalance is heard of
         "max.poll.interval.ms": 300_000,
         "fetch.wait.max.ms": 500,
         "fetch.error.backoff.ms": 50,

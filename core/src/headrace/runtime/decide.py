@@ -389,6 +389,8 @@ def _unpark(state: State, now: float) -> State:
 def _poll_failed(state: State, event: PollFailed, limits: Limits) -> tuple[State, list[Command]]:
     if isinstance(event.error, OffsetsLost):
         return replace(state, exit_code=EXIT_OFFSETS_LOST, exit_reason=str(event.error)), []
+    if isinstance(event.error, ProducerFenced):
+        return replace(state, exit_code=EXIT_FENCED, exit_reason=str(event.error)), []
     return replace(state, waiting=_wait_longer(state, event.now, "kafka", event.error, event.jitter, limits)), []
 
 
