@@ -160,3 +160,17 @@ def test_a_stage_that_was_paused_is_named_with_the_order_that_ends_it() -> None:
     trace = assemble(replace(material(waiting), paused={"chunker": "paused by ann: upgrade"}))
     assert trace.versions[0].waiting[0].paused == "paused by ann: upgrade"
     assert "headrace resume" in trace.versions[0].advice[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "command"),
+    [(b"pause", "headrace resume --tenant acme"), (b"review", "headrace review approve chunker/3/9")],
+)
+def test_what_a_person_holds_back_says_how_it_goes_on(kind: bytes, command: str) -> None:
+    """If it failed, a document that waits for a person would look lost, and be sent again by a replay."""
+    said: Headers = (("held-kind", kind), ("held-for", b"tenant/acme"), ("held-why", b"audit"))
+    trace = assemble(material(Seen(record("held.chunker", 9, version=9, more=said), "held", "chunker", 0, 9)))
+    (place,) = trace.versions[0].waiting
+    assert place.held is not None
+    assert (trace.versions[0].state, place.held.why) == ("in_flight", "audit")
+    assert command in trace.versions[0].advice[0]
