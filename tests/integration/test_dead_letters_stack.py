@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from headrace_operations.dead_letters import act
 from headrace_operations.dead_letters.act import REDRIVEN, Actor, Order, plan
 from headrace_operations.dead_letters.log import DeadLetterLog
-from headrace_operations.dead_letters.model import Id, RefusedDeadLetter, Selection, State
+from headrace_operations.dead_letters.model import Id, NoSuchDeadLetter, RefusedDeadLetter, Selection, State
 from typer.testing import CliRunner
 
+from headrace import topics
 from headrace.avro.codec import Codec
-from headrace.avro.registry import Registry
+from headrace.avro.registry import Registry, register_all
+from headrace.bootstrap import create_topics
 from headrace.broker.contract import Headers, Record
 from headrace.errors import InvalidRecord
 from headrace.headers import Origin
@@ -86,10 +90,12 @@ class Ground:
 
 
 @pytest.fixture
-def ground(deployment) -> Ground:
+def ground(place) -> Ground:
     """The test's own topics."""
-    place = deployment.place
-    return Ground(place.kafka_settings(), Codec(Registry(place.registry)), place.registry)
+    create_topics(place.kafka_settings(), "g1", 1)
+    registry = Registry(place.registry)
+    register_all(registry, topics.record_schemas())
+    return Ground(place.kafka_settings(), Codec(registry), place.registry)
 
 
 def test_a_record_goes_back_as_it_was_and_only_once(ground: Ground) -> None:
@@ -114,3 +120,93 @@ def test_a_record_goes_back_as_it_was_and_only_once(ground: Ground) -> None:
     assert len(ground.retried()) == 2
     assert ground.act(ids=frozenset({identity}), states=frozenset(State), again=True) == [identity]
     assert len(ground.retried()) == 3
+
+
+def test_a_command_that_was_overtaken_sends_nothing_more(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it failed, two redrives at the same time would send a record twice."""
+    for number in range(4):
+        ground.give_up(f"acme/{number}".encode(), offset=number)
+    monkeypatch.setattr(act, "_BATCH_RECORDS", 1)
+    chosen, order = ground.select(), Order(REDRIVEN, "b1", "olga")
+    slow, seconds = Actor(ground.kafka, ground.codec), []
+
+    def overtake(_: int) -> None:
+        if not seconds:
+            seconds.extend(Actor(ground.kafka, ground.codec).carry_out(chosen, replace(order, batch="b2")))
+
+    with pytest.raises(RefusedDeadLetter, match="took over; 1 dead letters were sent again"):
+        slow.carry_out(chosen, order, overtake)
+    assert len(seconds) == 3
+    assert len(ground.retried()) == 4
+    assert {entry.action.batch for entry in ground.select(states=frozenset(State))} == {"b1", "b2"}
+
+
+def test_a_failure_in_a_batch_undoes_all_of_it(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it failed, a crash would leave a record sent and not noted, which the next command sends again."""
+    for number in range(3):
+        ground.give_up(b"acme/a.md", offset=number)
+    encode, calls = ground.codec.encode_plain, []
+
+    def failing(record: Any) -> bytes:
+        calls.append(record)
+        if len(calls) == 3:
+            raise InvalidRecord("why", "is wrong")
+        return encode(record)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ground.codec, "encode_plain", failing)
+        with pytest.raises(InvalidRecord):
+            ground.act()
+    assert ground.retried() == []
+    assert [entry.state for entry in ground.select()] == [State.OPEN] * 3
+    assert len(ground.act()) == 3
+    assert len(ground.retried()) == 3
+
+
+def test_what_does_not_exist_is_refused_naming_what_does(ground: Ground) -> None:
+    """If it failed, a misspelt id would be a silent nothing, or a traceback."""
+    ground.give_up(b"acme/a.md")
+    (entry,) = ground.select()
+    for wrong, says in (
+        (replace(entry.id, partition=99), "partitions 0 to 3"),
+        (replace(entry.id, offset=99), "holds offsets 0 to 0"),
+    ):
+        with pytest.raises(NoSuchDeadLetter, match=says):
+            ground.select(ids=frozenset({wrong}), states=frozenset(State))
+    assert "holds offsets 0 to 0" in ground.run("redrive", str(replace(entry.id, offset=99)), code=6).output
+    assert "meets the conditions" in ground.run("redrive", "--document", "nobody", code=6).output
+    elsewhere = replace(ground, kafka=ground.kafka.model_copy(update={"topic_prefix": "nowhere-"}))
+    assert "headrace bootstrap" in elsewhere.run("list", code=2).output
+
+
+def test_the_command_line_lists_sends_discards_and_exports(ground: Ground, tmp_path) -> None:
+    """If it failed, operators could not do what the guide says, or a list would show a payload."""
+    ground.give_up(b"acme/a.md", b'{"secret": "words"}', offset=1)
+    ground.give_up(b"acme/b.md", b"\xff\x00", offset=2)
+    listed = ground.run("list").output
+    assert "title: is …" in listed
+    assert "2 dead letters" in listed
+    each = json.loads(ground.run("list", "--each", "--json").stdout)
+    assert [one["document"] for one in each] == ["a.md", "b.md"]
+    assert "secret" not in listed + ground.run("list", "--each").output + json.dumps(each)
+    assert '"secret": "words"' in ground.run("show", each[0]["id"]).output
+
+    exported = tmp_path / "dead.jsonl"
+    ground.run("export", str(exported))
+    lines = [json.loads(line) for line in exported.read_text().splitlines()]
+    assert sorted(line["record"]["value_base64"] for line in lines) == ["/wA=", "eyJzZWNyZXQiOiAid29yZHMifQ=="]
+    assert exported.stat().st_mode & 0o777 == 0o600
+    assert "exists already" in ground.run("export", str(exported), code=2).output
+
+    assert "2 would be redriven" in ground.run("redrive", "--all", "--dry-run").output
+    assert ground.run("discard", each[1]["id"], "--why", "junk", code=1, text="n\n").exit_code == 1
+    assert len(ground.select()) == 2
+    assert "1 dead letters discarded" in ground.run("discard", each[1]["id"], "--why", "junk", text="y\n").output
+    sent = json.loads(ground.run("redrive", "--tenant", "acme", "--json").stdout)
+    assert sent["ids"] == [each[0]["id"]]
+    assert "0 dead letters" in ground.run("list").output
+    known = json.loads(ground.run("list", "--each", "--all-states", "--json").stdout)
+    assert [(one["state"], one["action"]["why"]) for one in known] == [("redriven", ""), ("discarded", "junk")]
+    assert "redriven by" in ground.run("redrive", each[0]["id"], code=1).output
+    assert [one["id"] for one in json.loads(
+        ground.run("list", "--batch", sent["batch"], "--each", "--json").stdout)] == sent["ids"]  # fmt: skip

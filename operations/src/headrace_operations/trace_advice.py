@@ -30,7 +30,7 @@ def advice(tenant: str, document_id: str, trace: VersionTrace) -> tuple[str, ...
 def _of_letter(letter: Letter) -> list[str]:
     if letter.reason in _BAD_INPUT:
         remedy = letter.remedy or "Repair the document and send it again."
-        return [f"{remedy} Then: headrace dlq discard {letter.id}"]
+        return [f"{remedy} Then: headrace dlq discard {letter.id} --why REASON"]
     remedy = letter.remedy or "Repair what the message names."
     return [f"{remedy} Then: headrace dlq redrive {letter.id}"]
 

@@ -26,6 +26,9 @@ from headrace.settings import KafkaSettings
 _CALL_S = 10.0
 _FIRST_WINDOW = 2000
 _SLACK_BYTES = 1024 * 1024
+_MOVED_S = 0.1
+_MOVING = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+"""What a partition answers that just got another leader, or its first."""
 Wanted = Callable[[Record], bool]
 
 
@@ -200,13 +203,18 @@ class LogScanner:
         asked = {self._full(place, 0): place for place in places}
         if not asked:
             return {}
-        try:
-            answers = self._admin.list_offsets(
-                dict.fromkeys(asked, spec), isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=_CALL_S
-            )
-            return {place: answers[full].result(_CALL_S).offset for full, place in asked.items()}
-        except (KafkaException, TimeoutError) as error:
-            raise self._down(error) from error
+        deadline = time.monotonic() + _CALL_S
+        while True:
+            try:
+                answers = self._admin.list_offsets(
+                    dict.fromkeys(asked, spec), isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=_CALL_S
+                )
+                return {place: answers[full].result(_CALL_S).offset for full, place in asked.items()}
+            except (KafkaException, TimeoutError) as error:
+                moving = isinstance(error, KafkaException) and error.args[0].code() in _MOVING
+                if not moving or time.monotonic() > deadline:
+                    raise self._down(error) from error
+                time.sleep(_MOVED_S)
 
     def _full(self, place: TopicPartition, offset: int) -> KafkaPlace:
         return KafkaPlace(self._kafka.topic(place.topic), place.partition, offset)
