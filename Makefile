@@ -5,12 +5,16 @@ UV_HOME := $(CURDIR)/.venvs/uv
 UV := $(shell command -v uv 2>/dev/null || echo $(UV_HOME)/bin/uv)
 RUN := .venv/bin
 PYTHON ?= python3
+SEEDS ?= 5
+HOURS ?= 1
+COMMA := ,
+SHORT := row_1_ or row_2_ or row_4_ or row_6_ or row_14 or rows_21 or mutants
 SERVICES := ingest chunker embedder indexer generator gateway
 
-.PHONY: help setup demo test check unit contract integration e2e isolated bench up down docs freeze format clean
+.PHONY: help setup demo test check unit contract integration e2e faults-short faults soak isolated bench up down docs freeze format clean
 
 help: ## This list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 $(UV):
 	$(PYTHON) -m venv $(UV_HOME)
@@ -25,7 +29,7 @@ setup: .venv/.synced ## Install everything that the lock names into .venv
 demo: .venv/.synced ## Start the stack, index real text, search, ask, edit, delete, stop
 	$(RUN)/python -m headrace_cli.demo
 
-test: unit contract integration e2e ## Every test: unit, contract, integration, end to end
+test: unit contract integration e2e faults-short ## Every test: unit, contract, integration, end to end, quick faults
 
 unit: .venv/.synced ## Tests without processes or network
 	$(RUN)/python -m pytest -q -m unit -n 2 --dist worksteal
@@ -38,6 +42,16 @@ integration: .venv/.synced ## Real Kafka, registry, PostgreSQL and model
 
 e2e: .venv/.synced ## Processes, signals, the command line
 	$(RUN)/python -m pytest -q -m e2e
+
+faults-short: .venv/.synced ## One seed of the rows that are quick, and the mutants that must turn the checkers red
+	$(RUN)/python -m pytest -q -m faults tests/faults -k "$(SHORT)"
+
+faults: .venv/.synced ## Every row of the fault matrix; SEEDS=20 for seeds 1 to 20, or SEEDS=7,100-120
+	HEADRACE_FAULT_SEEDS="$(if $(findstring -,$(SEEDS))$(findstring $(COMMA),$(SEEDS)),$(SEEDS),1-$(SEEDS))" \
+	HEADRACE_FAULT_ROUNDS=5 $(RUN)/python -m pytest -q -m faults tests/faults
+
+soak: .venv/.synced ## Every row and storms with new seeds for HOURS=n
+	$(RUN)/headrace-bench soak --hours $(HOURS)
 
 check: .venv/.synced ## Lint, types, import contracts, dependencies, generated documents, each service alone
 	$(RUN)/ruff check .

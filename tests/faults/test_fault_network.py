@@ -43,7 +43,6 @@ def test_row_10_cut_slow_and_reset(lab: Lab, network: list[Proxy], chance: Rando
     for slot in ("0", "1"):
         lab.start(
             slot, "--call-s", "5", bootstrap=lab.cluster.client_bootstrap, batch=20, keep=True,
-            env={"HEADRACE_WORKER_CALL_BOUND_S": "20"},
         )  # fmt: skip
     lab.wait_seen(50, 60)
     order = chance.sample(["cut one", "cut all", "slow", "resets"], 4)

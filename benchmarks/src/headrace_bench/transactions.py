@@ -79,7 +79,7 @@ def run(case: Case, cluster: Cluster, folder: Path, options: argparse.Namespace)
 
 
 def _start(lab: Lab, slot: str, options: argparse.Namespace) -> Child:
-    return lab.start(slot, batch=options.transaction, keep=True, env={"HEADRACE_WORKER_CALL_BOUND_S": "60"})
+    return lab.start(slot, batch=options.transaction, keep=True)
 
 
 def _bounce_brokers(case: Case, cluster: Cluster, chance: random.Random) -> int:

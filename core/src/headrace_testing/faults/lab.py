@@ -114,6 +114,7 @@ class Lab:
             "HEADRACE_WORKER_SESSION_TIMEOUT_MS": str(SESSION_MS),
             "HEADRACE_WORKER_TRANSACTION_TIMEOUT_MS": str(TRANSACTION_MS),
             "HEADRACE_WORKER_BACKOFF_MAX_S": "2",
+            "HEADRACE_WORKER_CALL_BOUND_S": "20",
             "HEADRACE_FAILPOINTS": failpoints,
         }
         log = self.logs / f"worker-{slot}-{next(self._starts)}.log"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import structlog
 
+from headrace import failpoints
 from headrace.avro.mapping import to_dict
 from headrace.envelope import Context, Operation
 from headrace.errors import ConfigurationError, HeadraceError, InvalidRecord, PermanentError
@@ -74,6 +75,7 @@ class IndexHandler(BatchHandler):
             except PermanentError as error:
                 outcomes[position] = error
         results = await index_batch(self._pool, self._generation, [document for _, document in accepted])
+        failpoints.reach("store.committed")
         for (position, _), result in zip(accepted, results, strict=True):
             outcomes[position] = outcome_of(contexts[position], result, self._generation.name)
         return [outcome for outcome in outcomes if outcome is not None]
