@@ -102,7 +102,7 @@ class LogRanges:
             consumer.assign([TopicPartition(*place, ranges[names[place]].start) for place in sorted(unread)])
             deadline = time.monotonic() + _SILENCE_S
             while unread:
-                for message in consumer.consume(_BATCH, 0.5):
+                for message in consumer.consume(_BATCH, 0.1):
                     if self._taken(message, names, ranges, unread, take):
                         deadline = time.monotonic() + _SILENCE_S
                 if time.monotonic() > deadline:

@@ -1,0 +1,162 @@
+"""``dlq`` as its users meet it, as far as that needs no Kafka."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from headrace_operations.dead_letters.act import Order, Plan
+from headrace_operations.dead_letters.log import DeadLetterLog
+from headrace_operations.dead_letters.model import Entry, Id, NoSuchDeadLetter, Selection
+from typer.testing import CliRunner
+
+from headrace_cli import dlq_commands, dlq_export, dlq_view
+from headrace_cli.exit_codes import ExitCode
+from headrace_cli.failures import UsageError
+from headrace_cli.main import app
+from headrace_cli.times import moment
+
+pytestmark = pytest.mark.unit
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+def run(*arguments: str, code: int = 0, text: str | None = None) -> Any:
+    """Run the command and check its exit code."""
+    result = CliRunner().invoke(app, ["dlq", *arguments], input=text, env={"COLUMNS": "200"})
+    assert result.exit_code == code, result.output
+    return result
+
+
+def entry(offset: int, **other: Any) -> Entry:
+    """An open dead letter."""
+    values = {
+        "id": Id("ingest", 0, offset), "reason": "invalid-record", "handler": None, "message": f"title: is '{offset}'",
+        "remedy": "", "tenant": "acme", "document_id": f"{offset}.md", "version": None, "request_id": None,
+        "attempt": 1, "failed_at": NOW, "origin": "changes/0/1", "redrive_of": None, "size": 2, "whole": None,
+        "action": None,
+    }  # fmt: skip
+    return Entry(**(values | other))
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> list[Entry]:
+    """The dead letters that there are; no Kafka behind them, and nothing that would act."""
+    entries = [entry(1), entry(2), entry(3, id=Id("chunker", 0, 1), tenant=None, whole="the record was cut")]
+
+    def select(_: object, selection: Selection) -> list[Entry]:
+        found = [one for one in entries if selection.holds(one)]
+        if selection.ids and not found:
+            raise NoSuchDeadLetter("there is no dead letter")
+        return found
+
+    monkeypatch.setattr(DeadLetterLog, "__init__", lambda *_: None)
+    monkeypatch.setattr(DeadLetterLog, "select", select)
+    monkeypatch.setattr(dlq_commands, "clients", lambda *_: (None, None))
+    return entries
+
+
+def test_a_list_groups_by_cause_and_tells_one_by_one_on_demand(held: list[Entry]) -> None:
+    """Broken: a thousand records with one cause are a thousand lines, or nobody sees the single ones."""
+    groups = json.loads(run("list", "--json").stdout)
+    assert [(group["stage"], group["count"], group["cause"], group["example"]) for group in groups] == [
+        ("ingest", 2, "title: is …", "ingest/0/2"),
+        ("chunker", 1, "title: is …", "chunker/0/1"),
+    ]
+    assert "ingest/0/1" in run("list", "--each").output
+    assert "1 of 3 dead letters" in run("list", "--each", "--limit", "1").output
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["redrive"], "--all"),
+        (["discard", "--why", "x"], "--all"),
+        (["redrive", "ingest/0/1", "--stage", "ingest"], "exclude each other"),
+        (["redrive", "nonsense"], "stage/partition/offset"),
+        (["list", "--stage", "chunkr"], "chunker"),
+        (["list", "--since", "yesterday"], "90m, 12h, 7d"),
+        (["list", "--since", "2999-01-01"], "future"),
+        (["discard", "--all"], "--why"),
+        (["discard", "--all", "--why", " "], "needs a reason"),
+    ],
+)
+def test_what_is_not_meant_is_refused_before_anything_is_read(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], says: str
+) -> None:
+    """Broken: a command without a condition takes in every dead letter, or a misspelt one none."""
+    monkeypatch.setattr(dlq_commands, "clients", lambda *_: pytest.fail("something was read"))
+    assert says in " ".join(run(*words, code=ExitCode.USAGE).output.split())
+
+
+def test_a_dry_run_says_how_many_and_does_nothing(held: list[Entry], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: trying a redrive out sends records."""
+    monkeypatch.setattr("headrace_operations.dead_letters.act.Actor.carry_out", lambda *_: pytest.fail("it acted"))
+    output = run("redrive", "--all", "--dry-run").output
+    assert "ingest, tenant acme: 2 would be redriven" in output
+    assert "left out: chunker/0/1: the record was cut" in output
+    known = json.loads(run("discard", "--all", "--why", "x", "--dry-run", "--json").stdout)
+    assert known["by"] == [
+        {"stage": "ingest", "tenant": "acme", "count": 2},
+        {"stage": "chunker", "tenant": None, "count": 1},
+    ]
+
+
+def test_a_discard_asks_and_takes_no_for_an_answer(held: list[Entry], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: a slip of the hand closes every dead letter."""
+    acted: list[int] = []
+    monkeypatch.setattr("headrace_operations.dead_letters.act.Actor.__init__", lambda *_: None)
+
+    def carry_out(_: object, chosen: list[Entry], *_rest: object) -> list[Id]:
+        acted.append(len(chosen))
+        return [one.id for one in chosen]
+
+    monkeypatch.setattr("headrace_operations.dead_letters.act.Actor.carry_out", carry_out)
+    run("discard", "--all", "--why", "x", text="n\n", code=1)
+    assert acted == []
+    run("discard", "--stage", "ingest", "--why", "x", text="y\n")
+    run("discard", "--all", "--why", "x", "--yes", "--limit", "1")
+    assert acted == [2, 1]
+
+
+def test_what_does_not_exist_has_its_own_exit_code(held: list[Entry]) -> None:
+    """Broken: a script takes a misspelt document for one that is well."""
+    assert "dlq list" in run("redrive", "--document", "nobody", code=ExitCode.NOT_FOUND).output
+    run("redrive", "ingest/0/99", code=ExitCode.NOT_FOUND)
+
+
+def test_what_another_command_did_meanwhile_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """Broken: a redrive claims records that another one sent."""
+    planned = Plan([entry(1), entry(2)], [])
+    dlq_view.acted(planned, [Id("ingest", 0, 1)], Order("REDRIVEN", "b", "o"), as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert (told["ids"], told["overtaken"]) == (["ingest/0/1"], 1)
+
+
+def test_a_file_appears_only_when_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: half an export looks like a whole one."""
+
+    def half(_: object, _selection: object, take: Any) -> None:
+        raise NoSuchDeadLetter("gone")
+
+    monkeypatch.setattr(DeadLetterLog, "__init__", lambda *_: None)
+    monkeypatch.setattr(DeadLetterLog, "read", half)
+    with pytest.raises(NoSuchDeadLetter):
+        dlq_export.export(None, None, Selection(), tmp_path / "x.jsonl")  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_times_are_moments_or_so_long_ago() -> None:
+    """Broken: --since 2h means another two hours, or the local zone of whoever calls."""
+    assert moment("90m", "--since", NOW) == NOW - timedelta(minutes=90)
+    assert moment("2026-11-21T10:00", "--since", NOW) == NOW - timedelta(hours=2)
+    assert moment("2026-11-21T10:00+02:00", "--since", NOW) == datetime(
+        2026, 11, 21, 10, tzinfo=timezone(timedelta(hours=2))
+    )
+    assert moment(None, "--since", NOW) is None
+    for wrong in ("2 h", "-1d", "999999d", "soon"):
+        with pytest.raises(UsageError, match="no time"):
+            moment(wrong, "--since", NOW)
