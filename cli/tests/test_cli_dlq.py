@@ -122,6 +122,16 @@ def test_a_discard_asks_and_takes_no_for_an_answer(held: list[Entry], monkeypatc
     assert acted == [2, 1]
 
 
+def test_what_cannot_be_sent_again_shows_in_the_exit_code(held: list[Entry], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: a script takes a redrive for complete that left records behind."""
+    monkeypatch.setattr("headrace_operations.dead_letters.act.Actor.__init__", lambda *_: None)
+    monkeypatch.setattr(
+        "headrace_operations.dead_letters.act.Actor.carry_out", lambda _, chosen, *_rest: [one.id for one in chosen]
+    )
+    assert "2 dead letters redriven" in run("redrive", "--all", code=ExitCode.SOME_FAILED).output
+    run("redrive", "--stage", "ingest")
+
+
 def test_what_does_not_exist_has_its_own_exit_code(held: list[Entry]) -> None:
     """Broken: a script takes a misspelt document for one that is well."""
     assert "dlq list" in run("redrive", "--document", "nobody", code=ExitCode.NOT_FOUND).output

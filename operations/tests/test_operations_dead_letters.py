@@ -78,7 +78,8 @@ def test_what_goes_back_says_where_it_comes_from_and_is_else_as_it_was() -> None
     """If it failed, the stage would wait for an old due time, or the history would name another dead letter."""
     before = (
         ("version", b"3"), ("origin-topic", b"p-changes"), ("origin-offset", b"7"), ("retry-due", b"99"),
-        ("retry-attempt", b"8"), ("redrive", b"dead-letters.ingest/1/2"), ("version", None), ("replay", b"r1"),
+        ("retry-attempt", b"8"), ("held-kind", b"pause"),
+        ("redrive", b"dead-letters.ingest/1/2"), ("version", None), ("replay", b"r1"),
     )  # fmt: skip
     assert messages.retry_headers(HERE, letter(before), now_ms=5) == (
         ("version", b"3"), ("version", None), ("replay", b"r1"), ("origin-topic", b"p-changes"),
@@ -116,11 +117,14 @@ def test_a_record_that_is_not_there_in_full_is_not_sent_again() -> None:
     cut = messages.entry(HERE, letter(), carrier((("cut", b"99999"),)), None)
     unread = messages.entry(HERE, letter((("headrace.unreadable", b"why"),)), carrier(), None)
     foreign = messages.undecodable(HERE, "it is not Avro", carrier(), None)
-    planned = plan([entry(id=Id("ingest", 0, 1)), cut, unread, foreign], Order(REDRIVEN, "b", "o"), named=False)
+    turned_down = letter((("held-kind", b"review"), ("held-target", b"p-chunks")))
+    output = messages.entry(HERE, turned_down, carrier(), None)
+    bad = [cut, unread, foreign, output]
+    planned = plan([entry(id=Id("ingest", 0, 1)), *bad], Order(REDRIVEN, "b", "o"), named=False)
     assert len(planned.taken) == 1
-    assert [why for _, why in planned.refused] == [cut.whole, unread.whole, foreign.whole]
+    assert [why for _, why in planned.refused] == [one.whole for one in bad]
     assert "99999 bytes" in str(cut.whole)
-    assert len(plan([cut, unread, foreign], Order(DISCARDED, "b", "o", "w"), named=True).taken) == 3
+    assert len(plan(bad, Order(DISCARDED, "b", "o", "w"), named=True).taken) == 4
 
 
 def test_what_was_acted_upon_is_refused_by_id_and_left_out_otherwise() -> None:

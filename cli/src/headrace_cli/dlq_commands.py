@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from headrace_cli import options, output
+from headrace_cli.exit_codes import ExitCode
 from headrace_cli.failures import NotFound, UsageError, told
 from headrace_cli.pipeline_commands import clients
 
@@ -296,6 +297,8 @@ def _act(
     with dlq_view.progress(action, len(planned.taken)) as progress:
         done = Actor(settings, codec).carry_out(planned.taken, order, progress)
     dlq_view.acted(planned, done, order, as_json=as_json)
+    if planned.refused:
+        raise typer.Exit(ExitCode.SOME_FAILED)
 
 
 def _check_found(planned: Plan, selection: Selection) -> None:

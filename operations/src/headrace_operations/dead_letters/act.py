@@ -28,6 +28,7 @@ _BATCH_RECORDS = 500
 _BATCH_BYTES = 16 * 1024 * 1024
 _ALLOWANCE_BYTES = 1024 * 1024
 _FENCED = (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED)  # noqa: SLF001
+_REMEDY = "Run this again when it answers: nothing is done twice."
 Progress = Callable[[int], None]
 """Told how many more dead letters are done."""
 
@@ -57,8 +58,9 @@ class Plan:
 def plan(entries: Sequence[Entry], order: Order, *, named: bool) -> Plan:
     """Return what the order does with the dead letters that were selected.
 
-    One whose record is not there in full cannot be sent again. ``named`` says that they were asked for by id: then
-    one that was acted upon, or cannot be sent, is an error, before anything moves. Raises :class:`RefusedDeadLetter`.
+    One without the whole record that its stage read cannot be sent again. ``named`` says that they were asked for by
+    id: then one that was acted upon, or cannot be sent, is an error, before anything moves. Raises
+    :class:`RefusedDeadLetter`.
     """
     refused = [(entry, why) for entry in entries if (why := _refusal(entry, order)) is not None]
     if named and refused:
@@ -77,7 +79,8 @@ def _refusal(entry: Entry, order: Order) -> str | None:
 
 def _remedy(entry: Entry, order: Order) -> str:
     if order.action == REDRIVEN and entry.whole is not None:
-        return f"Have its source send it again; it stood at {entry.origin or 'an unknown place'}. Then discard this."
+        place = f"replay its stage from {entry.origin}" if entry.origin else "find out who wrote it"
+        return f"Have its source send it again, or {place}. Then discard this."
     return "Give --again to do it all the same." if order.action == REDRIVEN else "Nothing is left to be done."
 
 
@@ -127,7 +130,7 @@ class Actor:
         try:
             self._log.read(selection, take)
             finish()
-        except KafkaException as error:
+        except (KafkaException, DependencyDown) as error:
             raise self._failed(error, len(done), order) from error
         return done
 
@@ -194,18 +197,19 @@ class Actor:
             raise DependencyDown("kafka", f"no transaction can be begun: {error.args[0].str()}") from error
         return producer
 
-    def _failed(self, raised: KafkaException, done: int, order: Order) -> Exception:
-        error = raised.args[0]
+    def _failed(self, raised: KafkaException | DependencyDown, done: int, order: Order) -> Exception:
+        """Return the error that also tells how far the order came."""
         verb = "sent again" if order.action == REDRIVEN else "discarded"
         so_far = f"{done} dead letters were {verb} before, and the last batch may have been"
+        if isinstance(raised, DependencyDown):
+            return DependencyDown(raised.dependency, f"{raised.message}; {so_far}", remedy=_REMEDY)
+        error = raised.args[0]
         if error.code() in _FENCED:
             return RefusedDeadLetter(
                 f"another command that acts on dead letters took over; {so_far}",
                 remedy="Wait until it has ended, then run this again: nothing is done twice.",
             )
-        return DependencyDown(
-            "kafka", f"{error.str()}; {so_far}", remedy="Run this again when Kafka answers: nothing is done twice."
-        )
+        return DependencyDown("kafka", f"{error.str()}; {so_far}", remedy=_REMEDY)
 
 
 def _retrying(call: Callable[[], Any]) -> None:

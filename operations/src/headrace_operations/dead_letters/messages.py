@@ -73,7 +73,8 @@ def retry_headers(identity: Id, letter: DeadLetter, *, now_ms: int) -> Headers:
     A ``replay`` header stays only where the record came through a lane of ours: one that a client wrote means nothing
     to the stage that read it first, and would lead the record astray in the side lane.
     """
-    own = tuple((part.name, part.value) for part in letter.headers if part.name != headers.REDRIVE)
+    carried = tuple((part.name, part.value) for part in letter.headers if part.name != headers.REDRIVE)
+    own = headers.without_hold(carried)
     if not _came_back(letter):
         own = tuple(pair for pair in own if pair[0] != headers.REPLAY)
     first = headers.Origin(letter.topic, letter.partition, letter.offset)
@@ -104,6 +105,8 @@ def _lacking(letter: DeadLetter, record: Record) -> str | None:
     cut = headers.text(record, CUT)
     if cut is not None:
         return f"the record was cut: all of it takes {cut} bytes"
+    if _text(letter, headers.HELD_KIND) == "review" and _text(letter, headers.HELD_TARGET) is not None:
+        return "it holds what the stage made and a reviewer turned down, not what the stage reads"
     why = _text(letter, headers.UNREADABLE)
     return f"Kafka's client could not read the record: {why}" if why is not None and len(letter.headers) == 1 else None
 

@@ -90,7 +90,7 @@ def parse_place(text: str) -> Id | None:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A dead letter without its payload; ``whole`` is None where the record is there in full, else why it is not."""
+    """A dead letter without its payload; ``whole`` is None where the record can be sent again, else why it cannot."""
 
     id: Id
     reason: str
