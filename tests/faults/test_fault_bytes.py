@@ -34,7 +34,7 @@ def document(codec: Codec, number: int, size: int) -> bytes:
     text = ("All work and no play. " * (size // 22 + 1))[:size]
     return codec.encode(
         Context(
-            Trace("b2f0c6a4-0000-4000-8000-000000000000", "index", 1, now, None, (run,)),
+            Trace("b2f0c6a4-0000-4000-8000-000000000000", "default", 1, now, None, (run,)),
             Change("fuzz", f"doc/{number}", 1, Operation.UPSERT),
             SourceDocument(f"Document {number}", text, "text/plain", bytes(32)),
             Metadata({"system.format": "avro"}),

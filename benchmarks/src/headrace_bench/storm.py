@@ -119,7 +119,8 @@ def run(changes: list[dict[str, Any]], options: argparse.Namespace) -> dict[str,
     cluster = Cluster(distribution, folder / "brokers")
     name = f"storm{uuid4().hex[:8]}"
     place = Place(cluster.bootstrap, endpoints.registry_url, endpoints.postgres_dsn, f"{name}-", name)
-    deployment = Deployment(place, folder, copies=3)
+    bound = {"HEADRACE_WORKER_CALL_BOUND_S": str(options.call_bound)}
+    deployment = Deployment(place, folder, env=bound, copies=3)
     storm = Storm(deployment, cluster, random.Random(options.seed))
     try:
         cluster.start()
@@ -159,6 +160,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, help="only the first N events")
     parser.add_argument("--pause-min", type=float, default=0.2, help="least seconds before a kill")
     parser.add_argument("--pause-max", type=float, default=2.5, help="most seconds before a kill")
+    parser.add_argument(
+        "--call-bound", type=float, default=30.0, help="seconds after which a service's watchdog ends a call that hangs"
+    )
     parser.add_argument("--timeout", type=float, default=1800.0, help="seconds to finish after the last kill")
     parser.add_argument("--state-dir", type=Path, default=Path(".headrace/storm"), help="where the local stack lives")
     parser.add_argument(
