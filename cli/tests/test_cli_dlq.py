@@ -170,3 +170,8 @@ def test_times_are_moments_or_so_long_ago() -> None:
     for wrong in ("2 h", "-1d", "999999d", "soon"):
         with pytest.raises(UsageError, match="no time"):
             moment(wrong, "--since", NOW)
+
+
+def test_a_payload_cannot_drive_the_terminal() -> None:
+    """Broken: a tenant's record clears an operator's screen, or worse."""
+    assert dlq_view.harmless("a\x1b[2J\x9b\r\u202eb\n\té") == "a\\x1b[2J\\x9b\\r\\u202eb\n\té"

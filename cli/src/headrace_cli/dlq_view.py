@@ -42,7 +42,7 @@ def entries(shown: Sequence[Entry], total: int, *, each: bool, as_json: bool) ->
             output.emit([{**plain(group), "example": str(group.example)} for group in groups])
             return
         rows = [
-            (group.count, group.stage, group.reason, group.handler, group.cause, _minute(group.first),
+            (group.count, group.stage, group.reason, group.handler, harmless(group.cause), _minute(group.first),
              _minute(group.last), group.example)
             for group in groups
         ]  # fmt: skip
@@ -55,12 +55,16 @@ def entries(shown: Sequence[Entry], total: int, *, each: bool, as_json: bool) ->
 
 def _each(shown: Sequence[Entry]) -> None:
     rows = [
-        (one.id, _minute(one.failed_at), one.state, one.reason, one.tenant, one.document_id, one.version, one.attempt,
-         output.one_line(one.message, _MESSAGE))
+        (one.id, _minute(one.failed_at), one.state, one.reason, _name(one.tenant), _name(one.document_id),
+         one.version, one.attempt, harmless(output.one_line(one.message, _MESSAGE)))
         for one in shown
     ]  # fmt: skip
     columns = ("id", "given up", "state", "reason", "tenant", "document", "version", "attempt", "message")
     output.console().print(output.table(columns, rows, right=("version", "attempt")))
+
+
+def _name(text: str | None) -> str | None:
+    return None if text is None else harmless(text)
 
 
 def _minute(moment: Any) -> str:
@@ -79,35 +83,45 @@ def one(codec: Codec, chain: Sequence[Found], *, as_json: bool) -> None:
     record, carrier = newest.pop("record"), newest.pop("carrier")
     stack, action = newest.pop("stack"), newest.pop("action")
     for name, value in newest.items():
-        if value is not None:
-            typer.echo(f"{name.replace('_', ' ')}: {value}")
+        if value not in (None, ""):
+            _echo(f"{name.replace('_', ' ')}: {value}")
     if action:
         why = f": {action['why']}" if action["why"] else ""
         done = f"{action['action'].lower()} by {action['acted_by']} at {action['acted_at']}"
-        typer.echo(f"{done}, batch {action['batch']}{why}")
+        _echo(f"{done}, batch {action['batch']}{why}")
     if record is None:
-        typer.echo(f"carrier, base64: {carrier['value_base64']}")
+        _echo(f"carrier, base64: {carrier['value_base64']}")
     else:
         _record(record)
     if stack:
-        typer.echo(f"\nstack:\n{stack.rstrip()}")
+        _echo(f"\nstack:\n{stack.rstrip()}")
     for number, before in enumerate(earlier, 1):
         heading = "\nfailures before:\n" if number == 1 else ""
-        typer.echo(f"{heading}  {before['id']} at {before['failed_at']}, attempt {before['attempt']}: "
+        _echo(f"{heading}  {before['id']} at {before['failed_at']}, attempt {before['attempt']}: "
                    f"{before['reason']}: {before['message']}")  # fmt: skip
 
 
 def _record(record: dict[str, Any]) -> None:
-    typer.echo(f"\nrecord of {record['timestamp']}, key {record['key']!r}, headers:")
+    _echo(f"\nrecord of {record['timestamp']}, key {record['key']!r}, headers:")
     for header in record["headers"]:
-        typer.echo(f"  {header['name']}: {header['text']}")
+        _echo(f"  {header['name']}: {header['text']}")
     decoded = record["decoded"]
-    typer.echo(f"payload ({decoded['form']}{', ' + decoded['why'] if decoded.get('why') else ''}):")
+    _echo(f"payload ({decoded['form']}{', ' + decoded['why'] if decoded.get('why') else ''}):")
     if "value" not in decoded:
-        typer.echo(record["value_base64"] or "")
+        _echo(record["value_base64"] or "")
         return
     value = decoded["value"]
-    typer.echo(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2))
+    _echo(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def _echo(text: str) -> None:
+    """Print what others wrote without what a terminal would obey."""
+    typer.echo(harmless(text))
+
+
+def harmless(text: str) -> str:
+    """Return the text with its control characters but line ends and tabs as escapes."""
+    return "".join(char if char in "\n\t" or char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def counts(taken: Sequence[Entry], verb: str, *, error: bool = False) -> None:
@@ -115,7 +129,7 @@ def counts(taken: Sequence[Entry], verb: str, *, error: bool = False) -> None:
     from headrace_operations.dead_letters.model import counted  # noqa: PLC0415
 
     for stage, tenant, count in counted(taken):
-        whose = f"tenant {tenant}" if tenant is not None else "an unknown tenant"
+        whose = f"tenant {harmless(tenant)}" if tenant is not None else "an unknown tenant"
         typer.echo(f"{stage}, {whose}: {count} {verb}", err=error)
 
 
