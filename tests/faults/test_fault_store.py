@@ -17,19 +17,23 @@ from uuid import uuid4
 import psycopg
 import pytest
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
+from headrace.settings import KafkaSettings
 from headrace_bench.data import reference_with_edits
 from headrace_bench.oracle import versions
 from headrace_local import shared
 from headrace_local.stack import Stack
 from headrace_testing.deployment import Deployment, Place
 from headrace_testing.faults.checkers import replayed
+from headrace_testing.faults.lab import read_all
 from headrace_testing.fold import fold, read_store
 from headrace_testing.proxy import Proxy
 from headrace_testing.stream import (
     STAGES,
     TENANT,
     dead_letters,
+    lag,
     publish,
     rewind_groups,
     wait_until_drained,
@@ -167,3 +171,40 @@ def test_rows_21_and_22_any_order_twice_and_at_any_time(
     figures |= {"row": 21, "records": len(shuffled)}
     wait_until_stored(store, fold(versions(TENANT, changes)), 1, print)
     assert dead_letters(kafka) == 0
+
+
+def test_row_24_compaction_ahead_of_a_slow_consumer(store: Deployment, chance: Random, figures: dict[str, Any]) -> None:
+    """Broken: a stage that lags needs versions that compaction has taken away, or stands at the gap."""
+    changes = reference_with_edits(edits=40, seed=chance.randrange(2**32), documents=6)
+    kafka = store.place.kafka_settings()
+    _compact_at_once(kafka, "documents")
+    store.start("ingest")
+    publish(kafka, changes)
+    deadline = time.monotonic() + 90
+    while lag(kafka)["ingest"]:
+        assert time.monotonic() < deadline, f"ingest is behind: {lag(kafka)}"
+        time.sleep(0.3)
+    filler = [{**changes[0], "id": f"topics/filler-{number}"} for number in range(24)]
+    left = len(changes)
+    while left == len(changes):
+        assert time.monotonic() < deadline, "nothing was compacted"
+        publish(kafka, filler)  # a new record lets Kafka roll the segment, whose end is then compacted
+        time.sleep(3)
+        found = read_all(kafka.bootstrap, kafka.topic("documents"), 8)
+        left = sum(b"filler" not in (message.key() or b"") for message in found)
+    store.start_all("chunker", "embedder", "indexer")
+    wait_until_stored(store, fold(versions(TENANT, [*changes, *filler])), 120, print)
+    figures |= {"row": 24, "records": len(changes), "compacted_away": len(changes) - left}
+    assert dead_letters(kafka) == 0
+
+
+def _compact_at_once(kafka: KafkaSettings, topic: str) -> None:
+    """Have Kafka roll and compact the topic's segments as soon as it can."""
+    admin = AdminClient(kafka.client())
+    settings = {"segment.ms": "200", "min.cleanable.dirty.ratio": "0.001", "min.compaction.lag.ms": "0"}
+    entries = [
+        ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in settings.items()
+    ]
+    resource = ConfigResource(ConfigResource.Type.TOPIC, kafka.topic(topic), incremental_configs=entries)
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result(30)

@@ -6,24 +6,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from headrace import failpoints
 from headrace.broker.contract import Message, Polled, TopicPartition
 from headrace.broker.kafka import KafkaBroker
+from headrace.settings import KafkaSettings, WorkerSettings
 
 
 class Unfenced(KafkaBroker):
-    """Takes the membership anew at each commit and hides rebalances: a batch outlives the loss of its partitions."""
+    """Commits under no membership at all, and hides rebalances: a batch outlives the loss of its partitions."""
+
+    def __init__(self, kafka: KafkaSettings, worker: WorkerSettings, *, group: str, transactional_id: str) -> None:
+        super().__init__(kafka, worker, group=group, transactional_id=transactional_id)
+        self._nobody = Consumer({**kafka.client(), "group.id": group})
 
     def poll(self, max_records: int, timeout: float) -> Polled:
         """Poll, and say nothing of a rebalance."""
         return replace(super().poll(max_records, timeout), rebalanced=False)
 
     def commit(self, messages: Sequence[Message], offsets: Mapping[TopicPartition, int], snapshot: Any) -> None:
-        """Commit under the membership as of now."""
-        super().commit(messages, offsets, self.snapshot() or snapshot)
+        """Commit as a client that knows no memberships: the coordinator lets it."""
+        super().commit(messages, offsets, snapshot and self._nobody.consumer_group_metadata())
 
 
 class OffsetsApart(KafkaBroker):
