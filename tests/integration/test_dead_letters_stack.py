@@ -50,7 +50,7 @@ class Ground:
         )  # fmt: skip
         producer = Producer({**self.kafka.client(), "partitioner": "murmur2_random"})
         producer.produce(message.topic, message.value, message.key, headers=list(message.headers))
-        assert producer.flush(10) == 0
+        assert producer.flush(60) == 0
 
     def retried(self) -> list[Message]:
         """What lies in ingest's retry topic, as its side lane would read it."""
