@@ -1,0 +1,93 @@
+"""What operators' tools write: records and what is noted of them, in one transaction, by one writer at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from headrace.errors import DependencyDown
+from headrace.settings import KafkaSettings
+
+_CALL_S = 15.0
+_TRANSACTION_MS = 60_000
+_ALLOWANCE_BYTES = 1024 * 1024
+_FENCED = (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED)  # noqa: SLF001
+Produce = Callable[..., None]
+"""Takes a topic without prefix, and what :meth:`confluent_kafka.Producer.produce` takes by name."""
+
+
+class Transactions:
+    """A producer that fenced whoever else writes under the same name, and ended what they left open.
+
+    So what is read once it is there holds everything that a writer before it committed. Raises
+    :class:`DependencyDown` where no transaction can be begun.
+    """
+
+    def __init__(self, kafka: KafkaSettings, name: str) -> None:
+        self._kafka = kafka
+        full = f"{kafka.topic_prefix}{name}"
+        self._producer = Producer(
+            {
+                **kafka.client(),
+                "client.id": full,
+                "transactional.id": full,
+                "transaction.timeout.ms": _TRANSACTION_MS,
+                "partitioner": "murmur2_random",
+                "compression.type": "zstd",
+                "message.max.bytes": kafka.max_message_bytes + _ALLOWANCE_BYTES,
+                "log_level": 0,
+            }
+        )
+        try:
+            _retrying(lambda: self._producer.init_transactions(_CALL_S))
+        except KafkaException as error:
+            raise DependencyDown("kafka", f"no transaction can be begun: {error.args[0].str()}") from error
+
+    @contextmanager
+    def one(self) -> Iterator[Produce]:
+        """Yield what writes into a transaction, which is committed in the end; an error leaves nothing of it.
+
+        It begins only now: an open one holds up who reads the topics. Raises :class:`KafkaException`, after which
+        whether it was committed may not be known, and :class:`DependencyDown` where a topic takes no records.
+        """
+        self._producer.begin_transaction()
+        try:
+            yield self._produce
+            _retrying(lambda: self._producer.commit_transaction(_CALL_S))
+        except BaseException:
+            with suppress(KafkaException):  # where it cannot be aborted, the next command's producer ends it
+                self._producer.abort_transaction(_CALL_S)
+            raise
+
+    def _produce(self, topic: str, **message: Any) -> None:
+        deadline = time.monotonic() + _CALL_S
+        while True:
+            try:
+                self._producer.produce(self._kafka.topic(topic), **message)
+                return
+            except BufferError:
+                if time.monotonic() > deadline:
+                    raise DependencyDown("kafka", f"{topic} takes no records") from None
+                self._producer.poll(0.1)
+
+
+def fenced(error: KafkaException) -> bool:
+    """Whether another writer of the same name took over."""
+    return error.args[0].code() in _FENCED
+
+
+def _retrying(call: Callable[[], Any]) -> None:
+    """Call again while the client says that the same call may be repeated, up to a bound."""
+    deadline = time.monotonic() + 2 * _CALL_S
+    while True:
+        try:
+            call()
+            return
+        except KafkaException as error:
+            if not error.args[0].retriable() or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
