@@ -95,6 +95,18 @@ def for_retry(record_headers: Headers, first: Origin, *, attempt: int, due_ms: i
     )
 
 
+def for_replay(record_headers: Headers, first: Origin, run_id: str) -> Headers:
+    """Return the headers of a record that a replay sends again: its own, from where, and by which run."""
+    own = tuple((name, value) for name, value in without_retry(record_headers) if name != REPLAY)
+    return (
+        *own,
+        (ORIGIN_TOPIC, first.topic.encode()),
+        (ORIGIN_PARTITION, str(first.partition).encode()),
+        (ORIGIN_OFFSET, str(first.offset).encode()),
+        (REPLAY, run_id.encode()),
+    )
+
+
 def without_retry(record_headers: Headers) -> Headers:
     """Return the headers without those of a retry."""
     return tuple((name, value) for name, value in record_headers if name not in _RETRY)

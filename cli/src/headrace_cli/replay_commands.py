@@ -1,0 +1,349 @@
+"""``replay start|list|status|resume|pause|cancel``: a stage's records once more, beside the live stream."""
+
+from __future__ import annotations
+
+import getpass
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
+
+from headrace_cli import options, output
+from headrace_cli.exit_codes import ExitCode
+from headrace_cli.failures import UsageError, told
+from headrace_cli.pipeline_commands import clients
+
+if TYPE_CHECKING:
+    from headrace_operations.replay.copier import Progress
+    from headrace_operations.replay.plan import Estimate, Known
+
+    from headrace.avro.codec import Codec
+    from headrace.records import ReplayRun
+    from headrace.settings import KafkaSettings
+
+RunId: TypeAlias = Annotated[str, typer.Argument(metavar="RUN", help="The replay's id, as `replay list` shows it.")]
+Why: TypeAlias = Annotated[str, typer.Option("--why", envvar="HEADRACE_WHY", help="The reason, kept with the order.")]
+Outstanding: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--outstanding", envvar="HEADRACE_REPLAY_OUTSTANDING", min=1,
+        help="Most records that may wait in the side lanes: what a pause or a cancel cannot call back.",
+    ),
+]  # fmt: skip
+_PLACE = re.compile(r"(.+):(\d{1,9}):(\d{1,18})")
+
+replays = typer.Typer(name="replay", help="Replays: a stage reads its records again.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    replays.command("start", short_help="Have a stage read records again, beside the live ones.")(told(start))
+    replays.command("list", short_help="Show the replays.")(told(show_all))
+    replays.command("status", short_help="Show how far a replay is.")(told(status))
+    replays.command("resume", short_help="Go on with a replay that was paused, interrupted or died.")(told(resume))
+    replays.command("pause", short_help="Have a replay send nothing more for now.")(told(pause))
+    replays.command("cancel", short_help="End a replay where it is.")(told(cancel))
+    app.add_typer(replays, rich_help_panel="Operations")
+
+
+def start(
+    stage: Annotated[str, typer.Option("--stage", envvar="HEADRACE_STAGE", help="The stage that reads again.")],
+    from_offset: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from-offset",
+            envvar="HEADRACE_REPLAY_FROM_OFFSET",
+            metavar="TOPIC:PARTITION:OFFSET",
+            help="From this offset of the stage's source topic on; may be repeated, no other partition takes part.",
+            show_default=False,
+        ),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since",
+            envvar="HEADRACE_REPLAY_SINCE",
+            show_default=False,
+            help="Only what was written since then: 2026-11-21T10:00 (UTC unless it says otherwise), or 90m, 12h, 7d.",
+        ),
+    ] = None,
+    document: Annotated[
+        str | None,
+        typer.Option("--document", envvar="HEADRACE_DOCUMENT", help="Only this document.", show_default=False),
+    ] = None,
+    tenant: Annotated[
+        str | None, typer.Option("--tenant", envvar="HEADRACE_TENANT", help="Only this tenant.", show_default=False)
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", envvar="HEADRACE_REPLAY_ALL", help="All that there is.")] = False,
+    generation: Annotated[
+        str, typer.Option("--generation", envvar="HEADRACE_GENERATION", help="Index generation, for the indexer.")
+    ] = "g1",
+    rate: Annotated[
+        int | None,
+        typer.Option(
+            "--rate", envvar="HEADRACE_REPLAY_RATE", min=1, help="At most so many records a second.", show_default=False
+        ),
+    ] = None,
+    outstanding: Outstanding = 2000,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Say what would be sent, send nothing.")
+    ] = False,
+    state_dir: options.StateDir = None,
+    kafka: options.KafkaUrl = None,
+    registry: options.RegistryUrl = None,
+    as_json: options.Json = False,
+) -> None:
+    """Have a stage read records again that it has read before, up to the log's end now, beside the live ones.
+
+    A document is looked for in the one partition of its key, a tenant in all of them: a filtered scan of the stage's
+    source topic. Ctrl-C leaves the replay where it is; `replay resume` goes on.
+    """
+    from headrace_operations.replay.copier import Copier  # noqa: PLC0415
+    from headrace_operations.replay.plan import plan  # noqa: PLC0415
+
+    settings, codec = clients(state_dir, kafka, registry)
+    selection = _selection(stage, from_offset, since, document, tenant, generation, everything=everything)
+    run = plan(
+        settings, selection, generation, rate=rate, asked_by=getpass.getuser(), now=datetime.now(UTC)
+    )  # fmt: skip
+    found = _estimate(settings, codec, run, generation, state_dir)
+    _say_estimate(run, found, dry_run=dry_run, as_json=as_json)
+    if dry_run:
+        return
+    copier = Copier(settings, codec, generation, outstanding=outstanding)
+    copier.begin(run)
+    output.say(f"replay {run.run_id} begins; from elsewhere: headrace replay status|pause|cancel {run.run_id}")
+    _carry_out(copier, run.run_id, as_json=as_json)
+
+
+def resume(
+    run_id: RunId,
+    generation: Annotated[
+        str, typer.Option("--generation", envvar="HEADRACE_GENERATION", help="Index generation, for the indexer.")
+    ] = "g1",
+    outstanding: Outstanding = 2000,
+    why: Why = "",
+    state_dir: options.StateDir = None,
+    kafka: options.KafkaUrl = None,
+    registry: options.RegistryUrl = None,
+    as_json: options.Json = False,
+) -> None:
+    """Go on with a replay: lift its pause, and carry it out from where it is; no record is sent twice.
+
+    A command that still carries it out elsewhere is taken over.
+    """
+    from headrace_operations.replay.copier import Copier  # noqa: PLC0415
+    from headrace_operations.replay.runs import OPEN, read_run  # noqa: PLC0415
+
+    settings, codec = clients(state_dir, kafka, registry)
+    run = read_run(settings, codec, run_id)
+    if run.state not in OPEN:
+        _say_run(run, as_json=as_json)
+        return
+    _order(settings, codec, "RESUME", run_id, why)
+    _carry_out(Copier(settings, codec, generation, outstanding=outstanding), run_id, as_json=as_json)
+
+
+def pause(
+    run_id: RunId,
+    why: Why = "",
+    state_dir: options.StateDir = None,
+    kafka: options.KafkaUrl = None,
+    registry: options.RegistryUrl = None,
+    as_json: options.Json = False,
+) -> None:
+    """Have a replay send nothing more until it is resumed; what waits in the side lanes is still done."""
+    _ordered("PAUSE", run_id, why, clients(state_dir, kafka, registry), as_json=as_json)
+
+
+def cancel(
+    run_id: RunId,
+    why: Why = "",
+    state_dir: options.StateDir = None,
+    kafka: options.KafkaUrl = None,
+    registry: options.RegistryUrl = None,
+    as_json: options.Json = False,
+) -> None:
+    """End a replay where it is; what waits in the side lanes is still done, the rest is never sent."""
+    _ordered("CANCEL", run_id, why, clients(state_dir, kafka, registry), as_json=as_json)
+
+
+def show_all(
+    state_dir: options.StateDir = None,
+    kafka: options.KafkaUrl = None,
+    registry: options.RegistryUrl = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show every replay, the newest last."""
+    from headrace_operations.replay.runs import read_runs  # noqa: PLC0415
+
+    runs = list(read_runs(*clients(state_dir, kafka, registry)).values())
+    if as_json:
+        output.emit([_document(run) for run in runs])
+        return
+    columns = ("Replay", "Stage", "Selection", "State", "Read", "Sent", "By", "Asked at")
+    rows = [
+        (run.run_id, run.stage, run.selection, run.state, f"{_percent(run)} %", run.sent, run.asked_by,
+         f"{run.asked_at:%Y-%m-%d %H:%M:%S}")
+        for run in runs
+    ]  # fmt: skip
+    output.console().print(output.table(columns, rows, right=("Read", "Sent")) if rows else "There was no replay yet.")
+
+
+def status(
+    run_id: RunId,
+    state_dir: options.StateDir = None,
+    kafka: options.KafkaUrl = None,
+    registry: options.RegistryUrl = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show how far a replay is, as it noted last."""
+    from headrace_operations.replay.runs import read_run  # noqa: PLC0415
+
+    _say_run(read_run(*clients(state_dir, kafka, registry), run_id), as_json=as_json)
+
+
+def _selection(
+    stage: str, offsets: list[str] | None, since: str | None, document: str | None, tenant: str | None,
+    generation: str, *, everything: bool,
+) -> Any:  # fmt: skip
+    from headrace_operations.replay.plan import source_of  # noqa: PLC0415
+    from headrace_operations.replay.selection import Selection  # noqa: PLC0415
+
+    from headrace.stage import STAGES  # noqa: PLC0415
+    from headrace_cli.times import moment  # noqa: PLC0415
+
+    places: dict[int, int] = {}
+    for text in offsets or []:
+        found = _PLACE.fullmatch(text)
+        if found is None:
+            raise UsageError(f"{text!r} is no place", where="--from-offset", remedy="Write TOPIC:PARTITION:OFFSET.")
+        source = source_of(stage, generation) if stage in STAGES else None
+        if source is not None and found[1] != source:
+            raise UsageError(
+                f"{found[1]!r} is not what {stage} reads", where="--from-offset", remedy=f"It reads {source}."
+            )
+        places[int(found[2])] = int(found[3])
+    when = moment(since, "--since", datetime.now(UTC))
+    return Selection(stage, everything, places, when, tenant, document)
+
+
+def _estimate(
+    settings: KafkaSettings, codec: Codec, run: ReplayRun, generation: str, state_dir: Path | None
+) -> Estimate:
+    import asyncio  # noqa: PLC0415
+
+    from headrace_operations.replay.plan import estimate  # noqa: PLC0415
+
+    from headrace.stage import EMBEDDER  # noqa: PLC0415
+    from headrace_cli.operator_access import opened_store, store_settings  # noqa: PLC0415
+
+    async def count() -> Estimate:
+        if run.stage != EMBEDDER.name:
+            return await estimate(settings, codec, run, generation, None)
+        async with opened_store(store_settings(state_dir)) as pool:
+            known = None if pool is None else await _known_in(pool, generation)
+            return await estimate(settings, codec, run, generation, known)
+
+    return asyncio.run(count())
+
+
+async def _known_in(pool: Any, generation: str) -> Known | None:
+    """Return the question which texts have a vector of the generation's model; None without such a generation."""
+    from headrace.store import cache  # noqa: PLC0415
+    from headrace.store.generations import get_generation  # noqa: PLC0415
+    from headrace.store.transactions import tenant_transaction  # noqa: PLC0415
+
+    async with pool.acquire() as connection:
+        found = await get_generation(connection, generation)
+    if found is None:
+        return None
+
+    async def known(tenant: str, hashes: set[bytes]) -> set[bytes]:
+        async with tenant_transaction(pool, tenant, readonly=True) as connection:
+            return await cache.known(connection, tenant, found.model, hashes)
+
+    return known
+
+
+def _say_estimate(run: ReplayRun, found: Estimate, *, dry_run: bool, as_json: bool) -> None:
+    calls = "none for unchanged text" if found.model_calls is None else str(found.model_calls)
+    if as_json:
+        if dry_run:
+            output.emit({"dry_run": True, "stage": run.stage, "selection": run.selection, "records": found.records,
+                         "documents": found.documents, "model_calls": found.model_calls})  # fmt: skip
+        return
+    verb = "would read" if dry_run else "reads"
+    text = f"{run.stage} {verb} {found.records} records of {found.documents} documents again; model calls: {calls}"
+    (typer.echo if dry_run else output.say)(text)
+
+
+def _carry_out(copier: Any, run_id: str, *, as_json: bool) -> None:
+    with _shown(run_id) as progress:
+        run = copier.carry_out(run_id, progress)
+    _say_run(run, as_json=as_json)
+    if run.state == "CANCELLED":
+        raise typer.Exit(ExitCode.FAILED)
+
+
+@contextmanager
+def _shown(run_id: str) -> Iterator[Progress]:
+    """Show a bar with rate and time left; where nobody watches, nothing."""
+    from headrace_operations.replay.runs import in_all, to_read  # noqa: PLC0415
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"),
+               TextColumn("{task.fields[more]}"), TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=output.messages(), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(run_id, total=None, more="")
+
+        def progress(run: ReplayRun, waiting: int) -> None:
+            more = f"{run.state.lower()}, {run.sent} sent, {waiting} in the side lanes"
+            bar.update(task, total=max(1, in_all(run)), completed=in_all(run) - to_read(run), more=more)
+
+        yield progress
+
+
+def _ordered(action: str, run_id: str, why: str, place: tuple[KafkaSettings, Codec], *, as_json: bool) -> None:
+    from headrace_operations.replay.runs import read_run  # noqa: PLC0415
+
+    run = read_run(*place, run_id)
+    _order(*place, action, run_id, why)
+    if as_json:
+        output.emit({"run_id": run_id, "ordered": action, "state": run.state})
+    else:
+        typer.echo(f"replay {run_id}: told to {action.lower()}")
+
+
+def _order(settings: KafkaSettings, codec: Codec, action: str, run_id: str, why: str) -> None:
+    from headrace import control  # noqa: PLC0415
+
+    control.give(
+        settings, codec, action=control.Action(action), scope=control.Scope.RUN, target=run_id, reason=why,
+        issued_by=getpass.getuser(),
+    )  # fmt: skip
+
+
+def _say_run(run: ReplayRun, *, as_json: bool) -> None:
+    if as_json:
+        output.emit(_document(run))
+        return
+    typer.echo(f"replay {run.run_id} of {run.stage}: {run.state.lower()}, {_percent(run)} % read, {run.sent} sent")
+
+
+def _percent(run: ReplayRun) -> int:
+    from headrace_operations.replay.runs import in_all, to_read  # noqa: PLC0415
+
+    total = in_all(run)
+    return 100 if not total else 100 * (total - to_read(run)) // total
+
+
+def _document(run: ReplayRun) -> dict[str, Any]:
+    from headrace.avro.mapping import to_dict  # noqa: PLC0415
+
+    return {**to_dict(run), "percent": _percent(run)}

@@ -1,0 +1,286 @@
+"""The run itself: records of the source topic into the stage's replay topic, each batch with how far it is.
+
+A batch's records and the run's new state are one Kafka transaction, so a run that dies goes on where it was: no record
+is sent twice and none is left out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Message as KafkaMessage
+
+from headrace import headers
+from headrace.avro.codec import Codec
+from headrace.broker.contract import Record
+from headrace.broker.kafka import header_pairs
+from headrace.control import Action, OrderBook, Scope, follow
+from headrace.errors import DependencyDown
+from headrace.records import ReplayPosition, ReplayRun
+from headrace.settings import KafkaSettings
+from headrace.stage import STAGES, StageFlow, next_stage
+from headrace.topics import replay_topic
+from headrace_operations.audit.log_ranges import LogRanges, Partition, Range
+from headrace_operations.replay.plan import source_of
+from headrace_operations.replay.runs import CANCELLED, DONE, OPEN, PAUSED, RUNNING, SENT, TOPIC, read_run
+from headrace_operations.replay.selection import RefusedReplay, wanted
+
+_CALL_S = 15.0
+_BATCH = 500
+_BATCH_BYTES = 8 * 1024 * 1024
+_LOOK_S = 0.5
+"""How often orders and the lanes are looked at while there is nothing else to do."""
+_SAVE_S = 2.0
+"""How often a run notes how far it read where nothing matches."""
+_FENCED = (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED)  # noqa: SLF001
+Progress = Callable[[ReplayRun, int], None]
+"""Told of the run's state, and of how many records wait in the side lanes."""
+
+
+def lanes(stage: str) -> list[StageFlow]:
+    """Return the stages that a replayed record passes, from the stage on."""
+    found: list[StageFlow] = [STAGES[stage]]
+    while (following := next_stage(found[-1])) is not None:
+        found.append(following)
+    return found
+
+
+class Copier:
+    """Carries one run out; a second copier of the same run fences the first.
+
+    Every method raises :class:`DependencyDown` where Kafka does not answer, and :class:`RefusedReplay` where another
+    copier took the run over.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        codec: Codec,
+        generation: str,
+        *,
+        outstanding: int = 2000,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._kafka = kafka
+        self._codec = codec
+        self._generation = generation
+        self._outstanding = outstanding
+        self._now = now
+        self._ranges = LogRanges(kafka)
+        self._book = OrderBook()
+        self._waiting = 0
+        self._looked = 0.0
+
+    def begin(self, run: ReplayRun) -> None:
+        """Note the run as begun, so that it can be taken up by its id."""
+        producer = self._producer(run.run_id)
+        self._commit(producer, run, [])
+
+    def carry_out(self, run_id: str, progress: Progress = lambda _run, _waiting: None) -> ReplayRun:
+        """Send what the run has still to send, wait until the lanes are through with it, and return its last state."""
+        follower = follow(self._kafka, self._codec, self._book)
+        follower.start()
+        try:
+            follower.wait_until_read()
+            producer = self._producer(run_id)  # ends what a predecessor left open, so the state read next is the last
+            run = read_run(self._kafka, self._codec, run_id)
+            if run.state not in OPEN:
+                return run
+            run = self._send(producer, run, progress)
+            return self._await_lanes(producer, run, progress) if run.state == SENT else run
+        except KafkaException as error:
+            raise self._failed(error, run_id) from error
+        finally:
+            follower.close()
+
+    def _send(self, producer: Producer, run: ReplayRun, progress: Progress) -> ReplayRun:
+        topic = source_of(run.stage, self._generation)
+        consumer = Consumer(self._reader())
+        begun, sent_before, saved = time.monotonic(), run.sent, time.monotonic()
+        try:
+            places = [TopicPartition(self._kafka.topic(topic), at.partition, at.next) for at in _unfinished(run)]
+            consumer.assign(places)
+            while _unfinished(run):
+                run = self._obey(producer, run)
+                progress(run, self._waiting)
+                if run.state == CANCELLED:
+                    return run
+                due = begun + (run.sent - sent_before) / run.records_per_second if run.records_per_second else 0.0
+                if run.state == PAUSED or self._lanes_are_full(run) or time.monotonic() < due:
+                    time.sleep(_LOOK_S if run.state == PAUSED else 0.05)
+                    continue
+                found, read = self._read(consumer, run)
+                moved = replace(read, sent=run.sent + len(found), updated_at=self._now())
+                if found or time.monotonic() - saved > _SAVE_S:
+                    self._commit(producer, moved, found)
+                    saved = time.monotonic()
+                run = moved
+            return self._note(producer, run, SENT)
+        finally:
+            consumer.close()
+
+    def _read(self, consumer: Consumer, run: ReplayRun) -> tuple[list[Record], ReplayRun]:
+        """Read one batch; return what takes part, and the run with its new positions."""
+        found: list[Record] = []
+        at = {one.partition: one for one in run.positions}
+        size = 0
+        most = min(_BATCH, run.records_per_second or _BATCH)
+        for message in consumer.consume(most, 0.2):
+            number, offset = message.partition() or 0, message.offset() or 0
+            error = message.error()
+            if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001
+                if not error.retriable():
+                    raise KafkaException(error)
+                continue
+            one = at[number]
+            if error is None and one.next <= offset < one.end:
+                record = _record(message)
+                if wanted(run.tenant, run.document_id, record.key):
+                    found.append(record)
+                    size += len(record.value or b"")
+                offset += 1
+            at[number] = replace(one, next=max(one.next, min(offset, one.end)))
+        return found, replace(run, positions=tuple(at.values()))
+
+    def _commit(self, producer: Producer, run: ReplayRun, found: Sequence[Record]) -> None:
+        """Write the batch and the run's state in one transaction, which begins only now."""
+        target = self._kafka.topic(replay_topic(run.stage))
+        producer.begin_transaction()
+        for record in found:
+            first = headers.Origin(record.topic, record.partition, record.offset)
+            said = headers.for_replay(record.headers, first, run.run_id)
+            self._produce(producer, target, record.key or b"-", record.value or b"", said)
+        self._produce(producer, self._kafka.topic(TOPIC), run.run_id.encode(), self._codec.encode_plain(run), ())
+        producer.commit_transaction(_CALL_S)
+
+    def _produce(self, producer: Producer, topic: str, key: bytes, value: bytes, said: headers.Headers) -> None:
+        deadline = time.monotonic() + _CALL_S
+        while True:
+            try:
+                producer.produce(topic, value, key, headers=list(said))
+                return
+            except BufferError:
+                if time.monotonic() > deadline:
+                    raise DependencyDown("kafka", f"{topic} takes no records") from None
+                producer.poll(0.1)
+
+    def _obey(self, producer: Producer, run: ReplayRun) -> ReplayRun:
+        """Do what the newest order for the run says."""
+        order = self._book.newest(Scope.RUN, run.run_id)
+        asked = {Action.PAUSE: PAUSED, Action.RESUME: RUNNING, Action.CANCEL: CANCELLED}
+        state = run.state if order is None else asked[Action(order.action)]
+        return run if state == run.state else self._note(producer, run, state)
+
+    def _note(self, producer: Producer, run: ReplayRun, state: str) -> ReplayRun:
+        run = replace(run, state=state, updated_at=self._now())
+        self._commit(producer, run, [])
+        return run
+
+    def _lanes_are_full(self, run: ReplayRun) -> bool:
+        """Whether as much as may be outstanding lies before the side lanes; markers of transactions count in."""
+        if time.monotonic() - self._looked > _LOOK_S or self._waiting >= self._outstanding:
+            self._waiting = sum(span.end - span.start for span in self._gaps(lanes(run.stage)).values())
+            self._looked = time.monotonic()
+        return self._waiting >= self._outstanding
+
+    def _await_lanes(self, producer: Producer, run: ReplayRun, progress: Progress) -> ReplayRun:
+        """Wait until each lane in turn has taken up all that lies before it."""
+        for flow in lanes(run.stage):
+            while self._records_before(flow):
+                progress(run, self._waiting)
+                run = self._obey_cancel(producer, run)
+                if run.state == CANCELLED:
+                    return run
+                time.sleep(_LOOK_S)
+        self._waiting = 0
+        run = self._note(producer, run, DONE)
+        progress(run, 0)
+        return run
+
+    def _obey_cancel(self, producer: Producer, run: ReplayRun) -> ReplayRun:
+        order = self._book.newest(Scope.RUN, run.run_id)
+        return self._note(producer, run, CANCELLED) if order is not None and order.action == Action.CANCEL else run
+
+    def _records_before(self, flow: StageFlow) -> int:
+        """Return how many records the stage's side lane has still to take up; a marker is none."""
+        count = 0
+
+        def take(_place: Partition, _message: KafkaMessage) -> None:
+            nonlocal count
+            count += 1
+
+        self._ranges.read(self._gaps([flow]), take)
+        self._waiting = count
+        return count
+
+    def _gaps(self, flows: Sequence[StageFlow]) -> dict[Partition, Range]:
+        """Return what lies between the side lanes' committed offsets and the ends of their replay topics."""
+        gaps: dict[Partition, Range] = {}
+        for flow in flows:
+            places = self._ranges.partitions([replay_topic(flow.name)], needed=True)
+            committed = self._ranges.committed(f"headrace-{flow.name}-side", places)
+            for place, span in self._ranges.bounds(places).items():
+                start = max(span.start, committed[place])
+                if start < span.end:
+                    gaps[place] = Range(start, span.end)
+        return gaps
+
+    def _producer(self, run_id: str) -> Producer:
+        """Return a producer that fenced whoever else carries the run out, and ended what they left open."""
+        name = f"{self._kafka.topic_prefix}headrace-replay-{run_id}"
+        producer = Producer(
+            {
+                **self._kafka.client(),
+                "client.id": name,
+                "transactional.id": name,
+                "transaction.timeout.ms": 60_000,
+                "partitioner": "murmur2_random",
+                "compression.type": "zstd",
+                "message.max.bytes": self._kafka.max_message_bytes + 1024 * 1024,
+                "log_level": 0,
+            }
+        )
+        try:
+            producer.init_transactions(_CALL_S)
+        except KafkaException as error:
+            raise DependencyDown("kafka", f"no transaction can be begun: {error.args[0].str()}") from error
+        return producer
+
+    def _reader(self) -> dict[str, str | int | bool]:
+        return {
+            **self._kafka.client(),
+            "group.id": f"{self._kafka.topic_prefix}headrace-replay",
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "auto.offset.reset": "error",
+            "queued.max.messages.kbytes": 16 * 1024,
+            "fetch.message.max.bytes": self._kafka.max_message_bytes,
+            "log_level": 0,
+        }
+
+    def _failed(self, raised: KafkaException, run_id: str) -> Exception:
+        error = raised.args[0]
+        if error.code() in _FENCED:
+            return RefusedReplay(f"another command took the replay {run_id} over", remedy="Let that one go on.")
+        return DependencyDown(
+            "kafka", f"{error.str()}; what was sent stays, and is noted",
+            remedy=f"Run `headrace replay resume {run_id}` when Kafka answers: nothing is sent twice.",
+        )  # fmt: skip
+
+
+def _unfinished(run: ReplayRun) -> list[ReplayPosition]:
+    return [at for at in run.positions if at.next < at.end]
+
+
+def _record(message: KafkaMessage) -> Record:
+    key, value = message.key(), message.value()
+    return Record(
+        message.topic() or "", message.partition() or 0, message.offset() or 0,
+        key if key is None or isinstance(key, bytes) else str(key).encode(),
+        value if value is None or isinstance(value, bytes) else str(value).encode(), header_pairs(message),
+    )  # fmt: skip

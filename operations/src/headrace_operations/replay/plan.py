@@ -1,0 +1,127 @@
+"""From what is asked to a run, and what it would cost; nothing moves here."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import uuid4
+
+from confluent_kafka import Message as KafkaMessage
+
+from headrace.avro.codec import Codec
+from headrace.broker.contract import TopicPartition
+from headrace.envelope import Context
+from headrace.errors import UndecodableRecord
+from headrace.records import ChunkedDocument, ReplayRun
+from headrace.settings import KafkaSettings
+from headrace.stage import EMBEDDER, GENERATOR, STAGES
+from headrace_operations.audit.log_ranges import LogRanges, Partition, Range
+from headrace_operations.replay.runs import RUNNING
+from headrace_operations.replay.selection import RefusedReplay, Selection, checked, positions, wanted
+from headrace_operations.trace_log import LogScanner
+
+Known = Callable[[str, set[bytes]], Awaitable[set[bytes]]]
+"""Returns those of a tenant's text hashes whose vector is cached."""
+_ASK_AT = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a run would send; ``model_calls`` is None where only the stage itself can tell (0 for unchanged text)."""
+
+    records: int
+    documents: int
+    model_calls: int | None
+
+
+def source_of(stage: str, generation: str) -> str:
+    """Return the stage's source topic, without prefix."""
+    return STAGES[stage].source.format(generation=generation)
+
+
+def plan(
+    kafka: KafkaSettings, selection: Selection, generation: str, *, rate: int | None, asked_by: str, now: datetime
+) -> ReplayRun:
+    """Return the run that the selection comes to, up to the log's end now.
+
+    Raises :class:`RefusedReplay` for what does not exist or is no longer there, and :class:`DependencyDown`.
+    """
+    selection = checked(selection, now)
+    topic = source_of(selection.stage, generation)
+    ranges = LogRanges(kafka)
+    partitions = ranges.partitions([topic], needed=True)
+    bounds = {number: span for (_, number), span in ranges.bounds(partitions).items()}
+    since: dict[int, int] = {}
+    if selection.since is not None:
+        places = [TopicPartition(*place) for place in partitions]
+        found = LogScanner(kafka).starts_at(places, int(selection.since.timestamp() * 1000))
+        since = {place.partition: offset for place, offset in found.items()}
+    where = positions(selection, topic, bounds, since)
+    if not any(at.end > at.start for at in where):
+        raise RefusedReplay(
+            f"there is nothing to replay in {topic}", remedy="Select an earlier time, or another stage."
+        )
+    return ReplayRun(
+        f"r{now:%Y%m%d%H%M%S}-{uuid4().hex[:6]}", selection.stage, selection.kind, selection.tenant,
+        selection.document_id, rate, where, 0, RUNNING, asked_by, now, now,
+    )  # fmt: skip
+
+
+def spans(run: ReplayRun, topic: str) -> dict[Partition, Range]:
+    """Return what is left to be read, by partition of the topic."""
+    return {(topic, at.partition): Range(at.next, at.end) for at in run.positions}
+
+
+async def estimate(
+    kafka: KafkaSettings, codec: Codec, run: ReplayRun, generation: str, known: Known | None
+) -> Estimate:
+    """Read what the run would send, and count.
+
+    Model calls of the embedder are the texts whose vector ``known`` does not know, exact as of now; without it, and
+    for ingest and chunker, they are None. Raises :class:`RefusedReplay` where nothing matches.
+    """
+    keys: set[bytes] = set()
+    texts: dict[str, set[bytes]] = {}
+    records = 0
+
+    def take(_: Partition, message: KafkaMessage) -> None:
+        nonlocal records
+        key, value = message.key(), message.value()
+        if not isinstance(key, bytes) or not wanted(run.tenant, run.document_id, key):
+            return
+        records += 1
+        keys.add(key)
+        if run.stage == EMBEDDER.name and known is not None:
+            for tenant, text_hash in _hashes(codec, value):
+                texts.setdefault(tenant, set()).add(text_hash)
+
+    LogRanges(kafka).read(spans(run, source_of(run.stage, generation)), take)
+    if not records:
+        what = f"document {run.document_id!r} of tenant {run.tenant!r}" if run.document_id else f"tenant {run.tenant!r}"
+        raise RefusedReplay(
+            f"there is no record of {what} in {source_of(run.stage, generation)}",
+            remedy="Check the spelling, or ask `headrace trace` where the document is.",
+        )
+    calls: int | None = records if run.stage == GENERATOR.name else None
+    if run.stage == EMBEDDER.name and known is not None:
+        calls = sum([len(hashes) - len(await _cached(known, tenant, hashes)) for tenant, hashes in texts.items()])
+    return Estimate(records, len(keys), calls)
+
+
+async def _cached(known: Known, tenant: str, hashes: set[bytes]) -> set[bytes]:
+    ordered = sorted(hashes)
+    found: set[bytes] = set()
+    for start in range(0, len(ordered), _ASK_AT):
+        found |= await known(tenant, set(ordered[start : start + _ASK_AT]))
+    return found
+
+
+def _hashes(codec: Codec, value: object) -> list[tuple[str, bytes]]:
+    """Return tenant and text hash of every chunk; none for what does not decode, which the stage gives up."""
+    try:
+        context: Context = codec.decode(value if isinstance(value, bytes) else None, ChunkedDocument)
+    except UndecodableRecord:
+        return []
+    chunks = context.payload.chunks if context.payload is not None else ()
+    return [(context.change.tenant, chunk.text_hash) for chunk in chunks]

@@ -1,0 +1,126 @@
+"""What a replay is asked to send, as offsets of the stage's source topic and a filter by key; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from confluent_kafka import murmur2
+
+from headrace.errors import HeadraceError
+from headrace.records import ReplayPosition
+from headrace.stage import STAGES
+from headrace_operations.audit.log_ranges import Range
+
+
+class RefusedReplay(HeadraceError):
+    """The replay was refused, and nothing was sent."""
+
+    code = "refused-replay"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What is asked for: everything, or by offset, time, tenant or document; ``document_id`` needs ``tenant``.
+
+    ``offsets`` maps partitions of the source topic to the first offset; no other partition takes part then.
+    """
+
+    stage: str
+    everything: bool = False
+    offsets: Mapping[int, int] = field(default_factory=dict)
+    since: datetime | None = None
+    tenant: str | None = None
+    document_id: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """The word for it in :class:`headrace.records.ReplayRun`."""
+        if self.document_id is not None:
+            return "document"
+        if self.offsets:
+            return "from-offset"
+        if self.since is not None:
+            return "since"
+        return "tenant" if self.tenant is not None else "all"
+
+
+def checked(selection: Selection, now: datetime) -> Selection:
+    """Return the selection when it makes sense by itself; raise :class:`RefusedReplay` saying what does not."""
+    if selection.stage not in STAGES:
+        raise RefusedReplay(f"no stage {selection.stage!r}", remedy=f"There are: {', '.join(STAGES)}.")
+    asked = [selection.everything, bool(selection.offsets), selection.since is not None, selection.tenant is not None]
+    if not any(asked):
+        raise RefusedReplay(
+            "nothing is selected", remedy="Give --all, --since, --from-offset, --tenant, or --document with --tenant."
+        )
+    if selection.everything and sum(asked) > 1:
+        raise RefusedReplay("--all stands beside a narrower selection", remedy="Give the one that you mean.")
+    if selection.offsets and selection.since is not None:
+        raise RefusedReplay("--from-offset and --since both say where to begin", remedy="Give one of them.")
+    if selection.document_id is not None and selection.tenant is None:
+        raise RefusedReplay("a document is named without its tenant", remedy="Give --tenant too.")
+    if selection.since is not None and selection.since > now:
+        raise RefusedReplay(f"{selection.since.isoformat()} lies in the future", remedy="Give a time that has passed.")
+    return selection
+
+
+def partition_of(tenant: str, document_id: str, partitions: int) -> int:
+    """Return the partition that holds the document's records: murmur2 of the key, as every producer here has it."""
+    return int(murmur2(f"{tenant}/{document_id}".encode(), partitions))
+
+
+def positions(
+    selection: Selection, topic: str, bounds: Mapping[int, Range], since: Mapping[int, int]
+) -> tuple[ReplayPosition, ...]:
+    """Return where each partition that takes part begins and ends.
+
+    ``bounds`` are first offset and end by partition of ``topic``, ``since`` the first offset at or after the time (-1
+    where there is none). Raises :class:`RefusedReplay` for a place that does not exist or is no longer there.
+    """
+    if selection.document_id is not None and selection.tenant is not None:
+        numbers = [partition_of(selection.tenant, selection.document_id, len(bounds))]
+    else:
+        numbers = sorted(selection.offsets or bounds)
+    found = []
+    for number in numbers:
+        start = _start(selection, topic, number, bounds, since)
+        if start is not None:
+            found.append(ReplayPosition(number, start, start, bounds[number].end))
+    return tuple(found)
+
+
+def _start(
+    selection: Selection, topic: str, number: int, bounds: Mapping[int, Range], since: Mapping[int, int]
+) -> int | None:
+    if number not in bounds:
+        raise RefusedReplay(
+            f"{topic} has no partition {number}", remedy=f"It has the partitions 0 to {len(bounds) - 1}."
+        )
+    span = bounds[number]
+    if selection.since is not None:
+        return None if since[number] < 0 else max(span.start, since[number])
+    if number not in selection.offsets:
+        return span.start
+    offset = selection.offsets[number]
+    if offset > span.end:
+        raise RefusedReplay(
+            f"offset {offset} of {topic}[{number}] lies behind its end", remedy=f"It ends before offset {span.end}."
+        )
+    if offset < span.start:
+        raise RefusedReplay(
+            f"offset {offset} of {topic}[{number}] is no longer there: the log begins at {span.start}",
+            remedy=f"Begin at {topic}:{number}:{span.start}, which accepts the gap, or replay an earlier stage: the "
+            "compacted topics documents and chunks keep the newest version of every document.",
+        )
+    return offset
+
+
+def wanted(selection_tenant: str | None, document_id: str | None, key: bytes | None) -> bool:
+    """Whether a record with this key takes part."""
+    if selection_tenant is None:
+        return True
+    if document_id is not None:
+        return key == f"{selection_tenant}/{document_id}".encode()
+    return key is not None and key.startswith(f"{selection_tenant}/".encode())

@@ -1,0 +1,99 @@
+"""What a replay is asked to send: where it begins, what takes part, and what is refused before anything moves."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from confluent_kafka import murmur2
+from headrace_operations.audit.log_ranges import Range
+from headrace_operations.replay.copier import lanes
+from headrace_operations.replay.selection import RefusedReplay, Selection, checked, partition_of, positions, wanted
+
+from headrace import headers
+from headrace.records import ReplayPosition
+
+pytestmark = pytest.mark.unit
+
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
+BOUNDS = {0: Range(5, 20), 1: Range(0, 9)}
+
+
+def where(selection: Selection, since: dict[int, int] | None = None) -> list[tuple[int, int, int]]:
+    """Partition, start and end of what takes part."""
+    found = positions(checked(selection, NOW), "chunks", BOUNDS, since or {})
+    assert all(at == ReplayPosition(at.partition, at.start, at.start, at.end) for at in found)
+    return [(at.partition, at.start, at.end) for at in found]
+
+
+def test_everything_is_the_whole_log() -> None:
+    """Broken: a replay of everything leaves partitions or records out."""
+    assert where(Selection("embedder", everything=True)) == [(0, 5, 20), (1, 0, 9)]
+
+
+def test_an_offset_names_the_only_partitions_that_take_part() -> None:
+    """Broken: a replay from one place sends the other partitions whole."""
+    assert where(Selection("embedder", offsets={1: 4})) == [(1, 4, 9)]
+
+
+def test_a_time_leaves_out_partitions_without_anything_newer() -> None:
+    """Broken: a partition without newer records is read from its end, or whole."""
+    assert where(Selection("embedder", since=NOW - timedelta(hours=1)), {0: 7, 1: -1}) == [(0, 7, 20)]
+
+
+def test_a_document_is_looked_for_in_the_partition_of_its_key() -> None:
+    """Broken: a document's replay scans everything, or misses the document."""
+    number = murmur2(b"acme/a.md", 2)
+    assert partition_of("acme", "a.md", 2) == number
+    assert [at[0] for at in where(Selection("embedder", tenant="acme", document_id="a.md"))] == [number]
+
+
+@pytest.mark.parametrize(
+    ("selection", "says"),
+    [
+        (Selection("planet", everything=True), "ingest, chunker"),
+        (Selection("embedder"), "--all"),
+        (Selection("embedder", everything=True, tenant="acme"), "narrower"),
+        (Selection("embedder", document_id="a"), "--all"),
+        (Selection("embedder", everything=False, offsets={0: 6}, since=NOW), "--from-offset"),
+        (Selection("embedder", since=NOW + timedelta(seconds=1)), "future"),
+        (Selection("embedder", offsets={7: 0}), "partitions 0 to 1"),
+        (Selection("embedder", offsets={0: 21}), "ends before offset 20"),
+        (Selection("embedder", offsets={0: 4}), "chunks:0:5"),
+    ],
+)
+def test_what_does_not_exist_is_refused_naming_what_does(selection: Selection, says: str) -> None:
+    """Broken: a replay of nothing looks done, or one from an offset that is gone skips records in silence."""
+    with pytest.raises(RefusedReplay) as refused:
+        where(selection)
+    assert says in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("tenant", "document", "key", "expected"),
+    [
+        (None, None, b"acme/a", True), (None, None, None, True), ("acme", None, b"acme/a", True),
+        ("acme", None, b"acmee/a", False), ("acme", "a", b"acme/a", True), ("acme", "a", b"acme/ab", False),
+        ("acme", None, None, False),
+    ],
+)  # fmt: skip
+def test_only_what_was_asked_for_takes_part(tenant: Any, document: Any, key: Any, expected: bool) -> None:
+    """Broken: a tenant's or a document's replay sends another's records."""
+    assert wanted(tenant, document, key) is expected
+
+
+def test_a_replayed_record_says_where_it_comes_from_and_forgets_its_retries() -> None:
+    """Broken: a version that follows from the offset changes with the replay, or attempts are used up before."""
+    own = (("request-id", b"r"), ("retry-attempt", b"7"), ("replay", b"older"))
+    said = dict(headers.for_replay(own, headers.Origin("changes", 3, 9), "run-1"))
+    assert said == {
+        "request-id": b"r", "origin-topic": b"changes", "origin-partition": b"3", "origin-offset": b"9",
+        "replay": b"run-1",
+    }  # fmt: skip
+
+
+def test_a_replay_is_done_when_every_stage_that_follows_is() -> None:
+    """Broken: a replay looks done while its records wait for a later stage."""
+    assert [flow.name for flow in lanes("chunker")] == ["chunker", "embedder", "indexer"]
+    assert [flow.name for flow in lanes("generator")] == ["generator"]
