@@ -118,10 +118,10 @@ def test_a_reset_asks_first_and_says_what_follows(
     async def fake(kafka: Any, codec: Any, store: Any, key: Key, *, dry_run: bool = False) -> Reset:
         assert key == Key("acme", "x")
         asked.append(dry_run)
-        return Reset(3, 5, deleted=False, then=("headrace replay --stage embedder",))
+        return Reset(3, 5, deleted=False, then=("headrace replay start --stage embedder",))
 
     monkeypatch.setattr("headrace_operations.audit.reset.reset", fake)
     call = ["audit", "--reset", "--tenant", "acme", "--document", "x", *words, *PLACE]
     result = CliRunner().invoke(app, call, input=typed)
     assert (result.exit_code, asked) == (code, dry_runs)
-    assert ("next: headrace replay --stage embedder" in result.stdout) == (code == ExitCode.OK)
+    assert ("next: headrace replay start --stage embedder" in result.stdout) == (code == ExitCode.OK)

@@ -164,7 +164,7 @@ def test_repairs_are_commands_that_a_shell_takes_as_they_are():
     found = examine(KEY, LOGGED, CASES["a vector gone"][0], TARGET)[0]
     assert found.repair == (
         "headrace audit --tenant acme --document 'guide 1' --generation g1 --reset",
-        "headrace replay --stage embedder --tenant acme --document 'guide 1'",
+        "headrace replay start --stage embedder --tenant acme --document 'guide 1'",
     )
 
 

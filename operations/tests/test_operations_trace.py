@@ -151,7 +151,7 @@ def test_a_version_that_is_nowhere_says_how_to_send_it_again() -> None:
     """If it failed, a lost record would be shown without a way to repair it."""
     trace = assemble(material(Seen(record("documents", 5), "live", "chunker", None, 9)))
     assert trace.versions[0].state == "unknown"
-    assert "headrace replay --stage chunker --document a.md --tenant acme" in trace.versions[0].advice[0]
+    assert "headrace replay start --stage chunker --document a.md --tenant acme" in trace.versions[0].advice[0]
 
 
 def test_a_stage_that_was_paused_is_named_with_the_order_that_ends_it() -> None:

@@ -78,10 +78,10 @@ def test_a_replay_killed_midway_is_taken_up_and_changes_nothing(deployment, plac
     assert dry["documents"] == 24
     assert replayed(place, "chunker") == []
 
-    slow = command(place, "start", "--stage", "chunker", "--all", "--rate", "8")
+    slow = command(place, "start", "--stage", "chunker", "--all", "--rate", "3")
     process = subprocess.Popen(slow, env=environment(place, tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60
-    while not replayed(place, "chunker"):
+    while not any(one["sent"] for one in run(place, tmp_path, "list")):
         assert time.monotonic() < deadline
     process.send_signal(signal.SIGKILL)
     process.communicate()

@@ -229,7 +229,7 @@ def test_gaps_between_topics_are_found_and_what_is_on_its_way_is_pending(streame
     assert [(one.document_id, one.dead_letters) for one in new if one.dead_letters] == [("gap", ("chunker/1/0",))]
     assert next(one for one in new if one.document_id == "gap").repair == (
         f"headrace dlq redrive --stage chunker --tenant {TENANT} --document gap",
-        f"headrace replay --stage chunker --tenant {TENANT} --document gap",
+        f"headrace replay start --stage chunker --tenant {TENANT} --document gap",
     )
     assert sorted((one.document_id, one.waits_for) for one in report.pending) == [
         ("coming", "documents"), ("doc21", "documents"), ("doc22", "retry.indexer"),
@@ -287,7 +287,7 @@ def test_a_reset_lets_the_same_version_in_again(streamed):
     login = _store(streamed, streamed.runtime_dsn())
     planned = asyncio.run(reset(kafka, codec, login, key, dry_run=True))
     assert asyncio.run(reset(kafka, codec, login, key)) == planned
-    assert planned.then == (f"headrace replay --stage embedder --tenant {TENANT} --document doc23",)
+    assert planned.then == (f"headrace replay start --stage embedder --tenant {TENANT} --document doc23",)
     assert _indexed_again(streamed, key.document_id) is Outcome.INDEXED
     assert _audit(streamed, **scope).clean
 

@@ -23,7 +23,7 @@ def advice(tenant: str, document_id: str, trace: VersionTrace) -> tuple[str, ...
     if trace.state == "discarded":
         return ("It was discarded on purpose. Send the document again if it is wanted after all.",)
     if trace.state == "unknown":
-        return (f"{_NOWHERE} If it stays so: headrace replay --stage chunker {named}",)
+        return (f"{_NOWHERE} If it stays so: headrace replay start --stage chunker {named}",)
     return ()
 
 

@@ -13,7 +13,7 @@ def _selection(key: Key) -> str:
 
 def replay(stage: str, key: Key) -> str:
     """Have a stage read the document again."""
-    return f"headrace replay --stage {stage} {_selection(key)}"
+    return f"headrace replay start --stage {stage} {_selection(key)}"
 
 
 def reset(key: Key, generation: str) -> str:
