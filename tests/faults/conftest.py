@@ -10,14 +10,18 @@ from __future__ import annotations
 import json
 import os
 import random
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
-from headrace_local import artifacts
+from headrace_local import artifacts, shared
+from headrace_local.stack import Stack
+from headrace_testing.deployment import Deployment, Place
 from headrace_testing.faults.brokers import Cluster, Distribution
 from headrace_testing.faults.lab import Lab
 from headrace_testing.faults.schedules import seeds
@@ -81,6 +85,29 @@ def lab(cluster: Cluster, network: list[Proxy], tmp_path: Path) -> Iterator[Lab]
     for proxy in network:
         proxy.restore()
     cluster.heal()
+    own.close()
+
+
+@pytest.fixture(scope="session")
+def own_stack() -> Iterator[Stack]:
+    """Kafka, registry and PostgreSQL of this suite alone, for it ends PostgreSQL now and then."""
+    folder = Path(tempfile.gettempdir()) / f"headrace-faults-{os.getuid()}"
+    shared.acquire(folder)
+    try:
+        yield Stack(folder)
+    finally:
+        shared.release(folder)
+
+
+@pytest.fixture
+def store(own_stack: Stack, tmp_path: Path) -> Iterator[Deployment]:
+    """A bootstrapped place of the test's own, without services yet."""
+    endpoints = own_stack.endpoints()
+    name = f"fault{uuid4().hex[:8]}"
+    place = Place(endpoints.kafka_bootstrap, endpoints.registry_url, endpoints.postgres_dsn, f"{name}-", name)
+    own = Deployment(place, tmp_path)
+    own.bootstrap()
+    yield own
     own.close()
 
 

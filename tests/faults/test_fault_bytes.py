@@ -16,6 +16,7 @@ from headrace.avro.codec import Codec
 from headrace.avro.registry import Registry
 from headrace.envelope import Change, Context, Metadata, Operation, StageRun, Trace
 from headrace.records import ChunkedDocument, DeadLetter, SourceDocument
+from headrace_testing.deployment import Deployment, Place
 from headrace_testing.faults.checkers import Entry, conservation
 from headrace_testing.faults.lab import read_all
 
@@ -65,33 +66,33 @@ BROKEN: dict[str, Callable[[bytes, Random], bytes]] = {
 }
 
 
-def test_rows_19_and_20_bytes_that_are_no_record(deployment, place, chance: Random, figures: dict[str, Any]) -> None:
+def test_rows_19_and_20_bytes_that_are_no_record(store: Deployment, chance: Random, figures: dict[str, Any]) -> None:
     """Broken: a record that cannot be read is lost, stops its stage, takes its memory, or its neighbours with it."""
-    codec = Codec(Registry(place.registry))
+    codec = Codec(Registry(store.place.registry))
     values = []
     for number in range(150):
         good = document(codec, number, chance.randint(10, 3000))
         kind = chance.choice(["good", *BROKEN])
         values.append(good if kind == "good" else BROKEN[kind](good, chance))
-    deployment.start("chunker")
-    figures |= {"row": 19, **_through(deployment, place, codec, values)}
+    store.start("chunker")
+    figures |= {"row": 19, **_through(store, codec, values)}
     assert figures["problems"] == []
     assert 0 < figures["dead"] < len(values), figures["reasons"]
 
 
-def test_row_25_payloads_at_the_limit(deployment, place, chance: Random, figures: dict[str, Any]) -> None:
+def test_row_25_payloads_at_the_limit(store: Deployment, chance: Random, figures: dict[str, Any]) -> None:
     """Broken: a payload just over the limit is lost or stops the stage, or one just under it is refused."""
-    codec = Codec(Registry(place.registry))
+    codec = Codec(Registry(store.place.registry))
     values = [document(codec, number, chance.randint(LIMIT // 2, LIMIT)) for number in range(40)]
-    deployment.start("chunker", env={"HEADRACE_KAFKA_MAX_MESSAGE_BYTES": str(LIMIT)})
-    figures |= {"row": 25, **_through(deployment, place, codec, values)}
+    store.start("chunker", env={"HEADRACE_KAFKA_MAX_MESSAGE_BYTES": str(LIMIT)})
+    figures |= {"row": 25, **_through(store, codec, values)}
     assert figures["problems"] == []
     assert 0 < figures["dead"] < len(values), figures["reasons"]
 
 
-def _through(deployment, place, codec: Codec, values: list[bytes]) -> dict[str, Any]:
+def _through(store: Deployment, codec: Codec, values: list[bytes]) -> dict[str, Any]:
     """Send the values to the chunker and return what became of each, by its place in the log."""
-    kafka = place.kafka_settings()
+    kafka = store.place.kafka_settings()
     producer = Producer({**kafka.client(), "partitioner": "murmur2_random", "enable.idempotence": True})
     for number, value in enumerate(values):
         producer.produce(kafka.topic("documents"), value, f"fuzz/doc/{number}")
@@ -100,22 +101,22 @@ def _through(deployment, place, codec: Codec, values: list[bytes]) -> dict[str, 
     while True:
         done = [
             Entry(str(run.partition).encode(), run.offset)
-            for message in read_all(place.kafka, kafka.topic("chunks"), PARTITIONS)
+            for message in read_all(store.place.kafka, kafka.topic("chunks"), PARTITIONS)
             for run in codec.decode(message.value(), ChunkedDocument).trace.history[-1:]
         ]
         letters = [
             codec.decode_plain(message.value(), DeadLetter)
-            for message in read_all(place.kafka, kafka.topic("dead-letters.chunker"), _partitions(place))
+            for message in read_all(store.place.kafka, kafka.topic("dead-letters.chunker"), _partitions(store.place))
         ]
         if len(done) + len(letters) >= len(values):
             break
-        service = deployment.services[0]
+        service = store.services[0]
         assert service.process.poll() is None, f"the chunker ended with {service.process.poll()}"
         assert time.monotonic() < deadline, f"{len(done)} done, {len(letters)} dead of {len(values)}"
         time.sleep(0.3)
     sent = [
         Entry(str(message.partition()).encode(), message.offset())
-        for message in read_all(place.kafka, kafka.topic("documents"), PARTITIONS)
+        for message in read_all(store.place.kafka, kafka.topic("documents"), PARTITIONS)
     ]
     dead = [Entry(str(letter.partition).encode(), letter.offset) for letter in letters]
     reasons = sorted({f"{letter.reason}: {letter.message[:60]}" for letter in letters})[:12]
@@ -123,7 +124,7 @@ def _through(deployment, place, codec: Codec, values: list[bytes]) -> dict[str, 
     return {"records": len(sent), "dead": len(dead), "reasons": reasons, "problems": problems}
 
 
-def _partitions(place) -> int:
+def _partitions(place: Place) -> int:
     from confluent_kafka.admin import AdminClient
 
     topic = place.kafka_settings().topic("dead-letters.chunker")

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from random import Random
 from typing import Any
 from urllib.parse import urlsplit
-from uuid import uuid4
 
 import psycopg
 import pytest
@@ -22,9 +19,8 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 from headrace.settings import KafkaSettings
 from headrace_bench.data import reference_with_edits
 from headrace_bench.oracle import versions
-from headrace_local import shared
 from headrace_local.stack import Stack
-from headrace_testing.deployment import Deployment, Place
+from headrace_testing.deployment import Deployment
 from headrace_testing.faults.checkers import replayed
 from headrace_testing.faults.lab import read_all
 from headrace_testing.fold import fold, read_store
@@ -41,29 +37,6 @@ from headrace_testing.stream import (
 )
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
-
-
-@pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
-    """Kafka, registry and PostgreSQL of this suite alone, for it ends PostgreSQL now and then."""
-    folder = Path(tempfile.gettempdir()) / f"headrace-faults-{os.getuid()}"
-    shared.acquire(folder)
-    try:
-        yield Stack(folder)
-    finally:
-        shared.release(folder)
-
-
-@pytest.fixture
-def store(stack: Stack, tmp_path: Path) -> Iterator[Deployment]:
-    """A bootstrapped place of the test's own, without services yet."""
-    endpoints = stack.endpoints()
-    name = f"fault{uuid4().hex[:8]}"
-    place = Place(endpoints.kafka_bootstrap, endpoints.registry_url, endpoints.postgres_dsn, f"{name}-", name)
-    own = Deployment(place, tmp_path)
-    own.bootstrap()
-    yield own
-    own.close()
 
 
 @pytest.fixture
@@ -105,7 +78,7 @@ def revive(deployment: Deployment) -> None:
 
 
 def test_row_14_and_1_postgresql_crashes_and_loses_replies(
-    stack: Stack, store: Deployment, postgres: Proxy, chance: Random, figures: dict[str, Any]
+    own_stack: Stack, store: Deployment, postgres: Proxy, chance: Random, figures: dict[str, Any]
 ) -> None:
     """Broken: a crash, a lost reply or a kill between the two commits loses, doubles or rewrites rows."""
     changes = reference_with_edits(edits=20, seed=chance.randrange(2**32), documents=12)
@@ -122,7 +95,7 @@ def test_row_14_and_1_postgresql_crashes_and_loses_replies(
         publish(kafka, changes[number * size : (number + 1) * size])
         time.sleep(chance.uniform(0.3, 1.5))
         if what == "crash":
-            crash(stack)
+            crash(own_stack)
         elif what == "reset":
             postgres.cut()
             time.sleep(chance.uniform(0.1, 1.0))

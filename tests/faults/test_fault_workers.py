@@ -78,7 +78,7 @@ def _rebalances(lab: Lab, chance: Random, *options: str, steps: int = 8) -> dict
             running[step.target] = lab.start(step.target, *options, batch=chance.choice([5, 20, 60]))
             done["join"] += 1
         elif step.action == "leave":
-            assert running.pop(step.target).drain() == 0
+            assert running.pop(step.target).drain() in (0, -15)  # -15: before it could listen for signals
             done["leave"] += 1
         elif step.action == "kill":
             running.pop(step.target).kill()
