@@ -16,6 +16,7 @@ from headrace.pipeline import (
     Catalogue,
     HandlerInfo,
     Protocol,
+    Review,
     StageBinding,
     StageTypes,
     Template,
@@ -53,6 +54,7 @@ STAGE_BINDINGS = st.builds(
     NAMES,
     st.lists(NAMES, min_size=1, max_size=4).map(tuple),
     st.builds(Protocol, st.booleans(), st.sampled_from(Call)),
+    st.sampled_from(Review),
 )
 DESCRIPTIONS = st.text(st.sampled_from("ab Z,#-'\"\\\n\t{}[]&*!|>%é한글😀\x7f\x85\u2028"), max_size=80)
 TEMPLATES = st.builds(
@@ -74,6 +76,7 @@ def shuffled_json(template: Template, order: list[int], *, indent: int | str | N
                 "after": template.stages[place - 1].stage if place else None,
                 "protocol": {"call": str(binding.protocol.call), "streaming": binding.protocol.streaming},
                 "stage": binding.stage,
+                "review": str(binding.review),
             }
         )
     content = {"stages": entries, "description": template.description, "id": template.id}
@@ -97,6 +100,15 @@ def test_defaults_are_no_description_and_local_calls_at_once() -> None:
     """The shortest template would be refused, or get another protocol than the documented one."""
     template = load("id: a\nstages:\n- stage: ingest\n  handlers: [change-event]", "t.yaml", CATALOGUE)
     assert template == Template("a", "", (StageBinding("ingest", ("change-event",), Protocol(False, Call.LOCAL)),))
+
+
+def test_a_stage_is_reviewed_only_where_the_template_says_so() -> None:
+    """A review gate would be forgotten, stand at another stage, or change the digest of templates without one."""
+    text = "id: a\nstages:\n- {stage: ingest, handlers: [h]}\n- {stage: chunker, handlers: [h], review: required}"
+    template = parse(text, "t")
+    assert [binding.review for binding in template.stages] == [Review.NONE, Review.REQUIRED]
+    without = parse(text.replace(", review: required", ""), "t")
+    assert digest(template) != digest(without) == digest(parse(text.replace("required", "none"), "t"))
 
 
 def test_after_orders_stages_that_are_written_in_another_order() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from headrace_cli import output
+from headrace_cli.dlq_view import harmless
 
 if TYPE_CHECKING:
     from headrace_operations.held_act import Done
@@ -26,8 +27,8 @@ def entries(shown: Sequence[HeldEntry], *, as_json: bool) -> None:
         output.emit([_document(entry) for entry in shown])
         return
     rows = [
-        (entry.id, entry.kind, entry.scope, entry.tenant, entry.document_id, entry.version,
-         f"{entry.held_at:%Y-%m-%d %H:%M}", output.one_line(entry.why, _WHY))
+        (entry.id, _text(entry.kind), _text(entry.scope), _text(entry.tenant), _text(entry.document_id), entry.version,
+         f"{entry.held_at:%Y-%m-%d %H:%M}", _text(output.one_line(entry.why, _WHY)))
         for entry in shown
     ]  # fmt: skip
     if rows:
@@ -51,8 +52,9 @@ def one(codec: Codec, found: FoundHeld, *, as_json: bool) -> None:
         return
     for name in ("id", "kind", "scope", "why", "held_at", "tenant", "document", "version", "request_id", "origin",
                  "target", "bytes"):  # fmt: skip
-        typer.echo(f"{name.replace('_', ' ') + ':':<12} {'–' if document[name] is None else document[name]}")
-    typer.echo(json.dumps(document["holds"], ensure_ascii=False, indent=2, default=str))
+        shown = "–" if document[name] is None else harmless(str(document[name]))
+        typer.echo(f"{name.replace('_', ' ') + ':':<12} {shown}")
+    typer.echo(harmless(json.dumps(document["holds"], ensure_ascii=False, indent=2, default=str)))
     if found.entry.kind == "review":
         typer.echo(f"what to do: headrace review approve {found.entry.id} (or reject)", err=True)
 
@@ -91,11 +93,15 @@ def decided(done: Done, order: HeldOrder, asked: int, *, dry_run: bool, as_json:
         return
     for entry in done.taken:
         whose = f"{entry.tenant or 'an unknown tenant'}, {entry.document_id or 'an unknown document'}"
-        typer.echo(f"{entry.id} ({whose}): {'would be ' if dry_run else ''}{order.action.lower()}")
+        typer.echo(f"{entry.id} ({harmless(whose)}): {'would be ' if dry_run else ''}{order.action.lower()}")
     for identity, why in done.before:
-        output.say(f"left out: {identity} {why}")
+        output.say(f"left out: {identity} {harmless(why)}")
     if overtaken:
         output.say(f"{overtaken} left out: another command decided on them meanwhile")
+
+
+def _text(text: str | None) -> str | None:
+    return None if text is None else harmless(text)
 
 
 def _document(entry: HeldEntry) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 HANDLER_ENTRY_POINTS = "headrace.handlers"
 """The entry-point group under which an installed package offers handlers."""
@@ -132,5 +133,8 @@ def dump(template: Template) -> str:
     writer.width = 1_000_000
     writer.indent(mapping=2, sequence=4, offset=2)
     stream = io.StringIO()
-    writer.dump(_plain(template), stream)
+    content = _plain(template)
+    if not template.description.isprintable():  # a plain scalar would lose U+0085, which YAML takes for a line break
+        content["description"] = DoubleQuotedScalarString(template.description)
+    writer.dump(content, stream)
     return stream.getvalue()
