@@ -8,7 +8,7 @@ PYTHON ?= python3
 SEEDS ?= 5
 HOURS ?= 1
 COMMA := ,
-SHORT := row_1_ or row_2_ or row_4_ or row_6_ or row_14 or rows_21 or mutants
+SHORT := row_1_ or row_2_ or row_4_ or row_15 or row_25 or rows_21 or mutants
 SERVICES := ingest chunker embedder indexer generator gateway
 
 .PHONY: help setup demo test check unit contract integration e2e faults-short faults soak isolated bench up down docs freeze format clean
