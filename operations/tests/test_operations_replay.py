@@ -8,11 +8,22 @@ from typing import Any
 import pytest
 from confluent_kafka import murmur2
 from headrace_operations.audit.log_ranges import Range
-from headrace_operations.replay.copier import lanes
-from headrace_operations.replay.selection import RefusedReplay, Selection, checked, partition_of, positions, wanted
+from headrace_operations.replay import lanes as lanes_module
+from headrace_operations.replay.lanes import SideLanes, lanes
+from headrace_operations.replay.selection import (
+    RefusedReplay,
+    Selection,
+    checked,
+    cut_off,
+    partition_of,
+    positions,
+    wanted,
+)
 
 from headrace import headers
+from headrace.broker.contract import Record
 from headrace.records import ReplayPosition
+from headrace.settings import KafkaSettings
 
 pytestmark = pytest.mark.unit
 
@@ -58,6 +69,7 @@ def test_a_document_is_looked_for_in_the_partition_of_its_key() -> None:
         (Selection("embedder", document_id="a"), "--all"),
         (Selection("embedder", everything=False, offsets={0: 6}, since=NOW), "--from-offset"),
         (Selection("embedder", since=NOW + timedelta(seconds=1)), "future"),
+        (Selection("embedder", offsets={0: 6}, tenant="acme", document_id="a"), "--document"),
         (Selection("embedder", offsets={7: 0}), "partitions 0 to 1"),
         (Selection("embedder", offsets={0: 21}), "ends before offset 20"),
         (Selection("embedder", offsets={0: 4}), "chunks:0:5"),
@@ -68,6 +80,75 @@ def test_what_does_not_exist_is_refused_naming_what_does(selection: Selection, s
     with pytest.raises(RefusedReplay) as refused:
         where(selection)
     assert says in str(refused.value)
+
+
+def test_a_log_that_lost_its_beginning_is_told() -> None:
+    """Broken: a replay of everything leaves out what aged out, and nobody hears of it."""
+    everything = Selection("embedder", everything=True)
+    assert cut_off(positions(everything, "chunks", BOUNDS, {}), everything, BOUNDS) == {0: 5}
+    since = Selection("embedder", since=NOW)
+    assert cut_off(positions(since, "chunks", BOUNDS, {0: 6, 1: 0}), since, BOUNDS) == {}
+    named = Selection("embedder", offsets={0: 5})
+    assert cut_off(positions(named, "chunks", BOUNDS, {}), named, BOUNDS) == {}
+
+
+class Ranges:
+    """A log with one partition of the stage's replay topic: offsets before the lane, of them records."""
+
+    def __init__(self, offsets: int, records: int) -> None:
+        self.offsets = offsets
+        self.records = records
+
+    def partitions(self, topics: Any, *, needed: bool) -> list[tuple[str, int]]:
+        return [(topic, 0) for topic in topics if topic == "replay.indexer"]
+
+    def committed(self, _: str, places: Any) -> dict[tuple[str, int], int]:
+        return dict.fromkeys(places, 100)
+
+    def bounds(self, places: Any) -> dict[tuple[str, int], Range]:
+        return {place: Range(0, 100 + self.offsets) for place in places}
+
+    def read(self, gaps: Any, take: Any) -> None:
+        assert gaps == ({("replay.indexer", 0): Range(100, 100 + self.offsets)} if self.offsets else {})
+        for number in range(self.records):
+            message = Record("replay.indexer", 0, number, b"k", b"v", (("replay", b"mine" if number else b"other"),))
+            take(("replay.indexer", 0), message)
+
+
+@pytest.fixture
+def side(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What makes the side lanes over a planted log, at most ten records outstanding; each look is a new one."""
+    monkeypatch.setattr(lanes_module, "header_pairs", lambda message: message.headers)
+    monkeypatch.setattr(lanes_module, "LOOK_S", -1.0)
+
+    def make(offsets: int, records: int) -> SideLanes:
+        monkeypatch.setattr(lanes_module, "LogRanges", lambda _: Ranges(offsets, records))
+        return SideLanes(KafkaSettings(), 10)
+
+    return make
+
+
+def test_a_full_lane_holds_the_run_up(side: Any) -> None:
+    """Broken: a replay floods the side lanes, and neither a pause nor a cancel has an effect for long."""
+    lane = side(12, 11)
+    assert lane.full("indexer")
+    assert lane.full("indexer")
+    assert not side(9, 9).full("indexer")
+
+
+def test_markers_alone_hold_no_run_up_for_good(side: Any) -> None:
+    """Broken: markers of transactions, which no lane takes up, stop a replay for ever."""
+    lane = side(12, 3)
+    assert lane.full("indexer")
+    assert not lane.full("indexer")
+    assert lane.room == 7
+
+
+def test_a_run_waits_for_its_own_records_only(side: Any) -> None:
+    """Broken: a replay is done before its records are, or never, while another one goes on."""
+    assert side(5, 3).left(lanes("indexer")[0], "mine") == 2
+    assert side(5, 1).left(lanes("indexer")[0], "mine") == 0
+    assert side(0, 0).left(lanes("indexer")[0], "mine") == 0
 
 
 @pytest.mark.parametrize(

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import getpass
 import re
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
+from typer.core import TyperGroup
 
 from headrace_cli import options, output
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.failures import UsageError, told
 from headrace_cli.pipeline_commands import clients
+from headrace_cli.replay_view import as_document, percent, say_estimate, say_run, shown
 
 if TYPE_CHECKING:
-    from headrace_operations.replay.copier import Progress
     from headrace_operations.replay.plan import Estimate, Known
 
     from headrace.avro.codec import Codec
@@ -35,9 +34,24 @@ Outstanding: TypeAlias = Annotated[
         help="Most records that may wait in the side lanes: what a pause or a cancel cannot call back.",
     ),
 ]  # fmt: skip
+_OBEYS_S = 3.0
+"""Seconds after which whoever carries a replay out has surely obeyed."""
 _PLACE = re.compile(r"(.+):(\d{1,9}):(\d{1,18})")
 
-replays = typer.Typer(name="replay", help="Replays: a stage reads its records again.", no_args_is_help=True)
+
+class StartsByDefault(TyperGroup):
+    """Takes ``replay --stage S`` for ``replay start --stage S``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the word in where options come first."""
+        if args and args[0].startswith("--") and args[0] not in ctx.help_option_names:
+            args = ["start", *args]
+        return super().parse_args(ctx, args)
+
+
+replays = typer.Typer(
+    name="replay", help="Replays: a stage reads its records again.", no_args_is_help=True, cls=StartsByDefault
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -83,6 +97,15 @@ def start(
     generation: Annotated[
         str, typer.Option("--generation", envvar="HEADRACE_GENERATION", help="Index generation, for the indexer.")
     ] = "g1",
+    into: Annotated[
+        str | None,
+        typer.Option(
+            "--into",
+            envvar="HEADRACE_REPLAY_INTO",
+            show_default=False,
+            help="Refused: records go into the generation that the stage's service has.",
+        ),
+    ] = None,
     rate: Annotated[
         int | None,
         typer.Option(
@@ -106,16 +129,24 @@ def start(
     from headrace_operations.replay.copier import Copier  # noqa: PLC0415
     from headrace_operations.replay.plan import plan  # noqa: PLC0415
 
+    if into is not None:
+        raise UsageError(
+            "a replay fills the generation that its stage writes, no other", where="--into",
+            remedy="Replay the stage without --into; --generation names what the indexer reads.",
+        )  # fmt: skip
     settings, codec = clients(state_dir, kafka, registry)
     selection = _selection(stage, from_offset, since, document, tenant, generation, everything=everything)
-    run = plan(
-        settings, selection, generation, rate=rate, asked_by=getpass.getuser(), now=datetime.now(UTC)
-    )  # fmt: skip
-    found = _estimate(settings, codec, run, generation, state_dir)
-    _say_estimate(run, found, dry_run=dry_run, as_json=as_json)
+    planned = plan(settings, selection, generation, rate=rate, asked_by=getpass.getuser(), now=datetime.now(UTC))
+    run = planned.run
+    for number, offset in planned.cut_off.items():
+        output.say(f"{run.source}[{number}] begins at offset {offset}: what was before aged out and takes no part; "
+                   "the compacted topics documents and chunks keep the newest version of every document")  # fmt: skip
+    if dry_run or tenant is not None:
+        found = _estimate(settings, codec, run, generation, state_dir, exactly=dry_run)
     if dry_run:
+        say_estimate(planned, found, as_json=as_json)
         return
-    copier = Copier(settings, codec, generation, outstanding=outstanding)
+    copier = Copier(settings, codec, outstanding=outstanding)
     copier.begin(run)
     output.say(f"replay {run.run_id} begins; from elsewhere: headrace replay status|pause|cancel {run.run_id}")
     _carry_out(copier, run.run_id, as_json=as_json)
@@ -123,9 +154,6 @@ def start(
 
 def resume(
     run_id: RunId,
-    generation: Annotated[
-        str, typer.Option("--generation", envvar="HEADRACE_GENERATION", help="Index generation, for the indexer.")
-    ] = "g1",
     outstanding: Outstanding = 2000,
     why: Why = "",
     state_dir: options.StateDir = None,
@@ -138,15 +166,12 @@ def resume(
     A command that still carries it out elsewhere is taken over.
     """
     from headrace_operations.replay.copier import Copier  # noqa: PLC0415
-    from headrace_operations.replay.runs import OPEN, read_run  # noqa: PLC0415
+    from headrace_operations.replay.runs import read_open  # noqa: PLC0415
 
     settings, codec = clients(state_dir, kafka, registry)
-    run = read_run(settings, codec, run_id)
-    if run.state not in OPEN:
-        _say_run(run, as_json=as_json)
-        return
+    read_open(settings, codec, run_id)
     _order(settings, codec, "RESUME", run_id, why)
-    _carry_out(Copier(settings, codec, generation, outstanding=outstanding), run_id, as_json=as_json)
+    _carry_out(Copier(settings, codec, outstanding=outstanding), run_id, as_json=as_json)
 
 
 def pause(
@@ -158,7 +183,15 @@ def pause(
     as_json: options.Json = False,
 ) -> None:
     """Have a replay send nothing more until it is resumed; what waits in the side lanes is still done."""
-    _ordered("PAUSE", run_id, why, clients(state_dir, kafka, registry), as_json=as_json)
+    from headrace_operations.replay.runs import read_open  # noqa: PLC0415
+
+    settings, codec = clients(state_dir, kafka, registry)
+    run = read_open(settings, codec, run_id)
+    _order(settings, codec, "PAUSE", run_id, why)
+    if as_json:
+        output.emit(as_document(run))
+    else:
+        typer.echo(f"replay {run_id}: told to pause")
 
 
 def cancel(
@@ -170,7 +203,19 @@ def cancel(
     as_json: options.Json = False,
 ) -> None:
     """End a replay where it is; what waits in the side lanes is still done, the rest is never sent."""
-    _ordered("CANCEL", run_id, why, clients(state_dir, kafka, registry), as_json=as_json)
+    from headrace_operations.replay.copier import Copier  # noqa: PLC0415
+    from headrace_operations.replay.runs import OPEN, read_open, read_run  # noqa: PLC0415
+
+    settings, codec = clients(state_dir, kafka, registry)
+    run = read_open(settings, codec, run_id)
+    _order(settings, codec, "CANCEL", run_id, why)
+    deadline = time.monotonic() + _OBEYS_S
+    while run.state in OPEN and time.monotonic() < deadline:
+        time.sleep(0.5)
+        run = read_run(settings, codec, run_id)
+    if run.state in OPEN:  # nobody carries it out who would obey
+        run = Copier(settings, codec).cancel(run_id)
+    say_run(run, as_json=as_json)
 
 
 def show_all(
@@ -184,11 +229,11 @@ def show_all(
 
     runs = list(read_runs(*clients(state_dir, kafka, registry)).values())
     if as_json:
-        output.emit([_document(run) for run in runs])
+        output.emit([as_document(run) for run in runs])
         return
     columns = ("Replay", "Stage", "Selection", "State", "Read", "Sent", "By", "Asked at")
     rows = [
-        (run.run_id, run.stage, run.selection, run.state, f"{_percent(run)} %", run.sent, run.asked_by,
+        (run.run_id, run.stage, run.selection, run.state, f"{percent(run)} %", run.sent, run.asked_by,
          f"{run.asked_at:%Y-%m-%d %H:%M:%S}")
         for run in runs
     ]  # fmt: skip
@@ -205,7 +250,7 @@ def status(
     """Show how far a replay is, as it noted last."""
     from headrace_operations.replay.runs import read_run  # noqa: PLC0415
 
-    _say_run(read_run(*clients(state_dir, kafka, registry), run_id), as_json=as_json)
+    say_run(read_run(*clients(state_dir, kafka, registry), run_id), as_json=as_json)
 
 
 def _selection(
@@ -234,7 +279,7 @@ def _selection(
 
 
 def _estimate(
-    settings: KafkaSettings, codec: Codec, run: ReplayRun, generation: str, state_dir: Path | None
+    settings: KafkaSettings, codec: Codec, run: ReplayRun, generation: str, state_dir: Path | None, *, exactly: bool
 ) -> Estimate:
     import asyncio  # noqa: PLC0415
 
@@ -244,11 +289,11 @@ def _estimate(
     from headrace_cli.operator_access import opened_store, store_settings  # noqa: PLC0415
 
     async def count() -> Estimate:
-        if run.stage != EMBEDDER.name:
-            return await estimate(settings, codec, run, generation, None)
+        if run.stage != EMBEDDER.name or not exactly:
+            return await estimate(settings, codec, run, None)
         async with opened_store(store_settings(state_dir)) as pool:
             known = None if pool is None else await _known_in(pool, generation)
-            return await estimate(settings, codec, run, generation, known)
+            return await estimate(settings, codec, run, known)
 
     return asyncio.run(count())
 
@@ -271,53 +316,12 @@ async def _known_in(pool: Any, generation: str) -> Known | None:
     return known
 
 
-def _say_estimate(run: ReplayRun, found: Estimate, *, dry_run: bool, as_json: bool) -> None:
-    calls = "none for unchanged text" if found.model_calls is None else str(found.model_calls)
-    if as_json:
-        if dry_run:
-            output.emit({"dry_run": True, "stage": run.stage, "selection": run.selection, "records": found.records,
-                         "documents": found.documents, "model_calls": found.model_calls})  # fmt: skip
-        return
-    verb = "would read" if dry_run else "reads"
-    text = f"{run.stage} {verb} {found.records} records of {found.documents} documents again; model calls: {calls}"
-    (typer.echo if dry_run else output.say)(text)
-
-
 def _carry_out(copier: Any, run_id: str, *, as_json: bool) -> None:
-    with _shown(run_id) as progress:
+    with shown(run_id) as progress:
         run = copier.carry_out(run_id, progress)
-    _say_run(run, as_json=as_json)
+    say_run(run, as_json=as_json)
     if run.state == "CANCELLED":
         raise typer.Exit(ExitCode.FAILED)
-
-
-@contextmanager
-def _shown(run_id: str) -> Iterator[Progress]:
-    """Show a bar with rate and time left; where nobody watches, nothing."""
-    from headrace_operations.replay.runs import in_all, to_read  # noqa: PLC0415
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"),
-               TextColumn("{task.fields[more]}"), TimeRemainingColumn())  # fmt: skip
-    with Progress(*columns, console=output.messages(), disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(run_id, total=None, more="")
-
-        def progress(run: ReplayRun, waiting: int) -> None:
-            more = f"{run.state.lower()}, {run.sent} sent, {waiting} in the side lanes"
-            bar.update(task, total=max(1, in_all(run)), completed=in_all(run) - to_read(run), more=more)
-
-        yield progress
-
-
-def _ordered(action: str, run_id: str, why: str, place: tuple[KafkaSettings, Codec], *, as_json: bool) -> None:
-    from headrace_operations.replay.runs import read_run  # noqa: PLC0415
-
-    run = read_run(*place, run_id)
-    _order(*place, action, run_id, why)
-    if as_json:
-        output.emit({"run_id": run_id, "ordered": action, "state": run.state})
-    else:
-        typer.echo(f"replay {run_id}: told to {action.lower()}")
 
 
 def _order(settings: KafkaSettings, codec: Codec, action: str, run_id: str, why: str) -> None:
@@ -327,23 +331,3 @@ def _order(settings: KafkaSettings, codec: Codec, action: str, run_id: str, why:
         settings, codec, action=control.Action(action), scope=control.Scope.RUN, target=run_id, reason=why,
         issued_by=getpass.getuser(),
     )  # fmt: skip
-
-
-def _say_run(run: ReplayRun, *, as_json: bool) -> None:
-    if as_json:
-        output.emit(_document(run))
-        return
-    typer.echo(f"replay {run.run_id} of {run.stage}: {run.state.lower()}, {_percent(run)} % read, {run.sent} sent")
-
-
-def _percent(run: ReplayRun) -> int:
-    from headrace_operations.replay.runs import in_all, to_read  # noqa: PLC0415
-
-    total = in_all(run)
-    return 100 if not total else 100 * (total - to_read(run)) // total
-
-
-def _document(run: ReplayRun) -> dict[str, Any]:
-    from headrace.avro.mapping import to_dict  # noqa: PLC0415
-
-    return {**to_dict(run), "percent": _percent(run)}

@@ -258,3 +258,4 @@ class ReplayRun:
     asked_by: str
     asked_at: datetime
     updated_at: datetime
+    source: str = ""

@@ -22,31 +22,18 @@ from headrace.control import Action, OrderBook, Scope, follow
 from headrace.errors import DependencyDown
 from headrace.records import ReplayPosition, ReplayRun
 from headrace.settings import KafkaSettings
-from headrace.stage import STAGES, StageFlow, next_stage
 from headrace.topics import replay_topic
-from headrace_operations.audit.log_ranges import LogRanges, Partition, Range
-from headrace_operations.replay.plan import source_of
+from headrace_operations.replay.lanes import LOOK_S, SideLanes, lanes
 from headrace_operations.replay.runs import CANCELLED, DONE, OPEN, PAUSED, RUNNING, SENT, TOPIC, read_run
 from headrace_operations.replay.selection import RefusedReplay, wanted
 
 _CALL_S = 15.0
 _BATCH = 500
-_BATCH_BYTES = 8 * 1024 * 1024
-_LOOK_S = 0.5
-"""How often orders and the lanes are looked at while there is nothing else to do."""
 _SAVE_S = 2.0
 """How often a run notes how far it read where nothing matches."""
 _FENCED = (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED)  # noqa: SLF001
 Progress = Callable[[ReplayRun, int], None]
 """Told of the run's state, and of how many records wait in the side lanes."""
-
-
-def lanes(stage: str) -> list[StageFlow]:
-    """Return the stages that a replayed record passes, from the stage on."""
-    found: list[StageFlow] = [STAGES[stage]]
-    while (following := next_stage(found[-1])) is not None:
-        found.append(following)
-    return found
 
 
 class Copier:
@@ -60,25 +47,29 @@ class Copier:
         self,
         kafka: KafkaSettings,
         codec: Codec,
-        generation: str,
         *,
         outstanding: int = 2000,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._kafka = kafka
         self._codec = codec
-        self._generation = generation
-        self._outstanding = outstanding
         self._now = now
-        self._ranges = LogRanges(kafka)
+        self._lanes = SideLanes(kafka, outstanding)
         self._book = OrderBook()
-        self._waiting = 0
-        self._looked = 0.0
 
     def begin(self, run: ReplayRun) -> None:
         """Note the run as begun, so that it can be taken up by its id."""
         producer = self._producer(run.run_id)
         self._commit(producer, run, [])
+
+    def cancel(self, run_id: str) -> ReplayRun:
+        """Take the run from whoever carries it out, end it, and return its last state."""
+        try:
+            producer = self._producer(run_id)
+            run = read_run(self._kafka, self._codec, run_id)
+            return self._note(producer, run, CANCELLED) if run.state in OPEN else run
+        except KafkaException as error:
+            raise self._failed(error, run_id) from error
 
     def carry_out(self, run_id: str, progress: Progress = lambda _run, _waiting: None) -> ReplayRun:
         """Send what the run has still to send, wait until the lanes are through with it, and return its last state."""
@@ -98,26 +89,27 @@ class Copier:
             follower.close()
 
     def _send(self, producer: Producer, run: ReplayRun, progress: Progress) -> ReplayRun:
-        topic = source_of(run.stage, self._generation)
         consumer = Consumer(self._reader())
-        begun, sent_before, saved = time.monotonic(), run.sent, time.monotonic()
+        saved = due = time.monotonic()
         try:
-            places = [TopicPartition(self._kafka.topic(topic), at.partition, at.next) for at in _unfinished(run)]
+            places = [TopicPartition(self._kafka.topic(run.source), at.partition, at.next) for at in _unfinished(run)]
             consumer.assign(places)
             while _unfinished(run):
                 run = self._obey(producer, run)
-                progress(run, self._waiting)
+                progress(run, self._lanes.waiting)
                 if run.state == CANCELLED:
                     return run
-                due = begun + (run.sent - sent_before) / run.records_per_second if run.records_per_second else 0.0
-                if run.state == PAUSED or self._lanes_are_full(run) or time.monotonic() < due:
-                    time.sleep(_LOOK_S if run.state == PAUSED else 0.05)
+                if run.state == PAUSED or self._lanes.full(run.stage) or time.monotonic() < due:
+                    time.sleep(LOOK_S if run.state == PAUSED else 0.05)
                     continue
                 found, read = self._read(consumer, run)
                 moved = replace(read, sent=run.sent + len(found), updated_at=self._now())
                 if found or time.monotonic() - saved > _SAVE_S:
                     self._commit(producer, moved, found)
                     saved = time.monotonic()
+                if run.records_per_second:
+                    due = max(due, time.monotonic()) + len(found) / run.records_per_second
+                self._lanes.waiting += len(found)
                 run = moved
             return self._note(producer, run, SENT)
         finally:
@@ -127,8 +119,7 @@ class Copier:
         """Read one batch; return what takes part, and the run with its new positions."""
         found: list[Record] = []
         at = {one.partition: one for one in run.positions}
-        size = 0
-        most = min(_BATCH, run.records_per_second or _BATCH)
+        most = min(_BATCH, run.records_per_second or _BATCH, max(1, self._lanes.room))
         for message in consumer.consume(most, 0.2):
             number, offset = message.partition() or 0, message.offset() or 0
             error = message.error()
@@ -141,7 +132,6 @@ class Copier:
                 record = _record(message)
                 if wanted(run.tenant, run.document_id, record.key):
                     found.append(record)
-                    size += len(record.value or b"")
                 offset += 1
             at[number] = replace(one, next=max(one.next, min(offset, one.end)))
         return found, replace(run, positions=tuple(at.values()))
@@ -180,23 +170,15 @@ class Copier:
         self._commit(producer, run, [])
         return run
 
-    def _lanes_are_full(self, run: ReplayRun) -> bool:
-        """Whether as much as may be outstanding lies before the side lanes; markers of transactions count in."""
-        if time.monotonic() - self._looked > _LOOK_S or self._waiting >= self._outstanding:
-            self._waiting = sum(span.end - span.start for span in self._gaps(lanes(run.stage)).values())
-            self._looked = time.monotonic()
-        return self._waiting >= self._outstanding
-
     def _await_lanes(self, producer: Producer, run: ReplayRun, progress: Progress) -> ReplayRun:
         """Wait until each lane in turn has taken up all that lies before it."""
         for flow in lanes(run.stage):
-            while self._records_before(flow):
-                progress(run, self._waiting)
+            while self._lanes.left(flow, run.run_id):
+                progress(run, self._lanes.waiting)
                 run = self._obey_cancel(producer, run)
                 if run.state == CANCELLED:
                     return run
-                time.sleep(_LOOK_S)
-        self._waiting = 0
+                time.sleep(LOOK_S)
         run = self._note(producer, run, DONE)
         progress(run, 0)
         return run
@@ -204,30 +186,6 @@ class Copier:
     def _obey_cancel(self, producer: Producer, run: ReplayRun) -> ReplayRun:
         order = self._book.newest(Scope.RUN, run.run_id)
         return self._note(producer, run, CANCELLED) if order is not None and order.action == Action.CANCEL else run
-
-    def _records_before(self, flow: StageFlow) -> int:
-        """Return how many records the stage's side lane has still to take up; a marker is none."""
-        count = 0
-
-        def take(_place: Partition, _message: KafkaMessage) -> None:
-            nonlocal count
-            count += 1
-
-        self._ranges.read(self._gaps([flow]), take)
-        self._waiting = count
-        return count
-
-    def _gaps(self, flows: Sequence[StageFlow]) -> dict[Partition, Range]:
-        """Return what lies between the side lanes' committed offsets and the ends of their replay topics."""
-        gaps: dict[Partition, Range] = {}
-        for flow in flows:
-            places = self._ranges.partitions([replay_topic(flow.name)], needed=True)
-            committed = self._ranges.committed(f"headrace-{flow.name}-side", places)
-            for place, span in self._ranges.bounds(places).items():
-                start = max(span.start, committed[place])
-                if start < span.end:
-                    gaps[place] = Range(start, span.end)
-        return gaps
 
     def _producer(self, run_id: str) -> Producer:
         """Return a producer that fenced whoever else carries the run out, and ended what they left open."""
@@ -267,6 +225,12 @@ class Copier:
         error = raised.args[0]
         if error.code() in _FENCED:
             return RefusedReplay(f"another command took the replay {run_id} over", remedy="Let that one go on.")
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
+            return RefusedReplay(
+                f"records of the replay {run_id} aged out before they were read: {error.str()}",
+                remedy="Cancel it, and start one from what is left, or from an earlier stage: documents and "
+                "chunks keep the newest version of every document.",
+            )
         return DependencyDown(
             "kafka", f"{error.str()}; what was sent stays, and is noted",
             remedy=f"Run `headrace replay resume {run_id}` when Kafka answers: nothing is sent twice.",

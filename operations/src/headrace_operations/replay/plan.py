@@ -15,10 +15,10 @@ from headrace.envelope import Context
 from headrace.errors import UndecodableRecord
 from headrace.records import ChunkedDocument, ReplayRun
 from headrace.settings import KafkaSettings
-from headrace.stage import EMBEDDER, GENERATOR, STAGES
+from headrace.stage import EMBEDDER, GENERATOR, INDEXER, STAGES
 from headrace_operations.audit.log_ranges import LogRanges, Partition, Range
 from headrace_operations.replay.runs import RUNNING
-from headrace_operations.replay.selection import RefusedReplay, Selection, checked, positions, wanted
+from headrace_operations.replay.selection import RefusedReplay, Selection, checked, cut_off, positions, wanted
 from headrace_operations.trace_log import LogScanner
 
 Known = Callable[[str, set[bytes]], Awaitable[set[bytes]]]
@@ -28,11 +28,24 @@ _ASK_AT = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a run would send; ``model_calls`` is None where only the stage itself can tell (0 for unchanged text)."""
+    """What a run would send.
+
+    ``model_calls`` is None where only the stage itself can tell (none for unchanged text); ``exact`` is False where it
+    is an upper bound.
+    """
 
     records: int
     documents: int
     model_calls: int | None
+    exact: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A run that can begin; ``cut_off`` maps partitions whose older records are gone to where their log begins."""
+
+    run: ReplayRun
+    cut_off: dict[int, int]
 
 
 def source_of(stage: str, generation: str) -> str:
@@ -42,7 +55,7 @@ def source_of(stage: str, generation: str) -> str:
 
 def plan(
     kafka: KafkaSettings, selection: Selection, generation: str, *, rate: int | None, asked_by: str, now: datetime
-) -> ReplayRun:
+) -> Planned:
     """Return the run that the selection comes to, up to the log's end now.
 
     Raises :class:`RefusedReplay` for what does not exist or is no longer there, and :class:`DependencyDown`.
@@ -62,24 +75,23 @@ def plan(
         raise RefusedReplay(
             f"there is nothing to replay in {topic}", remedy="Select an earlier time, or another stage."
         )
-    return ReplayRun(
+    run = ReplayRun(
         f"r{now:%Y%m%d%H%M%S}-{uuid4().hex[:6]}", selection.stage, selection.kind, selection.tenant,
-        selection.document_id, rate, where, 0, RUNNING, asked_by, now, now,
+        selection.document_id, rate, where, 0, RUNNING, asked_by, now, now, topic,
     )  # fmt: skip
+    return Planned(run, cut_off(where, selection, bounds))
 
 
-def spans(run: ReplayRun, topic: str) -> dict[Partition, Range]:
-    """Return what is left to be read, by partition of the topic."""
-    return {(topic, at.partition): Range(at.next, at.end) for at in run.positions}
+def spans(run: ReplayRun) -> dict[Partition, Range]:
+    """Return what is left to be read, by partition of the source topic."""
+    return {(run.source, at.partition): Range(at.next, at.end) for at in run.positions}
 
 
-async def estimate(
-    kafka: KafkaSettings, codec: Codec, run: ReplayRun, generation: str, known: Known | None
-) -> Estimate:
+async def estimate(kafka: KafkaSettings, codec: Codec, run: ReplayRun, known: Known | None) -> Estimate:
     """Read what the run would send, and count.
 
-    Model calls of the embedder are the texts whose vector ``known`` does not know, exact as of now; without it, and
-    for ingest and chunker, they are None. Raises :class:`RefusedReplay` where nothing matches.
+    Model calls of the embedder are the texts whose vector ``known`` does not know, exact as of now; without it all
+    texts, an upper bound. For ingest and chunker they are None. Raises :class:`RefusedReplay` where nothing matches.
     """
     keys: set[bytes] = set()
     texts: dict[str, set[bytes]] = {}
@@ -92,21 +104,23 @@ async def estimate(
             return
         records += 1
         keys.add(key)
-        if run.stage == EMBEDDER.name and known is not None:
+        if run.stage == EMBEDDER.name:
             for tenant, text_hash in _hashes(codec, value):
                 texts.setdefault(tenant, set()).add(text_hash)
 
-    LogRanges(kafka).read(spans(run, source_of(run.stage, generation)), take)
+    LogRanges(kafka).read(spans(run), take)
     if not records:
         what = f"document {run.document_id!r} of tenant {run.tenant!r}" if run.document_id else f"tenant {run.tenant!r}"
         raise RefusedReplay(
-            f"there is no record of {what} in {source_of(run.stage, generation)}",
+            f"there is no record of {what} in {run.source}",
             remedy="Check the spelling, or ask `headrace trace` where the document is.",
         )
-    calls: int | None = records if run.stage == GENERATOR.name else None
-    if run.stage == EMBEDDER.name and known is not None:
-        calls = sum([len(hashes) - len(await _cached(known, tenant, hashes)) for tenant, hashes in texts.items()])
-    return Estimate(records, len(keys), calls)
+    if run.stage != EMBEDDER.name:
+        return Estimate(records, len(keys), {GENERATOR.name: records, INDEXER.name: 0}.get(run.stage))
+    calls = sum(map(len, texts.values()))
+    if known is not None:
+        calls -= sum([len(await _cached(known, tenant, hashes)) for tenant, hashes in texts.items()])
+    return Estimate(records, len(keys), calls, exact=known is not None)
 
 
 async def _cached(known: Known, tenant: str, hashes: set[bytes]) -> set[bytes]:

@@ -38,6 +38,14 @@ def read_run(kafka: KafkaSettings, codec: Codec, run_id: str) -> ReplayRun:
     return runs[run_id]
 
 
+def read_open(kafka: KafkaSettings, codec: Codec, run_id: str) -> ReplayRun:
+    """Return the run, of which something is left to be done; raises :class:`RefusedReplay` otherwise."""
+    run = read_run(kafka, codec, run_id)
+    if run.state not in OPEN:
+        raise RefusedReplay(f"the replay {run_id} is {run.state.lower()}", remedy="Start another one.")
+    return run
+
+
 def to_read(run: ReplayRun) -> int:
     """Return how many offsets the run has still to read."""
     return sum(max(0, at.end - at.next) for at in run.positions)

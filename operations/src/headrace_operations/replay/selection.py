@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -59,6 +59,8 @@ def checked(selection: Selection, now: datetime) -> Selection:
         raise RefusedReplay("--all stands beside a narrower selection", remedy="Give the one that you mean.")
     if selection.offsets and selection.since is not None:
         raise RefusedReplay("--from-offset and --since both say where to begin", remedy="Give one of them.")
+    if selection.offsets and selection.document_id is not None:
+        raise RefusedReplay("--from-offset stands beside --document", remedy="A document has one partition: name it.")
     if selection.document_id is not None and selection.tenant is None:
         raise RefusedReplay("a document is named without its tenant", remedy="Give --tenant too.")
     if selection.since is not None and selection.since > now:
@@ -89,6 +91,18 @@ def positions(
         if start is not None:
             found.append(ReplayPosition(number, start, start, bounds[number].end))
     return tuple(found)
+
+
+def cut_off(where: Iterable[ReplayPosition], selection: Selection, bounds: Mapping[int, Range]) -> dict[int, int]:
+    """Return the partitions whose records before the first one are gone, though they were asked for or may have been.
+
+    Each with the offset at which its log begins; a partition for which an offset was named is none of them.
+    """
+    return {
+        at.partition: at.start
+        for at in where
+        if at.partition not in selection.offsets and at.start == bounds[at.partition].start > 0
+    }
 
 
 def _start(

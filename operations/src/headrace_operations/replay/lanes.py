@@ -1,0 +1,93 @@
+"""What waits before the side lanes that a replayed record passes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from confluent_kafka import Message as KafkaMessage
+
+from headrace import headers
+from headrace.broker.kafka import header_pairs
+from headrace.settings import KafkaSettings
+from headrace.stage import STAGES, StageFlow, next_stage
+from headrace.topics import replay_topic, retry_topic
+from headrace_operations.audit.log_ranges import LogRanges, Partition, Range
+
+LOOK_S = 0.5
+"""How often the lanes are looked at, for looking costs requests."""
+Gaps = dict[Partition, Range]
+"""What lies between a lane's committed offset and the end of its topic."""
+
+
+def lanes(stage: str) -> list[StageFlow]:
+    """Return the stages that a replayed record passes, from the stage on."""
+    found: list[StageFlow] = [STAGES[stage]]
+    while (following := next_stage(found[-1])) is not None:
+        found.append(following)
+    return found
+
+
+class SideLanes:
+    """Counts what waits; every method raises :class:`DependencyDown` where Kafka does not answer.
+
+    ``waiting`` is the last count, to which the copier adds what it sends.
+    """
+
+    def __init__(self, kafka: KafkaSettings, outstanding: int) -> None:
+        self._ranges = LogRanges(kafka)
+        self._outstanding = outstanding
+        self._looked = 0.0
+        self._then: Gaps = {}
+        self._left_then: Gaps = {}
+        self.waiting = 0
+
+    @property
+    def room(self) -> int:
+        """How many records more may be sent before the lanes are looked at again."""
+        return self._outstanding - self.waiting
+
+    def full(self, stage: str) -> bool:
+        """Whether as much as may be outstanding lies before the lanes from the stage on.
+
+        Offsets are counted, markers of transactions among them; where nothing moves, records are, lest markers that
+        no lane takes up hold the run up for good.
+        """
+        if time.monotonic() - self._looked > LOOK_S:
+            gaps = self._gaps({flow: [replay_topic(flow.name)] for flow in lanes(stage)})
+            self.waiting = sum(span.end - span.start for span in gaps.values())
+            if self.waiting >= self._outstanding and gaps == self._then:
+                self.waiting = self._count(gaps)
+            self._then = gaps
+            self._looked = time.monotonic()
+        return self.waiting >= self._outstanding
+
+    def left(self, flow: StageFlow, run_id: str) -> int:
+        """Return how many of the run's records the stage's lane has still to take up, or to try again."""
+        gaps = self._gaps({flow: [replay_topic(flow.name), retry_topic(flow.name)]})
+        if gaps != self._left_then:  # where nothing moved, reading it again would tell nothing new
+            self.waiting = self._count(gaps, run_id)
+            self._left_then = gaps
+        return self.waiting if gaps else 0
+
+    def _count(self, gaps: Gaps, run_id: str | None = None) -> int:
+        """Return how many records lie there, of the run or of all; a marker is none."""
+        count = 0
+
+        def take(_place: Partition, message: KafkaMessage) -> None:
+            nonlocal count
+            count += run_id is None or (headers.REPLAY, run_id.encode()) in header_pairs(message)
+
+        self._ranges.read(gaps, take)
+        return count
+
+    def _gaps(self, topics: Mapping[StageFlow, Sequence[str]]) -> Gaps:
+        gaps: Gaps = {}
+        for flow, names in topics.items():
+            places = self._ranges.partitions(names, needed=True)
+            committed = self._ranges.committed(f"headrace-{flow.name}-side", places)
+            for place, span in self._ranges.bounds(places).items():
+                start = max(span.start, committed[place])
+                if start < span.end:
+                    gaps[place] = Range(start, span.end)
+        return gaps
