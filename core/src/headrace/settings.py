@@ -106,7 +106,7 @@ class WorkerSettings(BaseSettings):
         description="After this the broker aborts an abandoned transaction; readers wait no longer.",
     )
     call_bound_s: float = Field(
-        120.0, gt=0, description="A Kafka call that hangs longer ends the process, so that it is restarted."
+        60.0, gt=0, description="A Kafka call that hangs longer ends the process, so that it is restarted."
     )
     drain_s: float = Field(10.0, ge=0, description="On SIGTERM, the time to finish the batches under way.")
     retry_attempts: int = Field(
