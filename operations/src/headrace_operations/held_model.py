@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -228,12 +228,3 @@ def target_of(record: Record, prefix: str) -> str:
             remedy="Find out who wrote it; reject it.",
         )
     return bare
-
-
-def by_scope(entries: Sequence[HeldEntry]) -> dict[str, int]:
-    """Return how many wait for the end of a pause, by scope."""
-    counts: dict[str, int] = {}
-    for entry in entries:
-        if entry.kind == PAUSE:
-            counts[entry.scope] = counts.get(entry.scope, 0) + 1
-    return dict(sorted(counts.items()))
