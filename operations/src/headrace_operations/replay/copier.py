@@ -30,7 +30,7 @@ from headrace_operations.replay.selection import RefusedReplay, wanted
 _CALL_S = 15.0
 _BATCH = 500
 _SAVE_S = 2.0
-"""How often a run notes how far it read where nothing matches."""
+"""How often a run notes how far it is where it sends nothing: that it lives, and whether another took it over."""
 _FENCED = (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED)  # noqa: SLF001
 Progress = Callable[[ReplayRun, int], None]
 """Told of the run's state, and of how many records wait in the side lanes."""
@@ -56,6 +56,7 @@ class Copier:
         self._now = now
         self._lanes = SideLanes(kafka, outstanding)
         self._book = OrderBook()
+        self._saved = 0.0
 
     def begin(self, run: ReplayRun) -> None:
         """Note the run as begun, so that it can be taken up by its id."""
@@ -84,18 +85,23 @@ class Copier:
             run = self._send(producer, run, progress)
             return self._await_lanes(producer, run, progress) if run.state == SENT else run
         except KafkaException as error:
+            if (
+                error.args[0].code() in _FENCED
+                and (run := read_run(self._kafka, self._codec, run_id)).state == CANCELLED
+            ):
+                return run
             raise self._failed(error, run_id) from error
         finally:
             follower.close()
 
     def _send(self, producer: Producer, run: ReplayRun, progress: Progress) -> ReplayRun:
         consumer = Consumer(self._reader())
-        saved = due = time.monotonic()
+        due = time.monotonic()
         try:
             places = [TopicPartition(self._kafka.topic(run.source), at.partition, at.next) for at in _unfinished(run)]
             consumer.assign(places)
             while _unfinished(run):
-                run = self._obey(producer, run)
+                run = self._alive(producer, self._obey(producer, run))
                 progress(run, self._lanes.waiting)
                 if run.state == CANCELLED:
                     return run
@@ -104,9 +110,8 @@ class Copier:
                     continue
                 found, read = self._read(consumer, run)
                 moved = replace(read, sent=run.sent + len(found), updated_at=self._now())
-                if found or time.monotonic() - saved > _SAVE_S:
+                if found:
                     self._commit(producer, moved, found)
-                    saved = time.monotonic()
                 if run.records_per_second:
                     due = max(due, time.monotonic()) + len(found) / run.records_per_second
                 self._lanes.waiting += len(found)
@@ -146,6 +151,7 @@ class Copier:
             self._produce(producer, target, record.key or b"-", record.value or b"", said)
         self._produce(producer, self._kafka.topic(TOPIC), run.run_id.encode(), self._codec.encode_plain(run), ())
         producer.commit_transaction(_CALL_S)
+        self._saved = time.monotonic()
 
     def _produce(self, producer: Producer, topic: str, key: bytes, value: bytes, said: headers.Headers) -> None:
         deadline = time.monotonic() + _CALL_S
@@ -165,6 +171,10 @@ class Copier:
         state = run.state if order is None else asked[Action(order.action)]
         return run if state == run.state else self._note(producer, run, state)
 
+    def _alive(self, producer: Producer, run: ReplayRun) -> ReplayRun:
+        """Note the run as it is, where nothing was noted for a while; whoever was taken over hears of it here."""
+        return self._note(producer, run, run.state) if time.monotonic() - self._saved > _SAVE_S else run
+
     def _note(self, producer: Producer, run: ReplayRun, state: str) -> ReplayRun:
         run = replace(run, state=state, updated_at=self._now())
         self._commit(producer, run, [])
@@ -175,7 +185,7 @@ class Copier:
         for flow in lanes(run.stage):
             while self._lanes.left(flow, run.run_id):
                 progress(run, self._lanes.waiting)
-                run = self._obey_cancel(producer, run)
+                run = self._alive(producer, self._obey_cancel(producer, run))
                 if run.state == CANCELLED:
                     return run
                 time.sleep(LOOK_S)
