@@ -7,9 +7,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from headrace_operations.held_act import Done, HeldActor
-from headrace_operations.held_log import HeldLog
-from headrace_operations.held_model import HeldEntry, HeldId, HeldOrder
 from typer.testing import CliRunner
 
 from headrace import control, pipelines_log
@@ -18,6 +15,9 @@ from headrace.records import Control, PipelineVersion
 from headrace_cli import control_commands, held_commands
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.main import app
+from headrace_operations.held_act import Done, HeldActor
+from headrace_operations.held_log import HeldLog
+from headrace_operations.held_model import HeldEntry, HeldId, HeldOrder
 
 pytestmark = pytest.mark.unit
 

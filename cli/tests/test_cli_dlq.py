@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from headrace_operations.dead_letters.act import Order, Plan
-from headrace_operations.dead_letters.log import DeadLetterLog
-from headrace_operations.dead_letters.model import Entry, Id, NoSuchDeadLetter, Selection
 from typer.testing import CliRunner
 
 from headrace_cli import dlq_commands, dlq_export, dlq_view
@@ -18,6 +15,9 @@ from headrace_cli.exit_codes import ExitCode
 from headrace_cli.failures import UsageError
 from headrace_cli.main import app
 from headrace_cli.times import moment
+from headrace_operations.dead_letters.act import Order, Plan
+from headrace_operations.dead_letters.log import DeadLetterLog
+from headrace_operations.dead_letters.model import Entry, Id, NoSuchDeadLetter, Selection
 
 pytestmark = pytest.mark.unit
 

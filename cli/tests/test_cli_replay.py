@@ -8,16 +8,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from headrace_operations.replay import plan as planning
-from headrace_operations.replay import runs as runs_log
-from headrace_operations.replay.copier import Copier
-from headrace_operations.replay.plan import Estimate, Planned
 from typer.testing import CliRunner
 
 from headrace import control
 from headrace.records import ReplayPosition, ReplayRun
 from headrace_cli import replay_commands
 from headrace_cli.main import app
+from headrace_operations.replay import plan as planning
+from headrace_operations.replay import runs as runs_log
+from headrace_operations.replay.copier import Copier
+from headrace_operations.replay.plan import Estimate, Planned
 
 pytestmark = pytest.mark.unit
 

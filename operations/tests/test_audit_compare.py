@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
+from headrace_chunker.identity import text_hash as chunker_text_hash
 from headrace_operations.audit.compare import examine, in_order
 from headrace_operations.audit.digests import layout_digest, rows_digest, text_hash
 from headrace_operations.audit.model import (
@@ -22,8 +24,6 @@ from headrace_operations.audit.model import (
     StoredVector,
     Target,
 )
-
-from headrace_chunker.identity import text_hash as chunker_text_hash
 
 pytestmark = pytest.mark.unit
 

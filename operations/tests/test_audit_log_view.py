@@ -7,15 +7,15 @@ from datetime import UTC, datetime
 
 import pytest
 from confluent_kafka import murmur2
-from headrace_operations.audit.log_ranges import Range
-from headrace_operations.audit.log_view import LogView
-from headrace_operations.audit.model import Key, LogEntry, Position
-from headrace_operations.audit.put_aside import open_dead_letters
 
 from headrace.avro.codec import Codec
 from headrace.avro.registry import FixedIds
 from headrace.envelope import Change, Context, Operation, Trace
 from headrace.records import Chunk, ChunkedDocument, SourceDocument
+from headrace_operations.audit.log_ranges import Range
+from headrace_operations.audit.log_view import LogView
+from headrace_operations.audit.model import Key, LogEntry, Position
+from headrace_operations.audit.put_aside import open_dead_letters
 
 pytestmark = pytest.mark.unit
 

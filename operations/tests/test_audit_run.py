@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from headrace_operations.audit.model import Finding, Kind
-from headrace_operations.audit.run import Scope, audit, chosen, explained
 from pydantic import SecretStr
 
 from headrace.avro.codec import Codec
@@ -15,6 +13,8 @@ from headrace.errors import ConfigurationError
 from headrace.settings import KafkaSettings
 from headrace.store.pool import StoreSettings
 from headrace.store.records import Generation
+from headrace_operations.audit.model import Finding, Kind
+from headrace_operations.audit.run import Scope, audit, chosen, explained
 
 pytestmark = pytest.mark.unit
 

@@ -7,6 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+
+from headrace.avro.codec import Codec
+from headrace.avro.registry import FixedIds
+from headrace.broker.contract import Headers, Record
+from headrace.envelope import Operation
+from headrace.errors import ConfigurationError
+from headrace.records import ChangeEvent, DeadLetter, DeadLetterAction, HeaderPart
 from headrace_operations.dead_letters import messages, payload
 from headrace_operations.dead_letters.act import DISCARDED, REDRIVEN, Order, plan
 from headrace_operations.dead_letters.log import Found
@@ -24,13 +31,6 @@ from headrace_operations.dead_letters.model import (
     parse_id,
     parse_place,
 )
-
-from headrace.avro.codec import Codec
-from headrace.avro.registry import FixedIds
-from headrace.broker.contract import Headers, Record
-from headrace.envelope import Operation
-from headrace.errors import ConfigurationError
-from headrace.records import ChangeEvent, DeadLetter, DeadLetterAction, HeaderPart
 
 pytestmark = pytest.mark.unit
 

@@ -6,6 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+
+from headrace import headers
+from headrace.broker.contract import Headers, Record
+from headrace.errors import ConfigurationError
+from headrace.headers import Origin
+from headrace.records import HeldAction
 from headrace_operations.held_model import (
     APPROVED,
     REJECTED,
@@ -23,12 +29,6 @@ from headrace_operations.held_model import (
     released,
     target_of,
 )
-
-from headrace import headers
-from headrace.broker.contract import Headers, Record
-from headrace.errors import ConfigurationError
-from headrace.headers import Origin
-from headrace.records import HeldAction
 
 pytestmark = pytest.mark.unit
 

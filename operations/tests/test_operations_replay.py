@@ -7,6 +7,11 @@ from typing import Any
 
 import pytest
 from confluent_kafka import murmur2
+
+from headrace import headers
+from headrace.broker.contract import Record
+from headrace.records import ReplayPosition
+from headrace.settings import KafkaSettings
 from headrace_operations.audit.log_ranges import Range
 from headrace_operations.replay import lanes as lanes_module
 from headrace_operations.replay.lanes import SideLanes, lanes
@@ -19,11 +24,6 @@ from headrace_operations.replay.selection import (
     positions,
     wanted,
 )
-
-from headrace import headers
-from headrace.broker.contract import Record
-from headrace.records import ReplayPosition
-from headrace.settings import KafkaSettings
 
 pytestmark = pytest.mark.unit
 

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 
 import pytest
+
 from headrace_operations.runs_fold import Failed, Fold, SentChange, runs_of
 
 pytestmark = pytest.mark.unit

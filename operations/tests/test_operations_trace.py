@@ -6,12 +6,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from headrace_operations.trace_assembly import Material, Seen, SeenLetter, assemble
 
 from headrace.broker.contract import Headers, Record
 from headrace.envelope import StageRun
 from headrace.records import DeadLetter, DeadLetterAction, HeaderPart
 from headrace.store.documents import DocumentRow
+from headrace_operations.trace_assembly import Material, Seen, SeenLetter, assemble
 
 pytestmark = pytest.mark.unit
 

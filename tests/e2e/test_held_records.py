@@ -8,10 +8,6 @@ import time
 from typing import Any
 
 import pytest
-from headrace_operations.dead_letters.log import DeadLetterLog
-from headrace_operations.dead_letters.model import Selection
-from headrace_operations.held_log import HeldLog
-from headrace_operations.held_model import HeldEntry, HeldSelection
 from typer.testing import CliRunner
 
 from headrace import control
@@ -22,6 +18,10 @@ from headrace.pipelines_log import apply
 from headrace_bench.data import reference_with_edits
 from headrace_bench.oracle import versions
 from headrace_cli.main import app
+from headrace_operations.dead_letters.log import DeadLetterLog
+from headrace_operations.dead_letters.model import Selection
+from headrace_operations.held_log import HeldLog
+from headrace_operations.held_model import HeldEntry, HeldSelection
 from headrace_testing.fold import fold
 from headrace_testing.stream import STAGES, TENANT, publish, wait_until_stored
 

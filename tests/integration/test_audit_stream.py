@@ -11,10 +11,6 @@ import psycopg
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
-from headrace_operations.audit.log_ranges import LogRanges
-from headrace_operations.audit.model import Key
-from headrace_operations.audit.reset import NoReset, reset
-from headrace_operations.audit.run import Scope, UnknownDocument, audit
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
@@ -29,6 +25,10 @@ from headrace.store.records import IndexChunk, IndexDocument, Outcome
 from headrace_bench.oracle import expected
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.main import app
+from headrace_operations.audit.log_ranges import LogRanges
+from headrace_operations.audit.model import Key
+from headrace_operations.audit.reset import NoReset, reset
+from headrace_operations.audit.run import Scope, UnknownDocument, audit
 from headrace_testing.deployment import Deployment, Place
 from headrace_testing.stream import STAGES, TENANT, publish, wait_until_drained
 

@@ -9,10 +9,6 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
-from headrace_operations.dead_letters import act
-from headrace_operations.dead_letters.act import REDRIVEN, Actor, Order, plan
-from headrace_operations.dead_letters.log import DeadLetterLog
-from headrace_operations.dead_letters.model import Id, NoSuchDeadLetter, RefusedDeadLetter, Selection, State
 from typer.testing import CliRunner
 
 from headrace import topics
@@ -25,6 +21,10 @@ from headrace.headers import Origin
 from headrace.runtime.deadletters import Failure, dead_letter
 from headrace.settings import KafkaSettings
 from headrace_cli.main import app
+from headrace_operations.dead_letters import act
+from headrace_operations.dead_letters.act import REDRIVEN, Actor, Order, plan
+from headrace_operations.dead_letters.log import DeadLetterLog
+from headrace_operations.dead_letters.model import Id, NoSuchDeadLetter, RefusedDeadLetter, Selection, State
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

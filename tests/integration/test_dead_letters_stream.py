@@ -5,9 +5,6 @@ from __future__ import annotations
 import time
 
 import pytest
-from headrace_operations.dead_letters.act import REDRIVEN, Actor, Order, plan
-from headrace_operations.dead_letters.log import DeadLetterLog
-from headrace_operations.dead_letters.model import ANY_STATE, Entry, Selection
 
 from headrace.avro.codec import Codec
 from headrace.avro.registry import Registry
@@ -15,6 +12,9 @@ from headrace.pipeline import load
 from headrace.pipelines_log import apply
 from headrace_bench.data import reference_with_edits
 from headrace_bench.oracle import versions
+from headrace_operations.dead_letters.act import REDRIVEN, Actor, Order, plan
+from headrace_operations.dead_letters.log import DeadLetterLog
+from headrace_operations.dead_letters.model import ANY_STATE, Entry, Selection
 from headrace_testing.fold import fold
 from headrace_testing.stream import STAGES, TENANT, publish, wait_until_stored
 

@@ -9,6 +9,17 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from typer.testing import CliRunner
+
+from headrace import headers, topics
+from headrace.avro.codec import Codec
+from headrace.avro.registry import Registry, register_all
+from headrace.bootstrap import create_topics
+from headrace.errors import InvalidRecord
+from headrace.headers import Origin
+from headrace.records import DeadLetter
+from headrace.settings import KafkaSettings
+from headrace_cli.main import app
 from headrace_operations import held_act
 from headrace_operations.held_act import HeldActor
 from headrace_operations.held_log import HeldLog
@@ -22,17 +33,6 @@ from headrace_operations.held_model import (
     NoSuchHeldRecord,
     RefusedHeldRecord,
 )
-from typer.testing import CliRunner
-
-from headrace import headers, topics
-from headrace.avro.codec import Codec
-from headrace.avro.registry import Registry, register_all
-from headrace.bootstrap import create_topics
-from headrace.errors import InvalidRecord
-from headrace.headers import Origin
-from headrace.records import DeadLetter
-from headrace.settings import KafkaSettings
-from headrace_cli.main import app
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 ACME = frozenset({"tenant/acme"})

@@ -12,10 +12,6 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
-from headrace_operations.replay.copier import Copier
-from headrace_operations.replay.plan import plan
-from headrace_operations.replay.runs import CANCELLED, PAUSED, read_run
-from headrace_operations.replay.selection import RefusedReplay, Selection
 
 from headrace import control, topics
 from headrace.avro.codec import Codec
@@ -23,6 +19,10 @@ from headrace.avro.registry import Registry, register_all
 from headrace.bootstrap import create_topics
 from headrace.records import ReplayRun
 from headrace.settings import KafkaSettings
+from headrace_operations.replay.copier import Copier
+from headrace_operations.replay.plan import plan
+from headrace_operations.replay.runs import CANCELLED, PAUSED, read_run
+from headrace_operations.replay.selection import RefusedReplay, Selection
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

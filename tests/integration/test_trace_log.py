@@ -9,10 +9,6 @@ from datetime import UTC, datetime
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition, murmur2
-from headrace_operations.runs import RunsReader
-from headrace_operations.trace import Tracer
-from headrace_operations.trace_log import Limits
-from headrace_operations.trace_request import trace_request
 from pydantic import SecretStr
 
 from headrace.avro.codec import Codec
@@ -21,6 +17,10 @@ from headrace.envelope import Change, Context, Operation, StageRun, Trace
 from headrace.records import DeadLetter, DeadLetterAction, HeaderPart, IndexedDocument, SourceDocument
 from headrace.settings import KafkaSettings
 from headrace.store.pool import StoreSettings, create_pool
+from headrace_operations.runs import RunsReader
+from headrace_operations.trace import Tracer
+from headrace_operations.trace_log import Limits
+from headrace_operations.trace_request import trace_request
 from headrace_testing.deployment import Deployment, Place
 
 pytestmark = pytest.mark.integration

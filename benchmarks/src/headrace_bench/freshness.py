@@ -29,7 +29,7 @@ def run(state_dir: Path, *, documents: int = 8, edits: int = 60) -> Result:
         place.start_all(*(flow.name for flow in STAGES))
         _wait_for_model(place)
         gateway = place.start("gateway")
-        key = asyncio.run(_key(place.place.postgres, place.place.schema))
+        key = asyncio.run(api_key(place.place.postgres, place.place.schema))
         publish(place.place.kafka_settings(), events, TENANT)
         samples = []
         with httpx.Client(
@@ -37,7 +37,7 @@ def run(state_dir: Path, *, documents: int = 8, edits: int = 60) -> Result:
         ) as http:
             for number in range(WARM + edits):
                 event = events[number % len(events)]
-                samples.append(_edit(http, event["id"], event["content"], number))
+                samples.append(edit(http, event["id"], event["content"], number))
     measured = np.array(samples[WARM:])
     p50, p99 = (float(np.percentile(measured, q)) for q in (50, 99))
     return Result(
@@ -47,7 +47,7 @@ def run(state_dir: Path, *, documents: int = 8, edits: int = 60) -> Result:
     )  # fmt: skip
 
 
-def _edit(http: httpx.Client, identity: str, content: str, number: int) -> float:
+def edit(http: httpx.Client, identity: str, content: str, number: int) -> float:
     """Change one sentence of the document and return the milliseconds until a search returns it.
 
     The search is restricted to the document and asks the same words each time, as a page that watches one would.
@@ -67,7 +67,8 @@ def _edit(http: httpx.Client, identity: str, content: str, number: int) -> float
             raise TimeoutError(f"the change of {identity} was not found within 60 s")
 
 
-async def _key(dsn: str, schema: str) -> str:
+async def api_key(dsn: str, schema: str) -> str:
+    """Return a key of the benchmark's tenant, made by the schema's owner."""
     connection = await asyncpg.connect(dsn, server_settings={"search_path": f"{schema},public"})
     try:
         return await create_api_key(connection, TENANT, "benchmark")

@@ -53,6 +53,12 @@ def _rebalance(state_dir: Path) -> Result:
     return rebalance.run(state_dir)
 
 
+def _replay(state_dir: Path) -> Result:
+    from headrace_bench import replay  # noqa: PLC0415
+
+    return replay.run(state_dir)
+
+
 BENCHMARKS: dict[str, Callable[[Path], Result]] = {
     "runtime": lambda state_dir: _runtime(state_dir, envelope=False),
     "runtime-envelope": lambda state_dir: _runtime(state_dir, envelope=True),
@@ -61,6 +67,7 @@ BENCHMARKS: dict[str, Callable[[Path], Result]] = {
     "freshness": _freshness,
     "pipeline": _pipeline,
     "rebalance": _rebalance,
+    "replay": _replay,
 }
 
 PROOFS = ("proof", "soak", "storm", "transactions")

@@ -18,11 +18,10 @@ from headrace_cli.failures import NotFound, NotReachable, UsageError, told
 from headrace_cli.state import find_state_dir, read_services
 
 if TYPE_CHECKING:
-    from headrace_operations.audit.model import Finding, Report
-
     from headrace.avro.codec import Codec
     from headrace.settings import KafkaSettings
     from headrace.store.pool import StoreSettings
+    from headrace_operations.audit.model import Finding, Report
 
 STORE_DSN = "HEADRACE_STORE_DSN"
 _PROGRESS_S = 2.0

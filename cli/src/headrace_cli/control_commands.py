@@ -166,12 +166,11 @@ def _check_pipelines(settings: KafkaSettings, codec: Codec, names: list[str]) ->
 
 def _released(scopes: list[str], why: str, dry_run: bool, place: options.Place) -> dict[str, int]:
     """Release what waits for the end of these pauses, until a pass finds nothing; return how many, by scope."""
+    from headrace_cli.held_commands import order  # noqa: PLC0415
+    from headrace_cli.tracking import tracked  # noqa: PLC0415
     from headrace_operations.held_act import HeldActor  # noqa: PLC0415
     from headrace_operations.held_log import HeldLog  # noqa: PLC0415
     from headrace_operations.held_model import PAUSE, RELEASED, HeldSelection  # noqa: PLC0415
-
-    from headrace_cli.held_commands import order  # noqa: PLC0415
-    from headrace_cli.tracking import tracked  # noqa: PLC0415
 
     settings, codec = clients(*place)
     counts = dict.fromkeys(scopes, 0)

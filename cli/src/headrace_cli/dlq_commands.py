@@ -101,9 +101,8 @@ def show_all(
 
     No payload is shown. Reads the dead letters of the stage, or of all of them, from --since on.
     """
-    from headrace_operations.dead_letters.log import DeadLetterLog  # noqa: PLC0415
-
     from headrace_cli import dlq_view  # noqa: PLC0415
+    from headrace_operations.dead_letters.log import DeadLetterLog  # noqa: PLC0415
 
     selection = _selection(None, stage, reason, document, tenant, since, until, batch, all_states=all_states)
     entries = DeadLetterLog(*clients(state_dir, kafka, registry)).select(selection)
@@ -122,10 +121,9 @@ def show(
 
     The payload may hold personal data: mind who reads the terminal.
     """
+    from headrace_cli import dlq_view  # noqa: PLC0415
     from headrace_operations.dead_letters.log import DeadLetterLog  # noqa: PLC0415
     from headrace_operations.dead_letters.model import NoSuchDeadLetter, parse_id  # noqa: PLC0415
-
-    from headrace_cli import dlq_view  # noqa: PLC0415
 
     identity = parse_id(name)
     settings, codec = clients(state_dir, kafka, registry)
@@ -242,9 +240,8 @@ def _selection(
     """Return what the options ask for; a batch is never open."""
     from datetime import UTC, datetime  # noqa: PLC0415
 
-    from headrace_operations.dead_letters.model import ANY_STATE, Selection, State, check, parse_id  # noqa: PLC0415
-
     from headrace_cli.times import moment  # noqa: PLC0415
+    from headrace_operations.dead_letters.model import ANY_STATE, Selection, State, check, parse_id  # noqa: PLC0415
 
     now = datetime.now(UTC)
     named = frozenset(parse_id(one) for one in ids or ())
@@ -273,11 +270,10 @@ def _act(
 ) -> None:  # fmt: skip
     from uuid import uuid4  # noqa: PLC0415
 
+    from headrace_cli import dlq_view  # noqa: PLC0415
     from headrace_operations.dead_letters.act import Actor, Order, plan  # noqa: PLC0415
     from headrace_operations.dead_letters.log import DeadLetterLog  # noqa: PLC0415
     from headrace_operations.dead_letters.model import NoSuchDeadLetter  # noqa: PLC0415
-
-    from headrace_cli import dlq_view  # noqa: PLC0415
 
     settings, codec = clients(*place)
     order = Order(action, uuid4().hex, getpass.getuser(), why, again)

@@ -11,11 +11,10 @@ from typing import IO, TYPE_CHECKING
 from headrace_cli.failures import CommandError, UsageError
 
 if TYPE_CHECKING:
-    from headrace_operations.dead_letters.log import Found
-    from headrace_operations.dead_letters.model import Selection
-
     from headrace.avro.codec import Codec
     from headrace.settings import KafkaSettings
+    from headrace_operations.dead_letters.log import Found
+    from headrace_operations.dead_letters.model import Selection
 
 
 def export(kafka: KafkaSettings, codec: Codec, selection: Selection, path: Path | None) -> int:

@@ -93,10 +93,9 @@ def show(
 
     The payload may hold personal data: mind who reads the terminal.
     """
+    from headrace_cli import held_view  # noqa: PLC0415
     from headrace_operations.held_log import HeldLog  # noqa: PLC0415
     from headrace_operations.held_model import NoSuchHeldRecord, parse_id  # noqa: PLC0415
-
-    from headrace_cli import held_view  # noqa: PLC0415
 
     identity = parse_id(name)
     output.quiet_logs()
@@ -148,10 +147,9 @@ def reject(
 def _list(
     stage: str | None, kind: str | None, tenant: str | None, document: str | None, place: options.Place, as_json: bool
 ) -> None:
+    from headrace_cli import held_view  # noqa: PLC0415
     from headrace_operations.held_log import HeldLog  # noqa: PLC0415
     from headrace_operations.held_model import HeldSelection, check  # noqa: PLC0415
-
-    from headrace_cli import held_view  # noqa: PLC0415
 
     selection = check(HeldSelection(stage=stage, kind=kind, tenant=tenant, document=document))
     output.quiet_logs()
@@ -159,11 +157,10 @@ def _list(
 
 
 def _decide(action: str, names: list[str], why: str, dry_run: bool, place: options.Place, as_json: bool) -> None:
-    from headrace_operations.held_act import HeldActor  # noqa: PLC0415
-    from headrace_operations.held_model import NoSuchHeldRecord, parse_id  # noqa: PLC0415
-
     from headrace_cli import held_view  # noqa: PLC0415
     from headrace_cli.tracking import tracked  # noqa: PLC0415
+    from headrace_operations.held_act import HeldActor  # noqa: PLC0415
+    from headrace_operations.held_model import NoSuchHeldRecord, parse_id  # noqa: PLC0415
 
     ids = frozenset(parse_id(name) for name in names)
     output.quiet_logs()

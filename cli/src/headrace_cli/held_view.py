@@ -12,11 +12,10 @@ from headrace_cli import output
 from headrace_cli.dlq_view import harmless
 
 if TYPE_CHECKING:
+    from headrace.avro.codec import Codec
     from headrace_operations.held_act import Done
     from headrace_operations.held_log import FoundHeld
     from headrace_operations.held_model import HeldEntry, HeldOrder
-
-    from headrace.avro.codec import Codec
 
 _WHY = 80
 
@@ -60,10 +59,9 @@ def one(codec: Codec, found: FoundHeld, *, as_json: bool) -> None:
 
 
 def _decoded(codec: Codec, found: FoundHeld) -> dict[str, Any]:
-    from headrace_operations.dead_letters.payload import plain  # noqa: PLC0415
-
     from headrace.errors import PermanentError  # noqa: PLC0415
     from headrace.stage import STAGES  # noqa: PLC0415
+    from headrace_operations.dead_letters.payload import plain  # noqa: PLC0415
 
     flow = STAGES[found.entry.id.stage]
     kind = flow.produces if found.entry.kind == "review" else flow.consumes

@@ -19,11 +19,10 @@ from headrace_cli.pipeline_commands import clients
 from headrace_cli.replay_view import as_document, percent, say_estimate, say_run, shown
 
 if TYPE_CHECKING:
-    from headrace_operations.replay.plan import Estimate, Known
-
     from headrace.avro.codec import Codec
     from headrace.records import ReplayRun
     from headrace.settings import KafkaSettings
+    from headrace_operations.replay.plan import Estimate, Known
 
 RunId: TypeAlias = Annotated[str, typer.Argument(metavar="RUN", help="The replay's id, as `replay list` shows it.")]
 Why: TypeAlias = Annotated[str, typer.Option("--why", envvar="HEADRACE_WHY", help="The reason, kept with the order.")]
@@ -257,11 +256,10 @@ def _selection(
     stage: str, offsets: list[str] | None, since: str | None, document: str | None, tenant: str | None,
     generation: str, *, everything: bool,
 ) -> Any:  # fmt: skip
-    from headrace_operations.replay.plan import source_of  # noqa: PLC0415
-    from headrace_operations.replay.selection import Selection  # noqa: PLC0415
-
     from headrace.stage import STAGES  # noqa: PLC0415
     from headrace_cli.times import moment  # noqa: PLC0415
+    from headrace_operations.replay.plan import source_of  # noqa: PLC0415
+    from headrace_operations.replay.selection import Selection  # noqa: PLC0415
 
     places: dict[int, int] = {}
     for text in offsets or []:
@@ -283,10 +281,9 @@ def _estimate(
 ) -> Estimate:
     import asyncio  # noqa: PLC0415
 
-    from headrace_operations.replay.plan import estimate  # noqa: PLC0415
-
     from headrace.stage import EMBEDDER  # noqa: PLC0415
     from headrace_cli.operator_access import opened_store, store_settings  # noqa: PLC0415
+    from headrace_operations.replay.plan import estimate  # noqa: PLC0415
 
     async def count() -> Estimate:
         if run.stage != EMBEDDER.name or not exactly:

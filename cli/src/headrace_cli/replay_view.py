@@ -13,10 +13,9 @@ import typer
 from headrace_cli import output
 
 if TYPE_CHECKING:
+    from headrace.records import ReplayRun
     from headrace_operations.replay.copier import Progress
     from headrace_operations.replay.plan import Estimate, Planned
-
-    from headrace.records import ReplayRun
 
 
 def say_estimate(planned: Planned, found: Estimate, *, as_json: bool) -> None:
@@ -38,8 +37,9 @@ def say_estimate(planned: Planned, found: Estimate, *, as_json: bool) -> None:
 @contextmanager
 def shown(run_id: str) -> Iterator[Progress]:
     """Show a bar with rate and time left; where nobody watches, nothing."""
-    from headrace_operations.replay.runs import in_all, to_read  # noqa: PLC0415
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+    from headrace_operations.replay.runs import in_all, to_read  # noqa: PLC0415
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"),
                TextColumn("{task.fields[more]}"), TimeRemainingColumn())  # fmt: skip

@@ -17,13 +17,12 @@ from headrace_cli.failures import NotFound, UsageError, told
 from headrace_cli.trace_commands import Records, Seconds
 
 if TYPE_CHECKING:
-    from headrace_operations.runs import RunsReader
-    from headrace_operations.runs_fold import Item, Run
-    from headrace_operations.trace_log import Cost, Limits
-
     from headrace.avro.codec import Codec
     from headrace.settings import KafkaSettings
     from headrace.store.pool import StoreSettings
+    from headrace_operations.runs import RunsReader
+    from headrace_operations.runs_fold import Item, Run
+    from headrace_operations.trace_log import Cost, Limits
 
 _PAUSE_S = 2.0
 _SHOWN = 10
@@ -73,9 +72,8 @@ def runs(
     Reads what was sent since the time given, and what came of it: an outcome in the index, superseded ones too, is
     done; an open or discarded dead letter is failed. All tenants, unless one is named.
     """
-    from headrace_operations.trace_log import Limits  # noqa: PLC0415
-
     from headrace_cli import operator_access, pipeline_commands  # noqa: PLC0415
+    from headrace_operations.trace_log import Limits  # noqa: PLC0415
 
     begin = since_ms(since if run is None or since != _DAY else begun(run) or since, datetime.now(UTC))
     clients = pipeline_commands.clients(state_dir, kafka, registry)
@@ -100,9 +98,8 @@ async def _follow(
     *,
     watch: bool,
 ) -> None:
-    from headrace_operations.runs import RunsReader  # noqa: PLC0415
-
     from headrace_cli.operator_access import opened_store  # noqa: PLC0415
+    from headrace_operations.runs import RunsReader  # noqa: PLC0415
 
     async with opened_store(store) as pool:
         reader = RunsReader(*clients, pool, limits, since_ms=begin)

@@ -12,13 +12,12 @@ from headrace_cli import options, output
 from headrace_cli.failures import UNKNOWN_DOCUMENT, NotFound, told
 
 if TYPE_CHECKING:
-    from headrace_operations.trace_log import Limits
-    from headrace_operations.trace_model import Traces
-    from headrace_operations.trace_request import RequestTrace
-
     from headrace.avro.codec import Codec
     from headrace.settings import KafkaSettings
     from headrace.store.pool import StoreSettings
+    from headrace_operations.trace_log import Limits
+    from headrace_operations.trace_model import Traces
+    from headrace_operations.trace_request import RequestTrace
 
 Tenant = Annotated[
     str | None,
@@ -74,9 +73,8 @@ def trace(
     Of a document, every version that is still known: reads the store's row and, in every topic of the flow, the one
     partition that its key belongs to. For a request, every partition of the changes and outcomes is read besides.
     """
-    from headrace_operations.trace_log import Limits  # noqa: PLC0415
-
     from headrace_cli import operator_access, pipeline_commands, trace_view  # noqa: PLC0415
+    from headrace_operations.trace_log import Limits  # noqa: PLC0415
 
     clients = pipeline_commands.clients(state_dir, kafka, registry)
     owner = operator_access.tenant_of(state_dir, tenant)
@@ -105,10 +103,9 @@ def trace(
 async def _request(
     clients: tuple[KafkaSettings, Codec], store: StoreSettings | None, tenant: str, name: str, limits: Limits
 ) -> RequestTrace:
-    from headrace_operations.trace_request import trace_request  # noqa: PLC0415
-
     from headrace.settings import ServiceSettings  # noqa: PLC0415
     from headrace_cli.operator_access import opened_store  # noqa: PLC0415
+    from headrace_operations.trace_request import trace_request  # noqa: PLC0415
 
     async with opened_store(store) as pool:
         return await trace_request(*clients, pool, ServiceSettings().generation, limits, tenant=tenant, request=name)
@@ -117,10 +114,9 @@ async def _request(
 async def _documents(
     clients: tuple[KafkaSettings, Codec], store: StoreSettings | None, tenant: str, name: str, limits: Limits
 ) -> Traces:
-    from headrace_operations.trace import Tracer  # noqa: PLC0415
-
     from headrace.settings import ServiceSettings  # noqa: PLC0415
     from headrace_cli.operator_access import opened_store  # noqa: PLC0415
+    from headrace_operations.trace import Tracer  # noqa: PLC0415
 
     async with opened_store(store) as pool:
         return await Tracer(*clients, pool, ServiceSettings().generation, limits).documents(tenant, [name])

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import typer
+
+from headrace_cli import output
 from headrace_operations.trace_log import Cost
 from headrace_operations.trace_model import DocumentTrace, Letter, Place, Traces, VersionTrace
 from headrace_operations.trace_request import RequestTrace
-
-from headrace_cli import output
 
 _PATH = ("stage", "handlers", "attempt", "worker", "read from", "started", "took")
 
