@@ -104,6 +104,8 @@ def test_one_document_is_replayed_alone_and_a_wrong_one_is_refused(deployment, p
     deployment.start_all(*(flow.name for flow in STAGES))
     publish(place.kafka_settings(), changes)
     wait_until_stored(deployment, fold(versions(TENANT, changes)), 90, print)
+    cached = run(place, tmp_path, "start", "--stage", "embedder", "--all", "--dry-run")
+    assert (cached["documents"], cached["model_calls"], cached["exact"]) == (6, 0, True)
     chosen = changes[2]["id"]
     done = run(place, tmp_path, "start", "--stage", "embedder", "--tenant", TENANT, "--document", chosen)
     assert (done["state"], done["sent"]) == ("DONE", 1)

@@ -147,6 +147,42 @@ def test_a_run_obeys_and_another_command_may_take_it_over(ground: Ground) -> Non
     assert len(sent) == len(set(sent)) == second.result.sent == ground.state(run).sent
 
 
+class Died(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("record", [1, 25, 61])
+def test_a_run_that_dies_within_a_transaction_sends_nothing_twice(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, record: int
+) -> None:
+    """Broken: records sent before a crash are sent again, or what was read before it is left out.
+
+    It dies once ``record`` records and states have reached the broker, the transaction still open.
+    """
+    ground.write(60)
+    run = ground.plan(everything=True)
+    dying = ground.copier(1000)
+    dying.begin(run)
+    produce, said = dying._produce, []
+
+    def die(producer: Producer, *message: Any) -> None:
+        produce(producer, *message)
+        said.append(message)
+        if len(said) == record:
+            assert producer.flush(WAIT_S) == 0
+            raise Died
+
+    monkeypatch.setattr(dying, "_produce", die)
+    with pytest.raises(Died):
+        dying.carry_out(run.run_id)
+    carried = Carried(ground.copier(1000), run)
+    until(lambda: ground.state(run).sent >= 60)
+    ground.order(control.Action.CANCEL, run)
+    carried.join(WAIT_S)
+    sent = [(message.key(), message.value()) for message in ground.sent()]
+    assert len(sent) == len(set(sent)) == ground.state(run).sent == 60
+
+
 def test_a_tenants_run_sends_its_records_as_they_were_and_no_others(ground: Ground) -> None:
     """Broken: another tenant's records are sent, or key, value or headers change; or a dead run cannot be ended."""
     ground.write(12)
