@@ -19,6 +19,7 @@ from headrace.settings import KafkaSettings
 log = structlog.get_logger(__name__)
 
 _POLL_S = 0.1
+_GRACE_S = 1.0  # What an acknowledgement may take on its way, beyond the client's own limit.
 
 
 class Delivered(NamedTuple):
@@ -98,7 +99,14 @@ class KafkaPublisher:
         producer = self._producer
         for index, message in enumerate(messages):
             self._produce(producer, message, batch, index)
-        return await batch.future
+        try:
+            return await asyncio.wait_for(batch.future, self._timeout_s + _GRACE_S)
+        except TimeoutError:
+            raise DependencyDown(
+                "kafka",
+                f"no answer within {self._timeout_s + _GRACE_S:g} s",
+                remedy="Send the whole request again after the time in Retry-After; repeats do no harm.",
+            ) from None
 
     async def close(self) -> None:
         """Send what is queued, then stop."""
@@ -119,12 +127,18 @@ class KafkaPublisher:
 
     def _serve(self) -> None:
         while not self._closed.is_set():
-            self._producer.poll(_POLL_S)
-            if self._fatal.is_set():
-                self._fatal.clear()
-                broken, self._producer = self._producer, self._create()
-                broken.purge()
-                broken.flush(1.0)
+            try:
+                self._serve_once()
+            except Exception:  # A callback that fails must not end the thread that every request waits for.
+                logging.getLogger(__name__).exception("serving the acknowledgements failed; going on")
+
+    def _serve_once(self) -> None:
+        self._producer.poll(_POLL_S)
+        if self._fatal.is_set():
+            self._fatal.clear()
+            broken, self._producer = self._producer, self._create()
+            broken.purge()
+            broken.flush(1.0)
 
     def _create(self) -> Producer:
         return Producer({**self._config, "error_cb": self._failed}, logger=logging.getLogger("headrace.librdkafka"))
