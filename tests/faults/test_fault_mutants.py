@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
 
+from headrace_bench.data import reference_with_edits
+from headrace_bench.oracle import versions
+from headrace_testing.deployment import Deployment
+from headrace_testing.faults.checkers import replayed
 from headrace_testing.faults.lab import Lab
+from headrace_testing.fold import compare, fold, read_store
+from headrace_testing.stream import STAGES, TENANT, publish, rewind_groups, wait_until_drained, wait_until_stored
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+
+NO_FENCE = """
+from headrace.store import fence, plan
+
+def decide(stored, incoming):
+    return fence.Decision.NEW if stored is None else fence.Decision.ADVANCE
+
+fence.decide = plan.decide = decide
+"""
+"""An indexer in which whatever comes last wins, as in the script that one writes in an afternoon."""
 
 
 def broken(letter: str, problems: list[str]) -> bool:
@@ -99,3 +116,48 @@ def test_l_sees_a_batch_that_outlives_its_membership(lab: Lab) -> None:
     zombie.go_on()
     lab.wait_seen(301, 60)
     assert broken("L", lab.problems())
+
+
+def test_v_sees_a_worker_that_stands_still(lab: Lab) -> None:
+    """Broken: a stage that rests for longer than its bound, after the fault is over, is not seen."""
+    feeder = lab.feed(300, 4)
+    worker = lab.start("0", failpoints="batch.computed=stop@3", batch=20)
+    worker.wait_stopped(60)
+    healed = time.monotonic()
+    time.sleep(4)
+    worker.go_on()
+    feeder.join()
+    lab.wait_done(60)
+    assert broken("V", lab.problems(healed, bound=2))
+    assert not broken("V", lab.problems(healed, bound=20))
+
+
+def test_d_and_r_see_a_store_without_its_fence(store: Deployment, tmp_path: Path) -> None:
+    """Broken: an indexer that lets older versions in, or writes what it has already, is not seen."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(NO_FENCE)
+    kafka = store.place.kafka_settings()
+    events = reference_with_edits(edits=12, seed=5, documents=4)
+    expected = fold(versions(TENANT, events))
+    mutant = {"PYTHONPATH": str(site)}
+    store.start("indexer", env=mutant)
+    store.start_all(*(flow.name for flow in STAGES[:-1]))
+    publish(kafka, events)
+    wait_until_stored(store, expected, 90, print)  # in order, there is nothing to see
+
+    for service in store.services:
+        service.drain()
+    store.services.clear()
+    before = read_store(store.place.postgres, schema=store.place.schema)
+    rewind_groups(kafka)
+    store.start("indexer", env=mutant)
+    store.start_all(*(flow.name for flow in STAGES[:-1]))
+    wait_until_drained(kafka, 90)
+    assert replayed(before, read_store(store.place.postgres, schema=store.place.schema)) != []
+
+    publish(kafka, events[:4])  # the first versions, late and once more
+    deadline = time.monotonic() + 60
+    while not compare(expected, read_store(store.place.postgres, schema=store.place.schema)):
+        assert time.monotonic() < deadline, "D saw nothing"
+        time.sleep(0.2)

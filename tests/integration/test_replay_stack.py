@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
@@ -23,6 +24,7 @@ from headrace_operations.replay.copier import Copier
 from headrace_operations.replay.plan import plan
 from headrace_operations.replay.runs import CANCELLED, PAUSED, read_run
 from headrace_operations.replay.selection import RefusedReplay, Selection
+from headrace_operations.transactions import Transactions
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -163,18 +165,20 @@ def test_a_run_that_dies_within_a_transaction_sends_nothing_twice(
     run = ground.plan(everything=True)
     dying = ground.copier(1000)
     dying.begin(run)
-    produce, said = dying._produce, []
+    produce, said = Transactions._produce, []
 
-    def die(producer: Producer, *message: Any) -> None:
-        produce(producer, *message)
-        said.append(message)
+    def die(transactions: Transactions, topic: str, **message: Any) -> None:
+        produce(transactions, topic, **message)
+        said.append(transactions._producer)
         if len(said) == record:
-            assert producer.flush(WAIT_S) == 0
+            assert said[-1].flush(WAIT_S) == 0
+            transactions._producer = Mock()  # the dead abort nothing
             raise Died
 
-    monkeypatch.setattr(dying, "_produce", die)
+    monkeypatch.setattr(Transactions, "_produce", die)
     with pytest.raises(Died):
         dying.carry_out(run.run_id)
+    monkeypatch.undo()
     carried = Carried(ground.copier(1000), run)
     until(lambda: ground.state(run).sent >= 60)
     ground.order(control.Action.CANCEL, run)

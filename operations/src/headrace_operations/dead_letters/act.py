@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaException
 
 from headrace.avro.codec import Codec
 from headrace.errors import DependencyDown
@@ -19,15 +16,12 @@ from headrace.topics import retry_topic
 from headrace_operations.dead_letters import messages
 from headrace_operations.dead_letters.log import DeadLetterLog, Found
 from headrace_operations.dead_letters.model import ACTIONS, ANY_STATE, Entry, Id, RefusedDeadLetter, Selection, State
+from headrace_operations.transactions import Produce, Transactions, fenced
 
 REDRIVEN = "REDRIVEN"
 DISCARDED = "DISCARDED"
-_CALL_S = 15.0
-_TRANSACTION_MS = 60_000
 _BATCH_RECORDS = 500
 _BATCH_BYTES = 16 * 1024 * 1024
-_ALLOWANCE_BYTES = 1024 * 1024
-_FENCED = (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED)  # noqa: SLF001
 _REMEDY = "Run this again when it answers: nothing is done twice."
 Progress = Callable[[int], None]
 """Told how many more dead letters are done."""
@@ -111,7 +105,7 @@ class Actor:
             return []
         states = ANY_STATE if order.again else frozenset({State.OPEN})
         selection = Selection(ids=frozenset(entry.id for entry in chosen), states=states)
-        producer = self._producer()
+        transactions = Transactions(self._kafka, "headrace-dlq")
         done: list[Id] = []
         batch: list[Found] = []
 
@@ -122,7 +116,7 @@ class Actor:
 
         def finish() -> None:
             if batch:
-                self._commit(producer, batch, order, now())
+                self._commit(transactions, batch, order, now())
                 done.extend(found.entry.id for found in batch)
                 progress(len(batch))
                 batch.clear()
@@ -134,68 +128,25 @@ class Actor:
             raise self._failed(error, len(done), order) from error
         return done
 
-    def _commit(self, producer: Producer, batch: Sequence[Found], order: Order, now: datetime) -> None:
-        """Write a batch in one transaction, which begins only now: an open one holds up who reads the topics."""
-        producer.begin_transaction()
-        try:
+    def _commit(self, transactions: Transactions, batch: Sequence[Found], order: Order, now: datetime) -> None:
+        with transactions.one() as produce:
             for found in batch:
-                self._write(producer, found, order, now)
-            _retrying(lambda: producer.commit_transaction(_CALL_S))
-        except BaseException:
-            with suppress(KafkaException):  # where it cannot be aborted, the next command's producer ends it
-                producer.abort_transaction(_CALL_S)
-            raise
+                self._write(produce, found, order, now)
 
-    def _write(self, producer: Producer, found: Found, order: Order, now: datetime) -> None:
+    def _write(self, produce: Produce, found: Found, order: Order, now: datetime) -> None:
         identity, letter = found.entry.id, found.letter
         if order.action == REDRIVEN:
             if letter is None:
                 raise RefusedDeadLetter(f"{identity}: {found.entry.whole}")
             again = messages.retry_headers(identity, letter, now_ms=int(now.timestamp() * 1000))
-            self._produce(
-                producer, self._kafka.topic(retry_topic(identity.stage)), value=letter.value,
-                key=messages.retry_key(letter), headers=list(again),
-            )  # fmt: skip
+            produce(
+                retry_topic(identity.stage), value=letter.value, key=messages.retry_key(letter), headers=list(again)
+            )
         action = DeadLetterAction(
             order.action, identity.stage, identity.partition, identity.offset, order.batch, order.acted_by, now,
             order.why,
         )  # fmt: skip
-        self._produce(
-            producer, self._kafka.topic(ACTIONS), value=self._codec.encode_plain(action), key=str(identity), partition=0
-        )
-
-    @staticmethod
-    def _produce(producer: Producer, topic: str, **message: Any) -> None:
-        deadline = time.monotonic() + _CALL_S
-        while True:
-            try:
-                producer.produce(topic, **message)
-                return
-            except BufferError:
-                if time.monotonic() > deadline:
-                    raise DependencyDown("kafka", f"{topic} takes no records") from None
-                producer.poll(0.1)
-
-    def _producer(self) -> Producer:
-        """Return a producer that fenced whoever else acts on dead letters, and ended what they left open."""
-        name = f"{self._kafka.topic_prefix}headrace-dlq"
-        producer = Producer(
-            {
-                **self._kafka.client(),
-                "client.id": name,
-                "transactional.id": name,
-                "transaction.timeout.ms": _TRANSACTION_MS,
-                "partitioner": "murmur2_random",
-                "compression.type": "zstd",
-                "message.max.bytes": self._kafka.max_message_bytes + _ALLOWANCE_BYTES,
-                "log_level": 0,
-            }
-        )
-        try:
-            _retrying(lambda: producer.init_transactions(_CALL_S))
-        except KafkaException as error:
-            raise DependencyDown("kafka", f"no transaction can be begun: {error.args[0].str()}") from error
-        return producer
+        produce(ACTIONS, value=self._codec.encode_plain(action), key=str(identity), partition=0)
 
     def _failed(self, raised: KafkaException | DependencyDown, done: int, order: Order) -> Exception:
         """Return the error that also tells how far the order came."""
@@ -203,23 +154,9 @@ class Actor:
         so_far = f"{done} dead letters were {verb} before, and the last batch may have been"
         if isinstance(raised, DependencyDown):
             return DependencyDown(raised.dependency, f"{raised.message}; {so_far}", remedy=_REMEDY)
-        error = raised.args[0]
-        if error.code() in _FENCED:
+        if fenced(raised):
             return RefusedDeadLetter(
                 f"another command that acts on dead letters took over; {so_far}",
                 remedy="Wait until it has ended, then run this again: nothing is done twice.",
             )
-        return DependencyDown("kafka", f"{error.str()}; {so_far}", remedy=_REMEDY)
-
-
-def _retrying(call: Callable[[], Any]) -> None:
-    """Call again while the client says that the same call may be repeated, up to a bound."""
-    deadline = time.monotonic() + 2 * _CALL_S
-    while True:
-        try:
-            call()
-            return
-        except KafkaException as error:
-            if not error.args[0].retriable() or time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
+        return DependencyDown("kafka", f"{raised.args[0].str()}; {so_far}", remedy=_REMEDY)

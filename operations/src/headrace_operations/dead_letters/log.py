@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-import structlog
-from confluent_kafka import Message as KafkaMessage
-
 from headrace.avro.codec import Codec
-from headrace.broker.contract import Record, TopicPartition
-from headrace.broker.kafka import header_pairs
-from headrace.errors import ConfigurationError, UndecodableRecord
+from headrace.broker.contract import Record
+from headrace.errors import UndecodableRecord
 from headrace.records import DeadLetter, DeadLetterAction
 from headrace.settings import KafkaSettings
 from headrace.topics import dead_letter_topic
-from headrace_operations.audit.log_ranges import LogRanges, Partition, Range
+from headrace_operations.audit.log_ranges import Partition, Range
 from headrace_operations.dead_letters import messages
 from headrace_operations.dead_letters.model import (
     ACTIONS,
@@ -26,9 +22,7 @@ from headrace_operations.dead_letters.model import (
     Selection,
     parse_place,
 )
-from headrace_operations.trace_log import LogScanner
-
-log = structlog.get_logger(__name__)
+from headrace_operations.log_scan import LogScan
 
 _LONGEST_CHAIN = 100
 
@@ -53,8 +47,7 @@ class DeadLetterLog:
 
     def __init__(self, kafka: KafkaSettings, codec: Codec) -> None:
         self._codec = codec
-        self._scanner = LogScanner(kafka)
-        self._ranges = LogRanges(kafka)
+        self._scan = LogScan(kafka, codec)
 
     def select(self, selection: Selection) -> list[Entry]:
         """Return the dead letters that are meant, without their payloads, the oldest first.
@@ -71,32 +64,20 @@ class DeadLetterLog:
         actions = self.actions()
         seen: set[Id] = set()
 
-        def one(place: Partition, message: KafkaMessage) -> None:
-            found = self._found(place, message, actions)
+        def one(record: Record) -> None:
+            found = self._found(record, actions)
             seen.add(found.entry.id)
             if selection.holds(found.entry):
                 take(found)
 
-        self._ranges.read(ranges, one)
+        self._scan.read(ranges, one)
         missing = sorted(selection.ids - seen)
         if missing:
             raise NoSuchDeadLetter(f"there is no dead letter {', '.join(map(str, missing))}")
 
     def actions(self) -> dict[str, DeadLetterAction]:
         """Return the newest action of each dead letter that has one, by id."""
-        actions: dict[str, DeadLetterAction] = {}
-
-        def one(_: Partition, message: KafkaMessage) -> None:
-            key, value = message.key(), message.value()
-            try:
-                action = self._codec.decode_plain(value, DeadLetterAction)
-            except UndecodableRecord as error:
-                log.warning("action skipped", topic=ACTIONS, offset=message.offset(), error=error.message)
-                return
-            actions[key.decode("utf-8", "replace") if isinstance(key, bytes) else str(key)] = action
-
-        self._ranges.read(self._bounds([ACTIONS]), one)
-        return actions
+        return self._scan.actions(ACTIONS, DeadLetterAction)
 
     def show(self, identity: Id) -> list[Found]:
         """Return the dead letter, and behind it those that it came of, the newest first.
@@ -124,13 +105,8 @@ class DeadLetterLog:
         self.read(Selection(ids=frozenset({identity}), states=ANY_STATE), found.append)
         return found[0]
 
-    def _found(self, place: Partition, message: KafkaMessage, actions: dict[str, DeadLetterAction]) -> Found:
-        key, value = message.key(), message.value()
-        record = Record(
-            place[0], place[1], message.offset() or 0, _bytes(key), _bytes(value), header_pairs(message),
-            message.timestamp()[1],
-        )  # fmt: skip
-        identity = Id(place[0].removeprefix(dead_letter_topic("")), record.partition, record.offset)
+    def _found(self, record: Record, actions: dict[str, DeadLetterAction]) -> Found:
+        identity = Id(record.topic.removeprefix(dead_letter_topic("")), record.partition, record.offset)
         action = actions.get(str(identity))
         try:
             letter: DeadLetter = self._codec.decode_plain(record.value, DeadLetter)
@@ -140,30 +116,11 @@ class DeadLetterLog:
 
     def _narrowed(self, selection: Selection) -> dict[Partition, Range]:
         """Return what has to be read; raises where an id lies outside it."""
-        bounds = self._bounds([dead_letter_topic(stage) for stage in selection.stages()])
+        bounds = self._scan.bounds([dead_letter_topic(stage) for stage in selection.stages()])
         if selection.since is not None:
             # A dead letter is written after its record failed, by the same clock.
-            since_ms = int(selection.since.timestamp() * 1000)
-            starts = self._scanner.starts_at([TopicPartition(*place) for place in bounds], since_ms)
-            bounds = {
-                place: Range(max(span.start, starts[TopicPartition(*place)]), span.end)
-                for place, span in bounds.items()
-                if starts[TopicPartition(*place)] >= 0
-            }
+            bounds = self._scan.since(bounds, int(selection.since.timestamp() * 1000))
         return _around(bounds, selection.ids) if selection.ids else bounds
-
-    def _bounds(self, topics: Collection[str]) -> dict[Partition, Range]:
-        """Return first offset and committed end of each partition; a topic that is missing is an error."""
-        counts = self._scanner.partition_counts(topics)
-        lacking = [topic for topic in topics if topic not in counts]
-        if lacking:
-            raise ConfigurationError(
-                f"there is no topic {', '.join(lacking)}",
-                remedy=f"There are: {', '.join(sorted(counts)) or 'none of them'}. Check HEADRACE_KAFKA_TOPIC_PREFIX, "
-                "or run `headrace bootstrap`.",
-            )
-        places = [TopicPartition(topic, number) for topic, count in counts.items() for number in range(count)]
-        return {place: Range(*span) for place, span in self._scanner.bounds(places).items()}
 
 
 def _around(bounds: dict[Partition, Range], ids: Collection[Id]) -> dict[Partition, Range]:
@@ -181,7 +138,3 @@ def _around(bounds: dict[Partition, Range], ids: Collection[Id]) -> dict[Partiti
         before = found.get(place, Range(one.offset, one.offset))
         found[place] = Range(before.start, one.offset + 1)
     return found
-
-
-def _bytes(value: object) -> bytes | None:
-    return value if value is None or isinstance(value, bytes) else str(value).encode()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
 from headrace import headers
@@ -26,12 +26,11 @@ from headrace.topics import replay_topic
 from headrace_operations.replay.lanes import LOOK_S, SideLanes, lanes
 from headrace_operations.replay.runs import CANCELLED, DONE, OPEN, PAUSED, RUNNING, SENT, TOPIC, read_run
 from headrace_operations.replay.selection import RefusedReplay, wanted
+from headrace_operations.transactions import Transactions, fenced
 
-_CALL_S = 15.0
 _BATCH = 500
 _SAVE_S = 2.0
 """How often a run notes how far it is where it sends nothing: that it lives, and whether another took it over."""
-_FENCED = (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED)  # noqa: SLF001
 Progress = Callable[[ReplayRun, int], None]
 """Told of the run's state, and of how many records wait in the side lanes."""
 
@@ -60,15 +59,15 @@ class Copier:
 
     def begin(self, run: ReplayRun) -> None:
         """Note the run as begun, so that it can be taken up by its id."""
-        producer = self._producer(run.run_id)
-        self._commit(producer, run, [])
+        transactions = self._opened(run.run_id)
+        self._commit(transactions, run, [])
 
     def cancel(self, run_id: str) -> ReplayRun:
         """Take the run from whoever carries it out, end it, and return its last state."""
         try:
-            producer = self._producer(run_id)
+            transactions = self._opened(run_id)
             run = read_run(self._kafka, self._codec, run_id)
-            return self._note(producer, run, CANCELLED) if run.state in OPEN else run
+            return self._note(transactions, run, CANCELLED) if run.state in OPEN else run
         except KafkaException as error:
             raise self._failed(error, run_id) from error
 
@@ -78,30 +77,27 @@ class Copier:
         follower.start()
         try:
             follower.wait_until_read()
-            producer = self._producer(run_id)  # ends what a predecessor left open, so the state read next is the last
+            transactions = self._opened(run_id)  # ends what a predecessor left open, so the state read next is the last
             run = read_run(self._kafka, self._codec, run_id)
             if run.state not in OPEN:
                 return run
-            run = self._send(producer, run, progress)
-            return self._await_lanes(producer, run, progress) if run.state == SENT else run
+            run = self._send(transactions, run, progress)
+            return self._await_lanes(transactions, run, progress) if run.state == SENT else run
         except KafkaException as error:
-            if (
-                error.args[0].code() in _FENCED
-                and (run := read_run(self._kafka, self._codec, run_id)).state == CANCELLED
-            ):
+            if fenced(error) and (run := read_run(self._kafka, self._codec, run_id)).state == CANCELLED:
                 return run
             raise self._failed(error, run_id) from error
         finally:
             follower.close()
 
-    def _send(self, producer: Producer, run: ReplayRun, progress: Progress) -> ReplayRun:
+    def _send(self, transactions: Transactions, run: ReplayRun, progress: Progress) -> ReplayRun:
         consumer = Consumer(self._reader())
         due = time.monotonic()
         try:
             places = [TopicPartition(self._kafka.topic(run.source), at.partition, at.next) for at in _unfinished(run)]
             consumer.assign(places)
             while _unfinished(run):
-                run = self._alive(producer, self._obey(producer, run))
+                run = self._alive(transactions, self._obey(transactions, run))
                 progress(run, self._lanes.waiting)
                 if run.state == CANCELLED:
                     return run
@@ -111,12 +107,12 @@ class Copier:
                 found, read = self._read(consumer, run)
                 moved = replace(read, sent=run.sent + len(found), updated_at=self._now())
                 if found:
-                    self._commit(producer, moved, found)
+                    self._commit(transactions, moved, found)
                 if run.records_per_second:
                     due = max(due, time.monotonic()) + len(found) / run.records_per_second
                 self._lanes.waiting += len(found)
                 run = moved
-            return self._note(producer, run, SENT)
+            return self._note(transactions, run, SENT)
         finally:
             consumer.close()
 
@@ -141,82 +137,52 @@ class Copier:
             at[number] = replace(one, next=max(one.next, min(offset, one.end)))
         return found, replace(run, positions=tuple(at.values()))
 
-    def _commit(self, producer: Producer, run: ReplayRun, found: Sequence[Record]) -> None:
-        """Write the batch and the run's state in one transaction, which begins only now."""
-        target = self._kafka.topic(replay_topic(run.stage))
-        producer.begin_transaction()
-        for record in found:
-            first = headers.Origin(record.topic, record.partition, record.offset)
-            said = headers.for_replay(record.headers, first, run.run_id)
-            self._produce(producer, target, record.key or b"-", record.value or b"", said)
-        self._produce(producer, self._kafka.topic(TOPIC), run.run_id.encode(), self._codec.encode_plain(run), ())
-        producer.commit_transaction(_CALL_S)
+    def _commit(self, transactions: Transactions, run: ReplayRun, found: Sequence[Record]) -> None:
+        """Write the batch and the run's state, together or not at all."""
+        with transactions.one() as produce:
+            for record in found:
+                first = headers.Origin(record.topic, record.partition, record.offset)
+                said = list(headers.for_replay(record.headers, first, run.run_id))
+                produce(replay_topic(run.stage), value=record.value or b"", key=record.key or b"-", headers=said)
+            produce(TOPIC, value=self._codec.encode_plain(run), key=run.run_id.encode())
         self._saved = time.monotonic()
 
-    def _produce(self, producer: Producer, topic: str, key: bytes, value: bytes, said: headers.Headers) -> None:
-        deadline = time.monotonic() + _CALL_S
-        while True:
-            try:
-                producer.produce(topic, value, key, headers=list(said))
-                return
-            except BufferError:
-                if time.monotonic() > deadline:
-                    raise DependencyDown("kafka", f"{topic} takes no records") from None
-                producer.poll(0.1)
-
-    def _obey(self, producer: Producer, run: ReplayRun) -> ReplayRun:
+    def _obey(self, transactions: Transactions, run: ReplayRun) -> ReplayRun:
         """Do what the newest order for the run says."""
         order = self._book.newest(Scope.RUN, run.run_id)
         asked = {Action.PAUSE: PAUSED, Action.RESUME: RUNNING, Action.CANCEL: CANCELLED}
         state = run.state if order is None else asked[Action(order.action)]
-        return run if state == run.state else self._note(producer, run, state)
+        return run if state == run.state else self._note(transactions, run, state)
 
-    def _alive(self, producer: Producer, run: ReplayRun) -> ReplayRun:
+    def _alive(self, transactions: Transactions, run: ReplayRun) -> ReplayRun:
         """Note the run as it is, where nothing was noted for a while; whoever was taken over hears of it here."""
-        return self._note(producer, run, run.state) if time.monotonic() - self._saved > _SAVE_S else run
+        return self._note(transactions, run, run.state) if time.monotonic() - self._saved > _SAVE_S else run
 
-    def _note(self, producer: Producer, run: ReplayRun, state: str) -> ReplayRun:
+    def _note(self, transactions: Transactions, run: ReplayRun, state: str) -> ReplayRun:
         run = replace(run, state=state, updated_at=self._now())
-        self._commit(producer, run, [])
+        self._commit(transactions, run, [])
         return run
 
-    def _await_lanes(self, producer: Producer, run: ReplayRun, progress: Progress) -> ReplayRun:
+    def _await_lanes(self, transactions: Transactions, run: ReplayRun, progress: Progress) -> ReplayRun:
         """Wait until each lane in turn has taken up all that lies before it."""
         for flow in lanes(run.stage):
             while self._lanes.left(flow, run.run_id):
                 progress(run, self._lanes.waiting)
-                run = self._alive(producer, self._obey_cancel(producer, run))
+                run = self._alive(transactions, self._obey_cancel(transactions, run))
                 if run.state == CANCELLED:
                     return run
                 time.sleep(LOOK_S)
-        run = self._note(producer, run, DONE)
+        run = self._note(transactions, run, DONE)
         progress(run, 0)
         return run
 
-    def _obey_cancel(self, producer: Producer, run: ReplayRun) -> ReplayRun:
+    def _obey_cancel(self, transactions: Transactions, run: ReplayRun) -> ReplayRun:
         order = self._book.newest(Scope.RUN, run.run_id)
-        return self._note(producer, run, CANCELLED) if order is not None and order.action == Action.CANCEL else run
+        return self._note(transactions, run, CANCELLED) if order is not None and order.action == Action.CANCEL else run
 
-    def _producer(self, run_id: str) -> Producer:
-        """Return a producer that fenced whoever else carries the run out, and ended what they left open."""
-        name = f"{self._kafka.topic_prefix}headrace-replay-{run_id}"
-        producer = Producer(
-            {
-                **self._kafka.client(),
-                "client.id": name,
-                "transactional.id": name,
-                "transaction.timeout.ms": 60_000,
-                "partitioner": "murmur2_random",
-                "compression.type": "zstd",
-                "message.max.bytes": self._kafka.max_message_bytes + 1024 * 1024,
-                "log_level": 0,
-            }
-        )
-        try:
-            producer.init_transactions(_CALL_S)
-        except KafkaException as error:
-            raise DependencyDown("kafka", f"no transaction can be begun: {error.args[0].str()}") from error
-        return producer
+    def _opened(self, run_id: str) -> Transactions:
+        """Fence whoever else carries the run out, and end what they left open."""
+        return Transactions(self._kafka, f"headrace-replay-{run_id}")
 
     def _reader(self) -> dict[str, str | int | bool]:
         return {
@@ -233,7 +199,7 @@ class Copier:
 
     def _failed(self, raised: KafkaException, run_id: str) -> Exception:
         error = raised.args[0]
-        if error.code() in _FENCED:
+        if fenced(raised):
             return RefusedReplay(f"another command took the replay {run_id} over", remedy="Let that one go on.")
         if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
             return RefusedReplay(
