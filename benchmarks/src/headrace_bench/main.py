@@ -59,6 +59,18 @@ def _replay(state_dir: Path) -> Result:
     return replay.run(state_dir)
 
 
+def _outage(state_dir: Path) -> Result:
+    from headrace_bench import outage  # noqa: PLC0415
+
+    return outage.run(state_dir)
+
+
+def _poison(state_dir: Path) -> Result:
+    from headrace_bench import poison  # noqa: PLC0415
+
+    return poison.run(state_dir)
+
+
 BENCHMARKS: dict[str, Callable[[Path], Result]] = {
     "runtime": lambda state_dir: _runtime(state_dir, envelope=False),
     "runtime-envelope": lambda state_dir: _runtime(state_dir, envelope=True),
@@ -68,6 +80,8 @@ BENCHMARKS: dict[str, Callable[[Path], Result]] = {
     "pipeline": _pipeline,
     "rebalance": _rebalance,
     "replay": _replay,
+    "outage": _outage,
+    "poison": _poison,
 }
 
 PROOFS = ("proof", "soak", "storm", "transactions")
