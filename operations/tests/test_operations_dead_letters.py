@@ -13,7 +13,7 @@ from headrace.avro.registry import FixedIds
 from headrace.broker.contract import Headers, Record
 from headrace.envelope import Operation
 from headrace.errors import ConfigurationError
-from headrace.records import ChangeEvent, DeadLetter, DeadLetterAction, HeaderPart
+from headrace.records import ChangeEvent, Control, DeadLetter, DeadLetterAction, HeaderPart
 from headrace_operations.dead_letters import messages, payload
 from headrace_operations.dead_letters.act import DISCARDED, REDRIVEN, Order, plan
 from headrace_operations.dead_letters.log import Found
@@ -238,3 +238,24 @@ def test_an_export_holds_every_byte() -> None:
     assert document["action"]["acted_by"] == "olga"
     foreign = Found(messages.undecodable(HERE, "why", carrier(), None), None, carrier()._replace(value=b"\x01"))
     assert payload.full_document(Codec(FixedIds()), foreign)["carrier"]["value_base64"] == "AQ=="
+
+
+def test_a_refused_order_is_listed_shown_and_discarded_but_never_sent_again() -> None:
+    """If it failed, nobody would see a refused order, or a redrive would look for a topic that does not exist."""
+    codec = Codec(FixedIds())
+    value = codec.encode_plain(Control("STOP", "tenant", "acme", "why", "ann", T0))
+    refused = replace(letter(value=value, key=b"tenant/acme", topic="p-control"), stage="control", remedy="Give it.")
+    place = parse_id("control/0/3")
+    found = messages.entry(place, refused, carrier(), None)
+    assert (found.tenant, found.document_id, found.whole) == (None, None, messages.ORDER)
+    assert Selection().stages()[-1] == "control"
+    assert check(Selection(stage="control"), T0).holds(found)
+    assert counted([entry(), found]) == [("ingest", "acme", 1), ("control", None, 1)]
+    again = plan([found], Order(REDRIVEN, "b", "olga"), named=False)
+    assert (again.taken, again.refused) == ([], [(found, messages.ORDER)])
+    with pytest.raises(RefusedDeadLetter) as raised:
+        plan([found], Order(REDRIVEN, "b", "olga"), named=True)
+    assert raised.value.remedy == "Give it."
+    assert plan([found], Order(DISCARDED, "b", "olga"), named=True).taken == [found]
+    shown = payload.decoded(codec, refused)
+    assert (shown["form"], shown["value"]["action"]) == ("avro Control", "STOP")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -16,10 +17,13 @@ from headrace.avro.codec import Codec
 from headrace.avro.registry import Registry, register_all
 from headrace.bootstrap import create_topics
 from headrace.broker.contract import Headers, Record
+from headrace.control_guard import guarding
 from headrace.errors import InvalidRecord
 from headrace.headers import Origin
+from headrace.runtime.compute import ComputeThread
 from headrace.runtime.deadletters import Failure, dead_letter
-from headrace.settings import KafkaSettings
+from headrace.settings import KafkaSettings, WorkerSettings
+from headrace.stage import INGEST
 from headrace_cli.main import app
 from headrace_operations.dead_letters import act
 from headrace_operations.dead_letters.act import REDRIVEN, Actor, Order, plan
@@ -210,3 +214,34 @@ def test_the_command_line_lists_sends_discards_and_exports(ground: Ground, tmp_p
     assert "redriven by" in ground.run("redrive", each[0]["id"], code=1).output
     assert [one["id"] for one in json.loads(
         ground.run("list", "--batch", sent["batch"], "--each", "--json").stdout)] == sent["ids"]  # fmt: skip
+
+
+def test_a_bad_order_is_one_dead_letter_over_two_workers_and_a_restart(ground: Ground) -> None:
+    """If it failed, a bad order would leave no trace, or one dead letter for each worker and each start."""
+
+    def order(value: bytes) -> None:
+        producer = Producer(ground.kafka.client())
+        producer.produce(ground.kafka.topic("control"), value, b"stage/embedder", partition=0)
+        assert producer.flush(60) == 0
+
+    def listed(number: int) -> list[Any]:
+        deadline = time.monotonic() + 60
+        while len(found := ground.select(stage="control")) < number and time.monotonic() < deadline:
+            pass  # each look reads the topic anew and takes its time
+        return [(entry.origin.rpartition("/")[2], entry.reason) for entry in found]
+
+    def guard(slot: str) -> Any:
+        return guarding(INGEST, ground.kafka, WorkerSettings(slot=slot), ground.codec, compute)
+
+    compute = ComputeThread()
+    try:
+        order(b"STOP")
+        with guard("0"), guard("1"):
+            assert listed(1) == [("0", "undecodable")]
+        order(b"STOP again")
+        with guard("0"):
+            assert listed(2) == [("0", "undecodable"), ("1", "undecodable")]
+    finally:
+        compute.close()
+    ground.run("redrive", "control/0/0", code=1)
+    assert "undecodable" in ground.run("list", "--stage", "control").stdout

@@ -21,6 +21,7 @@ from headrace.avro.registry import Registry
 from headrace.broker.contract import Record
 from headrace.chains import PipelineChains
 from headrace.control import OrderBook, StageOrders
+from headrace.control_guard import guarding
 from headrace.envelope import Context
 from headrace.errors import ConfigurationError, DependencyDown
 from headrace.http_status import StatusServer
@@ -93,7 +94,8 @@ def run_stage(flow: StageFlow, *, decoder: MakeDecoder | None = None, side_tasks
         if not _read_once([follower, orders], lanes):
             return 0
         log.info("service starts", port=status.port, handlers=handlers.names(flow.name))
-        return lanes.run()
+        with guarding(flow, kafka, settings, codec, compute):
+            return lanes.run()
     finally:
         compute.call(chains.close())
         compute.close()

@@ -72,6 +72,8 @@ def _refusal(entry: Entry, order: Order) -> str | None:
 
 
 def _remedy(entry: Entry, order: Order) -> str:
+    if order.action == REDRIVEN and entry.whole == messages.ORDER:
+        return entry.remedy
     if order.action == REDRIVEN and entry.whole is not None:
         place = f"replay its stage from {entry.origin}" if entry.origin else "find out who wrote it"
         return f"Have its source send it again, or {place}. Then discard this."

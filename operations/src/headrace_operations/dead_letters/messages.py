@@ -7,12 +7,14 @@ from datetime import UTC, datetime
 
 from headrace import headers
 from headrace.broker.contract import Headers, Record
+from headrace.control import TOPIC as CONTROL
 from headrace.records import DeadLetter, DeadLetterAction
 from headrace.runtime.deadletters import CUT
 from headrace.topics import replay_topic
 from headrace.whereabouts import entry_of
 from headrace_operations.dead_letters.model import UNREADABLE_REASON, Entry, Id
 
+ORDER = "it is no order, and no stage reads it again"
 _NO_KEY = b"-"
 _LATEST_MS = 253_402_300_799_000
 """The end of the year 9999, the last that Python's dates know, in milliseconds since 1970."""
@@ -40,7 +42,7 @@ def entry(identity: Id, letter: DeadLetter, record: Record, action: DeadLetterAc
         origin=f"{letter.topic}/{letter.partition}/{letter.offset}",
         redrive_of=_text(letter, headers.REDRIVE),
         size=len(letter.value or b""),
-        whole=_lacking(letter, record),
+        whole=ORDER if identity.stage == CONTROL else _lacking(letter, record),
         action=action,
     )
 
@@ -112,6 +114,8 @@ def _lacking(letter: DeadLetter, record: Record) -> str | None:
 
 
 def _owner(letter: DeadLetter) -> tuple[str | None, str | None]:
+    if letter.stage == CONTROL:
+        return None, None  # its key names scope and target
     tenant, mark, document_id = (letter.key or b"").decode("utf-8", "replace").partition("/")
     return (
         letter.tenant if letter.tenant is not None else (tenant if mark and tenant else None),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from headrace.control import TOPIC as CONTROL
 from headrace.errors import ConfigurationError, HeadraceError
 from headrace.records import DeadLetterAction
 from headrace.stage import STAGES
@@ -16,6 +17,8 @@ from headrace.topics import dead_letter_topic
 ACTIONS = "dead-letter-actions"
 UNREADABLE_REASON = "unreadable"
 """Reason of what lies in a topic of dead letters and does not decode as one."""
+SOURCES = (*STAGES, CONTROL)
+"""What has dead letters: every stage, and the topic of orders."""
 _ID = re.compile(r"(?P<stage>[a-z]+)/(?P<partition>[0-9]{1,9})/(?P<offset>[0-9]{1,18})")
 _LONGEST_CAUSE = 160
 _VARIABLE = (
@@ -53,7 +56,7 @@ ANY_STATE = frozenset(State)
 
 @dataclass(frozen=True, slots=True, order=True)
 class Id:
-    """Where a dead letter lies: in ``dead-letters.<stage>``."""
+    """Where a dead letter lies: in ``dead-letters.<stage>``; ``stage`` is one of :data:`SOURCES`."""
 
     stage: str
     partition: int
@@ -71,10 +74,10 @@ class Id:
 def parse_id(text: str) -> Id:
     """Return the id; raises :class:`ConfigurationError` for one that cannot be, naming the stages that exist."""
     found = _ID.fullmatch(text)
-    if found is None or found["stage"] not in STAGES:
+    if found is None or found["stage"] not in SOURCES:
         raise ConfigurationError(
             f"{text!r} is no id of a dead letter",
-            remedy=f"Write stage/partition/offset, for instance chunker/0/17; stages are {', '.join(STAGES)}.",
+            remedy=f"Write stage/partition/offset, for instance chunker/0/17; stages are {', '.join(SOURCES)}.",
         )
     return Id(found["stage"], int(found["partition"]), int(found["offset"]))
 
@@ -83,7 +86,7 @@ def parse_place(text: str) -> Id | None:
     """Return the id that a header ``redrive`` names, with or without a prefix of topics; None where it names none."""
     _, mark, tail = text.rpartition("dead-letters.")
     found = _ID.fullmatch(tail) if mark else None
-    if found is None or found["stage"] not in STAGES:
+    if found is None or found["stage"] not in SOURCES:
         return None
     return Id(found["stage"], int(found["partition"]), int(found["offset"]))
 
@@ -148,7 +151,7 @@ class Selection:
     def stages(self) -> list[str]:
         """Return the stages whose dead letters have to be read."""
         named = {one.stage for one in self.ids} | ({self.stage} if self.stage else set())
-        return [stage for stage in STAGES if not named or stage in named]
+        return [stage for stage in SOURCES if not named or stage in named]
 
     def holds(self, entry: Entry) -> bool:
         """Whether the dead letter is meant."""
@@ -170,9 +173,9 @@ class Selection:
 
 def check(selection: Selection, now: datetime) -> Selection:
     """Return the selection, or raise :class:`ConfigurationError` for what cannot be: a stage, a time."""
-    if selection.stage is not None and selection.stage not in STAGES:
+    if selection.stage is not None and selection.stage not in SOURCES:
         raise ConfigurationError(
-            f"there is no stage {selection.stage!r}", where="--stage", remedy=f"There are: {', '.join(STAGES)}."
+            f"there is no stage {selection.stage!r}", where="--stage", remedy=f"There are: {', '.join(SOURCES)}."
         )
     if selection.since is not None and selection.since > now:
         raise ConfigurationError(
@@ -229,7 +232,7 @@ def counted(entries: Sequence[Entry]) -> list[tuple[str, str | None, int]]:
     for entry in entries:
         key = (entry.id.stage, entry.tenant)
         counts[key] = counts.get(key, 0) + 1
-    order = list(STAGES)
+    order = list(SOURCES)
     return [
         (*key, counts[key]) for key in sorted(counts, key=lambda key: (order.index(key[0]), key[1] is None, key[1]))
     ]

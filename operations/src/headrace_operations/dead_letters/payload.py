@@ -10,12 +10,13 @@ from datetime import datetime
 from typing import Any
 
 from headrace.avro.codec import MAGIC, Codec
+from headrace.control import TOPIC as CONTROL
 from headrace.envelope import Context
 from headrace.errors import UndecodableRecord
-from headrace.records import ChangeEvent, DeadLetter
+from headrace.records import ChangeEvent, Control, DeadLetter
 from headrace.stage import INGEST, STAGES
 from headrace_operations.dead_letters.log import Found
-from headrace_operations.dead_letters.model import Entry
+from headrace_operations.dead_letters.model import SOURCES, Entry
 
 
 def decoded(codec: Codec, letter: DeadLetter) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def decoded(codec: Codec, letter: DeadLetter) -> dict[str, Any]:
     if value is None:
         return {"form": "none", "why": "the record has no value"}
     why = ""
-    if value[:1] == bytes([MAGIC]) and letter.stage in STAGES:
+    if value[:1] == bytes([MAGIC]) and letter.stage in SOURCES:
         try:
             return _avro(codec, letter.stage, value)
         except UndecodableRecord as error:
@@ -45,6 +46,8 @@ def decoded(codec: Codec, letter: DeadLetter) -> dict[str, Any]:
 def _avro(codec: Codec, stage: str, value: bytes) -> dict[str, Any]:
     if stage == INGEST.name:
         return {"form": "avro ChangeEvent", "value": plain(codec.decode_plain(value, ChangeEvent))}
+    if stage == CONTROL:
+        return {"form": "avro Control", "value": plain(codec.decode_plain(value, Control))}
     consumes = STAGES[stage].consumes
     context: Context = codec.decode(value, consumes)
     return {"form": f"avro {consumes.__name__}", "value": plain(context)}
