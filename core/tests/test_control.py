@@ -60,6 +60,7 @@ def test_an_order_that_makes_no_sense_is_refused_and_changes_nothing(wrong: Cont
     assert raised.value.field == field
     book = OrderBook()
     book.take(order("PAUSE"))
-    book.take(wrong)
+    with pytest.raises(InvalidRecord):
+        book.take(wrong)
     assert [found.action for found in book.all()] == ["PAUSE"]
     assert book.newest(Scope.STAGE, "embedder") is not None

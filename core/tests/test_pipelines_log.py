@@ -15,7 +15,8 @@ from headrace.settings import KafkaSettings
 
 pytestmark = pytest.mark.unit
 
-VERSION = PipelineVersion("late", 3, "{}", "", "test", datetime(2026, 1, 1, tzinfo=UTC))
+TEMPLATE = '{"id": "late", "stages": [{"stage": "chunker", "handlers": ["sections"]}]}'
+VERSION = PipelineVersion("late", 3, TEMPLATE, "", "test", datetime(2026, 1, 1, tzinfo=UTC))
 
 
 class ScriptedCodec:

@@ -67,7 +67,7 @@ class PipelineChains:
             await asyncio.to_thread(self._refresh)
             pipeline = self._catalogue.get(pipeline_id, version)
         if pipeline is None:
-            raise UnknownPipeline(f"pipeline {pipeline_id!r} version {version} was never applied")
+            raise UnknownPipeline(self._catalogue.why_missing(pipeline_id, version))
         for binding in pipeline.template.stages:
             if binding.stage == self._stage:
                 return binding.handlers

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
 
-import structlog
 from confluent_kafka import KafkaException, Producer
 
 from headrace.avro.codec import Codec
@@ -18,8 +17,6 @@ from headrace.errors import DependencyDown, InvalidRecord
 from headrace.records import Control
 from headrace.settings import KafkaSettings
 from headrace.topic_follower import TopicFollower
-
-log = structlog.get_logger(__name__)
 
 TOPIC = "control"
 _CALL_S = 10.0
@@ -66,12 +63,8 @@ class OrderBook:
         self._resumes: dict[tuple[str, str], int] = {}
 
     def take(self, order: Control) -> None:
-        """Take an order in; one that makes no sense is logged and changes nothing."""
-        try:
-            check(order)
-        except InvalidRecord as error:
-            log.warning("order refused", scope=order.scope, target=order.target, reason=str(error))
-            return
+        """Take an order in; raises :class:`InvalidRecord` for one that makes no sense, which changes nothing."""
+        check(order)
         key = (order.scope, order.target)
         self._orders[key] = order
         if order.action == Action.RESUME:

@@ -31,6 +31,12 @@ HELD = Counter(
     "Records that were set aside for a person: paused, or to be reviewed. `headrace held list` shows those that wait.",
     ["stage"],
 )
+REFUSED_ENTRIES = Counter(
+    "headrace_refused_entries",
+    "Records of the topics pipelines and control that this process cannot use; what was in force before stays. Any "
+    "rise: the log names offset and reason; another release or tool wrote them. Each start reads and counts them anew.",
+    ["topic"],
+)
 BATCH_RECORDS = Histogram(
     "headrace_batch_records",
     "Records in a committed batch. Small under load: the stage before is the slow one.",

@@ -13,7 +13,7 @@ import structlog
 from confluent_kafka import KafkaException, Producer
 
 from headrace.avro.codec import Codec
-from headrace.errors import DependencyDown, UnknownPipeline
+from headrace.errors import DependencyDown, HeadraceError, InvalidRecord, UnknownPipeline
 from headrace.pipeline import Pipeline, Template, canonical, digest, parse
 from headrace.records import PipelineVersion
 from headrace.settings import KafkaSettings
@@ -34,10 +34,21 @@ class PipelineCatalogue:
     def __init__(self) -> None:
         self._versions: dict[str, dict[int, PipelineVersion]] = {}
         self._parsed: dict[tuple[str, int], Pipeline] = {}
+        self._refused: dict[tuple[str, int], str] = {}
 
     def add(self, version: PipelineVersion) -> None:
         """Take a version in."""
         self._versions.setdefault(version.pipeline_id, {})[version.version] = version
+
+    def refuse(self, version: PipelineVersion, why: str) -> None:
+        """Remember why the version is not taken in; the one before stays the newest."""
+        self._refused[version.pipeline_id, version.version] = why
+
+    def why_missing(self, pipeline_id: str, version: int) -> str:
+        """Return why there is no such version, for a person."""
+        why = self._refused.get((pipeline_id, version))
+        what = "was never applied" if why is None else f"is refused by this release: {why}"
+        return f"pipeline {pipeline_id!r} version {version} {what}"
 
     def all(self) -> list[PipelineVersion]:
         """Every version, by pipeline and number."""
@@ -49,6 +60,11 @@ class PipelineCatalogue:
         """Return the newest version, or None where the pipeline was never applied."""
         versions = self._versions.get(pipeline_id)
         return versions[max(versions)] if versions else None
+
+    def next_number(self, pipeline_id: str) -> int:
+        """Return the number of the version to be applied next: none is given twice, a refused one's neither."""
+        refused = [number for name, number in self._refused if name == pipeline_id]
+        return max([*self._versions.get(pipeline_id, {}), *refused], default=0) + 1
 
     def latest(self, pipeline_id: str) -> tuple[str, int]:
         """Return the pipeline and its newest version number; raises :class:`UnknownPipeline`."""
@@ -85,8 +101,23 @@ class PipelineFollower(TopicFollower[PipelineVersion]):
         return self._catalogue.latest(pipeline_id)
 
     def _add(self, version: PipelineVersion) -> None:
+        """Take the version in; raises what is wrong with it, and then the one before stays in force."""
+        try:
+            check(version)
+        except HeadraceError as error:
+            self._catalogue.refuse(version, str(error))
+            raise
         self._catalogue.add(version)
         log.info("pipeline known", pipeline=version.pipeline_id, version=version.version)
+
+
+def check(version: PipelineVersion) -> None:
+    """Raise :class:`TemplateError` or :class:`InvalidRecord` for a version that no stage of this release can run."""
+    template = parse(version.template, f"{version.pipeline_id} version {version.version}")
+    if template.id != version.pipeline_id:
+        raise InvalidRecord("template", f"is one of {template.id!r}, not of {version.pipeline_id!r}")
+    if version.version < 1:
+        raise InvalidRecord("version", f"is {version.version}; the first is 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +149,7 @@ def apply(
     dry_run: bool = False,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Applied:
-    """Publish the template as its pipeline's next version, unless the newest says the same.
+    """Publish the template as its pipeline's next version, unless the newest says the same and none was refused since.
 
     One writer at a time: the transactional id fences a concurrent one, so that no number is given twice.
     Raises :class:`DependencyDown` where Kafka or the registry does not answer.
@@ -127,10 +158,10 @@ def apply(
     try:
         if not dry_run:
             producer.init_transactions(_CALL_S)
-        newest = read_all(kafka, codec).newest(template.id)
-        if newest is not None and newest.digest == digest(template):
+        known = read_all(kafka, codec)
+        newest, number = known.newest(template.id), known.next_number(template.id)
+        if newest is not None and newest.digest == digest(template) and number == newest.version + 1:
             return Applied(newest, False)
-        number = newest.version + 1 if newest else 1
         version = PipelineVersion(template.id, number, canonical(template), digest(template), applied_by, now())
         if dry_run:
             return Applied(version, True)

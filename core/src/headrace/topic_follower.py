@@ -12,6 +12,7 @@ import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from headrace import metrics
 from headrace.avro.codec import Codec
 from headrace.errors import ConfigurationError, DependencyDown, HeadraceError
 from headrace.settings import KafkaSettings
@@ -24,7 +25,10 @@ _RETRY_S = 1.0
 
 
 class TopicFollower(Generic[T]):
-    """Hands every record of the topic, decoded as ``record_type``, to ``take``, which is called from one thread."""
+    """Hands every record of the topic, decoded as ``record_type``, to ``take``, which is called from one thread.
+
+    A record that does not decode, or that ``take`` raises for, is logged and counted, and the reading goes on.
+    """
 
     def __init__(
         self, kafka: KafkaSettings, codec: Codec, topic: str, record_type: type[T], take: Callable[[T], None]
@@ -113,17 +117,21 @@ class TopicFollower(Generic[T]):
     def _take(self, value: bytes | None, offset: int) -> None:
         while not self._closed.is_set():
             try:
-                record: T = self._codec.decode_plain(value, self._record_type)
+                self._taken(self._codec.decode_plain(value, self._record_type))
             except (DependencyDown, ConfigurationError) as error:
                 # A registry that is down or refuses us: to skip the record would lose what it says.
                 self._failure = error
                 log.warning("topic waits", topic=self._name, error=str(error))
                 self._closed.wait(_RETRY_S)
                 continue
+            except HeadraceError as error:
+                log.warning("record refused", topic=self._name, offset=offset, code=error.code, error=str(error))
+                self._refused()
             except Exception as error:  # one bad record must not hide the others
-                log.exception("record skipped", topic=self._name, offset=offset, error=str(error))
-                self._failure = None
-                return
+                log.exception("record refused", topic=self._name, offset=offset, error=str(error))
+                self._refused()
             self._failure = None
-            self._taken(record)
             return
+
+    def _refused(self) -> None:
+        metrics.REFUSED_ENTRIES.labels(self._name).inc()
