@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from confluent_kafka import murmur2
 
 from headrace import headers
+from headrace.avro.codec import Codec
+from headrace.avro.registry import FixedIds
 from headrace.broker.contract import Record
-from headrace.records import ReplayPosition
+from headrace.records import ReplayPosition, ReplayRun
 from headrace.settings import KafkaSettings
 from headrace_operations.audit.log_ranges import Range
+from headrace_operations.replay import copier
 from headrace_operations.replay import lanes as lanes_module
 from headrace_operations.replay.lanes import SideLanes, lanes
+from headrace_operations.replay.runs import RUNNING
 from headrace_operations.replay.selection import (
     RefusedReplay,
     Selection,
@@ -24,6 +30,7 @@ from headrace_operations.replay.selection import (
     positions,
     wanted,
 )
+from headrace_operations.transactions import Transactions
 
 pytestmark = pytest.mark.unit
 
@@ -178,3 +185,25 @@ def test_a_replay_is_done_when_every_stage_that_follows_is() -> None:
     """Broken: a replay looks done while its records wait for a later stage."""
     assert [flow.name for flow in lanes("chunker")] == ["chunker", "embedder", "indexer"]
     assert [flow.name for flow in lanes("generator")] == ["generator"]
+
+
+class Written:
+    """Transactions that keep what was written."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[str, dict[str, Any]]] = []
+
+    @contextmanager
+    def one(self) -> Iterator[Callable[..., None]]:
+        """A transaction."""
+        yield lambda topic, **said: self.records.append((topic, said))
+
+
+def test_a_replayed_record_has_the_value_that_it_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: an update without a value, refused once, empties its document's text when it is replayed."""
+    monkeypatch.setattr(copier, "SideLanes", lambda *_: None)
+    written = Written()
+    run = ReplayRun("r1", "ingest", "all", None, None, None, (), 0, RUNNING, "olga", NOW, NOW, "changes")
+    found = [Record("changes", 0, offset, b"acme/a.md", value) for offset, value in enumerate((None, b"", b"x"))]
+    copier.Copier(KafkaSettings(), Codec(FixedIds()))._commit(cast("Transactions", written), run, found)
+    assert [said["value"] for topic, said in written.records if topic == "replay.ingest"] == [None, b"", b"x"]

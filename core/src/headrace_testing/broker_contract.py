@@ -117,7 +117,7 @@ class Session:
 
 def copy(broker: Broker, records: Sequence[Record], target: str, snapshot: object) -> None:
     """Commit a copy of the records under the snapshot."""
-    messages = [Message(target, record.key or b"-", record.value or b"", record.headers) for record in records]
+    messages = [Message(target, record.key or b"-", record.value, record.headers) for record in records]
     broker.commit(messages, offsets_after(records), snapshot)
 
 
@@ -324,6 +324,16 @@ class BrokerContract:
         session.commit(target)
         written = lab.read_committed(target)[0]
         assert (written.key, written.value, written.headers) == (key, b"\x00\x01\xff", headers)
+
+    def test_a_missing_value_stays_missing_and_an_empty_one_empty(self, lab: BrokerLab) -> None:
+        """Broken: a record without a value means something else when it is tried again or replayed."""
+        source, target = lab.topic(1), lab.topic(1)
+        given: list[tuple[bytes, bytes | None]] = [(b"t/tombstone", None), (b"t/empty", b""), (b"t/full", b"x")]
+        lab.produce([Message(source, key, value) for key, value in given])
+        session = Session(lab, "tombstone", "tombstone-0", source)
+        assert [(record.key, record.value) for record in session.read(3)] == given
+        session.commit(target)
+        assert [(record.key, record.value) for record in lab.read_committed(target)] == given
 
     def test_a_mark_outlives_its_worker_and_commits_nothing(self, lab: BrokerLab) -> None:
         """Broken: a record that kills its worker is never found out, or a mark skips records."""

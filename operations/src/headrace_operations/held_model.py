@@ -194,8 +194,8 @@ def refuse_others(
 def released(record: Record, *, now_ms: int) -> Message:
     """Return what a record that waited for the end of a pause goes on as, in its stage's retry topic.
 
-    Key and value are as they were, a missing key (written as ``-``) included. A ``replay`` header stays only where the
-    stage read the record first in a replay: one that a client wrote means nothing.
+    Key and value are as they were, a missing key (written as ``-``) or value included. A ``replay`` header stays only
+    where the stage read the record first in a replay: one that a client wrote means nothing.
     """
     stage, first = record.topic.removeprefix(held_topic("")), headers.origin(record)
     own = headers.without_hold(record.headers)
@@ -203,7 +203,7 @@ def released(record: Record, *, now_ms: int) -> Message:
         own = tuple(pair for pair in own if pair[0] != headers.REPLAY)
     again = headers.for_retry(own, first, attempt=1, due_ms=now_ms)
     key = b"" if record.key is None or record.key == _NO_KEY else record.key
-    return Message(retry_topic(stage), key, record.value or b"", again)
+    return Message(retry_topic(stage), key, record.value, again)
 
 
 def approved_headers(record: Record) -> Headers:

@@ -44,11 +44,14 @@ class Record(NamedTuple):
 
 
 class Message(NamedTuple):
-    """A record to write; the partition follows from the key (murmur2), which is never empty."""
+    """A record to write; the partition follows from the key (murmur2), which is never empty.
+
+    A value of None is a tombstone, and is read as one: not the same as an empty value.
+    """
 
     topic: str
     key: bytes
-    value: bytes
+    value: bytes | None
     headers: Headers = ()
 
 

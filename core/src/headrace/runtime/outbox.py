@@ -136,7 +136,7 @@ class Outbox:
         said = headers.for_hold(
             record.headers, self.first(record), kind="pause", scope=held.scope, why=held.why, now_ms=self._now_ms()
         )
-        return Message(self._wiring.held, record.key or _NO_KEY, record.value or b"", said)
+        return Message(self._wiring.held, record.key or _NO_KEY, record.value, said)
 
     def _to_review(self, record: Record, context: Context, made: Message) -> Message:
         """Return what the record came to, for the topic of what waits, with where it goes on once it is approved."""

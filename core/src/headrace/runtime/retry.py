@@ -38,4 +38,4 @@ def retry_message(
         return None
     due_ms = now_ms + int(1000 * policy.delay(attempt, error.delay, jitter))
     again = headers.for_retry(record.headers, first, attempt=attempt + 1, due_ms=due_ms)
-    return Message(topic, record.key or _NO_KEY, record.value or b"", again)
+    return Message(topic, record.key or _NO_KEY, record.value, again)

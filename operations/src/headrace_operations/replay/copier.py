@@ -143,7 +143,7 @@ class Copier:
             for record in found:
                 first = headers.Origin(record.topic, record.partition, record.offset)
                 said = list(headers.for_replay(record.headers, first, run.run_id))
-                produce(replay_topic(run.stage), value=record.value or b"", key=record.key or b"-", headers=said)
+                produce(replay_topic(run.stage), value=record.value, key=record.key or b"-", headers=said)
             produce(TOPIC, value=self._codec.encode_plain(run), key=run.run_id.encode())
         self._saved = time.monotonic()
 
