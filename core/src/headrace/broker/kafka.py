@@ -247,13 +247,15 @@ class KafkaBroker(Broker):
     def _failed(self, producer: Producer, raised: KafkaException) -> None:
         error: KafkaError = raised.args[0]
         if error.code() in _FENCED and not error.txn_requires_abort():
-            raise ProducerFenced(f"the producer was fenced: {error.str()}", where=self._transactional_id) from raised
+            raise _fenced(error, self._transactional_id) from raised
         if not error.txn_requires_abort():
             self._certain = False
             raise TransactionUncertain(f"the transaction's end is unknown: {error.str()}") from raised
         try:
             _retrying(lambda: producer.abort_transaction(_CALL_S))
         except KafkaException as second:
+            if second.args[0].code() in _FENCED:
+                raise _fenced(second.args[0], self._transactional_id) from raised
             self._certain = False
             raise TransactionUncertain(f"the transaction could not be aborted: {second}") from raised
         raise TransactionAborted(f"the transaction was refused: {error.str()}") from raised
@@ -341,6 +343,10 @@ class KafkaBroker(Broker):
         except KafkaException as error:
             self._deferred = BrokerUnavailable(f"reading failed: {error}")
         return messages
+
+
+def _fenced(error: KafkaError, transactional_id: str) -> ProducerFenced:
+    return ProducerFenced(f"the producer was fenced: {error.str()}", where=transactional_id)
 
 
 def _refusal(error: KafkaError, message: KafkaMessage) -> BrokerError | None:

@@ -23,8 +23,11 @@ class Unfenced(KafkaBroker):
         self._nobody = Consumer({**kafka.client(), "group.id": group})
 
     def poll(self, max_records: int, timeout: float) -> Polled:
-        """Poll, and say nothing of a rebalance."""
-        return replace(super().poll(max_records, timeout), rebalanced=False)
+        """Poll, and say nothing of a rebalance; what was read beside it is read again, for it was not handed out."""
+        polled = super().poll(max_records, timeout)
+        if polled.rebalanced:
+            self.rewind()
+        return replace(polled, rebalanced=False)
 
     def commit(self, messages: Sequence[Message], offsets: Mapping[TopicPartition, int], snapshot: Any) -> None:
         """Commit as a client that knows no memberships: the coordinator lets it."""
