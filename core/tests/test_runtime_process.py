@@ -16,13 +16,14 @@ from headrace.broker.contract import Record
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
 from headrace.errors import (
     ConfigurationError,
+    Deferred,
     DependencyDown,
     HeadraceError,
     PermanentError,
     TemporaryError,
     UnknownPipeline,
 )
-from headrace.handler import BatchHandler, Handler
+from headrace.handler import READ_AGAIN, BatchHandler, Handler
 from headrace.headers import Origin
 from headrace.records import ChunkedDocument, DeadLetter, HeaderPart, SourceDocument
 from headrace.runtime.deadletters import ALLOWANCE_BYTES, Failure, dead_letter
@@ -255,6 +256,38 @@ def test_after_the_last_attempt_a_record_is_a_dead_letter_of_where_it_was_read_f
     letter = letters(process(came_back("a", 3), handlers=[failing(LATER)]))[0]
     assert (letter.reason, letter.attempt) == ("temporary", 3)
     assert (letter.topic, letter.partition, letter.offset) == ("p-documents", 2, 7)
+
+
+@pytest.mark.parametrize(("delay", "due_s"), [(None, 0), (5.0, 5), (600.0, 60)])
+def test_a_deferred_record_stands_back_as_it_was_and_as_the_same_attempt(delay: float | None, due_s: int) -> None:
+    """Broken: a flood uses up its records' attempts and ends in the dead letters, or counts as failures."""
+    deferred = failing({"a": Deferred(delay=delay)})
+    due = str(int(NOW.timestamp() * 1000) + 1000 * due_s).encode()
+    for found, attempt in ((record("a", 7), b"1"), (came_back("a", 3, redrive="x/0/1", replay="run-1"), b"3")):
+        result = process(found, record("b", 8), handlers=[deferred])
+        again, other = result.messages
+        assert (again.topic, again.key, again.value) == ("p-retry.chunker", found.key, found.value)
+        assert (other.topic, result.retried, result.dead_letters) == ("p-chunks", 0, 0)
+        kept = {name: value for name, value in found.headers if name in ("request-id", "redrive", "replay")}
+        partition = dict(found.headers).get("origin-partition", str(found.partition).encode())
+        assert dict(again.headers) == {
+            **kept, "origin-topic": b"p-documents", "origin-partition": partition, "origin-offset": b"7",
+            "retry-attempt": attempt, "retry-due": due,
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize("topic", ["p-documents", "p-retry.chunker", "p-replay.chunker"])
+def test_a_handler_learns_whether_its_records_are_read_again(topic: str) -> None:
+    """Broken: live records wait where only deferred ones may, or deferred ones stand back for ever."""
+    seen: list[bool] = []
+
+    def look(found: Context) -> Context:
+        seen.append(READ_AGAIN.get())
+        return found
+
+    process(record("a")._replace(topic=topic), handlers=[Step(look)])
+    assert seen == [topic != "p-documents"]
+    assert READ_AGAIN.get() is False
 
 
 def test_a_held_record_waits_as_it_was_and_the_others_go_on() -> None:

@@ -2,7 +2,8 @@
 
 A handler states by the class it raises whether a failure can pass:
 :class:`PermanentError` sends the record to the dead letters, :class:`TemporaryError` has it tried
-again, and :class:`DependencyDown` pauses the stage, because no record is to blame.
+again, :class:`Deferred` has it stand back for others, and :class:`DependencyDown` pauses the stage, because no record
+is to blame.
 Anything else that escapes a handler is unforeseen and treated as permanent for that record.
 """
 
@@ -97,6 +98,15 @@ class TemporaryError(HeadraceError):
     def __init__(self, message: str = "", *, delay: float | None = None, where: str = "", remedy: str = "") -> None:
         self.delay = _bounded(delay)
         super().__init__(message, where=where, remedy=remedy)
+
+
+class Deferred(TemporaryError):
+    """This record stands back for others.
+
+    Nothing failed: it is read again after those that wait before it, or after ``delay`` seconds, as the same attempt.
+    """
+
+    code = "deferred"
 
 
 class DependencyDown(HeadraceError):

@@ -14,10 +14,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import ClassVar
 
 from headrace.envelope import Context
 from headrace.errors import HeadraceError
+
+READ_AGAIN: ContextVar[bool] = ContextVar("READ_AGAIN", default=False)
+"""Whether the records under way are read again (retried, deferred, replayed), and so hold up nothing live.
+
+It may guide when a record is worked on (:class:`~headrace.errors.Deferred`), never what it becomes.
+"""
 
 
 class Handler(ABC):
@@ -62,8 +69,9 @@ class Handler(ABC):
 
         It may await, and it may compute: polling goes on in another thread. It runs outside any transaction and may
         run again for the same record, so effects outside must be repeatable. Raises
-        :class:`~headrace.errors.PermanentError`, :class:`~headrace.errors.TemporaryError` or
-        :class:`~headrace.errors.DependencyDown`; anything else sends this record to the dead letters with its stack.
+        :class:`~headrace.errors.PermanentError`, :class:`~headrace.errors.TemporaryError` (or its
+        :class:`~headrace.errors.Deferred`) or :class:`~headrace.errors.DependencyDown`; anything else sends this record
+        to the dead letters with its stack.
         """
 
 

@@ -258,7 +258,7 @@ async def test_requests_and_tokens_wait_for_their_minute(monkeypatch: pytest.Mon
         async def acquire(self, amount: float = 1) -> None:
             taken.append(amount)
 
-    monkeypatch.setattr("headrace_embedder.openai_compatible.AsyncLimiter", Limiter)
+    monkeypatch.setattr("headrace_embedder.limits.AsyncLimiter", Limiter)
     await embed(answered, ["a" * 30, "b" * 3000], request_texts=1, requests_per_minute=7, tokens_per_minute=100)
     assert taken == [1, 10.0, 1, 100]
 

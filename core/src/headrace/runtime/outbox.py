@@ -14,7 +14,7 @@ from headrace import headers
 from headrace.avro.codec import Codec
 from headrace.broker.contract import Message, Record
 from headrace.envelope import Context, Operation, StageRun
-from headrace.errors import InvalidRecord, PermanentError, TemporaryError
+from headrace.errors import Deferred, InvalidRecord, PermanentError, TemporaryError
 from headrace.runtime.deadletters import ALLOWANCE_BYTES, Failure, dead_letter, record_size
 from headrace.runtime.retry import RetryPolicy, retry_message
 from headrace.stage import StageFlow
@@ -57,6 +57,8 @@ class Fate(StrEnum):
 
     DONE = "done"
     RETRIED = "retried"
+    DEFERRED = "deferred"
+    """Stands back for others; nothing failed."""
     HELD = "held"
     DEAD = "dead"
     """Given up for breaking its own rules."""
@@ -104,7 +106,7 @@ class Outbox:
             return made, Fate.DONE
         again = self._again(record, made)
         if again is not None:
-            return again, Fate.RETRIED
+            return again, Fate.DEFERRED if isinstance(made.error, Deferred) else Fate.RETRIED
         fate = Fate.DEAD if isinstance(made.error, InvalidRecord) else Fate.FAULT
         return self._give_up(record, made), fate
 

@@ -21,7 +21,7 @@ from headrace.errors import (
     PermanentError,
     UndecodableRecord,
 )
-from headrace.handler import BatchHandler, Handler
+from headrace.handler import READ_AGAIN, BatchHandler, Handler
 from headrace.runtime.deadletters import Failure
 from headrace.runtime.decide import Batch, BatchResult
 from headrace.runtime.outbox import Fate, Held, Outbox, Result, Wiring
@@ -88,6 +88,7 @@ class StageProcessor:
         """
         started = time.perf_counter()
         started_at = self._now()
+        READ_AGAIN.set(any(self._outbox.came_back(record) for record in batch.records))
         results: list[Result] = [self._taken(record, batch) for record in batch.records]
         runs = await self._run_chains(results)
         duration = int((time.perf_counter() - started) * 1e6)

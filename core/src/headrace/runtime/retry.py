@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from headrace import headers
 from headrace.broker.contract import Message, Record
-from headrace.errors import TemporaryError
+from headrace.errors import Deferred, TemporaryError
 
 _NO_KEY = b"-"
 
@@ -33,9 +33,15 @@ def retry_message(
     record: Record, error: TemporaryError, *, first: headers.Origin, attempt: int, topic: str, policy: RetryPolicy,
     now_ms: int, jitter: float,
 ) -> Message | None:  # fmt: skip
-    """Return the message that has the record tried again after its attempt failed, or None after the last attempt."""
-    if attempt >= policy.attempts:
+    """Return the message that has the record tried again after its attempt failed, or None after the last attempt.
+
+    A record that was deferred did not fail: the same attempt is made again, however often it stands back.
+    """
+    if isinstance(error, Deferred):
+        following, wait_s = attempt, min(error.delay or 0.0, policy.longest_s)
+    elif attempt < policy.attempts:
+        following, wait_s = attempt + 1, policy.delay(attempt, error.delay, jitter)
+    else:
         return None
-    due_ms = now_ms + int(1000 * policy.delay(attempt, error.delay, jitter))
-    again = headers.for_retry(record.headers, first, attempt=attempt + 1, due_ms=due_ms)
+    again = headers.for_retry(record.headers, first, attempt=following, due_ms=now_ms + int(1000 * wait_s))
     return Message(topic, record.key or _NO_KEY, record.value, again)

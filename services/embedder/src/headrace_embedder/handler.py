@@ -7,12 +7,13 @@ computed, so that a batch that runs again (after a crash, a rebalance) calls the
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from headrace.envelope import Context
-from headrace.errors import ConfigurationError, HeadraceError, InvalidRecord
-from headrace.handler import BatchHandler
+from headrace.errors import ConfigurationError, Deferred, HeadraceError, InvalidRecord
+from headrace.handler import READ_AGAIN, BatchHandler
 from headrace.records import ChunkedDocument, EmbeddedDocument
 from headrace.settings import ServiceSettings
 from headrace.store import cache
@@ -21,6 +22,7 @@ from headrace.store.generations import get_generation
 from headrace.store.pool import StoreSettings, create_pool
 from headrace.store.transactions import tenant_transaction
 from headrace_embedder import metrics
+from headrace_embedder.fairness import Asked, FairShare
 from headrace_embedder.provider import Kind, Provider
 from headrace_embedder.shared import shared_provider
 
@@ -78,9 +80,17 @@ class EmbedHandler(BatchHandler):
         known = await self._known(wanted)
         missing = [text for text in wanted if (text.tenant, text.text_hash) not in known]
         metrics.TEXTS_CACHED.inc(len(wanted) - len(missing))
-        vectors, errors = await self._embed(missing)
         provider = self._provider
         assert provider is not None
+        fair, read_again = provider.fair, READ_AGAIN.get()
+        goes = chosen(contexts, missing, fair, read_again=read_again)
+        metrics.RECORDS_DEFERRED.inc(goes.count(False))
+        going = {text[:2] for text in distinct_texts(list(itertools.compress(contexts, goes)))}
+        try:
+            vectors, errors = await self._embed([text for text in missing if text[:2] in going])
+        finally:
+            if fair is not None:
+                fair.done(read_again=read_again)
         return [
             embedded(
                 context,
@@ -90,7 +100,9 @@ class EmbedHandler(BatchHandler):
                 model=provider.model,
                 dimensions=provider.dimensions,
             )
-            for context in contexts
+            if may_go
+            else Deferred(f"tenant {context.change.tenant} has its share of the embedding provider's limit for now")
+            for context, may_go in zip(contexts, goes, strict=True)
         ]
 
     async def _known(self, texts: Sequence[Text]) -> set[tuple[str, bytes]]:
@@ -162,6 +174,25 @@ def distinct_texts(contexts: Sequence[Context]) -> list[Text]:
             if key not in texts:
                 texts[key] = Text(*key, chunk.text)
     return list(texts.values())
+
+
+def chosen(
+    contexts: Sequence[Context], missing: Sequence[Text], fair: FairShare | None, *, read_again: bool
+) -> list[bool]:
+    """Return for each record whether it goes now or is deferred; one whose texts are all known goes in any case.
+
+    A text that several records share is counted with the first of them.
+    """
+    if fair is None:
+        return [True] * len(contexts)
+    uncounted = {(text.tenant, text.text_hash): text.text for text in missing}
+    asked = []
+    for context in contexts:
+        tenant = context.change.tenant
+        keys = dict.fromkeys((tenant, chunk.text_hash) for chunk in context.payload.chunks)
+        own = [uncounted.pop(key) for key in keys if key in uncounted]
+        asked.append(Asked(tenant, fair.cost(own, len(missing))))
+    return fair.choose(asked, read_again=read_again)
 
 
 def embedded(

@@ -20,3 +20,8 @@ TOKENS = Counter(
     "headrace_texts_tokens",
     "Tokens that the provider read, as far as it counts them: what a paid one charges for.",
 )
+RECORDS_DEFERRED = Counter(
+    "headrace_records_deferred",
+    "Records that stood back because their tenant had its share of the provider's limit, each time that one did. "
+    "A rise that never ends: raise the limit, or spread the tenant's flood over time.",
+)

@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 
 import httpx
 import numpy as np
-from aiolimiter import AsyncLimiter
 
 from headrace.errors import DependencyDown, HeadraceError, InvalidRecord
 from headrace_embedder.batching import request_slices
+from headrace_embedder.fairness import FairShare
+from headrace_embedder.limits import MinuteLimits
 from headrace_embedder.provider import EmbedResult, Kind, Provider, check_vectors
 from headrace_embedder.settings import EmbedderSettings
 
@@ -22,8 +23,6 @@ _PASSING = frozenset({408, 409, 425, 429})
 _MISCONFIGURED = frozenset({401, 403, 404, 405})
 _PROBE = "Water flows."
 """A text that no model refuses: one that does is out of order."""
-_CHARACTERS_A_TOKEN = 3
-"""Careful: English has about four, Korean about two."""
 
 
 class OpenAICompatibleProvider(Provider):
@@ -38,8 +37,15 @@ class OpenAICompatibleProvider(Provider):
         self._most_characters = settings.request_characters
         self._prompts = {Kind.QUERY: settings.query_prompt, Kind.PASSAGE: settings.passage_prompt}
         headers = {"Authorization": f"Bearer {settings.api_key.get_secret_value()}"} if settings.api_key else {}
-        self._requests = AsyncLimiter(settings.requests_per_minute) if settings.requests_per_minute else None
-        self._tokens = AsyncLimiter(settings.tokens_per_minute) if settings.tokens_per_minute else None
+        self._limits = MinuteLimits(
+            requests=settings.requests_per_minute, tokens=settings.tokens_per_minute,
+            request_texts=settings.request_texts,
+        )  # fmt: skip
+        if settings.requests_per_minute or settings.tokens_per_minute:
+            self.fair = FairShare(
+                self._limits, window_s=settings.fair_window_s, passes=settings.fair_passes,
+                tenants=settings.fair_tenants,
+            )  # fmt: skip
         self._http = httpx.AsyncClient(
             base_url=(settings.base_url or "").rstrip("/"), headers=headers, timeout=settings.timeout_s,
             transport=transport,
@@ -96,7 +102,7 @@ class OpenAICompatibleProvider(Provider):
 
     async def _post(self, texts: list[str]) -> httpx.Response:
         """Return an answer that concerns the texts; raise :class:`DependencyDown` for all others."""
-        await self._wait_for_room(texts)
+        await self._limits.wait(texts)
         body = {"model": self.model, "input": texts, "encoding_format": "base64"}
         try:
             answer = await self._http.post("/embeddings", json=body)
@@ -111,14 +117,6 @@ class OpenAICompatibleProvider(Provider):
                 remedy="Check HEADRACE_EMBEDDER_BASE_URL, _MODEL and _API_KEY; nothing is lost meanwhile.",
             )  # fmt: skip
         return answer
-
-    async def _wait_for_room(self, texts: list[str]) -> None:
-        """Wait until the limits a minute leave room for the request; one above them waits for a whole minute's room."""
-        if self._requests is not None:
-            await self._requests.acquire()
-        if self._tokens is not None:
-            tokens = sum(len(text) for text in texts) / _CHARACTERS_A_TOKEN
-            await self._tokens.acquire(min(tokens, self._tokens.max_rate))
 
     async def _halves(self, texts: list[str], error: HeadraceError) -> EmbedResult:
         """Find the text at fault by halves; the others get their vectors."""

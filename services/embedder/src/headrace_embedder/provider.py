@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.errors import ConfigurationError, HeadraceError, InvalidRecord
+from headrace_embedder.fairness import FairShare
 from headrace_embedder.settings import PACKAGED_MODEL, EmbedderSettings
 
 Vectors = npt.NDArray[np.float32]
@@ -45,6 +46,8 @@ class Provider(ABC):
     name: ClassVar[str]
     model: str
     dimensions: int
+    fair: FairShare | None = None
+    """Who goes first, where the provider has limits."""
 
     @abstractmethod
     async def embed(self, texts: Sequence[str], kind: Kind) -> EmbedResult:

@@ -48,6 +48,21 @@ class EmbedderSettings(BaseSettings):
     tokens_per_minute: int | None = Field(
         None, ge=1, description="Most tokens a minute to that server, estimated as a third of the characters."
     )
+    fair_window_s: float = Field(
+        10.0, gt=0, le=60,
+        description="Where a limit a minute is set: seconds of it that a batch of live records may wait for; each "
+        "tenant has an equal share, and what goes beyond it is deferred.",
+    )  # fmt: skip
+    fair_passes: int = Field(
+        8, ge=1, le=1000,
+        description="Where a limit a minute is set: one in so many deferred records of a batch goes, the others stand "
+        "back for those behind them. More: what is behind a flood waits less, and the flood is written more often; "
+        "1 is first come, first served.",
+    )  # fmt: skip
+    fair_tenants: int = Field(
+        1000, ge=1, le=1_000_000,
+        description="Tenants that are told apart in a window; all further ones together have the share of one.",
+    )  # fmt: skip
     host: str = Field("127.0.0.1", description="Address of the internal endpoint /v1/embeddings.")
     port: int = Field(8090, ge=0, le=65535, description="Port of the internal endpoint.")
     token: SecretStr | None = Field(None, description="Bearer token that the internal endpoint asks for.")

@@ -1,0 +1,130 @@
+"""Which records go to a provider with limits now, and which are deferred, so that no tenant waits behind a flood.
+
+The decision alone: the clock and what the limits have free come in from outside. See ADR 11.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from headrace_embedder.limits import Cost, Limits
+
+_REST = ""
+"""Stands for all tenants above the number that is told apart; no tenant has an empty name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What one record would take of the limits; nothing where all its texts are known."""
+
+    tenant: str
+    cost: Cost
+
+
+@dataclass(slots=True)
+class _Window:
+    """What each tenant took in a stretch of time, in seconds of the limits, and who had records deferred."""
+
+    since: float
+    taken: dict[str, float] = field(default_factory=dict)
+    deferred: set[str] = field(default_factory=set)
+
+
+class FairShare:
+    """Shares the limits between tenants, batch by batch.
+
+    What fits at once goes, whoever it belongs to. Beyond that a **live** record may have its batch wait only while its
+    tenant has taken no more than its share of the window, and has had nothing deferred in this window or the last: so
+    a batch waits no longer than one window, and a flood passes at the speed at which it is read.
+    Of records that are **read again** (deferred ones among them), one in ``passes`` goes in any case, tenant by tenant
+    in turn; the others stand back for what is behind them.
+
+    Not for several threads.
+    """
+
+    def __init__(
+        self, limits: Limits, *, window_s: float, passes: int, tenants: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._limits = limits
+        self._window_s = window_s
+        self._passes = passes
+        self._tenants = tenants
+        self._clock = clock
+        self._now = _Window(clock())
+        self._before = _Window(self._now.since)
+        self._promised: dict[bool, Cost] = {}
+        """What the batch under way of each lane was granted; it takes it from the limits bit by bit."""
+
+    def cost(self, texts: Sequence[str], together: int) -> Cost:
+        """Return what the texts will take where ``together`` texts share requests."""
+        return self._limits.cost(texts, together)
+
+    def choose(self, asked: Sequence[Asked], *, read_again: bool) -> list[bool]:
+        """Return for each record of a batch whether it goes now; what is told to go counts as taken.
+
+        One batch at a time of live records and one of those read again; each ends with :meth:`done`.
+        """
+        self._turn_window()
+        names = [self._name(one.tenant) if one.cost != Cost() else _REST for one in asked]
+        goes = [one.cost == Cost() for one in asked]
+        costly = [index for index, free in enumerate(goes) if not free]
+        share = self._window_s / max(1, self.tracked())
+        planned, others = Cost(), self._promised.get(not read_again, Cost())
+        if read_again:
+            for index in in_turn([asked[index].tenant for index in costly], -(-len(costly) // self._passes)):
+                planned += self._take(names[costly[index]], asked[costly[index]].cost)
+                goes[costly[index]] = True
+        for index in costly:
+            if goes[index]:
+                continue
+            name, cost = names[index], asked[index].cost
+            if self._limits.fits(others + planned + cost) or (not read_again and self._within(share, name, cost)):
+                planned += self._take(name, cost)
+                goes[index] = True
+            else:
+                self._now.deferred.add(name)
+        self._promised[read_again] = planned
+        return goes
+
+    def done(self, *, read_again: bool) -> None:
+        """Note that the batch has taken what it was granted, or will not."""
+        self._promised.pop(read_again, None)
+
+    def tracked(self) -> int:
+        """Return how many tenants are told apart now."""
+        return len(self._now.taken.keys() | self._before.taken.keys())
+
+    def _turn_window(self) -> None:
+        now = self._clock()
+        age = now - self._now.since
+        if age >= self._window_s:
+            self._before = self._now if age < 2 * self._window_s else _Window(now)
+            self._now = _Window(now)
+
+    def _name(self, tenant: str) -> str:
+        """Return the name that the tenant is counted under, and count it as one that has records under way."""
+        taken = self._now.taken
+        name = tenant if tenant in taken or len(taken) < self._tenants else _REST
+        taken.setdefault(name, 0.0)
+        return name
+
+    def _within(self, share: float, name: str, cost: Cost) -> bool:
+        if name in self._now.deferred or name in self._before.deferred:
+            return False
+        return self._now.taken[name] + self._limits.seconds(cost) <= share
+
+    def _take(self, name: str, cost: Cost) -> Cost:
+        self._now.taken[name] += self._limits.seconds(cost)
+        return cost
+
+
+def in_turn(tenants: Sequence[str], count: int) -> list[int]:
+    """Return ``count`` positions: the first of each tenant, then the second of each, and so on."""
+    seen: dict[str, int] = {}
+    rounds: list[tuple[int, int]] = []
+    for position, tenant in enumerate(tenants):
+        seen[tenant] = seen.get(tenant, 0) + 1
+        rounds.append((seen[tenant], position))
+    return [position for _, position in sorted(rounds)[:count]]
