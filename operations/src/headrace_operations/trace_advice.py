@@ -41,7 +41,7 @@ def _of_place(place: Place) -> str:
     if place.paused:
         return f"The stage {place.stage} is {place.paused}. headrace resume --stage {place.stage}"
     if place.lane == "retry":
-        return f"Nothing: {place.stage} tries it again by itself. Why it failed: headrace logs {place.stage}"
+        return f"Nothing: {place.stage} takes it up again by itself. If it failed, why: headrace logs {place.stage}"
     return f"Nothing, where {place.stage} makes progress: headrace status"
 
 
