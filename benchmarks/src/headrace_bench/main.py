@@ -8,6 +8,8 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
+import structlog
+
 from headrace.settings import KafkaSettings
 from headrace_bench.result import Result
 from headrace_local import shared
@@ -90,6 +92,7 @@ PROOFS = ("proof", "soak", "storm", "transactions")
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one benchmark, or all; ``proof``, ``soak``, ``storm`` and ``transactions`` have options of their own."""
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))  # stdout is for results
     given = sys.argv[1:] if arguments is None else arguments
     if given and given[0] in PROOFS:
         return int(import_module(f"headrace_bench.{given[0]}").main(given[1:]))
