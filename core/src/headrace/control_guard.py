@@ -42,6 +42,8 @@ REMEDY = (
     "Give the order again (`headrace pause`, `headrace resume`, `headrace replay`), then discard this."
 )
 _AGAIN_S = 30.0
+_CLOSE_S = 2.0
+"""What the check gets for its end, after the stage has drained; what it leaves open is done again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,5 +156,5 @@ def guarding(
     try:
         yield
     finally:
-        guard.close(settings.drain_s)
+        guard.close(_CLOSE_S)
         watchdog.close()

@@ -64,7 +64,7 @@ class PipelineCatalogue:
     def next_number(self, pipeline_id: str) -> int:
         """Return the number of the version to be applied next: none is given twice, a refused one's neither."""
         refused = [number for name, number in self._refused if name == pipeline_id]
-        return max([*self._versions.get(pipeline_id, {}), *refused], default=0) + 1
+        return max([0, *self._versions.get(pipeline_id, {}), *refused]) + 1
 
     def latest(self, pipeline_id: str) -> tuple[str, int]:
         """Return the pipeline and its newest version number; raises :class:`UnknownPipeline`."""

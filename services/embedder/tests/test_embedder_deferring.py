@@ -12,10 +12,11 @@ import httpx
 import pytest
 
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
-from headrace.errors import Deferred
+from headrace.errors import Deferred, DependencyDown
 from headrace.handler import READ_AGAIN
 from headrace.records import Chunk, ChunkedDocument
 from headrace_embedder import metrics
+from headrace_embedder.fairness import Asked, FairShare
 from headrace_embedder.handler import EmbedHandler, Text, chosen
 from headrace_embedder.limits import Cost, MinuteLimits
 from headrace_embedder.openai_compatible import OpenAICompatibleProvider
@@ -93,6 +94,55 @@ async def test_a_deferred_record_costs_nothing_once_another_brought_its_texts() 
     assert isinstance(large, Deferred)
     assert isinstance(small, Context)
     assert (len(small.payload.vectors), server.texts) == (1, 1)
+
+
+async def test_a_flood_that_repeats_itself_is_deferred_with_its_copies() -> None:
+    """Broken: the second copy of a deferred document goes free, and the live lane waits for all of them."""
+    server = Server()
+    handler = Cached(provider(server, tokens_per_minute=50), set())
+    pairs = [document("a", f"d{at // 2}", f"word{at // 2}") for at in range(64)]
+    outcomes = await asyncio.wait_for(handler.process_batch(pairs), 5)
+    assert server.texts <= 5
+    assert sum(isinstance(found, Deferred) for found in outcomes) >= 54
+
+
+async def test_a_batch_that_came_to_nothing_counts_against_nobody() -> None:
+    """Broken: after a 503 the same batch is over its share, and a light tenant stands behind the flood."""
+    server = Server()
+    asked = provider(server, tokens_per_minute=60)
+    fair = asked.fair
+    assert fair is not None
+    light = [Asked("b", Cost(0.0, 2.0))] * 2
+    fair.choose([Asked("a", Cost(0.0, 1000.0))] * 3, read_again=False)
+    fair.done(read_again=False)
+    for _ in range(20):
+        assert fair.choose(light, read_again=False) == [True, True]
+        fair.give_back(read_again=False)
+    down = OpenAICompatibleProvider(
+        EmbedderSettings(
+            provider="openai-compatible", base_url="http://127.0.0.1:9/v1", model="m", dimensions=2,
+            tokens_per_minute=60,
+        ),
+        httpx.MockTransport(lambda _: httpx.Response(503)),
+    )  # fmt: skip
+    handler = Cached(down, set())
+    assert down.fair is not None
+    with pytest.raises(DependencyDown):
+        await handler.process_batch([document("b", "b", "one")])
+    assert down.fair._now.taken == {"b": 0.0}
+
+
+async def test_a_request_is_charged_whole_to_who_goes_in_it() -> None:
+    """Broken: one small record a batch passes for a hundredth of a request, and takes the whole limit of requests."""
+    fair = FairShare(
+        MinuteLimits(requests=60, tokens=None, request_texts=128), window_s=10.0, passes=8, tenants=10,
+        clock=lambda: 0.0,
+    )  # fmt: skip
+    small = Cost(1 / 128, 1.0)
+    for _ in range(3):
+        assert fair.choose([Asked("b", small)], read_again=False) == [True]
+        fair.done(read_again=False)
+    assert fair._now.taken["b"] == pytest.approx(3.0)
 
 
 async def test_records_read_again_wait_for_the_limit_in_their_batch() -> None:

@@ -113,7 +113,10 @@ class TransactionUncertain(BrokerError):
 class ProducerFenced(BrokerError):
     """Another worker with the same transactional id, or in the same place of the group, took over."""
 
-    default_remedy = "Give every live worker of a stage a slot of its own (HEADRACE_WORKER_SLOT)."
+    default_remedy = (
+        "Give every live worker of a stage a slot of its own (HEADRACE_WORKER_SLOT). One that was held up for longer "
+        "than HEADRACE_WORKER_TRANSACTION_TIMEOUT_MS ends so too: start it again."
+    )
 
 
 class OffsetsLost(BrokerError):

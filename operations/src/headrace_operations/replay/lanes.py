@@ -16,6 +16,8 @@ from headrace_operations.audit.log_ranges import LogRanges, Partition, Range
 
 LOOK_S = 0.5
 """How often the lanes are looked at, for looking costs requests."""
+_MANY = 10
+"""Times what may be outstanding: more than that is not read to be counted, for its offsets tell enough."""
 Gaps = dict[Partition, Range]
 """What lies between a lane's committed offset and the end of its topic."""
 
@@ -48,24 +50,31 @@ class SideLanes:
         return self._outstanding - self.waiting
 
     def full(self, stage: str) -> bool:
-        """Whether as much as may be outstanding lies before the lanes from the stage on.
+        """Whether as much as may be outstanding lies before the lanes from the stage on, to be tried again included.
 
         Offsets are counted, markers of transactions among them; where nothing moves, records are, lest markers that
         no lane takes up hold the run up for good.
         """
         if time.monotonic() - self._looked > LOOK_S:
-            gaps = self._gaps({flow: [replay_topic(flow.name)] for flow in lanes(stage)})
+            gaps = self._gaps({flow: [replay_topic(flow.name), retry_topic(flow.name)] for flow in lanes(stage)})
             self.waiting = sum(span.end - span.start for span in gaps.values())
-            if self.waiting >= self._outstanding and gaps == self._then:
+            few = self.waiting <= _MANY * self._outstanding
+            if self.waiting >= self._outstanding and gaps == self._then and few:
                 self.waiting = self._count(gaps)
             self._then = gaps
             self._looked = time.monotonic()
         return self.waiting >= self._outstanding
 
     def left(self, flow: StageFlow, run_id: str) -> int:
-        """Return how many of the run's records the stage's lane has still to take up, or to try again."""
+        """Return how many of the run's records the stage's lane has still to take up, or to try again.
+
+        Where much lies there, whatever it is counts.
+        """
         gaps = self._gaps({flow: [replay_topic(flow.name), retry_topic(flow.name)]})
-        if gaps != self._left_then:  # where nothing moved, reading it again would tell nothing new
+        size = sum(span.end - span.start for span in gaps.values())
+        if size > _MANY * self._outstanding:
+            self.waiting = size  # an upper bound: to read so much at each look would cost more than it tells
+        elif gaps != self._left_then:  # where nothing moved, reading it again would tell nothing new
             self.waiting = self._count(gaps, run_id)
             self._left_then = gaps
         return self.waiting if gaps else 0

@@ -56,6 +56,8 @@ class FairShare:
         self._before = _Window(self._now.since)
         self._promised: dict[bool, Cost] = {}
         """What the batch under way of each lane was granted; it takes it from the limits bit by bit."""
+        self._granted: dict[bool, list[tuple[str, float]]] = {}
+        """To whom it was granted, in seconds, until the batch has come to its end."""
 
     def cost(self, texts: Sequence[str], together: int) -> Cost:
         """Return what the texts will take where ``together`` texts share requests."""
@@ -64,9 +66,12 @@ class FairShare:
     def choose(self, asked: Sequence[Asked], *, read_again: bool) -> list[bool]:
         """Return for each record of a batch whether it goes now; what is told to go counts as taken.
 
-        One batch at a time of live records and one of those read again; each ends with :meth:`done`.
+        One batch at a time of live records and one of those read again; each ends with :meth:`done` or
+        :meth:`give_back`.
         """
         self._turn_window()
+        granted: list[tuple[str, float]] = []
+        self._granted[read_again] = granted
         names = [self._name(one.tenant) if one.cost != Cost() else _REST for one in asked]
         goes = [one.cost == Cost() for one in asked]
         costly = [index for index, free in enumerate(goes) if not free]
@@ -74,23 +79,34 @@ class FairShare:
         planned, others = Cost(), self._promised.get(not read_again, Cost())
         if read_again:
             for index in in_turn([asked[index].tenant for index in costly], -(-len(costly) // self._passes)):
-                planned += self._take(names[costly[index]], asked[costly[index]].cost)
+                planned += self._take(names[costly[index]], asked[costly[index]].cost, granted)
                 goes[costly[index]] = True
         for index in costly:
             if goes[index]:
                 continue
             name, cost = names[index], asked[index].cost
             if self._limits.fits(others + planned + cost) or (not read_again and self._within(share, name, cost)):
-                planned += self._take(name, cost)
+                planned += self._take(name, cost, granted)
                 goes[index] = True
-            else:
+            elif not read_again:  # one that stands back a second time is no flood of its own
                 self._now.deferred.add(name)
+        if granted and planned.requests < 1:  # a request is whole, however few texts of those asked for go in it
+            planned += self._take(granted[0][0], Cost(1 - planned.requests), granted)
         self._promised[read_again] = planned
         return goes
 
     def done(self, *, read_again: bool) -> None:
-        """Note that the batch has taken what it was granted, or will not."""
+        """Note that the batch has taken what it was granted."""
         self._promised.pop(read_again, None)
+        self._granted.pop(read_again, None)
+
+    def give_back(self, *, read_again: bool) -> None:
+        """Note that the batch came to nothing: it is computed again, and must not count against its tenants twice."""
+        taken = self._now.taken
+        for name, seconds in self._granted.get(read_again, []):
+            if name in taken:
+                taken[name] = max(0.0, taken[name] - seconds)
+        self.done(read_again=read_again)
 
     def tracked(self) -> int:
         """Return how many tenants are told apart now."""
@@ -115,8 +131,10 @@ class FairShare:
             return False
         return self._now.taken[name] + self._limits.seconds(cost) <= share
 
-    def _take(self, name: str, cost: Cost) -> Cost:
-        self._now.taken[name] += self._limits.seconds(cost)
+    def _take(self, name: str, cost: Cost, granted: list[tuple[str, float]]) -> Cost:
+        seconds = self._limits.seconds(cost)
+        self._now.taken[name] += seconds
+        granted.append((name, seconds))
         return cost
 
 

@@ -88,9 +88,12 @@ class EmbedHandler(BatchHandler):
         going = {text[:2] for text in distinct_texts(list(itertools.compress(contexts, goes)))}
         try:
             vectors, errors = await self._embed([text for text in missing if text[:2] in going])
-        finally:
+        except BaseException:
             if fair is not None:
-                fair.done(read_again=read_again)
+                fair.give_back(read_again=read_again)
+            raise
+        if fair is not None:
+            fair.done(read_again=read_again)
         return [
             embedded(
                 context,
@@ -181,16 +184,16 @@ def chosen(
 ) -> list[bool]:
     """Return for each record whether it goes now or is deferred; one whose texts are all known goes in any case.
 
-    A text that several records share is counted with the first of them.
+    A text that several records share is counted with each, for the others may be told to stand back.
     """
     if fair is None:
         return [True] * len(contexts)
-    uncounted = {(text.tenant, text.text_hash): text.text for text in missing}
+    lacking = {(text.tenant, text.text_hash): text.text for text in missing}
     asked = []
     for context in contexts:
         tenant = context.change.tenant
         keys = dict.fromkeys((tenant, chunk.text_hash) for chunk in context.payload.chunks)
-        own = [uncounted.pop(key) for key in keys if key in uncounted]
+        own = [lacking[key] for key in keys if key in lacking]
         asked.append(Asked(tenant, fair.cost(own, len(missing))))
     return fair.choose(asked, read_again=read_again)
 

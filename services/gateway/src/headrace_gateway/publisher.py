@@ -131,12 +131,14 @@ class KafkaPublisher:
                 self._serve_once()
             except Exception:  # A callback that fails must not end the thread that every request waits for.
                 logging.getLogger(__name__).exception("serving the acknowledgements failed; going on")
+                self._closed.wait(_POLL_S)
 
     def _serve_once(self) -> None:
         self._producer.poll(_POLL_S)
         if self._fatal.is_set():
+            fresh = self._create()  # where it cannot be made, that is tried again
             self._fatal.clear()
-            broken, self._producer = self._producer, self._create()
+            broken, self._producer = self._producer, fresh
             broken.purge()
             broken.flush(1.0)
 
