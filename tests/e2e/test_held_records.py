@@ -11,9 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from headrace import control
-from headrace.avro.codec import Codec
-from headrace.avro.registry import Registry
-from headrace.pipeline import load
+from headrace.pipeline import Review
 from headrace.pipelines_log import apply
 from headrace_bench.data import reference_with_edits
 from headrace_bench.oracle import versions
@@ -24,29 +22,17 @@ from headrace_operations.held_log import HeldLog
 from headrace_operations.held_model import HeldEntry, HeldSelection
 from headrace_testing.fold import fold
 from headrace_testing.stream import STAGES, TENANT, publish, wait_until_stored
+from headrace_testing.user_package import stream
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 PAUSED = "acme"
-REVIEWED = """
-id: reviewed
-stages:
-  - stage: ingest
-    handlers: [change-event]
-  - stage: chunker
-    handlers: [sections]
-    review: required
-  - stage: embedder
-    handlers: [embed]
-  - stage: indexer
-    handlers: [index]
-"""
 
 
 class Operator:
     """Whoever pauses, resumes and reviews."""
 
     def __init__(self, place) -> None:
-        self.kafka, self.codec, self.registry = place.kafka_settings(), Codec(Registry(place.registry)), place.registry
+        self.kafka, self.codec, self.registry = place.kafka_settings(), place.codec(), place.registry
 
     def waiting(self, **asked: Any) -> list[HeldEntry]:
         """What waits."""
@@ -101,7 +87,7 @@ def test_a_paused_tenant_waits_and_another_does_not(deployment, operator: Operat
 
 def test_what_a_pipeline_has_reviewed_waits_for_its_reviewer(deployment, operator: Operator, seed: int) -> None:
     """Outputs would pass their gate, hold other documents up, or a reviewer's word would change or lose them."""
-    apply(operator.kafka, operator.codec, load(REVIEWED, "reviewed.yaml"), applied_by="test")
+    apply(operator.kafka, operator.codec, stream("reviewed", review=Review.REQUIRED), applied_by="test")
     changes = reference_with_edits(edits=0, seed=seed, documents=5)
     for change in changes[:3]:
         change["pipeline"] = "reviewed"

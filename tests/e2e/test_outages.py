@@ -12,6 +12,7 @@ import pytest
 
 from headrace_bench.data import reference_with_edits
 from headrace_bench.oracle import versions
+from headrace_testing.committed import dead_letters_of
 from headrace_testing.fold import fold
 from headrace_testing.proxy import Proxy
 from headrace_testing.stream import STAGES, TENANT, dead_letters, publish, wait_until_stored
@@ -115,38 +116,8 @@ def test_bad_events_become_dead_letters_and_the_rest_goes_on(deployment, place, 
     deployment.start_all(*(flow.name for flow in STAGES))
     publish(place.kafka_settings(), [changes[0], *bad, *changes[1:]])
     wait_until_stored(deployment, fold(versions(TENANT, changes)), 60, print)
-    letters = read_dead_letters(place, "ingest")
+    letters = dead_letters_of(place, "ingest")
     assert sorted(letter.message.split(":")[0].split(" ")[0] for letter in letters) == [
         "content", "operation", "operation", "pipeline", "version",
     ]  # fmt: skip
     assert {json.loads(letter.value)["id"] for letter in letters} == {event["id"] for event in bad}
-
-
-def read_dead_letters(place, stage):
-    """Every dead letter of the stage."""
-    from uuid import uuid4
-
-    from confluent_kafka import Consumer, TopicPartition
-
-    from headrace.avro.codec import Codec
-    from headrace.avro.registry import Registry
-    from headrace.records import DeadLetter
-
-    kafka = place.kafka_settings()
-    codec = Codec(Registry(place.registry))
-    topic = kafka.topic(f"dead-letters.{stage}")
-    consumer = Consumer(
-        {**kafka.client(), "group.id": uuid4().hex, "isolation.level": "read_committed", "enable.partition.eof": True}
-    )
-    partitions = consumer.list_topics(topic).topics[topic].partitions
-    consumer.assign([TopicPartition(topic, number, 0) for number in partitions])
-    ends, letters = 0, []
-    while ends < len(partitions):
-        message = consumer.poll(10)
-        assert message is not None
-        if message.error():
-            ends += 1
-        else:
-            letters.append(codec.decode_plain(message.value(), DeadLetter))
-    consumer.close()
-    return letters

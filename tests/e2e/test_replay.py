@@ -10,10 +10,10 @@ import sys
 import time
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
 
 from headrace_bench.data import reference_with_edits
 from headrace_bench.oracle import versions
+from headrace_testing.committed import read_all
 from headrace_testing.fold import fold, read_store
 from headrace_testing.stream import STAGES, TENANT, dead_letters, metric, publish, wait_until_stored
 
@@ -48,19 +48,9 @@ def run(place, tmp_path, *arguments: str, code: int = 0) -> object:
 
 def replayed(place, stage: str) -> list[tuple[str, int, int]]:
     """Origins of the records in the stage's replay topic, in order of their place."""
-    settings = place.kafka_settings()
-    consumer = Consumer({**settings.client(), "group.id": "test", "isolation.level": "read_committed"})
-    topic = settings.topic(f"replay.{stage}")
-    found = []
-    try:
-        numbers = consumer.list_topics(topic, 10).topics[topic].partitions
-        consumer.assign([TopicPartition(topic, number, 0) for number in numbers])
-        while (message := consumer.poll(2.0)) is not None:
-            said = dict(message.headers())
-            found.append((said["origin-topic"].decode(), int(said["origin-partition"]), int(said["origin-offset"])))
-    finally:
-        consumer.close()
-    return found
+    found = read_all(place.kafka, place.kafka_settings().topic(f"replay.{stage}"))
+    said = [dict(message.headers()) for message in found]
+    return [(one["origin-topic"].decode(), int(one["origin-partition"]), int(one["origin-offset"])) for one in said]
 
 
 def test_a_replay_killed_midway_is_taken_up_and_changes_nothing(deployment, place, seed, tmp_path):

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import textwrap
-
 import psycopg
 import pytest
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import Registry
 from headrace.pipeline import load
 from headrace.pipelines_log import apply
 from headrace_bench.data import reference_with_edits
 from headrace_bench.oracle import versions
 from headrace_testing.fold import fold
 from headrace_testing.stream import STAGES, TENANT, dead_letters, publish, wait_until_stored
+from headrace_testing.user_package import install
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -50,15 +47,6 @@ stages:
 """
 
 
-def install(folder) -> None:
-    """Lay a distribution with an entry point into a folder, as an installer would."""
-    (folder / "acme_headrace.py").write_text(textwrap.dedent(HANDLER))
-    metadata = folder / "acme_headrace-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-headrace\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[headrace.handlers]\nchunker.stamp = acme_headrace:Stamp\n")
-
-
 def rows(place) -> dict[str, tuple[str, dict, list]]:
     """Pipeline version, metadata and history of every document."""
     with psycopg.connect(place.postgres, options=f"-c search_path={place.schema}") as connection:
@@ -68,9 +56,7 @@ def rows(place) -> dict[str, tuple[str, dict, list]]:
 
 def test_package_and_pipeline_version_arrive_while_the_stream_runs(deployment, place, seed, tmp_path):
     """A new handler would need a change of ours, a restart of the others, or would touch what is in flight."""
-    site = tmp_path / "site"
-    site.mkdir()
-    install(site)
+    site = install(tmp_path / "site", "acme", "Stamp", HANDLER)
     changes = reference_with_edits(edits=0, seed=seed, documents=24)
     deployment.start_all(*(flow.name for flow in STAGES))
     pids = {service.name: service.process.pid for service in deployment.services}
@@ -84,7 +70,7 @@ def test_package_and_pipeline_version_arrive_while_the_stream_runs(deployment, p
     deployment.services.remove(chunker)
     deployment.start("chunker", env={"PYTHONPATH": str(site)})
     template = load(TEMPLATE, "acme.yaml")
-    applied = apply(place.kafka_settings(), Codec(Registry(place.registry)), template, applied_by="test")
+    applied = apply(place.kafka_settings(), place.codec(), template, applied_by="test")
     assert (applied.version.version, applied.changed) == (2, True)
     wait_until_stored(deployment, fold(versions(TENANT, changes[:16])), 60, print)
     ingest = next(service for service in deployment.services if service.name == "ingest")

@@ -13,12 +13,11 @@ import pytest
 from confluent_kafka import Producer
 
 from headrace.avro.codec import Codec
-from headrace.avro.registry import Registry
 from headrace.envelope import Change, Context, Metadata, Operation, StageRun, Trace
-from headrace.records import ChunkedDocument, DeadLetter, SourceDocument
-from headrace_testing.deployment import Deployment, Place
+from headrace.records import ChunkedDocument, SourceDocument
+from headrace_testing.committed import dead_letters_of, read_all
+from headrace_testing.deployment import Deployment
 from headrace_testing.faults.checkers import Entry, conservation
-from headrace_testing.faults.lab import read_all
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(150)]
 
@@ -68,7 +67,7 @@ BROKEN: dict[str, Callable[[bytes, Random], bytes]] = {
 
 def test_rows_19_and_20_bytes_that_are_no_record(store: Deployment, chance: Random, figures: dict[str, Any]) -> None:
     """Broken: a record that cannot be read is lost, stops its stage, takes its memory, or its neighbours with it."""
-    codec = Codec(Registry(store.place.registry))
+    codec = store.place.codec()
     values = []
     for number in range(150):
         good = document(codec, number, chance.randint(10, 3000))
@@ -82,7 +81,7 @@ def test_rows_19_and_20_bytes_that_are_no_record(store: Deployment, chance: Rand
 
 def test_row_25_payloads_at_the_limit(store: Deployment, chance: Random, figures: dict[str, Any]) -> None:
     """Broken: a payload just over the limit is lost or stops the stage, or one just under it is refused."""
-    codec = Codec(Registry(store.place.registry))
+    codec = store.place.codec()
     values = [document(codec, number, chance.randint(LIMIT // 2, LIMIT)) for number in range(40)]
     store.start("chunker", env={"HEADRACE_KAFKA_MAX_MESSAGE_BYTES": str(LIMIT)})
     figures |= {"row": 25, **_through(store, codec, values)}
@@ -101,13 +100,10 @@ def _through(store: Deployment, codec: Codec, values: list[bytes]) -> dict[str, 
     while True:
         done = [
             Entry(str(run.partition).encode(), run.offset)
-            for message in read_all(store.place.kafka, kafka.topic("chunks"), PARTITIONS)
+            for message in read_all(store.place.kafka, kafka.topic("chunks"))
             for run in codec.decode(message.value(), ChunkedDocument).trace.history[-1:]
         ]
-        letters = [
-            codec.decode_plain(message.value(), DeadLetter)
-            for message in read_all(store.place.kafka, kafka.topic("dead-letters.chunker"), _partitions(store.place))
-        ]
+        letters = dead_letters_of(store.place, "chunker")
         if len(done) + len(letters) >= len(values):
             break
         service = store.services[0]
@@ -116,16 +112,9 @@ def _through(store: Deployment, codec: Codec, values: list[bytes]) -> dict[str, 
         time.sleep(0.3)
     sent = [
         Entry(str(message.partition()).encode(), message.offset())
-        for message in read_all(store.place.kafka, kafka.topic("documents"), PARTITIONS)
+        for message in read_all(store.place.kafka, kafka.topic("documents"))
     ]
     dead = [Entry(str(letter.partition).encode(), letter.offset) for letter in letters]
     reasons = sorted({f"{letter.reason}: {letter.message[:60]}" for letter in letters})[:12]
     problems = conservation(sent, written=done, dead=dead)
     return {"records": len(sent), "dead": len(dead), "reasons": reasons, "problems": problems}
-
-
-def _partitions(place: Place) -> int:
-    from confluent_kafka.admin import AdminClient
-
-    topic = place.kafka_settings().topic("dead-letters.chunker")
-    return len(AdminClient(place.kafka_settings().client()).list_topics(topic, timeout=30).topics[topic].partitions)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import textwrap
 import time
 from pathlib import Path
 from random import Random
@@ -12,8 +11,6 @@ from typing import Any
 import pytest
 
 from headrace.avro.codec import Codec
-from headrace.avro.registry import Registry
-from headrace.pipeline import load
 from headrace.pipelines_log import apply
 from headrace_bench.data import reference_with_edits
 from headrace_bench.oracle import versions
@@ -22,6 +19,7 @@ from headrace_operations.dead_letters.model import Selection
 from headrace_testing.deployment import Deployment
 from headrace_testing.fold import fold
 from headrace_testing.stream import TENANT, publish, wait_until_stored
+from headrace_testing.user_package import install, stream
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
@@ -54,18 +52,6 @@ class Hungry(Handler):
             ctypes.memset(LIBC.malloc(MUCH), 0, 1)
         return context
 '''
-TEMPLATE = """
-id: default
-stages:
-  - stage: ingest
-    handlers: [change-event]
-  - stage: chunker
-    handlers: [hungry, sections]
-  - stage: embedder
-    handlers: [embed]
-  - stage: indexer
-    handlers: [index]
-"""
 
 
 def test_row_16_a_worker_out_of_memory(
@@ -75,9 +61,10 @@ def test_row_16_a_worker_out_of_memory(
     changes = reference_with_edits(edits=0, seed=0, documents=24)
     python, native = chance.sample(changes, 2)
     python["content"], native["content"] = "It is hungry in python.", "It is hungry in c."
-    kafka, codec = store.place.kafka_settings(), Codec(Registry(store.place.registry))
-    apply(kafka, codec, load(TEMPLATE, "hungry.yaml"), applied_by="test")
-    store.env = {"PYTHONPATH": str(_installed(tmp_path / "site")), "HEADRACE_WORKER_BATCH_RECORDS": "8"}
+    kafka, codec = store.place.kafka_settings(), store.place.codec()
+    apply(kafka, codec, stream("default", ("hungry", "sections")), applied_by="test")
+    site = install(tmp_path / "site", "hungry", "Hungry", HANDLER)
+    store.env = {"PYTHONPATH": str(site), "HEADRACE_WORKER_BATCH_RECORDS": "8"}
     store.start_all("ingest", "embedder", "indexer")
     publish(kafka, changes)
     deaths = _supervised(store, codec)
@@ -108,13 +95,3 @@ def _supervised(deployment: Deployment, codec: Codec) -> int:
             resource.prlimit(chunker.process.pid, resource.RLIMIT_AS, (LIMIT, LIMIT))
         time.sleep(0.2)
     return deaths
-
-
-def _installed(folder: Path) -> Path:
-    """Lay a distribution with an entry point into a folder, as an installer would."""
-    metadata = folder / "hungry_headrace-1.0.dist-info"
-    metadata.mkdir(parents=True)
-    (folder / "hungry_headrace.py").write_text(textwrap.dedent(HANDLER))
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: hungry-headrace\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[headrace.handlers]\nchunker.hungry = hungry_headrace:Hungry\n")
-    return folder

@@ -14,9 +14,6 @@ import pytest
 from confluent_kafka import Message as KafkaMessage
 
 from headrace import headers
-from headrace.avro.codec import Codec
-from headrace.avro.registry import Registry
-from headrace.pipeline import load
 from headrace.pipelines_log import apply
 from headrace.records import ReplayRun
 from headrace.topics import replay_topic
@@ -29,29 +26,18 @@ from headrace_operations.replay import plan as replay_plan
 from headrace_operations.replay import selection as replay_selection
 from headrace_operations.replay.copier import Copier
 from headrace_operations.replay.runs import DONE
+from headrace_testing.committed import read_all
 from headrace_testing.deployment import Deployment
 from headrace_testing.faults.checkers import Entry as Counted
 from headrace_testing.faults.checkers import canary, conservation, replayed
-from headrace_testing.faults.lab import read_all
 from headrace_testing.fold import fold, read_store
 from headrace_testing.stream import STAGES, TENANT, publish, wait_until_drained, wait_until_stored
+from headrace_testing.user_package import stream
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
 PARTITIONS = 8
 OTHER = "other"
-LATE = """
-id: late
-stages:
-  - stage: ingest
-    handlers: [change-event]
-  - stage: chunker
-    handlers: [sections]
-  - stage: embedder
-    handlers: [embed]
-  - stage: indexer
-    handlers: [index]
-"""
 
 
 def test_row_23_replays_of_every_kind_and_a_redrive_done_twice(
@@ -90,7 +76,7 @@ def test_row_23_replays_of_every_kind_and_a_redrive_done_twice(
 
 def _redrive_twice(deployment: Deployment) -> None:
     """Send a dead letter again in vain, then once its cause is gone: both that there are, at once."""
-    kafka, codec = deployment.place.kafka_settings(), Codec(Registry(deployment.place.registry))
+    kafka, codec = deployment.place.kafka_settings(), deployment.place.codec()
     log = DeadLetterLog(kafka, codec)
     (first,) = _dead_letters(log, 1)
     actor = Actor(kafka, codec)
@@ -98,7 +84,7 @@ def _redrive_twice(deployment: Deployment) -> None:
         plan([first], Order(REDRIVEN, "first", "olga"), named=False).taken, Order(REDRIVEN, "first", "olga")
     )
     both = _dead_letters(log, 2)
-    apply(kafka, codec, load(LATE, "late.yaml"), applied_by="test")
+    apply(kafka, codec, stream("late"), applied_by="test")
     again = Order(REDRIVEN, "second", "olga", again=True)
     assert len(actor.carry_out(plan(both, again, named=False).taken, again)) == 2
 
@@ -114,7 +100,7 @@ def _dead_letters(log: DeadLetterLog, count: int) -> list[Entry]:
 def _replay(deployment: Deployment, chance: Random, asked: replay_selection.Selection) -> tuple[list[str], int]:
     """Carry a replay out while a service dies; return what C and T find, and how many records were sent."""
     kafka = deployment.place.kafka_settings()
-    copier = Copier(kafka, Codec(Registry(deployment.place.registry)))
+    copier = Copier(kafka, deployment.place.codec())
     run = replay_plan.plan(kafka, asked, "g1", rate=None, asked_by="test", now=datetime.now(UTC)).run
     copier.begin(run)
     with _a_death(deployment, chance):
@@ -122,7 +108,7 @@ def _replay(deployment: Deployment, chance: Random, asked: replay_selection.Sele
     assert done.state == DONE
     copies = [
         message
-        for message in read_all(kafka.bootstrap, kafka.topic(replay_topic(run.stage)), PARTITIONS)
+        for message in read_all(kafka.bootstrap, kafka.topic(replay_topic(run.stage)))
         if _header(message, headers.REPLAY) == run.run_id
     ]
     problems = [f"C {line}" for line in conservation(_selected(deployment, run), written=map(_origin, copies))]
@@ -158,7 +144,7 @@ def _selected(deployment: Deployment, run: ReplayRun) -> list[Counted]:
     key = f"{run.tenant}/{run.document_id}".encode() if run.document_id else f"{run.tenant or ''}/".encode()
     return [
         Counted(str(message.partition()).encode(), message.offset() or 0)
-        for message in read_all(kafka.bootstrap, kafka.topic(run.source), PARTITIONS)
+        for message in read_all(kafka.bootstrap, kafka.topic(run.source))
         if (message.offset() or 0) in spans.get(message.partition() or 0, ())
         and (run.tenant is None or (message.key() or b"").startswith(key))
     ]

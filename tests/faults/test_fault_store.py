@@ -20,9 +20,9 @@ from headrace.settings import KafkaSettings
 from headrace_bench.data import reference_with_edits
 from headrace_bench.oracle import versions
 from headrace_local.stack import Stack
+from headrace_testing.committed import read_all
 from headrace_testing.deployment import Deployment
 from headrace_testing.faults.checkers import replayed
-from headrace_testing.faults.lab import read_all
 from headrace_testing.fold import fold, read_store
 from headrace_testing.proxy import Proxy
 from headrace_testing.stream import (
@@ -163,7 +163,7 @@ def test_row_24_compaction_ahead_of_a_slow_consumer(store: Deployment, chance: R
         assert time.monotonic() < deadline, "nothing was compacted"
         publish(kafka, filler)  # a new record lets Kafka roll the segment, whose end is then compacted
         time.sleep(3)
-        found = read_all(kafka.bootstrap, kafka.topic("documents"), 8)
+        found = read_all(kafka.bootstrap, kafka.topic("documents"))
         left = sum(b"filler" not in (message.key() or b"") for message in found)
     store.start_all("chunker", "embedder", "indexer")
     wait_until_stored(store, fold(versions(TENANT, [*changes, *filler])), 120, print)

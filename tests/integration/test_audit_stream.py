@@ -14,8 +14,6 @@ from confluent_kafka.admin import AdminClient
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import Registry
 from headrace.envelope import Change, Context, Operation, Trace
 from headrace.records import ChunkedDocument, SourceDocument
 from headrace.store.generations import get_generation
@@ -123,7 +121,7 @@ def _store(place, dsn=None):
 
 
 def _audit(place, dsn=None, **scope):
-    codec = Codec(Registry(place.registry))
+    codec = place.codec()
     return asyncio.run(audit(place.kafka_settings(), codec, _store(place, dsn), Scope(**scope)))
 
 
@@ -184,7 +182,7 @@ def _chunked(name, version):
 
 
 def _produce(place, topic, *contexts):
-    codec = Codec(Registry(place.registry))
+    codec = place.codec()
     kafka = place.kafka_settings()
     producer = Producer({**kafka.client(), "partitioner": "murmur2_random"})
     for context in contexts:
@@ -276,7 +274,7 @@ def test_orphans_are_found_by_whoever_has_the_right_to_see_them(streamed):
 def test_a_reset_lets_the_same_version_in_again(streamed):
     """The repair that the audit names would change nothing, for the fence takes no version twice."""
     key = Key(TENANT, "doc23")
-    codec, kafka = Codec(Registry(streamed.registry)), streamed.kafka_settings()
+    codec, kafka = streamed.codec(), streamed.kafka_settings()
     scope = {"tenant": key.tenant, "document_id": key.document_id, "deep": True}
     assert _audit(streamed, **scope).clean
     ids = f"SELECT chunk_id FROM chunk WHERE tenant = '{TENANT}' AND document_id = 'doc23' ORDER BY chunk_id LIMIT 1"

@@ -9,13 +9,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import Message, Producer
 from typer.testing import CliRunner
 
-from headrace import topics
 from headrace.avro.codec import Codec
-from headrace.avro.registry import Registry, register_all
-from headrace.bootstrap import create_topics
 from headrace.broker.contract import Headers, Record
 from headrace.control_guard import guarding
 from headrace.errors import InvalidRecord
@@ -29,6 +26,7 @@ from headrace_operations.dead_letters import act
 from headrace_operations.dead_letters.act import REDRIVEN, Actor, Order, plan
 from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.dead_letters.model import Id, NoSuchDeadLetter, RefusedDeadLetter, Selection, State
+from headrace_testing.committed import read_all
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -58,20 +56,7 @@ class Ground:
 
     def retried(self) -> list[Message]:
         """What lies in ingest's retry topic, as its side lane would read it."""
-        consumer = Consumer({**self.kafka.client(), "group.id": "none", "enable.partition.eof": True,
-                             "isolation.level": "read_committed"})  # fmt: skip
-        topic = self.kafka.topic("retry.ingest")
-        numbers = consumer.list_topics(topic, 10).topics[topic].partitions
-        consumer.assign([TopicPartition(topic, number, 0) for number in numbers])
-        found, open_ends = [], set(numbers)
-        while open_ends:
-            for message in consumer.consume(100, 1):
-                if message.error():
-                    open_ends.discard(message.partition())
-                else:
-                    found.append(message)
-        consumer.close()
-        return found
+        return read_all(self.kafka.bootstrap, self.kafka.topic("retry.ingest"))
 
     def select(self, **asked: Any) -> Any:
         """What the log holds."""
@@ -96,10 +81,7 @@ class Ground:
 @pytest.fixture
 def ground(place) -> Ground:
     """The test's own topics."""
-    create_topics(place.kafka_settings(), "g1", 1)
-    registry = Registry(place.registry)
-    register_all(registry, topics.record_schemas())
-    return Ground(place.kafka_settings(), Codec(registry), place.registry)
+    return Ground(place.kafka_settings(), place.create_topics(), place.registry)
 
 
 def test_a_record_goes_back_as_it_was_and_only_once(ground: Ground) -> None:

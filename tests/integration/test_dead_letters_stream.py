@@ -6,9 +6,6 @@ import time
 
 import pytest
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import Registry
-from headrace.pipeline import load
 from headrace.pipelines_log import apply
 from headrace_bench.data import reference_with_edits
 from headrace_bench.oracle import versions
@@ -17,28 +14,16 @@ from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.dead_letters.model import ANY_STATE, Entry, Selection
 from headrace_testing.fold import fold
 from headrace_testing.stream import STAGES, TENANT, publish, wait_until_stored
+from headrace_testing.user_package import stream
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
-
-LATE = """
-id: late
-stages:
-  - stage: ingest
-    handlers: [change-event]
-  - stage: chunker
-    handlers: [sections]
-  - stage: embedder
-    handlers: [embed]
-  - stage: indexer
-    handlers: [index]
-"""
 
 
 class Operator:
     """Whoever looks at dead letters and sends them again."""
 
     def __init__(self, place) -> None:
-        self.kafka, self.codec = place.kafka_settings(), Codec(Registry(place.registry))
+        self.kafka, self.codec = place.kafka_settings(), place.codec()
         self.log = DeadLetterLog(self.kafka, self.codec)
 
     def wait_for(self, count: int, **asked: object) -> list[Entry]:
@@ -71,7 +56,7 @@ def test_a_poison_document_is_indexed_once_its_cause_is_gone(deployment, place, 
     assert [found.entry.id for found in operator.log.show(again.id)] == [again.id, first.id]
     assert again.origin == first.origin
 
-    apply(operator.kafka, operator.codec, load(LATE, "late.yaml"), applied_by="test")
+    apply(operator.kafka, operator.codec, stream("late"), applied_by="test")
     operator.redrive([again])
     wait_until_stored(deployment, fold(versions(TENANT, changes)), 60, print)
     assert operator.log.select(Selection()) == []

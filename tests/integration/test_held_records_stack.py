@@ -8,13 +8,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import Message, Producer
 from typer.testing import CliRunner
 
-from headrace import headers, topics
+from headrace import headers
 from headrace.avro.codec import Codec
-from headrace.avro.registry import Registry, register_all
-from headrace.bootstrap import create_topics
 from headrace.errors import InvalidRecord
 from headrace.headers import Origin
 from headrace.records import DeadLetter
@@ -33,6 +31,7 @@ from headrace_operations.held_model import (
     NoSuchHeldRecord,
     RefusedHeldRecord,
 )
+from headrace_testing.committed import read_all
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 ACME = frozenset({"tenant/acme"})
@@ -59,23 +58,7 @@ class Site:
 
     def records(self, name: str) -> list[Message]:
         """What is committed in a topic."""
-        consumer = Consumer({**self.kafka.client(), "group.id": "none", "enable.partition.eof": True,
-                             "isolation.level": "read_committed"})  # fmt: skip
-        topic = self.kafka.topic(name)
-        numbers = consumer.list_topics(topic, 10).topics[topic].partitions
-        places = [TopicPartition(topic, number) for number in numbers]
-        for place in places:
-            place.offset = consumer.get_watermark_offsets(place, 10)[0]
-        consumer.assign(places)
-        found, open_ends = [], set(numbers)
-        while open_ends:
-            for message in consumer.consume(100, 0.2):
-                if message.error():
-                    open_ends.discard(message.partition())
-                else:
-                    found.append(message)
-        consumer.close()
-        return found
+        return read_all(self.kafka.bootstrap, self.kafka.topic(name))
 
     def waiting(self, **asked: Any) -> list[HeldEntry]:
         """What waits."""
@@ -97,10 +80,7 @@ class Site:
 @pytest.fixture
 def site(place) -> Site:
     """The test's own topics."""
-    create_topics(place.kafka_settings(), "g1", 1)
-    registry = Registry(place.registry)
-    register_all(registry, topics.record_schemas())
-    return Site(place.kafka_settings(), Codec(registry), place.registry)
+    return Site(place.kafka_settings(), place.create_topics(), place.registry)
 
 
 def order(action: str, why: str = "because") -> HeldOrder:

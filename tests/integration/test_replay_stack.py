@@ -11,13 +11,11 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from headrace import control, topics
 from headrace.avro.codec import Codec
-from headrace.avro.registry import Registry, register_all
-from headrace.bootstrap import create_topics
 from headrace.records import ReplayRun
 from headrace.settings import KafkaSettings
 from headrace_operations.replay.copier import Copier
@@ -25,6 +23,7 @@ from headrace_operations.replay.plan import plan
 from headrace_operations.replay.runs import CANCELLED, PAUSED, read_run
 from headrace_operations.replay.selection import RefusedReplay, Selection
 from headrace_operations.transactions import Transactions
+from headrace_testing.committed import read_all
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -69,29 +68,13 @@ class Ground:
 
     def sent(self) -> list[Message]:
         """What lies in the replay topic, as the side lane would read it."""
-        consumer = Consumer({**self.kafka.client(), "group.id": "none", "enable.partition.eof": True,
-                             "isolation.level": "read_committed"})  # fmt: skip
-        topic = self.kafka.topic(topics.replay_topic(STAGE))
-        numbers = consumer.list_topics(topic, 10).topics[topic].partitions
-        consumer.assign([TopicPartition(topic, number, 0) for number in numbers])
-        found, open_ends = [], set(numbers)
-        while open_ends:
-            for message in consumer.consume(100, 1):
-                if message.error():
-                    open_ends.discard(message.partition())
-                else:
-                    found.append(message)
-        consumer.close()
-        return found
+        return read_all(self.kafka.bootstrap, self.kafka.topic(topics.replay_topic(STAGE)))
 
 
 @pytest.fixture
 def ground(place) -> Ground:
     """The test's own topics."""
-    create_topics(place.kafka_settings(), "g1", 1)
-    registry = Registry(place.registry)
-    register_all(registry, topics.record_schemas())
-    return Ground(place.kafka_settings(), Codec(registry))
+    return Ground(place.kafka_settings(), place.create_topics())
 
 
 def until(true: Callable[[], object]) -> None:

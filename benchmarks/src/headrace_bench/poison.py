@@ -11,9 +11,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import Registry
-from headrace.pipeline import load
 from headrace.pipelines_log import apply
 from headrace_bench.oracle import versions
 from headrace_bench.outage import small_documents
@@ -25,20 +22,9 @@ from headrace_operations.dead_letters.model import Selection
 from headrace_testing.deployment import Deployment
 from headrace_testing.fold import fold
 from headrace_testing.stream import STAGES, TENANT, metric, publish, wait_until_stored
+from headrace_testing.user_package import stream
 
 ROUNDS = 3
-REPAIR = """
-id: repaired
-stages:
-  - stage: ingest
-    handlers: [change-event]
-  - stage: chunker
-    handlers: [sections]
-  - stage: embedder
-    handlers: [embed]
-  - stage: indexer
-    handlers: [index]
-"""
 
 
 def run(state_dir: Path, *, records: int = 100_000) -> Result:
@@ -77,14 +63,14 @@ def _rate(place: Deployment, events: list[dict[str, Any]]) -> float:
 
 def _repaired(place: Deployment, events: list[dict[str, Any]], poison: dict[str, Any]) -> float:
     """Let the rest of the stream run, repair and redrive; return the seconds until the poison is stored."""
-    kafka, codec = place.place.kafka_settings(), Codec(Registry(place.place.registry))
+    kafka, codec = place.place.kafka_settings(), place.place.codec()
     place.start_all(*(flow.name for flow in STAGES[1:]))
     everything = versions(TENANT, events)
     others = [version for version in everything if version[0][1] != poison["id"]]
     wait_until_stored(place, fold(others), 900, lambda _: None)
     chosen = DeadLetterLog(kafka, codec).select(Selection())
     assert [entry.document_id for entry in chosen] == [poison["id"]]
-    apply(kafka, codec, load(REPAIR, "repaired.yaml"), applied_by="benchmark")
+    apply(kafka, codec, stream("repaired"), applied_by="benchmark")
     order = Order(REDRIVEN, "b", "benchmark")
     started = time.monotonic()
     assert len(Actor(kafka, codec).carry_out(plan(chosen, order, named=False).taken, order)) == 1

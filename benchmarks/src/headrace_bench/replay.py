@@ -17,8 +17,6 @@ from typing import Any
 import httpx
 import numpy as np
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import Registry
 from headrace.settings import KafkaSettings
 from headrace_bench.data import changes
 from headrace_bench.freshness import TENANT, api_key, edit
@@ -96,7 +94,7 @@ def _alone(place: Deployment) -> dict[str, Any]:
 def _replay(place: Deployment) -> int:
     """Replay everything and return the number of records that were sent."""
     kafka: KafkaSettings = place.place.kafka_settings()
-    codec = Codec(Registry(place.place.registry))
+    codec = place.place.codec()
     planned = plan(
         kafka, Selection(STAGE, everything=True), "g1", rate=None, asked_by="benchmark", now=datetime.now(UTC)
     )

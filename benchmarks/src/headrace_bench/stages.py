@@ -20,7 +20,6 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from pgvector import Vector
 
 from headrace.avro.codec import Codec
-from headrace.avro.registry import Registry
 from headrace.envelope import Change, Context, Operation, Trace
 from headrace.records import ChangeEvent, ChunkedDocument, EmbeddedDocument
 from headrace.settings import KafkaSettings
@@ -61,7 +60,7 @@ def embedder(state_dir: Path, *, documents: int = 40) -> Result:
     texts = list(dict.fromkeys(chunk.text for _, document in chunked for chunk in document.chunks))
     with deployment(state_dir, "sentence-transformers") as place:
         service = place.start("embedder")
-        codec = Codec(Registry(place.place.registry))
+        codec = place.place.codec()
         _wait_for_model(place)
         backend = Backend()
         size = backend.best_batch_size(texts[:96])
@@ -87,7 +86,7 @@ def indexer(state_dir: Path, *, documents: int = 120) -> Result:
     count = sum(len(context.payload.chunks) for context in contexts)
     with deployment(state_dir, "hashing") as place, deployment(state_dir, "hashing") as other:
         place.start("indexer")
-        codec = Codec(Registry(place.place.registry))
+        codec = place.place.codec()
         ours = count / _through(place, "vectors.g1", "indexed", contexts, EmbeddedDocument, codec)
         bare = count / asyncio.run(_copy(other.place.postgres, other.place.schema, contexts))
     return Result(

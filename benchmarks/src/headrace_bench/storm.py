@@ -20,15 +20,13 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import Registry
 from headrace.records import IndexedDocument
 from headrace_bench.oracle import versions
 from headrace_local import artifacts, shared
+from headrace_testing.committed import read_all
 from headrace_testing.deployment import Deployment, Place
 from headrace_testing.faults.brokers import Cluster, Distribution
 from headrace_testing.faults.checkers import Entry, ledger
-from headrace_testing.faults.lab import read_all
 from headrace_testing.faults.schedules import evenly
 from headrace_testing.fold import Expected, Key, compare, fold, read_store
 from headrace_testing.stream import STAGES, TENANT, dead_letters, publish, read_changes
@@ -100,10 +98,10 @@ def wait_until_stored(storm: Storm, expected: dict[Key, Expected], timeout: floa
 
 def indexed(place: Place) -> list[Entry]:
     """Return document and version of every record on ``indexed``, in the order of each partition."""
-    codec = Codec(Registry(place.registry))
+    codec = place.codec()
     topic = place.kafka_settings().topic("indexed")
     found = []
-    for message in read_all(place.kafka, topic, PARTITIONS):
+    for message in read_all(place.kafka, topic):
         change = codec.decode(message.value() or b"", IndexedDocument).change
         found.append(Entry(change.document_id.encode(), change.version))
     return found

@@ -20,7 +20,10 @@ import structlog
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from headrace.bootstrap import BootstrapSettings, bootstrap
+from headrace import topics
+from headrace.avro.codec import Codec
+from headrace.avro.registry import Registry, register_all
+from headrace.bootstrap import BootstrapSettings, bootstrap, create_topics
 from headrace.settings import KafkaSettings, RegistrySettings, ServiceSettings
 
 log = structlog.get_logger(__name__)
@@ -43,6 +46,16 @@ class Place:
     def kafka_settings(self) -> KafkaSettings:
         """Return Kafka's settings for this place."""
         return KafkaSettings(bootstrap=self.kafka, topic_prefix=self.prefix)
+
+    def codec(self) -> Codec:
+        """Return a codec over this place's registry."""
+        return Codec(Registry(self.registry))
+
+    def create_topics(self) -> Codec:
+        """Create the topics and register what they carry, without a store; returns a codec."""
+        create_topics(self.kafka_settings(), "g1", 1)
+        register_all(Registry(self.registry), topics.record_schemas())
+        return self.codec()
 
     def runtime_dsn(self) -> str:
         """Return the DSN of the login that owns nothing."""

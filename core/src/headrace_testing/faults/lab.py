@@ -15,19 +15,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, IsolationLevel, KafkaError, Producer
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, Producer
 from confluent_kafka import Message as KafkaMessage
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from headrace.broker.contract import TopicPartition
 from headrace.settings import KafkaSettings
+from headrace_testing.committed import QUIET, beginnings, read_all, reader
 from headrace_testing.faults.brokers import Cluster
 from headrace_testing.faults.checkers import Ends, Entry, Placed, conservation, ledger, offsets, progress
 from headrace_testing.faults.pass_through import POISON
 from headrace_testing.faults.processes import Child, spawn
 
-_QUIET = {"log_level": 0, "reconnect.backoff.max.ms": 500}
 SESSION_MS = 3000
 TRANSACTION_MS = 8000
 
@@ -129,7 +129,7 @@ class Lab:
         """Write so many numbered records, evenly over ``seconds``; those whose number is in ``poison`` are bad."""
         producer = Producer(
             {
-                **_QUIET, "bootstrap.servers": self.cluster.bootstrap, "partitioner": "murmur2_random",
+                **QUIET, "bootstrap.servers": self.cluster.bootstrap, "partitioner": "murmur2_random",
                 "enable.idempotence": True, "linger.ms": 5, "delivery.timeout.ms": 300_000,
             }
         )  # fmt: skip
@@ -215,11 +215,11 @@ class Lab:
         return "\n".join(f"{w.name} (exit {w.process.poll()}):\n{w.tail(40)}" for w in self.workers[-4:])
 
     def _all(self, topic: str) -> list[Placed]:
-        return _entries(read_all(self.cluster.bootstrap, topic, self.partitions))
+        return _entries(read_all(self.cluster.bootstrap, topic))
 
     def _offsets(self, done: set[Entry]) -> list[str]:
         source = self._all(self.source)
-        settings = {**_QUIET, "bootstrap.servers": self.cluster.bootstrap, "group.id": self.group}
+        settings = {**QUIET, "bootstrap.servers": self.cluster.bootstrap, "group.id": self.group}
         consumer = Consumer({**settings, "isolation.level": "read_committed"})
         places = [KafkaPartition(self.source, number) for number in range(self.partitions)]
         committed = {
@@ -247,7 +247,8 @@ class Reader:
         self._thread.join()
 
     def _run(self) -> None:
-        consumer = _consumer(self._bootstrap, self._topics, self._partitions)
+        consumer = reader(self._bootstrap)
+        consumer.assign([place for topic in self._topics for place in beginnings(topic, range(self._partitions))])
         while not self._closed.is_set():
             for message in consumer.consume(500, 0.1):
                 if message.error() is None:
@@ -255,30 +256,10 @@ class Reader:
         consumer.close()
 
 
-def read_all(bootstrap: str, topic: str, partitions: int, timeout: float = 120.0) -> list[KafkaMessage]:
-    """Return the committed records of the topic as it stands, partition by partition in order."""
-    consumer = _consumer(bootstrap, [topic], partitions)
-    found: list[KafkaMessage] = []
-    ended: set[int] = set()
-    deadline = time.monotonic() + timeout
-    while len(ended) < partitions:
-        assert time.monotonic() < deadline, f"{topic} cannot be read to its end: is a transaction open?"
-        for message in consumer.consume(1000, 0.5):
-            error = message.error()
-            if error is None:
-                found.append(message)
-            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
-                ended.add(message.partition() or 0)
-    consumer.close()
-    return sorted(found, key=lambda message: (message.partition() or 0, message.offset() or 0))
-
-
 def ends(bootstrap: str, topics: Sequence[str], partitions: int) -> dict[TopicPartition, Ends]:
     """Return the last stable offset and the end of every partition."""
     places = [KafkaPartition(topic, number) for topic in topics for number in range(partitions)]
-    admin = AdminClient(
-        {**_QUIET, "bootstrap.servers": bootstrap}
-    )  # a new one: an old one's leaders may be of the past
+    admin = AdminClient({**QUIET, "bootstrap.servers": bootstrap})  # a new one: an old one's leaders may be of the past
 
     def latest(level: IsolationLevel) -> dict[TopicPartition, int]:
         newest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
@@ -287,19 +268,6 @@ def ends(bootstrap: str, topics: Sequence[str], partitions: int) -> dict[TopicPa
 
     stable, high = latest(IsolationLevel.READ_COMMITTED), latest(IsolationLevel.READ_UNCOMMITTED)
     return {place: Ends(stable[place], high[place]) for place in high}
-
-
-def _consumer(bootstrap: str, topics: Sequence[str], partitions: int) -> Consumer:
-    settings: dict[str, Any] = {
-        **_QUIET, "bootstrap.servers": bootstrap, "group.id": f"reader-{uuid4().hex}", "enable.auto.commit": False,
-        "isolation.level": "read_committed", "enable.partition.eof": True, "auto.offset.reset": "earliest",
-        "fetch.wait.max.ms": 100,
-    }  # fmt: skip
-    consumer = Consumer(settings)
-    consumer.assign(
-        [KafkaPartition(topic, number, OFFSET_BEGINNING) for topic in topics for number in range(partitions)]
-    )
-    return consumer
 
 
 def _entry(message: KafkaMessage) -> Entry:
