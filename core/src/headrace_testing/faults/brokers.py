@@ -197,11 +197,11 @@ class Cluster:
 
     def transaction_coordinator(self, transactional_id: str) -> int:
         """Return the node that coordinates the producer's transactions."""
-        return self.leader(TRANSACTIONS, _java_hash(transactional_id) % _PARTITIONS)
+        return self.leader(TRANSACTIONS, java_hash(transactional_id) % _PARTITIONS)
 
     def group_coordinator(self, group: str) -> int:
         """Return the node that coordinates the consumer group."""
-        return self.leader(OFFSETS, _java_hash(group) % _PARTITIONS)
+        return self.leader(OFFSETS, java_hash(group) % _PARTITIONS)
 
     def create_topics(self, names: Sequence[str], partitions: int) -> None:
         """Create topics with the cluster's number of copies."""
@@ -287,9 +287,9 @@ class Cluster:
         ]  # fmt: skip
 
 
-def _java_hash(text: str) -> int:
-    """Return Java's ``String.hashCode`` without its sign bit, as Kafka maps ids to partitions (``Utils.abs``)."""
+def java_hash(text: str) -> int:
+    """Return the absolute value of Java's ``String.hashCode``, by which Kafka maps ids to partitions (``Utils.abs``)."""
     value = 0
     for character in text:
         value = (31 * value + ord(character)) & 0xFFFFFFFF
-    return value & 0x7FFFFFFF
+    return min(value, 2**32 - value) % 2**31
