@@ -24,6 +24,12 @@ FINDING = Finding(
 )  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def kafka_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing listens at the place that these tests name."""
+    monkeypatch.setattr("headrace_local.network.accepts_any", lambda _: True)
+
+
 def _report(*findings: Finding, all_tenants: bool = True) -> Report:
     pending = (Pending("acme", "late.md", "chunks"),)
     return Report("g1", ("acme",), all_tenants, 4, 3, 9, 8, findings, pending, ("documents/0/7: junk",), False, 1.5)

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from headrace import control
 from headrace.records import ReplayPosition, ReplayRun
+from headrace.settings import KafkaSettings
 from headrace_cli import replay_commands
 from headrace_cli.main import app
 from headrace_operations.replay import plan as planning
@@ -38,12 +39,12 @@ def run(*arguments: str, code: int = 0) -> Any:
 def log(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """One run; no Kafka behind it, and nothing that would copy. Holds the orders that were given, and the runs."""
     known: dict[str, Any] = {"orders": [], "runs": {"r1": RUN}, "planned": [], "copied": []}
-    monkeypatch.setattr(replay_commands, "clients", lambda *_: (None, None))
+    monkeypatch.setattr(replay_commands, "clients", lambda *_: (KafkaSettings(), None))
     monkeypatch.setattr(replay_commands, "_OBEYS_S", 0.0)
     monkeypatch.setattr(runs_log, "read_runs", lambda *_: known["runs"])
     monkeypatch.setattr(control, "give", lambda *_, **order: known["orders"].append(order["action"].value))
 
-    def plan(_: object, selection: Any, __: str, **___: object) -> Planned:
+    def plan(_: object, selection: Any, **__: object) -> Planned:
         known["planned"].append(selection)
         return Planned(RUN, {3: 17})
 

@@ -31,10 +31,9 @@ def test_every_stage_s_topics_are_declared() -> None:
     names = {topic.name for topic in declared()}
     for flow in STAGES.values():
         assert {flow.source, flow.target} <= names
-    existing = {topic.name for topic in concrete(("g1", "g2"))}
+    existing = {topic.name for topic in concrete()}
     of_stage = (dead_letter_topic, retry_topic, replay_topic, held_topic)
     assert {name(stage) for stage in STAGES for name in of_stage} <= existing
-    assert {"vectors.g1", "vectors.g2"} <= existing
     assert not [name for name in existing if "{" in name]
 
 
@@ -58,7 +57,7 @@ def test_what_the_index_is_rebuilt_from_is_compacted_and_kept() -> None:
 
 def test_what_carries_a_whole_record_has_room_for_the_largest() -> None:
     """Broken: a record of the largest size cannot be given up or tried again, and stops its stage."""
-    for topic in concrete(("g1",)):
+    for topic in concrete():
         limit = int(topic.config(1000)["max.message.bytes"])
         carries = topic.name.startswith(("dead-letters.", "retry.", "replay.", "held."))
         assert limit > 1000 if carries else limit == 1000

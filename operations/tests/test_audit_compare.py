@@ -28,7 +28,7 @@ from headrace_operations.audit.model import (
 pytestmark = pytest.mark.unit
 
 KEY = Key("acme", "guide 1")
-TARGET = Target("g1", "m", 3, {"g1": "m", "g2": "n"})
+TARGET = Target("g1", "m", 3, {"g1": "m", "g2": "n"}, ("g1",))
 CONTENT = b"h" * 16
 LAYOUT = tuple(Position(bytes([number]) * 16, number * 10, number * 10 + 9) for number in (3, 1, 2))
 HASHES = {position.chunk_id: b"t" + position.chunk_id[:15] for position in LAYOUT}
@@ -164,7 +164,7 @@ def test_repairs_are_commands_that_a_shell_takes_as_they_are():
     found = examine(KEY, LOGGED, CASES["a vector gone"][0], TARGET)[0]
     assert found.repair == (
         "headrace audit --tenant acme --document 'guide 1' --generation g1 --reset",
-        "headrace replay start --stage embedder --tenant acme --document 'guide 1'",
+        "headrace replay start --stage embedder --tenant acme --document 'guide 1' --into g1",
     )
 
 

@@ -61,8 +61,10 @@ class FakeRanges:
     def bounds(self, partitions):
         return {one: Range(0, len(self.log.get(one, []))) for one in partitions}
 
-    def committed(self, group, partitions):
-        return {one: self.groups.get((group, one), 0) for one in partitions}
+    generation = "g1"
+
+    def committed(self, stage, partitions, *, side=False):
+        return {one: self.groups.get((f"{stage}-side" if side else stage, one), 0) for one in partitions}
 
     def take_all(self, group, topic):
         """Let the group commit the topic's present ends."""
@@ -165,13 +167,13 @@ def test_a_document_waits_for_the_stage_that_has_not_committed_it():
     _chunks(ranges, A, 1, b"x")
     _document(ranges, B, 1)
     for stage, topic in (("chunker", "documents"), ("embedder", "chunks")):
-        ranges.take_all(f"headrace-{stage}", topic)
+        ranges.take_all(stage, topic)
     _document(ranges, C, 1)
     ranges.add("retry.indexer", B.record_key)
-    ranges.take_all("headrace-indexer-side", "retry.indexer")
+    ranges.take_all("indexer-side", "retry.indexer")
     ranges.add("replay.embedder", A.record_key)
     view = _view(ranges)
-    in_flight = view.in_flight("g1")
+    in_flight = view.in_flight()
     in_flight.scan({key.record_key for key in (A, B, C)})
     said = {key: in_flight.waits_for(key, view.entries[key.tenant][key.document_id]) for key in (A, B, C)}
     assert said == {A: "replay.embedder", B: None, C: "documents"}
@@ -183,10 +185,10 @@ def test_a_document_that_a_person_holds_back_waits_until_there_is_an_action():
     for key in (A, B):
         _document(ranges, key, 1)
         ranges.add("held.chunker", key.record_key)
-    ranges.take_all("headrace-chunker", "documents")
+    ranges.take_all("chunker", "documents")
     ranges.add("held-actions", f"chunker/{murmur2(B.record_key, PARTITIONS)}/{_offset(ranges, B)}".encode())
     view = _view(ranges)
-    in_flight = view.in_flight("g1")
+    in_flight = view.in_flight()
     in_flight.scan({A.record_key, B.record_key})
     said = {key: in_flight.waits_for(key, view.entries[key.tenant][key.document_id]) for key in (A, B)}
     assert said == {A: "a person's decision, in held.<stage>", B: None}

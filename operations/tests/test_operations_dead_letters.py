@@ -14,6 +14,7 @@ from headrace.broker.contract import Headers, Record
 from headrace.envelope import Operation
 from headrace.errors import ConfigurationError
 from headrace.records import ChangeEvent, Control, DeadLetter, DeadLetterAction, HeaderPart
+from headrace.settings import KafkaSettings
 from headrace_operations.dead_letters import messages, payload
 from headrace_operations.dead_letters.act import DISCARDED, REDRIVEN, Order, plan
 from headrace_operations.dead_letters.log import Found
@@ -33,6 +34,8 @@ from headrace_operations.dead_letters.model import (
 )
 
 pytestmark = pytest.mark.unit
+
+KAFKA = KafkaSettings(topic_prefix="p-")
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 HERE = Id("ingest", 1, 8)
@@ -81,7 +84,7 @@ def test_what_goes_back_says_where_it_comes_from_and_is_else_as_it_was() -> None
         ("retry-attempt", b"8"), ("held-kind", b"pause"),
         ("redrive", b"dead-letters.ingest/1/2"), ("version", None), ("replay", b"r1"),
     )  # fmt: skip
-    assert messages.retry_headers(HERE, letter(before), now_ms=5) == (
+    assert messages.retry_headers(HERE, letter(before), KAFKA, now_ms=5) == (
         ("version", b"3"), ("version", None), ("replay", b"r1"), ("origin-topic", b"p-changes"),
         ("origin-partition", b"1"), ("origin-offset", b"7"), ("retry-attempt", b"1"), ("retry-due", b"5"),
         ("redrive", b"dead-letters.ingest/1/8"),
@@ -91,9 +94,9 @@ def test_what_goes_back_says_where_it_comes_from_and_is_else_as_it_was() -> None
 def test_a_replay_header_that_a_client_wrote_does_not_come_into_force() -> None:
     """If it failed, a client could lead its record into the lane of replays, where a cancelled run drops it."""
     forged = letter((("replay", b"r1"),))
-    assert "replay" not in dict(messages.retry_headers(HERE, forged, now_ms=5))
+    assert "replay" not in dict(messages.retry_headers(HERE, forged, KAFKA, now_ms=5))
     replayed = letter((("replay", b"r1"),), topic="p-replay.ingest")
-    assert dict(messages.retry_headers(HERE, replayed, now_ms=5))["replay"] == b"r1"
+    assert dict(messages.retry_headers(HERE, replayed, KAFKA, now_ms=5))["replay"] == b"r1"
 
 
 @pytest.mark.parametrize(
@@ -109,7 +112,7 @@ def test_a_replay_header_that_a_client_wrote_does_not_come_into_force() -> None:
 )
 def test_the_key_goes_back_as_it_was(key: bytes | None, headers: Headers, goes_back: bytes | None) -> None:
     """If it failed, a record would come back under a key that its source never wrote."""
-    assert messages.retry_key(letter(headers, key=key)) == goes_back
+    assert messages.retry_key(letter(headers, key=key), KAFKA) == goes_back
 
 
 def test_a_record_that_is_not_there_in_full_is_not_sent_again() -> None:

@@ -12,6 +12,7 @@ from headrace.broker.contract import Headers, Record
 from headrace.errors import ConfigurationError
 from headrace.headers import Origin
 from headrace.records import HeldAction
+from headrace.settings import KafkaSettings
 from headrace_operations.held_model import (
     APPROVED,
     REJECTED,
@@ -31,6 +32,8 @@ from headrace_operations.held_model import (
 )
 
 pytestmark = pytest.mark.unit
+
+KAFKA = KafkaSettings(topic_prefix="p-")
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -72,40 +75,41 @@ def test_a_held_record_says_whose_it_is_and_why_it_waits() -> None:
 def test_what_a_pause_held_goes_back_due_at_once_and_else_as_it_was() -> None:
     """If it failed, the stage would see another record, wait for an old due time, or lose where it came from."""
     before = (("version", b"3"), ("version", None), ("retry-due", b"9"), ("retry-attempt", b"7"), ("replay", b"r"))
-    message = released(record(before), now_ms=5)
+    message = released(record(before), KAFKA, now_ms=5)
     assert (message.topic, message.key, message.value) == ("retry.chunker", b"acme/a.md", b"v")
     assert message.headers == (
         ("version", b"3"), ("version", None), ("origin-topic", b"p-documents"), ("origin-partition", b"1"),
         ("origin-offset", b"7"), ("retry-attempt", b"1"), ("retry-due", b"5"),
     )  # fmt: skip
-    assert released(record(key=b"-"), now_ms=5).key == b""
+    assert released(record(key=b"-"), KAFKA, now_ms=5).key == b""
 
 
 def test_a_replayed_record_stays_in_its_replay() -> None:
     """If it failed, a paused replay would go on in the live stream, or a client's header would lead a record astray."""
-    kept = released(record((("replay", b"r"),), first="p-replay.chunker"), now_ms=5)
+    kept = released(record((("replay", b"r"),), first="p-replay.chunker"), KAFKA, now_ms=5)
     assert ("replay", b"r") in kept.headers
-    assert "replay" not in dict(released(record((("replay", b"r"),)), now_ms=5).headers)
+    assert "replay" not in dict(released(record((("replay", b"r"),)), KAFKA, now_ms=5).headers)
 
 
 @pytest.mark.parametrize(
     ("stage", "target"),
-    [("chunker", "chunks"), ("chunker", "replay.embedder"), ("embedder", "vectors.g2"), ("indexer", "indexed")],
+    [("chunker", "chunks"), ("chunker", "replay.embedder"), ("embedder", "vectors"), ("indexer", "indexed")],
 )
 def test_an_approved_output_goes_where_its_stage_writes(stage: str, target: str) -> None:
     """If it failed, an approved output would not arrive."""
-    held = record((("operation", b"UPSERT"),), stage=stage, target=f"p-{target}")
-    assert target_of(held, "p-") == target
+    held = record((("operation", b"UPSERT"),), stage=stage, target=KAFKA.topic(target))
+    assert target_of(held, KAFKA) == target
     assert approved_headers(held) == (("operation", b"UPSERT"),)
 
 
 @pytest.mark.parametrize(
-    "target", ["chunks", "p-control", "p-vectors.g1", "p-replay.chunker", "p-chunks2", "p-chunks\n"]
+    "target",
+    ["chunks", "p-control", "p-vectors.g1", "p-replay.chunker", "p-replay.embedder.g2", "p-chunks2", "p-chunks\n"],
 )
 def test_an_output_goes_nowhere_else(target: str) -> None:
     """If it failed, whoever can write a held record could have an operator write into any topic."""
     with pytest.raises(RefusedHeldRecord, match="writes nothing"):
-        target_of(record(target=target), "p-")
+        target_of(record(target=target), KAFKA)
 
 
 def test_all_conditions_of_a_selection_hold() -> None:
@@ -156,4 +160,4 @@ def test_ids_are_read_and_others_refused() -> None:
 @pytest.mark.parametrize("value", [None, b"", b"v"])
 def test_a_released_record_has_the_value_that_it_had(value: bytes | None) -> None:
     """Broken: a delete without a value (a CloudEvent in binary mode) goes on with a text, which it never had."""
-    assert released(record()._replace(value=value), now_ms=5).value == value
+    assert released(record()._replace(value=value), KAFKA, now_ms=5).value == value

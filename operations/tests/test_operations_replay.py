@@ -109,7 +109,7 @@ class Ranges:
     def partitions(self, topics: Any, *, needed: bool) -> list[tuple[str, int]]:
         return [(topic, 0) for topic in topics if topic == "replay.indexer"]
 
-    def committed(self, _: str, places: Any) -> dict[tuple[str, int], int]:
+    def committed(self, _: str, places: Any, *, side: bool) -> dict[tuple[str, int], int]:
         return dict.fromkeys(places, 100)
 
     def bounds(self, places: Any) -> dict[tuple[str, int], Range]:

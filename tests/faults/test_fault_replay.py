@@ -101,7 +101,7 @@ def _replay(deployment: Deployment, chance: Random, asked: replay_selection.Sele
     """Carry a replay out while a service dies; return what C and T find, and how many records were sent."""
     kafka = deployment.place.kafka_settings()
     copier = Copier(kafka, deployment.place.codec())
-    run = replay_plan.plan(kafka, asked, "g1", rate=None, asked_by="test", now=datetime.now(UTC)).run
+    run = replay_plan.plan(kafka, asked, rate=None, asked_by="test", now=datetime.now(UTC)).run
     copier.begin(run)
     with _a_death(deployment, chance):
         done = copier.carry_out(run.run_id)

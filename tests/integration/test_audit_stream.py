@@ -196,7 +196,7 @@ def _pass_by(place, stage, topic):
     ranges = LogRanges(kafka)
     bounds = ranges.bounds(ranges.partitions([topic]))
     ends = [TopicPartition(kafka.topic(topic), number, found.end) for (_, number), found in bounds.items()]
-    request = ConsumerGroupTopicPartitions(f"{kafka.topic_prefix}headrace-{stage}", ends)
+    request = ConsumerGroupTopicPartitions(kafka.group(stage), ends)
     admin = AdminClient(kafka.client())  # ends what it was asked when it goes out of scope
     for future in admin.alter_consumer_group_offsets([request]).values():
         future.result(30)
@@ -285,7 +285,7 @@ def test_a_reset_lets_the_same_version_in_again(streamed):
     login = _store(streamed, streamed.runtime_dsn())
     planned = asyncio.run(reset(kafka, codec, login, key, dry_run=True))
     assert asyncio.run(reset(kafka, codec, login, key)) == planned
-    assert planned.then == (f"headrace replay start --stage embedder --tenant {TENANT} --document doc23",)
+    assert planned.then == (f"headrace replay start --stage embedder --tenant {TENANT} --document doc23 --into g1",)
     assert _indexed_again(streamed, key.document_id) is Outcome.INDEXED
     assert _audit(streamed, **scope).clean
 

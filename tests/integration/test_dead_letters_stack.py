@@ -13,6 +13,7 @@ from confluent_kafka import Message, Producer
 from typer.testing import CliRunner
 
 from headrace.avro.codec import Codec
+from headrace.bootstrap import create_topics
 from headrace.broker.contract import Headers, Record
 from headrace.control_guard import guarding
 from headrace.errors import InvalidRecord
@@ -20,7 +21,7 @@ from headrace.headers import Origin
 from headrace.runtime.compute import ComputeThread
 from headrace.runtime.deadletters import Failure, dead_letter
 from headrace.settings import KafkaSettings, WorkerSettings
-from headrace.stage import INGEST
+from headrace.stage import INGEST, STAGES
 from headrace_cli.main import app
 from headrace_operations.dead_letters import act
 from headrace_operations.dead_letters.act import REDRIVEN, Actor, Order, plan
@@ -40,23 +41,24 @@ class Ground:
     registry: str
 
     def give_up(
-        self, key: bytes | None, value: bytes | None = b"{}", *, headers: Headers = (), offset: int = 7
-    ) -> None:
-        """Have ingest give a record up."""
-        topic = self.kafka.topic("changes")
+        self, key: bytes | None, value: bytes | None = b"{}", *, headers: Headers = (), offset: int = 7,
+        stage: str = "ingest",
+    ) -> None:  # fmt: skip
+        """Have a stage give a record up."""
+        topic = self.kafka.topic(STAGES[stage].source)
         record = Record(topic, 1, offset, key, value, headers, 1_700_000_000_000)
         message = dead_letter(
-            record, Failure(InvalidRecord("title", f"is '{offset}'")), stage="ingest",
-            topic=self.kafka.topic("dead-letters.ingest"), worker="ingest-0", first=Origin(topic, 1, offset), attempt=1,
+            record, Failure(InvalidRecord("title", f"is '{offset}'")), stage=stage,
+            topic=self.kafka.topic(f"dead-letters.{stage}"), worker=f"{stage}-0", first=Origin(topic, 1, offset), attempt=1,
             now=datetime.now(UTC), codec=self.codec, max_message_bytes=self.kafka.max_message_bytes,
         )  # fmt: skip
         producer = Producer({**self.kafka.client(), "partitioner": "murmur2_random"})
         producer.produce(message.topic, message.value, message.key, headers=list(message.headers))
         assert producer.flush(60) == 0
 
-    def retried(self) -> list[Message]:
-        """What lies in ingest's retry topic, as its side lane would read it."""
-        return read_all(self.kafka.bootstrap, self.kafka.topic("retry.ingest"))
+    def retried(self, stage: str = "ingest") -> list[Message]:
+        """What lies in the stage's retry topic, as its side lane would read it."""
+        return read_all(self.kafka.bootstrap, self.kafka.topic(f"retry.{stage}"))
 
     def select(self, **asked: Any) -> Any:
         """What the log holds."""
@@ -147,6 +149,23 @@ def test_a_failure_in_a_batch_undoes_all_of_it(ground: Ground, monkeypatch: pyte
     assert [entry.state for entry in ground.select()] == [State.OPEN] * 3
     assert len(ground.act()) == 3
     assert len(ground.retried()) == 3
+
+
+def test_each_generation_has_its_own_dead_letters_of_the_same_id(ground: Ground) -> None:
+    """If it failed, a redrive of one generation would hide, or send, what another gave up at the same place."""
+    second = replace(ground, kafka=ground.kafka.model_copy(update={"generation": "g2"}))
+    create_topics(second.kafka, 1)
+    for one in (ground, second):
+        one.give_up(b"acme/a.md", stage="embedder")
+    ground.give_up(b"acme/b.md")
+    (embedder,) = second.select(stage="embedder")
+    assert [entry.id for entry in ground.select(stage="embedder")] == [embedder.id]
+    assert second.act(ids=frozenset({embedder.id})) == [embedder.id]
+    assert (len(second.retried("embedder")), len(ground.retried("embedder"))) == (1, 0)
+    assert second.select(stage="embedder") == []
+    assert [entry.id for entry in ground.select(stage="embedder")] == [embedder.id]
+    assert len(second.act(stage="ingest")) == 1
+    assert ground.select(stage="ingest") == []  # what all share was dealt with for all
 
 
 def test_what_does_not_exist_is_refused_naming_what_does(ground: Ground) -> None:

@@ -131,7 +131,7 @@ class Ground:
 
     def commit_all(self, stage: str, topic: str) -> None:
         """Have the stage's group stand at the end of its topic."""
-        group = f"{self.kafka.topic_prefix}headrace-{stage}"
+        group = self.kafka.group(stage)
         consumer = Consumer({**self.kafka.client(), "group.id": group, "enable.auto.commit": False})
         name = self.kafka.topic(topic)
         places = [TopicPartition(name, number) for number in consumer.list_topics(name, 10).topics[name].partitions]
@@ -160,7 +160,7 @@ def ground(infrastructure: Endpoints, embedder_url: str) -> Iterator[Ground]:
         model="toy",
         dimensions=DIMENSIONS,
     )
-    bootstrap(settings, kafka, registry, ServiceSettings())
+    bootstrap(settings, kafka, registry)
     key = asyncio.run(_make_key(infrastructure.postgres_dsn, schema))
     client = Registry(registry.url)
     with pytest.MonkeyPatch.context() as environment:

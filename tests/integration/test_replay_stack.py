@@ -49,7 +49,7 @@ class Ground:
     def plan(self, **asked: Any) -> ReplayRun:
         """The run that it comes to."""
         return plan(
-            self.kafka, Selection(STAGE, **asked), "g1", rate=None, asked_by="olga", now=datetime.now(UTC)
+            self.kafka, Selection(STAGE, **asked), rate=None, asked_by="olga", now=datetime.now(UTC)
         ).run  # fmt: skip
 
     def copier(self, outstanding: int) -> Copier:
@@ -200,7 +200,5 @@ def test_a_place_that_aged_out_is_told_with_what_is_left(ground: Ground) -> None
         ground.plan(offsets={0: 1})
     with pytest.raises(RefusedReplay, match="ends before offset"):
         ground.plan(offsets={0: 1000})
-    planned = plan(
-        ground.kafka, Selection(STAGE, everything=True), "g1", rate=None, asked_by="o", now=datetime.now(UTC)
-    )
+    planned = plan(ground.kafka, Selection(STAGE, everything=True), rate=None, asked_by="o", now=datetime.now(UTC))
     assert planned.cut_off == {0: 3}

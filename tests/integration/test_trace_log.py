@@ -69,7 +69,7 @@ class Log:
     def taken(self, group: str, topic: str) -> None:
         """Have the group stand at the end of its topic."""
         name = self.kafka.topic(topic)
-        consumer = Consumer({**self.kafka.client(), "group.id": f"{self.kafka.topic_prefix}headrace-{group}"})
+        consumer = Consumer({**self.kafka.client(), "group.id": self.kafka.group(group)})
         places = [TopicPartition(name, number) for number in consumer.list_topics(name, 10).topics[name].partitions]
         for place in places:
             place.offset = consumer.get_watermark_offsets(place, 10)[1]
@@ -108,7 +108,7 @@ async def test_a_document_is_followed_through_its_partitions(log: Log) -> None:
     log.change("a.md", 2)
     log.write("documents", key("a.md"), log.codec.encode(context("a.md", 2, source(), 0), SourceDocument), version=2)
     pool = await create_pool(log.store)
-    tracer = Tracer(log.kafka, log.codec, pool, "g1", LIMITS)
+    tracer = Tracer(log.kafka, log.codec, pool, LIMITS)
     (trace,) = (await tracer.documents(TENANT, ["a.md"])).documents
     assert trace.state == "in_flight"
     assert [(place.stage, place.behind) for place in trace.versions[0].waiting] == [("ingest", 0), ("chunker", 0)]
@@ -145,11 +145,11 @@ async def test_a_long_partition_is_read_from_its_end_and_says_where_it_stopped(l
     log.change("old.md", 1)
     log.write("changes", key("old.md"), b"x", times=7000)  # others of the same partition, without headers
     log.change("old.md", 2)
-    whole = await Tracer(log.kafka, log.codec, None, "g1", LIMITS).documents(TENANT, ["old.md"])
+    whole = await Tracer(log.kafka, log.codec, None, LIMITS).documents(TENANT, ["old.md"])
     assert whole.cost.complete
     assert whole.cost.records >= 7002
     assert {1, 2} <= {one.version for one in whole.documents[0].versions}
-    short = await Tracer(log.kafka, log.codec, None, "g1", Limits(1000, 20.0)).documents(TENANT, ["old.md"])
+    short = await Tracer(log.kafka, log.codec, None, Limits(1000, 20.0)).documents(TENANT, ["old.md"])
     assert not short.cost.complete
     assert short.cost.records == 1000
     assert [one.version for one in short.documents[0].versions if one.version is not None] == [2]
@@ -175,7 +175,7 @@ async def test_a_run_is_followed_by_reading_only_what_is_new(log: Log) -> None:
     assert (run.total, run.done, run.failed, run.pending) == (3, 2, 1, 0)
     assert cost.records == 2
 
-    found = await trace_request(log.kafka, log.codec, pool, "g1", LIMITS, tenant=TENANT, request="q-run-1")
+    found = await trace_request(log.kafka, log.codec, pool, LIMITS, tenant=TENANT, request="q-run-1")
     assert [item.fate for item in found.changes] == ["failed", "done", "done"]
     assert found.documents[0].document_id == "b"
     await pool.close()

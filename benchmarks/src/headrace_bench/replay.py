@@ -95,9 +95,7 @@ def _replay(place: Deployment) -> int:
     """Replay everything and return the number of records that were sent."""
     kafka: KafkaSettings = place.place.kafka_settings()
     codec = place.place.codec()
-    planned = plan(
-        kafka, Selection(STAGE, everything=True), "g1", rate=None, asked_by="benchmark", now=datetime.now(UTC)
-    )
+    planned = plan(kafka, Selection(STAGE, everything=True), rate=None, asked_by="benchmark", now=datetime.now(UTC))
     copier = Copier(kafka, codec)
     copier.begin(planned.run)
     return copier.carry_out(planned.run.run_id).sent

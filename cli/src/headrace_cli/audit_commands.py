@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import time
-from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headrace_cli import options, output
 from headrace_cli.exit_codes import ExitCode
-from headrace_cli.failures import NotFound, NotReachable, UsageError, told
-from headrace_cli.state import find_state_dir, read_services
+from headrace_cli.failures import UsageError, told
+from headrace_cli.operator_access import audited, clients, owner_store
 
 if TYPE_CHECKING:
     from headrace.avro.codec import Codec
@@ -23,8 +19,6 @@ if TYPE_CHECKING:
     from headrace.store.pool import StoreSettings
     from headrace_operations.audit.model import Finding, Report
 
-STORE_DSN = "HEADRACE_STORE_DSN"
-_PROGRESS_S = 2.0
 _SHOWN_PENDING = 10
 
 
@@ -49,7 +43,7 @@ def audit(
     generation: Annotated[
         str | None,
         typer.Option(
-            "--generation", envvar="HEADRACE_GENERATION", show_default=False,
+            "--generation", envvar="HEADRACE_AUDIT_GENERATION", show_default=False,
             help="The generation whose vectors are looked at; without it, the active one.",
         ),
     ] = None,
@@ -82,40 +76,25 @@ def audit(
     Lists what is missing, duplicate, orphan, stale or of another model, each with the command that repairs it, and
     ends with exit code 8 where there is any. What a stage has yet to come to is pending, and no finding.
     """
+    from headrace_operations.audit.run import Scope  # noqa: PLC0415
+
     if document is not None and tenant is None:
         raise UsageError("a document needs its tenant", where="--document", remedy="Name it with --tenant.")
     output.quiet_logs()
-    settings, codec = _clients(state_dir, kafka, registry)
-    store = _store(state_dir, postgres)
+    settings, codec = clients(state_dir, kafka, registry)
+    store = owner_store(state_dir, postgres)
     if reset:
         if tenant is None or document is None:
             raise UsageError("a reset is of one document", where="--reset", remedy="Name --tenant and --document.")
         _reset(settings, codec, store, tenant, document, dry_run=dry_run, yes=yes, as_json=as_json)
         return
-    report = _audited(settings, codec, store, (tenant, document, generation), deep=deep)
+    report = audited(settings, codec, store, Scope(tenant, document, generation, deep=deep))
     if as_json:
         output.emit(report.as_dict())
     else:
         _show(report)
     if not report.clean:
         raise typer.Exit(ExitCode.INCONSISTENT)
-
-
-def _audited(
-    kafka: KafkaSettings,
-    codec: Codec,
-    store: StoreSettings,
-    scope: tuple[str | None, str | None, str | None],
-    *,
-    deep: bool,
-) -> Report:
-    from headrace_operations.audit.run import Scope, UnknownDocument  # noqa: PLC0415
-    from headrace_operations.audit.run import audit as run  # noqa: PLC0415
-
-    try:
-        return asyncio.run(run(kafka, codec, store, Scope(*scope, deep=deep), _progress()))
-    except UnknownDocument as unknown:
-        raise NotFound(unknown.message, remedy=unknown.remedy) from unknown
 
 
 def _reset(
@@ -179,48 +158,3 @@ def _lines(finding: Finding) -> list[str]:
     if finding.dead_letters:
         lines.append(f"    open dead letters: {', '.join(finding.dead_letters)}")
     return lines + [f"    repair: {command}" for command in finding.repair]
-
-
-def _progress() -> Callable[[str], None]:
-    """Return what tells how far the audit is, at most every two seconds."""
-    last = time.monotonic()
-
-    def tell(line: str) -> None:
-        nonlocal last
-        if time.monotonic() - last >= _PROGRESS_S:
-            last = time.monotonic()
-            output.say(line)
-
-    return tell
-
-
-def _clients(state_dir: Path | None, kafka: str | None, registry: str | None) -> tuple[KafkaSettings, Codec]:
-    from headrace.avro.codec import Codec  # noqa: PLC0415
-    from headrace.avro.registry import Registry  # noqa: PLC0415
-    from headrace.settings import KafkaSettings, RegistrySettings  # noqa: PLC0415
-
-    folder = find_state_dir(state_dir)
-    known = read_services(folder)
-    if kafka is None and known is None:
-        raise NotReachable(
-            "no Kafka is known",
-            where=f"{folder} and HEADRACE_KAFKA_BOOTSTRAP",
-            remedy="Start the local stack with `headrace up`, or name Kafka with --kafka.",
-        )
-    url = registry or (known.registry if known else RegistrySettings().url)
-    return KafkaSettings(bootstrap=kafka or (known.kafka if known else "")), Codec(Registry(url))
-
-
-def _store(state_dir: Path | None, postgres: str | None) -> StoreSettings:
-    """Return how to reach the store: as the owner, by the services' login, or as the local stack's owner."""
-    from headrace.store.pool import StoreSettings  # noqa: PLC0415
-    from headrace_local.stack import Stack  # noqa: PLC0415
-
-    if postgres is None and os.environ.get(STORE_DSN):
-        return StoreSettings()
-    folder = find_state_dir(state_dir)
-    if postgres is None and read_services(folder) is None:
-        raise NotReachable(
-            "no PostgreSQL is known", where=f"{folder} and {STORE_DSN}", remedy="Name it with --postgres."
-        )
-    return StoreSettings(dsn=postgres or Stack(folder).endpoints().postgres_dsn)

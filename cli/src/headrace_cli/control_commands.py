@@ -10,7 +10,7 @@ import typer
 
 from headrace_cli import options, output
 from headrace_cli.failures import NotFound, UsageError, told
-from headrace_cli.pipeline_commands import clients
+from headrace_cli.operator_access import clients
 
 if TYPE_CHECKING:
     from headrace.avro.codec import Codec

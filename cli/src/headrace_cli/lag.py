@@ -59,9 +59,9 @@ class LogReader:
         except (KafkaException, TimeoutError) as error:
             raise self._down(error) from error
 
-    def stages(self, generation: str) -> list[StageLag]:
+    def stages(self) -> list[StageLag]:
         """Return the lag of every stage whose topic exists."""
-        sources = {name: flow.source.format(generation=generation) for name, flow in STAGES.items()}
+        sources = {name: flow.source for name, flow in STAGES.items()}
         partitions = self.partitions(sources.values())
         ends, starts = self.ends(partitions), self.ends(partitions, earliest=True)
         found = []
@@ -82,7 +82,7 @@ class LogReader:
 
     def _committed(self, stage: str, topic: str, count: int) -> dict[int, int]:
         """Return the group's committed offsets by partition; none where the group never committed."""
-        group = f"{self._kafka.topic_prefix}headrace-{stage}"
+        group = self._kafka.group(stage)
         places = [TopicPartition(self._kafka.topic(topic), number) for number in range(count)]
         request = [ConsumerGroupTopicPartitions(group, places)]
         try:

@@ -152,7 +152,7 @@ def _migrate(endpoints: Endpoints, provider: services.Provider, credentials: sta
     from pydantic import SecretStr  # noqa: PLC0415
 
     from headrace.bootstrap import BootstrapSettings, bootstrap  # noqa: PLC0415
-    from headrace.settings import KafkaSettings, RegistrySettings, ServiceSettings  # noqa: PLC0415
+    from headrace.settings import KafkaSettings, RegistrySettings  # noqa: PLC0415
 
     settings = BootstrapSettings(
         postgres_dsn=SecretStr(endpoints.postgres_dsn),
@@ -162,7 +162,7 @@ def _migrate(endpoints: Endpoints, provider: services.Provider, credentials: sta
         dimensions=provider.dimensions,
     )
     kafka = KafkaSettings(bootstrap=endpoints.kafka_bootstrap)
-    bootstrap(settings, kafka, RegistrySettings(url=endpoints.registry_url), ServiceSettings(), report)
+    bootstrap(settings, kafka, RegistrySettings(url=endpoints.registry_url), report)
 
 
 async def _valid_key(owner_dsn: str, credentials: state.Credentials) -> str:
@@ -188,6 +188,6 @@ async def _valid_key(owner_dsn: str, credentials: state.Credentials) -> str:
 def bootstrap_from_environment(report: Report) -> None:
     """Run the migration step with settings from the environment alone, as a container does."""
     from headrace import bootstrap as step  # noqa: PLC0415
-    from headrace.settings import KafkaSettings, RegistrySettings, ServiceSettings  # noqa: PLC0415
+    from headrace.settings import KafkaSettings, RegistrySettings  # noqa: PLC0415
 
-    step.bootstrap(step.BootstrapSettings(), KafkaSettings(), RegistrySettings(), ServiceSettings(), report)
+    step.bootstrap(step.BootstrapSettings(), KafkaSettings(), RegistrySettings(), report)

@@ -12,6 +12,7 @@ from headrace_cli import (
     control_commands,
     dlq_commands,
     document_commands,
+    generation_commands,
     held_commands,
     pipeline_commands,
     replay_commands,
@@ -43,6 +44,7 @@ for module in (
     trace_commands,
     run_commands,
     audit_commands,
+    generation_commands,
 ):
     module.register(app)
 

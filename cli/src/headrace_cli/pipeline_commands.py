@@ -10,14 +10,12 @@ import typer
 
 from headrace_cli import options, output
 from headrace_cli.exit_codes import ExitCode
-from headrace_cli.failures import CommandError, NotFound, NotReachable, told
-from headrace_cli.state import find_state_dir, read_services
+from headrace_cli.failures import CommandError, NotFound, told
+from headrace_cli.operator_access import clients, kafka_settings
 
 if TYPE_CHECKING:
-    from headrace.avro.codec import Codec
     from headrace.pipeline import Catalogue
     from headrace.records import PipelineVersion
-    from headrace.settings import KafkaSettings
 
 pipelines = typer.Typer(name="pipeline", help="Pipelines: which stages run, with which handlers.", no_args_is_help=True)
 
@@ -169,16 +167,14 @@ def topics(
 ) -> None:
     """Show the topics: partitions, records' end offsets, and how far the stages that read them are behind."""
     from headrace import topics as declared  # noqa: PLC0415
-    from headrace.settings import ServiceSettings  # noqa: PLC0415
     from headrace_cli.lag import LogReader  # noqa: PLC0415
 
     settings = kafka_settings(state_dir, kafka)
-    generation = ServiceSettings().generation
     reader = LogReader(settings)
-    known = declared.concrete((generation,))
+    known = declared.concrete()
     partitions = reader.partitions(topic.name for topic in known)
     ends = reader.ends(partitions)
-    readers = {one.topic: one for one in reader.stages(generation)}
+    readers = {one.topic: one for one in reader.stages()}
     rows: list[dict[str, Any]] = [
         {
             "topic": topic.name,
@@ -200,41 +196,6 @@ def topics(
         raise NotFound(
             f"{len(known) - len(partitions)} of the declared topics do not exist", remedy="Run `headrace bootstrap`."
         )
-
-
-def kafka_settings(state_dir: Path | None, given: str | None) -> KafkaSettings:
-    """Return how to reach the Kafka that was named, or the local stack's; raises :class:`NotReachable`."""
-    from headrace.settings import KafkaSettings  # noqa: PLC0415
-    from headrace_local.network import accepts_any  # noqa: PLC0415
-
-    folder = find_state_dir(state_dir)
-    known = read_services(folder)
-    if given is None and known is None:
-        raise NotReachable(
-            "no Kafka is known",
-            where=f"{folder} and HEADRACE_KAFKA_BOOTSTRAP",
-            remedy="Start the local stack with `headrace up`, or name Kafka with --kafka.",
-        )
-    bootstrap = given or (known.kafka if known else "")
-    if not accepts_any(bootstrap):  # a client of Kafka would try for long, and say so ten times a second
-        raise NotReachable(
-            "Kafka does not answer",
-            where=bootstrap,
-            remedy="Start the local stack with `headrace up`, or name Kafka with --kafka.",
-        )
-    return KafkaSettings(bootstrap=bootstrap)
-
-
-def clients(state_dir: Path | None, kafka: str | None, registry_url: str | None) -> tuple[KafkaSettings, Codec]:
-    """Return Kafka's settings, and a codec over the registry; both as named, or the local stack's."""
-    from headrace.avro.codec import Codec  # noqa: PLC0415
-    from headrace.avro.registry import Registry  # noqa: PLC0415
-    from headrace.settings import RegistrySettings  # noqa: PLC0415
-
-    output.quiet_logs()
-    known = read_services(find_state_dir(state_dir))
-    url = registry_url or (known.registry if known else RegistrySettings().url)
-    return kafka_settings(state_dir, kafka), Codec(Registry(url))
 
 
 def _listed(version: PipelineVersion) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from typer.core import TyperGroup
 
 from headrace_cli import options, output
 from headrace_cli.exit_codes import ExitCode
-from headrace_cli.failures import UsageError, told
-from headrace_cli.pipeline_commands import clients
+from headrace_cli.failures import NotFound, UsageError, told
+from headrace_cli.operator_access import clients
 from headrace_cli.replay_view import as_document, percent, say_estimate, say_run, shown
 
 if TYPE_CHECKING:
@@ -93,16 +93,14 @@ def start(
         str | None, typer.Option("--tenant", envvar="HEADRACE_TENANT", help="Only this tenant.", show_default=False)
     ] = None,
     everything: Annotated[bool, typer.Option("--all", envvar="HEADRACE_REPLAY_ALL", help="All that there is.")] = False,
-    generation: Annotated[
-        str, typer.Option("--generation", envvar="HEADRACE_GENERATION", help="Index generation, for the indexer.")
-    ] = "g1",
     into: Annotated[
         str | None,
         typer.Option(
             "--into",
             envvar="HEADRACE_REPLAY_INTO",
             show_default=False,
-            help="Refused: records go into the generation that the stage's service has.",
+            help="For the embedder and the indexer: the generation of the index that is filled; without it, "
+            "HEADRACE_KAFKA_GENERATION.",
         ),
     ] = None,
     rate: Annotated[
@@ -128,20 +126,16 @@ def start(
     from headrace_operations.replay.copier import Copier  # noqa: PLC0415
     from headrace_operations.replay.plan import plan  # noqa: PLC0415
 
-    if into is not None:
-        raise UsageError(
-            "a replay fills the generation that its stage writes, no other", where="--into",
-            remedy="Replay the stage without --into; --generation names what the indexer reads.",
-        )  # fmt: skip
     settings, codec = clients(state_dir, kafka, registry)
-    selection = _selection(stage, from_offset, since, document, tenant, generation, everything=everything)
-    planned = plan(settings, selection, generation, rate=rate, asked_by=getpass.getuser(), now=datetime.now(UTC))
+    settings = _into(settings, into, stage, state_dir)
+    selection = _selection(settings, stage, from_offset, since, document, tenant, everything=everything)
+    planned = plan(settings, selection, rate=rate, asked_by=getpass.getuser(), now=datetime.now(UTC))
     run = planned.run
     for number, offset in planned.cut_off.items():
         output.say(f"{run.source}[{number}] begins at offset {offset}: what was before aged out and takes no part; "
                    "the compacted topics documents and chunks keep the newest version of every document")  # fmt: skip
     if dry_run or tenant is not None:
-        found = _estimate(settings, codec, run, generation, state_dir, exactly=dry_run)
+        found = _estimate(settings, codec, run, state_dir, exactly=dry_run)
     if dry_run:
         say_estimate(planned, found, as_json=as_json)
         return
@@ -165,10 +159,10 @@ def resume(
     A command that still carries it out elsewhere is taken over.
     """
     from headrace_operations.replay.copier import Copier  # noqa: PLC0415
-    from headrace_operations.replay.runs import read_open  # noqa: PLC0415
+    from headrace_operations.replay.runs import lanes_of, read_open  # noqa: PLC0415
 
     settings, codec = clients(state_dir, kafka, registry)
-    read_open(settings, codec, run_id)
+    settings = lanes_of(settings, read_open(settings, codec, run_id))
     _order(settings, codec, "RESUME", run_id, why)
     _carry_out(Copier(settings, codec, outstanding=outstanding), run_id, as_json=as_json)
 
@@ -253,12 +247,12 @@ def status(
 
 
 def _selection(
-    stage: str, offsets: list[str] | None, since: str | None, document: str | None, tenant: str | None,
-    generation: str, *, everything: bool,
+    settings: KafkaSettings, stage: str, offsets: list[str] | None, since: str | None, document: str | None,
+    tenant: str | None, *, everything: bool,
 ) -> Any:  # fmt: skip
+    from headrace import names  # noqa: PLC0415
     from headrace.stage import STAGES  # noqa: PLC0415
     from headrace_cli.times import moment  # noqa: PLC0415
-    from headrace_operations.replay.plan import source_of  # noqa: PLC0415
     from headrace_operations.replay.selection import Selection  # noqa: PLC0415
 
     places: dict[int, int] = {}
@@ -266,18 +260,43 @@ def _selection(
         found = _PLACE.fullmatch(text)
         if found is None:
             raise UsageError(f"{text!r} is no place", where="--from-offset", remedy="Write TOPIC:PARTITION:OFFSET.")
-        source = source_of(stage, generation) if stage in STAGES else None
-        if source is not None and found[1] != source:
+        source = STAGES[stage].source if stage in STAGES else None
+        if source is not None and found[1] not in (source, names.in_generation(source, settings.generation)):
             raise UsageError(
-                f"{found[1]!r} is not what {stage} reads", where="--from-offset", remedy=f"It reads {source}."
-            )
+                f"{found[1]!r} is not what {stage} reads", where="--from-offset",
+                remedy=f"It reads {names.in_generation(source, settings.generation)}.",
+            )  # fmt: skip
         places[int(found[2])] = int(found[3])
     when = moment(since, "--since", datetime.now(UTC))
     return Selection(stage, everything, places, when, tenant, document)
 
 
+def _into(settings: KafkaSettings, into: str | None, stage: str, state_dir: Path | None) -> KafkaSettings:
+    """Return how to reach the lanes of the generation that is to be filled; refuses one that cannot be."""
+    import asyncio  # noqa: PLC0415
+
+    from headrace.names import STAGES  # noqa: PLC0415
+    from headrace_cli.operator_access import described, generations  # noqa: PLC0415
+
+    if into is None:
+        return settings
+    if stage not in STAGES:
+        raise UsageError(
+            f"what {stage} makes goes to every generation", where="--into",
+            remedy=f"Replay one of {', '.join(sorted(STAGES))}: the compacted topic chunks, which the embedder reads, "
+            "keeps the newest version of every document.",
+        )  # fmt: skip
+    known = asyncio.run(generations(state_dir))
+    if known and into not in {one.name for one in known}:
+        raise NotFound(
+            f"there is no generation {into!r}", where="--into",
+            remedy=f"There are: {'; '.join(map(described, known))}. `headrace generations create` makes another.",
+        )  # fmt: skip
+    return settings.model_copy(update={"generation": into})
+
+
 def _estimate(
-    settings: KafkaSettings, codec: Codec, run: ReplayRun, generation: str, state_dir: Path | None, *, exactly: bool
+    settings: KafkaSettings, codec: Codec, run: ReplayRun, state_dir: Path | None, *, exactly: bool
 ) -> Estimate:
     import asyncio  # noqa: PLC0415
 
@@ -289,7 +308,7 @@ def _estimate(
         if run.stage != EMBEDDER.name or not exactly:
             return await estimate(settings, codec, run, None)
         async with opened_store(store_settings(state_dir)) as pool:
-            known = None if pool is None else await _known_in(pool, generation)
+            known = None if pool is None else await _known_in(pool, run.generation)
             return await estimate(settings, codec, run, known)
 
     return asyncio.run(count())

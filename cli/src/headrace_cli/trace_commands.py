@@ -103,20 +103,18 @@ def trace(
 async def _request(
     clients: tuple[KafkaSettings, Codec], store: StoreSettings | None, tenant: str, name: str, limits: Limits
 ) -> RequestTrace:
-    from headrace.settings import ServiceSettings  # noqa: PLC0415
     from headrace_cli.operator_access import opened_store  # noqa: PLC0415
     from headrace_operations.trace_request import trace_request  # noqa: PLC0415
 
     async with opened_store(store) as pool:
-        return await trace_request(*clients, pool, ServiceSettings().generation, limits, tenant=tenant, request=name)
+        return await trace_request(*clients, pool, limits, tenant=tenant, request=name)
 
 
 async def _documents(
     clients: tuple[KafkaSettings, Codec], store: StoreSettings | None, tenant: str, name: str, limits: Limits
 ) -> Traces:
-    from headrace.settings import ServiceSettings  # noqa: PLC0415
     from headrace_cli.operator_access import opened_store  # noqa: PLC0415
     from headrace_operations.trace import Tracer  # noqa: PLC0415
 
     async with opened_store(store) as pool:
-        return await Tracer(*clients, pool, ServiceSettings().generation, limits).documents(tenant, [name])
+        return await Tracer(*clients, pool, limits).documents(tenant, [name])

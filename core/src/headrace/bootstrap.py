@@ -22,7 +22,7 @@ from headrace.avro.codec import Codec
 from headrace.avro.registry import Registry, register_all
 from headrace.errors import ConfigurationError, DependencyDown, HeadraceError
 from headrace.pipeline import load
-from headrace.settings import EXIT_CONFIGURATION, KafkaSettings, RegistrySettings, ServiceSettings, wrong_settings
+from headrace.settings import EXIT_CONFIGURATION, KafkaSettings, RegistrySettings, wrong_settings
 from headrace.store import bootstrap as store
 from headrace.store import generations
 from headrace.store.errors import postgresql_errors
@@ -52,14 +52,13 @@ def bootstrap(
     settings: BootstrapSettings,
     kafka: KafkaSettings,
     registry: RegistrySettings,
-    service: ServiceSettings,
     report: Report = lambda _: None,
 ) -> None:
     """Bring Kafka, the registry and PostgreSQL to what the services expect; a repeat changes nothing.
 
     Raises :class:`ConfigurationError` naming what does not fit, and :class:`DependencyDown` naming what is down.
     """
-    created = create_topics(kafka, service.generation, settings.replication_factor)
+    created = create_topics(kafka, settings.replication_factor)
     report(f"topics: {len(created)} created" if created else "topics: all there")
     client = Registry(registry.url)
     ids = register_all(client, topics.record_schemas())
@@ -69,14 +68,14 @@ def bootstrap(
     store.create_login(
         settings.postgres_dsn.get_secret_value(), settings.runtime_login, settings.runtime_password.get_secret_value()
     )
-    asyncio.run(_first_generation(settings, service.generation))
-    report(f"generation: {service.generation} for {settings.model}")
+    asyncio.run(_first_generation(settings, kafka.generation))
+    report(f"generation: {kafka.generation} for {settings.model}")
     for name, version, changed in apply_shipped(kafka, Codec(client)):
         report(f"pipeline: {name} version {version}{'' if changed else ' (there before)'}")
     client.close()
 
 
-def create_topics(kafka: KafkaSettings, generation: str, replication_factor: int) -> list[str]:
+def create_topics(kafka: KafkaSettings, replication_factor: int) -> list[str]:
     """Create the declared topics that are missing; return their names.
 
     Raises :class:`DependencyDown` and, for a topic with other partitions than declared, :class:`ConfigurationError`.
@@ -86,7 +85,7 @@ def create_topics(kafka: KafkaSettings, generation: str, replication_factor: int
         existing = admin.list_topics(timeout=_CALL_S).topics
     except KafkaException as error:
         raise DependencyDown("kafka", f"cannot list topics at {kafka.bootstrap}: {error}") from error
-    wanted = {kafka.topic(topic.name): topic for topic in topics.concrete((generation,))}
+    wanted = {kafka.topic(topic.name): topic for topic in topics.concrete()}
     for name, topic in wanted.items():
         if name in existing and len(existing[name].partitions) != topic.partitions:
             raise ConfigurationError(
@@ -151,7 +150,6 @@ def main() -> int:
             BootstrapSettings(),
             KafkaSettings(),
             RegistrySettings(),
-            ServiceSettings(),
             lambda line: print(line, flush=True),
         )
     except ValidationError as error:

@@ -32,19 +32,21 @@ class Lanes:
         process: Process,
         orders: Orders,
     ) -> None:
-        name = f"{kafka.topic_prefix}headrace-{flow.name}-{settings.slot}"
+        name = f"{kafka.group(flow.name)}-{settings.slot}"
         retry, replay = kafka.topic(retry_topic(flow.name)), kafka.topic(replay_topic(flow.name))
         self._watchdogs = [Watchdog(settings.call_bound_s) for _ in range(2)]
         live, side = (watchdog.watch for watchdog in self._watchdogs)
         self.live = Worker(
             stage=flow.name, topics=[source], limits=live_limits(flow, settings), watch=live, orders=orders,
-            broker=KafkaBroker(kafka, settings, group=group_id(flow, kafka), transactional_id=name),
+            broker=KafkaBroker(kafka, settings, group=kafka.group(flow.name), transactional_id=name),
             computer=compute.computer(process),
         )  # fmt: skip
         self.side = Worker(
             stage=f"{flow.name}-side", topics=[retry, replay],
             limits=side_limits(flow, settings, retry, replay), watch=side, orders=orders,
-            broker=KafkaBroker(kafka, settings, group=side_group_id(flow, kafka), transactional_id=f"{name}-side"),
+            broker=KafkaBroker(
+                kafka, settings, group=kafka.group(flow.name, side=True), transactional_id=f"{name}-side"
+            ),
             computer=compute.computer(process), live_busy=self.live.busy,
         )  # fmt: skip
         self._side_code = EXIT_DONE
@@ -81,16 +83,6 @@ class Lanes:
             log.exception("side lane ended", error=str(error))
             self._side_code = EXIT_BUG
         self.live.stop()
-
-
-def group_id(flow: StageFlow, kafka: KafkaSettings) -> str:
-    """Return the consumer group of the stage's live lane."""
-    return f"{kafka.topic_prefix}headrace-{flow.name}"
-
-
-def side_group_id(flow: StageFlow, kafka: KafkaSettings) -> str:
-    """Return the consumer group of the stage's side lane."""
-    return f"{group_id(flow, kafka)}-side"
 
 
 def live_limits(flow: StageFlow, settings: WorkerSettings) -> Limits:

@@ -259,3 +259,4 @@ class ReplayRun:
     asked_at: datetime
     updated_at: datetime
     source: str = ""
+    generation: str = "g1"

@@ -76,12 +76,10 @@ def run_stage(flow: StageFlow, *, decoder: MakeDecoder | None = None, side_tasks
     chains = PipelineChains(flow.name, catalogue, handlers, follower.refresh)
     book = OrderBook()
     stage_orders = StageOrders(book, flow.name)
-    processor = StageProcessor(
-        wiring(flow, kafka, service, settings, name), codec, chains, decode=decode, holds=stage_orders
-    )
+    processor = StageProcessor(wiring(flow, kafka, settings, name), codec, chains, decode=decode, holds=stage_orders)
     orders = control.follow(kafka, codec, book)
     compute = ComputeThread()
-    source = kafka.topic(flow.source.format(generation=service.generation))
+    source = kafka.topic(flow.source)
     lanes = Lanes(flow, kafka, settings, source, compute, processor.process, stage_orders)
     status = StatusServer(service.http_host, service.http_port, readiness(flow.name, lanes, kafka, source))
     _stop_on_signals(lanes)
@@ -118,11 +116,9 @@ def _read_once(followers: Sequence[TopicFollower[Any]], lanes: Lanes) -> bool:
     return True
 
 
-def wiring(
-    flow: StageFlow, kafka: KafkaSettings, service: ServiceSettings, settings: WorkerSettings, worker: str
-) -> Wiring:
+def wiring(flow: StageFlow, kafka: KafkaSettings, settings: WorkerSettings, worker: str) -> Wiring:
     """Return the names that the stage's messages carry and go to."""
-    target = kafka.topic(flow.target.format(generation=service.generation))
+    target = kafka.topic(flow.target)
     following = next_stage(flow)
     return Wiring(
         flow=flow,

@@ -8,6 +8,8 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from headrace import names
+
 EXIT_CONFIGURATION = 78
 """Exit code of a process that a missing or wrong setting keeps from starting."""
 
@@ -27,6 +29,12 @@ class KafkaSettings(BaseSettings):
     bootstrap: str = Field("127.0.0.1:9092", description="Kafka's bootstrap servers, host:port separated by commas.")
     topic_prefix: str = Field(
         "", pattern=r"^[A-Za-z0-9._-]*$", description="Put before every topic, group and transactional id."
+    )
+    generation: str = Field(
+        "g1",
+        pattern=r"^[a-z][a-z0-9_]{0,30}$",
+        description="Generation of the index whose lanes are meant: the embedder and the indexer have topics, groups "
+        "and transactional ids of their own in each.",
     )
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="Protocol of the connections."
@@ -63,7 +71,15 @@ class KafkaSettings(BaseSettings):
 
     def topic(self, name: str) -> str:
         """Return the topic's name on this broker."""
-        return f"{self.topic_prefix}{name}"
+        return f"{self.topic_prefix}{names.in_generation(name, self.generation)}"
+
+    def bare(self, topic: str) -> str:
+        """Return the name of which :meth:`topic` made this one; a topic of elsewhere keeps what it has more."""
+        return names.without_generation(topic.removeprefix(self.topic_prefix), self.generation)
+
+    def group(self, stage: str, *, side: bool = False) -> str:
+        """Return the consumer group of the stage's live or side lane."""
+        return f"{self.topic_prefix}headrace-{names.in_generation(stage, self.generation)}{'-side' if side else ''}"
 
 
 class RegistrySettings(BaseSettings):
@@ -143,8 +159,3 @@ class ServiceSettings(BaseSettings):
     http_port: int = Field(0, ge=0, le=65535, description="Port of /metrics, /healthz and /readyz; 0 picks a free one.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["json", "console"] = Field("json", description="json for machines, console for eyes.")
-    generation: str = Field(
-        "g1",
-        pattern=r"^[a-z][a-z0-9_]{0,30}$",
-        description="Index generation that the embedder and indexer write.",
-    )

@@ -9,7 +9,7 @@ from headrace import records
 
 @dataclass(frozen=True, slots=True)
 class StageFlow:
-    """Where a stage stands in the flow; topics without prefix, ``{generation}`` still to be filled in."""
+    """Where a stage stands in the flow; topics as :meth:`headrace.settings.KafkaSettings.topic` takes them."""
 
     name: str
     source: str
@@ -22,12 +22,8 @@ class StageFlow:
 
 INGEST = StageFlow("ingest", "changes", "documents", records.ChangeEvent, records.SourceDocument)
 CHUNKER = StageFlow("chunker", "documents", "chunks", records.SourceDocument, records.ChunkedDocument)
-EMBEDDER = StageFlow(
-    "embedder", "chunks", "vectors.{generation}", records.ChunkedDocument, records.EmbeddedDocument, 64
-)
-INDEXER = StageFlow(
-    "indexer", "vectors.{generation}", "indexed", records.EmbeddedDocument, records.IndexedDocument, 200
-)
+EMBEDDER = StageFlow("embedder", "chunks", "vectors", records.ChunkedDocument, records.EmbeddedDocument, 64)
+INDEXER = StageFlow("indexer", "vectors", "indexed", records.EmbeddedDocument, records.IndexedDocument, 200)
 GENERATOR = StageFlow("generator", "generation-requests", "artifacts", records.GenerationRequest, records.Artifact, 8)
 
 STAGES = {stage.name: stage for stage in (INGEST, CHUNKER, EMBEDDER, INDEXER, GENERATOR)}

@@ -54,9 +54,9 @@ def declared() -> tuple[Topic, ...]:
     return tuple(sorted(topics, key=lambda topic: order.index(topic.name) if topic.name in order else len(order)))
 
 
-def concrete(generations: tuple[str, ...]) -> tuple[Topic, ...]:
-    """Return the topics that exist: one ``vectors`` topic a generation; one of those by stage a stage."""
-    return tuple(replace(topic, name=name) for topic in declared() for name in _expand(topic.name, generations))
+def concrete() -> tuple[Topic, ...]:
+    """Return the topics of one generation and those that all share; of those by stage one for each stage."""
+    return tuple(replace(topic, name=name) for topic in declared() for name in _expand(topic.name))
 
 
 def dead_letter_topic(stage: str) -> str:
@@ -84,9 +84,7 @@ def record_schemas() -> list[str]:
     return sorted({topic.schema for topic in declared() if topic.schema is not None})
 
 
-def _expand(name: str, generations: tuple[str, ...]) -> list[str]:
-    if "{generation}" in name:
-        return [name.replace("{generation}", generation) for generation in generations]
+def _expand(name: str) -> list[str]:
     if "{stage}" in name:
         return [name.replace("{stage}", stage) for stage in STAGES]
     return [name]

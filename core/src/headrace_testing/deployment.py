@@ -24,7 +24,7 @@ from headrace import topics
 from headrace.avro.codec import Codec
 from headrace.avro.registry import Registry, register_all
 from headrace.bootstrap import BootstrapSettings, bootstrap, create_topics
-from headrace.settings import KafkaSettings, RegistrySettings, ServiceSettings
+from headrace.settings import KafkaSettings, RegistrySettings
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +53,7 @@ class Place:
 
     def create_topics(self) -> Codec:
         """Create the topics and register what they carry, without a store; returns a codec."""
-        create_topics(self.kafka_settings(), "g1", 1)
+        create_topics(self.kafka_settings(), 1)
         register_all(Registry(self.registry), topics.record_schemas())
         return self.codec()
 
@@ -132,7 +132,7 @@ class Deployment:
             postgres_dsn=self.place.postgres, store_schema=self.place.schema, runtime_login=LOGIN,
             runtime_password=PASSWORD, model=self.model, replication_factor=self.copies,
         )  # fmt: skip
-        bootstrap(settings, self.place.kafka_settings(), RegistrySettings(url=self.place.registry), ServiceSettings())
+        bootstrap(settings, self.place.kafka_settings(), RegistrySettings(url=self.place.registry))
 
     def start(self, name: str, slot: str = "0", *, wait: bool = True, env: Mapping[str, str] | None = None) -> Service:
         """Start a service; a slot that is alive already would be fenced."""

@@ -47,14 +47,14 @@ def publish(kafka: KafkaSettings, changes: Sequence[dict[str, Any]], tenant: str
         raise RuntimeError("not every change event was written")
 
 
-def lag(kafka: KafkaSettings, generation: str = "g1") -> dict[str, int]:
+def lag(kafka: KafkaSettings) -> dict[str, int]:
     """Return records between committed offset and end by stage; transaction markers count, one a partition at most."""
-    return {flow.name: _stage_lag(kafka, flow, generation) for flow in STAGES}
+    return {flow.name: _stage_lag(kafka, flow) for flow in STAGES}
 
 
-def _stage_lag(kafka: KafkaSettings, flow: StageFlow, generation: str) -> int:
-    consumer = Consumer({**kafka.client(), "group.id": f"{kafka.topic_prefix}headrace-{flow.name}"})
-    topic = kafka.topic(flow.source.format(generation=generation))
+def _stage_lag(kafka: KafkaSettings, flow: StageFlow) -> int:
+    consumer = Consumer({**kafka.client(), "group.id": kafka.group(flow.name)})
+    topic = kafka.topic(flow.source)
     try:
         partitions = [TopicPartition(topic, number) for number in consumer.list_topics(topic).topics[topic].partitions]
         behind = 0
@@ -70,7 +70,7 @@ def dead_letters(kafka: KafkaSettings) -> int:
     """Return the number of records in all dead-letter topics, transaction markers included."""
     consumer = Consumer({**kafka.client(), "group.id": "headrace-proof"})
     count = 0
-    for topic in topics.concrete(("g1",)):
+    for topic in topics.concrete():
         if topic.name.startswith("dead-letters"):
             for number in range(topic.partitions):
                 low, high = consumer.get_watermark_offsets(TopicPartition(kafka.topic(topic.name), number), 30)
@@ -85,10 +85,10 @@ def rewind_groups(kafka: KafkaSettings) -> None:
 
     admin = AdminClient(kafka.client())
     for flow in STAGES:
-        topic = kafka.topic(flow.source.format(generation="g1"))
+        topic = kafka.topic(flow.source)
         numbers = admin.list_topics(topic, 30).topics[topic].partitions
         request = ConsumerGroupTopicPartitions(
-            f"{kafka.topic_prefix}headrace-{flow.name}", [TopicPartition(topic, number, 0) for number in numbers]
+            kafka.group(flow.name), [TopicPartition(topic, number, 0) for number in numbers]
         )
         for future in admin.alter_consumer_group_offsets([request]).values():
             future.result(30)

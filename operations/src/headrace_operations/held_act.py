@@ -15,6 +15,7 @@ from headrace.avro.codec import Codec
 from headrace.broker.contract import Record
 from headrace.envelope import Context
 from headrace.errors import DependencyDown, PermanentError, UndecodableRecord
+from headrace.names import id_in_generation
 from headrace.records import HeldAction
 from headrace.runtime.deadletters import Failure, dead_letter
 from headrace.settings import KafkaSettings
@@ -100,7 +101,7 @@ class HeldActor:
         held_model.refuse_misfits((one.entry for one in found), order)
         if order.action == APPROVED:
             for one in found:
-                held_model.target_of(one.record, self._kafka.topic_prefix)
+                held_model.target_of(one.record, self._kafka)
         return Done([one.entry for one in found], before)
 
     def decide(self, ids: frozenset[HeldId], order: HeldOrder, progress: Progress = lambda _: None) -> Done:
@@ -144,11 +145,11 @@ class HeldActor:
     def _write(self, produce: Produce, record: Record, entry: HeldEntry, order: HeldOrder) -> None:
         now = self._now()
         if order.action == RELEASED:
-            message = held_model.released(record, now_ms=int(now.timestamp() * 1000))
+            message = held_model.released(record, self._kafka, now_ms=int(now.timestamp() * 1000))
             produce(message.topic, value=message.value, key=message.key or None, headers=list(message.headers))
         elif order.action == APPROVED:
             produce(
-                held_model.target_of(record, self._kafka.topic_prefix), value=record.value, key=record.key,
+                held_model.target_of(record, self._kafka), value=record.value, key=record.key,
                 headers=list(held_model.approved_headers(record)),
             )  # fmt: skip
         else:
@@ -157,7 +158,8 @@ class HeldActor:
             order.action, entry.id.stage, entry.id.partition, entry.id.offset, order.batch, order.acted_by, now,
             order.why,
         )  # fmt: skip
-        produce(ACTIONS, value=self._codec.encode_plain(action), key=str(entry.id), partition=0)
+        key = id_in_generation(str(entry.id), self._kafka.generation)
+        produce(ACTIONS, value=self._codec.encode_plain(action), key=key, partition=0)
 
     def _reject(self, produce: Produce, stage: str, record: Record, order: HeldOrder, now: datetime) -> None:
         flow = STAGES[stage]

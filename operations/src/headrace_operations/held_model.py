@@ -11,6 +11,7 @@ from headrace import headers
 from headrace.broker.contract import Headers, Message, Record
 from headrace.errors import ConfigurationError, HeadraceError
 from headrace.records import HeldAction
+from headrace.settings import KafkaSettings
 from headrace.stage import STAGES, next_stage
 from headrace.topics import held_topic, replay_topic, retry_topic
 
@@ -191,7 +192,7 @@ def refuse_others(
     return done
 
 
-def released(record: Record, *, now_ms: int) -> Message:
+def released(record: Record, kafka: KafkaSettings, *, now_ms: int) -> Message:
     """Return what a record that waited for the end of a pause goes on as, in its stage's retry topic.
 
     Key and value are as they were, a missing key (written as ``-``) or value included. A ``replay`` header stays only
@@ -199,7 +200,7 @@ def released(record: Record, *, now_ms: int) -> Message:
     """
     stage, first = record.topic.removeprefix(held_topic("")), headers.origin(record)
     own = headers.without_hold(record.headers)
-    if not first.topic.endswith(replay_topic(stage)):
+    if first.topic != kafka.topic(replay_topic(stage)):
         own = tuple(pair for pair in own if pair[0] != headers.REPLAY)
     again = headers.for_retry(own, first, attempt=1, due_ms=now_ms)
     key = b"" if record.key is None or record.key == _NO_KEY else record.key
@@ -211,7 +212,7 @@ def approved_headers(record: Record) -> Headers:
     return headers.without_hold(headers.without_retry(record.headers))
 
 
-def target_of(record: Record, prefix: str) -> str:
+def target_of(record: Record, kafka: KafkaSettings) -> str:
     """Return the topic, without prefix, that a reviewed output goes on to; raises :class:`RefusedHeldRecord`.
 
     Only the topics that its stage writes are allowed, whatever the header says.
@@ -219,12 +220,11 @@ def target_of(record: Record, prefix: str) -> str:
     flow = STAGES[record.topic.removeprefix(held_topic(""))]
     named = headers.text(record, headers.HELD_TARGET) or ""
     following = next_stage(flow)
-    allowed = [re.escape(flow.target).replace(r"\{generation\}", "[a-z0-9][a-z0-9_-]*")]
-    allowed += [re.escape(replay_topic(following.name))] if following is not None else []
-    bare = named.removeprefix(prefix)
-    if not named.startswith(prefix) or not any(re.fullmatch(pattern, bare) for pattern in allowed):
+    allowed = [flow.target, *([replay_topic(following.name)] if following is not None else [])]
+    target = next((name for name in allowed if named == kafka.topic(name)), None)
+    if target is None:
         raise RefusedHeldRecord(
             f"{flow.name}/{record.partition}/{record.offset} is to go on to {named!r}, where its stage writes nothing",
             remedy="Find out who wrote it; reject it.",
         )
-    return bare
+    return target

@@ -12,6 +12,7 @@ from headrace.avro.codec import Codec
 from headrace.broker.contract import Record, TopicPartition
 from headrace.broker.kafka import header_pairs
 from headrace.errors import ConfigurationError, UndecodableRecord
+from headrace.names import own_id
 from headrace.settings import KafkaSettings
 from headrace_operations.audit.log_ranges import LogRanges, Partition, Range
 from headrace_operations.trace_log import LogScanner
@@ -29,6 +30,7 @@ class LogScan:
 
     def __init__(self, kafka: KafkaSettings, codec: Codec) -> None:
         self._codec = codec
+        self._generation = kafka.generation
         self._scanner = LogScanner(kafka)
         self._ranges = LogRanges(kafka)
 
@@ -62,16 +64,22 @@ class LogScan:
         self._ranges.read(ranges, lambda place, message: take(record_of(place, message)))
 
     def actions(self, topic: str, kind: type[Action]) -> dict[str, Action]:
-        """Return the newest action of each id that has one; one that does not decode is logged and skipped."""
+        """Return the newest action of each id that has one, of this generation's lanes and of those that all share.
+
+        One that does not decode is logged and skipped.
+        """
         actions: dict[str, Action] = {}
 
         def one(record: Record) -> None:
+            identity = own_id((record.key or b"").decode("utf-8", "replace"), self._generation)
+            if identity is None:
+                return
             try:
                 action = self._codec.decode_plain(record.value, kind)
             except UndecodableRecord as error:
                 log.warning("action skipped", topic=topic, offset=record.offset, error=error.message)
                 return
-            actions[(record.key or b"").decode("utf-8", "replace")] = action
+            actions[identity] = action
 
         self.read(self.bounds([topic]), one)
         return actions

@@ -13,6 +13,7 @@ from headrace.avro.codec import Codec
 from headrace.broker.contract import Record, TopicPartition
 from headrace.envelope import derived_request_id
 from headrace.errors import UndecodableRecord
+from headrace.names import own_id
 from headrace.records import DeadLetter, DeadLetterAction, IndexedDocument
 from headrace.settings import KafkaSettings
 from headrace.stage import INDEXER, INGEST
@@ -39,7 +40,7 @@ class RunsReader:
         self._pool = pool
         self._limits = limits
         self._since_ms = max(0, since_ms - _SKEW_MS)
-        self._prefix = kafka.topic_prefix
+        self._kafka = kafka
         self._letters = {dead_letter_topic(flow.name): flow.name for flow in DOCUMENT_STAGES}
         self._scanner = LogScanner(kafka)
         self._floors: dict[TopicPartition, int] | None = None
@@ -109,7 +110,7 @@ class RunsReader:
 
     def _derived(self, record: Record) -> str:
         """Return the request id that ingest gives to a change that has none."""
-        return derived_request_id(f"{self._prefix}{record.topic}", record.partition, record.offset)
+        return derived_request_id(self._kafka.topic(record.topic), record.partition, record.offset)
 
     def _take_outcome(self, record: Record, keys: set[bytes]) -> bool:
         try:
@@ -131,7 +132,7 @@ class RunsReader:
         place = None
         if key in self._unstated:  # only the runs before tell which change it was
             history = self._codec.decode(record.value, IndexedDocument).trace.history
-            if history and history[0].topic.removeprefix(self._prefix) == INGEST.source:
+            if history and self._kafka.bare(history[0].topic) == INGEST.source:
                 place = (history[0].partition, history[0].offset)
         self.fold.indexed(key, version, record.timestamp_ms, place)
 
@@ -151,7 +152,9 @@ class RunsReader:
             return
         action = self._codec.decode_plain(record.value, DeadLetterAction)
         if action.action == "REDRIVEN":
-            self.fold.redriven.add(record.key.decode("utf-8", "replace"))
+            identity = own_id(record.key.decode("utf-8", "replace"), self._kafka.generation)
+            if identity is not None:
+                self.fold.redriven.add(identity)
 
     async def _ask_store(self, pool: Pool) -> None:
         """Look up what the log leaves open: the outcome of an old run may have aged out."""

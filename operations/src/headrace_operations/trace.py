@@ -15,6 +15,7 @@ from headrace.control import TOPIC as CONTROL
 from headrace.control import Action, Scope, read_orders
 from headrace.envelope import Change, Operation, StageRun, check_change
 from headrace.errors import UndecodableRecord
+from headrace.names import own_id
 from headrace.records import DeadLetter, DeadLetterAction, IndexedDocument
 from headrace.settings import KafkaSettings
 from headrace.stage import CHUNKER, EMBEDDER, INDEXER, INGEST, STAGES
@@ -43,11 +44,9 @@ class Topic:
     carries: type
 
 
-def document_topics(generation: str) -> tuple[Topic, ...]:
+def document_topics() -> tuple[Topic, ...]:
     """Return the topics that a document's records pass, in the order of the flow."""
-    found = [
-        Topic(flow.source.format(generation=generation), "live", flow.name, flow.consumes) for flow in DOCUMENT_STAGES
-    ]
+    found = [Topic(flow.source, "live", flow.name, flow.consumes) for flow in DOCUMENT_STAGES]
     found.append(Topic(INDEXER.target, "live", None, IndexedDocument))
     found += [Topic(retry_topic(flow.name), "retry", flow.name, flow.consumes) for flow in DOCUMENT_STAGES]
     found += [Topic(replay_topic(flow.name), "replay", flow.name, flow.consumes) for flow in DOCUMENT_STAGES]
@@ -67,12 +66,12 @@ class _Found:
 class Tracer:
     """Traces documents; ``pool`` is None where no store is known, which the traces then say."""
 
-    def __init__(self, kafka: KafkaSettings, codec: Codec, pool: Pool | None, generation: str, limits: Limits) -> None:
+    def __init__(self, kafka: KafkaSettings, codec: Codec, pool: Pool | None, limits: Limits) -> None:
         self._kafka = kafka
         self._codec = codec
         self._pool = pool
         self._limits = limits
-        self._topics = {topic.name: topic for topic in document_topics(generation)}
+        self._topics = {topic.name: topic for topic in document_topics()}
         self._letters = {dead_letter_topic(flow.name): flow.name for flow in DOCUMENT_STAGES}
         self._scanner = LogScanner(kafka)
 
@@ -118,16 +117,13 @@ class Tracer:
         """Return where the stages' groups stand; read before the records, so that what is taken is not missed."""
         found: dict[TopicPartition, int] = {}
         for flow in DOCUMENT_STAGES:
-            for group, lanes in (
-                (f"headrace-{flow.name}", ("live",)),
-                (f"headrace-{flow.name}-side", ("retry", "replay")),
-            ):
+            for side, lanes in ((False, ("live",)), (True, ("retry", "replay"))):
                 own = [
                     place
                     for place in places
                     if (topic := self._topics.get(place.topic)) and topic.stage == flow.name and topic.lane in lanes
                 ]
-                found |= dict.fromkeys(own, 0) | self._scanner.committed(group, own)
+                found |= dict.fromkeys(own, 0) | self._scanner.committed(flow.name, own, side=side)
         return found
 
     def _paused(self) -> dict[str, str]:
@@ -147,7 +143,7 @@ class Tracer:
     ) -> dict[bytes, _Found]:
         found: dict[bytes, _Found] = defaultdict(_Found)
         actions = self._actions(records)
-        settled = {(record.key or b"").decode("utf-8", "replace") for record in records if record.topic == HELD_ACTIONS}
+        settled = {self._own_id(record) for record in records if record.topic == HELD_ACTIONS}
         for record in records:
             if record.key not in keys:
                 continue
@@ -167,12 +163,16 @@ class Tracer:
     def _actions(self, records: Sequence[Record]) -> dict[str, DeadLetterAction]:
         """Return what became of dead letters, the newest action of each."""
         return {
-            (record.key or b"").decode("utf-8", "replace"): self._codec.decode_plain(record.value, DeadLetterAction)
+            identity: self._codec.decode_plain(record.value, DeadLetterAction)
             for record in records
-            if record.topic == ACTIONS and record.value is not None
+            if record.topic == ACTIONS and record.value is not None and (identity := self._own_id(record)) is not None
         }
 
-    def _seen(self, record: Record, committed: Mapping[TopicPartition, int], settled: set[str]) -> Seen:
+    def _own_id(self, record: Record) -> str | None:
+        """Return the id of which an action's key speaks, or None where it lies in another generation's lanes."""
+        return own_id((record.key or b"").decode("utf-8", "replace"), self._kafka.generation)
+
+    def _seen(self, record: Record, committed: Mapping[TopicPartition, int], settled: set[str | None]) -> Seen:
         topic = self._topics[record.topic]
         stands_at = committed.get(record.place, 0)
         behind = record.offset - stands_at if topic.stage is not None and record.offset >= stands_at else None
@@ -189,4 +189,4 @@ class Tracer:
         return replace(seen, version=context.change.version, history=history, outcome=outcome)
 
     def _bare(self, run: StageRun) -> str:
-        return run.topic.removeprefix(self._kafka.topic_prefix)
+        return self._kafka.bare(run.topic)

@@ -93,13 +93,15 @@ class LogScanner:
         """Return the first offset whose record is at least as new as the time (milliseconds since 1970); -1: none."""
         return self._offsets(places, OffsetSpec.for_timestamp(since_ms))
 
-    def committed(self, group: str, places: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        """Return the group's committed offsets, where it has any."""
-        full = f"{self._kafka.topic_prefix}{group}"
+    def committed(
+        self, stage: str, places: Sequence[TopicPartition], *, side: bool = False
+    ) -> dict[TopicPartition, int]:
+        """Return the committed offsets of the stage's live or side lane, where it has any."""
+        group = self._kafka.group(stage, side=side)
         asked = [KafkaPlace(self._kafka.topic(place.topic), place.partition) for place in places]
-        request = [ConsumerGroupTopicPartitions(full, asked)]
+        request = [ConsumerGroupTopicPartitions(group, asked)]
         try:
-            answer = self._admin.list_consumer_group_offsets(request)[full].result(_CALL_S)
+            answer = self._admin.list_consumer_group_offsets(request)[group].result(_CALL_S)
         except KafkaException as error:
             if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
                 return {}
@@ -220,7 +222,7 @@ class LogScanner:
         return KafkaPlace(self._kafka.topic(place.topic), place.partition, offset)
 
     def _bare(self, topic: str) -> str:
-        return topic.removeprefix(self._kafka.topic_prefix)
+        return self._kafka.bare(topic)
 
     def _reader(self) -> dict[str, Any]:
         return {

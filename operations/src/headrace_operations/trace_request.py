@@ -39,7 +39,6 @@ async def trace_request(
     kafka: KafkaSettings,
     codec: Codec,
     pool: Pool | None,
-    generation: str,
     limits: Limits,
     *,
     tenant: str,
@@ -61,7 +60,7 @@ async def trace_request(
     shown = list(names)[:most_documents]
     traces: Sequence[DocumentTrace] = ()
     if shown:
-        found = await Tracer(kafka, codec, pool, generation, limits).documents(tenant, shown)
+        found = await Tracer(kafka, codec, pool, limits).documents(tenant, shown)
         traces, cost = found.documents, cost + found.cost
     notes = []
     if not reader.complete:

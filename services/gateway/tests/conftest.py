@@ -19,6 +19,7 @@ from headrace.errors import DependencyDown
 from headrace.settings import KafkaSettings
 from headrace.store.artifacts import Artifact
 from headrace.store.documents import DocumentRow, DocumentState, Listed
+from headrace.store.records import Generation
 from headrace.store.search import Hit
 from headrace.whereabouts import DeadLetterEntry
 from headrace_gateway.app import create_app
@@ -53,7 +54,12 @@ class FakeStore:
         self.lookups += 1
         return self.keys.get(key)
 
-    async def search(self, tenant: str, vector: bytes, **filters: Any) -> list[Hit]:
+    async def active(self) -> Generation:
+        """Return the only generation."""
+        self._check()
+        return Generation("g1", "model", 2, state="active")
+
+    async def search(self, tenant: str, generation: Generation, vector: bytes, **filters: Any) -> list[Hit]:
         """Note the search and return what was put in."""
         self._check()
         self.searches.append({"tenant": tenant, "vector": vector, **filters})
@@ -119,13 +125,13 @@ class FakeEmbedder:
 
     down: DependencyDown | None = None
 
-    async def embed(self, text: str) -> bytes:
+    async def embed(self, text: str, generation: Generation) -> bytes:
         """Return a vector of one dimension or fail."""
         if self.down is not None:
             raise self.down
         return len(text).to_bytes(4, "little")
 
-    async def ping(self) -> None:
+    async def ping(self, generation: Generation) -> None:
         """Fail where told to."""
         if self.down is not None:
             raise self.down

@@ -24,7 +24,7 @@ async def test_many_who_ask_for_documents_leave_the_threads_that_publish(monkeyp
         return FlowState()
 
     monkeypatch.setattr(KafkaFlowReader, "_waiting", slow)
-    reader = KafkaFlowReader(KafkaSettings(bootstrap="127.0.0.1:1"), Codec(FixedIds()), "g1")
+    reader = KafkaFlowReader(KafkaSettings(bootstrap="127.0.0.1:1"), Codec(FixedIds()))
     asking = [asyncio.create_task(reader.waiting(b"acme/a")) for _ in range(100)]
     try:
         await asyncio.sleep(0.1)

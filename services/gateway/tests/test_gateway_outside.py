@@ -16,6 +16,7 @@ from headrace.avro.registry import FixedIds
 from headrace.errors import ConfigurationError, DependencyDown, InvalidRecord
 from headrace.records import DeadLetter, HeaderPart
 from headrace.settings import EXIT_CONFIGURATION, KafkaSettings
+from headrace.store.records import Generation
 from headrace.whereabouts import entry_of
 from headrace_gateway.dead_letters import DeadLetterFollower
 from headrace_gateway.embedding import HttpEmbedder
@@ -26,6 +27,9 @@ from headrace_gateway.problems import Problem
 from headrace_gateway.settings import GatewaySettings
 
 pytestmark = pytest.mark.unit
+
+
+GENERATION = Generation("g1", "model", 2)
 
 
 def embedder(answer: Any, **settings: Any) -> tuple[HttpEmbedder, list[httpx.Request]]:
@@ -47,22 +51,35 @@ async def test_a_query_is_embedded_once_and_remembered() -> None:
     """If it failed, each repeat of a query would cost a call to the model, or queries be embedded as documents."""
     client, seen = embedder(httpx.Response(200, json={"data": [{"embedding": [0.5, -1.0]}]}))
     for _ in range(2):
-        assert await client.embed("text") == struct.pack("<2f", 0.5, -1.0)
+        assert await client.embed("text", GENERATION) == struct.pack("<2f", 0.5, -1.0)
     assert len(seen) == 1
     assert seen[0].url.path == "/v1/embeddings"
     assert seen[0].headers["authorization"] == "Bearer token"
     body = json.loads(seen[0].content)
-    assert (body["input"], body["kind"], body["model"]) == (["text"], "query", None)
-    await client.ping()
+    assert (body["input"], body["kind"], body["model"]) == (["text"], "query", "model")
+    await client.ping(GENERATION)
     assert seen[1].url.path == "/v1/models"
+    await client.close()
+
+
+async def test_each_generation_has_its_own_embedder_and_its_own_memory() -> None:
+    """If it failed, a switch of the index would search one model's vectors with another's queries."""
+    client, seen = embedder(
+        httpx.Response(200, json={"data": [{"embedding": [1]}]}), embedder_url="http://embedder-{generation}:80/"
+    )
+    for generation in (GENERATION, Generation("g2", "other", 1), GENERATION):
+        await client.embed("text", generation)
+    assert [(one.url.host, json.loads(one.content)["model"]) for one in seen] == [
+        ("embedder-g1", "model"), ("embedder-g2", "other"),
+    ]  # fmt: skip
     await client.close()
 
 
 async def test_a_cache_of_nothing_keeps_nothing() -> None:
     """If it failed, turning the cache off would fail every query."""
     client, seen = embedder(httpx.Response(200, json={"data": [{"embedding": [1]}]}), query_cache=0)
-    await client.embed("text")
-    await client.embed("text")
+    await client.embed("text", GENERATION)
+    await client.embed("text", GENERATION)
     assert len(seen) == 2
     await client.close()
 
@@ -83,7 +100,7 @@ async def test_an_embedder_that_fails_is_a_dependency_that_is_down(answer: Any) 
     """If it failed, an outage of the embedder would be an internal error without a name."""
     client, _ = embedder(answer)
     with pytest.raises(DependencyDown) as caught:
-        await client.embed("text")
+        await client.embed("text", GENERATION)
     assert caught.value.dependency == "embedder"
     await client.close()
 
@@ -92,7 +109,7 @@ async def test_a_query_that_the_embedder_refuses_is_the_clients_to_change() -> N
     """If it failed, a query that is too long would be reported as an outage, and sent again and again."""
     client, _ = embedder(httpx.Response(422))
     with pytest.raises(InvalidRecord) as caught:
-        await client.embed("text")
+        await client.embed("text", GENERATION)
     assert caught.value.field == "query"
     await client.close()
 
@@ -101,7 +118,7 @@ async def test_the_embedders_retry_after_is_kept() -> None:
     """If it failed, clients would come back before the embedder wants them to."""
     client, _ = embedder(httpx.Response(429, headers={"Retry-After": "9"}))
     with pytest.raises(DependencyDown) as caught:
-        await client.embed("text")
+        await client.embed("text", GENERATION)
     assert caught.value.delay == 9
     await client.close()
 
@@ -127,7 +144,7 @@ async def test_a_kafka_that_stays_silent_is_a_dependency_that_is_down(monkeypatc
     def silent(*_: object) -> NoReturn:
         raise TimeoutError
 
-    reader = KafkaFlowReader(KafkaSettings(bootstrap="127.0.0.1:1"), Codec(FixedIds()), "g1")
+    reader = KafkaFlowReader(KafkaSettings(bootstrap="127.0.0.1:1"), Codec(FixedIds()))
     monkeypatch.setattr(reader, "_count", lambda _: 8)
     monkeypatch.setattr(reader, "_starts", silent)
     with pytest.raises(DependencyDown, match="positions cannot be read: TimeoutError"):

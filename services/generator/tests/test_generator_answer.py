@@ -20,6 +20,7 @@ from headrace.errors import ConfigurationError, DependencyDown, InvalidRecord, P
 from headrace.records import Artifact, GenerationRequest
 from headrace.registry import installed
 from headrace.store import artifacts
+from headrace.store.records import Generation
 from headrace.store.search import Hit
 from headrace_generator.answer import AnswerHandler, make_provider
 from headrace_generator.extractive import ExtractiveProvider
@@ -29,6 +30,7 @@ from headrace_generator.providers import Draft
 from headrace_generator.settings import GeneratorSettings
 
 pytestmark = pytest.mark.unit
+GENERATION = Generation("g1", "model", 2)
 
 HITS = [
     Hit("a.md", "A", 1, b"\x01" * 16, ("One",), 0, 33, 0, "The gate opens slowly on purpose.", 0.9, "https://a", {}),
@@ -329,11 +331,11 @@ async def test_questions_are_embedded_as_queries() -> None:
     """If it failed, models that tell queries from passages would find the wrong ones."""
     body = {"object": "list", "model": "e", "data": [{"object": "embedding", "index": 0, "embedding": [1.0, 0.0]}]}
     client, seen = embedder(httpx.Response(200, json=body))
-    assert len(await client.embed("How?")) == 8
+    assert len(await client.embed("How?", GENERATION)) == 8
     assert seen[0].url == "http://embedder/v1/embeddings"
     sent = json.loads(seen[0].content)
     assert (sent["input"], sent["kind"], sent["encoding_format"]) == (["How?"], "query", "float")
-    assert sent["model"] is None
+    assert sent["model"] == GENERATION.model
     await client.close()
 
 
@@ -344,7 +346,7 @@ async def test_an_outage_of_the_embedder_pauses(answer: httpx.Response) -> None:
     """If it failed, a broken embedder would send questions to the dead letters."""
     client, _ = embedder(answer)
     with pytest.raises(DependencyDown) as caught:
-        await client.embed("How?")
+        await client.embed("How?", GENERATION)
     assert caught.value.dependency == "embedder"
     await client.close()
 
@@ -354,5 +356,5 @@ async def test_a_question_that_the_embedder_refuses_is_given_up(status: int) -> 
     """If it failed, one question that is too long would pause the stage for ever."""
     client, _ = embedder(httpx.Response(status, json={"error": {"message": "too long"}}))
     with pytest.raises(PermanentError, match="too long"):
-        await client.embed("How?")
+        await client.embed("How?", GENERATION)
     await client.close()

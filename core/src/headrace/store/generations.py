@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import asyncpg
 
-from headrace.errors import ConfigurationError
+from headrace.errors import ConfigurationError, DependencyDown
 from headrace.store.errors import postgresql_errors
 from headrace.store.queries import load
-from headrace.store.records import Generation
+from headrace.store.records import BYTES_PER_FLOAT, Generation
 
 if TYPE_CHECKING:
-    from headrace.store.pool import Connection
+    from headrace.store.pool import Connection, Pool
 
 OPERATOR_CLASSES = {"cosine": "vector_cosine_ops", "l2": "vector_l2_ops", "inner_product": "vector_ip_ops"}
 OPERATORS = {"cosine": "<=>", "l2": "<->", "inner_product": "<#>"}
 MAXIMUM_DIMENSIONS = 2000  # of an HNSW index over the type vector
+_ACTIVE_S = 5.0
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
@@ -95,6 +98,38 @@ async def list_generations(connection: Connection) -> list[Generation]:
     with postgresql_errors():
         rows = await connection.fetch(load("generations")["list"])
     return [Generation(**row) for row in rows]
+
+
+class ActiveGeneration:
+    """Which generation is searched: asked of PostgreSQL every few seconds, since it may be switched."""
+
+    def __init__(self, connected: Callable[[], Awaitable[Pool]]) -> None:
+        self._connected = connected
+        self._known: tuple[float, Generation] | None = None
+
+    async def __call__(self) -> Generation:
+        """Return it; raises :class:`DependencyDown` where PostgreSQL does not answer, or none is active."""
+        if self._known is None or time.monotonic() - self._known[0] > _ACTIVE_S:
+            with postgresql_errors():
+                async with (await self._connected()).acquire() as connection:
+                    found = await active_generation(connection)
+            if found is None:
+                raise DependencyDown(
+                    "index", "no generation of the index is active", remedy="Run `headrace bootstrap`."
+                )
+            self._known = (time.monotonic(), found)
+        return self._known[1]
+
+
+def check_query(vector: bytes, generation: Generation) -> None:
+    """Raise :class:`DependencyDown` of the embedder unless the vector (float32) has the generation's dimensions."""
+    if len(vector) != generation.dimensions * BYTES_PER_FLOAT:
+        raise DependencyDown(
+            "embedder",
+            f"it gives {len(vector) // BYTES_PER_FLOAT} dimensions; generation {generation.name!r} has "
+            f"{generation.dimensions}",
+            remedy="Start the embedder with the model of the generation that is searched.",
+        )
 
 
 def _generation(row: asyncpg.Record | None) -> Generation | None:

@@ -288,7 +288,7 @@ class Cluster:
 
 
 def java_hash(text: str) -> int:
-    """Return the absolute value of Java's ``String.hashCode``, by which Kafka maps ids to partitions (``Utils.abs``)."""
+    """Return Java's ``String.hashCode`` without its sign, by which Kafka maps ids to partitions (``Utils.abs``)."""
     value = 0
     for character in text:
         value = (31 * value + ord(character)) & 0xFFFFFFFF

@@ -108,14 +108,14 @@ def _not_chunked(key: Key, document: LogDocument, chunks: LogChunks | None) -> F
 def _another_version(key: Key, logged: LogDocument, stored: StoredDocument | None, target: Target) -> Finding:
     expected = _say(logged)
     if stored is None:
-        return _finding(Kind.MISSING, "document", key, expected, "nothing", (repairs.replay("embedder", key),))
+        return _finding(Kind.MISSING, "document", key, expected, "nothing", (repairs.embed(key, target.generation),))
     if stored.version > logged.version:
         repair: tuple[str, ...] = (repairs.ingest(key, stored.version),)
         return _finding(Kind.ORPHAN, "document", key, expected, f"{_say(stored)}, which the log does not have", repair)
     if stored.version < logged.version:
-        repair = (repairs.replay("embedder", key),)
+        repair = (repairs.embed(key, target.generation),)
     else:
-        repair = repairs.rewrite(key, target.generation)[: 1 if logged.deleted else 2]
+        repair = repairs.rewrite(key, target, deleted=logged.deleted)
     return _finding(Kind.STALE, "document", key, expected, _say(stored), repair)
 
 
@@ -125,7 +125,7 @@ def _layout(key: Key, logged: LoggedDetail, stored: StoredDocument, target: Targ
         return
     wanted = Counter(position.chunk_id for position in logged.layout)
     listed = Counter(position.chunk_id for position in stored.layout)
-    repair = repairs.rewrite(key, target.generation)
+    repair = repairs.rewrite(key, target)
     if more := sorted(chunk_id for chunk_id in listed & wanted if listed[chunk_id] > wanted[chunk_id]):
         yield _finding(
             Kind.DUPLICATE, "chunk", key, "each chunk listed as often as in the log",
@@ -147,7 +147,7 @@ def _layout(key: Key, logged: LoggedDetail, stored: StoredDocument, target: Targ
 def _chunk_rows(key: Key, logged: LoggedDetail, stored: StoredDetail, target: Target) -> Iterable[Finding]:
     assert stored.document is not None
     listed = {position.chunk_id for position in stored.document.layout}
-    repair = repairs.rewrite(key, target.generation)
+    repair = repairs.rewrite(key, target)
     if gone := sorted((logged.hashes.keys() & listed) - stored.chunks.keys()):
         yield _finding(Kind.MISSING, "chunk", key, "a row for each chunk", f"{len(gone)} without", repair, gone)
     yield from _orphan_chunks(key, stored, stored.chunks.keys() - logged.hashes.keys() - listed, target)
@@ -166,7 +166,7 @@ def _orphan_chunks(key: Key, stored: StoredDetail, orphans: Iterable[bytes], tar
     if not (found := sorted(orphans)):
         return []
     deleted = stored.document is not None and stored.document.deleted
-    repair = repairs.rewrite(key, target.generation)[: 1 if deleted else 2]
+    repair = repairs.rewrite(key, target, deleted=deleted)
     return [
         _finding(
             Kind.ORPHAN, "chunk", key, "chunks of the log's newest version only",
@@ -183,7 +183,7 @@ def _vector_rows(key: Key, logged: LoggedDetail, stored: StoredDetail, target: T
             Kind.MISSING, "vector", key, f"a vector in {target.generation} for each chunk",
             f"{len(lacking)} of {len(here)} chunks without", _vector_repair(key, stored, target), lacking,
         )  # fmt: skip
-    rewrite = repairs.rewrite(key, target.generation)
+    rewrite = repairs.rewrite(key, target)
     if twice := [chunk_id for chunk_id in here if len(vectors[chunk_id]) > 1]:
         yield _finding(
             Kind.DUPLICATE, "vector", key, "one vector for each chunk", f"{len(twice)} with several", rewrite, twice
@@ -200,8 +200,8 @@ def _vector_repair(key: Key, stored: StoredDetail, target: Target) -> tuple[str,
     """Where the document's row does not claim the generation, a replay adds its vectors and nothing need be reset."""
     assert stored.document is not None
     if target.generation in stored.document.generations:
-        return repairs.rewrite(key, target.generation)
-    return (repairs.replay("embedder", key),)
+        return repairs.rewrite(key, target)
+    return (repairs.embed(key, target.generation),)
 
 
 def _alien(vector: StoredVector, target: Target) -> bool:
@@ -216,12 +216,12 @@ def _model(key: Key, stored: StoredDetail, target: Target) -> Iterable[Finding]:
             said = ", ".join(sorted(document.generations)) or "none"
             yield _finding(
                 Kind.MIXED_MODEL, "document", key, f"{target.generation} among its generations", said,
-                (repairs.replay("embedder", key),),
+                (repairs.embed(key, target.generation),),
             )  # fmt: skip
     elif not _models_fit(document, target):
         yield _finding(
             Kind.MIXED_MODEL, "document", key, f"the model {target.model}", f"the model {document.model}",
-            repairs.rewrite(key, target.generation),
+            repairs.rewrite(key, target),
         )  # fmt: skip
 
 

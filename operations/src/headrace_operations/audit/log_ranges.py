@@ -37,6 +37,7 @@ class LogRanges:
 
     def __init__(self, kafka: KafkaSettings) -> None:
         self._kafka = kafka
+        self.generation = kafka.generation
         self._admin = AdminClient({**kafka.client(), "log_level": 0})
 
     def partitions(self, topics: Iterable[str], *, needed: bool = False) -> list[Partition]:
@@ -71,16 +72,16 @@ class LogRanges:
         starts, ends = self._offsets(places, earliest), self._offsets(places, latest)
         return {one: Range(starts[one], ends[one]) for one in places}
 
-    def committed(self, group: str, partitions: Iterable[Partition]) -> dict[Partition, int]:
-        """Return the group's committed offsets (``group`` without prefix); 0 where it has none."""
+    def committed(self, stage: str, partitions: Iterable[Partition], *, side: bool = False) -> dict[Partition, int]:
+        """Return the committed offsets of the stage's live or side lane; 0 where it has none."""
+        group = self._kafka.group(stage, side=side)
         names = {(self._kafka.topic(topic), number): (topic, number) for topic, number in partitions}
-        full = f"{self._kafka.topic_prefix}{group}"
-        request = [ConsumerGroupTopicPartitions(full, [TopicPartition(*place) for place in names])]
+        request = [ConsumerGroupTopicPartitions(group, [TopicPartition(*place) for place in names])]
         found = dict.fromkeys(names.values(), 0)
         if not names:
             return found
         try:
-            answer = self._admin.list_consumer_group_offsets(request)[full].result(_CALL_S)
+            answer = self._admin.list_consumer_group_offsets(request)[group].result(_CALL_S)
         except KafkaException as error:
             if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
                 return found

@@ -88,16 +88,14 @@ class LogView:
             self._ranges.read(ranges, take)
         return found
 
-    def in_flight(self, generation: str) -> InFlight:
+    def in_flight(self) -> InFlight:
         """Return which documents stages have yet to come to, as of the groups' committed offsets now."""
-        vectors = INDEXER.source.format(generation=generation)
-        sources = {CHUNKER.name: DOCUMENTS, EMBEDDER.name: CHUNKS, INDEXER.name: vectors}
         committed: dict[Partition, int] = {}
         for flow in _STAGES:
-            live = self._ranges.partitions((sources[flow.name],), needed=True)
-            committed |= self._ranges.committed(f"headrace-{flow.name}", live)
+            live = self._ranges.partitions((flow.source,), needed=True)
+            committed |= self._ranges.committed(flow.name, live)
             side = self._ranges.partitions((retry_topic(flow.name), replay_topic(flow.name)))
-            committed |= self._ranges.committed(f"headrace-{flow.name}-side", side)
+            committed |= self._ranges.committed(flow.name, side, side=True)
         return InFlight(self._ranges, committed)
 
     def _own(self, partitions: Iterable[Partition]) -> list[Partition]:

@@ -136,12 +136,16 @@ class StoredDetail:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The generation that is audited; ``models`` are those of all generations, by name."""
+    """The generation that is audited; ``models`` are those of all generations, by name.
+
+    ``fresh`` are the generations that are kept fresh: all but those that were retired.
+    """
 
     generation: str
     model: str
     dimensions: int
     models: Mapping[str, str]
+    fresh: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from confluent_kafka import Message as KafkaMessage
 
+from headrace.names import own_id
 from headrace.stage import CHUNKER, EMBEDDER, INDEXER, INGEST
 from headrace.topics import dead_letter_topic, held_topic
 from headrace_operations.audit.log_ranges import LogRanges, Partition, Range
@@ -36,17 +37,17 @@ def _without_action(
     ranges: LogRanges, actions: str, stages: dict[str, str], keys: Collection[bytes]
 ) -> dict[bytes, list[str]]:
     """The actions are read first: a record that is acted on meanwhile still counts as put aside."""
-    closed: set[bytes] = set()
+    closed: set[str | None] = set()
     found: dict[bytes, list[str]] = {}
 
     def take_action(_: Partition, message: KafkaMessage) -> None:
         key = message.key()
         if isinstance(key, bytes):
-            closed.add(key)
+            closed.add(own_id(key.decode("utf-8", "replace"), ranges.generation))
 
     def take_record(one: Partition, message: KafkaMessage) -> None:
         key, name = message.key(), f"{stages[one[0]]}/{one[1]}/{message.offset()}"
-        if isinstance(key, bytes) and key in keys and name.encode() not in closed:
+        if isinstance(key, bytes) and key in keys and name not in closed:
             found.setdefault(key, []).append(name)
 
     _read_all(ranges, (actions,), take_action)

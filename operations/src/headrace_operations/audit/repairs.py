@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from shlex import quote
 
-from headrace_operations.audit.model import Key
+from headrace.stage import EMBEDDER
+from headrace_operations.audit.model import Key, Target
 
 
 def _selection(key: Key) -> str:
@@ -12,8 +13,13 @@ def _selection(key: Key) -> str:
 
 
 def replay(stage: str, key: Key) -> str:
-    """Have a stage read the document again."""
+    """Have a stage that all generations share read the document again."""
     return f"headrace replay start --stage {stage} {_selection(key)}"
+
+
+def embed(key: Key, generation: str) -> str:
+    """Have the generation's embedder read the document again."""
+    return f"{replay(EMBEDDER.name, key)} --into {quote(generation)}"
 
 
 def reset(key: Key, generation: str) -> str:
@@ -21,9 +27,13 @@ def reset(key: Key, generation: str) -> str:
     return f"headrace audit {_selection(key)} --generation {quote(generation)} --reset"
 
 
-def rewrite(key: Key, generation: str) -> tuple[str, ...]:
-    """Write all rows of a version again that the store holds already: a replay alone would find nothing to do."""
-    return (reset(key, generation), replay("embedder", key))
+def rewrite(key: Key, target: Target, *, deleted: bool = False) -> tuple[str, ...]:
+    """Write all rows of a version again that the store holds already: a replay alone would find nothing to do.
+
+    The reset takes out every generation's vectors, so each that is kept fresh is filled again.
+    """
+    again = () if deleted else tuple(embed(key, generation) for generation in target.fresh)
+    return (reset(key, target.generation), *again)
 
 
 def redrive(stage: str, key: Key) -> str:

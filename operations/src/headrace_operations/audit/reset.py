@@ -26,6 +26,7 @@ from headrace_operations.audit.store_view import opened_pool
 if TYPE_CHECKING:
     from headrace.store.pool import Connection
 
+_FRESH = "SELECT name FROM generation WHERE state <> 'retired' ORDER BY name"
 _FIND = "SELECT version FROM document WHERE tenant = $1 AND document_id = $2"
 _LOCK = _FIND + " FOR UPDATE"
 _CHUNKS = "SELECT count(*) FROM chunk WHERE tenant = $1 AND (document_id = $2 OR chunk_id = ANY ($3::uuid[]))"
@@ -77,7 +78,8 @@ async def reset(kafka: KafkaSettings, codec: Codec, store: StoreSettings, key: K
         chunks = await connection.fetchval(_CHUNKS, *key, chunk_ids)
         if not dry_run:
             await _take_out(connection, key, document, chunk_ids)
-    then = () if document.deleted else (repairs.replay("embedder", key),)
+        fresh = [row["name"] for row in await connection.fetch(_FRESH)]
+    then = () if document.deleted else tuple(repairs.embed(key, generation) for generation in fresh)
     return Reset(chunks, document.version, document.deleted, then)
 
 
@@ -85,7 +87,7 @@ def _require(key: Key, document: LogDocument, stored: int | None) -> None:
     if stored is None:
         raise NoReset(
             f"the store does not have the document {key.document_id} of tenant {key.tenant}",
-            remedy=f"Nothing keeps it out: run `{repairs.replay('embedder', key)}`.",
+            remedy=f"Nothing keeps it out: run `{repairs.replay('chunker', key)}`.",
         )
     if stored > document.version:
         raise NoReset(

@@ -96,8 +96,13 @@ async def audit(
         known = await generations(pool)
         generation = chosen(known, scope.generation)
         target = Target(
-            generation.name, generation.model, generation.dimensions, {one.name: one.model for one in known}
+            generation.name,
+            generation.model,
+            generation.dimensions,
+            {one.name: one.model for one in known},
+            tuple(one.name for one in known if one.state != "retired"),
         )
+        kafka = kafka.model_copy(update={"generation": generation.name})
         log = LogView(LogRanges(kafka), codec, tenant=scope.tenant, document_id=scope.document_id, progress=progress)
         run = _Audit(log, LogRanges(kafka), StoreView(pool, generation, deep=scope.deep), target, scope, progress)
         report = await run.run()
@@ -191,7 +196,7 @@ class _Audit:
         if not self._seen.suspects and not self._seen.loose:
             return
         self._progress(f"second look at {len(self._seen.suspects)} documents")
-        in_flight = self._log.in_flight(self._target.generation)
+        in_flight = self._log.in_flight()
         self._log.advance()
         in_flight.scan({key.record_key for key in self._seen.suspects})
         since = await self._store.now()

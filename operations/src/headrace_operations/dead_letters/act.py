@@ -10,6 +10,7 @@ from confluent_kafka import KafkaException
 
 from headrace.avro.codec import Codec
 from headrace.errors import DependencyDown
+from headrace.names import id_in_generation
 from headrace.records import DeadLetterAction
 from headrace.settings import KafkaSettings
 from headrace.topics import retry_topic
@@ -140,15 +141,17 @@ class Actor:
         if order.action == REDRIVEN:
             if letter is None:
                 raise RefusedDeadLetter(f"{identity}: {found.entry.whole}")
-            again = messages.retry_headers(identity, letter, now_ms=int(now.timestamp() * 1000))
+            again = messages.retry_headers(identity, letter, self._kafka, now_ms=int(now.timestamp() * 1000))
             produce(
-                retry_topic(identity.stage), value=letter.value, key=messages.retry_key(letter), headers=list(again)
-            )
+                retry_topic(identity.stage), value=letter.value, key=messages.retry_key(letter, self._kafka),
+                headers=list(again),
+            )  # fmt: skip
         action = DeadLetterAction(
             order.action, identity.stage, identity.partition, identity.offset, order.batch, order.acted_by, now,
             order.why,
         )  # fmt: skip
-        produce(ACTIONS, value=self._codec.encode_plain(action), key=str(identity), partition=0)
+        key = id_in_generation(str(identity), self._kafka.generation)
+        produce(ACTIONS, value=self._codec.encode_plain(action), key=key, partition=0)
 
     def _failed(self, raised: KafkaException | DependencyDown, done: int, order: Order) -> Exception:
         """Return the error that also tells how far the order came."""

@@ -10,6 +10,7 @@ from headrace.broker.contract import Headers, Record
 from headrace.control import TOPIC as CONTROL
 from headrace.records import DeadLetter, DeadLetterAction
 from headrace.runtime.deadletters import CUT
+from headrace.settings import KafkaSettings
 from headrace.topics import replay_topic
 from headrace.whereabouts import entry_of
 from headrace_operations.dead_letters.model import UNREADABLE_REASON, Entry, Id
@@ -69,7 +70,7 @@ def undecodable(identity: Id, why: str, record: Record, action: DeadLetterAction
     )
 
 
-def retry_headers(identity: Id, letter: DeadLetter, *, now_ms: int) -> Headers:
+def retry_headers(identity: Id, letter: DeadLetter, kafka: KafkaSettings, *, now_ms: int) -> Headers:
     """Return the headers with which the record is tried again: as it first was, due now, and where it comes from.
 
     A ``replay`` header stays only where the record came through a lane of ours: one that a client wrote means nothing
@@ -77,19 +78,19 @@ def retry_headers(identity: Id, letter: DeadLetter, *, now_ms: int) -> Headers:
     """
     carried = tuple((part.name, part.value) for part in letter.headers if part.name != headers.REDRIVE)
     own = headers.without_hold(carried)
-    if not _came_back(letter):
+    if not _came_back(letter, kafka):
         own = tuple(pair for pair in own if pair[0] != headers.REPLAY)
     first = headers.Origin(letter.topic, letter.partition, letter.offset)
     again = headers.for_retry(own, first, attempt=1, due_ms=now_ms)
     return (*again, (headers.REDRIVE, identity.place.encode()))
 
 
-def retry_key(letter: DeadLetter) -> bytes | None:
+def retry_key(letter: DeadLetter, kafka: KafkaSettings) -> bytes | None:
     """Return the key with which the record is tried again: as the stage read it first, empty or missing included.
 
     The retry topic cannot hold an empty key and has ``-`` instead, which no record of a document has.
     """
-    return None if letter.key == _NO_KEY and _came_back(letter) else letter.key
+    return None if letter.key == _NO_KEY and _came_back(letter, kafka) else letter.key
 
 
 def follows(earlier: DeadLetter, action: DeadLetterAction | None, later: DeadLetter) -> bool:
@@ -98,9 +99,9 @@ def follows(earlier: DeadLetter, action: DeadLetterAction | None, later: DeadLet
     return same == (later.stage, later.topic, later.partition, later.offset) and action is not None
 
 
-def _came_back(letter: DeadLetter) -> bool:
+def _came_back(letter: DeadLetter, kafka: KafkaSettings) -> bool:
     """Whether the stage read the record in its side lane, as far as the dead letter tells."""
-    return letter.topic.endswith(replay_topic(letter.stage)) or _text(letter, headers.ORIGIN_TOPIC) is not None
+    return kafka.bare(letter.topic) == replay_topic(letter.stage) or _text(letter, headers.ORIGIN_TOPIC) is not None
 
 
 def _lacking(letter: DeadLetter, record: Record) -> str | None:

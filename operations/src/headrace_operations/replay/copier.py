@@ -36,7 +36,7 @@ Progress = Callable[[ReplayRun, int], None]
 
 
 class Copier:
-    """Carries one run out; a second copier of the same run fences the first.
+    """Carries one run out, through the lanes of ``kafka``'s generation; a second copier of the run fences the first.
 
     Every method raises :class:`DependencyDown` where Kafka does not answer, and :class:`RefusedReplay` where another
     copier took the run over.

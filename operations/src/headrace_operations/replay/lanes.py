@@ -94,7 +94,7 @@ class SideLanes:
         gaps: Gaps = {}
         for flow, names in topics.items():
             places = self._ranges.partitions(names, needed=True)
-            committed = self._ranges.committed(f"headrace-{flow.name}-side", places)
+            committed = self._ranges.committed(flow.name, places, side=True)
             for place, span in self._ranges.bounds(places).items():
                 start = max(span.start, committed[place])
                 if start < span.end:

@@ -16,6 +16,7 @@ from headrace.errors import UndecodableRecord
 from headrace.records import ChunkedDocument, ReplayRun
 from headrace.settings import KafkaSettings
 from headrace.stage import EMBEDDER, GENERATOR, INDEXER, STAGES
+from headrace.topics import replay_topic
 from headrace_operations.audit.log_ranges import LogRanges, Partition, Range
 from headrace_operations.replay.runs import RUNNING
 from headrace_operations.replay.selection import RefusedReplay, Selection, checked, cut_off, positions, wanted
@@ -48,21 +49,16 @@ class Planned:
     cut_off: dict[int, int]
 
 
-def source_of(stage: str, generation: str) -> str:
-    """Return the stage's source topic, without prefix."""
-    return STAGES[stage].source.format(generation=generation)
+def plan(kafka: KafkaSettings, selection: Selection, *, rate: int | None, asked_by: str, now: datetime) -> Planned:
+    """Return the run that the selection comes to, up to the log's end now, through the lanes of Kafka's generation.
 
-
-def plan(
-    kafka: KafkaSettings, selection: Selection, generation: str, *, rate: int | None, asked_by: str, now: datetime
-) -> Planned:
-    """Return the run that the selection comes to, up to the log's end now.
-
-    Raises :class:`RefusedReplay` for what does not exist or is no longer there, and :class:`DependencyDown`.
+    Raises :class:`RefusedReplay` for what does not exist or is no longer there, :class:`ConfigurationError` where the
+    generation has no topics, and :class:`DependencyDown`.
     """
     selection = checked(selection, now)
-    topic = source_of(selection.stage, generation)
+    topic = STAGES[selection.stage].source
     ranges = LogRanges(kafka)
+    ranges.partitions([replay_topic(selection.stage)], needed=True)
     partitions = ranges.partitions([topic], needed=True)
     bounds = {number: span for (_, number), span in ranges.bounds(partitions).items()}
     since: dict[int, int] = {}
@@ -78,6 +74,7 @@ def plan(
     run = ReplayRun(
         f"r{now:%Y%m%d%H%M%S}-{uuid4().hex[:6]}", selection.stage, selection.kind, selection.tenant,
         selection.document_id, rate, where, 0, RUNNING, asked_by, now, now, topic,
+        kafka.generation,
     )  # fmt: skip
     return Planned(run, cut_off(where, selection, bounds))
 

@@ -46,6 +46,11 @@ def read_open(kafka: KafkaSettings, codec: Codec, run_id: str) -> ReplayRun:
     return run
 
 
+def lanes_of(kafka: KafkaSettings, run: ReplayRun) -> KafkaSettings:
+    """Return how to reach the lanes that the run goes through: those of its generation."""
+    return kafka.model_copy(update={"generation": run.generation})
+
+
 def to_read(run: ReplayRun) -> int:
     """Return how many offsets the run has still to read."""
     return sum(max(0, at.end - at.next) for at in run.positions)

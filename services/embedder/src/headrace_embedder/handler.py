@@ -15,7 +15,7 @@ from headrace.envelope import Context
 from headrace.errors import ConfigurationError, Deferred, HeadraceError, InvalidRecord
 from headrace.handler import READ_AGAIN, BatchHandler
 from headrace.records import ChunkedDocument, EmbeddedDocument
-from headrace.settings import ServiceSettings
+from headrace.settings import KafkaSettings
 from headrace.store import cache
 from headrace.store.errors import postgresql_errors
 from headrace.store.generations import get_generation
@@ -52,7 +52,7 @@ class EmbedHandler(BatchHandler):
     def __init__(self) -> None:
         self._pool: Pool | None = None
         self._provider: Provider | None = None
-        self._generation = ServiceSettings().generation
+        self._generation = KafkaSettings().generation
 
     async def start(self) -> None:
         """Load the model, connect, and see that the generation is of this model."""

@@ -13,6 +13,7 @@ from headrace.avro.codec import Codec
 from headrace.settings import KafkaSettings
 from headrace.store.artifacts import Artifact
 from headrace.store.documents import DocumentRow, DocumentState, Listed
+from headrace.store.records import Generation
 from headrace.store.search import Hit
 from headrace.whereabouts import DeadLetterEntry
 from headrace_gateway.embedding import QueryEmbedder
@@ -27,9 +28,14 @@ class Store(Protocol):
     async def tenant_of(self, key: str) -> str | None:
         """Return the tenant whose API key this is."""
 
+    @property
+    def active(self) -> Callable[[], Awaitable[Generation]]:
+        """What returns the generation that is searched."""
+
     async def search(
         self,
         tenant: str,
+        generation: Generation,
         vector: bytes,
         *,
         top_k: int,

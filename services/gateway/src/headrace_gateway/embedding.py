@@ -10,6 +10,7 @@ import httpx
 from cachetools import TTLCache
 
 from headrace.errors import DependencyDown, InvalidRecord, describe
+from headrace.store.records import Generation
 from headrace_gateway.settings import GatewaySettings
 
 _DEPENDENCY = "embedder"
@@ -19,51 +20,51 @@ _REFUSED = (400, 413, 422)
 class QueryEmbedder(Protocol):
     """Turns a query into a vector."""
 
-    async def embed(self, text: str) -> bytes:
-        """Return float32, little endian; raises :class:`DependencyDown`."""
+    async def embed(self, text: str, generation: Generation) -> bytes:
+        """Return float32, little endian, by the generation's model; raises :class:`DependencyDown`."""
 
-    async def ping(self) -> None:
+    async def ping(self, generation: Generation) -> None:
         """Raise :class:`DependencyDown` where the embedder does not answer."""
 
 
 class HttpEmbedder:
     """Asks ``POST {embedder_url}/v1/embeddings`` (OpenAI's form, with ``kind: query``).
 
-    Vectors are remembered by text for a short time only, since the embedder may move to another model.
+    ``{generation}`` in the URL is the generation that is searched; an embedder that runs another model refuses. Vectors
+    are remembered by generation and text.
     """
 
     def __init__(self, settings: GatewaySettings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         token = settings.embedder_token
         self._http = httpx.AsyncClient(
-            base_url=settings.embedder_url.rstrip("/"),
             timeout=settings.embedder_timeout_s,
             headers={"Authorization": f"Bearer {token.get_secret_value()}"} if token else {},
             transport=transport,
             trust_env=False,
         )
-        self._model = settings.embedder_model
-        self._known: TTLCache[str, bytes] = TTLCache(settings.query_cache, settings.query_cache_s)
+        self._url = settings.embedder_url.rstrip("/")
+        self._known: TTLCache[tuple[str, str], bytes] = TTLCache(settings.query_cache, settings.query_cache_s)
 
-    async def embed(self, text: str) -> bytes:
+    async def embed(self, text: str, generation: Generation) -> bytes:
         """Return the query's vector; raises :class:`DependencyDown`, and :class:`InvalidRecord` for a refused query."""
-        vector = self._known.get(text)
+        vector = self._known.get((generation.name, text))
         if vector is None:
-            vector = await self._ask(text)
+            vector = await self._ask(text, generation)
             if self._known.maxsize:
-                self._known[text] = vector
+                self._known[generation.name, text] = vector
         return vector
 
-    async def ping(self) -> None:
+    async def ping(self, generation: Generation) -> None:
         """Raise :class:`DependencyDown` where the embedder does not answer."""
-        await self._call("GET", "/v1/models")
+        await self._call("GET", "/v1/models", generation)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._http.aclose()
 
-    async def _ask(self, text: str) -> bytes:
-        body = {"model": self._model, "input": [text], "kind": "query", "encoding_format": "float"}
-        answer = await self._call("POST", "/v1/embeddings", json=body)
+    async def _ask(self, text: str, generation: Generation) -> bytes:
+        body = {"model": generation.model, "input": [text], "kind": "query", "encoding_format": "float"}
+        answer = await self._call("POST", "/v1/embeddings", generation, json=body)
         try:
             values = answer.json()["data"][0]["embedding"]
             if not all(map(math.isfinite, values)):
@@ -72,9 +73,10 @@ class HttpEmbedder:
         except (ValueError, LookupError, TypeError, OverflowError, RecursionError, struct.error) as error:
             raise DependencyDown(_DEPENDENCY, f"the embedder's answer holds no vector: {error!r}") from error
 
-    async def _call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+    async def _call(self, method: str, path: str, generation: Generation, **arguments: Any) -> httpx.Response:
+        url = self._url.replace("{generation}", generation.name)
         try:
-            answer = await self._http.request(method, path, **arguments)
+            answer = await self._http.request(method, f"{url}{path}", **arguments)
         except httpx.HTTPError as error:
             raise DependencyDown(_DEPENDENCY, f"{method} {path}: {describe(error)}") from error
         if answer.status_code in _REFUSED:

@@ -58,13 +58,13 @@ class KafkaFlowReader:
     The thread is the reader's own: those who wait for their turn must not keep the threads that publish changes.
     """
 
-    def __init__(self, kafka: KafkaSettings, codec: Codec, generation: str) -> None:
+    def __init__(self, kafka: KafkaSettings, codec: Codec) -> None:
         self._kafka = kafka
         self._codec = codec
         self._sources = {
-            kafka.topic(topic): (stage, f"{kafka.topic_prefix}headrace-{stage.name}{lane}")
+            kafka.topic(topic): (stage, kafka.group(stage.name, side=side))
             for stage in DOCUMENT_STAGES
-            for topic, lane in ((stage.source.format(generation=generation), ""), (retry_topic(stage.name), "-side"))
+            for topic, side in ((stage.source, False), (retry_topic(stage.name), True))
         }
         """Topic to the stage that reads it and its group; what is tried again waits in a topic of its own."""
         self._admin = AdminClient({**kafka.client()})

@@ -37,7 +37,7 @@ def main() -> int:
         service = ServiceSettings()
         settings = GatewaySettings()
         logs.configure(service.log_level, service.log_format, service="gateway")
-        asyncio.run(_serve(settings, service))
+        asyncio.run(_serve(settings))
     except ValidationError as error:
         print(f"gateway cannot start: {wrong_settings(error)}", file=sys.stderr)
         return EXIT_CONFIGURATION
@@ -74,9 +74,9 @@ def _listener(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def _serve(settings: GatewaySettings, service: ServiceSettings) -> None:
+async def _serve(settings: GatewaySettings) -> None:
     with _listener(settings.host, settings.port) as listener:
-        async with opened(settings, service) as dependencies:
+        async with opened(settings) as dependencies:
             server = _Server(
                 uvicorn.Config(
                     create_app(dependencies),
@@ -93,7 +93,7 @@ async def _serve(settings: GatewaySettings, service: ServiceSettings) -> None:
 
 
 @asynccontextmanager
-async def opened(settings: GatewaySettings, service: ServiceSettings) -> AsyncIterator[Dependencies]:
+async def opened(settings: GatewaySettings) -> AsyncIterator[Dependencies]:
     """Open everything that the gateway needs; what does not answer yet is met again at each request."""
     kafka = KafkaSettings()
     registry = Registry(RegistrySettings().url)
@@ -109,11 +109,15 @@ async def opened(settings: GatewaySettings, service: ServiceSettings) -> AsyncIt
         pipelines = PipelineFollower(kafka, codec, PipelineCatalogue())
         pipelines.start()
         stack.push_async_callback(asyncio.to_thread, pipelines.close)
-        reader = KafkaFlowReader(kafka, codec, service.generation)
+        reader = KafkaFlowReader(kafka, codec)
         stack.push_async_callback(asyncio.to_thread, reader.close)
         letters = DeadLetterFollower(kafka, codec)
         letters.start()
         stack.push_async_callback(asyncio.to_thread, letters.close)
+
+        async def embedder_answers() -> None:
+            await embedder.ping(await store.active())
+
         yield Dependencies(
             settings=settings,
             kafka=kafka,
@@ -127,7 +131,7 @@ async def opened(settings: GatewaySettings, service: ServiceSettings) -> AsyncIt
                 "postgresql": store.ping,
                 "kafka": reader.ping,
                 "registry": lambda: asyncio.to_thread(registry.ping),
-                "embedder": embedder.ping,
+                "embedder": embedder_answers,
             },
         )
 

@@ -49,10 +49,12 @@ async def search(request: Request, caller: Caller, body: SearchRequest) -> Searc
     dependencies: Dependencies = request.app.state.dependencies
     require_own_tenant(caller, body.tenant)
     begun = dependencies.clock()
-    vector = await dependencies.embedder.embed(body.query)
+    generation = await dependencies.store.active()
+    vector = await dependencies.embedder.embed(body.query, generation)
     embedded = dependencies.clock()
     hits = await dependencies.store.search(
         caller.tenant,
+        generation,
         vector,
         top_k=body.top_k,
         document_ids=body.document_ids,

@@ -14,11 +14,11 @@ class GatewaySettings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address that the gateway listens on.")
     port: int = Field(8080, ge=0, le=65535, description="Port that the gateway listens on; 0 picks a free one.")
     embedder_url: str = Field(
-        "http://127.0.0.1:8090", description="Base URL of the embedder's internal endpoint for queries."
+        "http://127.0.0.1:8090",
+        description="Base URL of the embedder's internal endpoint for queries; {generation} in it is the active one.",
     )
     embedder_token: SecretStr | None = Field(None, description="Bearer token of the embedder's endpoint.")
     embedder_timeout_s: float = Field(10.0, gt=0, description="Longest wait for a query's vector, in seconds.")
-    embedder_model: str | None = Field(None, description="Model that the embedder must run; absent, whichever it runs.")
     query_cache: int = Field(1024, ge=0, description="Query vectors kept in memory; 0 keeps none.")
     query_cache_s: float = Field(60.0, gt=0, description="How long a query vector is kept, in seconds.")
     max_body_bytes: int = Field(8 * 1024 * 1024, ge=1024, description="Largest request body in bytes.")

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from headrace.errors import DependencyDown
 from headrace.store import artifacts, documents, keys
 from headrace.store.errors import postgresql_errors
-from headrace.store.generations import active_generation
+from headrace.store.generations import ActiveGeneration, check_query
 from headrace.store.pool import StoreSettings, create_pool
-from headrace.store.records import BYTES_PER_FLOAT, Generation
+from headrace.store.records import Generation
 from headrace.store.search import Hit, search
 
 if TYPE_CHECKING:
     from headrace.store.pool import Pool
-
-_GENERATION_S = 5.0
 
 
 class PostgresStore:
@@ -29,7 +25,7 @@ class PostgresStore:
         self._settings = settings
         self._pool: Pool | None = None
         self._opening = asyncio.Lock()
-        self._generation: tuple[float, Generation] | None = None
+        self.active = ActiveGeneration(self._opened)
 
     async def tenant_of(self, key: str) -> str | None:
         """Return the tenant whose API key this is."""
@@ -38,6 +34,7 @@ class PostgresStore:
     async def search(
         self,
         tenant: str,
+        generation: Generation,
         vector: bytes,
         *,
         top_k: int,
@@ -45,15 +42,8 @@ class PostgresStore:
         attributes: Mapping[str, str] | None,
         query_text: str | None,
     ) -> list[Hit]:
-        """Return the best passages of the active generation."""
-        generation = await self._active()
-        if len(vector) != generation.dimensions * BYTES_PER_FLOAT:
-            raise DependencyDown(
-                "embedder",
-                f"it gives {len(vector) // BYTES_PER_FLOAT} dimensions; generation {generation.name!r} has "
-                f"{generation.dimensions}",
-                remedy="Start the embedder with the model of the generation that is searched.",
-            )
+        """Return the best passages of the generation."""
+        check_query(vector, generation)
         return await search(
             await self._opened(),
             tenant,
@@ -99,16 +89,3 @@ class PostgresStore:
                 if self._pool is None:
                     self._pool = await create_pool(self._settings)
         return self._pool
-
-    async def _active(self) -> Generation:
-        """Return the generation that is searched; asked again every few seconds, since it may be switched."""
-        if self._generation is None or time.monotonic() - self._generation[0] > _GENERATION_S:
-            with postgresql_errors():
-                async with (await self._opened()).acquire() as connection:
-                    found = await active_generation(connection)
-            if found is None:
-                raise DependencyDown(
-                    "index", "no generation of the index is active", remedy="Run `headrace bootstrap`."
-                )
-            self._generation = (time.monotonic(), found)
-        return self._generation[1]

@@ -28,8 +28,8 @@ class GeneratorSettings(BaseSettings):
     timeout_s: float = Field(60.0, gt=0, description="Longest wait for the model, in seconds.")
     concurrency: int = Field(4, ge=1, le=1000, description="Questions that are answered at the same time.")
     embedder_url: str = Field(
-        "http://127.0.0.1:8090", description="Base URL of the embedder's internal endpoint for queries."
+        "http://127.0.0.1:8090",
+        description="Base URL of the embedder's internal endpoint for queries; {generation} in it is the active one.",
     )
     embedder_token: SecretStr | None = Field(None, description="Bearer token of the embedder's endpoint.")
-    embedder_model: str | None = Field(None, description="Model that the embedder must run; absent, whichever it runs.")
     embedder_timeout_s: float = Field(10.0, gt=0, description="Longest wait for a question's vector, in seconds.")

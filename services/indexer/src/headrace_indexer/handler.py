@@ -17,7 +17,7 @@ from headrace.envelope import Context, Operation
 from headrace.errors import ConfigurationError, HeadraceError, InvalidRecord, PermanentError
 from headrace.handler import BatchHandler
 from headrace.records import EmbeddedDocument, IndexedDocument
-from headrace.settings import ServiceSettings
+from headrace.settings import KafkaSettings
 from headrace.store.errors import postgresql_errors
 from headrace.store.generations import get_generation
 from headrace.store.index import index_batch
@@ -48,7 +48,7 @@ class IndexHandler(BatchHandler):
 
         Raises :class:`headrace.errors.DependencyDown`, and :class:`ConfigurationError` where there is no generation.
         """
-        name = ServiceSettings().generation
+        name = KafkaSettings().generation
         self._pool = await create_pool(StoreSettings())
         with postgresql_errors():
             async with self._pool.acquire() as connection:

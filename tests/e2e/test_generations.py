@@ -1,0 +1,116 @@
+"""A second generation of the index beside the first: filled from the log, replayed into, switched to and back."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from headrace_bench.data import reference_with_edits
+from headrace_bench.oracle import versions
+from headrace_testing.committed import read_all
+from headrace_testing.fold import compare, fold, read_store
+from headrace_testing.stream import STAGES, TENANT, metric, publish, wait_until_stored
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+SECOND = {"HEADRACE_KAFKA_GENERATION": "g2", "HEADRACE_EMBEDDER_DIMENSIONS": "64"}
+
+
+@pytest.fixture
+def headrace(place, tmp_path):
+    """The command line over the test's Kafka, registry and store; returns what it printed, or its complaint."""
+    env = {
+        **os.environ, "HEADRACE_KAFKA_TOPIC_PREFIX": place.prefix, "HEADRACE_STATE_DIR": str(tmp_path / "none"),
+        "HEADRACE_STORE_DSN": place.runtime_dsn(), "HEADRACE_STORE_SCHEMA_NAME": place.schema,
+        "HEADRACE_KAFKA_BOOTSTRAP": place.kafka, "HEADRACE_REGISTRY_URL": place.registry, "HEADRACE_JSON": "1",
+    }  # fmt: skip
+
+    def run(*words: str, code: int = 0, owner: bool = False):
+        dsn = {"HEADRACE_BOOTSTRAP_POSTGRES_DSN": place.postgres} if owner else {}
+        done = subprocess.run(
+            [sys.executable, "-m", "headrace_cli.main", *words], env={**env, **dsn}, capture_output=True, text=True,
+            timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr
+        return json.loads(done.stdout) if code == 0 else done.stderr
+
+    return run
+
+
+def test_a_second_generation_is_filled_beside_the_first_and_switched_to(deployment, place, seed, tmp_path, headrace):
+    """A new model would need a stop, take the first one's records, or be searched before it is complete."""
+    changes = reference_with_edits(edits=8, seed=seed, documents=16)
+    deployment.start_all(*(flow.name for flow in STAGES))
+    publish(place.kafka_settings(), changes[:18])
+    wait_until_stored(deployment, fold(versions(TENANT, changes[:18])), 90, print)
+
+    made = headrace("generations", "create", "g2", "--model", "hashing-64", "--dimensions", "64", owner=True)
+    assert (made["state"], len(made["topics"])) == ("building", 10)
+    assert headrace("generations", "create", "g2", "--model", "hashing-64", "--dimensions", "64", owner=True)[
+        "topics"
+    ] == []  # fmt: skip
+    assert "exists with hashing-64" in headrace(
+        "generations", "create", "g2", "--model", "other", "--dimensions", "3", owner=True, code=2
+    )
+    assert "is not complete" in headrace("generations", "activate", "g2", owner=True, code=1)
+    refused = headrace("replay", "--stage", "embedder", "--all", "--into", "g9", code=6)
+    assert "g1 (hashing-384, 384 dimensions, active); g2 (hashing-64, 64 dimensions, building)" in refused
+
+    first = list(deployment.services)
+    deployment.start("embedder", "1", env=SECOND, wait=False)
+    deployment.start("indexer", "1", env=SECOND, wait=False)
+    publish(place.kafka_settings(), changes[18:])
+    expected = fold(versions(TENANT, changes))
+    wait_until_stored(deployment, expected, 90, print)
+    deadline = time.monotonic() + 90
+    while problems := compare(expected, read_store(place.postgres, schema=place.schema, generation="g2")):
+        assert time.monotonic() < deadline, problems
+        time.sleep(0.2)
+
+    before = read_store(place.postgres, schema=place.schema), read_store(
+        place.postgres, schema=place.schema, generation="g2"
+    )  # fmt: skip
+    texts = [metric(one, "headrace_texts_embedded_total") for one in deployment.services if one.name == "embedder"]
+    done = headrace("replay", "--stage", "embedder", "--all", "--into", "g2")
+    assert (done["state"], done["generation"], done["sent"]) == ("DONE", "g2", len(changes))
+    done = headrace("replay", "--stage", "indexer", "--all", "--into", "g2")
+    assert (done["state"], done["source"]) == ("DONE", "vectors")
+    for lane in ("replay.embedder", "replay.indexer"):
+        assert read_all(place.kafka, place.kafka_settings().topic(lane)) == []  # the first one's lanes
+    assert before == (
+        read_store(place.postgres, schema=place.schema),
+        read_store(place.postgres, schema=place.schema, generation="g2"),
+    )  # every row's xmin included
+    assert texts == [
+        metric(one, "headrace_texts_embedded_total") for one in deployment.services if one.name == "embedder"
+    ]
+
+    assert headrace("generations", "activate", "g2", owner=True) == {"active": "g2"}
+    assert {one["name"]: one["state"] for one in headrace("generations", "list")} == {"g1": "retired", "g2": "active"}
+    assert headrace("audit", owner=True)["generation"] == "g2"
+    assert headrace("generations", "activate", "g1", owner=True) == {"active": "g1"}
+    assert all(one.ready() for one in first)
+
+
+def test_what_cannot_go_into_a_generation_is_refused_before_anything_moves(deployment, place, seed, headrace):
+    """A replay would put vectors of one model, or of another size, among those of another."""
+    headrace("generations", "create", "g2", "--model", "hashing-64", "--dimensions", "64", owner=True)
+    said = headrace("replay", "--stage", "indexer", "--from-offset", "vectors.g1:0:0", "--into", "g2", code=2)
+    assert "It reads vectors.g2" in said
+    assert "goes to every generation" in headrace("replay", "--stage", "chunker", "--all", "--into", "g2", code=2)
+    assert headrace("replay", "list") == []
+    deployment.start_all("ingest", "chunker")
+    publish(place.kafka_settings(), reference_with_edits(edits=0, seed=seed, documents=2))
+    wrong = deployment.start("embedder", wait=False, env={"HEADRACE_KAFKA_GENERATION": "g2"})
+    deadline = time.monotonic() + 60
+    while "generation g2 is of hashing-64 with 64; this embedder runs hashing-384" not in wrong.log.read_text():
+        assert time.monotonic() < deadline, wrong.log.read_text()
+        time.sleep(0.1)
+    assert not wrong.ready()
+    second = place.kafka_settings().model_copy(update={"generation": "g2"})
+    assert read_all(place.kafka, second.topic("vectors")) == []
