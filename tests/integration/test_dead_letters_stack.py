@@ -49,8 +49,8 @@ class Ground:
         record = Record(topic, 1, offset, key, value, headers, 1_700_000_000_000)
         message = dead_letter(
             record, Failure(InvalidRecord("title", f"is '{offset}'")), stage=stage,
-            topic=self.kafka.topic(f"dead-letters.{stage}"), worker=f"{stage}-0", first=Origin(topic, 1, offset), attempt=1,
-            now=datetime.now(UTC), codec=self.codec, max_message_bytes=self.kafka.max_message_bytes,
+            topic=self.kafka.topic(f"dead-letters.{stage}"), worker=f"{stage}-0", first=Origin(topic, 1, offset),
+            attempt=1, now=datetime.now(UTC), codec=self.codec, max_message_bytes=self.kafka.max_message_bytes,
         )  # fmt: skip
         producer = Producer({**self.kafka.client(), "partitioner": "murmur2_random"})
         producer.produce(message.topic, message.value, message.key, headers=list(message.headers))

@@ -207,7 +207,7 @@ async def gateway() -> AsyncIterator[Gateway]:
     """A gateway of its own for each test."""
     store, publisher, embedder, flow, time = FakeStore(), FakePublisher(), FakeEmbedder(), FakeFlow(), FakeTime()
     codec = Codec(FixedIds())
-    checks: dict[str, Any] = {"embedder": embedder.ping}
+    checks: dict[str, Any] = {"embedder": lambda: embedder.ping(Generation("g1", "model", 2))}
     app = create_app(
         Dependencies(
             settings=SETTINGS,
