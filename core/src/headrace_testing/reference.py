@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from headrace import topics
+from headrace import names, topics
 from headrace.avro import schemas
 from headrace.errors import HeadraceError
 from headrace.stage import STAGES
@@ -88,14 +88,22 @@ def metrics_page() -> str:
 def topics_page(declared: Sequence[Topic]) -> str:
     """Return the table of the topics and the flow through them."""
     rows = [
-        (f"`{topic.name}`", topic.description, f"`{topic.key}`", str(topic.partitions), topic.cleanup_policy,
+        (f"`{_shown(topic)}`", topic.description, f"`{topic.key}`", str(topic.partitions), topic.cleanup_policy,
          _retention(topic.retention_ms), _record_link(topic.schema) if topic.schema else "as it was read",
          ", ".join(topic.producers), ", ".join(topic.consumers))
         for topic in declared
     ]  # fmt: skip
     columns = ("Topic", "What it carries", "Key", "Partitions", "Cleanup", "Kept", "Record", "Written by", "Read by")
-    head = "# Topics\n\nDeclared in `schemas/topics`, one file each; the bootstrap job creates them from there.\n\n"
+    head = (
+        "# Topics\n\nDeclared in `schemas/topics`, one file each; the bootstrap job creates them from there. What "
+        f"{' and '.join(sorted(names.STAGES))} write and read again is each generation's own: `retry.{{stage}}` is "
+        "`retry.embedder.g1` for the embedder of g1.\n\n"
+    )
     return f"{head}{table(columns, rows)}\n{flow(declared)}"
+
+
+def _shown(topic: Topic) -> str:
+    return names.in_generation(topic.name, "{generation}")
 
 
 def flow(declared: Sequence[Topic]) -> str:
@@ -113,7 +121,7 @@ def diagram(shown: Sequence[Topic]) -> str:
     lines += [f'    {name}["{name}"]' for name in people]
     for topic in shown:
         node = f"t_{re.sub(r'[^a-z]', '_', topic.name)}"
-        lines.append(f'    {node}[("{topic.name}")]')
+        lines.append(f'    {node}[("{_shown(topic)}")]')
         lines += [f"    {name} --> {node}" for name in topic.producers]
         lines += [f"    {node} --> {name}" for name in topic.consumers]
     return f"{_FENCE}mermaid\n" + "\n".join(lines) + f"\n{_FENCE}\n"
