@@ -23,7 +23,7 @@ from headrace.runtime.deadletters import Failure, dead_letter
 from headrace.settings import KafkaSettings, WorkerSettings
 from headrace.stage import INGEST, STAGES
 from headrace_cli.main import app
-from headrace_operations.dead_letters import act
+from headrace_operations import transactions
 from headrace_operations.dead_letters.act import REDRIVEN, Actor, Order, plan
 from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.dead_letters.model import Id, NoSuchDeadLetter, RefusedDeadLetter, Selection, State
@@ -114,7 +114,7 @@ def test_a_command_that_was_overtaken_sends_nothing_more(ground: Ground, monkeyp
     """If it failed, two redrives at the same time would send a record twice."""
     for number in range(4):
         ground.give_up(f"acme/{number}".encode(), offset=number)
-    monkeypatch.setattr(act, "_BATCH_RECORDS", 1)
+    monkeypatch.setattr(transactions, "_BATCH_RECORDS", 1)
     chosen, order = ground.select(), Order(REDRIVEN, "b1", "olga")
     slow, seconds = Actor(ground.kafka, ground.codec), []
 

@@ -18,7 +18,7 @@ from headrace.headers import Origin
 from headrace.records import DeadLetter
 from headrace.settings import KafkaSettings
 from headrace_cli.main import app
-from headrace_operations import held_act
+from headrace_operations import transactions
 from headrace_operations.held_act import HeldActor
 from headrace_operations.held_log import HeldLog
 from headrace_operations.held_model import (
@@ -117,7 +117,7 @@ def _partition_of(messages: list[Message], value: bytes) -> int:
 
 def test_a_crash_between_batches_and_in_one_sends_nothing_twice(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """If it failed, a release that died would send records again, or lose them, at the next one."""
-    monkeypatch.setattr(held_act, "_BATCH_RECORDS", 2)
+    monkeypatch.setattr(transactions, "_BATCH_RECORDS", 2)
     for number in range(7):
         site.hold("acme/a.md", number)
     encode, calls = site.codec.encode_plain, []
@@ -140,7 +140,7 @@ def test_a_crash_between_batches_and_in_one_sends_nothing_twice(site: Site, monk
 
 def test_a_command_that_was_overtaken_sends_nothing_more(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """If it failed, two operators who resume at the same time would send a record twice."""
-    monkeypatch.setattr(held_act, "_BATCH_RECORDS", 1)
+    monkeypatch.setattr(transactions, "_BATCH_RECORDS", 1)
     for number in range(4):
         site.hold("acme/a.md", number)
     seconds: list[HeldEntry] = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from statistics import median
 from uuid import uuid4
 
@@ -30,6 +31,7 @@ from headrace.runtime.process import StageProcessor
 from headrace.runtime.worker import Worker
 from headrace.settings import KafkaSettings, WorkerSettings
 from headrace_bench.result import Result
+from headrace_local import shared
 
 PARTITIONS = 8
 BATCH = 500
@@ -64,8 +66,26 @@ class OneChain:
         return False
 
 
-def run(kafka: KafkaSettings, *, envelope: bool, records: int = 40_000) -> Result:
-    """Return records a second of the runtime, with the bare loop's as the baseline; medians of alternating rounds."""
+def run(state_dir: Path) -> Result:
+    """Return records a second of the runtime that hands bytes on, with the bare loop's as the baseline."""
+    return _on_stack(state_dir, envelope=False)
+
+
+def run_envelope(state_dir: Path) -> Result:
+    """Return the same where each record is decoded, checked and encoded."""
+    return _on_stack(state_dir, envelope=True)
+
+
+def _on_stack(state_dir: Path, *, envelope: bool) -> Result:
+    endpoints = shared.acquire(state_dir)
+    try:
+        return _measured(KafkaSettings(bootstrap=endpoints.kafka_bootstrap), envelope=envelope)
+    finally:
+        shared.release(state_dir)
+
+
+def _measured(kafka: KafkaSettings, *, envelope: bool, records: int = 40_000) -> Result:
+    """Return the medians of alternating rounds."""
     codec = Codec(FixedIds())
     source, target = (kafka.topic(f"bench-{uuid4().hex[:8]}-{name}") for name in ("in", "out"))
     admin = AdminClient(kafka.client())

@@ -87,9 +87,7 @@ def for_retry(record_headers: Headers, first: Origin, *, attempt: int, due_ms: i
     """Return the headers of a record that is to be tried again: its own, and when, as what, from where."""
     return (
         *without_retry(record_headers),
-        (ORIGIN_TOPIC, first.topic.encode()),
-        (ORIGIN_PARTITION, str(first.partition).encode()),
-        (ORIGIN_OFFSET, str(first.offset).encode()),
+        *_said(first),
         (RETRY_ATTEMPT, str(attempt).encode()),
         (RETRY_DUE, str(due_ms).encode()),
     )
@@ -100,10 +98,16 @@ def for_replay(record_headers: Headers, first: Origin, run_id: str) -> Headers:
     own = tuple((name, value) for name, value in without_retry(record_headers) if name != REPLAY)
     return (
         *own,
+        *_said(first),
+        (REPLAY, run_id.encode()),
+    )
+
+
+def _said(first: Origin) -> Headers:
+    return (
         (ORIGIN_TOPIC, first.topic.encode()),
         (ORIGIN_PARTITION, str(first.partition).encode()),
         (ORIGIN_OFFSET, str(first.offset).encode()),
-        (REPLAY, run_id.encode()),
     )
 
 
@@ -117,9 +121,7 @@ def for_hold(
 ) -> Headers:
     """Return the headers of a record that waits for a person: its own, and why it waits."""
     held = (
-        (ORIGIN_TOPIC, first.topic.encode()),
-        (ORIGIN_PARTITION, str(first.partition).encode()),
-        (ORIGIN_OFFSET, str(first.offset).encode()),
+        *_said(first),
         (HELD_KIND, kind.encode()),
         (HELD_FOR, scope.encode()),
         (HELD_WHY, why.encode("utf-8", "replace")),

@@ -35,15 +35,12 @@ from headrace_operations.held_model import (
     NoSuchHeldRecord,
     RefusedHeldRecord,
 )
-from headrace_operations.transactions import Produce, Transactions, fenced
+from headrace_operations.transactions import Produce, Transactions, in_batches, interrupted
 
 log = structlog.get_logger(__name__)
 
 NAME = "headrace-held"
 _CALL_S = 15.0
-_BATCH_RECORDS = 500
-_BATCH_BYTES = 16 * 1024 * 1024
-_REMEDY = "Run this again when Kafka answers: nothing is done twice."
 Progress = Callable[[int], None]
 """Told how many more records are done."""
 
@@ -118,27 +115,21 @@ class HeldActor:
     def _carry_out(self, selection: HeldSelection, order: HeldOrder, progress: Progress) -> Done:
         """Act on what is meant; the actions are read once no other writer is left, so none of it is done twice."""
         transactions = Transactions(self._kafka, NAME)
-        done, batch = Done(), list[FoundHeld]()
+        done = Done()
 
-        def take(found: FoundHeld) -> None:
-            batch.append(found)
-            if len(batch) >= _BATCH_RECORDS or sum(one.entry.size for one in batch) >= _BATCH_BYTES:
-                finish()
-
-        def finish() -> None:
-            if batch:
-                with transactions.one() as produce:
-                    for found in batch:
-                        self._write(produce, found.record, found.entry, order)
-                done.taken.extend(found.entry for found in batch)
-                progress(len(batch))
-                batch.clear()
+        def note(batch: Sequence[FoundHeld]) -> None:
+            done.taken.extend(found.entry for found in batch)
+            progress(len(batch))
 
         try:
-            self._log.read(selection, self._log.actions(), take)
-            finish()
+            in_batches(
+                transactions, lambda take: self._log.read(selection, self._log.actions(), take),
+                lambda produce, found: self._write(produce, found.record, found.entry, order),
+                lambda found: found.entry.size, note,
+            )  # fmt: skip
         except (KafkaException, DependencyDown) as error:
-            raise _failed(error, len(done.taken), order) from error
+            so_far = f"{len(done.taken)} records were {order.action.lower()}"
+            raise interrupted(error, so_far, "held records", RefusedHeldRecord) from error
         self.trim(selection.stages())
         return done
 
@@ -195,16 +186,3 @@ class HeldActor:
             log.warning("held records not deleted", error=str(error), remedy="Allow the operator to delete records.")
             return 0
         return sum(one.open - one.start for one in reach.values())
-
-
-def _failed(raised: KafkaException | DependencyDown, done: int, order: HeldOrder) -> Exception:
-    """Return the error that also tells how far the order came."""
-    so_far = f"{done} records were {order.action.lower()} before, and the last batch may have been"
-    if isinstance(raised, DependencyDown):
-        return DependencyDown(raised.dependency, f"{raised.message}; {so_far}", remedy=_REMEDY)
-    if fenced(raised):
-        return RefusedHeldRecord(
-            f"another command that acts on held records took over; {so_far}",
-            remedy="Wait until it has ended, then run this again: nothing is done twice.",
-        )
-    return DependencyDown("kafka", f"{raised.args[0].str()}; {so_far}", remedy=_REMEDY)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
@@ -15,7 +15,11 @@ from headrace.settings import KafkaSettings
 _CALL_S = 15.0
 _TRANSACTION_MS = 60_000
 _ALLOWANCE_BYTES = 1024 * 1024
+_BATCH_RECORDS = 500
+_BATCH_BYTES = 16 * 1024 * 1024
+_REMEDY = "Run this again when it answers: nothing is done twice."
 _FENCED = (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED)  # noqa: SLF001
+Item = TypeVar("Item")
 Produce = Callable[..., None]
 """Takes a topic without prefix, and what :meth:`confluent_kafka.Producer.produce` takes by name."""
 
@@ -73,6 +77,54 @@ class Transactions:
                 if time.monotonic() > deadline:
                     raise DependencyDown("kafka", f"{topic} takes no records") from None
                 self._producer.poll(0.1)
+
+
+def in_batches(
+    transactions: Transactions,
+    read: Callable[[Callable[[Item], None]], None],
+    write: Callable[[Produce, Item], None],
+    size: Callable[[Item], int],
+    done: Callable[[Sequence[Item]], None],
+) -> None:
+    """Write what ``read`` hands over, in transactions of bounded number and ``size`` (bytes); each is told to ``done``.
+
+    Raises what reading, writing and :meth:`Transactions.one` do; what was told to ``done`` before is committed.
+    """
+    batch: list[Item] = []
+
+    def finish() -> None:
+        if batch:
+            with transactions.one() as produce:
+                for item in batch:
+                    write(produce, item)
+            done(batch)
+            batch.clear()
+
+    def take(item: Item) -> None:
+        batch.append(item)
+        if len(batch) >= _BATCH_RECORDS or sum(map(size, batch)) >= _BATCH_BYTES:
+            finish()
+
+    read(take)
+    finish()
+
+
+def interrupted(
+    raised: KafkaException | DependencyDown, so_far: str, acting: str, refusal: Callable[..., Exception]
+) -> Exception:
+    """Return the error that also tells how far an order came; ``refusal`` makes that of a command taken over.
+
+    ``acting`` says what commands of its kind act on.
+    """
+    so_far = f"{so_far} before, and the last batch may have been"
+    if isinstance(raised, DependencyDown):
+        return DependencyDown(raised.dependency, f"{raised.message}; {so_far}", remedy=_REMEDY)
+    if fenced(raised):
+        return refusal(
+            f"another command that acts on {acting} took over; {so_far}",
+            remedy="Wait until it has ended, then run this again: nothing is done twice.",
+        )
+    return DependencyDown("kafka", f"{raised.args[0].str()}; {so_far}", remedy=_REMEDY)
 
 
 def fenced(error: KafkaException) -> bool:

@@ -17,13 +17,10 @@ from headrace.topics import retry_topic
 from headrace_operations.dead_letters import messages
 from headrace_operations.dead_letters.log import DeadLetterLog, Found
 from headrace_operations.dead_letters.model import ACTIONS, ANY_STATE, Entry, Id, RefusedDeadLetter, Selection, State
-from headrace_operations.transactions import Produce, Transactions, fenced
+from headrace_operations.transactions import Produce, Transactions, in_batches, interrupted
 
 REDRIVEN = "REDRIVEN"
 DISCARDED = "DISCARDED"
-_BATCH_RECORDS = 500
-_BATCH_BYTES = 16 * 1024 * 1024
-_REMEDY = "Run this again when it answers: nothing is done twice."
 Progress = Callable[[int], None]
 """Told how many more dead letters are done."""
 
@@ -110,31 +107,22 @@ class Actor:
         selection = Selection(ids=frozenset(entry.id for entry in chosen), states=states)
         transactions = Transactions(self._kafka, "headrace-dlq")
         done: list[Id] = []
-        batch: list[Found] = []
 
-        def take(found: Found) -> None:
-            batch.append(found)
-            if len(batch) >= _BATCH_RECORDS or sum(one.entry.size for one in batch) >= _BATCH_BYTES:
-                finish()
-
-        def finish() -> None:
-            if batch:
-                self._commit(transactions, batch, order, now())
-                done.extend(found.entry.id for found in batch)
-                progress(len(batch))
-                batch.clear()
+        def note(batch: Sequence[Found]) -> None:
+            done.extend(found.entry.id for found in batch)
+            progress(len(batch))
 
         try:
-            self._log.read(selection, take)
-            finish()
+            in_batches(
+                transactions, lambda take: self._log.read(selection, take),
+                lambda produce, found: self._write(produce, found, order, now()), lambda found: found.entry.size, note,
+            )  # fmt: skip
         except (KafkaException, DependencyDown) as error:
-            raise self._failed(error, len(done), order) from error
+            verb = "sent again" if order.action == REDRIVEN else "discarded"
+            raise interrupted(
+                error, f"{len(done)} dead letters were {verb}", "dead letters", RefusedDeadLetter
+            ) from error
         return done
-
-    def _commit(self, transactions: Transactions, batch: Sequence[Found], order: Order, now: datetime) -> None:
-        with transactions.one() as produce:
-            for found in batch:
-                self._write(produce, found, order, now)
 
     def _write(self, produce: Produce, found: Found, order: Order, now: datetime) -> None:
         identity, letter = found.entry.id, found.letter
@@ -152,16 +140,3 @@ class Actor:
         )  # fmt: skip
         key = id_in_generation(str(identity), self._kafka.generation)
         produce(ACTIONS, value=self._codec.encode_plain(action), key=key, partition=0)
-
-    def _failed(self, raised: KafkaException | DependencyDown, done: int, order: Order) -> Exception:
-        """Return the error that also tells how far the order came."""
-        verb = "sent again" if order.action == REDRIVEN else "discarded"
-        so_far = f"{done} dead letters were {verb} before, and the last batch may have been"
-        if isinstance(raised, DependencyDown):
-            return DependencyDown(raised.dependency, f"{raised.message}; {so_far}", remedy=_REMEDY)
-        if fenced(raised):
-            return RefusedDeadLetter(
-                f"another command that acts on dead letters took over; {so_far}",
-                remedy="Wait until it has ended, then run this again: nothing is done twice.",
-            )
-        return DependencyDown("kafka", f"{raised.args[0].str()}; {so_far}", remedy=_REMEDY)

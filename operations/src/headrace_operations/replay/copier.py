@@ -12,17 +12,16 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka import Message as KafkaMessage
 
 from headrace import headers
 from headrace.avro.codec import Codec
 from headrace.broker.contract import Record
-from headrace.broker.kafka import header_pairs
 from headrace.control import Action, OrderBook, Scope, follow
 from headrace.errors import DependencyDown
 from headrace.records import ReplayPosition, ReplayRun
 from headrace.settings import KafkaSettings
 from headrace.topics import replay_topic
+from headrace_operations.log_scan import record_of
 from headrace_operations.replay.lanes import LOOK_S, SideLanes, lanes
 from headrace_operations.replay.runs import CANCELLED, DONE, OPEN, PAUSED, RUNNING, SENT, TOPIC, read_run
 from headrace_operations.replay.selection import RefusedReplay, wanted
@@ -130,7 +129,7 @@ class Copier:
                 continue
             one = at[number]
             if error is None and one.next <= offset < one.end:
-                record = _record(message)
+                record = record_of((message.topic() or "", number), message)
                 if wanted(run.tenant, run.document_id, record.key):
                     found.append(record)
                 offset += 1
@@ -215,12 +214,3 @@ class Copier:
 
 def _unfinished(run: ReplayRun) -> list[ReplayPosition]:
     return [at for at in run.positions if at.next < at.end]
-
-
-def _record(message: KafkaMessage) -> Record:
-    key, value = message.key(), message.value()
-    return Record(
-        message.topic() or "", message.partition() or 0, message.offset() or 0,
-        key if key is None or isinstance(key, bytes) else str(key).encode(),
-        value if value is None or isinstance(value, bytes) else str(value).encode(), header_pairs(message),
-    )  # fmt: skip

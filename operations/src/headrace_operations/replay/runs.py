@@ -8,6 +8,7 @@ from headrace.avro.codec import Codec
 from headrace.records import ReplayRun
 from headrace.settings import KafkaSettings
 from headrace_operations.audit.log_ranges import LogRanges, Partition
+from headrace_operations.log_scan import record_of
 from headrace_operations.replay.selection import RefusedReplay
 
 TOPIC = "replay-runs"
@@ -21,8 +22,8 @@ def read_runs(kafka: KafkaSettings, codec: Codec) -> dict[str, ReplayRun]:
     ranges = LogRanges(kafka)
     runs: dict[str, ReplayRun] = {}
 
-    def take(_: Partition, message: KafkaMessage) -> None:
-        run: ReplayRun = codec.decode_plain(_bytes(message.value()), ReplayRun)
+    def take(place: Partition, message: KafkaMessage) -> None:
+        run: ReplayRun = codec.decode_plain(record_of(place, message).value, ReplayRun)
         runs[run.run_id] = run
 
     ranges.read(ranges.bounds(ranges.partitions([TOPIC], needed=True)), take)
@@ -59,7 +60,3 @@ def to_read(run: ReplayRun) -> int:
 def in_all(run: ReplayRun) -> int:
     """Return how many offsets the run covers."""
     return sum(max(0, at.end - at.start) for at in run.positions)
-
-
-def _bytes(value: object) -> bytes | None:
-    return value if value is None or isinstance(value, bytes) else str(value).encode()
