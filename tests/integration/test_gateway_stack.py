@@ -35,7 +35,7 @@ from headrace.bootstrap import BootstrapSettings, bootstrap
 from headrace.envelope import Change, Context, Operation, StageRun, Trace
 from headrace.errors import DependencyDown
 from headrace.records import ChangeEvent, DeadLetter, GenerationRequest, HeaderPart, SourceDocument
-from headrace.settings import KafkaSettings, RegistrySettings, ServiceSettings
+from headrace.settings import KafkaSettings, RegistrySettings
 from headrace.store.generations import get_generation
 from headrace.store.index import index_batch
 from headrace.store.keys import create_api_key, revoke_api_keys
@@ -194,7 +194,7 @@ async def _make_key(dsn: str, schema: str) -> str:
 @pytest_asyncio.fixture
 async def dependencies(ground: Ground) -> AsyncIterator[Dependencies]:
     """The gateway's real connections."""
-    async with opened(GatewaySettings(), ServiceSettings()) as found:
+    async with opened(GatewaySettings()) as found:
         yield found
 
 
