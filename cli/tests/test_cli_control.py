@@ -12,12 +12,14 @@ from typer.testing import CliRunner
 from headrace import control, pipelines_log
 from headrace.errors import DependencyDown
 from headrace.records import Control, PipelineVersion
+from headrace.settings import KafkaSettings
 from headrace_cli import control_commands, held_commands
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.main import app
 from headrace_operations.held_act import Done, HeldActor
 from headrace_operations.held_log import HeldLog
 from headrace_operations.held_model import HeldEntry, HeldId, HeldOrder
+from headrace_operations.trace_log import LogScanner
 
 pytestmark = pytest.mark.unit
 
@@ -39,7 +41,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str, str]]:
         return Control(action, scope, target, reason, issued_by, datetime(2026, 1, 1, tzinfo=UTC))
 
     monkeypatch.setattr(control, "give", give)
-    monkeypatch.setattr(control_commands, "clients", lambda *_: (None, None))
+    monkeypatch.setattr(control_commands, "clients", lambda *_: (KafkaSettings(), None))
     return orders
 
 
@@ -101,6 +103,7 @@ def released(
         passes.append((len(given), scopes))
         return Done([held(1), held(2)] if len(passes) == 1 else [])
 
+    monkeypatch.setattr(LogScanner, "generations", lambda _: ["g1", "g2"])
     monkeypatch.setattr(HeldActor, "__init__", lambda *_: None)
     monkeypatch.setattr(HeldActor, "release", release)
     monkeypatch.setattr(HeldLog, "__init__", lambda *_: None)
@@ -121,7 +124,7 @@ def test_a_resume_gives_the_order_first_and_releases_until_nothing_is_left(
     assert [(action, scope, target) for action, scope, target, _ in given] == [
         ("RESUME", "tenant", "acme"), ("RESUME", "pipeline", "default"),
     ]  # fmt: skip
-    assert released == [(2, frozenset({"tenant/acme", "pipeline/default"}))] * 2
+    assert released == [(2, frozenset({"tenant/acme", "pipeline/default"}))] * 4  # two passes over two generations
     assert told["released"] == {"tenant/acme": 2, "pipeline/default": 0}
     released.clear()
     assert "tenant acme: 2 held records released" in run("resume", "--tenant", "acme").output

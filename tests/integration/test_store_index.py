@@ -199,6 +199,22 @@ async def test_second_generation_is_filled_without_touching_the_first(
     assert set(outcomes(await index_batch(pool, generation, batch))) == {Outcome.UNCHANGED}
 
 
+async def test_the_same_version_cut_otherwise_leaves_the_first_generation_to_be_replayed(
+    pool: Pool, owner: Owner, generation: Generation
+) -> None:
+    """The first generation would be called complete without its vectors, and no replay would bring them back."""
+    second = await create_generation(owner, "second", MODEL, DIMENSIONS)
+    content = text_hash("both")
+    await index_batch(pool, generation, [document("d", 1, ["one", "two"], content_hash=content)])
+    again = document("d", 1, ["one", "three"], content_hash=content)
+    assert outcomes(await index_batch(pool, second, [again])) == [Outcome.INDEXED]
+    assert await owner.fetchval("SELECT generations FROM document") == ["second"]
+    assert outcomes(await index_batch(pool, generation, [again])) == [Outcome.INDEXED]
+    assert await owner.fetchval("SELECT generations FROM document") == ["first", "second"]
+    for table in ("embedding_first", "embedding_second"):
+        assert await owner.fetchval(f"SELECT count(*) FROM {table}") == 2
+
+
 async def test_concurrent_writers_end_in_the_fold(pool: Pool, owner: Owner, generation: Generation) -> None:
     """Two indexers with the same documents would deadlock, lose an update, or let an older version win."""
     seed = random.randrange(2**32)

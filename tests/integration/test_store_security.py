@@ -117,7 +117,8 @@ async def test_readers_stay_inside_their_tenant(pool: Pool, generation: Generati
     assert [hit.text for hit in hybrid] == ["canary globex"]
     assert await search(pool, "nobody", generation, ONES) == []
     assert await documents.get(pool, "nobody", "d") is None
-    assert await documents.states(pool, "acme", ["d", "unknown"]) == {"d": documents.DocumentState(1, False, "r1")}
+    states = await documents.states(pool, "acme", ["d", "unknown"])
+    assert states == {"d": documents.DocumentState(1, False, "r1", ["first"])}
     assert await documents.count(pool, "acme") == documents.Counts(1, 0, 1)
     found = await documents.get(pool, "acme", "d")
     assert found is not None

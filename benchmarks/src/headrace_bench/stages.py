@@ -69,7 +69,7 @@ def embedder(state_dir: Path, *, documents: int = 40) -> Result:
             bare.append(len(texts) / backend.seconds(texts, size))
             tenant = f"{TENANT}{round_number}"  # a cache of its own
             messages = [_context(tenant, identity, document) for identity, document in chunked]
-            ours.append(len(texts) / _through(place, "chunks", "vectors.g1", messages, ChunkedDocument, codec))
+            ours.append(len(texts) / _through(place, "chunks", "vectors", messages, ChunkedDocument, codec))
         assert service.process.poll() is None
     return Result(
         "embedder", median(ours), "chunks/s", median(bare),
@@ -87,7 +87,7 @@ def indexer(state_dir: Path, *, documents: int = 120) -> Result:
     with deployment(state_dir, "hashing") as place, deployment(state_dir, "hashing") as other:
         place.start("indexer")
         codec = place.place.codec()
-        ours = count / _through(place, "vectors.g1", "indexed", contexts, EmbeddedDocument, codec)
+        ours = count / _through(place, "vectors", "indexed", contexts, EmbeddedDocument, codec)
         bare = count / asyncio.run(_copy(other.place.postgres, other.place.schema, contexts))
     return Result(
         "indexer", ours, "chunks/s", bare, "bare COPY of the same rows into the same tables with the same indexes",

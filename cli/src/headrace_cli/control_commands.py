@@ -165,26 +165,37 @@ def _check_pipelines(settings: KafkaSettings, codec: Codec, names: list[str]) ->
 
 
 def _released(scopes: list[str], why: str, dry_run: bool, place: options.Place) -> dict[str, int]:
-    """Release what waits for the end of these pauses, until a pass finds nothing; return how many, by scope."""
+    """Release what waits for the end of these pauses, until a pass finds nothing; return how many, by scope.
+
+    An order is to all generations of the index, and each has lanes of its own in which records wait.
+    """
+    from headrace.names import id_in_generation  # noqa: PLC0415
     from headrace_cli.held_commands import order  # noqa: PLC0415
     from headrace_cli.tracking import tracked  # noqa: PLC0415
     from headrace_operations.held_act import HeldActor  # noqa: PLC0415
     from headrace_operations.held_log import HeldLog  # noqa: PLC0415
     from headrace_operations.held_model import PAUSE, RELEASED, HeldSelection  # noqa: PLC0415
+    from headrace_operations.trace_log import LogScanner  # noqa: PLC0415
 
-    settings, codec = clients(*place)
+    own, codec = clients(*place)
+    views = [own.model_copy(update={"generation": name}) for name in LogScanner(own).generations()]
     counts = dict.fromkeys(scopes, 0)
     meant = HeldSelection(kind=PAUSE, scopes=frozenset(scopes))
     if dry_run:
-        for entry in HeldLog(settings, codec).select(meant):
-            counts[entry.scope] += 1
+        ids = {
+            (entry.scope, id_in_generation(str(entry.id), view.generation))
+            for view in views
+            for entry in HeldLog(view, codec).select(meant)
+        }
+        for scope, _ in ids:
+            counts[scope] += 1
         return counts
-    actor, made = HeldActor(settings, codec), order(RELEASED, why)
+    actors, made = [HeldActor(view, codec) for view in views], order(RELEASED, why)
     with tracked("released", None) as progress:
         for _ in range(_MOST_PASSES):
             output.say(f"waiting {READ_S:.0f} s, until every worker has read the order")
             time.sleep(READ_S)
-            taken = actor.release(meant.scopes, made, progress).taken
+            taken = [entry for actor in actors for entry in actor.release(meant.scopes, made, progress).taken]
             for entry in taken:
                 counts[entry.scope] += 1
             if not taken:

@@ -87,6 +87,7 @@ def create(
     embedding_table(name)  # refuses a bad name before anything is made
     settings, _ = clients(state_dir, kafka, registry)
     owner = owner_store(state_dir, postgres)
+    asyncio.run(_as_owner(owner, _see_rights))
     made: Generation = asyncio.run(
         _as_owner(owner, lambda connection: create_generation(connection, name, model, dimensions, distance))
     )
@@ -130,6 +131,7 @@ def activate(
     from headrace_operations.audit.run import Scope  # noqa: PLC0415
 
     owner = owner_store(state_dir, postgres)
+    asyncio.run(_as_owner(owner, _see_rights))
     if not unchecked:
         report = audited(*clients(state_dir, kafka, registry), owner, Scope(generation=name))
         if report.findings or len(report.pending) > under_way:
@@ -144,6 +146,17 @@ def activate(
         output.emit({"active": name})
     else:
         typer.echo(f"generation {name} is searched now")
+
+
+async def _see_rights(connection: Connection) -> None:
+    """Raise :class:`CommandError` for a login that may not change generations, before anything is done."""
+    from headrace.store.generations import may_switch  # noqa: PLC0415
+
+    if not await may_switch(connection):
+        raise CommandError(
+            "this login of PostgreSQL may not change the generations", where=STORE_DSN,
+            remedy="Give --postgres, or HEADRACE_BOOTSTRAP_POSTGRES_DSN, with the role that owns the schema.",
+        )  # fmt: skip
 
 
 async def _as_owner(store: StoreSettings, act: Callable[[Connection], Awaitable[Any]]) -> Any:

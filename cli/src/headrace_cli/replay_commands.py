@@ -218,16 +218,17 @@ def show_all(
     as_json: options.Json = False,
 ) -> None:
     """Show every replay, the newest last."""
+    from headrace.names import STAGES  # noqa: PLC0415
     from headrace_operations.replay.runs import read_runs  # noqa: PLC0415
 
     runs = list(read_runs(*clients(state_dir, kafka, registry)).values())
     if as_json:
         output.emit([as_document(run) for run in runs])
         return
-    columns = ("Replay", "Stage", "Selection", "State", "Read", "Sent", "By", "Asked at")
+    columns = ("Replay", "Stage", "Into", "Selection", "State", "Read", "Sent", "By", "Asked at")
     rows = [
-        (run.run_id, run.stage, run.selection, run.state, f"{percent(run)} %", run.sent, run.asked_by,
-         f"{run.asked_at:%Y-%m-%d %H:%M:%S}")
+        (run.run_id, run.stage, run.generation if run.stage in STAGES else "", run.selection, run.state,
+         f"{percent(run)} %", run.sent, run.asked_by, f"{run.asked_at:%Y-%m-%d %H:%M:%S}")
         for run in runs
     ]  # fmt: skip
     output.console().print(output.table(columns, rows, right=("Read", "Sent")) if rows else "There was no replay yet.")
@@ -282,7 +283,7 @@ def _into(settings: KafkaSettings, into: str | None, stage: str, state_dir: Path
         return settings
     if stage not in STAGES:
         raise UsageError(
-            f"what {stage} makes goes to every generation", where="--into",
+            f"{stage} serves every generation", where="--into",
             remedy=f"Replay one of {', '.join(sorted(STAGES))}: the compacted topic chunks, which the embedder reads, "
             "keeps the newest version of every document.",
         )  # fmt: skip

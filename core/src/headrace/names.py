@@ -6,6 +6,8 @@ beside the first and neither reads, retries or gives up what is the other's (ADR
 
 from __future__ import annotations
 
+GENERATION = r"[a-z][a-z0-9_]{0,30}"
+"""What a generation may be called: a part of names of topics, groups and tables."""
 STAGES = frozenset({"embedder", "indexer"})
 """Stages of which each generation has workers of its own."""
 TOPICS = frozenset({"vectors", "indexed"})

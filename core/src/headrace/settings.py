@@ -32,7 +32,7 @@ class KafkaSettings(BaseSettings):
     )
     generation: str = Field(
         "g1",
-        pattern=r"^[a-z][a-z0-9_]{0,30}$",
+        pattern=f"^{names.GENERATION}$",
         description="Generation of the index whose lanes are meant: the embedder and the indexer have topics, groups "
         "and transactional ids of their own in each.",
     )

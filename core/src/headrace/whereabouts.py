@@ -11,7 +11,7 @@ from typing import Literal
 
 from headrace.envelope import StageRun
 from headrace.records import DeadLetter
-from headrace.store.documents import DocumentRow
+from headrace.store.documents import DocumentRow, DocumentState
 
 State = Literal["indexed", "deleted", "in_flight", "dead_lettered", "unknown"]
 _LONGEST_TEXT = 1000
@@ -56,19 +56,32 @@ class Verdict:
     dead_letter: DeadLetterEntry | None
 
 
-def judge(row: DocumentRow | None, waiting: Sequence[Waiting], dead: Sequence[DeadLetterEntry]) -> Verdict:
-    """Return the state of the newest version that is known.
+def complete_to(row: DocumentRow | DocumentState, generation: str) -> int:
+    """Return the newest version that this generation of the index holds whole.
+
+    The row is shared: another generation's indexer may have been first with its version.
+    """
+    return row.version if row.deleted or generation in row.generations else row.version - 1
+
+
+def judge(
+    row: DocumentRow | None, waiting: Sequence[Waiting], dead: Sequence[DeadLetterEntry], generation: str
+) -> Verdict:
+    """Return the state of the newest version that is known, in this generation of the index.
 
     A record that waits counts unless the store already holds its version or a newer one: the fence will drop it.
     A dead letter counts unless the store or a waiting record holds its version or a newer one: it was overtaken.
     Versions that are not known are taken as newer than the store's (waiting), or judged by time (dead letters).
     """
-    newest = _newest_waiting(row, waiting)
-    letter = _newest_letter(row, newest, dead)
+    stored = -1 if row is None else complete_to(row, generation)
+    newest = _newest_waiting(stored, waiting)
+    letter = _newest_letter(row, stored, newest, dead)
     if letter is not None:
         return Verdict("dead_lettered", letter.version, None, letter)
     if newest is not None:
         return Verdict("in_flight", newest.version, newest, None)
+    if row is not None and stored < row.version:
+        return Verdict("in_flight", row.version, None, None)
     if row is not None:
         return Verdict("deleted" if row.deleted else "indexed", row.version, None, None)
     return Verdict("unknown", None, None, None)
@@ -107,8 +120,8 @@ def entry_of(letter: DeadLetter, partition: int, offset: int) -> DeadLetterEntry
     )
 
 
-def _newest_waiting(row: DocumentRow | None, waiting: Sequence[Waiting]) -> Waiting | None:
-    live = [one for one in waiting if row is None or one.version is None or one.version > row.version]
+def _newest_waiting(stored: int, waiting: Sequence[Waiting]) -> Waiting | None:
+    live = [one for one in waiting if one.version is None or one.version > stored]
     unknown = [one for one in live if one.version is None]
     known = [one for one in live if one.version is not None]
     best = max(known, key=lambda one: one.version or 0, default=None)
@@ -116,7 +129,7 @@ def _newest_waiting(row: DocumentRow | None, waiting: Sequence[Waiting]) -> Wait
 
 
 def _newest_letter(
-    row: DocumentRow | None, newest: Waiting | None, dead: Sequence[DeadLetterEntry]
+    row: DocumentRow | None, stored: int, newest: Waiting | None, dead: Sequence[DeadLetterEntry]
 ) -> DeadLetterEntry | None:
     for letter in reversed(dead):
         if letter.version is None:
@@ -124,7 +137,7 @@ def _newest_letter(
                 row is not None and row.indexed_at.timestamp() * 1000 >= letter.failed_at_ms
             )
         else:
-            overtaken = (row is not None and row.version >= letter.version) or (
+            overtaken = stored >= letter.version or (
                 newest is not None and (newest.version is None or newest.version >= letter.version)
             )
         if not overtaken:

@@ -94,7 +94,8 @@ class Tracer:
                 notes.append("No PostgreSQL is known, so what the index holds was not looked at.")
             if not cost.complete:
                 notes.append("The log holds more than was read; older versions may be missing (--records, --seconds).")
-            traces.append(assemble(Material(tenant, name, row, one.seen, one.letters, paused, tuple(notes))))
+            material = Material(tenant, name, row, one.seen, one.letters, paused, tuple(notes), self._kafka.generation)
+            traces.append(assemble(material))
         return Traces(traces, cost)
 
     def _read(self, keys: Sequence[bytes]) -> tuple[list[Record], Mapping[TopicPartition, int], Cost]:

@@ -85,6 +85,7 @@ class Material:
     letters: Sequence[SeenLetter]
     paused: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    generation: str = "g1"
 
 
 def assemble(material: Material) -> DocumentTrace:
@@ -94,7 +95,7 @@ def assemble(material: Material) -> DocumentTrace:
     waiting = [_waiting(one) for one in seen if one.behind is not None]
     open_letters = [one.entry for one in material.letters if one.action is None]
     open_letters.sort(key=lambda entry: entry.failed_at_ms)
-    verdict = judge(row, waiting, open_letters)
+    verdict = judge(row, waiting, open_letters, material.generation)
     known = {one.version for one in seen} | {one.entry.version for one in material.letters}
     if row is not None:
         known.add(row.version)

@@ -22,6 +22,8 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from headrace.broker.contract import Record, TopicPartition
 from headrace.errors import DependencyDown
 from headrace.settings import KafkaSettings
+from headrace.stage import EMBEDDER
+from headrace.topics import held_topic
 
 _CALL_S = 10.0
 _FIRST_WINDOW = 2000
@@ -81,6 +83,15 @@ class LogScanner:
             raise self._down(error) from error
         names = {name: self._kafka.topic(name) for name in topics}
         return {name: len(known[full].partitions) for name, full in names.items() if full in known}
+
+    def generations(self) -> list[str]:
+        """Return the generations of the index that have lanes, by name."""
+        begin = f"{self._kafka.topic_prefix}{held_topic(EMBEDDER.name)}."
+        try:
+            known = self._admin.list_topics(timeout=_CALL_S).topics
+        except KafkaException as error:
+            raise self._down(error) from error
+        return sorted(name.removeprefix(begin) for name in known if name.startswith(begin))
 
     def bounds(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
         """Return the first offset and the end of what is committed, by partition."""

@@ -90,7 +90,7 @@ class FakeStore:
         self._check()
         found = {name: self.rows.get((tenant, name)) for name in document_ids}
         return {
-            name: DocumentState(row.version, row.deleted, row.request_id)
+            name: DocumentState(row.version, row.deleted, row.request_id, row.generations)
             for name, row in found.items()
             if row is not None
         }

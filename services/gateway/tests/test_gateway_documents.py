@@ -45,33 +45,41 @@ def test_keys_go_where_kafkas_own_clients_write_them() -> None:
 
 def test_an_indexed_document(rows: Any) -> None:
     """If it failed, a document in the index would be reported as anything else."""
-    verdict = judge(rows.row("a"), [], [])
+    verdict = judge(rows.row("a"), [], [], "g1")
     assert (verdict.state, verdict.version) == ("indexed", 3)
-    assert judge(rows.row("a", deleted=True), [], []).state == "deleted"
-    assert judge(None, [], []).state == "unknown"
+    assert judge(rows.row("a", deleted=True), [], [], "g1").state == "deleted"
+    assert judge(None, [], [], "g1").state == "unknown"
 
 
 def test_a_newer_record_under_way_counts_and_an_older_one_does_not(rows: Any) -> None:
     """If it failed, an edit under way would look finished, or a replay of old records like an edit."""
-    assert judge(rows.row("a"), [waiting(version=4)], []).state == "in_flight"
-    assert judge(rows.row("a"), [waiting(version=3)], []).state == "indexed"
-    verdict = judge(rows.row("a"), [waiting("ingest", 6), waiting("indexer", 5)], [])
+    assert judge(rows.row("a"), [waiting(version=4)], [], "g1").state == "in_flight"
+    assert judge(rows.row("a"), [waiting(version=3)], [], "g1").state == "indexed"
+    verdict = judge(rows.row("a"), [waiting("ingest", 6), waiting("indexer", 5)], [], "g1")
     assert (verdict.version, verdict.waiting.stage if verdict.waiting else None) == (6, "ingest")
-    assert judge(rows.row("a"), [waiting("ingest", None)], []).state == "in_flight"
+    assert judge(rows.row("a"), [waiting("ingest", None)], [], "g1").state == "in_flight"
 
 
 def test_a_dead_letter_counts_until_something_newer_arrived(rows: Any) -> None:
     """If it failed, a failure would be hidden, or a repaired document be shown as failed for ever."""
     letter = rows.letter(version=4)
-    assert judge(rows.row("a"), [], [letter]).state == "dead_lettered"
-    assert judge(None, [], [letter]).dead_letter == letter
-    assert judge(rows.row("a", version=4), [], [letter]).state == "indexed"
-    assert judge(rows.row("a"), [waiting(version=5)], [letter]).state == "in_flight"
-    assert judge(rows.row("a"), [waiting(version=4)], [letter]).state == "in_flight"
+    assert judge(rows.row("a"), [], [letter], "g1").state == "dead_lettered"
+    assert judge(None, [], [letter], "g1").dead_letter == letter
+    assert judge(rows.row("a", version=4), [], [letter], "g1").state == "indexed"
+    assert judge(rows.row("a"), [waiting(version=5)], [letter], "g1").state == "in_flight"
+    assert judge(rows.row("a"), [waiting(version=4)], [letter], "g1").state == "in_flight"
     unknown = rows.letter(version=None)
-    assert judge(rows.row("a"), [], [unknown]).state == "dead_lettered"
+    assert judge(rows.row("a"), [], [unknown], "g1").state == "dead_lettered"
     later = rows.row("a", indexed_at=datetime(2100, 1, 1, tzinfo=UTC))
-    assert judge(later, [], [unknown]).state == "indexed"
+    assert judge(later, [], [unknown], "g1").state == "indexed"
+
+
+def test_a_version_that_only_another_generation_holds_is_under_way(rows: Any) -> None:
+    """If it failed, a document would be called indexed that no search finds, because a new model's index has it."""
+    assert judge(rows.row("a"), [], [], "g2").state == "in_flight"
+    assert judge(rows.row("a"), [waiting(version=3)], [], "g2").waiting is not None
+    assert judge(rows.row("a"), [], [rows.letter(version=3)], "g2").state == "dead_lettered"
+    assert judge(rows.row("a", deleted=True), [], [], "g2").state == "deleted"
 
 
 async def test_status_of_an_indexed_document(gateway: Any, rows: Any) -> None:

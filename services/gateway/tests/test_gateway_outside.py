@@ -49,7 +49,7 @@ def embedder(answer: Any, **settings: Any) -> tuple[HttpEmbedder, list[httpx.Req
 
 async def test_a_query_is_embedded_once_and_remembered() -> None:
     """If it failed, each repeat of a query would cost a call to the model, or queries be embedded as documents."""
-    client, seen = embedder(httpx.Response(200, json={"data": [{"embedding": [0.5, -1.0]}]}))
+    client, seen = embedder(httpx.Response(200, json={"data": [{"embedding": [0.5, -1.0], "id": "model"}]}))
     for _ in range(2):
         assert await client.embed("text", GENERATION) == struct.pack("<2f", 0.5, -1.0)
     assert len(seen) == 1
@@ -72,6 +72,17 @@ async def test_each_generation_has_its_own_embedder_and_its_own_memory() -> None
     assert [(one.url.host, json.loads(one.content)["model"]) for one in seen] == [
         ("embedder-g1", "model"), ("embedder-g2", "other"),
     ]  # fmt: skip
+    await client.close()
+
+
+@pytest.mark.parametrize(
+    ("models", "says"), [([{"id": "other"}], "it runs other; g1 is of model"), ([{}], "does not say which")]
+)
+async def test_an_embedder_of_another_model_is_none(models: list[Any], says: str) -> None:
+    """If it failed, a gateway would call itself ready whose every search fails after a switch."""
+    client, _ = embedder(httpx.Response(200, json={"data": models}))
+    with pytest.raises(DependencyDown, match=says):
+        await client.ping(GENERATION)
     await client.close()
 
 

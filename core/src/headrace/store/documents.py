@@ -40,11 +40,15 @@ class DocumentRow:
 
 @dataclass(frozen=True, slots=True)
 class DocumentState:
-    """What the store holds of a document, in short; ``request_id`` is of the change that made this version."""
+    """What the store holds of a document, in short; ``request_id`` is of the change that made this version.
+
+    ``generations`` are those that hold it whole.
+    """
 
     version: int
     deleted: bool
     request_id: str
+    generations: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,10 @@ async def states(pool: Pool, tenant: str, document_ids: Sequence[str]) -> dict[s
     """The state of each document, in one query; those never indexed are absent."""
     async with tenant_transaction(pool, tenant, readonly=True) as connection:
         rows = await connection.fetch(load("documents")["states"], tenant, list(document_ids))
-    return {row["document_id"]: DocumentState(row["version"], row["deleted"], row["request_id"]) for row in rows}
+    return {
+        row["document_id"]: DocumentState(row["version"], row["deleted"], row["request_id"], row["generations"])
+        for row in rows
+    }
 
 
 async def having(

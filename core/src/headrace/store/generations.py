@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from headrace import names
 from headrace.errors import ConfigurationError, DependencyDown
 from headrace.store.errors import postgresql_errors
 from headrace.store.queries import load
@@ -21,7 +22,7 @@ OPERATOR_CLASSES = {"cosine": "vector_cosine_ops", "l2": "vector_l2_ops", "inner
 OPERATORS = {"cosine": "<=>", "l2": "<->", "inner_product": "<#>"}
 MAXIMUM_DIMENSIONS = 2000  # of an HNSW index over the type vector
 _ACTIVE_S = 5.0
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_NAME = re.compile(names.GENERATION)
 
 
 def embedding_table(generation: str) -> str:
@@ -29,7 +30,7 @@ def embedding_table(generation: str) -> str:
     if not _NAME.fullmatch(generation):
         raise ConfigurationError(
             f"generation {generation!r} is no valid name",
-            remedy="Use lower-case letters, digits and underscores, a letter first, at most 40 characters.",
+            remedy="Use lower-case letters, digits and underscores, a letter first, at most 31 characters.",
         )
     return f"embedding_{generation}"
 
@@ -74,11 +75,18 @@ async def activate(connection: Connection, name: str) -> None:
     """
     with postgresql_errors():
         async with connection.transaction():
+            await connection.execute(load("generations")["lock"])
             await connection.execute(load("generations")["retire_active"], name)
             if await connection.fetchval(load("generations")["activate"], name) is None:
                 raise ConfigurationError(
                     f"there is no generation {name}", remedy="Create it before it is made the active one."
                 )
+
+
+async def may_switch(connection: Connection) -> bool:
+    """Whether this login may create generations and switch between them; services may not."""
+    with postgresql_errors():
+        return bool(await connection.fetchval(load("generations")["may_switch"]))
 
 
 async def active_generation(connection: Connection) -> Generation | None:

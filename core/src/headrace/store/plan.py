@@ -7,7 +7,7 @@ Only the last version that the fence lets in is written, and each input still ge
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from headrace.store.fence import Decision, Fence, advance, decide
@@ -170,6 +170,9 @@ def _fold(
 def _difference(document: IndexDocument, stored: Stored | None, fence: Fence, vectors: Vectors) -> DocumentWrite:
     before = frozenset[bytes]() if stored is None else stored.chunk_ids
     after = {chunk.chunk_id: chunk for chunk in document.chunks}
+    if before != after.keys() and stored is not None and fence.version == stored.fence.version:
+        # the same version cut into other chunks: no other generation has their vectors, and a replay into it adds them
+        fence = replace(fence, generations=fence.generations - stored.fence.generations)
     return DocumentWrite(
         document=document,
         expected=_fence(stored),

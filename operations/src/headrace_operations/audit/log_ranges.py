@@ -55,7 +55,8 @@ class LogRanges:
             raise ConfigurationError(
                 f"there is no topic {', '.join(lacking)}",
                 where=self._kafka.bootstrap,
-                remedy="Check HEADRACE_KAFKA_TOPIC_PREFIX and the generation, or run `headrace bootstrap`.",
+                remedy="Check HEADRACE_KAFKA_TOPIC_PREFIX and HEADRACE_KAFKA_GENERATION; `headrace bootstrap` makes "
+                "topics, `headrace generations create` those of a generation.",
             )
         return [
             (name, number)

@@ -138,7 +138,7 @@ class StoredDetail:
 class Target:
     """The generation that is audited; ``models`` are those of all generations, by name.
 
-    ``fresh`` are the generations that are kept fresh: all but those that were retired.
+    ``fresh`` are the generations that a repair fills again: all but those that were retired, and this one.
     """
 
     generation: str

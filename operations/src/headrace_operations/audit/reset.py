@@ -26,7 +26,7 @@ from headrace_operations.audit.store_view import opened_pool
 if TYPE_CHECKING:
     from headrace.store.pool import Connection
 
-_FRESH = "SELECT name FROM generation WHERE state <> 'retired' ORDER BY name"
+_FRESH = "SELECT name FROM generation WHERE state <> 'retired' OR name = $1 ORDER BY name"
 _FIND = "SELECT version FROM document WHERE tenant = $1 AND document_id = $2"
 _LOCK = _FIND + " FOR UPDATE"
 _CHUNKS = "SELECT count(*) FROM chunk WHERE tenant = $1 AND (document_id = $2 OR chunk_id = ANY ($3::uuid[]))"
@@ -74,20 +74,20 @@ async def reset(kafka: KafkaSettings, codec: Codec, store: StoreSettings, key: K
     document = logged.entry.document
     chunk_ids = [UUID(bytes=chunk_id) for chunk_id in logged.hashes]
     async with opened_pool(store) as pool, tenant_transaction(pool, key.tenant, readonly=dry_run) as connection:
-        _require(key, document, await connection.fetchval(_FIND if dry_run else _LOCK, *key))
+        _require(key, kafka.generation, document, await connection.fetchval(_FIND if dry_run else _LOCK, *key))
         chunks = await connection.fetchval(_CHUNKS, *key, chunk_ids)
         if not dry_run:
             await _take_out(connection, key, document, chunk_ids)
-        fresh = [row["name"] for row in await connection.fetch(_FRESH)]
+        fresh = [row["name"] for row in await connection.fetch(_FRESH, kafka.generation)]
     then = () if document.deleted else tuple(repairs.embed(key, generation) for generation in fresh)
     return Reset(chunks, document.version, document.deleted, then)
 
 
-def _require(key: Key, document: LogDocument, stored: int | None) -> None:
+def _require(key: Key, generation: str, document: LogDocument, stored: int | None) -> None:
     if stored is None:
         raise NoReset(
             f"the store does not have the document {key.document_id} of tenant {key.tenant}",
-            remedy=f"Nothing keeps it out: run `{repairs.replay('chunker', key)}`.",
+            remedy=f"Nothing keeps it out: run `{repairs.embed(key, generation)}`.",
         )
     if stored > document.version:
         raise NoReset(

@@ -100,7 +100,7 @@ async def audit(
             generation.model,
             generation.dimensions,
             {one.name: one.model for one in known},
-            tuple(one.name for one in known if one.state != "retired"),
+            tuple(one.name for one in known if one.state != "retired" or one is generation),
         )
         kafka = kafka.model_copy(update={"generation": generation.name})
         log = LogView(LogRanges(kafka), codec, tenant=scope.tenant, document_id=scope.document_id, progress=progress)

@@ -66,7 +66,7 @@ class EmbedHandler(BatchHandler):
             theirs = f"of {found.model} with {found.dimensions}" if found else "missing"
             raise ConfigurationError(
                 f"generation {self._generation} is {theirs}; this embedder runs {mine[0]} with {mine[1]} dimensions",
-                remedy="Set HEADRACE_EMBEDDER_MODEL to the generation's model, or bootstrap a new generation.",
+                remedy="Set HEADRACE_EMBEDDER_MODEL to the generation's model, or create a generation for this one.",
             )
 
     async def close(self) -> None:

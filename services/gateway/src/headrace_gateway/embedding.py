@@ -55,8 +55,17 @@ class HttpEmbedder:
         return vector
 
     async def ping(self, generation: Generation) -> None:
-        """Raise :class:`DependencyDown` where the embedder does not answer."""
-        await self._call("GET", "/v1/models", generation)
+        """Raise :class:`DependencyDown` where the embedder does not answer, or runs another model."""
+        answer = await self._call("GET", "/v1/models", generation)
+        try:
+            models = [one["id"] for one in answer.json()["data"]]
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise DependencyDown(_DEPENDENCY, f"the embedder does not say which model it runs: {error!r}") from error
+        if generation.model not in models:
+            raise DependencyDown(
+                _DEPENDENCY, f"it runs {', '.join(map(str, models))}; {generation.name} is of {generation.model}",
+                remedy="Name that generation's embedder in HEADRACE_GATEWAY_EMBEDDER_URL ({generation} stands for it).",
+            )  # fmt: skip
 
     async def close(self) -> None:
         """Close the connections."""

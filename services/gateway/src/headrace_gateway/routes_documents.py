@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from headrace.envelope import Change, Operation, check_change
 from headrace.errors import DependencyDown
 from headrace.store.documents import DocumentRow, DocumentState
-from headrace.whereabouts import DeadLetterEntry, Verdict, judge
+from headrace.whereabouts import DeadLetterEntry, Verdict, complete_to, judge
 from headrace_gateway.authentication import Caller, require_own_tenant
 from headrace_gateway.dependencies import Dependencies
 from headrace_gateway.flow import FlowState
@@ -57,7 +57,8 @@ async def document(request: Request, caller: Caller, identifier: str) -> Documen
     else:
         if not flow.complete:
             notes.append("More waits between the stages than was looked at; a newer version may be under way.")
-    verdict = judge(row, flow.waiting, dependencies.flow.dead_letters(key))
+    searched = (await dependencies.store.active()).name
+    verdict = judge(row, flow.waiting, dependencies.flow.dead_letters(key), searched)
     if verdict.state == "unknown" and flow.complete:
         raise Problem(
             404,
@@ -79,10 +80,11 @@ async def lookup(request: Request, caller: Caller, body: LookupRequest) -> Looku
     dependencies: Dependencies = request.app.state.dependencies
     require_own_tenant(caller, body.tenant)
     stored = await dependencies.store.states(caller.tenant, [item.id for item in body.documents])
+    searched = (await dependencies.store.active()).name
     results = []
     for item in body.documents:
         letters = dependencies.flow.dead_letters(_key(caller.tenant, item.id))
-        results.append(_looked_up(item, body.request_id, stored.get(item.id), letters))
+        results.append(_looked_up(item, body.request_id, stored.get(item.id), searched, letters))
     return LookupAnswer(documents=results)
 
 
@@ -116,14 +118,16 @@ async def having(request: Request, caller: Caller, body: DocumentsRequest) -> Do
 
 
 def _looked_up(
-    item: LookupItem, request_id: str | None, state: DocumentState | None, letters: Sequence[DeadLetterEntry]
-) -> LookupResult:
+    item: LookupItem, request_id: str | None, state: DocumentState | None, searched: str,
+    letters: Sequence[DeadLetterEntry],
+) -> LookupResult:  # fmt: skip
     if state is None:
         arrived = False
     elif item.version is not None:
-        arrived = state.version >= item.version
+        arrived = complete_to(state, searched) >= item.version
     else:
-        arrived = request_id is None or state.request_id == request_id
+        whole = complete_to(state, searched) == state.version
+        arrived = whole and (request_id is None or state.request_id == request_id)
     letter = None
     if not arrived:
         matching = [one for one in letters if _concerns(one, item.version, request_id)]

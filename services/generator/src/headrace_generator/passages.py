@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 FindPassages = Callable[[str, GenerationRequest], Awaitable[list[Hit]]]
 """Returns the passages of this tenant for the request, the best first."""
 
-_GENERATION_S = 5.0
-
 
 class QuestionEmbedder:
     """Asks the embedder's OpenAI-compatible endpoint for the vectors of questions."""
@@ -33,7 +31,7 @@ class QuestionEmbedder:
         token = settings.embedder_token
         self._url = settings.embedder_url.rstrip("/")
         self._client = openai.AsyncOpenAI(
-            base_url=f"{self._url}/v1",
+            base_url="http://embedder",  # the generation's own comes with each request
             api_key=token.get_secret_value() if token else "none",
             timeout=settings.embedder_timeout_s,
             max_retries=0,

@@ -54,7 +54,10 @@ class IndexHandler(BatchHandler):
             async with self._pool.acquire() as connection:
                 self._generation = await get_generation(connection, name)
         if self._generation is None:
-            raise ConfigurationError(f"there is no generation {name}", remedy="Run `headrace bootstrap` first.")
+            raise ConfigurationError(
+                f"there is no generation {name}",
+                remedy=f"`headrace generations create {name}`, or for the first one `headrace bootstrap`, makes it.",
+            )
 
     async def close(self) -> None:
         """Close the connections."""

@@ -28,6 +28,13 @@ SELECT name, model, dimensions, distance, state FROM generation WHERE state = 'a
 -- name: list
 SELECT name, model, dimensions, distance, state FROM generation ORDER BY created_at, name;
 
+-- name: lock
+-- One switch at a time; who reads is not held up.
+LOCK TABLE generation IN SHARE ROW EXCLUSIVE MODE;
+
+-- name: may_switch
+SELECT has_table_privilege('generation', 'UPDATE');
+
 -- name: retire_active
 UPDATE generation SET state = 'retired' WHERE state = 'active' AND name <> $1;
 
