@@ -77,11 +77,11 @@ def embedder_url() -> Iterator[str]:
 
     class Answers(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._answer({"ready": True})
+            self._answer({"object": "list", "data": [{"id": "toy"}]})
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            assert body["kind"] == "query"
+            assert (body["kind"], body["model"]) == ("query", "toy")
             data = [
                 {"object": "embedding", "index": index, "embedding": vector_of(text)}
                 for index, text in enumerate(body["input"])
