@@ -85,9 +85,11 @@ class EmbedHandler(BatchHandler):
         fair, read_again = provider.fair, READ_AGAIN.get()
         goes = chosen(contexts, missing, fair, read_again=read_again)
         metrics.RECORDS_DEFERRED.inc(goes.count(False))
-        going = {text[:2] for text in distinct_texts(list(itertools.compress(contexts, goes)))}
+        if not all(goes):
+            going = {text[:2] for text in distinct_texts(list(itertools.compress(contexts, goes)))}
+            missing = [text for text in missing if text[:2] in going]
         try:
-            vectors, errors = await self._embed([text for text in missing if text[:2] in going])
+            vectors, errors = await self._embed(missing)
         except BaseException:
             if fair is not None:
                 fair.give_back(read_again=read_again)
