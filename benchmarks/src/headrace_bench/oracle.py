@@ -9,6 +9,8 @@ from headrace.envelope import Operation
 from headrace.records import ChangeEvent
 from headrace_chunker.handler import ChunkerSettings, make_chunks
 from headrace_ingest.handler import source_document
+from headrace_ingest.masking import make_masker
+from headrace_ingest.settings import IngestSettings
 from headrace_testing.fold import Expected, Key
 
 
@@ -18,9 +20,9 @@ def expected(tenant: str, change: Mapping[str, Any]) -> Expected:
         return Expected(change["version"], True, b"")
     event = ChangeEvent(
         tenant, change["id"], Operation.UPSERT, change["version"], change["title"], change["content"], None,
-        change["source"],
+        change["source"], change.get("attributes") or {},
     )  # fmt: skip
-    document = source_document(change["id"], event)
+    document = source_document(change["id"], make_masker(IngestSettings()).event(event).event)
     chunks = make_chunks(tenant, change["id"], document, ChunkerSettings())
     return Expected(change["version"], False, document.content_hash, chunks)
 

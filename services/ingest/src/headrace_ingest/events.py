@@ -23,6 +23,7 @@ from headrace.errors import InvalidRecord
 from headrace.pipelines_log import LatestPipeline
 from headrace.records import ChangeEvent
 from headrace_ingest.formats import fields_of
+from headrace_ingest.masking import make_masker
 from headrace_ingest.settings import IngestSettings
 from headrace_ingest.strict_json import decode_text
 
@@ -39,7 +40,10 @@ MAX_REQUEST_ID_CHARACTERS = 128
 
 
 class IngestDecoder:
-    """Turns a record of the topic ``changes`` into a context; raises what :func:`decode` raises."""
+    """Turns a record of the topic ``changes`` into a context, without personal data.
+
+    Raises what :func:`decode` raises, and on construction :class:`ConfigurationError` for settings that cannot be.
+    """
 
     def __init__(
         self,
@@ -51,11 +55,13 @@ class IngestDecoder:
         self._codec = codec
         self._latest_pipeline = latest_pipeline
         self._settings = settings
+        self._masker = make_masker(settings)
         self._now = now
 
     def __call__(self, record: Record) -> Context:
         """Return the context; its pipeline's version is the newest now and stays with the record."""
-        form, event = decode(record, self._codec, self._settings)
+        form, stated = decode(record, self._codec, self._settings)
+        event, masked = self._masker.event(stated)
         change = check_change(
             Change(
                 event.tenant,
@@ -67,6 +73,7 @@ class IngestDecoder:
         pipeline_id, version = self._latest_pipeline(event.pipeline or self._settings.default_pipeline)
         request_id = event.request_id or derived_request_id(record.topic, record.partition, record.offset)
         metadata: dict[str, MetadataValue] = {"system.format": form}
+        metadata |= {f"system.masked.{kind}": count for kind, count in masked.items()}
         metadata |= {f"user.{name}": value for name, value in event.attributes.items()}
         return Context(
             Trace(request_id, pipeline_id, version, self._now(), event.requested_by),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pathlib import Path
+
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -17,4 +19,17 @@ class IngestSettings(BaseSettings):
     max_content_bytes: int = Field(4 * 1024 * 1024, ge=1, description="Largest text of a document, in bytes of UTF-8.")
     max_attributes: int = Field(64, ge=0, description="Most attributes of a document.")
     max_attribute_characters: int = Field(4096, ge=1, description="Longest value of an attribute, and longest title.")
+    mask: str = Field(
+        "email,resident-number,card,passport,address,phone",
+        description="Kinds of personal data that are masked in title, text and attributes before anything is "
+        "published, with commas between; empty masks nothing.",
+    )
+    mask_key: SecretStr | None = Field(
+        None,
+        description="Secret from which placeholders are made, so that nobody can try out which value one stands for; "
+        "a change gives every masked document other placeholders.",
+    )
+    mask_patterns: Path | None = Field(
+        None, description="YAML file of own patterns, name: pattern (RE2), masked besides; same on every worker."
+    )
     default_pipeline: str = Field("default", description="Pipeline of change events that name none.")

@@ -1,0 +1,151 @@
+"""Personal data out of a change event, before anything of it is published: a typed, stable placeholder for each."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import re2
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from headrace.errors import ConfigurationError
+from headrace.records import ChangeEvent
+from headrace_ingest.personal_data import DETECTORS, Kind, Span, plain
+from headrace_ingest.settings import IngestSettings
+
+MAX_PATTERNS = 100
+_TAG_BYTES = 5
+_TAG = 4
+"""Characters of a placeholder's tag: 20 bits, too few to tell a value from another by guessing."""
+_NAME = re2.compile(r"[a-z][a-z0-9-]{0,31}")
+
+
+class Masked(NamedTuple):
+    """An event without what was masked, and how much of each kind was."""
+
+    event: ChangeEvent
+    counts: Mapping[str, int]
+
+
+class Masker:
+    """Masks title, text and attributes; the document's id, source, readers and pipeline stay, for they name things.
+
+    The same value has the same placeholder throughout a document and its versions, so that an edit changes the chunks
+    that it changes and no others; in another document it has another one. ``key`` keeps outsiders from trying values.
+    """
+
+    def __init__(self, kinds: Iterable[Kind], patterns: Mapping[str, Any], key: bytes = b"") -> None:
+        self._kinds = [kind for kind in DETECTORS if kind in set(kinds)]
+        self._patterns = dict(patterns)
+        self._key = hashlib.blake2b(key, digest_size=32).digest()
+
+    def event(self, event: ChangeEvent) -> Masked:
+        """Return the event without personal data; what has none is returned as it is."""
+        if not (self._kinds or self._patterns):
+            return Masked(event, {})
+        owner = f"{event.tenant}/{event.document_id}"
+        counts: Counter[str] = Counter()
+        title, content = (
+            None if text is None else self._text(text, owner, counts) for text in (event.title, event.content)
+        )
+        attributes = {name: self._text(value, owner, counts) for name, value in event.attributes.items()}
+        if not counts:
+            return Masked(event, {})
+        return Masked(replace(event, title=title, content=content, attributes=attributes), dict(counts))
+
+    def _text(self, text: str, owner: str, counts: Counter[str]) -> str:
+        found = self.find(text)
+        if not found:
+            return text
+        parts, at = [], 0
+        for span, kind in found:
+            parts += [text[at : span.start], self._placeholder(kind, text[span.start : span.end], owner)]
+            counts[kind] += 1
+            at = span.end
+        return "".join([*parts, text[at:]])
+
+    def find(self, text: str) -> list[tuple[Span, str]]:
+        """Return what would be masked, in order; of what overlaps, own patterns come first, then by kind."""
+        form = plain(text)
+        taken: list[tuple[Span, str]] = []
+        for name, pattern in self._patterns.items():
+            _claim(taken, (Span(*found.span()) for found in pattern.finditer(form)), name)
+        for kind in self._kinds:
+            _claim(taken, DETECTORS[kind](form), kind.value)
+        return taken
+
+    def _placeholder(self, kind: str, value: str, owner: str) -> str:
+        same = "".join(filter(str.isalnum, plain(value).casefold()))
+        hasher = hashlib.blake2b(digest_size=_TAG_BYTES, key=self._key)
+        for part in (owner, kind, same):
+            hasher.update(len(part).to_bytes(4, "big") + part.encode("utf-8", "surrogatepass"))
+        tag = base64.b32encode(hasher.digest())[:_TAG].decode()
+        return f"[{kind.upper()}-{tag}]"
+
+
+def _claim(taken: list[tuple[Span, str]], spans: Iterable[Span], kind: str) -> None:
+    """Add the spans that touch nothing which was taken before; ``taken`` stays in order."""
+    for span in spans:
+        at = bisect_left(taken, (span, kind))
+        before, after = taken[at - 1 : at], taken[at : at + 1]
+        free = not (before and before[0][0].end > span.start) and not (after and after[0][0].start < span.end)
+        if free and span.end > span.start:
+            taken.insert(at, (span, kind))
+
+
+def make_masker(settings: IngestSettings) -> Masker:
+    """Return what the settings ask for; raises :class:`ConfigurationError` naming what cannot be."""
+    known = {kind.value: kind for kind in Kind}
+    named = [name.strip() for name in settings.mask.split(",") if name.strip()]
+    unknown = [name for name in named if name not in known]
+    if unknown:
+        raise ConfigurationError(
+            f"there is no kind of personal data {', '.join(unknown)}", where="HEADRACE_INGEST_MASK",
+            remedy=f"Name some of {', '.join(known)}, with commas between; empty masks nothing.",
+        )  # fmt: skip
+    key = settings.mask_key.get_secret_value().encode() if settings.mask_key else b""
+    return Masker([known[name] for name in named], read_patterns(settings.mask_patterns), key)
+
+
+def read_patterns(path: Path | None) -> dict[str, Any]:
+    """Return the own patterns of a YAML file, ``name: pattern``, in RE2's syntax, whose time is linear in the text.
+
+    Raises :class:`ConfigurationError` naming file, entry and reason.
+    """
+    if path is None:
+        return {}
+    try:
+        given = YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        raise ConfigurationError(f"the patterns cannot be read: {error}", where=str(path)) from error
+    if not isinstance(given, dict) or len(given) > MAX_PATTERNS:
+        raise ConfigurationError(
+            f"the patterns are no mapping of at most {MAX_PATTERNS} names", where=str(path),
+            remedy="Write one `name: pattern` a line.",
+        )  # fmt: skip
+    return {name: _compiled(path, name, pattern) for name, pattern in given.items()}
+
+
+def _compiled(path: Path, name: object, pattern: object) -> Any:
+    where = f"{path}: {name!r:.60}"
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or name in set(Kind):
+        raise ConfigurationError(
+            "this is no name for a pattern", where=where,
+            remedy=f"Use a letter, then letters, digits and hyphens, all small; not {', '.join(Kind)}.",
+        )  # fmt: skip
+    try:
+        compiled = re2.compile(pattern)
+    except (re2.error, TypeError) as error:
+        raise ConfigurationError(
+            f"the pattern does not compile: {error}", where=where, remedy="Write it in RE2's syntax, in quotes."
+        ) from error
+    if compiled.search("") is not None:
+        raise ConfigurationError("the pattern fits an empty text", where=where, remedy="Have it fit one character.")
+    return compiled
