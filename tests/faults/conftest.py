@@ -27,7 +27,8 @@ from headrace_testing.faults.lab import Lab
 from headrace_testing.faults.schedules import seeds
 from headrace_testing.proxy import Proxy
 
-DRAWN = random.SystemRandom().randrange(2**32)
+DRAWN = int(os.environ.setdefault("HEADRACE_FAULT_DRAWN", str(random.SystemRandom().randrange(2**32))))
+"""The same for every process of the run, which have to agree on the tests that there are."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -90,8 +91,9 @@ def lab(cluster: Cluster, network: list[Proxy], tmp_path: Path) -> Iterator[Lab]
 
 @pytest.fixture(scope="session")
 def own_stack() -> Iterator[Stack]:
-    """Kafka, registry and PostgreSQL of this suite alone, for it ends PostgreSQL now and then."""
-    folder = Path(tempfile.gettempdir()) / f"headrace-faults-{os.getuid()}"
+    """Kafka, registry and PostgreSQL of this process of the suite alone, for it ends PostgreSQL now and then."""
+    process = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+    folder = Path(tempfile.gettempdir()) / f"headrace-faults-{os.getuid()}-{process}"
     shared.acquire(folder)
     try:
         yield Stack(folder)

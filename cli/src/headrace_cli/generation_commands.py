@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
 
 
 def show_all(state_dir: options.StateDir = None, as_json: options.Json = False) -> None:
-    """Show every generation with its model and state; the active one is searched."""
+    """Show every generation with its model and state, from HEADRACE_STORE_DSN or the local stack's store."""
     known = asyncio.run(generations(state_dir))
     if known is None:
         raise NotReachable(

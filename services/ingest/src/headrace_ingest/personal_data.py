@@ -33,8 +33,9 @@ Detector = Callable[[str], Iterator[Span]]
 
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _DASHES = dict.fromkeys(map(ord, "‐‑‒–—―−﹣－"), "-")
-_SPACES = dict.fromkeys(map(ord, "\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u3000"), " ")
+_SPACES = dict.fromkeys(map(ord, "\t\u00a0\u202f\u3000"), " ") | dict.fromkeys(range(0x2000, 0x200B), " ")
 _PLAIN: Mapping[int, int | str] = {**_FULL_WIDTH, **_DASHES, **_SPACES}
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
 
 
 def plain(text: str) -> str:
@@ -42,24 +43,38 @@ def plain(text: str) -> str:
     return text.translate(_PLAIN)
 
 
-_LONG_NUMBER = re.compile(r"\d(?:[ .()+-]{0,3}\d){6,}", re.ASCII)
+def visible(text: str) -> tuple[str, list[int] | None]:
+    """Return the text without invisible characters, and the place of each that is left; None where there were none."""
+    if _INVISIBLE.search(text) is None:
+        return text, None
+    places = [place for place, character in enumerate(text) if not _INVISIBLE.match(character)]
+    return "".join(text[place] for place in places), places
+
+
+_LONG_NUMBER = re.compile(r"\d(?:[ .·()+-]{0,3}\d){6,}", re.ASCII)
 """Seven digits or more, close together: without them there is no number of any kind."""
 
 
-def _among_numbers(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
-    """Yield what the pattern finds where long numbers stand, with what may belong to their beginning and end."""
+def _among_numbers(pattern: re.Pattern[str], text: str, fits: Callable[[re.Match[str]], bool]) -> Iterator[Span]:
+    """Yield what the pattern finds and ``fits``, where long numbers stand; what does not fit hides nothing after it."""
     for number in _LONG_NUMBER.finditer(text):
-        yield from pattern.finditer(text, max(0, number.start() - 4), number.end() + 8)
+        at, end = max(0, number.start() - 6), number.end() + 8
+        while (found := pattern.search(text, at, end)) is not None:
+            if fits(found):
+                yield Span(*found.span())
+                at = found.end()
+            else:
+                at = found.start() + 1
 
 
 _EMAIL = re.compile(
-    r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9_][A-Za-z0-9._%+'-]{0,63}"
-    r"@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9-])"
+    r"(?<![A-Za-z0-9À-ɏ_%+-])[A-Za-z0-9À-ɏ_][A-Za-z0-9À-ɏ._%+'-]{0,63}"
+    r"@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}(?:xn--[A-Za-z0-9-]{2,59}|[A-Za-z]{2,24})(?!-?[A-Za-z0-9])"
 )
-
-
-_NO_EMAIL = re.compile(r"git@[^@]*|[^@]*@[1-4]x\.[a-z]{3,4}")
-"""What a clone is addressed by, and files of pictures for displays of a density."""
+_NO_EMAIL = re.compile(
+    r"git@[^@]*|[^@]*@[1-4]x\.[a-z]{3,4}|[^@]*@[^@]*\.(?:js|jsx|tsx|transpose|reshape|png|jpe?g|svg|webp)"
+)
+"""What a clone is addressed by, files of pictures, packages and products of matrices."""
 
 
 def emails(text: str) -> Iterator[Span]:
@@ -70,7 +85,9 @@ def emails(text: str) -> Iterator[Span]:
                 yield Span(*found.span())
 
 
-_RESIDENT = re.compile(r"(?<![\d-])(\d{2})(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(\s?-\s?|\s)?(\d)(\d{6})(?![\d]|-\d)")
+_RESIDENT = re.compile(
+    r"(?<!\d)(?<!\d[.-])(\d{2})(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])( ?[-.] ?| {1,2})?(\d)(\d{6})(?!\d|-\d|\.\w)"
+)
 _RESIDENT_WORD = re.compile(
     r"주민|외국인|거소|등록\s?번호|생년|resident|registration|\brrn\b|\barn\b|foreigner|alien", re.IGNORECASE
 )
@@ -87,14 +104,15 @@ def resident_numbers(text: str) -> Iterator[Span]:
     Thirteen digits in a row are one where the weighted sum fits (numbers up to October 2020) or a word before them says
     so; six and seven that are parted, where the date can be.
     """
-    for found in _among_numbers(_RESIDENT, text):
+
+    def fits(found: re.Match[str]) -> bool:
         year, month, day, mark, century, rest = found.groups()
         if not _is_date(_CENTURIES[century] + int(year), int(month), int(day)):
-            continue
-        digits = f"{year}{month}{day}{century}{rest}"
+            return False
         said = _RESIDENT_WORD.search(text, max(0, found.start() - _NEAR), found.start()) is not None
-        if mark is not None or said or _fits_sum(digits):
-            yield Span(*found.span())
+        return mark is not None or said or _fits_sum(f"{year}{month}{day}{century}{rest}")
+
+    return _among_numbers(_RESIDENT, text, fits)
 
 
 def _is_date(year: int, month: int, day: int) -> bool:
@@ -113,8 +131,8 @@ def _fits_sum(digits: str) -> bool:
 
 
 _CARD = re.compile(
-    r"(?<![\d.-])(?:\d{4}([ -])\d{4}\1\d{4}\1\d{4}(?:\1\d{3})?|\d{4}([ -])\d{6}\2\d{4,5}|\d{6}[ -]\d{13}|\d{13,19})"
-    r"(?!\d|-\d|\.\d)"
+    r"(?<!\d)(?<!\d[.-])(?:\d{4}[ .-]{1,2}\d{4}[ .-]{1,2}\d{4}[ .-]{1,2}\d{4}(?:[ .-]\d{3})?|\d{4}([ .-])\d{6}\1\d{4,5}"
+    r"|\d{6}[ -]\d{13}|\d{13,19})(?!\d|-\d)"
 )
 _ISSUER = re.compile(
     r"4\d{12}(?:\d{3}){0,2}|(?:5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3(?:0[0-59]|[689]\d)\d{11,13}|(?:6011|64[4-9]\d|65\d\d)\d{12}"
@@ -124,10 +142,12 @@ _ISSUER = re.compile(
 
 def cards(text: str) -> Iterator[Span]:
     """Yield numbers of payment cards: an issuer's prefix and length, and Luhn's sum."""
-    for found in _among_numbers(_CARD, text):
+
+    def fits(found: re.Match[str]) -> bool:
         digits = re.sub(r"\D", "", found[0])
-        if _ISSUER.fullmatch(digits) and _fits_luhn(digits):
-            yield Span(*found.span())
+        return _ISSUER.fullmatch(digits) is not None and _fits_luhn(digits)
+
+    return _among_numbers(_CARD, text, fits)
 
 
 def _fits_luhn(digits: str) -> bool:
@@ -138,75 +158,103 @@ def _fits_luhn(digits: str) -> bool:
     return total % 10 == 0
 
 
-_GAP = r"[ .-]{1,3}"
-_BEFORE = r"(?<![\w.+-])"
-_AFTER = r"(?![\w/]|[.:-]\d)"
+_GAP = r"[ .·-]{1,3}"
+_ANY_GAP = r"[ .·-]{0,3}"
+_BEFORE = r"(?<![\w/])(?<!\d[.+-])"
+_AFTER = r"(?![\w/]|[.:]\d)"
 _WITH_COUNTRY = re.compile(
-    r"(?<![\w+])(?:\+\s?\d{1,3}|\(\+\d{1,3}\)|00\d{1,3}[ .-])(?:[ .-]{0,3}(?:\(\d{1,5}\)|\d{1,5})){1,5}" + _AFTER,
+    r"(?<![\w+])(?:\+ ?\d{1,3}|\(\+\d{1,3}\)|00\d{1,3}[ .-])(?:[ .-]{0,3}(?:\(\d{1,5}\)|\d{1,5})){1,5}" + _AFTER,
     re.ASCII,
 )
-_NATIONAL = [
-    re.compile(pattern, re.ASCII)
-    for pattern in (
-        (
-            rf"(?<![\d.+-])(?:\(?82\)?{_GAP}1[016789][ .-]{{0,3}}\d{{3,4}}|010[ .-]{{0,3}}\d{{4}}"
-            r"|01[16789][ .-]{0,3}\d{3,4})[ .-]{0,3}\d{4}(?!\d|[.-]\d)"
-        ),
-        rf"(?<![\d.+-])\(?0(?:2|[3-6][1-5]|70|50\d|80)(?:\)\s?|{_GAP})\d{{3,4}}{_GAP}\d{{4}}(?!\d|[.-]\d)",
-        rf"{_BEFORE}(?:1[ .-])?(?:\([2-9]\d{{2}}\)\s?|[2-9]\d{{2}}[ .-])[2-9]\d{{2}}[ .-]\d{{4}}{_AFTER}",
-        rf"{_BEFORE}\(?0(?:7\d{{3}}|1\d{{2,4}}|2\d)\)?[ -]\d{{3,6}}(?:[ -]\d{{3,4}})?{_AFTER}",
-    )
-]
-"""Korean mobile and landline, North American, British: as they are written at home, parted."""
-_IN_A_ROW = re.compile(r"(?<![\d.+-])0\d{8,10}(?!\d|[.,-]\d)", re.ASCII)
-_SERVICE = re.compile(r"(?<![\w.+-])(1[568]\d{2})[ -](\d{4})(?!\d|[.-]\d)", re.ASCII)
+_MOBILE = re.compile(
+    rf"(?<!\d)(?<!\d[.+])(?:\(?82\)?{_ANY_GAP}1[016789]{_ANY_GAP}\d{{3,4}}|\(?010\)?{_ANY_GAP}\d{{4}}"
+    rf"|\(?01[16789]\)?{_ANY_GAP}\d{{3,4}}){_ANY_GAP}\d{{4}}(?!\d|\.\d)",
+    re.ASCII,
+)
+_LANDLINE = re.compile(
+    rf"(?<!\d)(?<!\d[.+-])\(?0(?:2|[3-6][1-5]|70|50\d|80)(?:\) ?|{_GAP})\d{{3,4}}{_GAP}\d{{4}}(?!\d|[.-]\d)", re.ASCII
+)
+_AMERICAN = re.compile(
+    rf"{_BEFORE}(?:1[ .-])?(?:\([2-9]\d{{2}}\) ?|[2-9]\d{{2}}([ .-]))[2-9]\d{{2}}[ .-]\d{{4}}{_AFTER}", re.ASCII
+)
+_BRITISH = re.compile(rf"{_BEFORE}\(?0(?:7\d{{3}}|1\d{{2,4}}|2\d)\)?[ -]\d{{3,6}}(?:[ -]\d{{3,4}})?{_AFTER}", re.ASCII)
+_IN_A_ROW = re.compile(r"(?<!\d)(?<!\d[.+-])(?:0\d{8,10}|1[016789]\d{7,8})(?!\d|[.,-]\d)", re.ASCII)
+_SERVICE = re.compile(
+    r"(?<![\w.+-])(1(?:522|533|544|551|566|577|588|599|60[0-1]|611|644|66[0168]|670|688|8[01]0|811|833|855|877|899))"
+    r"([ -])(\d{4})(?!\d|[.-]\d)",
+    re.ASCII,
+)
 _PHONE_WORD = re.compile(
     r"전화|연락처|휴대폰|핸드폰|문의|본사|고객|\btel|phone|mobile|cell|call|\bring|\bfax|contact", re.IGNORECASE
 )
 _NATIONAL_DIGITS = range(9, 13)
+_LEAST_IN_A_ROW = 11
 _LONGEST_TIME = 200
 """Years: 1592-1598 is a time, 1588-2068 a number."""
 
 
 def phones(text: str) -> Iterator[Span]:
     """Yield phone numbers: with a country's code, and Korean, American and British ones as they are written there."""
-    for found in _among_numbers(_WITH_COUNTRY, text):
-        if _is_possible(found[0]):
-            yield Span(*found.span())
-    for pattern in _NATIONAL:
-        for found in _among_numbers(pattern, text):
-            if sum(map(str.isdigit, found[0])) in _NATIONAL_DIGITS:
-                yield Span(*found.span())
-    for found in _among_numbers(_IN_A_ROW, text):
-        if _PHONE_WORD.search(text, max(0, found.start() - _NEAR), found.start()):
-            yield Span(*found.span())
-    for found in _among_numbers(_SERVICE, text):
-        years = 0 < int(found[2]) - int(found[1]) < _LONGEST_TIME
-        if not years or _PHONE_WORD.search(text, max(0, found.start() - _NEAR), found.start()):
-            yield Span(*found.span())
+
+    def said(found: re.Match[str]) -> bool:
+        return _PHONE_WORD.search(text, max(0, found.start() - _NEAR), found.start()) is not None
+
+    def national(found: re.Match[str]) -> bool:
+        return sum(map(str.isdigit, found[0])) in _NATIONAL_DIGITS
+
+    def american(found: re.Match[str]) -> bool:
+        return said(found) if found[1] == " " else _is_american(found[0])
+
+    def service(found: re.Match[str]) -> bool:
+        years = 0 < int(found[3]) - int(found[1]) < _LONGEST_TIME
+        return said(found) if years or found[2] == " " else True
+
+    yield from _among_numbers(_WITH_COUNTRY, text, lambda found: _is_possible(found[0]))
+    yield from _among_numbers(_MOBILE, text, national)
+    yield from _among_numbers(_LANDLINE, text, national)
+    yield from _among_numbers(_AMERICAN, text, american)
+    yield from _among_numbers(_BRITISH, text, national)
+    yield from _among_numbers(_IN_A_ROW, text, said)
+    yield from _among_numbers(_SERVICE, text, service)
 
 
 def _is_possible(written: str) -> bool:
+    if written.lstrip("+").isdigit() and len(written) <= _LEAST_IN_A_ROW:
+        return False
     try:
         return phonenumbers.is_possible_number(phonenumbers.parse(re.sub(r"^00", "+", written), None))
     except phonenumbers.NumberParseException:
         return False
 
 
-_KOREAN_PASSPORT = re.compile(
-    r"(?<![A-Za-z0-9-])(?:[MSRODGmsrodg]\d{3}[A-Za-z]\d{4}|[MSRODG](\d{8}))(?![A-Za-z0-9]|-\d)", re.ASCII
+def _is_american(written: str) -> bool:
+    """Whether the numbering plan has it, or keeps it for films: 555."""
+    digits = re.sub(r"\D", "", written)[-10:]
+    return digits[3:6] == "555" or phonenumbers.is_valid_number(phonenumbers.parse(digits, "US"))
+
+
+_NEW_PASSPORT = re.compile(r"(?<![A-Za-z0-9])[MSRODG]\d{3}[A-Z]\d{4}(?![A-Za-z0-9]|-\d)", re.ASCII)
+_OLD_PASSPORT = re.compile(
+    r"(?<![A-Za-z0-9])(?:[MSRODGmsrodg]\d{3}[A-Za-z]\d{4}|[MSRODG](\d{8}))(?![A-Za-z0-9]|-\d)", re.ASCII
 )
 _OTHER_PASSPORT = re.compile(r"(?<![A-Za-z0-9-])[A-Z0-9]{7,9}(?![A-Za-z0-9]|-\d)", re.ASCII)
-_PASSPORT_WORD = re.compile(r"passport|여권|PP\s?No", re.IGNORECASE)
+_PASSPORT_WORD = re.compile(r"passport|여권|PP ?No", re.IGNORECASE)
 _FEWEST_DIGITS = 4
+_SAME_TABLE = 1000
+"""Characters around a number in which the word for it may stand, as the head of a table does."""
 
 
 def passports(text: str) -> Iterator[Span]:
-    """Yield passport numbers: Korean ones by their form, others where a word right before them says so."""
-    for found in _KOREAN_PASSPORT.finditer(text):
-        if found[1] is None or not _is_day(found[1]):
-            yield Span(*found.span())
-    for said in _PASSPORT_WORD.finditer(text):
+    """Yield passport numbers: new Korean ones by their form, old ones near the word, others right behind it."""
+    for found in _NEW_PASSPORT.finditer(text):
+        yield Span(*found.span())
+    words = list(_PASSPORT_WORD.finditer(text))
+    for number, said in enumerate(words):
+        begin = max(words[number - 1].end() if number else 0, said.start() - _SAME_TABLE)
+        behind = words[number + 1].start() if number + 1 < len(words) else len(text)
+        for found in _OLD_PASSPORT.finditer(text, begin, min(behind, said.end() + _SAME_TABLE)):
+            if found[1] is None or not _is_day(found[1]):
+                yield Span(*found.span())
         for found in _OTHER_PASSPORT.finditer(text, said.end(), said.end() + _NEAR):
             if sum(map(str.isdigit, found[0])) >= _FEWEST_DIGITS:
                 if not any(map(str.isdigit, text[said.end() : found.start()])):
@@ -223,8 +271,8 @@ DETECTORS: Mapping[Kind, Detector] = {
     Kind.EMAIL: emails,
     Kind.RESIDENT_NUMBER: resident_numbers,
     Kind.CARD: cards,
+    Kind.PHONE: phones,
     Kind.PASSPORT: passports,
     Kind.ADDRESS: addresses,
-    Kind.PHONE: phones,
 }
 """In the order in which they claim characters: what one has, a later one does not get."""
