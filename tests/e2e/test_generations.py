@@ -13,7 +13,7 @@ import pytest
 from headrace_bench.data import reference_with_edits
 from headrace_bench.oracle import versions
 from headrace_testing.committed import read_all
-from headrace_testing.fold import compare, fold, read_store
+from headrace_testing.fold import Store, fold, read_store
 from headrace_testing.stream import STAGES, TENANT, metric, publish, wait_until_stored
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -42,6 +42,11 @@ def headrace(place, tmp_path):
     return run
 
 
+def stores(place) -> list[Store]:
+    """The store as each generation has it."""
+    return [read_store(place.postgres, schema=place.schema, generation=name) for name in ("g1", "g2")]
+
+
 def test_a_second_generation_is_filled_beside_the_first_and_switched_to(deployment, place, seed, tmp_path, headrace):
     """A new model would need a stop, take the first one's records, or be searched before it is complete."""
     changes = reference_with_edits(edits=8, seed=seed, documents=16)
@@ -67,14 +72,9 @@ def test_a_second_generation_is_filled_beside_the_first_and_switched_to(deployme
     publish(place.kafka_settings(), changes[18:])
     expected = fold(versions(TENANT, changes))
     wait_until_stored(deployment, expected, 90, print)
-    deadline = time.monotonic() + 90
-    while problems := compare(expected, read_store(place.postgres, schema=place.schema, generation="g2")):
-        assert time.monotonic() < deadline, problems
-        time.sleep(0.2)
+    wait_until_stored(deployment, expected, 90, print, generation="g2")
 
-    before = read_store(place.postgres, schema=place.schema), read_store(
-        place.postgres, schema=place.schema, generation="g2"
-    )  # fmt: skip
+    before = stores(place)
     texts = [metric(one, "headrace_texts_embedded_total") for one in deployment.services if one.name == "embedder"]
     done = headrace("replay", "--stage", "embedder", "--all", "--into", "g2")
     assert (done["state"], done["generation"], done["sent"]) == ("DONE", "g2", len(changes))
@@ -82,10 +82,7 @@ def test_a_second_generation_is_filled_beside_the_first_and_switched_to(deployme
     assert (done["state"], done["source"]) == ("DONE", "vectors")
     for lane in ("replay.embedder", "replay.indexer"):
         assert read_all(place.kafka, place.kafka_settings().topic(lane)) == []  # the first one's lanes
-    assert before == (
-        read_store(place.postgres, schema=place.schema),
-        read_store(place.postgres, schema=place.schema, generation="g2"),
-    )  # every row's xmin included
+    assert before == stores(place)  # every row's xmin included
     assert texts == [
         metric(one, "headrace_texts_embedded_total") for one in deployment.services if one.name == "embedder"
     ]
@@ -112,5 +109,5 @@ def test_what_cannot_go_into_a_generation_is_refused_before_anything_moves(deplo
         assert time.monotonic() < deadline, wrong.log.read_text()
         time.sleep(0.1)
     assert not wrong.ready()
-    second = place.kafka_settings().model_copy(update={"generation": "g2"})
+    second = place.kafka_settings().of("g2")
     assert read_all(place.kafka, second.topic("vectors")) == []

@@ -153,7 +153,7 @@ def test_a_failure_in_a_batch_undoes_all_of_it(ground: Ground, monkeypatch: pyte
 
 def test_each_generation_has_its_own_dead_letters_of_the_same_id(ground: Ground) -> None:
     """If it failed, a redrive of one generation would hide, or send, what another gave up at the same place."""
-    second = replace(ground, kafka=ground.kafka.model_copy(update={"generation": "g2"}))
+    second = replace(ground, kafka=ground.kafka.of("g2"))
     create_topics(second.kafka, 1)
     for one in (ground, second):
         one.give_up(b"acme/a.md", stage="embedder")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from headrace.envelope import Operation
 from headrace.records import ChangeEvent
 from headrace_chunker.handler import ChunkerSettings, make_chunks
 from headrace_ingest.handler import source_document
-from headrace_ingest.masking import make_masker
+from headrace_ingest.masking import Masker, make_masker
 from headrace_ingest.settings import IngestSettings
 from headrace_testing.fold import Expected, Key
 
@@ -22,9 +23,14 @@ def expected(tenant: str, change: Mapping[str, Any]) -> Expected:
         tenant, change["id"], Operation.UPSERT, change["version"], change["title"], change["content"], None,
         change["source"], change.get("attributes") or {},
     )  # fmt: skip
-    document = source_document(change["id"], make_masker(IngestSettings()).event(event).event)
+    document = source_document(change["id"], _masker().event(event).event)
     chunks = make_chunks(tenant, change["id"], document, ChunkerSettings())
     return Expected(change["version"], False, document.content_hash, chunks)
+
+
+@cache
+def _masker() -> Masker:
+    return make_masker(IngestSettings())
 
 
 def versions(tenant: str, changes: Sequence[Mapping[str, Any]]) -> list[tuple[Key, Expected]]:

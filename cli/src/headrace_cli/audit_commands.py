@@ -86,7 +86,8 @@ def audit(
     if reset:
         if tenant is None or document is None:
             raise UsageError("a reset is of one document", where="--reset", remedy="Name --tenant and --document.")
-        _reset(settings, codec, store, tenant, document, dry_run=dry_run, yes=yes, as_json=as_json)
+        own = settings if generation is None else settings.of(generation)
+        _reset(own, codec, store, tenant, document, dry_run=dry_run, yes=yes, as_json=as_json)
         return
     report = audited(settings, codec, store, Scope(tenant, document, generation, deep=deep))
     if as_json:

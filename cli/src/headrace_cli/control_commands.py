@@ -178,7 +178,7 @@ def _released(scopes: list[str], why: str, dry_run: bool, place: options.Place) 
     from headrace_operations.trace_log import LogScanner  # noqa: PLC0415
 
     own, codec = clients(*place)
-    views = [own.model_copy(update={"generation": name}) for name in LogScanner(own).generations()]
+    views = [own.of(name) for name in LogScanner(own).generations()]
     counts = dict.fromkeys(scopes, 0)
     meant = HeldSelection(kind=PAUSE, scopes=frozenset(scopes))
     if dry_run:

@@ -87,11 +87,13 @@ def create(
     embedding_table(name)  # refuses a bad name before anything is made
     settings, _ = clients(state_dir, kafka, registry)
     owner = owner_store(state_dir, postgres)
-    asyncio.run(_as_owner(owner, _see_rights))
-    made: Generation = asyncio.run(
-        _as_owner(owner, lambda connection: create_generation(connection, name, model, dimensions, distance))
-    )
-    topics = create_topics(settings.model_copy(update={"generation": name}), replication_factor)
+
+    async def make(connection: Connection) -> Generation:
+        await _see_rights(connection)
+        return await create_generation(connection, name, model, dimensions, distance)
+
+    made: Generation = asyncio.run(_as_owner(owner, make))
+    topics = create_topics(settings.of(name), replication_factor)
     if as_json:
         output.emit({**asdict(made), "topics": topics})
         return

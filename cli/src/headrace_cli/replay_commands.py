@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import re
 import time
@@ -15,7 +16,7 @@ from typer.core import TyperGroup
 from headrace_cli import options, output
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.failures import NotFound, UsageError, told
-from headrace_cli.operator_access import clients
+from headrace_cli.operator_access import clients, described, generations, opened_store, store_settings
 from headrace_cli.replay_view import as_document, percent, say_estimate, say_run, shown
 
 if TYPE_CHECKING:
@@ -274,10 +275,7 @@ def _selection(
 
 def _into(settings: KafkaSettings, into: str | None, stage: str, state_dir: Path | None) -> KafkaSettings:
     """Return how to reach the lanes of the generation that is to be filled; refuses one that cannot be."""
-    import asyncio  # noqa: PLC0415
-
     from headrace.names import STAGES  # noqa: PLC0415
-    from headrace_cli.operator_access import described, generations  # noqa: PLC0415
 
     if into is None:
         return settings
@@ -293,16 +291,13 @@ def _into(settings: KafkaSettings, into: str | None, stage: str, state_dir: Path
             f"there is no generation {into!r}", where="--into",
             remedy=f"There are: {'; '.join(map(described, known))}. `headrace generations create` makes another.",
         )  # fmt: skip
-    return settings.model_copy(update={"generation": into})
+    return settings.of(into)
 
 
 def _estimate(
     settings: KafkaSettings, codec: Codec, run: ReplayRun, state_dir: Path | None, *, exactly: bool
 ) -> Estimate:
-    import asyncio  # noqa: PLC0415
-
     from headrace.stage import EMBEDDER  # noqa: PLC0415
-    from headrace_cli.operator_access import opened_store, store_settings  # noqa: PLC0415
     from headrace_operations.replay.plan import estimate  # noqa: PLC0415
 
     async def count() -> Estimate:

@@ -36,8 +36,8 @@ def id_in_generation(identity: str, generation: str) -> str:
     return f"{in_generation(stage, generation)}{mark}{place}"
 
 
-def own_id(written: str, generation: str) -> str | None:
-    """Return the id that :func:`id_in_generation` wrote so, or None for an id of another generation."""
-    name, mark, place = written.partition("/")
+def own_id(key: bytes | None, generation: str) -> str | None:
+    """Return the id that a record's key has as :func:`id_in_generation` wrote it; None for another generation's."""
+    name, mark, place = (key or b"").decode("utf-8", "replace").partition("/")
     stage = name.partition(".")[0]
     return f"{stage}{mark}{place}" if in_generation(stage, generation) == name else None

@@ -69,6 +69,10 @@ class KafkaSettings(BaseSettings):
             config["ssl.ca.location"] = self.ssl_ca_location
         return config
 
+    def of(self, generation: str) -> KafkaSettings:
+        """Return the same settings for the lanes of that generation."""
+        return self.model_copy(update={"generation": generation})
+
     def topic(self, name: str) -> str:
         """Return the topic's name on this broker."""
         return f"{self.topic_prefix}{names.in_generation(name, self.generation)}"

@@ -137,12 +137,13 @@ class Faults:
 
 
 def wait_until_stored(
-    deployment: Deployment, expected: dict[Key, Expected], timeout: float, progress: Callable[[str], None]
-) -> Store:
+    deployment: Deployment, expected: dict[Key, Expected], timeout: float, progress: Callable[[str], None], *,
+    generation: str = "g1",
+) -> Store:  # fmt: skip
     """Return the store as soon as it equals the fold; raises :class:`AssertionError` with the differences."""
     deadline = time.monotonic() + timeout
     while True:
-        store = read_store(deployment.place.postgres, schema=deployment.place.schema)
+        store = read_store(deployment.place.postgres, schema=deployment.place.schema, generation=generation)
         problems = compare(expected, store)
         if not problems:
             return store

@@ -71,7 +71,7 @@ class LogScan:
         actions: dict[str, Action] = {}
 
         def one(record: Record) -> None:
-            identity = own_id((record.key or b"").decode("utf-8", "replace"), self._generation)
+            identity = own_id(record.key, self._generation)
             if identity is None:
                 return
             try:

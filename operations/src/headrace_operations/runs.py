@@ -152,7 +152,7 @@ class RunsReader:
             return
         action = self._codec.decode_plain(record.value, DeadLetterAction)
         if action.action == "REDRIVEN":
-            identity = own_id(record.key.decode("utf-8", "replace"), self._kafka.generation)
+            identity = own_id(record.key, self._kafka.generation)
             if identity is not None:
                 self.fold.redriven.add(identity)
 

@@ -13,7 +13,7 @@ from headrace.avro.codec import Codec
 from headrace.broker.contract import Record, TopicPartition
 from headrace.control import TOPIC as CONTROL
 from headrace.control import Action, Scope, read_orders
-from headrace.envelope import Change, Operation, StageRun, check_change
+from headrace.envelope import Change, Operation, check_change
 from headrace.errors import UndecodableRecord
 from headrace.names import own_id
 from headrace.records import DeadLetter, DeadLetterAction, IndexedDocument
@@ -144,7 +144,8 @@ class Tracer:
     ) -> dict[bytes, _Found]:
         found: dict[bytes, _Found] = defaultdict(_Found)
         actions = self._actions(records)
-        settled = {self._own_id(record) for record in records if record.topic == HELD_ACTIONS}
+        generation = self._kafka.generation
+        settled = {own_id(record.key, generation) for record in records if record.topic == HELD_ACTIONS}
         for record in records:
             if record.key not in keys:
                 continue
@@ -166,12 +167,10 @@ class Tracer:
         return {
             identity: self._codec.decode_plain(record.value, DeadLetterAction)
             for record in records
-            if record.topic == ACTIONS and record.value is not None and (identity := self._own_id(record)) is not None
+            if record.topic == ACTIONS
+            and record.value is not None
+            and (identity := own_id(record.key, self._kafka.generation)) is not None
         }
-
-    def _own_id(self, record: Record) -> str | None:
-        """Return the id of which an action's key speaks, or None where it lies in another generation's lanes."""
-        return own_id((record.key or b"").decode("utf-8", "replace"), self._kafka.generation)
 
     def _seen(self, record: Record, committed: Mapping[TopicPartition, int], settled: set[str | None]) -> Seen:
         topic = self._topics[record.topic]
@@ -185,9 +184,6 @@ class Tracer:
             return seen  # its body is in one of many forms, which ingest alone reads
         carries = STAGES[topic.stage or INDEXER.name].produces if reviewed else topic.carries
         context = self._codec.decode(record.value, carries)
-        history = tuple(replace(run, topic=self._bare(run)) for run in context.trace.history)
+        history = tuple(replace(run, topic=self._kafka.bare(run.topic)) for run in context.trace.history)
         outcome = context.payload.outcome if isinstance(context.payload, IndexedDocument) else None
         return replace(seen, version=context.change.version, history=history, outcome=outcome)
-
-    def _bare(self, run: StageRun) -> str:
-        return self._kafka.bare(run.topic)

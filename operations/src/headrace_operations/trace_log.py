@@ -77,21 +77,20 @@ class LogScanner:
 
     def partition_counts(self, topics: Iterable[str]) -> dict[str, int]:
         """Return the number of partitions of each topic that exists."""
-        try:
-            known = self._admin.list_topics(timeout=_CALL_S).topics
-        except KafkaException as error:
-            raise self._down(error) from error
+        known = self._topics()
         names = {name: self._kafka.topic(name) for name in topics}
         return {name: len(known[full].partitions) for name, full in names.items() if full in known}
 
     def generations(self) -> list[str]:
         """Return the generations of the index that have lanes, by name."""
         begin = f"{self._kafka.topic_prefix}{held_topic(EMBEDDER.name)}."
+        return sorted(name.removeprefix(begin) for name in self._topics() if name.startswith(begin))
+
+    def _topics(self) -> Mapping[str, Any]:
         try:
-            known = self._admin.list_topics(timeout=_CALL_S).topics
+            return self._admin.list_topics(timeout=_CALL_S).topics
         except KafkaException as error:
             raise self._down(error) from error
-        return sorted(name.removeprefix(begin) for name in known if name.startswith(begin))
 
     def bounds(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
         """Return the first offset and the end of what is committed, by partition."""
@@ -120,7 +119,7 @@ class LogScanner:
         except TimeoutError as error:
             raise self._down(error) from error
         return {
-            TopicPartition(self._bare(found.topic), found.partition): found.offset
+            TopicPartition(self._kafka.bare(found.topic), found.partition): found.offset
             for found in answer.topic_partitions or []
             if found.offset >= 0
         }
@@ -181,7 +180,7 @@ class LogScanner:
             if left <= 0:
                 return False
             for message in consumer.consume(500, min(left, 0.5)):
-                place = TopicPartition(self._bare(message.topic() or ""), message.partition() or 0)
+                place = TopicPartition(self._kafka.bare(message.topic() or ""), message.partition() or 0)
                 if place not in unread:
                     continue
                 error = message.error()
@@ -231,9 +230,6 @@ class LogScanner:
 
     def _full(self, place: TopicPartition, offset: int) -> KafkaPlace:
         return KafkaPlace(self._kafka.topic(place.topic), place.partition, offset)
-
-    def _bare(self, topic: str) -> str:
-        return self._kafka.bare(topic)
 
     def _reader(self) -> dict[str, Any]:
         return {

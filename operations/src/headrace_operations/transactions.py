@@ -91,18 +91,23 @@ def in_batches(
     Raises what reading, writing and :meth:`Transactions.one` do; what was told to ``done`` before is committed.
     """
     batch: list[Item] = []
+    held = 0
 
     def finish() -> None:
+        nonlocal held
         if batch:
             with transactions.one() as produce:
                 for item in batch:
                     write(produce, item)
             done(batch)
             batch.clear()
+            held = 0
 
     def take(item: Item) -> None:
+        nonlocal held
         batch.append(item)
-        if len(batch) >= _BATCH_RECORDS or sum(map(size, batch)) >= _BATCH_BYTES:
+        held += size(item)
+        if len(batch) >= _BATCH_RECORDS or held >= _BATCH_BYTES:
             finish()
 
     read(take)

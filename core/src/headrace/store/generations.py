@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -106,6 +106,11 @@ async def list_generations(connection: Connection) -> list[Generation]:
     with postgresql_errors():
         rows = await connection.fetch(load("generations")["list"])
     return [Generation(**row) for row in rows]
+
+
+def kept_fresh(known: Iterable[Generation], own: str) -> tuple[str, ...]:
+    """Return the names of those that are filled again after a reset: all but the retired ones, and ``own``."""
+    return tuple(one.name for one in known if one.state != "retired" or one.name == own)
 
 
 class ActiveGeneration:

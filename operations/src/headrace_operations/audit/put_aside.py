@@ -43,7 +43,7 @@ def _without_action(
     def take_action(_: Partition, message: KafkaMessage) -> None:
         key = message.key()
         if isinstance(key, bytes):
-            closed.add(own_id(key.decode("utf-8", "replace"), ranges.generation))
+            closed.add(own_id(key, ranges.generation))
 
     def take_record(one: Partition, message: KafkaMessage) -> None:
         key, name = message.key(), f"{stages[one[0]]}/{one[1]}/{message.offset()}"

@@ -7,6 +7,7 @@ is what the fence takes up as a version whose vectors are to come.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -14,8 +15,9 @@ from uuid import UUID
 from headrace.avro.codec import Codec
 from headrace.errors import HeadraceError
 from headrace.settings import KafkaSettings
-from headrace.store.generations import embedding_table
+from headrace.store.generations import embedding_table, kept_fresh, list_generations
 from headrace.store.pool import StoreSettings
+from headrace.store.records import Generation
 from headrace.store.transactions import tenant_transaction
 from headrace_operations.audit import repairs
 from headrace_operations.audit.log_ranges import LogRanges
@@ -26,7 +28,6 @@ from headrace_operations.audit.store_view import opened_pool
 if TYPE_CHECKING:
     from headrace.store.pool import Connection
 
-_FRESH = "SELECT name FROM generation WHERE state <> 'retired' OR name = $1 ORDER BY name"
 _FIND = "SELECT version FROM document WHERE tenant = $1 AND document_id = $2"
 _LOCK = _FIND + " FOR UPDATE"
 _CHUNKS = "SELECT count(*) FROM chunk WHERE tenant = $1 AND (document_id = $2 OR chunk_id = ANY ($3::uuid[]))"
@@ -76,9 +77,10 @@ async def reset(kafka: KafkaSettings, codec: Codec, store: StoreSettings, key: K
     async with opened_pool(store) as pool, tenant_transaction(pool, key.tenant, readonly=dry_run) as connection:
         _require(key, kafka.generation, document, await connection.fetchval(_FIND if dry_run else _LOCK, *key))
         chunks = await connection.fetchval(_CHUNKS, *key, chunk_ids)
+        known = await list_generations(connection)
         if not dry_run:
-            await _take_out(connection, key, document, chunk_ids)
-        fresh = [row["name"] for row in await connection.fetch(_FRESH, kafka.generation)]
+            await _take_out(connection, known, key, document, chunk_ids)
+    fresh = kept_fresh(known, kafka.generation)
     then = () if document.deleted else tuple(repairs.embed(key, generation) for generation in fresh)
     return Reset(chunks, document.version, document.deleted, then)
 
@@ -96,9 +98,11 @@ def _require(key: Key, generation: str, document: LogDocument, stored: int | Non
         )
 
 
-async def _take_out(connection: Connection, key: Key, document: LogDocument, chunk_ids: list[UUID]) -> None:
-    for row in await connection.fetch("SELECT name FROM generation"):
-        table = embedding_table(row["name"])
+async def _take_out(
+    connection: Connection, known: Sequence[Generation], key: Key, document: LogDocument, chunk_ids: list[UUID]
+) -> None:
+    for one in known:
+        table = embedding_table(one.name)
         await connection.execute(_DELETE_VECTORS.replace("{embedding}", table), *key, chunk_ids)
     await connection.execute(_DELETE_CHUNKS, *key, chunk_ids)
     await connection.execute(_RESET, *key, document.version, document.deleted, document.content_hash)

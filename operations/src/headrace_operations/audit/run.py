@@ -15,6 +15,7 @@ from uuid import UUID
 from headrace.avro.codec import Codec
 from headrace.errors import ConfigurationError, HeadraceError
 from headrace.settings import KafkaSettings
+from headrace.store.generations import kept_fresh
 from headrace.store.pool import StoreSettings
 from headrace.store.records import Generation
 from headrace_operations.audit import repairs
@@ -100,9 +101,9 @@ async def audit(
             generation.model,
             generation.dimensions,
             {one.name: one.model for one in known},
-            tuple(one.name for one in known if one.state != "retired" or one is generation),
+            kept_fresh(known, generation.name),
         )
-        kafka = kafka.model_copy(update={"generation": generation.name})
+        kafka = kafka.of(generation.name)
         log = LogView(LogRanges(kafka), codec, tenant=scope.tenant, document_id=scope.document_id, progress=progress)
         run = _Audit(log, LogRanges(kafka), StoreView(pool, generation, deep=scope.deep), target, scope, progress)
         report = await run.run()

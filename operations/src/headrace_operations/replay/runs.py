@@ -49,7 +49,7 @@ def read_open(kafka: KafkaSettings, codec: Codec, run_id: str) -> ReplayRun:
 
 def lanes_of(kafka: KafkaSettings, run: ReplayRun) -> KafkaSettings:
     """Return how to reach the lanes that the run goes through: those of its generation."""
-    return kafka.model_copy(update={"generation": run.generation})
+    return kafka.of(run.generation)
 
 
 def to_read(run: ReplayRun) -> int:

@@ -42,7 +42,8 @@ class Masker:
     """
 
     def __init__(self, kinds: Iterable[Kind], patterns: Mapping[str, Any], key: bytes = b"") -> None:
-        self._kinds = [kind for kind in DETECTORS if kind in set(kinds)]
+        wanted = set(kinds)
+        self._kinds = [kind for kind in DETECTORS if kind in wanted]
         self._patterns = dict(patterns)
         self._key = hashlib.blake2b(key, digest_size=32).digest()
 
@@ -53,7 +54,8 @@ class Masker:
         owner = f"{event.tenant}/{event.document_id}"
         counts: Counter[str] = Counter()
         title, content = (
-            None if text is None else self._text(text, owner, counts) for text in (event.title, event.content)
+            None if text is None else self._without(text, self.find(text), owner, counts)
+            for text in (event.title, event.content)
         )
         attributes = {name: self._attribute(name, value, owner, counts) for name, value in event.attributes.items()}
         if not counts:
@@ -68,12 +70,9 @@ class Masker:
             for span, kind in self.find(f"{before}{value}")
             if span.start >= len(before)
         ]
-        return self._text(value, owner, counts, found)
+        return self._without(value, found, owner, counts)
 
-    def _text(
-        self, text: str, owner: str, counts: Counter[str], found: Sequence[tuple[Span, str]] | None = None
-    ) -> str:
-        found = self.find(text) if found is None else found
+    def _without(self, text: str, found: Sequence[tuple[Span, str]], owner: str, counts: Counter[str]) -> str:
         if not found:
             return text
         parts, at = [], 0

@@ -30,6 +30,8 @@ class Kind(StrEnum):
 
 
 Detector = Callable[[str], Iterator[Span]]
+Fits = Callable[[re.Match[str]], bool]
+"""Whether what a pattern found is one of its kind."""
 
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _DASHES = dict.fromkeys(map(ord, "‐‑‒–—―−﹣－"), "-")
@@ -51,20 +53,31 @@ def visible(text: str) -> tuple[str, list[int] | None]:
     return "".join(text[place] for place in places), places
 
 
+_NEAR = 40
+"""Characters before a number in which a word may tell what it is."""
 _LONG_NUMBER = re.compile(r"\d(?:[ .·()+-]{0,3}\d){6,}", re.ASCII)
 """Seven digits or more, close together: without them there is no number of any kind."""
 
 
-def _among_numbers(pattern: re.Pattern[str], text: str, fits: Callable[[re.Match[str]], bool]) -> Iterator[Span]:
-    """Yield what the pattern finds and ``fits``, where long numbers stand; what does not fit hides nothing after it."""
+def _among_numbers(text: str, *wanted: tuple[re.Pattern[str], Fits]) -> Iterator[Span]:
+    """Yield what each pattern finds and fits where long numbers stand; what does not fit hides nothing after it."""
     for number in _LONG_NUMBER.finditer(text):
-        at, end = max(0, number.start() - 6), number.end() + 8
-        while (found := pattern.search(text, at, end)) is not None:
-            if fits(found):
-                yield Span(*found.span())
-                at = found.end()
-            else:
-                at = found.start() + 1
+        for pattern, fits in wanted:
+            yield from _fitting(pattern, fits, text, max(0, number.start() - 6), number.end() + 8)
+
+
+def _fitting(pattern: re.Pattern[str], fits: Fits, text: str, at: int, end: int) -> Iterator[Span]:
+    while (found := pattern.search(text, at, end)) is not None:
+        if fits(found):
+            yield Span(*found.span())
+            at = found.end()
+        else:
+            at = found.start() + 1
+
+
+def _said(word: re.Pattern[str], found: re.Match[str]) -> bool:
+    """Whether the word stands right before what was found."""
+    return word.search(found.string, max(0, found.start() - _NEAR), found.start()) is not None
 
 
 _EMAIL = re.compile(
@@ -94,8 +107,6 @@ _RESIDENT_WORD = re.compile(
 _WEIGHTS = (2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5)
 _CENTURIES = dict.fromkeys("90", 1800) | dict.fromkeys("1256", 1900) | dict.fromkeys("3478", 2000)
 """By the digit behind the date; 5 to 8 are foreigners'."""
-_NEAR = 40
-"""Characters before a number in which a word may tell what it is."""
 
 
 def resident_numbers(text: str) -> Iterator[Span]:
@@ -109,10 +120,10 @@ def resident_numbers(text: str) -> Iterator[Span]:
         year, month, day, mark, century, rest = found.groups()
         if not _is_date(_CENTURIES[century] + int(year), int(month), int(day)):
             return False
-        said = _RESIDENT_WORD.search(text, max(0, found.start() - _NEAR), found.start()) is not None
+        said = _said(_RESIDENT_WORD, found)
         return mark is not None or said or _fits_sum(f"{year}{month}{day}{century}{rest}")
 
-    return _among_numbers(_RESIDENT, text, fits)
+    return _among_numbers(text, (_RESIDENT, fits))
 
 
 def _is_date(year: int, month: int, day: int) -> bool:
@@ -147,7 +158,7 @@ def cards(text: str) -> Iterator[Span]:
         digits = re.sub(r"\D", "", found[0])
         return _ISSUER.fullmatch(digits) is not None and _fits_luhn(digits)
 
-    return _among_numbers(_CARD, text, fits)
+    return _among_numbers(text, (_CARD, fits))
 
 
 def _fits_luhn(digits: str) -> bool:
@@ -197,7 +208,10 @@ def phones(text: str) -> Iterator[Span]:
     """Yield phone numbers: with a country's code, and Korean, American and British ones as they are written there."""
 
     def said(found: re.Match[str]) -> bool:
-        return _PHONE_WORD.search(text, max(0, found.start() - _NEAR), found.start()) is not None
+        return _said(_PHONE_WORD, found)
+
+    def possible(found: re.Match[str]) -> bool:
+        return _is_possible(found[0])
 
     def national(found: re.Match[str]) -> bool:
         return sum(map(str.isdigit, found[0])) in _NATIONAL_DIGITS
@@ -209,13 +223,10 @@ def phones(text: str) -> Iterator[Span]:
         years = 0 < int(found[3]) - int(found[1]) < _LONGEST_TIME
         return said(found) if years or found[2] == " " else True
 
-    yield from _among_numbers(_WITH_COUNTRY, text, lambda found: _is_possible(found[0]))
-    yield from _among_numbers(_MOBILE, text, national)
-    yield from _among_numbers(_LANDLINE, text, national)
-    yield from _among_numbers(_AMERICAN, text, american)
-    yield from _among_numbers(_BRITISH, text, national)
-    yield from _among_numbers(_IN_A_ROW, text, said)
-    yield from _among_numbers(_SERVICE, text, service)
+    return _among_numbers(
+        text, (_WITH_COUNTRY, possible), (_MOBILE, national), (_LANDLINE, national), (_AMERICAN, american),
+        (_BRITISH, national), (_IN_A_ROW, said), (_SERVICE, service),
+    )  # fmt: skip
 
 
 def _is_possible(written: str) -> bool:

@@ -6,7 +6,9 @@ FROM document
 WHERE tenant = $1 AND document_id = $2;
 
 -- name: states
-SELECT document_id, version, deleted, request_id, generations FROM document WHERE tenant = $1 AND document_id = ANY ($2::text[]);
+SELECT document_id, version, deleted, request_id, generations
+FROM document
+WHERE tenant = $1 AND document_id = ANY ($2::text[]);
 
 -- name: by_request
 SELECT document_id FROM document WHERE tenant = $1 AND request_id = $2 ORDER BY document_id LIMIT $3;
