@@ -19,7 +19,7 @@ from headrace.settings import KafkaSettings
 log = structlog.get_logger(__name__)
 
 _POLL_S = 0.1
-_GRACE_S = 1.0  # What an acknowledgement may take on its way, beyond the client's own limit.
+_GRACE_S = 3.0  # What an acknowledgement may take on its way, beyond the client's own limit.
 
 
 class Delivered(NamedTuple):
