@@ -372,6 +372,18 @@ def test_replayed_records_leave_a_busy_live_lane_its_share() -> None:
     assert offsets(decide(replace(state, live_busy=False), Tick(2.2), SIDE)[1][0]) == [1]
 
 
+def test_while_live_records_come_batches_of_replayed_ones_are_small() -> None:
+    """Broken: a live record waits at each stage for a whole batch of a replay."""
+    limits = replace(SIDE, batch_records=10, replay_batch_records=3, replay_batch_bytes=100)
+    polled_ = read(1.0, *(replayed(offset) for offset in range(6)))
+    assert offsets(decide(replace(State(), live_busy=True), polled_, limits)[1][0]) == [0, 1, 2]
+    assert offsets(decide(State(), polled_, limits)[1][0]) == [0, 1, 2, 3, 4, 5]
+    large = read(1.0, *(replayed(offset)._replace(value=b"x" * 60) for offset in range(3)))
+    assert offsets(decide(replace(State(), live_busy=True), large, limits)[1][0]) == [0]
+    again = read(1.0, *(retried(offset, due=0.5) for offset in range(6)))
+    assert offsets(decide(replace(State(), live_busy=True), again, limits)[1][0]) == [0, 1, 2, 3, 4, 5]
+
+
 def test_a_retry_does_not_wait_for_the_live_lane() -> None:
     """Broken: what failed for now or was sent again waits as a replay does."""
     state = replace(State(), live_busy=True, yield_until=9.0)

@@ -15,7 +15,7 @@ from headrace.errors import DependencyDown
 from headrace.runtime.compute import ComputeThread
 from headrace.runtime.decide import EXIT_BUG, EXIT_DONE, EXIT_FENCED, EXIT_OFFSETS_LOST, Batch, BatchResult, Limits
 from headrace.runtime.watchdog import Watchdog
-from headrace.runtime.worker import Worker
+from headrace.runtime.worker import LATELY_S, Worker
 from headrace_testing.fakes import FakeClock, InlineComputer
 
 pytestmark = pytest.mark.unit
@@ -72,6 +72,21 @@ def test_run_works_until_told_to_stop_and_leaves_the_group() -> None:
     assert bench.worker.run() == EXIT_DONE
     assert bench.output() == list(range(9))
     assert bench.cluster.group("g").members == {}
+
+
+def test_a_lane_is_busy_until_its_last_record_is_a_while_ago() -> None:
+    """Broken: a replay takes a whole turn between two live records, or waits for records that no longer come."""
+    bench = Bench()
+    assert not bench.worker.busy()
+    bench.broker.subscribe(["in"])
+    bench.produce(1)
+    while bench.worker.state.next_number == 1:
+        bench.worker.step()
+    bench.steps(2)
+    assert bench.output() == [0]
+    assert bench.worker.busy()
+    bench.clock.advance(LATELY_S)
+    assert not bench.worker.busy()
 
 
 def test_a_successor_does_what_a_stop_left() -> None:

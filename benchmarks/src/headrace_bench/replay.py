@@ -35,7 +35,7 @@ STAGE = "ingest"
 """The replay goes all the way: it reads the change events again."""
 
 
-def run(state_dir: Path, *, documents: int = 300, edits: int = 100) -> Result:
+def run(state_dir: Path, *, documents: int = 300, edits: int = 400) -> Result:
     """Return the 99th percentile of an edit's freshness during a replay, with that without one as its baseline.
 
     The details say how much faster than the first run a replay of everything is, and what it wrote and embedded.

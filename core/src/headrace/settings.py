@@ -141,7 +141,7 @@ class WorkerSettings(BaseSettings):
         50, ge=1, le=100_000, description="Most records in a batch of retried and replayed ones; live ones wait for it."
     )
     replay_share: float = Field(
-        0.2, gt=0, le=1, description="Part of the time that replays get from a stage whose live records never end."
+        0.1, gt=0, le=1, description="Part of the time that replays get from a stage while live records come."
     )
     dead_letter_window: int = Field(
         1000, ge=1, le=1_000_000, description="Newest records of which the share of dead letters is taken."

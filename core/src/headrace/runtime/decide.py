@@ -59,8 +59,11 @@ class Limits:
     """Its records wait until they are due."""
     replay_topic: str | None = None
     """Its records wait while the live lane works."""
-    replay_share: float = 0.2
-    """Part of the time, between 0 and 1, that replayed records get while the live lane works all the time."""
+    replay_share: float = 0.1
+    """Part of the time, between 0 and 1, that replayed records get while live ones come."""
+    replay_batch_records: int = 8
+    replay_batch_bytes: int = 64 * 1024
+    """While live records come, batches of replayed ones are no larger than this: so long a live one waits for them."""
     parked_records: int = 1000
     parked_bytes: int = 32 * 1024 * 1024
     """So much may wait until it is due before fetching stops."""
@@ -128,7 +131,7 @@ class State:
     parked: tuple[Parked, ...] = ()
     """Records that are not due yet, or stand behind one that is not, in the order in which they were read."""
     live_busy: bool = False
-    """Whether the live lane has a batch under way; the loop keeps it up to date for the side lane."""
+    """Whether live records come; the loop keeps it up to date for the side lane."""
     yield_until: float = 0.0
     """Until then replayed records leave a busy live lane its share."""
     paused: str | None = None
@@ -559,10 +562,11 @@ def _ready(state: State, now: float, limits: Limits) -> bool:
 
 def _seal(state: State, now: float, limits: Limits) -> tuple[State, Batch]:
     count = size = 0
-    for record in state.buffer[: limits.batch_records]:
+    most, bytes_most = _batch_bounds(state, limits)
+    for record in state.buffer[:most]:
         size += len(record.value or b"")
         alone = _suspected(state.unproven.get(record.place))
-        if count and (alone or size > limits.batch_bytes):
+        if count and (alone or size > bytes_most):
             break
         count += 1
         if alone:
@@ -575,6 +579,13 @@ def _seal(state: State, now: float, limits: Limits) -> tuple[State, Batch]:
     rest = state.buffer[count:]
     sealed = replace(state, buffer=rest, buffered_since=now, computing=batch, next_number=state.next_number + 1)
     return sealed, batch
+
+
+def _batch_bounds(state: State, limits: Limits) -> tuple[int, int]:
+    """Return the most records and bytes of the next batch."""
+    if state.live_busy and state.buffer[0].topic == limits.replay_topic:
+        return min(limits.batch_records, limits.replay_batch_records), limits.replay_batch_bytes
+    return limits.batch_records, limits.batch_bytes
 
 
 def _suspected(mark: Mark | None) -> bool:

@@ -44,6 +44,8 @@ from headrace.runtime.decide import (
 
 log = structlog.get_logger(__name__)
 
+LATELY_S = 1.0
+"""So long after its last record a lane still counts as busy: the next one may be on its way."""
 STOPPED_REMEDY = "Read the stage's newest dead letters, repair the cause, then `headrace resume --stage STAGE`."
 
 
@@ -118,6 +120,7 @@ class Worker:
         """Whether the worker has joined its group."""
         self._observed: tuple[str | None, bool, str | None] = (None, False, None)
         self._circuits: set[str] = set()
+        self._busy_at = float("-inf")
 
     def run(self) -> int:
         """Work until told to stop; return the exit code (0 after a drain). The broker is closed in any case."""
@@ -142,6 +145,8 @@ class Worker:
         events = deque([self._next_event()])
         while events and self.state.exit_code is None:
             self.state, commands = decide(self.state, events.popleft(), self._limits)
+            if self.state.buffer or self.state.computing is not None or self.state.computed is not None:
+                self._busy_at = self._clock()
             self._observe()
             for command in commands:
                 following = self._execute(command)
@@ -149,9 +154,8 @@ class Worker:
                     events.append(following)
 
     def busy(self) -> bool:
-        """Whether a batch or its records are under way; safe to call from another thread."""
-        state = self.state
-        return bool(state.buffer) or state.computing is not None or state.computed is not None
+        """Whether records are under way or were within :data:`LATELY_S`; safe to call from another thread."""
+        return self._clock() - self._busy_at < LATELY_S
 
     def _look_around(self) -> None:
         """Take over what the decision rests on and no event tells: operators' orders, the other lane's work."""

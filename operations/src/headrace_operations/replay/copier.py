@@ -55,11 +55,14 @@ class Copier:
         self._lanes = SideLanes(kafka, outstanding)
         self._book = OrderBook()
         self._saved = 0.0
+        self._begun: tuple[Transactions, ReplayRun] | None = None
+        """What :meth:`begin` opened, so that carrying out the same run need not open and read it again."""
 
     def begin(self, run: ReplayRun) -> None:
         """Note the run as begun, so that it can be taken up by its id."""
         transactions = self._opened(run.run_id)
         self._commit(transactions, run, [])
+        self._begun = (transactions, run)
 
     def cancel(self, run_id: str) -> ReplayRun:
         """Take the run from whoever carries it out, end it, and return its last state."""
@@ -75,9 +78,8 @@ class Copier:
         follower = follow(self._kafka, self._codec, self._book)
         follower.start()
         try:
+            transactions, run = self._taken_up(run_id)
             follower.wait_until_read()
-            transactions = self._opened(run_id)  # ends what a predecessor left open, so the state read next is the last
-            run = read_run(self._kafka, self._codec, run_id)
             if run.state not in OPEN:
                 return run
             run = self._send(transactions, run, progress)
@@ -178,6 +180,14 @@ class Copier:
     def _obey_cancel(self, transactions: Transactions, run: ReplayRun) -> ReplayRun:
         order = self._book.newest(Scope.RUN, run.run_id)
         return self._note(transactions, run, CANCELLED) if order is not None and order.action == Action.CANCEL else run
+
+    def _taken_up(self, run_id: str) -> tuple[Transactions, ReplayRun]:
+        """Return the run's newest state with what writes the next one."""
+        begun, self._begun = self._begun, None  # good for one time only: from then on the topic knows more
+        if begun is not None and begun[1].run_id == run_id:
+            return begun
+        transactions = self._opened(run_id)  # ends what a predecessor left open, so the state read next is the last
+        return transactions, read_run(self._kafka, self._codec, run_id)
 
     def _opened(self, run_id: str) -> Transactions:
         """Fence whoever else carries the run out, and end what they left open."""

@@ -42,12 +42,12 @@ _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
 
 def plain(text: str) -> str:
     """Return the text with full-width forms, dashes and spaces as ASCII has them, each character one character."""
-    return text.translate(_PLAIN)
+    return text.replace("\t", " ") if text.isascii() else text.translate(_PLAIN)
 
 
 def visible(text: str) -> tuple[str, list[int] | None]:
     """Return the text without invisible characters, and the place of each that is left; None where there were none."""
-    if _INVISIBLE.search(text) is None:
+    if text.isascii() or _INVISIBLE.search(text) is None:
         return text, None
     places = [place for place, character in enumerate(text) if not _INVISIBLE.match(character)]
     return "".join(text[place] for place in places), places
@@ -244,12 +244,13 @@ def _is_american(written: str) -> bool:
     return digits[3:6] == "555" or phonenumbers.is_valid_number(phonenumbers.parse(digits, "US"))
 
 
-_NEW_PASSPORT = re.compile(r"(?<![A-Za-z0-9])[MSRODG]\d{3}[A-Z]\d{4}(?![A-Za-z0-9]|-\d)", re.ASCII)
+_NEW_PASSPORT = re.compile(r"[MSRODG](?<![A-Za-z0-9].)\d{3}[A-Z]\d{4}(?![A-Za-z0-9]|-\d)", re.ASCII)
 _OLD_PASSPORT = re.compile(
     r"(?<![A-Za-z0-9])(?:[MSRODGmsrodg]\d{3}[A-Za-z]\d{4}|[MSRODG](\d{8}))(?![A-Za-z0-9]|-\d)", re.ASCII
 )
 _OTHER_PASSPORT = re.compile(r"(?<![A-Za-z0-9-])[A-Z0-9]{7,9}(?![A-Za-z0-9]|-\d)", re.ASCII)
-_PASSPORT_WORD = re.compile(r"passport|여권|PP ?No", re.IGNORECASE)
+# Where a pattern begins with a set of characters, its search is several times as fast.
+_PASSPORT_WORD = re.compile(r"[pP여](?:(?i:assport|p ?no)|(?<=여)권)")
 _FEWEST_DIGITS = 4
 _SAME_TABLE = 1000
 """Characters around a number in which the word for it may stand, as the head of a table does."""

@@ -116,7 +116,7 @@ def addresses(text: str) -> Iterator[Span]:
         patterns.append(_ROMAN)
     if any(part in text for part in ("Box ", "box ", "사서함")):
         patterns.append(_BOX)
-    if _HANGUL.search(text):
+    if not text.isascii() and _HANGUL.search(text):
         patterns += [_KOREAN, _ALONE]
     for pattern in patterns:
         for found in pattern.finditer(text):
