@@ -8,7 +8,7 @@ PYTHON ?= python3
 SEEDS ?= 5
 HOURS ?= 1
 COMMA := ,
-SHORT := row_1_ or row_2_ or row_4_ or row_15 or row_25 or rows_21 or mutants
+PARALLEL := -n 2 --dist worksteal
 SERVICES := ingest chunker embedder indexer generator gateway
 
 .PHONY: help setup demo test check unit contract integration e2e faults-short faults soak isolated bench up down docs freeze format clean
@@ -29,22 +29,22 @@ setup: .venv/.synced ## Install everything that the lock names into .venv
 demo: .venv/.synced ## Start the stack, index real text, search, ask, edit, delete, stop
 	$(RUN)/python -m headrace_cli.demo
 
-test: unit contract integration e2e faults-short ## Every test: unit, contract, integration, end to end, quick faults
+test: unit contract integration e2e faults-short ## Every test: unit, contract, integration, end to end, a seed of each fault
 
 unit: .venv/.synced ## Tests without processes or network
-	$(RUN)/python -m pytest -q -m unit -n 2 --dist worksteal
+	$(RUN)/python -m pytest -q -m unit $(PARALLEL)
 
 contract: .venv/.synced ## One suite over memory and Kafka, schemas, documents
-	$(RUN)/python -m pytest -q -m contract
+	$(RUN)/python -m pytest -q -m contract $(PARALLEL)
 
 integration: .venv/.synced ## Real Kafka, registry, PostgreSQL and model
-	$(RUN)/python -m pytest -q -m integration
+	$(RUN)/python -m pytest -q -m integration $(PARALLEL)
 
 e2e: .venv/.synced ## Processes, signals, the command line
-	$(RUN)/python -m pytest -q -m e2e
+	$(RUN)/python -m pytest -q -m e2e $(PARALLEL)
 
-faults-short: .venv/.synced ## One seed of the rows that are quick, and the mutants that must turn the checkers red
-	$(RUN)/python -m pytest -q -m faults tests/faults -k "$(SHORT)"
+faults-short: .venv/.synced ## One seed of each row of the fault matrix, and the mutants that must turn the checkers red
+	$(RUN)/python -m pytest -q -m faults tests/faults $(PARALLEL)
 
 faults: .venv/.synced ## Every row of the fault matrix; SEEDS=20 for seeds 1 to 20, or SEEDS=7,100-120
 	HEADRACE_FAULT_SEEDS="$(if $(findstring -,$(SEEDS))$(findstring $(COMMA),$(SEEDS)),$(SEEDS),1-$(SEEDS))" \

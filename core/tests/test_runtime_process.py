@@ -19,6 +19,7 @@ from headrace.errors import (
     Deferred,
     DependencyDown,
     HeadraceError,
+    NoChange,
     PermanentError,
     TemporaryError,
     UnknownPipeline,
@@ -365,6 +366,19 @@ def test_a_record_that_came_back_is_decoded_as_first_read() -> None:
 
     process(came_back("a", 1), decode=decode)
     assert places == [("p-documents", 2, 7)]
+
+
+def test_a_record_that_tells_of_no_document_is_passed_over_and_counted() -> None:
+    """Broken: a tombstone becomes a dead letter, or takes the others' place in the batch."""
+
+    def decode(found: Record) -> Context:
+        if found.offset == 8:
+            raise NoChange("a tombstone")
+        return context(f"d{found.offset}")
+
+    result = process(*(record("a", offset) for offset in (7, 8, 9)), handlers=[Step()], decode=decode)
+    assert [message.key for message in result.messages] == [b"t/d7", b"t/d9"]
+    assert (result.passed_over, result.dead_letters) == (1, 0)
 
 
 @pytest.mark.parametrize(

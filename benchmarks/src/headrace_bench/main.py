@@ -22,15 +22,16 @@ BENCHMARKS = {
     "replay": "replay:run",
     "outage": "outage:run",
     "poison": "poison:run",
+    "edits": "edits:run",
 }
 """Module and function of each; the function takes the stack's folder. Loaded when asked for: some load torch."""
 
-PROOFS = ("proof", "soak", "storm", "transactions")
+PROOFS = ("capture", "proof", "soak", "storm", "transactions")
 """Commands of their own: no figure beside a baseline, but a claim that is put to the test."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one benchmark, or all; ``proof``, ``soak``, ``storm`` and ``transactions`` have options of their own."""
+    """Run one benchmark, or all; those of :data:`PROOFS` have options of their own."""
     structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))  # stdout is for results
     given = sys.argv[1:] if arguments is None else arguments
     if given and given[0] in PROOFS:

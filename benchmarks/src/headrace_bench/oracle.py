@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from headrace.envelope import Operation
-from headrace.records import ChangeEvent
+from headrace.records import ChangeEvent, SourceDocument
 from headrace_chunker.handler import ChunkerSettings, make_chunks
 from headrace_ingest.handler import source_document
 from headrace_ingest.masking import Masker, make_masker
@@ -19,13 +19,18 @@ def expected(tenant: str, change: Mapping[str, Any]) -> Expected:
     """Return the version of the document that the event makes, chunked with the default settings."""
     if change["op"] == "delete":
         return Expected(change["version"], True, b"")
+    document = ingested(tenant, change)
+    chunks = make_chunks(tenant, change["id"], document, ChunkerSettings())
+    return Expected(change["version"], False, document.content_hash, chunks)
+
+
+def ingested(tenant: str, change: Mapping[str, Any]) -> SourceDocument:
+    """Return the document that an upsert makes, as the chunker gets it."""
     event = ChangeEvent(
         tenant, change["id"], Operation.UPSERT, change["version"], change["title"], change["content"], None,
         change["source"], change.get("attributes") or {},
     )  # fmt: skip
-    document = source_document(change["id"], _masker().event(event).event)
-    chunks = make_chunks(tenant, change["id"], document, ChunkerSettings())
-    return Expected(change["version"], False, document.content_hash, chunks)
+    return source_document(change["id"], _masker().event(event).event)
 
 
 @cache

@@ -15,11 +15,13 @@ from pathlib import Path
 from headrace.errors import DependencyDown
 from headrace_cli import services, state
 from headrace_cli.failures import CommandError
+from headrace_local import parts
 from headrace_local.model import Command, Endpoints, External, OnEvent
 from headrace_local.stack import Stack
 
 TENANT = "default"
 KEY_NAME = "local"
+CONNECT = "connect"
 DEFAULT_LOGIN = "headrace_service"
 Report = Callable[[str], None]
 
@@ -33,6 +35,7 @@ class Launch:
     external: External = field(default_factory=External)
     only_infrastructure: bool = False
     scale: Sequence[str] = ()
+    with_connect: bool = False
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
 
@@ -56,6 +59,7 @@ class Launcher:
         self._stack = Stack(launch.state_dir)
         self._provider = services.provider_of(launch.provider, launch.environment)
         self._instances = services.scale(launch.scale)
+        self._on_event: OnEvent = lambda _: None
         self._loading = threading.Thread(target=_load_bootstrap, name="bootstrap import", daemon=True)
 
     def up(self, on_event: OnEvent) -> Launched:
@@ -63,6 +67,7 @@ class Launcher:
 
         Raises :class:`headrace_local.model.StackError` naming the part that is broken, and what the migration raises.
         """
+        self._on_event = on_event
         if (running := self._stack.state()) is not None:
             self._require_same_provider()
         else:
@@ -79,6 +84,7 @@ class Launcher:
             provider=self._provider.name,
             model=self._provider.model,
             status_urls=services.status_urls(self._instances, self._stack.port),
+            connect=self._connect_url(),
         )
         state.write(self._stack.state_dir, state.SERVICES, known)
         return Launched(done.endpoints, done.started, TENANT, known.url, tuple(known.status_urls))
@@ -125,9 +131,19 @@ class Launcher:
         if self._launch.only_infrastructure:
             return ()
         credentials = self._credentials()
+        captures = [self._connect(endpoints)] if self._launch.with_connect else []
         dsn = services.runtime_dsn(endpoints.postgres_dsn, credentials.runtime_login, credentials.runtime_password)
         plan = services.Plan(self._provider, dsn, credentials.embedder_token, self._instances, self._launch.environment)
-        return services.service_commands(endpoints, plan, self._stack.port)
+        return [*captures, *services.service_commands(endpoints, plan, self._stack.port)]
+
+    def _connect(self, endpoints: Endpoints) -> Command:
+        folder, port = self._stack.state_dir / CONNECT, self._stack.port(CONNECT)
+        return parts.connect(folder, port, endpoints.kafka_bootstrap, self._on_event)
+
+    def _connect_url(self) -> str | None:
+        """Return where Kafka Connect answers; None where this stack runs none."""
+        there = any(process.name == CONNECT for process in self._stack.status())
+        return f"http://127.0.0.1:{self._stack.port(CONNECT)}" if there else None
 
     def _scale_down(self) -> None:
         """Stop the instances beyond the wanted number; each drains first."""

@@ -9,6 +9,7 @@ import typer
 from headrace_cli import (
     __version__,
     audit_commands,
+    capture_commands,
     control_commands,
     dlq_commands,
     document_commands,
@@ -45,6 +46,7 @@ for module in (
     run_commands,
     audit_commands,
     generation_commands,
+    capture_commands,
 ):
     module.register(app)
 

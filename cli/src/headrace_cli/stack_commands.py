@@ -57,14 +57,30 @@ def up(
             help="Run N instances of a service; may be repeated. Again on a running stack, it grows or shrinks.",
         ),
     ] = None,
+    with_connect: Annotated[
+        bool,
+        typer.Option(
+            "--with-connect", envvar="HEADRACE_WITH_CONNECT",
+            help="Start Kafka Connect with Debezium as well, for `headrace capture`.",
+        ),
+    ] = False,
+    tables: Annotated[
+        Path | None,
+        typer.Option(
+            "--tables", envvar="HEADRACE_INGEST_TABLES", show_default=False,
+            help="What becomes of captured tables' rows; ingest reads it when it starts.",
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
     """Start Kafka, the schema registry, PostgreSQL and the services, and wait until all are ready.
 
     What runs already stays as it is; data is kept between runs. The first start fetches what it needs.
     """
+    import os  # noqa: PLC0415
     import time  # noqa: PLC0415
 
+    from headrace.capture import read_tables  # noqa: PLC0415
     from headrace_cli.launch import Launch, Launcher  # noqa: PLC0415
     from headrace_local.model import External  # noqa: PLC0415
     from headrace_local.progress import shown  # noqa: PLC0415
@@ -74,9 +90,14 @@ def up(
     output.quiet_logs()
     begun = time.monotonic()
     folder = state_dir or find_state_dir(None)
+    environment = dict(os.environ)
+    if tables is not None:
+        read_tables(tables)  # refuses what is wrong in it before anything starts
+        environment["HEADRACE_INGEST_TABLES"] = str(tables.resolve())
     launch = Launch(
-        folder, provider, External(kafka, registry, postgres), only_infrastructure=only == "infra", scale=scale or ()
-    )
+        folder, provider, External(kafka, registry, postgres), only_infrastructure=only == "infra", scale=scale or (),
+        with_connect=with_connect, environment=environment,
+    )  # fmt: skip
     with shown(output.messages()) as on_event:
         done = Launcher(launch, output.say).up(on_event)
     seconds = time.monotonic() - begun

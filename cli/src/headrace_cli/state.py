@@ -45,6 +45,8 @@ class RunningServices:
     provider: str
     model: str
     status_urls: dict[str, str] = field(default_factory=dict)
+    connect: str | None = None
+    """Kafka Connect's REST interface, where one was started."""
 
 
 def find_state_dir(given: Path | None, start: Path | None = None) -> Path:

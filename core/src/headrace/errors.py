@@ -66,6 +66,10 @@ class UnknownPipeline(PermanentError):
     default_remedy = "Apply it with `headrace pipeline apply FILE`, then send the record again."
 
 
+class NoChange(Exception):  # nothing failed
+    """The record tells of no document: a tombstone, a heartbeat. It is passed over and counted."""
+
+
 class DeadlyRecord(PermanentError):
     """The worker died each time that it began this record."""
 

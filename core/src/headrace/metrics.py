@@ -31,6 +31,11 @@ HELD = Counter(
     "Records that were set aside for a person: paused, or to be reviewed. `headrace held list` shows those that wait.",
     ["stage"],
 )
+PASSED_OVER = Counter(
+    "headrace_passed_over",
+    "Records that tell of no document, such as the tombstones and heartbeats of a captured table.",
+    ["stage"],
+)
 REFUSED_ENTRIES = Counter(
     "headrace_refused_entries",
     "Records of the topics pipelines and control that this process cannot use; what was in force before stays. Any "

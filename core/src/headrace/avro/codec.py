@@ -122,6 +122,28 @@ class Codec:
         """Return the record in ``data``; raises :class:`UndecodableRecord` where it is none."""
         return mapping.reader(record_type)(self._read(data, PLAIN[record_type]))
 
+    def schema_name(self, data: bytes) -> str:
+        """Return the full name of the record's schema, as its writer registered it; raises as :meth:`decode_foreign`.
+
+        That of a schema without a name, a union or a plain type, is empty.
+        """
+        schema = self._ids.writer_schema(_schema_id(data))
+        return str(schema.get("name", "")) if isinstance(schema, dict) else ""
+
+    def decode_foreign(self, data: bytes) -> Any:
+        """Return what somebody else's schema says is in ``data``; raises :class:`UndecodableRecord` where it is not."""
+        schema_id = _schema_id(data)
+        buffer = io.BytesIO(data)
+        buffer.seek(_HEADER.size)
+        writer_schema = self._ids.writer_schema(schema_id)
+        try:
+            values = fastavro.schemaless_reader(buffer, writer_schema, None)
+        except _UNDECODABLE as error:
+            raise UndecodableRecord(f"the bytes do not decode with schema id {schema_id}: {_reason(error)}") from error
+        if buffer.tell() != len(data):
+            raise UndecodableRecord(f"{len(data) - buffer.tell()} bytes follow the record of schema id {schema_id}")
+        return values
+
     def _write(self, name: str, values: Callable[[], dict[str, Any]]) -> bytes:
         prefix = self._prefixes.get(name)
         if prefix is None:
@@ -137,11 +159,7 @@ class Codec:
     def _read(self, data: bytes | None, name: str) -> dict[str, Any]:
         if data is None:
             raise UndecodableRecord("the record has no value", remedy="Send a delete as an event, not as a null.")
-        if len(data) < _HEADER.size or data[0] != MAGIC:
-            raise UndecodableRecord(
-                f"the record has no Confluent header (a zero byte and a schema id); it starts with {data[:8].hex()}"
-            )
-        schema_id = _HEADER.unpack_from(data)[1]
+        schema_id = _schema_id(data)
         buffer = io.BytesIO(data)
         buffer.seek(_HEADER.size)
         writer_schema = self._ids.writer_schema(schema_id)
@@ -159,6 +177,15 @@ class Codec:
         if buffer.tell() != len(data):
             raise UndecodableRecord(f"{len(data) - buffer.tell()} bytes follow the record {name}")
         return values
+
+
+def _schema_id(data: bytes) -> int:
+    if len(data) < _HEADER.size or data[0] != MAGIC:
+        raise UndecodableRecord(
+            f"the record has no Confluent header (a zero byte and a schema id); it starts with {data[:8].hex()}"
+        )
+    schema_id: int = _HEADER.unpack_from(data)[1]
+    return schema_id
 
 
 def _not_utf8_field(data: bytes, writer_schema: Any, name: str) -> str:

@@ -99,6 +99,8 @@ class BatchResult:
     held: int = 0
     faults: int = 0
     """Dead letters for which the record itself is not to blame, as far as one can tell."""
+    passed_over: int = 0
+    """Records that tell of no document."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What becomes of each record of a batch, as the one message that goes into its transaction."""
+"""What becomes of each record of a batch, as the message that goes into its transaction, if any."""
 
 from __future__ import annotations
 
@@ -49,7 +49,12 @@ class Held:
     why: str
 
 
-Result = Context | Failure | Held
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """The record tells of no document; nothing follows from it."""
+
+
+Result = Context | Failure | Held | PassedOver
 
 
 class Fate(StrEnum):
@@ -60,6 +65,7 @@ class Fate(StrEnum):
     DEFERRED = "deferred"
     """Stands back for others; nothing failed."""
     HELD = "held"
+    PASSED_OVER = "passed-over"
     DEAD = "dead"
     """Given up for breaking its own rules."""
     FAULT = "fault"
@@ -95,8 +101,10 @@ class Outbox:
         here = headers.Origin(record.topic, record.partition, record.offset)
         return headers.origin(record) if self.came_back(record) else here
 
-    def settle(self, record: Record, result: Result, run: StageRun, *, review: bool) -> tuple[Message, Fate]:
+    def settle(self, record: Record, result: Result, run: StageRun, *, review: bool) -> tuple[Message | None, Fate]:
         """Return the record's message and what became of it; with ``review``, what it came to waits for approval."""
+        if isinstance(result, PassedOver):
+            return None, Fate.PASSED_OVER
         if isinstance(result, Held):
             return self._held(record, result), Fate.HELD
         made = self._encoded(record, result, run) if isinstance(result, Context) else result

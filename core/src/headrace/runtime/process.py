@@ -18,13 +18,14 @@ from headrace.errors import (
     DeadlyRecord,
     DependencyDown,
     HeadraceError,
+    NoChange,
     PermanentError,
     UndecodableRecord,
 )
 from headrace.handler import READ_AGAIN, BatchHandler, Handler
 from headrace.runtime.deadletters import Failure
 from headrace.runtime.decide import Batch, BatchResult
-from headrace.runtime.outbox import Fate, Held, Outbox, Result, Wiring
+from headrace.runtime.outbox import Fate, Held, Outbox, PassedOver, Result, Wiring
 
 _PASS_THROUGH = (DependencyDown, ConfigurationError)
 """What no record is to blame for: the runtime waits and computes the batch again."""
@@ -82,7 +83,7 @@ class StageProcessor:
         self._outbox = Outbox(wiring, codec, now=now, jitter=jitter)
 
     async def process(self, batch: Batch) -> BatchResult:
-        """Return the batch's messages, one for each record.
+        """Return the batch's messages, one for each record that tells of a document.
 
         Raises :class:`DependencyDown` or :class:`ConfigurationError` where the batch must be computed again later.
         """
@@ -100,11 +101,13 @@ class StageProcessor:
                 self._outbox.attempt(record) + batch.attempt - 1, started_at, duration,
             )  # fmt: skip
             message, fate = self._outbox.settle(record, result, run, review=self._reviewed(result))
-            messages.append(message)
+            if message is not None:
+                messages.append(message)
             fates[fate] += 1
         metrics.COMPUTE_SECONDS.labels(self._stage).observe(time.perf_counter() - started)
         dead, fault = fates[Fate.DEAD], fates[Fate.FAULT]
-        return BatchResult(messages, dead + fault, fates[Fate.RETRIED], fates[Fate.HELD], fault)
+        retried, held, passed_over = fates[Fate.RETRIED], fates[Fate.HELD], fates[Fate.PASSED_OVER]
+        return BatchResult(messages, dead + fault, retried, held, fault, passed_over)
 
     def _reviewed(self, result: Result) -> bool:
         if not isinstance(result, Context):
@@ -119,7 +122,7 @@ class StageProcessor:
         held = self._holds.held(decoded)
         return decoded if held is None else Held(*held)
 
-    def _decoded(self, record: Record, batch: Batch) -> Context | Failure:
+    def _decoded(self, record: Record, batch: Batch) -> Context | Failure | PassedOver:
         if batch.deadly:
             return Failure(DeadlyRecord())
         if (why := headers.unreadable(record)) is not None:
@@ -131,6 +134,8 @@ class StageProcessor:
             return self._decode(record)
         except _PASS_THROUGH:
             raise
+        except NoChange:
+            return PassedOver()
         except Exception as error:  # noqa: BLE001  # kept with its stack in the dead letter
             return Failure(error)
 

@@ -246,6 +246,7 @@ class Worker:
             metrics.RECORDS_DONE.labels(self._stage).inc(len(command.batch.records))
             metrics.DEAD_LETTERS.labels(self._stage).inc(command.result.dead_letters)
             metrics.RETRIES.labels(self._stage).inc(command.result.retried)
+            metrics.PASSED_OVER.labels(self._stage).inc(command.result.passed_over)
             metrics.HELD.labels(self._stage).inc(command.result.held)
             metrics.COMMIT_SECONDS.labels(self._stage).observe(self._clock() - started)
             metrics.BATCH_RECORDS.labels(self._stage).observe(len(command.batch.records))

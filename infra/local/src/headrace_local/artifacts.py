@@ -1,4 +1,4 @@
-"""Kafka and the registry from Maven's repository, by coordinates; PostgreSQL and Java come with Python packages."""
+"""Kafka, the registry and Debezium from Maven's repository, by coordinates; the rest comes with Python packages."""
 
 from __future__ import annotations
 
@@ -24,8 +24,13 @@ KAFKA = "org.apache.kafka:kafka_2.13:4.3.1"
 KAFKA_LOGGING = "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4"
 """Without this binding Kafka logs nothing at all."""
 REGISTRY = ("io.apicurio", "apicurio-registry-app", "3.3.3")
+CONNECT = "+".join(f"org.apache.kafka:connect-{part}:4.3.1" for part in ("runtime", "json", "transforms"))
+CONNECT_MAIN = "org.apache.kafka.connect.cli.ConnectDistributed"
+DEBEZIUM = ("io.debezium", "debezium-connector-postgres", "3.7.0.Final")
 _KAFKA_BYTES = 46_000_000
 _REGISTRY_BYTES = 159_000_000
+_CONNECT_BYTES = 37_000_000
+_DEBEZIUM_BYTES = 5_000_000
 
 
 def cache_dir() -> Path:
@@ -44,6 +49,26 @@ def kafka_jars(on_event: OnEvent) -> list[Path]:
         builder = EnvironmentBuilder(context, cache_dir=cache_dir() / "kafka")
         jars: list[Path] = builder.from_endpoint(f"{KAFKA}+{KAFKA_LOGGING}!@kafka.Kafka").all_jars
     return jars
+
+
+def connect_jars(on_event: OnEvent) -> list[Path]:
+    """Return Kafka Connect's jars, fetched on the first call; raises :class:`StackError` where they cannot be had."""
+    with _fetching("connect", CONNECT, _CONNECT_BYTES, on_event) as context:
+        builder = EnvironmentBuilder(context, cache_dir=cache_dir() / "connect")
+        jars: list[Path] = builder.from_endpoint(f"{CONNECT}+{KAFKA_LOGGING}!@{CONNECT_MAIN}").all_jars
+    return jars
+
+
+def debezium_home(on_event: OnEvent) -> Path:
+    """Return the folder of Connect's plugins with Debezium in it, fetched on the first call; raises as above."""
+    group, name, version = DEBEZIUM
+    home = cache_dir() / f"{name}-{version}"
+    if home.exists():
+        return home
+    with _fetching("debezium", ":".join(DEBEZIUM), _DEBEZIUM_BYTES, on_event) as context:
+        if not home.exists():
+            _unpack(context.project(group, name).at_version(version).artifact("plugin", "tar.gz").resolve(), home)
+    return home
 
 
 def registry_home(on_event: OnEvent) -> Path:

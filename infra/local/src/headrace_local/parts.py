@@ -1,4 +1,4 @@
-"""Kafka, the registry and PostgreSQL as commands: their folders, configuration and first formatting."""
+"""Kafka, the registry, PostgreSQL and Kafka Connect as commands: their folders, configuration and first formatting."""
 
 from __future__ import annotations
 
@@ -39,6 +39,33 @@ auto.create.topics.enable=false
 message.max.bytes=10485760
 replica.fetch.max.bytes=10485760
 """
+_CONNECT_PROPERTIES = """\
+bootstrap.servers={bootstrap}
+listeners=http://127.0.0.1:{port}
+group.id={prefix}connect
+config.storage.topic={prefix}connect-configs
+offset.storage.topic={prefix}connect-offsets
+status.storage.topic={prefix}connect-status
+config.storage.replication.factor=1
+offset.storage.replication.factor=1
+offset.storage.partitions=4
+status.storage.replication.factor=1
+key.converter=org.apache.kafka.connect.json.JsonConverter
+value.converter=org.apache.kafka.connect.json.JsonConverter
+exactly.once.source.support=enabled
+connector.client.config.override.policy=All
+scheduled.rebalance.max.delay.ms=1000
+session.timeout.ms=10000
+plugin.path={plugins}
+"""
+_CONNECT_LOGGING = """\
+appender.console.type=Console
+appender.console.name=STDOUT
+appender.console.layout.type=PatternLayout
+appender.console.layout.pattern=%d{ISO8601} %p %m (%c)%n
+rootLogger.level=warn
+rootLogger.appenderRef.stdout.ref=STDOUT
+"""
 _KAFKA_LOGGING = """\
 Configuration:
   Appenders:
@@ -53,6 +80,7 @@ _POSTGRES_SETTINGS = {
     "shared_buffers": "256MB",
     "maintenance_work_mem": "128MB",
     "max_wal_size": "2GB",
+    "wal_level": "logical",
     "synchronous_commit": "on",
     "jit": "off",
 }
@@ -130,6 +158,22 @@ def postgres(folder: Path, port: int, password: str) -> Command:
     return Command(
         "postgres", argv, health=f"tcp://127.0.0.1:{port}", user=user, stop_signal="SIGINT", orphan_signal="SIGQUIT"
     )
+
+
+def connect(folder: Path, port: int, bootstrap: str, on_event: OnEvent, prefix: str = "") -> Command:
+    """Return Kafka Connect with Debezium on loopback; ``prefix`` comes before the names of its own topics."""
+    jars, plugins = artifacts.connect_jars(on_event), artifacts.debezium_home(on_event)
+    _closed(folder)
+    properties = folder / "connect.properties"
+    properties.write_text(_CONNECT_PROPERTIES.format(bootstrap=bootstrap, port=port, prefix=prefix, plugins=plugins))
+    (folder / "log4j2.properties").write_text(_CONNECT_LOGGING)
+    argv = (
+        artifacts.java(), "-Xmx512m", "--enable-native-access=ALL-UNNAMED", "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=1",
+        f"-Dlog4j2.configurationFile={folder / 'log4j2.properties'}", "-cp", os.pathsep.join(map(str, jars)),
+        artifacts.CONNECT_MAIN, str(properties),
+    )  # fmt: skip
+    return Command("connect", argv, health=f"http://127.0.0.1:{port}/connectors")
 
 
 def _closed(folder: Path) -> None:

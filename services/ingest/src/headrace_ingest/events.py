@@ -9,6 +9,7 @@ from typing import Any
 
 from headrace.avro.codec import Codec
 from headrace.broker.contract import Record
+from headrace.capture import Table, read_tables
 from headrace.envelope import (
     Change,
     Context,
@@ -22,7 +23,7 @@ from headrace.envelope import (
 from headrace.errors import InvalidRecord
 from headrace.pipelines_log import LatestPipeline
 from headrace.records import ChangeEvent
-from headrace_ingest.formats import fields_of
+from headrace_ingest.formats import DEBEZIUM, fields_of
 from headrace_ingest.masking import make_masker
 from headrace_ingest.settings import IngestSettings
 from headrace_ingest.strict_json import decode_text
@@ -36,6 +37,7 @@ _MEDIA_TYPE_ALIASES = {
     "text/prs.fallenstein.rst": "text/x-rst",
 }
 MAX_ACL_ENTRIES = 1024
+NO_TABLES: Mapping[str, Table] = {}
 MAX_REQUEST_ID_CHARACTERS = 128
 
 
@@ -56,11 +58,12 @@ class IngestDecoder:
         self._latest_pipeline = latest_pipeline
         self._settings = settings
         self._masker = make_masker(settings)
+        self._tables = read_tables(settings.tables)
         self._now = now
 
     def __call__(self, record: Record) -> Context:
         """Return the context; its pipeline's version is the newest now and stays with the record."""
-        form, stated = decode(record, self._codec, self._settings)
+        form, stated = decode(record, self._codec, self._settings, self._tables)
         event, masked = self._masker.event(stated)
         change = check_change(
             Change(
@@ -83,21 +86,23 @@ class IngestDecoder:
         )
 
 
-def decode(record: Record, codec: Codec, settings: IngestSettings) -> tuple[str, ChangeEvent]:
+def decode(
+    record: Record, codec: Codec, settings: IngestSettings, tables: Mapping[str, Table] = NO_TABLES
+) -> tuple[str, ChangeEvent]:
     """Return the form and the checked event.
 
-    Raises :class:`headrace.errors.UndecodableRecord` and :class:`InvalidRecord`, naming field and reason, and
-    :class:`headrace.errors.DependencyDown` while the registry does not answer.
+    Raises :class:`headrace.errors.UndecodableRecord` and :class:`InvalidRecord`, naming field and reason,
+    :class:`headrace.errors.NoChange` for what tells of no document, and :class:`headrace.errors.DependencyDown` while
+    the registry does not answer.
     """
-    if not record.key:
-        raise InvalidRecord("key", "is empty", remedy="Write tenant/document_id as the record's key.")
     if len(record.value or b"") > settings.max_event_bytes:
         raise InvalidRecord(
             "value", f"has {len(record.value or b'')} bytes; the limit is {settings.max_event_bytes}",
             remedy="Send less, or raise HEADRACE_INGEST_MAX_EVENT_BYTES.",
         )  # fmt: skip
-    form, fields = fields_of(record, codec)
-    key_tenant, _, key_id = decode_text(record.key, "key").partition("/")
+    form, fields = fields_of(record, codec, tables)
+    key = None if form == DEBEZIUM else record.key or b""
+    key_tenant, key_id = ("", "") if key is None else _key(key)
     event = ChangeEvent(
         tenant=_text(fields, "tenant") or (key_tenant if key_id else ""),
         document_id=_text(fields, "document_id") or key_id,
@@ -114,13 +119,21 @@ def decode(record: Record, codec: Codec, settings: IngestSettings) -> tuple[str,
         requested_by=_text(fields, "requested_by", 512),
         occurred_at=_time(fields.get("occurred_at")),
     )
-    _check(event, record.key, settings)
+    _check(event, key, settings)
     return form, event
 
 
-def _check(event: ChangeEvent, key: bytes, settings: IngestSettings) -> None:
+def _key(key: bytes) -> tuple[str, str]:
+    """Return tenant and document as the key names them."""
+    if not key:
+        raise InvalidRecord("key", "is empty", remedy="Write tenant/document_id as the record's key.")
+    tenant, _, document_id = decode_text(key, "key").partition("/")
+    return tenant, document_id
+
+
+def _check(event: ChangeEvent, key: bytes | None, settings: IngestSettings) -> None:
     change = check_change(Change(event.tenant, event.document_id, event.version or 0, event.operation))
-    if change.key != key:
+    if key is not None and change.key != key:
         raise InvalidRecord(
             "key", f"is {key[:200]!r}, and the event is about {change.key[:200]!r}",
             remedy="Order by document rests on the key: write tenant/document_id.",

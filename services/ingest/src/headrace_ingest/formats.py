@@ -1,4 +1,4 @@
-"""The four forms in which change events arrive, read into plain fields: Avro, JSON, CloudEvents structured and binary.
+"""The forms in which change events arrive, read into plain fields: Avro, JSON, CloudEvents, Debezium's envelopes.
 
 What is wrong with the bytes is said here; what is wrong with a field is said by :mod:`headrace_ingest.events`, the
 same for every form.
@@ -12,15 +12,17 @@ from typing import Any
 from headrace.avro.codec import MAGIC, Codec
 from headrace.avro.mapping import to_dict
 from headrace.broker.contract import Record
-from headrace.errors import InvalidRecord, UndecodableRecord
+from headrace.capture import Table
+from headrace.errors import InvalidRecord, NoChange, UndecodableRecord
 from headrace.records import ChangeEvent
-from headrace_ingest import cloud_events
+from headrace_ingest import cloud_events, debezium
 from headrace_ingest.strict_json import parse_object
 
 AVRO = "avro"
 JSON = "json"
 STRUCTURED = "cloudevents-structured"
 BINARY = "cloudevents-binary"
+DEBEZIUM = "debezium"
 
 _ALIASES = {
     "id": "document_id",
@@ -31,18 +33,23 @@ _ALIASES = {
 """Other names of fields in JSON."""
 
 
-def fields_of(record: Record, codec: Codec) -> tuple[str, Mapping[str, Any]]:
+def fields_of(record: Record, codec: Codec, tables: Mapping[str, Table]) -> tuple[str, Mapping[str, Any]]:
     """Return the form and the event's fields by their own names; a field that is null is left out.
 
-    Raises :class:`UndecodableRecord` for bytes that are none of the four forms, :class:`InvalidRecord` naming a field
-    or header, and :class:`headrace.errors.DependencyDown` while the registry does not answer.
+    ``tables`` says what becomes of captured rows. Raises :class:`UndecodableRecord` for bytes that are none of the
+    forms, :class:`InvalidRecord` naming a field or header, :class:`headrace.errors.NoChange` for what tells of no
+    document, and :class:`headrace.errors.DependencyDown` while the registry does not answer.
     """
     headers = {name.lower(): (value or b"").decode("latin-1") for name, value in record.headers}
     if cloud_events.structured_type(headers):
         return STRUCTURED, _named(*cloud_events.read_structured(_value(record)))
     if cloud_events.is_binary(record):
         return BINARY, _named(*cloud_events.read_binary(record))
+    if not record.value and tables and debezium.is_row_key(record.key):
+        raise NoChange("a tombstone, which follows a row's delete")
     value = _value(record)
+    if value[0] == MAGIC and tables and debezium.is_envelope_name(codec.schema_name(value)):
+        return DEBEZIUM, _named(debezium.read(codec.decode_foreign(value), record.key or b"", tables, codec), {})
     if value[0] == MAGIC:
         return AVRO, _named(to_dict(codec.decode_plain(value, ChangeEvent)), {})
     if value.lstrip()[:1] != b"{":
@@ -53,6 +60,11 @@ def fields_of(record: Record, codec: Codec) -> tuple[str, Mapping[str, Any]]:
     fields = parse_object(value, "the record")
     if "specversion" in fields:
         return STRUCTURED, _named(*cloud_events.read_structured(value))
+    envelope = debezium.unwrapped(fields)
+    if debezium.is_envelope(envelope):
+        return DEBEZIUM, _named(debezium.read(envelope, record.key or b"", tables, codec), {})
+    if tables and debezium.tells_no_row(envelope):
+        raise NoChange("Debezium's word of something else than a row")
     return JSON, _named(fields, {})
 
 

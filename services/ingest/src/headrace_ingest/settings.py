@@ -32,4 +32,8 @@ class IngestSettings(BaseSettings):
     mask_patterns: Path | None = Field(
         None, description="YAML file of own patterns, name: pattern (RE2), masked besides; same on every worker."
     )
+    tables: Path | None = Field(
+        None,
+        description="YAML file that says what becomes of the rows that Debezium captures; same on every worker.",
+    )
     default_pipeline: str = Field("default", description="Pipeline of change events that name none.")

@@ -1,0 +1,175 @@
+"""Debezium's PostgreSQL connector, as Kafka Connect's REST interface takes it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import quote, unquote, urlsplit
+
+import httpx
+
+from headrace.capture import Table
+from headrace.errors import ConfigurationError, DependencyDown
+from headrace_operations.capture.database import short_name
+
+NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
+RUNNING, FAILED = "RUNNING", "FAILED"
+_CLASS = "io.debezium.connector.postgresql.PostgresConnector"
+_HEARTBEAT_MS = 60_000
+_TIMEOUT_S = 30.0
+_NOT_FOUND = 404
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A connector's state and its tasks': the worst of them, and the first line of why."""
+
+    name: str
+    state: str
+    reason: str = ""
+    tables: tuple[str, ...] = ()
+
+
+def slot_of(name: str) -> str:
+    """Return the replication slot, and the publication, of the connector."""
+    return f"headrace_{name}"
+
+
+def configuration(name: str, dsn: str, tables: Mapping[str, Table], topic: str) -> dict[str, str]:
+    """Return the connector's configuration: all rows' changes into ``topic``, each document's under one key.
+
+    Raises :class:`ConfigurationError` for a name that cannot name a slot, and a DSN that is no URL.
+    """
+    if not NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"{name!r:.60} is no name for a capture", where="--name",
+            remedy="Use a small letter, then small letters, digits and _, 41 at most: the slot is named by it.",
+        )  # fmt: skip
+    place = urlsplit(dsn)
+    if place.scheme not in ("postgresql", "postgres") or not place.hostname:
+        raise ConfigurationError(
+            "the source database is no URL", where="--database", remedy="Write postgresql://user:password@host/name."
+        )
+    return {
+        "connector.class": _CLASS,
+        "database.hostname": place.hostname,
+        "database.port": str(place.port or 5432),
+        "database.user": unquote(place.username or ""),
+        "database.password": unquote(place.password or ""),
+        "database.dbname": unquote(place.path.lstrip("/")) or "postgres",
+        "topic.prefix": name,
+        "plugin.name": "pgoutput",
+        "slot.name": slot_of(name),
+        "publication.name": slot_of(name),
+        "publication.autocreate.mode": "filtered",
+        "table.include.list": ",".join(re.escape(short_name(table)) for table in tables),
+        "message.key.columns": ";".join(
+            f"{re.escape(short_name(table))}:{','.join(mapped.identity)}" for table, mapped in tables.items()
+        ),
+        "decimal.handling.mode": "string",
+        "time.precision.mode": "isostring",
+        "tombstones.on.delete": "false",
+        "skipped.operations": "none",
+        "heartbeat.interval.ms": str(_HEARTBEAT_MS),
+        "exactly.once.support": "required",
+        "key.converter": "org.apache.kafka.connect.json.JsonConverter",
+        "key.converter.schemas.enable": "false",
+        "value.converter": "org.apache.kafka.connect.json.JsonConverter",
+        "value.converter.schemas.enable": "false",
+        "transforms": "route",
+        "transforms.route.type": "org.apache.kafka.connect.transforms.RegexRouter",
+        "transforms.route.regex": ".*",
+        "transforms.route.replacement": topic,
+        "producer.override.max.request.size": str(16 * 1024 * 1024),
+        "producer.override.compression.type": "zstd",
+    }
+
+
+def dsn_of(config: Mapping[str, str]) -> str:
+    """Return the URL of the database that a connector captures."""
+    user, password = quote(config["database.user"], safe=""), quote(config["database.password"], safe="")
+    place = f"{config['database.hostname']}:{config['database.port']}/{quote(config['database.dbname'], safe='')}"
+    return f"postgresql://{user}:{password}@{place}"
+
+
+class Connect:
+    """A Kafka Connect; every method raises :class:`DependencyDown` where it does not answer."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/")
+
+    def names(self) -> list[str]:
+        """Return the names of its connectors."""
+        found: list[str] = self._call("GET", "/connectors").json()
+        return sorted(found)
+
+    def put(self, name: str, config: Mapping[str, str]) -> None:
+        """Start the connector, or change it; raises :class:`ConfigurationError` for what it refuses."""
+        answer = self._call("PUT", f"/connectors/{quote(name, safe='')}/config", json=dict(config))
+        if answer.status_code >= httpx.codes.BAD_REQUEST:
+            raise ConfigurationError(f"the connector is refused: {_message(answer)}", where=self._url)
+
+    def configuration(self, name: str) -> dict[str, str] | None:
+        """Return the configuration of one of our connectors, None where there is none of that name."""
+        answer = self._call("GET", f"/connectors/{quote(name, safe='')}/config")
+        return None if answer.status_code == _NOT_FOUND else answer.json()
+
+    def status(self, name: str) -> Status | None:
+        """Return how the connector is, None where there is none of that name."""
+        config = self.configuration(name)
+        answer = self._call("GET", f"/connectors/{quote(name, safe='')}/status")
+        if config is None:
+            return None
+        tables = tuple(table.replace("\\", "") for table in config.get("table.include.list", "").split(",") if table)
+        if answer.status_code == _NOT_FOUND:
+            return Status(name, "UNASSIGNED", tables=tables)
+        said = answer.json()
+        parts = [said["connector"], *said.get("tasks", [])]
+        worst = next((part for part in parts if part["state"] != RUNNING), parts[-1])
+        state = worst["state"] if len(parts) > 1 or worst["state"] != RUNNING else "STARTING"
+        return Status(name, state, worst.get("trace", "").partition("\n")[0], tables)
+
+    def wait_running(self, name: str, timeout: float) -> Status:
+        """Wait until the connector runs or failed, and return how it is then."""
+        deadline = time.monotonic() + timeout
+        while True:
+            status = self.status(name) or Status(name, "UNASSIGNED")
+            if status.state in (RUNNING, FAILED) or time.monotonic() > deadline:
+                return status
+            time.sleep(0.2)
+
+    def restart(self, name: str) -> None:
+        """Start the connector again with those of its tasks that failed."""
+        self._call("POST", f"/connectors/{quote(name, safe='')}/restart?includeTasks=true")
+
+    def delete(self, name: str) -> None:
+        """End the connector and forget it with its offsets, so that one of its name begins anew."""
+        path = f"/connectors/{quote(name, safe='')}"
+        self._call("PUT", f"{path}/stop")
+        deadline = time.monotonic() + _TIMEOUT_S
+        while (answer := self._call("DELETE", f"{path}/offsets")).status_code == httpx.codes.BAD_REQUEST:
+            if time.monotonic() > deadline:
+                raise DependencyDown("kafka connect", f"{name} does not stop: {_message(answer)}")
+            time.sleep(0.2)
+        self._call("DELETE", path)
+
+    def _call(self, method: str, path: str, json: object = None) -> httpx.Response:
+        try:
+            answer = httpx.request(method, self._url + path, json=json, timeout=_TIMEOUT_S)
+        except httpx.HTTPError as error:
+            raise DependencyDown(
+                "kafka connect", f"{type(error).__name__}: {error}",
+                remedy="Start one with `headrace up --with-connect`, or name one with --connect.",
+            ) from error  # fmt: skip
+        if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR or answer.status_code == httpx.codes.CONFLICT:
+            raise DependencyDown("kafka connect", _message(answer), remedy="Run this again; it may be rebalancing.")
+        return answer
+
+
+def _message(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json()["message"])[:1000]
+    except (ValueError, KeyError, TypeError):
+        return answer.text[:1000]

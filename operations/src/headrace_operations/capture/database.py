@@ -1,0 +1,161 @@
+"""Whether a PostgreSQL and its tables can be captured as they are mapped: looked at first, judged apart from it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import asyncpg
+
+from headrace.capture import Table
+from headrace.errors import DependencyDown
+
+_COLUMNS = """
+SELECT a.attname FROM pg_attribute a
+WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+"""
+_TABLE = "SELECT c.oid, c.relreplident::text AS identity FROM pg_class c WHERE c.oid = to_regclass($1)"
+_KEYS = """
+SELECT array_agg(a.attname::text ORDER BY a.attnum) AS columns
+FROM pg_index i CROSS JOIN unnest(i.indkey::int2[]) AS k(attnum)
+JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+WHERE i.indrelid = $1 AND i.indisunique AND i.indpred IS NULL GROUP BY i.indexrelid
+"""
+_FULL = "f"
+_DROP = "End whoever reads it, then SELECT pg_drop_replication_slot('…')."
+_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A table as the database has it; ``keys`` are the columns of its unique indexes, ``identity`` pg_class's."""
+
+    columns: tuple[str, ...]
+    keys: tuple[frozenset[str], ...]
+    identity: str
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """What capturing rests on: ``tables`` has those that there are, by ``schema.table``."""
+
+    wal_level: str
+    may_replicate: bool
+    tables: Mapping[str, Found]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a capture would fail or lose something, and what to do."""
+
+    where: str
+    what: str
+    remedy: str
+
+
+def short_name(name: str) -> str:
+    """Return ``schema.table`` of a mapped name, which may have the connector's before it."""
+    return ".".join(name.split(".")[-2:])
+
+
+async def look(dsn: str, names: Sequence[str]) -> Database:
+    """Return what the database has of the mapped tables; raises :class:`DependencyDown` where it does not answer."""
+    connection = await connected(dsn)
+    try:
+        level = await connection.fetchval("SHOW wal_level")
+        may = await connection.fetchval("SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user")
+        found = {short_name(name): await _found(connection, short_name(name)) for name in names}
+        return Database(level, may, {name: table for name, table in found.items() if table is not None})
+    finally:
+        await connection.close()
+
+
+async def drop_slot(dsn: str, slot: str, publication: str, within: float = 30.0) -> None:
+    """Drop the slot and the publication of a capture that ended; raises :class:`DependencyDown`.
+
+    The connector may hold its slot for a moment more: that is waited for.
+    """
+    connection = await connected(dsn)
+    deadline = time.monotonic() + within
+    try:
+        while await connection.fetchval("SELECT active FROM pg_replication_slots WHERE slot_name = $1", slot):
+            if time.monotonic() > deadline:
+                raise DependencyDown("the source database", f"somebody still reads the slot {slot}", remedy=_DROP)
+            await asyncio.sleep(0.2)
+        await connection.execute(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1", slot
+        )
+        await connection.execute(f"DROP PUBLICATION IF EXISTS {quoted(publication)}")
+    finally:
+        await connection.close()
+
+
+async def _found(connection: asyncpg.Connection, name: str) -> Found | None:
+    schema, _, table = name.partition(".")
+    row = await connection.fetchrow(_TABLE, f"{quoted(schema)}.{quoted(table)}")
+    if row is None:
+        return None
+    columns = tuple(record["attname"] for record in await connection.fetch(_COLUMNS, row["oid"]))
+    keys = tuple(frozenset(record["columns"]) for record in await connection.fetch(_KEYS, row["oid"]))
+    return Found(columns, keys, row["identity"])
+
+
+async def connected(dsn: str) -> asyncpg.Connection:
+    """Return a connection of one's own; raises :class:`DependencyDown`."""
+    try:
+        return await asyncpg.connect(dsn, timeout=_TIMEOUT_S, command_timeout=_TIMEOUT_S)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise DependencyDown(
+            "the source database", str(error) or type(error).__name__, remedy="Check the URL, and that it runs."
+        ) from error
+
+
+def quoted(name: str) -> str:
+    """Return the name as an identifier of SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def problems(database: Database, tables: Mapping[str, Table]) -> list[Problem]:
+    """Return all that stands against a capture, in the order in which to mend it."""
+    found = []
+    if database.wal_level != "logical":
+        found.append(
+            Problem(
+                "wal_level", f"is {database.wal_level}, and only logical tells of rows",
+                "ALTER SYSTEM SET wal_level = logical, then restart PostgreSQL.",
+            )
+        )  # fmt: skip
+    if not database.may_replicate:
+        found.append(Problem("role", "may not replicate", "ALTER ROLE … REPLICATION, or use another role."))
+    for name, table in tables.items():
+        found += _of_table(short_name(name), table, database.tables.get(short_name(name)))
+    return found
+
+
+def _of_table(name: str, table: Table, found: Found | None) -> list[Problem]:
+    if found is None:
+        return [Problem(name, "is no table of the database", "Write the table as schema.table.")]
+    if missing := table.missing(found.columns):
+        there = ", ".join(found.columns)
+        return [
+            Problem(f"{name}.{column}", f"is no column; there are {there}", "Name one of them.") for column in missing
+        ]
+    identity = frozenset(table.identity)
+    result = []
+    if not any(key <= identity for key in found.keys):
+        result.append(
+            Problem(
+                name, f"two rows may be one document: no unique index is of {', '.join(table.identity)} alone",
+                "Put the columns of the primary key into id.",
+            )
+        )  # fmt: skip
+    if found.identity != _FULL:
+        result.append(
+            Problem(
+                name, "does not log whole rows, so an update that leaves a large text alone would not carry it",
+                f"ALTER TABLE {name} REPLICA IDENTITY FULL.",
+            )
+        )  # fmt: skip
+    return result

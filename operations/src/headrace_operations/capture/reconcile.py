@@ -1,0 +1,154 @@
+"""Documents whose rows are gone without a trace: found by comparing the log with the table, and deleted.
+
+A snapshot reads the rows that there are; what was deleted while nothing captured, or by TRUNCATE, stays in the index.
+
+The delete must come before whatever is captured of such a row later. So it is written while the table is locked
+against writers (SHARE), to the partition in which the row's last change stands: a row that comes back is written after
+the lock is gone, and its change has a higher offset.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import asyncpg
+from confluent_kafka import Message as KafkaMessage
+
+from headrace.avro.codec import Codec
+from headrace.capture import OFFSET, Table
+from headrace.envelope import Context, Operation
+from headrace.errors import ConfigurationError
+from headrace.records import SourceDocument
+from headrace.settings import KafkaSettings
+from headrace.stage import INGEST
+from headrace_operations.audit.log_ranges import LogRanges, Partition
+from headrace_operations.capture.database import connected, quoted, short_name
+from headrace_operations.transactions import Transactions
+
+_TYPES = ("int2", "int4", "int8", "text", "varchar", "uuid", "bool")
+_TYPE_OF = "SELECT atttypid::regtype::text AS long, t.typname FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid"
+_PAGE = 5000
+_LOCK_MS = 10_000
+_WRITER = "headrace-reconcile"
+Key = tuple[str, str]
+"""Tenant and document."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A document of a captured table as the log has it last: its version, and where ingest read that."""
+
+    version: int
+    topic: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What came of a table: ``gone`` documents were (or would be) deleted, ``left`` ones cannot be by this."""
+
+    table: str
+    documents: int
+    gone: tuple[Key, ...]
+    left: tuple[Key, ...] = ()
+
+
+def documents_of(kafka: KafkaSettings, codec: Codec, source: str) -> dict[Key, Known]:
+    """Return the documents of the source that the log holds; raises what :class:`LogRanges` does."""
+    ranges = LogRanges(kafka)
+    found: dict[Key, Known] = {}
+
+    def take(_place: Partition, message: KafkaMessage) -> None:
+        value = message.value()
+        if value is None:
+            return
+        context: Context = codec.decode(value, SourceDocument)
+        change = context.change
+        if change.operation is Operation.DELETE:
+            found.pop((change.tenant, change.document_id), None)
+        elif context.payload is not None and context.payload.source == source:
+            run = context.trace.history[0]
+            found[change.tenant, change.document_id] = Known(change.version, run.topic, run.partition)
+
+    ranges.read(ranges.bounds(ranges.partitions((INGEST.target,), needed=True)), take)
+    return found
+
+
+async def reconcile(
+    kafka: KafkaSettings, codec: Codec, dsn: str, name: str, mapped: str, table: Table, *, dry_run: bool
+) -> Reconciled:
+    """Delete the documents of the capture ``name`` whose rows the table ``mapped`` no longer has.
+
+    Holds off the table's writers while it reads the keys, where there is anything to delete.
+    Raises :class:`ConfigurationError` for a key of a type that cannot be compared, and
+    :class:`headrace.errors.DependencyDown`.
+    """
+    short = short_name(mapped)
+    known = documents_of(kafka, codec, f"{name}.{short}")
+    connection = await connected(dsn)
+    try:
+        await _require_types(connection, short, table.identity)
+        gone = set(known) - await _rows(connection, short, table)
+        left = {key for key in gone if not _placed(kafka, table, known[key])}
+        gone -= left
+        if dry_run or not gone:
+            return Reconciled(short, len(known), tuple(sorted(gone)), tuple(sorted(left)))
+        async with connection.transaction():
+            await connection.execute(f"SET LOCAL lock_timeout = {_LOCK_MS}")
+            await connection.execute(f"LOCK TABLE {_qualified(short)} IN SHARE MODE")
+            gone -= await _rows(connection, short, table)
+            _delete(kafka, table, {key: known[key] for key in sorted(gone)})
+        return Reconciled(short, len(known), tuple(sorted(gone)), tuple(sorted(left)))
+    finally:
+        await connection.close()
+
+
+def _placed(kafka: KafkaSettings, table: Table, known: Known) -> bool:
+    """Whether it is known where the delete has to stand; a document that was redriven was read elsewhere."""
+    return table.version != OFFSET or known.topic == kafka.topic(INGEST.source)
+
+
+def _delete(kafka: KafkaSettings, table: Table, gone: Mapping[Key, Known]) -> None:
+    """Write the deletes in one transaction: all of them stand in the log when the lock is given up, or none."""
+    with Transactions(kafka, _WRITER).one() as produce:
+        for (tenant, document_id), known in gone.items():
+            said: dict[str, object] = {"op": "delete"}
+            where = {}
+            if table.version == OFFSET:
+                where["partition"] = known.partition
+            else:
+                said["version"] = known.version + 1
+            produce(INGEST.source, value=json.dumps(said).encode(), key=f"{tenant}/{document_id}".encode(), **where)
+
+
+async def _rows(connection: asyncpg.Connection, name: str, table: Table) -> set[Key]:
+    """Return the documents that the table's rows are."""
+    columns = table.identity
+    pairs = ", ".join(f"'{column.replace(chr(39), chr(39) * 2)}', {quoted(column)}" for column in columns)
+    found: set[Key] = set()
+    async with connection.transaction():
+        cursor = await connection.cursor(f"SELECT json_build_object({pairs}) FROM {_qualified(name)}")  # noqa: S608  # quoted
+        while page := await cursor.fetch(_PAGE):
+            for (text,) in page:
+                row = json.loads(text)
+                found.add((table.tenant.fill(row) or "", table.id.fill(row) or ""))
+    return found
+
+
+async def _require_types(connection: asyncpg.Connection, name: str, columns: Sequence[str]) -> None:
+    for column in columns:
+        record = await connection.fetchrow(
+            f"{_TYPE_OF} WHERE a.attrelid = to_regclass($1) AND a.attname = $2", _qualified(name), column
+        )
+        if record is None or record["typname"] not in _TYPES:
+            raise ConfigurationError(
+                f"a key of type {record['long'] if record else 'unknown'} cannot be compared", where=f"{name}.{column}",
+                remedy=f"Delete such documents with `headrace delete`; compared are {', '.join(_TYPES)}.",
+            )  # fmt: skip
+
+
+def _qualified(name: str) -> str:
+    schema, _, table = name.partition(".")
+    return f"{quoted(schema)}.{quoted(table)}"

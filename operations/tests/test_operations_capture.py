@@ -1,0 +1,160 @@
+"""What stands against a capture, what the connector is told, and what Kafka Connect answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from headrace.capture import Table
+from headrace.errors import ConfigurationError, DependencyDown
+from headrace_operations.capture.connector import Connect, Status, configuration, dsn_of
+from headrace_operations.capture.database import Database, Found, problems
+
+pytestmark = pytest.mark.unit
+
+TABLE = Table.model_validate({"tenant": "{owner}", "id": "{id}", "text": "{body}"})
+TABLES = {"public.article": TABLE}
+FOUND = Found(("owner", "id", "body"), (frozenset({"id"}),), "f")
+READY = Database("logical", True, {"public.article": FOUND})
+DSN = "postgresql://ann:p%40ss%2Fword@db.example:6543/shop"
+
+
+def test_a_database_that_is_ready_has_no_problem() -> None:
+    """Broken: nobody can begin."""
+    assert problems(READY, TABLES) == []
+    assert problems(READY, {"shop.public.article": TABLE}) == []
+
+
+@pytest.mark.parametrize(
+    ("database", "where", "said"),
+    [
+        (Database("replica", True, READY.tables), "wal_level", "only logical"),
+        (Database("logical", False, READY.tables), "role", "may not replicate"),
+        (Database("logical", True, {}), "public.article", "is no table"),
+        (
+            Database("logical", True, {"public.article": Found(("owner", "id", "text"), FOUND.keys, "f")}),
+            "public.article.body", "there are owner, id, text",
+        ),
+        (
+            Database("logical", True, {"public.article": Found(FOUND.columns, (frozenset({"id", "part"}),), "f")}),
+            "public.article", "two rows may be one document",
+        ),
+        (
+            Database("logical", True, {"public.article": Found(FOUND.columns, FOUND.keys, "d")}),
+            "public.article", "does not log whole rows",
+        ),
+    ],
+)  # fmt: skip
+def test_what_stands_against_a_capture_is_named(database: Database, where: str, said: str) -> None:
+    """Broken: a capture begins that loses something, and nobody is told."""
+    (found,) = problems(database, TABLES)
+    assert found.where == where
+    assert said in found.what
+    assert found.remedy
+
+
+def test_the_connector_is_told_what_the_guarantees_rest_on() -> None:
+    """Broken: rows of one document have several keys, or a crash of Kafka Connect repeats what it wrote."""
+    config = configuration("shop", DSN, TABLES, "changes")
+    assert config["message.key.columns"] == r"public\.article:owner,id"
+    assert config["table.include.list"] == r"public\.article"
+    assert config["exactly.once.support"] == "required"
+    assert (config["transforms.route.regex"], config["transforms.route.replacement"]) == (".*", "changes")
+    assert (config["database.hostname"], config["database.port"], config["database.dbname"]) == (
+        "db.example", "6543", "shop",
+    )  # fmt: skip
+    assert (config["database.user"], config["database.password"]) == ("ann", "p@ss/word")
+    assert dsn_of(config) == DSN
+
+
+@pytest.mark.parametrize(
+    ("name", "dsn"), [("Shop", DSN), ("a-b", DSN), ("x" * 42, DSN), ("shop", "host=db dbname=shop"), ("shop", "mysql://h/d")]
+)  # fmt: skip
+def test_a_bad_name_or_url_is_refused(name: str, dsn: str) -> None:
+    """Broken: Kafka Connect refuses it later, and less plainly."""
+    with pytest.raises(ConfigurationError):
+        configuration(name, dsn, TABLES, "changes")
+
+
+class Answers:
+    """Stands for Kafka Connect: answers by method and path, and notes what was asked."""
+
+    def __init__(self, answers: dict[str, tuple[int, Any]]) -> None:
+        self.answers = answers
+        self.asked: list[str] = []
+
+    def __call__(self, method: str, url: str, **_: Any) -> httpx.Response:
+        asked = f"{method} {url.removeprefix('http://connect')}"
+        self.asked.append(asked)
+        status, body = self.answers.get(asked, (404, {"error_code": 404, "message": "not there"}))
+        return httpx.Response(status, json=body)
+
+
+@pytest.fixture
+def answer(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Have Kafka Connect answer so."""
+
+    def answer(answers: dict[str, tuple[int, Any]]) -> Answers:
+        made = Answers(answers)
+        monkeypatch.setattr(httpx, "request", made)
+        return made
+
+    return answer
+
+
+CONFIG = {"table.include.list": r"public\.article"}
+
+
+@pytest.mark.parametrize(
+    ("connector", "tasks", "state", "reason"),
+    [
+        ("RUNNING", [("RUNNING", "")], "RUNNING", ""),
+        ("RUNNING", [], "STARTING", ""),
+        ("RUNNING", [("FAILED", "PSQLException: no slot\n\tat x")], "FAILED", "PSQLException: no slot"),
+        ("FAILED", [], "FAILED", ""),
+        ("PAUSED", [("PAUSED", "")], "PAUSED", ""),
+    ],
+)
+def test_the_worst_of_a_connector_is_its_state(
+    answer: Any, connector: str, tasks: list[tuple[str, str]], state: str, reason: str
+) -> None:
+    """Broken: a capture whose task is dead is shown as running."""
+    said = {"connector": {"state": connector}, "tasks": [{"state": one, "trace": trace} for one, trace in tasks]}
+    answer({"GET /connectors/shop/config": (200, CONFIG), "GET /connectors/shop/status": (200, said)})
+    assert Connect("http://connect/").status("shop") == Status("shop", state, reason, ("public.article",))
+
+
+def test_what_is_not_there_is_none(answer: Any) -> None:
+    """Broken: a slip in a name looks like a capture that fails."""
+    answer({})
+    assert Connect("http://connect").status("shop") is None
+    assert Connect("http://connect").configuration("shop") is None
+
+
+def test_a_refusal_and_an_outage_are_told_apart(answer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: a wrong setting is tried again for ever, or an outage is taken for a wrong setting."""
+    answer({"PUT /connectors/shop/config": (400, {"message": "no such host"})})
+    with pytest.raises(ConfigurationError, match="no such host"):
+        Connect("http://connect").put("shop", {})
+    answer({"PUT /connectors/shop/config": (409, {"message": "rebalance in process"})})
+    with pytest.raises(DependencyDown, match="rebalance in process"):
+        Connect("http://connect").put("shop", {})
+
+    def refused(*_: Any, **__: Any) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    monkeypatch.setattr(httpx, "request", refused)
+    with pytest.raises(DependencyDown, match="--with-connect"):
+        Connect("http://connect").names()
+
+
+def test_an_end_forgets_the_offsets_too(answer: Any) -> None:
+    """Broken: a capture of the same name begins where the old one ended, and misses what came between."""
+    made = answer({
+        "PUT /connectors/shop/stop": (202, {}), "DELETE /connectors/shop/offsets": (200, {}),
+        "DELETE /connectors/shop": (204, {}),
+    })  # fmt: skip
+    Connect("http://connect").delete("shop")
+    assert made.asked == ["PUT /connectors/shop/stop", "DELETE /connectors/shop/offsets", "DELETE /connectors/shop"]

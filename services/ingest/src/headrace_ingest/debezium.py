@@ -1,0 +1,161 @@
+"""Debezium's envelopes: a row's change as the fields of a change event, by the mapping of its table.
+
+As Debezium documents them for its PostgreSQL connector: ``before``, ``after``, ``source`` and ``op`` (c, u, r, d, t,
+m), in JSON with and without its schema, or in Avro.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from headrace.avro.codec import MAGIC, Codec
+from headrace.capture import LSN, OFFSET, Table, Template
+from headrace.errors import InvalidRecord, NoChange
+from headrace_ingest.strict_json import parse_object
+
+UNAVAILABLE = "__debezium_unavailable_value"
+"""What Debezium writes for a large value that an update did not touch and the database did not send again."""
+_UPSERTS = ("c", "u", "r")
+_DELETE, _TRUNCATE, _MESSAGE = "d", "t", "m"
+_OPERATIONS = (*_UPSERTS, _DELETE, _TRUNCATE, _MESSAGE)
+_NO_ROW = ({"ts_ms"}, {"status", "id"}, {"ddl"}, {"databaseName"})
+"""Names that tell a heartbeat, the mark of a transaction and a change of the schema."""
+_ENVELOPE = ".Envelope"
+
+
+def unwrapped(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the envelope without the schema that JSON may carry along."""
+    inner = fields.get("payload")
+    return inner if set(fields) == {"schema", "payload"} and isinstance(inner, Mapping) else fields
+
+
+def is_envelope(fields: Mapping[str, Any]) -> bool:
+    """Tell Debezium's envelope from a plain change event, whose source is text and whose op is a word."""
+    return isinstance(fields.get("source"), Mapping) and fields.get("op") in _OPERATIONS
+
+
+def is_envelope_name(schema: str) -> bool:
+    """Tell the name of the schema that Debezium gives its envelopes in Avro."""
+    return schema.endswith(_ENVELOPE)
+
+
+def tells_no_row(fields: Mapping[str, Any]) -> bool:
+    """Tell what Debezium writes besides rows: heartbeats, marks of transactions, changes of the schema."""
+    return any(names <= set(fields) for names in _NO_ROW) and not {"op", "operation", "specversion"} & set(fields)
+
+
+def is_row_key(key: bytes | None) -> bool:
+    """Tell the key of a row, an object in JSON or Avro, from that of a document, tenant/document_id."""
+    return key is not None and key[:1] in (b"{", b"\x00")
+
+
+def read_key(key: bytes, codec: Codec) -> Mapping[str, Any]:
+    """Return the key's columns; raises :class:`InvalidRecord`, and what the codec does."""
+    found = codec.decode_foreign(key) if key[0] == MAGIC else parse_object(key, "the key")
+    columns = unwrapped(found) if isinstance(found, Mapping) else None
+    if columns is None:
+        raise InvalidRecord("key", "is no set of columns")
+    return columns
+
+
+def read(envelope: Mapping[str, Any], key: bytes, tables: Mapping[str, Table], codec: Codec) -> dict[str, Any]:
+    """Return the fields of the change event that the row's change is.
+
+    Raises :class:`NoChange` for what tells of no row, and :class:`InvalidRecord` naming the column, or the table and
+    those that are mapped.
+    """
+    operation = envelope["op"]
+    if operation == _MESSAGE:
+        raise NoChange("a message of logical decoding")
+    source = envelope["source"]
+    name, table = _table(source, tables)
+    if operation == _TRUNCATE:
+        raise InvalidRecord(
+            "op", f"{name} was truncated, which names no row, so its documents stay",
+            remedy="Run `headrace capture reconcile`, which deletes the documents whose rows are gone.",
+        )  # fmt: skip
+    if not is_row_key(key):
+        raise InvalidRecord("key", "is no row's key, an object", remedy="Give the table a primary key.")
+    fields = _identity(name, table, read_key(key, codec))
+    fields["occurred_at"] = source["ts_ms"] / 1000 if isinstance(source.get("ts_ms"), (int, float)) else None
+    row = envelope.get("before" if operation == _DELETE else "after")
+    fields["version"] = _version(table, source, row, deleted=operation == _DELETE)
+    if operation == _DELETE:
+        return fields | {"operation": "delete"}
+    if not isinstance(row, Mapping):
+        raise InvalidRecord("after", "is missing; an insert, update or read carries the row")
+    return fields | {"operation": "upsert", "source": name, "pipeline": table.pipeline} | _document(table, row)
+
+
+def _table(source: Mapping[str, Any], tables: Mapping[str, Table]) -> tuple[str, Table]:
+    """Return the full name, and the mapping of it or of ``schema.table``; MySQL has databases for schemas."""
+    schema = source.get("schema") or source.get("db")
+    short = f"{schema}.{source.get('table')}"
+    full = f"{source.get('name')}.{short}"
+    found = tables.get(full) or tables.get(short)
+    if found is None:
+        mapped = ", ".join(sorted(tables)) or "none"
+        raise InvalidRecord(
+            "source", f"the table {short!r:.200} is not mapped; mapped are {mapped}"[:1000],
+            remedy="Map it in the file of HEADRACE_INGEST_TABLES, then redrive; or leave it out of the capture.",
+        )  # fmt: skip
+    return full, found
+
+
+def _identity(name: str, table: Table, key: Mapping[str, Any]) -> dict[str, Any]:
+    """Return tenant and document of the row, from its key alone: so all that is said of a document has one key."""
+    for column in table.identity:
+        if column not in key:
+            raise InvalidRecord(
+                "key", f"has no column {column!r}, which tells the document of {name}; it has {', '.join(sorted(key))}",
+                remedy="Name the columns of tenant and id in the connector's message.key.columns.",
+            )  # fmt: skip
+        if key[column] in (None, ""):
+            raise InvalidRecord(column, f"is empty, and tells the document of {name}")
+    return {"tenant": _single(table.tenant, key, "tenant"), "document_id": _single(table.id, key, "id")}
+
+
+def _single(template: Template, row: Mapping[str, Any], field: str) -> str:
+    value = template.fill(row)
+    if not isinstance(value, str):
+        raise InvalidRecord(field, f"is a {type(value).__name__}, not text")
+    return value
+
+
+def _version(table: Table, source: Mapping[str, Any], row: Any, *, deleted: bool) -> int | None:
+    """Return the version, or None for the record's offset.
+
+    A delete may state the version of the row that it deletes, and two rows one place in the log: so versions are
+    doubled, and of one version a column's delete comes after the row, a place's before it.
+    """
+    if table.version == OFFSET:
+        return None
+    if table.version == LSN:
+        lsn = source.get("lsn")
+        if not isinstance(lsn, int):
+            raise InvalidRecord("source.lsn", f"is {lsn!r:.50}, no place in the log", remedy="Set version to offset.")
+        return 2 * lsn + (not deleted)
+    assert isinstance(table.version, Template)
+    stated = table.version.fill(row if isinstance(row, Mapping) else {})
+    if not isinstance(stated, str) or not stated.isdecimal():
+        raise InvalidRecord("version", f"is {stated!r:.100}; the column of a version holds whole numbers")
+    return 2 * int(stated) + deleted
+
+
+def _document(table: Table, row: Mapping[str, Any]) -> dict[str, Any]:
+    for column in table.columns:
+        if row.get(column) == UNAVAILABLE:
+            raise InvalidRecord(
+                column, "was not sent by the database: it is large, and the update left it as it was",
+                remedy="ALTER TABLE … REPLICA IDENTITY FULL, then update the row once more.",
+            )  # fmt: skip
+    acl = None if table.acl is None else table.acl.fill(row)
+    attributes = {name: template.fill(row) for name, template in table.attributes.items()}
+    return {
+        "content": table.text.fill(row) or "",
+        "title": None if table.title is None else table.title.fill(row),
+        "media_type": None if table.media_type is None else table.media_type.fill(row),
+        "acl": [acl] if isinstance(acl, str) else acl,
+        "attributes": {name: value for name, value in attributes.items() if value is not None},
+    }
