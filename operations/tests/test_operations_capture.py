@@ -7,9 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
-from headrace.capture import Table
+from headrace.capture import Table, of_capture
 from headrace.errors import ConfigurationError, DependencyDown
-from headrace_operations.capture.connector import Connect, Status, configuration, dsn_of
+from headrace_operations.capture.connector import Connect, Status, configuration, dsn_of, is_ours, unread
 from headrace_operations.capture.database import Database, Found, problems
 
 pytestmark = pytest.mark.unit
@@ -24,7 +24,21 @@ DSN = "postgresql://ann:p%40ss%2Fword@db.example:6543/shop"
 def test_a_database_that_is_ready_has_no_problem() -> None:
     """Broken: nobody can begin."""
     assert problems(READY, TABLES) == []
-    assert problems(READY, {"shop.public.article": TABLE}) == []
+    assert problems(READY, of_capture({"shop.public.article": TABLE, "crm.public.other": TABLE}, "shop")) == []
+
+
+def test_a_capture_has_to_do_with_its_own_tables_alone() -> None:
+    """Broken: reconciling one capture deletes the documents of another, by the other's mapping."""
+    own = TABLE.model_copy(update={"pipeline": "own"})
+    tables = {
+        "public.article": TABLE,
+        "shop.public.article": own,
+        "crm.public.article": TABLE,
+        "crm.public.note": TABLE,
+    }
+    assert of_capture(tables, "shop") == {"public.article": own}
+    assert of_capture(tables, "crm") == {"public.article": TABLE, "public.note": TABLE}
+    assert of_capture(tables, "public") == {"public.article": TABLE}
 
 
 @pytest.mark.parametrize(
@@ -44,6 +58,14 @@ def test_a_database_that_is_ready_has_no_problem() -> None:
         (
             Database("logical", True, {"public.article": Found(FOUND.columns, FOUND.keys, "d")}),
             "public.article", "does not log whole rows",
+        ),
+        (
+            Database("logical", True, {"public.article": Found(FOUND.columns, FOUND.keys, "f", kind="p")}),
+            "public.article", "no ordinary table",
+        ),
+        (
+            Database("logical", True, {"public.article": Found(FOUND.columns, FOUND.keys, "f", owned=False)}),
+            "public.article", "not owned by the role",
         ),
     ],
 )  # fmt: skip
@@ -66,7 +88,31 @@ def test_the_connector_is_told_what_the_guarantees_rest_on() -> None:
         "db.example", "6543", "shop",
     )  # fmt: skip
     assert (config["database.user"], config["database.password"]) == ("ann", "p@ss/word")
+    assert config["column.include.list"] == r"public\.article\.owner,public\.article\.id,public\.article\.body"
     assert dsn_of(config) == DSN
+    assert is_ours("shop", config)
+    assert not is_ours("other", config)
+
+
+def test_encryption_and_addresses_are_not_lost_on_the_way() -> None:
+    """Broken: the connector talks in the clear to a server that nobody verified."""
+    dsn = "postgresql://ann:x@[::1]:5433/shop?sslmode=verify-full&sslrootcert=%2Fca.pem"
+    config = configuration("shop", dsn, TABLES, "changes")
+    assert (config["database.sslmode"], config["database.sslrootcert"]) == ("verify-full", "/ca.pem")
+    assert dsn_of(config) == dsn
+    with pytest.raises(ConfigurationError, match="password"):
+        configuration("shop", "postgresql://h/d?password=x", TABLES, "changes")
+
+
+def test_a_connector_that_runs_is_not_given_what_it_would_not_read() -> None:
+    """Broken: the rows of a table that was added are missing, and nothing says so."""
+    one = configuration("shop", DSN, TABLES, "changes")
+    two = configuration("shop", DSN, {**TABLES, "public.note": TABLE}, "changes")
+    rekeyed = configuration("shop", DSN, {"public.article": TABLE.model_copy(update={"tenant": TABLE.id})}, "changes")
+    assert unread(one, one) is None
+    assert unread(two, one) is None
+    assert "public.note" in str(unread(one, two))
+    assert "public.article:id" in str(unread(one, rekeyed))
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,9 @@ from headrace_testing.stream import STAGES, dead_letters
 
 TENANT = "acme"
 TABLE = "article"
-MAPPED = Table.model_validate({"tenant": TENANT, "id": "article/{id}", "text": "{body}"})
+MAPPED = Table.model_validate(
+    {"tenant": TENANT, "id": "article/{id}", "title": "{title}", "text": "{body}", "attributes": {"author": "{author}"}}
+)
 CONNECT = "connect"
 MAPPING = """\
 tables:

@@ -59,13 +59,17 @@ def register(app: typer.Typer) -> None:
 
 
 def check(
-    file: File, database: Database = None, state_dir: options.StateDir = None, as_json: options.Json = False
+    file: File,
+    name: Name = "captured",
+    database: Database = None,
+    state_dir: options.StateDir = None,
+    as_json: options.Json = False,
 ) -> None:
     """Compare FILE with the database's tables: columns, keys, what is logged of a row, and whether one may replicate.
 
     Ends with exit code 1 where a capture would fail or lose something.
     """
-    tables, found = _looked(file, _database(database, state_dir))
+    tables, found = _looked(file, name, _database(database, state_dir))
     if as_json:
         output.emit({"tables": sorted(tables), "problems": [asdict(one) for one in found]})
     elif not found:
@@ -90,10 +94,10 @@ def start(
 
     Again with the same name, it takes over what FILE says now. Ingest has to know FILE: HEADRACE_INGEST_TABLES.
     """
-    from headrace_operations.capture.connector import FAILED, configuration  # noqa: PLC0415
+    from headrace_operations.capture.connector import FAILED, configuration, unread  # noqa: PLC0415
 
     dsn = _database(database, state_dir)
-    tables, found = _looked(file, dsn)
+    tables, found = _looked(file, name, dsn)
     if found:
         raise _refused(found)
     config = configuration(name, dsn, tables, kafka_settings(state_dir, kafka).topic("changes"))
@@ -101,6 +105,14 @@ def start(
         output.emit({key: "***" if key == "database.password" else value for key, value in config.items()})
         return
     client = _connect(connect, state_dir)
+    before = client.configuration(name)
+    if before is not None:
+        _require_ours(name, before)
+        if (why := unread(before, config)) is not None:
+            raise CommandError(
+                f"{name} runs, and {why}", where=str(file),
+                remedy=f"`headrace capture stop {name}`, then start it again: all rows are read anew.",
+            )  # fmt: skip
     client.put(name, config)
     status = client.wait_running(name, _START_S)
     if status.state == FAILED:
@@ -144,10 +156,10 @@ def reconcile(
     For rows that were deleted while nothing captured, or by TRUNCATE. Writers of a table wait while its keys are read,
     where it has lost any.
     """
-    from headrace.capture import read_tables  # noqa: PLC0415
+    from headrace.capture import of_capture, read_tables  # noqa: PLC0415
     from headrace_operations.capture.reconcile import reconcile as run  # noqa: PLC0415
 
-    tables, dsn = read_tables(file), _database(database, state_dir)
+    tables, dsn = of_capture(read_tables(file), name), _database(database, state_dir)
     settings, codec = clients(state_dir, kafka, registry)
 
     def each(*, dry: bool) -> list[Reconciled]:
@@ -176,6 +188,15 @@ def reconcile(
 def stop(
     name: Annotated[str, typer.Argument(metavar="NAME", help="As `capture list` has it.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", envvar="HEADRACE_YES", help="Do not ask.")] = False,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            "--database",
+            envvar="HEADRACE_CAPTURE_DATABASE",
+            show_default=False,
+            help="URL of the source PostgreSQL; without it, as the connector has it.",
+        ),
+    ] = None,
     connect: ConnectUrl = None,
     state_dir: options.StateDir = None,
     as_json: options.Json = False,
@@ -185,7 +206,7 @@ def stop(
     The documents stay. A later capture of the same name reads every row again.
     """
     from headrace_operations.capture.connector import dsn_of  # noqa: PLC0415
-    from headrace_operations.capture.database import drop_slot  # noqa: PLC0415
+    from headrace_operations.capture.database import drop_slot, look  # noqa: PLC0415
 
     client = _connect(connect, state_dir)
     config = client.configuration(name)
@@ -194,21 +215,34 @@ def stop(
             f"there is no capture {name!r}", where="NAME",
             remedy=f"There are: {', '.join(client.names()) or 'none'}.",
         )  # fmt: skip
+    _require_ours(name, config)
+    dsn = database or dsn_of(config)
+    asyncio.run(look(dsn, []))  # before anything ends: a slot that cannot be dropped keeps the log for ever
     if not yes:
         typer.confirm(f"End {name} and drop its slot? Changes from now on are not captured.", abort=True, err=True)
     client.delete(name)
-    asyncio.run(drop_slot(dsn_of(config), config["slot.name"], config["publication.name"]))
+    asyncio.run(drop_slot(dsn, config["slot.name"], config["publication.name"]))
     if as_json:
         output.emit({"name": name, "slot": config["slot.name"]})
     else:
         typer.echo(f"{name}: ended; the slot {config['slot.name']} is dropped")
 
 
-def _looked(file: Path, dsn: str) -> tuple[Mapping[str, Table], list[Problem]]:
-    from headrace.capture import read_tables  # noqa: PLC0415
+def _require_ours(name: str, config: Mapping[str, str]) -> None:
+    from headrace_operations.capture.connector import is_ours  # noqa: PLC0415
+
+    if not is_ours(name, config):
+        raise CommandError(
+            f"the connector {name} is none that `headrace capture start` made", where="NAME",
+            remedy="Take another name, or change it by Kafka Connect's own means.",
+        )  # fmt: skip
+
+
+def _looked(file: Path, name: str, dsn: str) -> tuple[Mapping[str, Table], list[Problem]]:
+    from headrace.capture import of_capture, read_tables  # noqa: PLC0415
     from headrace_operations.capture.database import look, problems  # noqa: PLC0415
 
-    tables = read_tables(file)
+    tables = of_capture(read_tables(file), name)
     return tables, problems(asyncio.run(look(dsn, list(tables))), tables)
 
 

@@ -18,6 +18,7 @@ from ruamel.yaml import YAML, YAMLError
 from headrace.errors import ConfigurationError, InvalidRecord
 
 MAX_FILE_BYTES = 1024 * 1024
+_FULL_NAME_DOTS = 2
 OFFSET = "offset"
 LSN = "lsn"
 
@@ -122,6 +123,13 @@ def read_tables(path: Path | None) -> dict[str, Table]:
             remedy="Write `tables:`, and under it what becomes of each table's rows, `schema.table:`.",
         )  # fmt: skip
     return {str(name): _table(path, given["tables"], name) for name in given["tables"]}
+
+
+def of_capture(tables: Mapping[str, Table], name: str) -> dict[str, Table]:
+    """Return what the capture ``name`` has to do with, by ``schema.table``; its own mapping is before a general one."""
+    general = {table: mapped for table, mapped in tables.items() if table.count(".") < _FULL_NAME_DOTS}
+    own = {table.removeprefix(f"{name}."): mapped for table, mapped in tables.items() if table.startswith(f"{name}.")}
+    return general | {table: mapped for table, mapped in own.items() if table.count(".") == 1}
 
 
 def _table(path: Path, tables: Any, name: Any) -> Table:

@@ -20,6 +20,7 @@ from headrace.envelope import Operation
 from headrace.errors import ConfigurationError, InvalidRecord, NoChange, UndecodableRecord
 from headrace.pipelines_log import LatestPipeline
 from headrace.records import ChangeEvent
+from headrace_ingest.debezium import UNAVAILABLE
 from headrace_ingest.events import IngestDecoder, decode
 from headrace_ingest.settings import IngestSettings
 
@@ -69,7 +70,7 @@ def versioned(version: str) -> dict[str, Table]:
 @pytest.mark.parametrize("op", ["c", "u", "r"])
 def test_a_row_becomes_a_document(op: str) -> None:
     """Broken: an insert, an update or a snapshot loses a field."""
-    event = read(envelope(op, ROW))
+    event = read(envelope(op, ROW, ROW if op == "u" else None))
     assert (event.tenant, event.document_id, event.operation) == ("acme", "article/7", Operation.UPSERT)
     assert (event.title, event.content, event.media_type) == ("On dams", "Lead.\n\nBody.", "text/markdown")
     assert event.attributes == {"author": "Kim", "stars": "4.5", "draft": "false"}
@@ -93,13 +94,13 @@ def test_json_with_its_schema_says_the_same() -> None:
 
 def test_a_column_that_is_not_used_changes_nothing() -> None:
     """Broken: a counter in the row embeds its text anew."""
-    assert read(envelope("u", ROW | {"views": 13, "new_column": None})) == read(envelope("u", ROW))
+    assert read(envelope("u", ROW | {"views": 13, "new_column": None}, ROW)) == read(envelope("u", ROW, ROW))
 
 
 def test_null_is_no_title_no_attribute_and_an_empty_text() -> None:
     """Broken: a row with an empty body is given up, or gets the title None."""
-    event = read(envelope("c", ROW | {"title": None, "lead": None, "body": None, "author": None, "readers": None}))
-    assert (event.title, event.content, event.acl) == (None, "\n\n", ())
+    event = read(envelope("c", ROW | {"title": None, "lead": None, "body": None, "author": None}))
+    assert (event.title, event.content, event.acl) == (None, "\n\n", ("staff",))
     assert event.attributes == {"stars": "4.5", "draft": "false"}
 
 
@@ -128,6 +129,10 @@ FOREIGN = {
                 {"name": "lsn", "type": ["null", "long"], "default": None}]}},
             {"name": "op", "type": "string"}],
     }), "test"),
+    902: parse_foreign(json.dumps({
+        "type": "record", "name": "Heartbeat", "namespace": "io.debezium.connector.common",
+        "fields": [{"name": "ts_ms", "type": "long"}],
+    }), "test"),
     901: parse_foreign(json.dumps({
         "type": "record", "name": "Key", "namespace": "shop.public.article",
         "fields": [{"name": "owner", "type": "string"}, {"name": "id", "type": "int"}],
@@ -149,6 +154,9 @@ def test_avro_says_the_same() -> None:
     written = Record("changes", 0, 41, as_avro(901, {"owner": "acme", "id": 7}), value)
     form, event = decode(written, codec, IngestSettings(), TABLES)
     assert (form, event) == ("debezium", read(envelope("c", ROW)))
+    beat = Record("changes", 0, 41, as_avro(901, {"owner": "x", "id": 1}), as_avro(902, {"ts_ms": 1}))
+    with pytest.raises(NoChange):
+        decode(beat, codec, IngestSettings(), TABLES)
     with pytest.raises(UndecodableRecord, match="900"):
         decode(written._replace(value=value[:-3]), codec, IngestSettings(), TABLES)
 
@@ -170,6 +178,22 @@ def test_what_tells_of_no_row_is_passed_over(value: Any, key: bytes) -> None:
         read(value, key)
 
 
+@pytest.mark.parametrize(
+    ("value", "key"),
+    [
+        ({"id": 5, "status": "published", "tenant": "acme", "content": "hello"}, b"acme/5"),
+        ({"id": 5, "status": "published", "body": "hello"}, b'{"id":5}'),
+        ({"tenant": "acme", "id": "5", "content": "hello", "ts_ms": 1}, b"acme/5"),
+        ({"ts_ms": 1}, b"acme/5"),
+        ({"status": "BEGIN", "id": "5"}, b"acme/5"),
+    ],
+)
+def test_what_looks_a_little_like_it_is_a_dead_letter(value: Any, key: bytes) -> None:
+    """Broken: an event that forgot its operation vanishes without a trace."""
+    with pytest.raises(InvalidRecord):
+        read(value, key)
+
+
 def test_without_mapped_tables_nothing_is_passed_over() -> None:
     """Broken: a malformed event of somebody who captures nothing vanishes."""
     for value, key in ((None, KEY), ({"ts_ms": 1}, KEY)):
@@ -187,7 +211,10 @@ def test_without_mapped_tables_nothing_is_passed_over() -> None:
         (envelope("c", ROW), b'{"owner":null,"id":7}', "owner", "is empty"),
         (envelope("c", ROW), b'{"owner":["a"],"id":7}', "tenant", "is a list"),
         (envelope("c"), KEY, "after", "is missing"),
-        (envelope("u", ROW | {"body": "__debezium_unavailable_value"}), KEY, "body", "was not sent by the database"),
+        (envelope("u", ROW), KEY, "before", "is missing"),
+        (envelope("c", ROW | {"readers": []}), KEY, "acl", "names nobody"),
+        (envelope("u", ROW | {"body": UNAVAILABLE}, ROW), KEY, "body", "was not sent by the database"),
+        (envelope("u", ROW | {"readers": [UNAVAILABLE]}, ROW), KEY, "readers", "was not sent by the database"),
         (envelope("c", {name: ROW[name] for name in ROW if name != "lead"}), KEY, "lead", "it has author, body"),
         (envelope("c", ROW | {"stars": {"scale": 2, "value": "AQ=="}}), KEY, "stars", "is a dict"),
         (envelope("c", ROW | {"lead": ["a", "b"]}), KEY, "lead", "is a list"),
@@ -206,7 +233,7 @@ def test_versions_come_from_the_offset_the_log_or_a_column() -> None:
     lsn, column = versioned("lsn"), versioned("{views}")
     assert read(envelope("c", ROW, lsn=30), tables=lsn).version == 61
     assert read(envelope("d", before=ROW, lsn=30), tables=lsn).version == 60  # a changed key: deleted, then there
-    assert read(envelope("u", ROW), tables=column).version == 24
+    assert read(envelope("u", ROW, ROW), tables=column).version == 24
     assert read(envelope("d", before=ROW), tables=column).version == 25
     with pytest.raises(InvalidRecord, match=r"source\.lsn"):
         read(envelope("c", ROW, lsn=None), tables=lsn)

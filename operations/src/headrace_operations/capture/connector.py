@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import httpx
 
@@ -17,6 +17,12 @@ from headrace_operations.capture.database import short_name
 NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 RUNNING, FAILED = "RUNNING", "FAILED"
 _CLASS = "io.debezium.connector.postgresql.PostgresConnector"
+_KEYS = "message.key.columns"
+_SSL = {
+    "sslmode": "database.sslmode", "sslrootcert": "database.sslrootcert", "sslcert": "database.sslcert",
+    "sslkey": "database.sslkey",
+}  # fmt: skip
+"""What a URL of PostgreSQL says of encryption, and the connector's names for it."""
 _HEARTBEAT_MS = 60_000
 _TIMEOUT_S = 30.0
 _NOT_FOUND = 404
@@ -48,6 +54,12 @@ def configuration(name: str, dsn: str, tables: Mapping[str, Table], topic: str) 
             remedy="Use a small letter, then small letters, digits and _, 41 at most: the slot is named by it.",
         )  # fmt: skip
     place = urlsplit(dsn)
+    given = dict(parse_qsl(place.query))
+    if unknown := given.keys() - _SSL.keys():
+        raise ConfigurationError(
+            f"the source database's URL says {', '.join(sorted(unknown))}, which the connector cannot be told",
+            where="--database", remedy=f"Leave it out; known are {', '.join(_SSL)}.",
+        )  # fmt: skip
     if place.scheme not in ("postgresql", "postgres") or not place.hostname:
         raise ConfigurationError(
             "the source database is no URL", where="--database", remedy="Write postgresql://user:password@host/name."
@@ -59,13 +71,17 @@ def configuration(name: str, dsn: str, tables: Mapping[str, Table], topic: str) 
         "database.user": unquote(place.username or ""),
         "database.password": unquote(place.password or ""),
         "database.dbname": unquote(place.path.lstrip("/")) or "postgres",
+        **{_SSL[option]: value for option, value in given.items()},
         "topic.prefix": name,
         "plugin.name": "pgoutput",
         "slot.name": slot_of(name),
         "publication.name": slot_of(name),
         "publication.autocreate.mode": "filtered",
         "table.include.list": ",".join(re.escape(short_name(table)) for table in tables),
-        "message.key.columns": ";".join(
+        "column.include.list": ",".join(
+            re.escape(f"{short_name(table)}.{column}") for table, mapped in tables.items() for column in mapped.columns
+        ),
+        _KEYS: ";".join(
             f"{re.escape(short_name(table))}:{','.join(mapped.identity)}" for table, mapped in tables.items()
         ),
         "decimal.handling.mode": "string",
@@ -90,8 +106,27 @@ def configuration(name: str, dsn: str, tables: Mapping[str, Table], topic: str) 
 def dsn_of(config: Mapping[str, str]) -> str:
     """Return the URL of the database that a connector captures."""
     user, password = quote(config["database.user"], safe=""), quote(config["database.password"], safe="")
-    place = f"{config['database.hostname']}:{config['database.port']}/{quote(config['database.dbname'], safe='')}"
-    return f"postgresql://{user}:{password}@{place}"
+    host = config["database.hostname"]
+    host = f"[{host}]" if ":" in host else host
+    place = f"{host}:{config['database.port']}/{quote(config['database.dbname'], safe='')}"
+    options = urlencode({option: config[key] for option, key in _SSL.items() if key in config})
+    return f"postgresql://{user}:{password}@{place}{'?' if options else ''}{options}"
+
+
+def is_ours(name: str, config: Mapping[str, str]) -> bool:
+    """Whether the connector is one that :func:`configuration` made."""
+    return config.get("connector.class") == _CLASS and config.get("slot.name") == slot_of(name)
+
+
+def unread(old: Mapping[str, str], new: Mapping[str, str]) -> str | None:
+    """Return why the connector cannot go from one configuration to the other; None where it can.
+
+    A connector that goes on takes no snapshot, so rows of another table, or of another key, would be missing.
+    """
+    keys = set(old.get(_KEYS, "").split(";"))
+    if more := set(new[_KEYS].split(";")) - keys:
+        return f"it does not read the rows that there are of {', '.join(sorted(more)).replace(chr(92), '')}"
+    return None
 
 
 class Connect:
@@ -99,6 +134,7 @@ class Connect:
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
+        self._shown = urlsplit(url)._replace(netloc=urlsplit(url).netloc.rpartition("@")[2]).geturl()
 
     def names(self) -> list[str]:
         """Return the names of its connectors."""
@@ -109,10 +145,10 @@ class Connect:
         """Start the connector, or change it; raises :class:`ConfigurationError` for what it refuses."""
         answer = self._call("PUT", f"/connectors/{quote(name, safe='')}/config", json=dict(config))
         if answer.status_code >= httpx.codes.BAD_REQUEST:
-            raise ConfigurationError(f"the connector is refused: {_message(answer)}", where=self._url)
+            raise ConfigurationError(f"the connector is refused: {_message(answer)}", where=self._shown)
 
     def configuration(self, name: str) -> dict[str, str] | None:
-        """Return the configuration of one of our connectors, None where there is none of that name."""
+        """Return a connector's configuration, None where there is none of that name."""
         answer = self._call("GET", f"/connectors/{quote(name, safe='')}/config")
         return None if answer.status_code == _NOT_FOUND else answer.json()
 

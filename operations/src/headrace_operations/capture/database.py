@@ -4,37 +4,49 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import asyncpg
 
 from headrace.capture import Table
-from headrace.errors import DependencyDown
+from headrace.errors import ConfigurationError, DependencyDown
 
 _COLUMNS = """
 SELECT a.attname FROM pg_attribute a
 WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
-_TABLE = "SELECT c.oid, c.relreplident::text AS identity FROM pg_class c WHERE c.oid = to_regclass($1)"
+_TABLE = """
+SELECT c.oid, c.relreplident::text AS identity, c.relkind::text AS kind, pg_has_role(c.relowner, 'USAGE') AS owned
+FROM pg_class c WHERE c.oid = to_regclass($1)
+"""
 _KEYS = """
 SELECT array_agg(a.attname::text ORDER BY a.attnum) AS columns
-FROM pg_index i CROSS JOIN unnest(i.indkey::int2[]) AS k(attnum)
+FROM pg_index i CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place)
 JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-WHERE i.indrelid = $1 AND i.indisunique AND i.indpred IS NULL GROUP BY i.indexrelid
+WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+AND k.place <= i.indnkeyatts GROUP BY i.indexrelid
 """
 _FULL = "f"
+_ORDINARY = "r"
 _DROP = "End whoever reads it, then SELECT pg_drop_replication_slot('…')."
 _TIMEOUT_S = 10.0
+_COMMAND_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A table as the database has it; ``keys`` are the columns of its unique indexes, ``identity`` pg_class's."""
+    """A table as the database has it; ``keys`` are the columns of its unique indexes, ``owned`` is by the role.
+
+    ``identity`` and ``kind`` are pg_class's relreplident and relkind.
+    """
 
     columns: tuple[str, ...]
     keys: tuple[frozenset[str], ...]
     identity: str
+    kind: str = "r"
+    owned: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +74,11 @@ def short_name(name: str) -> str:
 
 async def look(dsn: str, names: Sequence[str]) -> Database:
     """Return what the database has of the mapped tables; raises :class:`DependencyDown` where it does not answer."""
-    connection = await connected(dsn)
-    try:
+    async with opened(dsn) as connection:
         level = await connection.fetchval("SHOW wal_level")
         may = await connection.fetchval("SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user")
         found = {short_name(name): await _found(connection, short_name(name)) for name in names}
         return Database(level, may, {name: table for name, table in found.items() if table is not None})
-    finally:
-        await connection.close()
 
 
 async def drop_slot(dsn: str, slot: str, publication: str, within: float = 30.0) -> None:
@@ -77,9 +86,8 @@ async def drop_slot(dsn: str, slot: str, publication: str, within: float = 30.0)
 
     The connector may hold its slot for a moment more: that is waited for.
     """
-    connection = await connected(dsn)
     deadline = time.monotonic() + within
-    try:
+    async with opened(dsn) as connection:
         while await connection.fetchval("SELECT active FROM pg_replication_slots WHERE slot_name = $1", slot):
             if time.monotonic() > deadline:
                 raise DependencyDown("the source database", f"somebody still reads the slot {slot}", remedy=_DROP)
@@ -88,8 +96,6 @@ async def drop_slot(dsn: str, slot: str, publication: str, within: float = 30.0)
             "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1", slot
         )
         await connection.execute(f"DROP PUBLICATION IF EXISTS {quoted(publication)}")
-    finally:
-        await connection.close()
 
 
 async def _found(connection: asyncpg.Connection, name: str) -> Found | None:
@@ -99,17 +105,43 @@ async def _found(connection: asyncpg.Connection, name: str) -> Found | None:
         return None
     columns = tuple(record["attname"] for record in await connection.fetch(_COLUMNS, row["oid"]))
     keys = tuple(frozenset(record["columns"]) for record in await connection.fetch(_KEYS, row["oid"]))
-    return Found(columns, keys, row["identity"])
+    return Found(columns, keys, row["identity"], row["kind"], row["owned"])
 
 
-async def connected(dsn: str) -> asyncpg.Connection:
-    """Return a connection of one's own; raises :class:`DependencyDown`."""
+@asynccontextmanager
+async def opened(dsn: str) -> AsyncIterator[asyncpg.Connection]:
+    """Yield a connection that sees all rows or fails: a policy must not pass for rows that are gone.
+
+    Raises :class:`DependencyDown`, and :class:`ConfigurationError` for a URL or a right that is wrong; the URL, which
+    holds a password, is in no message.
+    """
     try:
-        return await asyncpg.connect(dsn, timeout=_TIMEOUT_S, command_timeout=_TIMEOUT_S)
+        connection = await asyncpg.connect(
+            dsn, timeout=_TIMEOUT_S, command_timeout=_COMMAND_S, server_settings={"row_security": "off"}
+        )
+    except ValueError:
+        raise ConfigurationError(
+            "the source database is no URL", where="--database",
+            remedy="Write postgresql://user:password@host/name, what is special in them in percent.",
+        ) from None  # fmt: skip
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise DependencyDown(
-            "the source database", str(error) or type(error).__name__, remedy="Check the URL, and that it runs."
+        raise _down(error) from error
+    try:
+        yield connection
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise ConfigurationError(
+            f"the role may not: {error}", where="the source database", remedy="Use the role that owns the tables."
         ) from error
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise _down(error) from error
+    finally:
+        await connection.close()
+
+
+def _down(error: Exception) -> DependencyDown:
+    return DependencyDown(
+        "the source database", str(error) or type(error).__name__, remedy="Check that it runs, then run this again."
+    )
 
 
 def quoted(name: str) -> str:
@@ -137,6 +169,10 @@ def problems(database: Database, tables: Mapping[str, Table]) -> list[Problem]:
 def _of_table(name: str, table: Table, found: Found | None) -> list[Problem]:
     if found is None:
         return [Problem(name, "is no table of the database", "Write the table as schema.table.")]
+    if found.kind != _ORDINARY:
+        return [Problem(name, "is no ordinary table", "Capture the partitions, or the table behind the view.")]
+    if not found.owned:
+        return [Problem(name, "is not owned by the role, so no publication of it can be made", "Use its owner's role.")]
     if missing := table.missing(found.columns):
         there = ", ".join(found.columns)
         return [

@@ -24,7 +24,7 @@ from headrace.records import SourceDocument
 from headrace.settings import KafkaSettings
 from headrace.stage import INGEST
 from headrace_operations.audit.log_ranges import LogRanges, Partition
-from headrace_operations.capture.database import connected, quoted, short_name
+from headrace_operations.capture.database import opened, quoted, short_name
 from headrace_operations.transactions import Transactions
 
 _TYPES = ("int2", "int4", "int8", "text", "varchar", "uuid", "bool")
@@ -59,6 +59,7 @@ def documents_of(kafka: KafkaSettings, codec: Codec, source: str) -> dict[Key, K
     """Return the documents of the source that the log holds; raises what :class:`LogRanges` does."""
     ranges = LogRanges(kafka)
     found: dict[Key, Known] = {}
+    newest: dict[Key, int] = {}
 
     def take(_place: Partition, message: KafkaMessage) -> None:
         value = message.value()
@@ -66,11 +67,16 @@ def documents_of(kafka: KafkaSettings, codec: Codec, source: str) -> dict[Key, K
             return
         context: Context = codec.decode(value, SourceDocument)
         change = context.change
-        if change.operation is Operation.DELETE:
-            found.pop((change.tenant, change.document_id), None)
-        elif context.payload is not None and context.payload.source == source:
+        key = (change.tenant, change.document_id)
+        if change.version < newest.get(key, -1):
+            return  # redriven, and long overtaken
+        newest[key] = change.version
+        own = change.operation is Operation.UPSERT and context.payload is not None and context.payload.source == source
+        if own:
             run = context.trace.history[0]
-            found[change.tenant, change.document_id] = Known(change.version, run.topic, run.partition)
+            found[key] = Known(change.version, run.topic, run.partition)
+        else:
+            found.pop(key, None)  # deleted, or another source has it now
 
     ranges.read(ranges.bounds(ranges.partitions((INGEST.target,), needed=True)), take)
     return found
@@ -87,8 +93,7 @@ async def reconcile(
     """
     short = short_name(mapped)
     known = documents_of(kafka, codec, f"{name}.{short}")
-    connection = await connected(dsn)
-    try:
+    async with opened(dsn) as connection:
         await _require_types(connection, short, table.identity)
         gone = set(known) - await _rows(connection, short, table)
         left = {key for key in gone if not _placed(kafka, table, known[key])}
@@ -101,8 +106,6 @@ async def reconcile(
             gone -= await _rows(connection, short, table)
             _delete(kafka, table, {key: known[key] for key in sorted(gone)})
         return Reconciled(short, len(known), tuple(sorted(gone)), tuple(sorted(left)))
-    finally:
-        await connection.close()
 
 
 def _placed(kafka: KafkaSettings, table: Table, known: Known) -> bool:

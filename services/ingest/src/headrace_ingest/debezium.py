@@ -17,11 +17,14 @@ from headrace_ingest.strict_json import parse_object
 UNAVAILABLE = "__debezium_unavailable_value"
 """What Debezium writes for a large value that an update did not touch and the database did not send again."""
 _UPSERTS = ("c", "u", "r")
-_DELETE, _TRUNCATE, _MESSAGE = "d", "t", "m"
+_UPDATE, _DELETE, _TRUNCATE, _MESSAGE = "u", "d", "t", "m"
 _OPERATIONS = (*_UPSERTS, _DELETE, _TRUNCATE, _MESSAGE)
-_NO_ROW = ({"ts_ms"}, {"status", "id"}, {"ddl"}, {"databaseName"})
-"""Names that tell a heartbeat, the mark of a transaction and a change of the schema."""
+_HEARTBEAT = {"ts_ms"}
+_MARK = {"status", "id", "ts_ms", "event_count", "data_collections"}
+_MARKS = ("BEGIN", "END")
 _ENVELOPE = ".Envelope"
+_OWN = "io.debezium.connector."
+"""Where Debezium's schemas of what is no row have their names."""
 
 
 def unwrapped(fields: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -40,9 +43,18 @@ def is_envelope_name(schema: str) -> bool:
     return schema.endswith(_ENVELOPE)
 
 
-def tells_no_row(fields: Mapping[str, Any]) -> bool:
+def is_other_name(schema: str) -> bool:
+    """Tell the name of a schema of Debezium's own, for what is no row."""
+    return schema.startswith(_OWN)
+
+
+def tells_no_row(fields: Mapping[str, Any], key: bytes | None) -> bool:
     """Tell what Debezium writes besides rows: heartbeats, marks of transactions, changes of the schema."""
-    return any(names <= set(fields) for names in _NO_ROW) and not {"op", "operation", "specversion"} & set(fields)
+    if not is_row_key(key):
+        return False
+    names = set(fields)
+    mark = fields.get("status") in _MARKS and names <= _MARK
+    return mark or names == _HEARTBEAT or ("ddl" in names and isinstance(fields.get("source"), Mapping))
 
 
 def is_row_key(key: bytes | None) -> bool:
@@ -85,13 +97,17 @@ def read(envelope: Mapping[str, Any], key: bytes, tables: Mapping[str, Table], c
         return fields | {"operation": "delete"}
     if not isinstance(row, Mapping):
         raise InvalidRecord("after", "is missing; an insert, update or read carries the row")
+    if operation == _UPDATE and envelope.get("before") is None:
+        raise InvalidRecord(
+            "before", "is missing, so whether the row was another document before cannot be told",
+            remedy=f"ALTER TABLE {schema_and_table(source)} REPLICA IDENTITY FULL, then update the row once more.",
+        )  # fmt: skip
     return fields | {"operation": "upsert", "source": name, "pipeline": table.pipeline} | _document(table, row)
 
 
 def _table(source: Mapping[str, Any], tables: Mapping[str, Table]) -> tuple[str, Table]:
-    """Return the full name, and the mapping of it or of ``schema.table``; MySQL has databases for schemas."""
-    schema = source.get("schema") or source.get("db")
-    short = f"{schema}.{source.get('table')}"
+    """Return the full name, and the mapping of it or of ``schema.table``."""
+    short = schema_and_table(source)
     full = f"{source.get('name')}.{short}"
     found = tables.get(full) or tables.get(short)
     if found is None:
@@ -101,6 +117,11 @@ def _table(source: Mapping[str, Any], tables: Mapping[str, Table]) -> tuple[str,
             remedy="Map it in the file of HEADRACE_INGEST_TABLES, then redrive; or leave it out of the capture.",
         )  # fmt: skip
     return full, found
+
+
+def schema_and_table(source: Mapping[str, Any]) -> str:
+    """Return the table's name; MySQL has databases for schemas."""
+    return f"{source.get('schema') or source.get('db')}.{source.get('table')}"
 
 
 def _identity(name: str, table: Table, key: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,12 +166,18 @@ def _version(table: Table, source: Mapping[str, Any], row: Any, *, deleted: bool
 
 def _document(table: Table, row: Mapping[str, Any]) -> dict[str, Any]:
     for column in table.columns:
-        if row.get(column) == UNAVAILABLE:
+        value = row.get(column)
+        if value == UNAVAILABLE or (isinstance(value, list) and UNAVAILABLE in value):
             raise InvalidRecord(
                 column, "was not sent by the database: it is large, and the update left it as it was",
                 remedy="ALTER TABLE … REPLICA IDENTITY FULL, then update the row once more.",
             )  # fmt: skip
     acl = None if table.acl is None else table.acl.fill(row)
+    if table.acl is not None and not acl:
+        raise InvalidRecord(
+            "acl", f"{', '.join(table.acl.columns) or 'the template'} names nobody, and a document without readers is "
+            "everybody's of its tenant", remedy="Name a reader in the row, or leave acl out of the file.",
+        )  # fmt: skip
     attributes = {name: template.fill(row) for name, template in table.attributes.items()}
     return {
         "content": table.text.fill(row) or "",

@@ -48,8 +48,12 @@ def fields_of(record: Record, codec: Codec, tables: Mapping[str, Table]) -> tupl
     if not record.value and tables and debezium.is_row_key(record.key):
         raise NoChange("a tombstone, which follows a row's delete")
     value = _value(record)
-    if value[0] == MAGIC and tables and debezium.is_envelope_name(codec.schema_name(value)):
-        return DEBEZIUM, _named(debezium.read(codec.decode_foreign(value), record.key or b"", tables, codec), {})
+    if value[0] == MAGIC and tables:
+        name = codec.schema_name(value)
+        if debezium.is_envelope_name(name):
+            return DEBEZIUM, _named(debezium.read(codec.decode_foreign(value), record.key or b"", tables, codec), {})
+        if debezium.is_other_name(name):
+            raise NoChange("Debezium's word of something else than a row")
     if value[0] == MAGIC:
         return AVRO, _named(to_dict(codec.decode_plain(value, ChangeEvent)), {})
     if value.lstrip()[:1] != b"{":
@@ -63,7 +67,7 @@ def fields_of(record: Record, codec: Codec, tables: Mapping[str, Table]) -> tupl
     envelope = debezium.unwrapped(fields)
     if debezium.is_envelope(envelope):
         return DEBEZIUM, _named(debezium.read(envelope, record.key or b"", tables, codec), {})
-    if tables and debezium.tells_no_row(envelope):
+    if tables and debezium.tells_no_row(envelope, record.key):
         raise NoChange("Debezium's word of something else than a row")
     return JSON, _named(fields, {})
 
