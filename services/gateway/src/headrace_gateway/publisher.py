@@ -19,7 +19,7 @@ from headrace.settings import KafkaSettings
 log = structlog.get_logger(__name__)
 
 _POLL_S = 0.1
-_GRACE_S = 3.0  # What an acknowledgement may take on its way, beyond the client's own limit.
+_GRACE_S = 1.0  # What an acknowledgement may take on its way, beyond the client's own limit.
 
 
 class Delivered(NamedTuple):
@@ -151,9 +151,13 @@ class KafkaPublisher:
             self._fatal.set()
 
     def _close(self) -> None:
-        self._producer.flush(self._timeout_s)
-        self._closed.set()
-        self._thread.join()
+        try:
+            self._producer.flush(self._timeout_s)
+        except Exception:  # a callback that fails here must not leave the thread behind
+            logging.getLogger(__name__).exception("flushing failed; closing all the same")
+        finally:
+            self._closed.set()
+            self._thread.join()
 
 
 def _config(kafka: KafkaSettings, timeout_s: float) -> dict[str, Any]:
