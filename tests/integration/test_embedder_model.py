@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import pydoc_data.topics
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from headrace.errors import ConfigurationError
-from headrace_embedder.local_model import SentenceTransformersProvider, in_precision, least_cosine, load_model
+from headrace_embedder.agreement import least_cosine
+from headrace_embedder.local_model import SentenceTransformersProvider, load
 from headrace_embedder.provider import Kind
 from headrace_embedder.settings import EmbedderSettings
+from headrace_embedder.torch_model import in_precision, load_model
 
 pytestmark = pytest.mark.integration
 
 _TEXT = pydoc_data.topics.topics["typesseq"]
 
 
-@pytest.fixture
-async def provider() -> AsyncIterator[SentenceTransformersProvider]:
+@pytest.fixture(params=["openvino", "torch"])
+async def provider(request: pytest.FixtureRequest) -> AsyncIterator[SentenceTransformersProvider]:
     """The packaged model on the processor, as a service has it."""
-    loaded = SentenceTransformersProvider.load(EmbedderSettings(device="cpu"))
+    loaded = SentenceTransformersProvider.load(EmbedderSettings(device="cpu", backend=request.param))
     yield loaded
     await loaded.aclose()
 
@@ -48,8 +53,8 @@ def test_float32_stays_exact_and_bfloat16_is_compared_to_it(monkeypatch: pytest.
     """Trying bfloat16 would round the weights of the model that float32 falls back to."""
     model = load_model("all-MiniLM-L6-v2", "cpu")
     before = model.encode(["a sentence"])
-    monkeypatch.setattr("headrace_embedder.local_model.LEAST_COSINE", 1.1)
-    monkeypatch.setattr("headrace_embedder.local_model.fast_bfloat16", lambda: True)
+    monkeypatch.setattr("headrace_embedder.torch_model.LEAST_COSINE", 1.1)
+    monkeypatch.setattr("headrace_embedder.torch_model.fast_bfloat16", lambda: True)
     kept = in_precision(model, "auto")
     np.testing.assert_array_equal(kept.encode(["a sentence"]), before)
     with pytest.raises(ConfigurationError, match="HEADRACE_EMBEDDER_PRECISION"):
@@ -79,3 +84,45 @@ def test_a_missing_model_or_other_dimensions_are_refused_at_the_start(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ConfigurationError, match=where):
         SentenceTransformersProvider.load(EmbedderSettings.model_validate({"device": "cpu", **settings}))
+
+
+def test_a_converted_model_is_kept_and_runs_without_torch(tmp_path: Path) -> None:
+    """Each start would convert anew, and the service would hold what it does not need."""
+    program = (
+        "import sys; from headrace_embedder.local_model import load; from headrace_embedder.settings import *;"
+        f"found = load(EmbedderSettings(device='cpu', backend='openvino', cache_dir={str(tmp_path)!r}));"
+        "print(found.encode(['a', 'longer text']).shape, 'torch' in sys.modules, found.details['backend'])"
+    )
+    first, second = (
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+        for _ in range(2)
+    )
+    assert first.stdout.splitlines()[-1] == second.stdout.splitlines()[-1] == "(2, 384) False openvino"
+    assert "model is being converted" in first.stdout
+    assert "model is being converted" not in second.stdout
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_model_that_cannot_be_converted_is_taken_by_torch_or_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A model that torch runs well would keep the service from starting."""
+    monkeypatch.setattr("headrace_embedder.openvino_model._CONVERTER", ("-c", "raise SystemExit('no such operation')"))
+    settings = EmbedderSettings(device="cpu", cache_dir=tmp_path)
+    assert load(settings).details["backend"] == "torch"
+    with pytest.raises(ConfigurationError, match=r"no such operation.*HEADRACE_EMBEDDER_BACKEND"):
+        load(settings.model_copy(update={"backend": "openvino"}))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_converted_model_whose_bfloat16_disagrees_stays_in_float32(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An index would hold vectors that are not the model's."""
+    settings = EmbedderSettings(device="cpu", backend="openvino", cache_dir=tmp_path)
+    monkeypatch.setattr("headrace_embedder.openvino_model.fast_bfloat16", lambda: True)
+    assert load(settings).details["precision"] == "bfloat16"
+    monkeypatch.setattr("headrace_embedder.openvino_model.LEAST_COSINE", 1.1)
+    assert load(settings).details["precision"] == "float32"
+    with pytest.raises(ConfigurationError, match="HEADRACE_EMBEDDER_PRECISION"):
+        load(settings.model_copy(update={"precision": "bfloat16"}))

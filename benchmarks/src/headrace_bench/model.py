@@ -1,15 +1,18 @@
-"""The baseline of everything that embeds: the bare model of sentence-transformers."""
+"""The baselines of everything that embeds: the bare model of sentence-transformers, and the embedder's own backend."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 
 import torch
 from sentence_transformers import SentenceTransformer
 
-from headrace_embedder.local_model import fast_bfloat16, model_path
-from headrace_embedder.settings import PACKAGED_MODEL
+from headrace_embedder.agreement import fast_bfloat16
+from headrace_embedder.local_model import SentenceTransformersProvider
+from headrace_embedder.provider import Kind
+from headrace_embedder.settings import PACKAGED_MODEL, EmbedderSettings, model_path
 
 BATCH_SIZES = (4, 8, 16, 32)
 
@@ -34,3 +37,18 @@ class Backend:
     def best_batch_size(self, texts: Sequence[str]) -> int:
         """Return the batch size that is fastest on these texts."""
         return min(BATCH_SIZES, key=lambda size: self.seconds(texts, size))
+
+
+def own_backend(texts: Sequence[str]) -> float:
+    """Return the texts a second of the embedder's own provider, in this process and with nothing around it."""
+
+    async def run() -> float:
+        provider = SentenceTransformersProvider.load(EmbedderSettings())
+        await provider.embed(list(texts[:64]), Kind.PASSAGE)
+        started = time.perf_counter()
+        await provider.embed(list(texts), Kind.PASSAGE)
+        elapsed = time.perf_counter() - started
+        await provider.aclose()
+        return len(texts) / elapsed
+
+    return asyncio.run(run())

@@ -15,9 +15,10 @@ from pydantic import SecretStr, ValidationError
 from headrace.errors import ConfigurationError, DependencyDown, InvalidRecord
 from headrace_embedder.batching import OutOfMemory
 from headrace_embedder.hashing import HashingProvider
-from headrace_embedder.local_model import Caps, SentenceTransformersProvider, TokenCounter, model_path
+from headrace_embedder.loaded import Caps, TokenCounter
+from headrace_embedder.local_model import SentenceTransformersProvider
 from headrace_embedder.provider import Kind, Vectors, build, check_vectors
-from headrace_embedder.settings import EmbedderSettings
+from headrace_embedder.settings import EmbedderSettings, model_path
 
 pytestmark = pytest.mark.unit
 

@@ -40,11 +40,15 @@ class Ends(NamedTuple):
 
 
 def ledger(sent: Sequence[Entry], found: Sequence[Entry], *, ordered: bool = True) -> list[str]:
-    """L: every record sent is found, once, in order per key, and nothing else is."""
-    counts = Counter(found)
-    problems = [f"{entry} is lost" for entry in sent if entry not in counts]
-    problems += [f"{entry} is there {times} times" for entry, times in counts.items() if times > 1]
-    problems += [f"{entry} was never sent" for entry in counts.keys() - set(sent)]
+    """L: every record sent is found, as often as it was sent, in order per key, and nothing else is."""
+    counts, wanted = Counter(found), Counter(sent)
+    problems = [f"{entry} is lost" for entry in wanted if entry not in counts]
+    problems += [
+        f"{entry} is there {times} times, and was sent {wanted[entry]} times"
+        for entry, times in counts.items()
+        if entry in wanted and times != wanted[entry]
+    ]
+    problems += [f"{entry} was never sent" for entry in counts.keys() - wanted.keys()]
     if ordered:
         by_key: dict[bytes, list[int]] = {}
         for entry in found:
@@ -97,17 +101,17 @@ def conservation(
     pending: Iterable[Entry] = (),
     superseded: Iterable[Entry] = (),
 ) -> list[str]:
-    """C: each record that came in is in exactly one place: written, dead letter, pending or superseded."""
+    """C: each record is in as many places, written, dead letter, pending or superseded, as it came in times."""
     places = {"written": written, "dead": dead, "pending": pending, "superseded": superseded}
     where: dict[Entry, list[str]] = {}
     for name, entries in places.items():
         for entry in entries:
             where.setdefault(entry, []).append(name)
     problems = []
-    for entry in received:
+    for entry, times in Counter(received).items():
         found = where.pop(entry, [])
-        if len(found) != 1:
-            problems.append(f"{entry} is {' and '.join(found) if found else 'nowhere'}")
+        if len(found) != times:
+            problems.append(f"{entry} is {' and '.join(found) if found else 'nowhere'}, and came in {times} times")
     problems += [f"{entry} is {' and '.join(found)} and never came in" for entry, found in where.items()]
     return problems[:MOST_PROBLEMS]
 

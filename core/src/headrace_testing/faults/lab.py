@@ -181,18 +181,24 @@ class Lab:
             worker.wait(60)
 
     def problems(self, healed_at: float | None = None, bound: float = 30.0) -> list[str]:
-        """L, O and C, by the reader beside the workers and by one that comes after; V where a fault was healed."""
+        """L, O and C, by the reader beside the workers and by one that comes after; V where a fault was healed.
+
+        What came in is what stands in the source, as often as it stands there: the feeder is a client under the same
+        faults as the workers, and what it did to its own records is not theirs to answer for.
+        """
         self.finish()
         bad = set(self.poison)
-        good = [entry for entry in self.sent if entry not in bad]
+        source = [placed.entry for placed in self._all(self.source)]
+        good = [entry for entry in source if entry not in bad]
         found = self._all(self.target)
         dead = self._all(self.dead)
         live = [seen.entry for seen in list(self.reader.seen) if seen.topic == self.target]
-        problems = [f"L {line}" for line in ledger(good, [placed.entry for placed in found])]
+        problems = [f"{entry} was acknowledged, and is not in the source" for entry in set(self.sent) - set(source)]
+        problems += [f"L {line}" for line in ledger(good, [placed.entry for placed in found])]
         problems += [f"L, read beside: {line}" for line in ledger(good, live)]
         problems += [f"O {line}" for line in self._offsets({placed.entry for placed in (*found, *dead)})]
         entries = [placed.entry for placed in found], [placed.entry for placed in dead]
-        problems += [f"C {line}" for line in conservation(self.sent, written=entries[0], dead=entries[1])]
+        problems += [f"C {line}" for line in conservation(source, written=entries[0], dead=entries[1])]
         if healed_at is not None:
             problems += [f"V {line}" for line in progress([seen.at for seen in self.reader.seen], healed_at, bound)]
         return problems

