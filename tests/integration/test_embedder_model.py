@@ -126,3 +126,11 @@ def test_a_converted_model_whose_bfloat16_disagrees_stays_in_float32(
     assert load(settings).details["precision"] == "float32"
     with pytest.raises(ConfigurationError, match="HEADRACE_EMBEDDER_PRECISION"):
         load(settings.model_copy(update={"precision": "bfloat16"}))
+
+
+def test_a_model_is_converted_where_nothing_can_be_kept(tmp_path: Path) -> None:
+    """A container with a file system that nobody may write to would not start."""
+    (tmp_path / "file").touch()
+    found = load(EmbedderSettings(device="cpu", backend="openvino", cache_dir=tmp_path / "file" / "below"))
+    assert found.details["backend"] == "openvino"
+    assert not str(found.details["folder"]).startswith(str(tmp_path))

@@ -91,14 +91,15 @@ def load(settings: EmbedderSettings) -> Loaded:
 def converted(settings: EmbedderSettings) -> Path:
     """Return the folder of the converted model, made on the first call; raises :class:`NotConverted`."""
     source = _folder(model_path(settings.model))
-    home = _cache(settings) / f"{source.name}-{_identity(source)}"
-    if (home / "facts.json").exists():
-        return home
+    name = f"{source.name}-{_identity(source)}"
     try:
+        home = _cache(settings) / name
+        if (home / "facts.json").exists():
+            return home
         home.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(dir=home.parent, prefix=".converting-"))
-    except OSError as error:  # nothing can be kept here: it is made anew at each start
-        log.warning("the converted model cannot be kept", folder=str(home.parent), error=str(error))
+    except (OSError, RuntimeError) as error:  # no home, or nothing can be kept there: it is made anew at each start
+        log.warning("the converted model cannot be kept", error=str(error), setting="HEADRACE_EMBEDDER_CACHE_DIR")
         partial = home = Path(tempfile.mkdtemp(prefix="headrace-model-"))
     log.info("model is being converted", model=settings.model, folder=str(home))
     done = subprocess.run(
