@@ -14,7 +14,7 @@ import numpy as np
 from headrace.store.keys import create_api_key
 from headrace_bench.data import changes
 from headrace_bench.result import Result
-from headrace_bench.stages import _wait_for_model, deployment
+from headrace_bench.stages import deployment, wait_for_model
 from headrace_testing.stream import STAGES, publish
 
 TENANT = "fresh"
@@ -27,7 +27,7 @@ def run(state_dir: Path, *, documents: int = 8, edits: int = 60) -> Result:
     events, source = changes(documents)
     with deployment(state_dir, "sentence-transformers") as place:
         place.start_all(*(flow.name for flow in STAGES))
-        _wait_for_model(place)
+        wait_for_model(place)
         gateway = place.start("gateway")
         key = asyncio.run(api_key(place.place.postgres, place.place.schema))
         publish(place.place.kafka_settings(), events, TENANT)

@@ -26,7 +26,7 @@ BENCHMARKS = {
 }
 """Module and function of each; the function takes the stack's folder. Loaded when asked for: some load torch."""
 
-PROOFS = ("capture", "proof", "soak", "storm", "transactions")
+PROOFS = ("capture", "proof", "soak", "storm", "throughput", "transactions")
 """Commands of their own: no figure beside a baseline, but a claim that is put to the test."""
 
 

@@ -61,7 +61,7 @@ def embedder(state_dir: Path, *, documents: int = 40) -> Result:
     with deployment(state_dir, "sentence-transformers") as place:
         service = place.start("embedder")
         codec = place.place.codec()
-        _wait_for_model(place)
+        wait_for_model(place)
         backend = Backend()
         size = backend.best_batch_size(texts[:96])
         bare, ours = [], []
@@ -104,7 +104,7 @@ def pipeline(state_dir: Path, *, documents: int = 40) -> Result:
     texts = list(dict.fromkeys(chunk.text for _, document in _chunked(documents)[0] for chunk in document.chunks))
     with deployment(state_dir, "sentence-transformers") as place:
         place.start_all(*(flow.name for flow in STAGES))
-        _wait_for_model(place)
+        wait_for_model(place)
         backend = Backend()
         size = backend.best_batch_size(texts[:96])
         bare = len(texts) / backend.seconds(texts, size)
@@ -203,7 +203,7 @@ def _wait_for_records(kafka: KafkaSettings, topic: str, start: dict[int, int], c
     consumer.close()
 
 
-def _wait_for_model(place: Deployment) -> None:
+def wait_for_model(place: Deployment) -> None:
     """Wait until the embedder answers a query: the model is loaded, and nothing of the loading is measured."""
     import httpx  # noqa: PLC0415
 
