@@ -248,9 +248,9 @@ def _looked(file: Path, name: str, dsn: str) -> tuple[Mapping[str, Table], list[
 
 def _refused(found: list[Problem]) -> CommandError:
     for one in found[1:]:
-        output.say(f"also: {one.where}: {one.what}. {one.remedy}")
+        output.say(f"also: {one.where} {one.what}. {one.remedy}")
     first = found[0]
-    return CommandError(first.what, where=first.where, remedy=first.remedy)
+    return CommandError(f"{first.where} {first.what}", where="FILE and --database", remedy=first.remedy)
 
 
 def _database(given: str | None, state_dir: Path | None) -> str:

@@ -168,7 +168,7 @@ def problems(database: Database, tables: Mapping[str, Table]) -> list[Problem]:
 
 def _of_table(name: str, table: Table, found: Found | None) -> list[Problem]:
     if found is None:
-        return [Problem(name, "is no table of the database", "Write the table as schema.table.")]
+        return [Problem(name, "is no table of the database", "Name one that there is, as schema.table.")]
     if found.kind != _ORDINARY:
         return [Problem(name, "is no ordinary table", "Capture the partitions, or the table behind the view.")]
     if not found.owned:
