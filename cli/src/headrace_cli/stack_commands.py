@@ -88,7 +88,7 @@ def up(
     if only not in (None, "infra"):
         raise UsageError(f"there is no part {only!r}", where="--only", remedy="Write --only infra, or leave it out.")
     if only is not None and with_connect:
-        raise UsageError("--only infra starts no Kafka Connect", where="--with-connect", remedy="Leave one of them out.")
+        raise UsageError("--only infra starts no Kafka Connect", where="--with-connect", remedy="Leave one out.")
     output.quiet_logs()
     begun = time.monotonic()
     folder = state_dir or find_state_dir(None)
