@@ -408,3 +408,14 @@ def test_registering_sets_the_rule_first_and_names_conflicts() -> None:
     fake.status = 409
     with pytest.raises(ConfigurationError, match=r"headrace\.Change.*incompatible"):
         fake.client().register("headrace.Change")
+
+
+def test_a_rule_that_another_makes_at_this_moment_is_set_all_the_same() -> None:
+    """Broken: of two migration steps that begin together one fails."""
+    answers = [httpx.Response(409, json={"message": "already exists"}), httpx.Response(200, json={})]
+    registry = Registry("http://registry", transport=httpx.MockTransport(lambda _: answers.pop(0)))
+    registry.require_compatibility()
+    assert answers == []
+    answers += [httpx.Response(409, json={"message": "already exists"})] * 2
+    with pytest.raises(ConfigurationError, match="409"):
+        registry.require_compatibility()

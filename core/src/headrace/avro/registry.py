@@ -73,7 +73,10 @@ class Registry:
 
     def require_compatibility(self) -> None:
         """Set the registry's global rule, since some registries start with none."""
-        _checked(self._call("PUT", "/config", json={"compatibility": COMPATIBILITY}))
+        answer = self._call("PUT", "/config", json={"compatibility": COMPATIBILITY})
+        if answer.status_code == httpx.codes.CONFLICT:  # somebody else made the rule meanwhile; it can be set now
+            answer = self._call("PUT", "/config", json={"compatibility": COMPATIBILITY})
+        _checked(answer)
 
     def ping(self) -> None:
         """Raise :class:`DependencyDown` where the registry does not answer."""

@@ -54,6 +54,8 @@ class Lab:
     workers: list[Child] = field(default_factory=list)
     revived: int = 0
     """Workers that ended by themselves and were started again, as a supervisor does."""
+    doubled: int = 0
+    """Records that stand in the source once more than they were sent; known after :meth:`problems`."""
     _kept: dict[str, tuple[Child, Callable[[], Child]]] = field(default_factory=dict)
     _reader: Reader | None = None
     _starts: Iterator[int] = field(default_factory=count)
@@ -189,6 +191,7 @@ class Lab:
         self.finish()
         bad = set(self.poison)
         source = [placed.entry for placed in self._all(self.source)]
+        self.doubled = len(source) - len(set(source))
         good = [entry for entry in source if entry not in bad]
         found = self._all(self.target)
         dead = self._all(self.dead)
