@@ -81,13 +81,14 @@ def search(
 
 
 def show_hits(hits: Sequence[dict[str, Any]]) -> None:
-    """Print passages, two lines each: score, document, section and offsets (characters of its text), then the text.
+    """Print passages, two lines each: score, document, page, section and offsets in its text, then the text.
 
     Plain lines, since a library that draws tables would take longer to load than the search takes.
     """
     for hit in hits:
         section = output.section_of(hit["section"])
-        typer.echo(f"{hit['score']:6.3f}  {hit['document_id']}  {section}  {hit['start']}–{hit['end']}")
+        page = f"  p. {hit['page']}" if hit.get("page") else ""
+        typer.echo(f"{hit['score']:6.3f}  {hit['document_id']}{page}  {section}  {hit['start']}–{hit['end']}")
         typer.echo(f"        {output.one_line(hit['text'], _SNIPPET)}")
 
 

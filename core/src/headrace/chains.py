@@ -22,15 +22,23 @@ class PipelineChains:
     """Looks pipelines up in the catalogue and handlers in the registry.
 
     ``refresh`` reads the pipelines topic to its end; it is called once for a version that is not known yet.
+    ``first`` is the stage's own handler, which goes before those of every pipeline.
     """
 
     def __init__(
-        self, stage: str, catalogue: PipelineCatalogue, registry: HandlerRegistry, refresh: Callable[[], None]
+        self,
+        stage: str,
+        catalogue: PipelineCatalogue,
+        registry: HandlerRegistry,
+        refresh: Callable[[], None],
+        *,
+        first: type[Handler] | None = None,
     ) -> None:
         self._stage = stage
         self._catalogue = catalogue
         self._registry = registry
         self._refresh = refresh
+        self._first = first
         self._handlers: dict[str, Handler] = {}
         self._chains: dict[tuple[str, int], tuple[Handler, ...]] = {}
         self._reviewed: dict[tuple[str, int], bool] = {}
@@ -39,7 +47,9 @@ class PipelineChains:
         """Return the started handlers of this stage in the pipeline's order; see :class:`runtime.process.Chains`."""
         key = (pipeline_id, version)
         if key not in self._chains:
-            self._chains[key] = tuple([await self._started(name) for name in await self._names(pipeline_id, version)])
+            before = [await self._started(self._first.name, self._first)] if self._first else []
+            names = await self._names(pipeline_id, version)
+            self._chains[key] = (*before, *[await self._started(name) for name in names])
         return self._chains[key]
 
     def reviewed(self, pipeline_id: str, version: int) -> bool:
@@ -73,22 +83,23 @@ class PipelineChains:
                 return binding.handlers
         raise PermanentError(f"pipeline {pipeline_id!r} version {version} has no stage {self._stage!r}")
 
-    async def _started(self, name: str) -> Handler:
+    async def _started(self, name: str, make: type[Handler] | None = None) -> Handler:
         """Return the handler; a missing or misconfigured one pauses the stage, for no record is to blame."""
         if name not in self._handlers:
             try:
-                self._handlers[name] = await self._start(name)
+                self._handlers[name] = await _start(make or self._registry.find(self._stage, name))
             except ConfigurationError as error:
                 raise DependencyDown(f"handler {name}", error.message, remedy=error.remedy) from error
             except ValidationError as error:
                 raise DependencyDown(f"handler {name}", wrong_settings(error), remedy="Set it and restart.") from error
         return self._handlers[name]
 
-    async def _start(self, name: str) -> Handler:
-        handler = self._registry.find(self._stage, name)()
-        try:
-            await handler.start()
-        except BaseException:
-            await handler.close()
-            raise
-        return handler
+
+async def _start(make: type[Handler]) -> Handler:
+    handler = make()
+    try:
+        await handler.start()
+    except BaseException:
+        await handler.close()
+        raise
+    return handler

@@ -32,11 +32,15 @@ class ChangeEvent:
     request_id: str | None = None
     requested_by: str | None = None
     occurred_at: datetime | None = None
+    data: bytes | None = None
+    reference: str | None = None
+    language: str | None = None
+    pages: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class SourceDocument:
-    """A parsed document."""
+    """A parsed document; ``pages`` is the first character of each page in ``text``."""
 
     title: str
     text: str
@@ -45,6 +49,8 @@ class SourceDocument:
     source: str | None = None
     attributes: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     acl: tuple[str, ...] = ()
+    language: str | None = None
+    pages: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,8 @@ class ChunkedDocument:
     attributes: Mapping[str, str]
     acl: tuple[str, ...]
     chunks: tuple[Chunk, ...]
+    language: str | None = None
+    pages: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +99,8 @@ class EmbeddedDocument:
     model: str
     dimensions: int
     vectors: Mapping[str, bytes]
+    language: str | None = None
+    pages: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from headrace.control import OrderBook, StageOrders
 from headrace.control_guard import guarding
 from headrace.envelope import Context
 from headrace.errors import ConfigurationError, DependencyDown
+from headrace.handler import Handler
 from headrace.http_status import StatusServer
 from headrace.lanes import Lanes
 from headrace.pipelines_log import LatestPipeline, PipelineCatalogue, PipelineFollower
@@ -55,9 +56,16 @@ EXIT_SIDE_TASK = 73
 _PING_S = 2.0
 
 
-def run_stage(flow: StageFlow, *, decoder: MakeDecoder | None = None, side_tasks: Sequence[SideTask] = ()) -> int:
+def run_stage(
+    flow: StageFlow,
+    *,
+    decoder: MakeDecoder | None = None,
+    first: type[Handler] | None = None,
+    side_tasks: Sequence[SideTask] = (),
+) -> int:
     """Run the stage's worker until SIGTERM or SIGINT; return the exit code.
 
+    ``first`` is a handler that goes before those of every pipeline, for what no template may leave out.
     Side tasks start at once, so that a model loads while Kafka is still starting; the worker waits for Kafka.
     """
     try:
@@ -73,7 +81,7 @@ def run_stage(flow: StageFlow, *, decoder: MakeDecoder | None = None, side_tasks
         return EXIT_CONFIGURATION
     name = f"{flow.name}-{settings.slot}"
     logs.configure(service.log_level, service.log_format, stage=flow.name, worker=name)
-    chains = PipelineChains(flow.name, catalogue, handlers, follower.refresh)
+    chains = PipelineChains(flow.name, catalogue, handlers, follower.refresh, first=first)
     book = OrderBook()
     stage_orders = StageOrders(book, flow.name)
     processor = StageProcessor(wiring(flow, kafka, settings, name), codec, chains, decode=decode, holds=stage_orders)

@@ -107,7 +107,7 @@ def test_headings_are_recognised(media_type: str, text: str, paths: list[tuple[s
 def test_unknown_media_type_is_refused_by_name() -> None:
     """The dead letter must say which field is wrong and what would be right."""
     with pytest.raises(InvalidRecord, match=r"media_type.*text/markdown"):
-        sections("x", "application/pdf")
+        sections("x", "image/png")
 
 
 def test_lone_surrogate_is_refused() -> None:

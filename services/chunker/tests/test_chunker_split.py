@@ -200,3 +200,38 @@ def test_impossible_sizes_are_refused(size: int, overlap: int) -> None:
     """A chunk that shares all of itself with its predecessor would never end."""
     with pytest.raises(ConfigurationError, match=rf"{size} characters cannot share {overlap}"):
         chunk("text", "text/plain", size=size, overlap=overlap)
+
+
+ROWS = "\n".join(["| name | value |", "| --- | --- |", *[f"| name {row} | value {row} |" for row in range(8)]])
+CODE = "```py\n" + "\n\n".join(f"def f{number}():\n    return {number}" for number in range(6)) + "\n```"
+WORDS = "Words that fill the part before it. "
+
+
+@pytest.mark.parametrize("block", [ROWS, CODE])
+@pytest.mark.parametrize("before", range(0, 14, 3))
+@pytest.mark.parametrize("media_type", ["text/markdown", "application/pdf"])
+def test_a_table_and_code_stand_whole_in_one_chunk(block: str, before: int, media_type: str) -> None:
+    """Half a table would be found without its head, and half a function without its end."""
+    text = f"# Part\n\n{WORDS * before}\n\n{block}\n\n{WORDS * 20}\n\n# Next\n\n{block}\n"
+    pieces = [text[piece.start : piece.end] for piece in chunk(text, media_type, size=400, overlap=40)]
+    assert sum(block in piece for piece in pieces) == 2
+    assert max(map(len, pieces)) <= 400
+    covered = "".join(pieces)
+    assert [word for word in set(text.split()) if word not in covered] == []
+
+
+def test_a_table_larger_than_a_chunk_is_cut_like_text() -> None:
+    """A report of one table would become one chunk that no model takes."""
+    text = f"# Part\n\n{ROWS * 30}\n"
+    assert all(piece.end - piece.start <= 300 for piece in chunk(text, "text/markdown", size=300, overlap=30))
+
+
+def test_many_blocks_take_time_in_proportion() -> None:
+    """A document of small tables would hold up its partition: each block splits what follows anew."""
+    block = "| a | b |\n| - | - |\n" + "| 1 | 2 |\n" * 36
+    times = []
+    for count in (200, 800):
+        begun = time.perf_counter()
+        chunk(f"{block}\n{WORDS}\n" * count, "text/markdown")
+        times.append(time.perf_counter() - begun)
+    assert times[1] < times[0] * 12

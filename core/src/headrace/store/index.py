@@ -193,6 +193,8 @@ def _document_row(write: DocumentWrite, generation: Generation) -> tuple[Any, ..
         [UUID(bytes=chunk.chunk_id) for chunk in document.chunks],
         [chunk.start for chunk in document.chunks],
         [chunk.end for chunk in document.chunks],
+        document.language,
+        list(document.pages),
         None if expected is None else expected.version,
         None if expected is None else sorted(expected.generations),
     )

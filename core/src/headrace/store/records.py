@@ -59,6 +59,8 @@ class IndexDocument:
     media_type: str = ""
     acl: tuple[str, ...] = ()
     attributes: Mapping[str, str] = field(default_factory=dict)
+    language: str = ""
+    pages: tuple[int, ...] = ()
     pipeline_id: str = ""
     pipeline_version: str = ""
     request_id: str = ""
@@ -111,6 +113,8 @@ def validate(document: IndexDocument, generation: Generation) -> None:
         raise InvalidRecord("version", f"{document.version} is not between 0 and 2^63 - 1", where=where)
     if document.deleted and document.chunks:
         raise InvalidRecord("chunks", "a deleted document has none", where=where)
+    if list(document.pages) != sorted(document.pages) or not all(0 <= page < 2**31 for page in document.pages):
+        raise InvalidRecord("pages", "are no offsets in order", where=where)
     for ordinal, chunk in enumerate(document.chunks):
         _validate_chunk(chunk, f"chunks[{ordinal}]", generation.dimensions, where)
 

@@ -30,8 +30,8 @@ FUSION_DEPTH = 4
 class Hit:
     """A chunk that was found, at ``start`` up to ``end`` (characters of the source text).
 
-    ``ordinal`` counts chunks of the document from 0; a text that stands in a section several times is shown at its
-    first place.
+    ``ordinal`` counts chunks of the document from 0, ``page`` from 1 (None where it has no pages); a text that
+    stands in a section several times is shown at its first place.
     ``score`` grows with relevance: the cosine similarity (or the negated distance) of a vector search, the fused
     rank of a hybrid one; scores of the two do not compare.
     """
@@ -48,6 +48,8 @@ class Hit:
     score: float
     source: str
     attributes: Mapping[str, str]
+    page: int | None = None
+    language: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,8 @@ async def _hits(connection: Connection, tenant: str, scores: Mapping[UUID, float
             score=score,
             source=row["source"],
             attributes=row["attributes"],
+            page=row["page"],
+            language=row["language"],
         )
         for chunk_id, score in scores.items()
         if (row := found.get(chunk_id)) is not None

@@ -53,7 +53,7 @@ class SectionsHandler(Handler):
         chunks = make_chunks(change.tenant, change.document_id, document, self._settings)
         payload = ChunkedDocument(
             document.title, document.media_type, document.content_hash, document.source, document.attributes,
-            document.acl, chunks,
+            document.acl, chunks, document.language, document.pages,
         )  # fmt: skip
         return context.with_payload(payload).with_metadata("chunker", chunks=len(chunks))
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
 from headrace.errors import InvalidRecord
 
@@ -20,7 +21,15 @@ _SHORTEST_ADORNMENT = 4
 """docutils takes an adornment shorter than its title for text, unless it has four characters at least."""
 _NO_TITLE = re.compile(r"(?:[-+*\u2022\u2023\u2043]|\.\.|__|\||>>>)(?:[ \t]|$)|:(?![: ])(?:[^:\\]|\\.)+:(?: |$)")
 """Bullets, explicit markup, line blocks, doctests and fields: docutils tries these before it tries a title."""
-_BLOCKS = MarkdownIt("commonmark").disable("inline")
+_MARKDOWN = (
+    "text/markdown",
+    "application/pdf",
+    "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    "text/html",
+    "application/json",
+)
+"""Markdown, and the kinds of files whose text ingest writes as Markdown."""
+_BLOCKS = MarkdownIt("commonmark").enable("table").disable("inline")
 """Headings need blocks only; inline rules take time that grows faster than the text where it is hostile."""
 
 
@@ -42,18 +51,40 @@ class Heading:
     title: str
 
 
-def sections(text: str, media_type: str) -> tuple[Section, ...]:
-    """Return the sections in order; text before the first heading has the path ().
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """A text's sections, and the ranges of tables and code, which are hard to read once they are cut."""
 
-    Raises :class:`InvalidRecord` for a media type that is not known.
+    sections: tuple[Section, ...]
+    blocks: tuple[tuple[int, int], ...] = ()
+
+
+def outline(text: str, media_type: str) -> Outline:
+    """Return sections and blocks in order; text before the first heading has the path ().
+
+    Of plain text and reStructuredText no blocks are told. Raises :class:`InvalidRecord` for a media type that is not
+    known.
     """
-    find = _FINDERS.get(media_type)
+    if media_type in _MARKDOWN:
+        starts, tokens = _line_starts(text), _BLOCKS.parse(text)
+        return Outline(_sections(text, _headings(tokens, starts)), tuple(_blocks(text, tokens, starts)))
+    find = _ADORNED.get(media_type)
     if find is None:
-        raise InvalidRecord("media_type", f"{media_type!r} is not known; known are {', '.join(_FINDERS)}")
+        known = ", ".join((*_MARKDOWN, *_ADORNED))
+        raise InvalidRecord("media_type", f"{media_type!r} is not known; known are {known}")
+    return Outline(_sections(text, find(text)))
+
+
+def sections(text: str, media_type: str) -> tuple[Section, ...]:
+    """Return the sections of :func:`outline`."""
+    return outline(text, media_type).sections
+
+
+def _sections(text: str, headings: Iterable[Heading]) -> tuple[Section, ...]:
     found: list[Section] = []
     open_headings: list[Heading] = []
     start = 0
-    for heading in find(text):
+    for heading in headings:
         if heading.start > start:
             found.append(Section(tuple(h.title for h in open_headings), start, heading.start))
         open_headings = [h for h in open_headings if h.level < heading.level] + [heading]
@@ -63,12 +94,22 @@ def sections(text: str, media_type: str) -> tuple[Section, ...]:
     return tuple(found)
 
 
-def _markdown(text: str) -> Iterator[Heading]:
-    starts = _line_starts(text)
-    tokens = _BLOCKS.parse(text)
+def _headings(tokens: Sequence[Token], starts: Sequence[int]) -> Iterator[Heading]:
     for token, inline in pairwise(tokens):
         if token.type == "heading_open" and token.map is not None and token.level == 0:
             yield Heading(starts[token.map[0]], int(token.tag[1:]), inline.content.strip())
+
+
+def _blocks(text: str, tokens: Sequence[Token], starts: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield the ranges of tables and code, without white space around them."""
+    for token in tokens:
+        if token.type in ("table_open", "fence", "code_block") and token.level == 0 and token.map is not None:
+            start, end = starts[token.map[0]], starts[token.map[1]]
+            while end > start and text[end - 1].isspace():
+                end -= 1
+            while start < end and text[start].isspace():
+                start += 1
+            yield start, end
 
 
 def _adorned(text: str, *, long_only: bool) -> Iterator[Heading]:
@@ -135,8 +176,7 @@ def _plain(text: str) -> Iterator[Heading]:
     return _adorned(text, long_only=True)
 
 
-_FINDERS: dict[str, Callable[[str], Iterator[Heading]]] = {
-    "text/markdown": _markdown,
+_ADORNED: dict[str, Callable[[str], Iterator[Heading]]] = {
     "text/x-rst": _restructured_text,
     "text/plain": _plain,
 }

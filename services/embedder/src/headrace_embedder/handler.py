@@ -225,5 +225,6 @@ def embedded(
         EmbeddedDocument(
             document.title, document.media_type, document.content_hash, document.source, document.attributes,
             document.acl, document.chunks, generation, model, dimensions, own,
+            document.language, document.pages,
         )
     ).with_metadata("embedder", model=model, texts=len(document.chunks), embedded=len(own))  # fmt: skip

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, StrictInt, ValidationError
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    StrictInt,
+    ValidationError,
+)
 
 from headrace.envelope import Change, Operation, check_change
 from headrace.errors import InvalidRecord
@@ -21,6 +32,7 @@ MAX_TEXT = 4096
 """Longest title, source and attribute, in characters; as the ingest service has it by default."""
 MAX_ATTRIBUTES = 64
 MAX_ACL_ENTRIES = 1024
+LANGUAGE = r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8}){0,4}$"
 ShortText = Annotated[Text, Field(max_length=MAX_TEXT)]
 """Most errors that are told of one item."""
 
@@ -29,6 +41,17 @@ def _lowered(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
+def _decoded(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError("is no text")  # noqa: TRY004  # pydantic takes a ValueError as a refusal
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(f"is no base64: {error}") from error
+
+
+Base64Bytes = Annotated[bytes, BeforeValidator(_decoded)]
+"""Bytes as base64, with padding and without line ends."""
 AttributeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
 """Attributes become metadata ``user.{name}``, whose names have this form."""
 
@@ -48,11 +71,24 @@ class ChangeItem(BaseModel):
         None, ge=0, le=_MAX_VERSION, description="The source's version; absent, the order of arrival decides."
     )
     title: ShortText | None = Field(None, description="Title; absent, it is taken from the content or the id.")
-    content: Text | None = Field(None, description="Text of the document; an upsert needs it.")
+    content: Text | None = Field(
+        None, description="Text of the document; an upsert needs it, content_base64 or reference."
+    )
+    content_base64: Base64Bytes | None = Field(
+        None, description="A file in place of the text, as base64: PDF, DOCX, HTML, JSON or text, told by its content."
+    )
+    reference: Annotated[Text, Field(max_length=MAX_TEXT)] | None = Field(
+        None,
+        description="URL of a file in place of the text (https, s3 or file); ingest fetches it where that is allowed.",
+    )
+    language: Annotated[str, Field(pattern=LANGUAGE)] | None = Field(
+        None, description="Language as a BCP 47 tag: en, ko, pt-BR."
+    )
     media_type: Text | None = Field(
         None,
         validation_alias=AliasChoices("media_type", "content_type"),
-        description="text/plain, text/markdown or text/x-rst; absent, the id's ending tells.",
+        description="text/plain, text/markdown, text/x-rst, text/html or application/json; absent, the id's ending "
+        "tells. A file's own bytes tell its kind; of text they are helped by this, with its charset.",
     )
     source: ShortText | None = Field(None, description="Where upstream keeps the document, for citations.")
     attributes: Annotated[dict[AttributeName, ShortText], Few] = Field(
@@ -85,6 +121,9 @@ class ChangeItem(BaseModel):
             request_id=request_id,
             requested_by=requested_by,
             occurred_at=occurred if occurred is None or occurred.tzinfo else occurred.replace(tzinfo=UTC),
+            data=self.content_base64,
+            reference=self.reference,
+            language=self.language,
         )
 
 
@@ -137,8 +176,8 @@ def _check_item(index: int, value: object, tenant: str, max_content_bytes: int) 
     try:
         item = ChangeItem.model_validate(few(value))
         check_change(Change(tenant, item.id, item.version or 0, Operation(item.op.upper())))
-        if item.op == "upsert" and item.content is None:
-            raise InvalidRecord("content", "is missing; an upsert carries the document's text")
+        if item.op == "upsert":
+            _check_one_text(item)
     except ValidationError as error:
         found = field_errors(error.errors(include_url=False, include_context=False, include_input=False))
         return [ItemError(index, shown, one["field"], one["reason"]) for one in found[:_MAX_ERRORS]]
@@ -147,11 +186,24 @@ def _check_item(index: int, value: object, tenant: str, max_content_bytes: int) 
     except InvalidRecord as error:
         field = "id" if error.field == "document_id" else error.field
         return [ItemError(index, shown, field, error.reason)]
-    size = len((item.content or "").encode())
+    field, size = "content", len((item.content or "").encode())
+    if item.content_base64 is not None:
+        field, size = "content_base64", len(item.content_base64)
     if size > max_content_bytes:
         reason = f"has {size} bytes; the limit is {max_content_bytes}"
-        return [ItemError(index, shown, "content", reason, too_large=True)]
+        return [ItemError(index, shown, field, reason, too_large=True)]
     return item
+
+
+def _check_one_text(item: ChangeItem) -> None:
+    """Refuse an upsert unless it says in one way what the document's text is."""
+    given = [name for name in ("content", "content_base64", "reference") if getattr(item, name) is not None]
+    if not given:
+        raise InvalidRecord(
+            "content", "is missing; an upsert carries the document's text, or its file as content_base64 or reference"
+        )
+    if len(given) > 1:
+        raise InvalidRecord(given[1], f"is given beside {given[0]}; send one of them")
 
 
 def _json_name(value: object) -> str:

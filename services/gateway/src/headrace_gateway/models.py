@@ -126,6 +126,8 @@ class SearchHit(BaseModel):
     score: float
     source: str
     attributes: dict[str, str]
+    page: int | None = Field(None, description="Page on which the passage begins, from 1; null where there are none.")
+    language: str = Field("", description="Language as a BCP 47 tag; empty where it is not known.")
 
 
 class Timings(BaseModel):

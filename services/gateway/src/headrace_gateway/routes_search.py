@@ -208,4 +208,6 @@ def _hit(hit: Hit) -> SearchHit:
         score=hit.score,
         source=hit.source,
         attributes=dict(hit.attributes),
+        page=hit.page,
+        language=hit.language,
     )

@@ -120,6 +120,8 @@ def index_document(context: Context, generation: Generation) -> IndexDocument:
         media_type=payload.media_type,
         acl=payload.acl,
         attributes=payload.attributes,
+        language=payload.language or "",
+        pages=payload.pages,
         chunks=tuple(
             IndexChunk(
                 chunk.chunk_id, chunk.section, chunk.start, chunk.end, chunk.text, chunk.text_hash,

@@ -22,11 +22,14 @@ from cloudevents.core.v1.event import CloudEvent
 
 from headrace.broker.contract import Record
 from headrace.errors import InvalidRecord, UndecodableRecord
+from headrace_ingest.files.kinds import DOCX, PDF
 from headrace_ingest.strict_json import decode_text, parse_object
 
 PREFIX = "ce_"
 CONTENT_TYPE = "content-type"
 STRUCTURED_TYPE = "application/cloudevents+json"
+FILES = (PDF, DOCX, "application/octet-stream")
+"""Content types of data that is a file's bytes."""
 _JSON_TYPE = re.compile(r"(application|text)/([a-z0-9.-]+\+)?json")
 _EXTENSIONS = {
     "tenant": "tenant",
@@ -34,6 +37,7 @@ _EXTENSIONS = {
     "pipeline": "pipeline",
     "title": "title",
     "requestid": "request_id",
+    "dataref": "reference",
 }
 """Extension attributes (lower-case letters and digits only, by the standard) and the fields they stand in for."""
 _OPERATIONS = {
@@ -79,13 +83,18 @@ class _StrictFormat(JSONFormat):
         return (event_factory or _event)(attributes, body)
 
     def read_data(self, body: bytes, datacontenttype: str | None) -> dict[str, Any] | str | None:
-        """Return an object for JSON and a string for text; no content type means JSON, as the standard says."""
+        """Return an object for JSON, a string for text, and for a file an object with its bytes.
+
+        No content type means JSON, as the standard says.
+        """
         media_type, charset = split_content_type(datacontenttype)
         if media_type is None or _JSON_TYPE.fullmatch(media_type):
             return parse_object(body, "the CloudEvent's data") if body else None
+        if media_type in FILES:
+            return {"data": body, "media_type": media_type}
         if not media_type.startswith("text/"):
             raise InvalidRecord(
-                "datacontenttype", f"{media_type!r:.100} is neither application/json nor a kind of text"
+                "datacontenttype", f"{media_type!r:.100} is neither JSON nor text nor a file of {', '.join(FILES)}"
             )
         if charset not in (None, "utf-8", "utf8", "us-ascii"):
             raise InvalidRecord("datacontenttype", f"names the charset {charset!r:.40}; text is UTF-8")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -23,19 +25,20 @@ from headrace.envelope import (
 from headrace.errors import InvalidRecord
 from headrace.pipelines_log import LatestPipeline
 from headrace.records import ChangeEvent
+from headrace_ingest.files import kinds
 from headrace_ingest.formats import DEBEZIUM, fields_of
 from headrace_ingest.masking import make_masker
 from headrace_ingest.settings import IngestSettings
 from headrace_ingest.strict_json import decode_text
 
 OPERATIONS = {"UPSERT": Operation.UPSERT, "DELETE": Operation.DELETE}
-MEDIA_TYPES = ("text/plain", "text/markdown", "text/x-rst")
+MEDIA_TYPES = (*kinds.TEXTS, *kinds.PARSED)
 _ATTRIBUTE_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_MEDIA_TYPE_ALIASES = {
-    "text/x-markdown": "text/markdown",
-    "text/rst": "text/x-rst",
-    "text/prs.fallenstein.rst": "text/x-rst",
-}
+_LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{1,8}){0,4}")
+MAX_REFERENCE_CHARACTERS = 4096
+MAX_PAGES = 100_000
+UNTOLD = ("application/octet-stream", "application/zip", "binary/octet-stream")
+"""Media types that say nothing of a file: its bytes tell."""
 MAX_ACL_ENTRIES = 1024
 NO_TABLES: Mapping[str, Table] = {}
 MAX_REQUEST_ID_CHARACTERS = 128
@@ -110,7 +113,7 @@ def decode(
         version=_version(fields.get("version")),
         title=_text(fields, "title", settings.max_attribute_characters),
         content=_text(fields, "content"),
-        media_type=_media_type(_text(fields, "media_type", 200)),
+        media_type=_media_type(_text(fields, "media_type", 200), is_file=fields.get("content") is None),
         source=_text(fields, "source", settings.max_attribute_characters),
         attributes=_attributes(fields.get("attributes"), settings),
         acl=_acl(fields.get("acl")),
@@ -118,6 +121,10 @@ def decode(
         request_id=_text(fields, "request_id", MAX_REQUEST_ID_CHARACTERS) or _request_id_header(record),
         requested_by=_text(fields, "requested_by", 512),
         occurred_at=_time(fields.get("occurred_at")),
+        data=_data(fields.get("data")),
+        reference=_text(fields, "reference", MAX_REFERENCE_CHARACTERS),
+        language=_language(_text(fields, "language", 40)),
+        pages=_pages(fields.get("pages")),
     )
     _check(event, key, settings)
     return form, event
@@ -140,16 +147,35 @@ def _check(event: ChangeEvent, key: bytes | None, settings: IngestSettings) -> N
         )  # fmt: skip
     if event.operation is Operation.DELETE:
         return
-    if event.content is None:
-        raise InvalidRecord("content", "is missing", remedy="An upsert carries the document's whole text.")
-    size = len(event.content.encode())
+    _check_one_text(event)
+    size = len((event.content or "").encode())
     if size > settings.max_content_bytes:
         raise InvalidRecord(
             "content", f"has {size} bytes; the limit is {settings.max_content_bytes}",
             remedy="Split the document, or raise HEADRACE_INGEST_MAX_CONTENT_BYTES.",
         )  # fmt: skip
-    if event.media_type is not None and event.media_type not in MEDIA_TYPES:
-        raise InvalidRecord("media_type", f"{event.media_type!r:.100} is not known; known are {', '.join(MEDIA_TYPES)}")
+    media_type = kinds.canonical(event.media_type)[0]
+    known = MEDIA_TYPES if event.content is not None else (*MEDIA_TYPES, *UNTOLD)
+    if media_type is not None and media_type not in known:
+        raise InvalidRecord("media_type", f"{media_type!r:.100} is not known; known are {', '.join(MEDIA_TYPES)}")
+
+
+def _check_one_text(event: ChangeEvent) -> None:
+    """Refuse an upsert unless it says in one way what the document's text is."""
+    given = [name for name in ("content", "data", "reference") if getattr(event, name) is not None]
+    if not given:
+        raise InvalidRecord(
+            "content", "is missing",
+            remedy="An upsert carries the document's whole text, or its file as content_base64 or reference.",
+        )  # fmt: skip
+    if len(given) > 1:
+        raise InvalidRecord(given[1], f"is given beside {given[0]}", remedy="Send one of content, data and reference.")
+    if event.content is not None and event.media_type in (kinds.PDF, kinds.DOCX):
+        raise InvalidRecord("content", f"is text, and {event.media_type} is not", remedy="Send it as content_base64.")
+    if event.pages and event.content is None:
+        raise InvalidRecord("pages", "is given for a file, whose pages are found in it")
+    if event.content is not None and event.pages and event.pages[-1] > len(event.content):
+        raise InvalidRecord("pages", f"has a page at {event.pages[-1]} of {len(event.content)} characters")
 
 
 def _text(fields: Mapping[str, Any], name: str, longest: int | None = None) -> str | None:
@@ -174,12 +200,38 @@ def checked_text(name: str, value: str, longest: int | None = None) -> str:
     return value
 
 
-def _media_type(value: str | None) -> str | None:
-    """Return the media type under its usual name, without parameters; what is not known stays as it is."""
+def _media_type(value: str | None, *, is_file: bool) -> str | None:
+    """Return the media type under its usual name; of parameters a file keeps its charset."""
+    media_type, charset = kinds.canonical(value)
+    return f"{media_type}; charset={charset}" if is_file and charset else media_type
+
+
+def _data(value: Any) -> bytes | None:
+    if value is None or isinstance(value, bytes):
+        return value
+    if not isinstance(value, str):
+        raise InvalidRecord("content_base64", f"is a {type(value).__name__}, not a string")
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidRecord("content_base64", f"is no base64: {error}") from error
+
+
+def _language(value: str | None) -> str | None:
+    if value is not None and not _LANGUAGE.fullmatch(value):
+        raise InvalidRecord("language", f"{value!r:.60} is no language tag; tags look like en, ko and pt-BR")
+    return value
+
+
+def _pages(value: Any) -> tuple[int, ...]:
     if value is None:
-        return None
-    media_type = value.partition(";")[0].strip().lower()
-    return _MEDIA_TYPE_ALIASES.get(media_type, media_type)
+        return ()
+    whole = isinstance(value, (list, tuple)) and all(type(page) is int and 0 <= page < 2**31 for page in value)
+    if not whole or list(value) != sorted(value):
+        raise InvalidRecord("pages", "is no list of the pages' first characters in order")
+    if len(value) > MAX_PAGES:
+        raise InvalidRecord("pages", f"has {len(value)} entries; the limit is {MAX_PAGES}")
+    return tuple(value)
 
 
 def _operation(value: Any) -> Operation:

@@ -29,6 +29,7 @@ _ALIASES = {
     "op": "operation",
     "content_type": "media_type",
     "updated_at": "occurred_at",
+    "content_base64": "data",
 }
 """Other names of fields in JSON."""
 

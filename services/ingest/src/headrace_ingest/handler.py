@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 from typing import ClassVar
 
 from headrace.envelope import Context
 from headrace.errors import InvalidRecord
 from headrace.handler import Handler
 from headrace.records import ChangeEvent, SourceDocument
-
-_BY_ENDING = {
-    ".md": "text/markdown",
-    ".markdown": "text/markdown",
-    ".rst": "text/x-rst",
-    ".rest": "text/x-rst",
-}
+from headrace_ingest.files.kinds import by_ending
 
 
 class ChangeEventHandler(Handler):
@@ -40,19 +33,31 @@ class ChangeEventHandler(Handler):
 
 def source_document(document_id: str, event: ChangeEvent) -> SourceDocument:
     """Return the document of an upsert: a pure function of the event."""
-    media_type = event.media_type or _BY_ENDING.get(PurePosixPath(document_id).suffix.lower(), "text/plain")
+    media_type = event.media_type or by_ending(document_id)
     title, text = event.title or "", event.content or ""
-    digest = content_hash(title, text, media_type, event.source, event.attributes, event.acl)
-    return SourceDocument(title, text, media_type, digest, event.source, dict(event.attributes), event.acl)
+    digest = content_hash(
+        title, text, media_type, event.source, event.attributes, event.acl, event.language, event.pages
+    )
+    return SourceDocument(
+        title, text, media_type, digest, event.source, dict(event.attributes), event.acl, event.language, event.pages
+    )
 
 
 def content_hash(
-    title: str, text: str, media_type: str, source: str | None, attributes: Mapping[str, str], acl: tuple[str, ...]
+    title: str,
+    text: str,
+    media_type: str,
+    source: str | None,
+    attributes: Mapping[str, str],
+    acl: tuple[str, ...],
+    language: str | None = None,
+    pages: tuple[int, ...] = (),
 ) -> bytes:
     """Return the BLAKE2b-128 of everything that a change can change, each part with its length before it."""
     hasher = hashlib.blake2b(digest_size=16, person=b"headrace.content")
     pairs = [part for name in sorted(attributes) for part in (name, attributes[name])]
-    for part in (title, text, media_type, source or "", str(len(pairs)), *pairs, *acl):
+    more = (language or "", str(len(pages)), *map(str, pages)) if language or pages else ()
+    for part in (title, text, media_type, source or "", str(len(pairs)), *pairs, *more, *acl):
         data = part.encode()
         hasher.update(len(data).to_bytes(8, "big"))
         hasher.update(data)

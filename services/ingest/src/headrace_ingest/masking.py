@@ -34,6 +34,28 @@ class Masked(NamedTuple):
     counts: Mapping[str, int]
 
 
+class Edit(NamedTuple):
+    """A placeholder for a range of a text."""
+
+    span: Span
+    placeholder: str
+
+
+def moved(offsets: Sequence[int], edits: Sequence[Edit]) -> tuple[int, ...]:
+    """Return where the offsets, in order, of a text stand once the edits, in order and apart, are made; pure.
+
+    An offset inside a masked range goes to the placeholder's start.
+    """
+    found, shift, at = [], 0, 0
+    for offset in offsets:
+        while at < len(edits) and edits[at].span.end <= offset:
+            shift += len(edits[at].placeholder) - (edits[at].span.end - edits[at].span.start)
+            at += 1
+        inside = at < len(edits) and edits[at].span.start < offset
+        found.append((edits[at].span.start if inside else offset) + shift)
+    return tuple(found)
+
+
 class Masker:
     """Masks title, text and attributes; the document's id, source, readers and pipeline stay, for they name things.
 
@@ -53,14 +75,15 @@ class Masker:
             return Masked(event, {})
         owner = f"{event.tenant}/{event.document_id}"
         counts: Counter[str] = Counter()
-        title, content = (
-            None if text is None else self._without(text, self.find(text), owner, counts)
-            for text in (event.title, event.content)
-        )
+        title = None if event.title is None else self._without(event.title, self.find(event.title), owner, counts)
+        content, pages = event.content, event.pages
+        if content is not None:
+            edits = self._edits(content, self.find(content), owner, counts)
+            content, pages = _edited(content, edits), moved(pages, edits)
         attributes = {name: self._attribute(name, value, owner, counts) for name, value in event.attributes.items()}
         if not counts:
             return Masked(event, {})
-        return Masked(replace(event, title=title, content=content, attributes=attributes), dict(counts))
+        return Masked(replace(event, title=title, content=content, attributes=attributes, pages=pages), dict(counts))
 
     def _attribute(self, name: str, value: str, owner: str, counts: Counter[str]) -> str:
         """Mask the value as it reads behind its name, which may tell what it is."""
@@ -73,14 +96,11 @@ class Masker:
         return self._without(value, found, owner, counts)
 
     def _without(self, text: str, found: Sequence[tuple[Span, str]], owner: str, counts: Counter[str]) -> str:
-        if not found:
-            return text
-        parts, at = [], 0
-        for span, kind in found:
-            parts += [text[at : span.start], self._placeholder(kind, text[span.start : span.end], owner)]
-            counts[kind] += 1
-            at = span.end
-        return "".join([*parts, text[at:]])
+        return _edited(text, self._edits(text, found, owner, counts))
+
+    def _edits(self, text: str, found: Sequence[tuple[Span, str]], owner: str, counts: Counter[str]) -> list[Edit]:
+        counts.update(kind for _, kind in found)
+        return [Edit(span, self._placeholder(kind, text[span.start : span.end], owner)) for span, kind in found]
 
     def find(self, text: str) -> list[tuple[Span, str]]:
         """Return what would be masked, in order and apart from each other; own patterns come first, then each kind.
@@ -103,6 +123,16 @@ class Masker:
             hasher.update(len(part).to_bytes(4, "big") + part.encode("utf-8", "surrogatepass"))
         tag = base64.b32encode(hasher.digest())[:_TAG].decode()
         return f"[{kind.upper()}-{tag}]"
+
+
+def _edited(text: str, edits: Sequence[Edit]) -> str:
+    if not edits:
+        return text
+    parts, at = [], 0
+    for span, placeholder in edits:
+        parts += [text[at : span.start], placeholder]
+        at = span.end
+    return "".join([*parts, text[at:]])
 
 
 def same(kind: str, value: str) -> str:

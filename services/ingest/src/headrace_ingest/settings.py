@@ -36,4 +36,12 @@ class IngestSettings(BaseSettings):
         None,
         description="YAML file that says what becomes of the rows that Debezium captures; same on every worker.",
     )
+    max_file_bytes: int = Field(64 * 1024 * 1024, ge=1, description="Largest file that is read for its text, in bytes.")
+    file_timeout_s: float = Field(
+        30.0, gt=0, le=600, description="Longest time that reading one file takes, in seconds."
+    )
+    file_memory_mib: int = Field(
+        1024, ge=640, description="Most memory (address space, of which 512 MiB are taken at once) of reading a file."
+    )
+    file_max_pages: int = Field(2000, ge=1, description="Most pages of a PDF or DOCX.")
     default_pipeline: str = Field("default", description="Pipeline of change events that name none.")

@@ -10,13 +10,14 @@ WHERE tenant = $1 AND document_id = ANY ($2::text[]);
 SELECT chunk_id FROM {embedding} WHERE tenant = $1 AND chunk_id = ANY ($2::uuid[]);
 
 -- name: write_document
--- One version passes the fence: a new row, or the advance of the row that the plan was made on (version $21 and
--- generations $22, NULL for a new document). No row comes back when another writer was faster.
+-- One version passes the fence: a new row, or the advance of the row that the plan was made on (version $23 and
+-- generations $24, NULL for a new document). No row comes back when another writer was faster.
 INSERT INTO document AS stored (
     tenant, document_id, version, deleted, content_hash, generations, title, source, media_type, acl, attributes,
-    pipeline_id, pipeline_version, request_id, history, metadata, model, chunk_ids, starts, ends
+    pipeline_id, pipeline_version, request_id, history, metadata, model, chunk_ids, starts, ends,
+    language, pages
 )
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
 ON CONFLICT (tenant, document_id) DO UPDATE SET
     version = excluded.version,
     deleted = excluded.deleted,
@@ -36,8 +37,10 @@ ON CONFLICT (tenant, document_id) DO UPDATE SET
     chunk_ids = excluded.chunk_ids,
     starts = excluded.starts,
     ends = excluded.ends,
+    language = excluded.language,
+    pages = excluded.pages,
     indexed_at = now()
-WHERE stored.version = $21 AND stored.generations = $22
+WHERE stored.version = $23 AND stored.generations = $24
 RETURNING document_id;
 
 -- name: delete_chunks

@@ -40,8 +40,9 @@ LIMIT $3;
 SELECT chunk_id, rank AS value FROM match_words($1, $2, $3, $4);
 
 -- name: hits
-SELECT c.chunk_id, c.document_id, c.section, c.text, d.title, d.version, d.source, d.attributes, p.ordinal,
-       d.starts[p.ordinal] AS start, d.ends[p.ordinal] AS "end"
+SELECT c.chunk_id, c.document_id, c.section, c.text, d.title, d.version, d.source, d.attributes, d.language, p.ordinal,
+       d.starts[p.ordinal] AS start, d.ends[p.ordinal] AS "end",
+       CASE WHEN d.pages <> '{}' THEN width_bucket(d.starts[p.ordinal], d.pages) END AS page
 FROM chunk AS c
 JOIN document AS d ON d.tenant = c.tenant AND d.document_id = c.document_id
 CROSS JOIN LATERAL (SELECT array_position(d.chunk_ids, c.chunk_id) AS ordinal) AS p

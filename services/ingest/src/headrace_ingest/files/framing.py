@@ -1,0 +1,25 @@
+"""Requests and answers between the service and the process that reads files: two lengths, JSON, bytes."""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any, BinaryIO
+
+HEAD = struct.Struct(">II")
+"""Lengths of the JSON and of the bytes behind it."""
+
+
+def framed(head: dict[str, Any], data: bytes = b"") -> bytes:
+    """Return one request or answer."""
+    encoded = json.dumps(head).encode()
+    return HEAD.pack(len(encoded), len(data)) + encoded + data
+
+
+def read_frame(stream: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
+    """Return the next one, or None at the end."""
+    lengths = stream.read(HEAD.size)
+    if len(lengths) < HEAD.size:
+        return None
+    head_bytes, data_bytes = HEAD.unpack(lengths)
+    return json.loads(stream.read(head_bytes)), stream.read(data_bytes)

@@ -1,0 +1,96 @@
+"""Files read in a process of their own: it starts with the first file, ends with the service, and anew if it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from asyncio.subprocess import PIPE, Process
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from headrace.errors import InvalidRecord, TemporaryError
+from headrace_ingest.files.blocks import Parsed
+from headrace_ingest.files.framing import HEAD, framed
+
+log = structlog.get_logger(__name__)
+
+_GRACE_S = 10.0
+"""Longest time that the process takes beyond a file's own limit to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one file may take: MiB of memory, seconds, pages, bytes of text."""
+
+    memory_mib: int
+    timeout_s: float
+    max_pages: int
+    text_bytes: int
+
+
+class Reader:
+    """Reads one file after the other; safe to share between tasks of one loop."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._process: Process | None = None
+        self._turn = asyncio.Lock()
+
+    async def read(self, data: bytes, kind: str, charset: str | None) -> Parsed:
+        """Return what the file holds.
+
+        Raises :class:`InvalidRecord` with the reason where it cannot be had, and :class:`TemporaryError` where the
+        process that reads ended, and not by this file.
+        """
+        head = {
+            "kind": kind, "charset": charset, "timeout_s": self._limits.timeout_s, "max_pages": self._limits.max_pages,
+            "memory_bytes": self._limits.memory_mib << 20, "text_bytes": self._limits.text_bytes,
+        }  # fmt: skip
+        async with self._turn:
+            try:
+                answer, text = await asyncio.wait_for(self._asked(head, data), self._limits.timeout_s + _GRACE_S)
+            except (TimeoutError, OSError, EOFError) as error:
+                await self._end()
+                raise TemporaryError("the process that reads files ended or hangs; it is started anew") from error
+            except asyncio.CancelledError:
+                await self._end()  # an answer would come to the next question
+                raise
+        if "error" in answer:
+            raise InvalidRecord("data", answer["error"], remedy=answer.get("remedy", ""))
+        return Parsed(answer["title"], text.decode(), answer["language"], tuple(answer["pages"]))
+
+    async def close(self) -> None:
+        """End the process."""
+        async with self._turn:
+            await self._end()
+
+    async def _asked(self, head: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+        process = self._process or await self._start()
+        assert process.stdin is not None
+        process.stdin.write(framed(head, data))
+        await process.stdin.drain()
+        return await _answer(process)
+
+    async def _start(self) -> Process:
+        # Without environment: it is no place for secrets. -I: nothing is imported from the working folder.
+        command = (sys.executable, "-I", "-m", "headrace_ingest.files.child")
+        self._process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, env={})
+        ready, _ = await _answer(self._process)
+        log.info("file reader started", pid=self._process.pid, system_calls_filtered=ready["filtered"])
+        return self._process
+
+    async def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is not None and process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def _answer(process: Process) -> tuple[dict[str, Any], bytes]:
+    assert process.stdout is not None
+    head_bytes, data_bytes = HEAD.unpack(await process.stdout.readexactly(HEAD.size))
+    head = json.loads(await process.stdout.readexactly(head_bytes))
+    return head, await process.stdout.readexactly(data_bytes)

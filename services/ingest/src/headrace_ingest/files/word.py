@@ -1,0 +1,175 @@
+"""A DOCX into blocks: paragraphs by their styles, tables by their cells, notes at the end.
+
+Text counts wherever it stands in the body: in content controls, links, text boxes and insertions; what was struck out
+does not, nor do headers and footers. ECMA-376, part 1, chapter 17 names the elements.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lxml import etree
+
+from headrace.errors import InvalidRecord
+from headrace_ingest.files.blocks import CODE, HEADING, ITEM, PARAGRAPH, TABLE, Block
+
+_W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
+_STRICT = b"http://purl.oclc.org/ooxml/wordprocessingml/main"
+_DUBLIN_CORE = "{http://purl.org/dc/elements/1.1/}"
+_BODY, _STYLES, _PROPERTIES = "word/document.xml", "word/styles.xml", "docProps/core.xml"
+_NOTES = ("word/footnotes.xml", "word/endnotes.xml")
+_HEADING = re.compile(r"heading ([1-9])")
+_CODE = re.compile(r"macro|html preformatted|.*\bcode\b.*")
+_TEXTS = {f"{_W}t", f"{_W}tab", f"{_W}br", f"{_W}cr", f"{_W}noBreakHyphen"}
+_GAPS = {f"{_W}tab": "\t", f"{_W}br": "\n", f"{_W}cr": "\n", f"{_W}noBreakHyphen": "-"}
+_STRUCK = (f"{_W}del", f"{_W}moveFrom")
+_DOUBLED = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
+"""What older programs read in place of what stands before it."""
+_WIDEST_SPAN = 63
+"""Columns that Word allows a table."""
+_REMEDY = "Open it in a word processor and save it anew."
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """What a paragraph style makes of a paragraph: a kind of block, and a heading's level."""
+
+    kind: str
+    level: int = 0
+
+
+def read(data: bytes) -> tuple[str, str | None, list[Block]]:
+    """Return title, language and blocks; raises :class:`InvalidRecord` with the reason."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if _BODY not in archive.namelist():
+                raise InvalidRecord("data", f"is a zip file without {_BODY}, so no DOCX", remedy="Save it as DOCX.")
+            parts = {name: _tree(archive, name) for name in (_BODY, _STYLES, _PROPERTIES, *_NOTES)}
+    except (zipfile.BadZipFile, etree.XMLSyntaxError, ValueError, NotImplementedError, EOFError, RuntimeError) as error:
+        reason = f"is a DOCX that cannot be read: {(str(error) or type(error).__name__)[:300]}"
+        raise InvalidRecord("data", reason, remedy=_REMEDY) from error
+    properties, styles = parts[_PROPERTIES], _styles(parts[_STYLES])
+    title = _stated(properties, "title")
+    found = list(_joined(_blocks(parts[_BODY], styles)))
+    for name in _NOTES:
+        found += _notes(parts[name])
+    return ("" if title == "Word Document" else title), _stated(properties, "language") or None, found
+
+
+def _tree(archive: zipfile.ZipFile, name: str) -> Any:
+    """Return a part's root element, None where the file lacks the part; entities are not replaced."""
+    if name not in archive.namelist():
+        return None
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, remove_comments=True)
+    return etree.fromstring(archive.read(name).replace(_STRICT, _W[1:-1].encode()), parser)
+
+
+def _stated(properties: Any, name: str) -> str:
+    return "" if properties is None else (properties.findtext(f"{_DUBLIN_CORE}{name}") or "").strip()
+
+
+def _styles(root: Any) -> Mapping[str, Style]:
+    """Return what each style makes of a paragraph, by the style's id."""
+    found = {}
+    for style in () if root is None else root.iter(f"{_W}style"):
+        name = _value(style.find(f"{_W}name")).lower()
+        outline = style.find(f"{_W}pPr/{_W}outlineLvl")
+        heading = _HEADING.fullmatch(name)
+        if name == "title":
+            made = Style(HEADING, 1)
+        elif heading or outline is not None:
+            made = Style(HEADING, int(heading[1]) if heading else int(_value(outline) or 0) + 1)
+        elif name.startswith("list") or style.find(f"{_W}pPr/{_W}numPr") is not None:
+            made = Style(ITEM)
+        else:
+            made = Style(CODE) if _CODE.fullmatch(name) else Style(PARAGRAPH)
+        found[style.get(f"{_W}styleId") or ""] = made
+    return found
+
+
+def _value(element: Any) -> str:
+    return "" if element is None else str(element.get(f"{_W}val") or "")
+
+
+def _blocks(parent: Any, styles: Mapping[str, Style]) -> Iterator[Block]:
+    """Yield paragraphs and tables below an element in order, those in content controls and text boxes too."""
+    for child in parent:
+        if child.tag == f"{_W}p":
+            yield _paragraph(child, styles)
+            for box in child.iter(f"{_W}txbxContent"):
+                if not _is_below(box, (_DOUBLED, *_STRUCK)):
+                    yield from _blocks(box, styles)
+        elif child.tag == f"{_W}tbl":
+            yield Block(TABLE, rows=[_row(row) for row in child.iter(f"{_W}tr") if _table_of(row) is child])
+        elif isinstance(child.tag, str) and child.tag not in (*_STRUCK, _DOUBLED):
+            yield from _blocks(child, styles)
+
+
+def _paragraph(element: Any, styles: Mapping[str, Style]) -> Block:
+    style = styles.get(_value(element.find(f"{_W}pPr/{_W}pStyle")), Style(PARAGRAPH))
+    outline = element.find(f"{_W}pPr/{_W}outlineLvl")
+    if outline is not None and _value(outline) in tuple("012345678"):
+        style = Style(HEADING, int(_value(outline)) + 1)
+    elif style.kind == PARAGRAPH and element.find(f"{_W}pPr/{_W}numPr") is not None:
+        style = Style(ITEM)
+    return Block(style.kind, _text(element), level=style.level)
+
+
+def _text(element: Any) -> str:
+    """Return the words of a paragraph, without those of text boxes in it."""
+    outside = (*_STRUCK, _DOUBLED, f"{_W}txbxContent")
+    found = (part for part in element.iter(*_TEXTS) if not _is_below(part, outside, element))
+    return "".join(_GAPS.get(part.tag) or part.text or "" for part in found)
+
+
+def _is_below(element: Any, tags: tuple[str, ...], top: Any = None) -> bool:
+    """Whether one of the elements around this one, up to ``top``, is one of these."""
+    above = element.getparent()
+    while above is not None and above is not top:
+        if above.tag in tags:
+            return True
+        above = above.getparent()
+    return False
+
+
+def _table_of(row: Any) -> Any:
+    return next(row.iterancestors(f"{_W}tbl"))
+
+
+def _row(row: Any) -> list[str]:
+    """Return a row's cells, one that spans columns followed by empty ones; tables inside a cell are its words."""
+    found = []
+    for cell in row.iter(f"{_W}tc"):
+        if next(cell.iterancestors(f"{_W}tr")) is not row:
+            continue
+        words = [_text(part) for part in cell.iter(f"{_W}p") if not _is_below(part, (*_STRUCK, _DOUBLED), cell)]
+        span = _value(cell.find(f"{_W}tcPr/{_W}gridSpan"))
+        found += ["\n".join(words), *[""] * (min(int(span), _WIDEST_SPAN) - 1 if span.isdecimal() else 0)]
+    return found
+
+
+def _joined(found: Iterator[Block]) -> Iterator[Block]:
+    """Yield the blocks, lines of code that follow each other as one."""
+    code: list[str] = []
+    for block in found:
+        if block.kind == CODE:
+            code.append(block.text)
+            continue
+        if code:
+            yield Block(CODE, "\n".join(code))
+            code = []
+        yield block
+    if code:
+        yield Block(CODE, "\n".join(code))
+
+
+def _notes(root: Any) -> list[Block]:
+    if root is None:
+        return []
+    notes = [note for note in root if note.get(f"{_W}type") in (None, "normal")]
+    return [Block(PARAGRAPH, _text(paragraph)) for note in notes for paragraph in note.iter(f"{_W}p")]

@@ -1,0 +1,119 @@
+"""The handler that goes before every pipeline's: a change event's file becomes its text, without personal data."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from headrace.envelope import Context, MetadataValue
+from headrace.errors import HeadraceError, InvalidRecord
+from headrace.handler import BatchHandler
+from headrace.records import ChangeEvent
+from headrace_ingest.files import kinds
+from headrace_ingest.files.blocks import Parsed
+from headrace_ingest.files.reader import Limits, Reader
+from headrace_ingest.masking import make_masker
+from headrace_ingest.settings import IngestSettings
+
+DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A document's file: its bytes, and the media type that was stated, if any."""
+
+    data: bytes
+    media_type: str | None
+
+
+class OpenFile(BatchHandler):
+    """Puts the text of a file in the event's content; events that carry their text pass as they are.
+
+    No template names it and none can leave it out: what comes after sees text only, and masked.
+    """
+
+    name: ClassVar[str] = "open-file"
+    stage: ClassVar[str] = "ingest"
+    consumes: ClassVar[type] = ChangeEvent
+    produces: ClassVar[type] = ChangeEvent
+
+    def __init__(self) -> None:
+        self._settings = IngestSettings()
+        self._masker = make_masker(self._settings)
+        self._reader = Reader(
+            Limits(
+                self._settings.file_memory_mib, self._settings.file_timeout_s, self._settings.file_max_pages,
+                self._settings.max_content_bytes,
+            )
+        )  # fmt: skip
+
+    async def close(self) -> None:
+        """End the process that reads files."""
+        await self._reader.close()
+
+    async def process_batch(self, contexts: Sequence[Context]) -> Sequence[Context | HeadraceError]:
+        """Return each context with its text, or why it cannot be had."""
+        return await asyncio.gather(*map(self._outcome, contexts))
+
+    async def _outcome(self, context: Context) -> Context | HeadraceError:
+        event: ChangeEvent = context.payload
+        try:
+            file = await self._file(event)
+            return context if file is None else await self._opened(context, file)
+        except HeadraceError as error:
+            return error
+
+    async def _file(self, event: ChangeEvent) -> File | None:
+        """Return the event's file, None where its content is the text itself."""
+        if event.data is not None:
+            return File(event.data, event.media_type)
+        if event.content is not None and event.media_type in kinds.PARSED:
+            return File(event.content.encode(), f"{event.media_type}; charset=utf-8")
+        return None
+
+    async def _opened(self, context: Context, file: File) -> Context:
+        event: ChangeEvent = context.payload
+        if len(file.data) > self._settings.max_file_bytes:
+            raise InvalidRecord(
+                "data", f"has {len(file.data)} bytes; the limit is {self._settings.max_file_bytes}",
+                remedy="Split the document, or raise HEADRACE_INGEST_MAX_FILE_BYTES.",
+            )  # fmt: skip
+        kind, parsed = await self._parsed(file, context.change.document_id)
+        size = len(parsed.text.encode())
+        if size > self._settings.max_content_bytes:
+            raise InvalidRecord(
+                "content", f"of the file has {size} bytes; the limit is {self._settings.max_content_bytes}",
+                remedy="Split the document, or raise HEADRACE_INGEST_MAX_CONTENT_BYTES.",
+            )  # fmt: skip
+        title = None if event.title else parsed.title[: self._settings.max_attribute_characters]
+        found = ChangeEvent(
+            event.tenant, event.document_id, event.operation, title=title, content=parsed.text, pages=parsed.pages
+        )
+        masked, counts = self._masker.event(found)
+        opened = replace(
+            event, title=event.title or masked.title, content=masked.content, media_type=kind, data=None,
+            reference=None, language=event.language or parsed.language, pages=masked.pages,
+        )  # fmt: skip
+        digest = hashlib.blake2b(file.data, digest_size=DIGEST_BYTES).hexdigest()
+        facts: dict[str, MetadataValue] = {"file.kind": kind, "file.bytes": len(file.data), "file.blake2b": digest}
+        masked_counts = {f"file.masked.{name}": count for name, count in counts.items()}
+        return context.with_payload(opened).with_metadata(self.stage, **facts, **masked_counts)
+
+    async def _parsed(self, file: File, document_id: str) -> tuple[str, Parsed]:
+        """Return the file's kind and what it holds; text is taken as it stands."""
+        stated, charset = kinds.canonical(file.media_type)
+        kind = kinds.kind_of(file.data, stated, document_id)
+        if kind not in kinds.TEXTS:
+            return kind, _storable(await self._reader.read(file.data, kind, charset))
+        text = kinds.decode(file.data, charset)
+        if "\x00" in text:
+            raise InvalidRecord("data", f"contains a NUL character at {text.index(chr(0))}, which cannot be stored")
+        return kind, Parsed("", text)
+
+
+def _storable(parsed: Parsed) -> Parsed:
+    """Return what a file holds without NUL characters, which some PDFs have for letters that they do not name."""
+    return replace(parsed, title=parsed.title.replace("\x00", "\ufffd"), text=parsed.text.replace("\x00", "\ufffd"))

@@ -1,0 +1,218 @@
+"""Files that are broken or made to harm: each is refused for a reason that is told, and the next one is read."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+
+import pytest
+
+from headrace.errors import InvalidRecord, TemporaryError
+from headrace_ingest.files import kinds
+from headrace_ingest.files.reader import Limits, Reader
+from headrace_ingest.files.samples import samples
+from headrace_testing import files
+
+pytestmark = pytest.mark.unit
+
+LIMITS = Limits(memory_mib=640, timeout_s=5, max_pages=500, text_bytes=1 << 20)
+GOOD = samples()[kinds.DOCX]
+
+
+def with_part(name: str, content: bytes) -> bytes:
+    """Return a Word document with one part replaced."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(GOOD)) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as new:
+        for part in old.namelist():
+            if part != name:
+                new.writestr(part, old.read(part))
+        new.writestr(name, content)
+    return target.getvalue()
+
+
+def zip_bomb() -> bytes:
+    """Return a Word document of half a megabyte whose styles unpack to 512 MiB."""
+    target = io.BytesIO(GOOD)
+    with (
+        zipfile.ZipFile(target, "a", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("word/styles.xml", "w", force_zip64=True) as part,
+    ):
+        for _ in range(512):
+            part.write(bytes(1 << 20))
+    return target.getvalue()
+
+
+LAUGHS = b"".join(
+    [b'<?xml version="1.0"?><!DOCTYPE l [<!ENTITY l0 "lol">',
+     *[b'<!ENTITY l%d "%s">' % (n, b"&l%d;" % (n - 1) * 10) for n in range(1, 10)],
+     b']><w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"><w:body><w:p><w:r>',
+     b"<w:t>&l9;</w:t></w:r></w:p></w:body></w:document>"]
+)  # fmt: skip
+SECRET_FILE = (
+    b'<?xml version="1.0"?><!DOCTYPE l [<!ENTITY x SYSTEM "file:///etc/hostname">]><w:document xmlns:w="http://schemas.'
+    b'openxmlformats.org/wordprocessingml/2006/main"><w:body><w:p><w:r><w:t>&x;</w:t></w:r></w:p></w:body></w:document>'
+)
+DEEP_WORD = (
+    b'<w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"><w:body>'
+    + b"<w:sdt>" * 200_000
+    + b"</w:sdt>" * 200_000
+    + b"</w:body></w:document>"
+)
+
+HOSTILE = {
+    "encrypted PDF": (files.encrypted_pdf, kinds.PDF, "opens with a password only"),
+    "truncated PDF": (lambda: samples()[kinds.PDF][:40], kinds.PDF, "is a broken PDF"),
+    "PDF of noise": (lambda: b"%PDF-1.7\n" + os.urandom(100_000), kinds.PDF, "is a broken PDF"),
+    "10,000 pages": (lambda: files.many_pages(10_000), kinds.PDF, "has 10000 pages; the limit is 500"),
+    "scan": (lambda: files.pdf([[("BodyText", "")]]), kinds.PDF, "holds no text"),
+    "truncated DOCX": (lambda: GOOD[:-30], kinds.DOCX, "is a DOCX that cannot be read"),
+    "other zip": (
+        lambda: with_part("a", b"")[:0] or _zip_of("a.txt"),
+        kinds.DOCX,
+        "is a zip file without word/document",
+    ),
+    "zip bomb": (zip_bomb, kinds.DOCX, ""),
+    "billion laughs": (lambda: with_part("word/document.xml", LAUGHS), kinds.DOCX, ""),
+    "foreign entity": (lambda: with_part("word/document.xml", SECRET_FILE), kinds.DOCX, ""),
+    "deep DOCX": (lambda: with_part("word/document.xml", DEEP_WORD), kinds.DOCX, ""),
+    "deep JSON": (lambda: b'{"a":' * 100_000, kinds.JSON, "nests too deep"),
+    "deep JSON, closed": (lambda: b'{"a":' * 150 + b"1" + b"}" * 150, kinds.JSON, "nests deeper than 100 levels"),
+    "broken JSON": (lambda: b'{"a": }', kinds.JSON, "is no JSON: Expecting value at line 1, column 7"),
+    "list": (lambda: b"[1]", kinds.JSON, "is no JSON object"),
+    "empty HTML": (lambda: b"<html><script>x</script></html>", kinds.HTML, "holds no text"),
+    "wrong encoding": (lambda: b"<html><p>\xff", kinds.HTML, "is not utf-8: byte 9 is 0xff"),
+    "more text than allowed": (lambda: b"<p>" + b"word " * 600_000, kinds.HTML, "holds more text than"),
+}
+
+
+def _zip_of(name: str) -> bytes:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr(name, "text")
+    return target.getvalue()
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[asyncio.Runner]:
+    """A loop that the reader's process lives on from test to test."""
+    with asyncio.Runner() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def reader(runner: asyncio.Runner) -> Iterator[Reader]:
+    """The real process that reads files, with small limits."""
+    found = Reader(LIMITS)
+    yield found
+    runner.run(found.close())
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_refused_in_time_and_the_next_is_read(
+    runner: asyncio.Runner, reader: Reader, name: str
+) -> None:
+    """One file would stop the stage, fill its memory, or be dropped without a word."""
+    make, kind, reason = HOSTILE[name]
+    data = make()
+    begun = time.monotonic()
+    with pytest.raises(InvalidRecord) as caught:
+        runner.run(reader.read(data, kind, None))
+    assert time.monotonic() - begun < LIMITS.timeout_s + 3
+    assert reason in caught.value.reason
+    assert caught.value.reason
+    assert runner.run(reader.read(GOOD, kinds.DOCX, None)).text.startswith("word")
+
+
+def test_a_foreign_entity_brings_no_file_along(runner: asyncio.Runner, reader: Reader) -> None:
+    """A sender would read the files of the machine that ingest runs on."""
+    part = SECRET_FILE.replace(b"<w:t>&x;</w:t>", b"<w:t>before &x; after</w:t>")
+    text = runner.run(reader.read(with_part("word/document.xml", part), kinds.DOCX, None)).text
+    assert text.startswith("before")
+    with open("/etc/hostname", encoding="utf-8") as file:  # noqa: PTH123
+        assert file.read().strip() not in text
+
+
+@pytest.mark.parametrize(
+    ("html", "words"),
+    [
+        ("<p>שלום العالم mixed 한국어 \u202eright\u202c</p>", ["שלום", "العالم", "mixed", "한국어"]),
+        ("<p>a&#xD800;b &#0; c</p>", ["a", "b", "c"]),
+        ("<p>before</p>" + "<div>" * 200_000 + "deep", ["before"]),
+        ("<p>" + "&amp;" * 200_000 + "end</p>", ["end"]),
+        ('<img src="data:image/png;base64,' + "A" * 500_000 + '"><p>end</p>', ["end"]),
+    ],
+)
+def test_strange_pages_are_read(runner: asyncio.Runner, reader: Reader, html: str, words: list[str]) -> None:
+    """Text from right to left would be turned round, and one odd letter would lose a page."""
+    text = runner.run(reader.read(html.encode(), kinds.HTML, None)).text
+    assert [word for word in words if word not in text] == []
+    text.encode()
+
+
+def test_a_file_that_takes_too_long_is_ended(runner: asyncio.Runner) -> None:
+    """One file would hold up all others of its partition."""
+    slow = Reader(Limits(memory_mib=640, timeout_s=0.2, max_pages=20_000, text_bytes=1 << 20))
+    try:
+        with pytest.raises(InvalidRecord, match=r"takes longer than 0\.2 s"):
+            runner.run(slow.read(files.many_pages(10_000), kinds.PDF, None))
+        assert runner.run(slow.read(GOOD, kinds.DOCX, None)).text.startswith("word")
+    finally:
+        runner.run(slow.close())
+
+
+def test_a_reader_that_dies_is_started_anew(runner: asyncio.Runner, reader: Reader) -> None:
+    """After the kernel ended the process, no file would be read, or a good file be blamed."""
+    runner.run(reader.read(GOOD, kinds.DOCX, None))
+    assert reader._process is not None
+    os.kill(reader._process.pid, signal.SIGKILL)
+    with pytest.raises(TemporaryError):
+        runner.run(reader.read(GOOD, kinds.DOCX, None))
+    assert runner.run(reader.read(GOOD, kinds.DOCX, None)).text.startswith("word")
+
+
+def test_a_cancelled_reading_leaves_no_answer_for_the_next(runner: asyncio.Runner, reader: Reader) -> None:
+    """After a rebalance one document would get another's text."""
+
+    async def cancelled() -> str:
+        task = asyncio.create_task(reader.read(files.many_pages(400), kinds.PDF, None))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return (await reader.read(GOOD, kinds.DOCX, None)).text
+
+    assert runner.run(cancelled()).startswith("word")
+
+
+CONFINED = """
+import os, socket, sys
+from headrace_ingest.files import confine
+attempts = {
+    "open": lambda: open("/etc/hostname"), "write": lambda: open("/tmp/headrace-confined", "w"),
+    "network": lambda: socket.socket(), "program": lambda: os.execv("/bin/true", ["true"]),
+    "kill": lambda: os.kill(os.getppid(), 0), "remove": lambda: os.unlink("/tmp/headrace-confined"),
+    "memory": lambda: bytearray(2 << 30),
+}
+confine.confine(1 << 30, 5)
+try:
+    attempts[sys.argv[1]]()
+except (PermissionError, MemoryError) as error:
+    print(type(error).__name__)
+    os._exit(0)
+os._exit(1)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the filter is Linux's")
+@pytest.mark.parametrize("attempt", ["open", "write", "network", "program", "kill", "remove", "memory"])
+def test_the_process_that_reads_can_do_nothing_else(attempt: str) -> None:
+    """A hole in a parser would be a hole in the service: its files, its network, its neighbours."""
+    done = subprocess.run([sys.executable, "-c", CONFINED, attempt], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == ("MemoryError" if attempt == "memory" else "PermissionError")
