@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
 import json
@@ -141,3 +142,69 @@ def test_standard_input_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [(change.document_id, change.origin) for change in changes] == [("b", "standard input:1")]
     with pytest.raises(UsageError):
         sources.find(["-", "-"])
+
+
+def test_files_that_are_no_plain_text_are_sent_as_their_bytes(tmp_path: Path) -> None:
+    """Broken: a PDF is skipped, or its bytes are changed on the way."""
+    raw = bytes(range(256))
+    for name in ("a.pdf", "b.DOCX", "c.html", "d.htm", "e.xhtml", "f.json"):
+        (tmp_path / name).write_bytes(raw)
+    changes, failures, found = read_all(tmp_path)
+    assert (failures, found.skipped) == ([], ())
+    assert [change.document_id for change in changes] == ["a.pdf", "b.DOCX", "c.html", "d.htm", "e.xhtml", "f.json"]
+    for change in changes:
+        assert set(change.item) == {"id", "op", "version", "source", "content_base64"}
+        assert base64.b64decode(change.item["content_base64"], validate=True) == raw
+
+
+def test_the_largest_file_of_bytes_fits_a_request_and_a_larger_one_is_named(tmp_path: Path) -> None:
+    """Broken: a PDF that we call small enough is refused by the gateway for the size of its base64."""
+    (tmp_path / "fits.pdf").write_bytes(b"x" * sources.MOST_CONTENT_BYTES)
+    (tmp_path / "large.pdf").write_bytes(b"x" * (sources.MOST_CONTENT_BYTES + 1))
+    changes, failures, _ = read_all(tmp_path)
+    assert len(json.dumps({"changes": [change.item for change in changes]})) < 6 * 1024 * 1024
+    assert [(failure.document_id, failure.reason) for failure in failures] == [("large.pdf", "is larger than 4 MiB")]
+
+
+def test_the_notes_of_office_programs_are_left_out(tmp_path: Path) -> None:
+    """Broken: while a document is open in an office program, its lock file becomes a dead letter."""
+    (tmp_path / "~$report.docx").write_bytes(b"who has it open")
+    (tmp_path / "report.docx").write_bytes(b"PK")
+    changes, _, found = read_all(tmp_path)
+    assert ([change.document_id for change in changes], found.skipped) == (["report.docx"], ())
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: half of the old text and half of the new one are indexed under one version."""
+    path = tmp_path / "a.md"
+    path.write_text("old")
+    real, looks = os.fstat, []
+
+    def fstat(number: int) -> os.stat_result:
+        facts = real(number)
+        looks.append(facts)
+        if len(looks) == 1:
+            path.write_text("new text")
+            os.utime(path, ns=(1, 7))
+        return facts
+
+    monkeypatch.setattr("headrace_cli.sources.os.fstat", fstat)
+    changes, failures, _ = read_all(path)
+    assert [(change.item["content"], change.item["version"]) for change in changes] == [("new text", 7)]
+    assert (failures, len(looks)) == ([], 4)
+
+
+def test_a_file_that_never_rests_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: a log that grows all the time holds an ingest up for ever."""
+    path = tmp_path / "a.txt"
+    path.write_text("line")
+    real = os.fstat
+
+    def fstat(number: int) -> os.stat_result:
+        with path.open("a") as file:
+            file.write("line")
+        return real(number)
+
+    monkeypatch.setattr("headrace_cli.sources.os.fstat", fstat)
+    _, failures, _ = read_all(path)
+    assert "all the time" in failures[0].reason

@@ -254,7 +254,7 @@ def _finish(outcome: Outcome, *, as_json: bool, verb: str, arrived: str = "searc
         if outcome.run is not None:
             output.say(f"run {outcome.run}: follow it with `headrace runs {outcome.run} --watch`")
     for name in outcome.skipped:
-        output.say(f"skipped: {name} is no text that is known")
+        output.say(f"skipped: {name} is of no kind that is sent")
     for failure in outcome.failures:
         named = f" (document {failure.document_id})" if failure.document_id else ""
         output.say(f"failed: {failure.origin}{named}: {failure.reason.removesuffix('.')}. {failure.remedy}".rstrip())

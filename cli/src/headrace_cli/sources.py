@@ -1,11 +1,14 @@
 """What ``headrace ingest`` reads: files, folders and JSON lines become changes, one at a time.
 
+Text is sent as text; of other kinds the bytes are sent, and the services take the text out of them.
+
 Content is read when its turn comes; of everything else only names are held. What cannot be read becomes a
 :class:`Failure` and the rest goes on.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import lzma
 import os
@@ -15,14 +18,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, cast
+from typing import IO, Any, NamedTuple, cast
 
 from headrace_cli.failures import UsageError
 
 TEXT_SUFFIXES = (".txt", ".md", ".markdown", ".rst", ".rest")
+BYTES_SUFFIXES = (".pdf", ".docx", ".html", ".htm", ".xhtml", ".json")
+"""Files of which the bytes are sent; what they are is found by their content, not by the name."""
 LINE_SUFFIXES = (".jsonl", ".jsonl.xz", ".jsonl.gz")
 MOST_CONTENT_BYTES = 4 * 1024 * 1024
-"""The gateway's limit (HEADRACE_GATEWAY_MAX_CONTENT_BYTES), looked at before a file is read."""
+"""The gateway's limit (HEADRACE_GATEWAY_MAX_CONTENT_BYTES), looked at before a file is read.
+
+As base64 it is a third more, 5.3 MiB, and fits the largest body and the largest record (8 MiB each).
+"""
+_READS = 5
+"""How often a file is read that changes under the reading."""
 MOST_LINE_BYTES = 8 * 1024 * 1024
 STANDARD_INPUT = "-"
 
@@ -50,9 +60,21 @@ class Failure:
     remedy: str = ""
 
 
+class Stamp(NamedTuple):
+    """What tells one state of a file from another."""
+
+    mtime_ns: int
+    size: int
+    inode: int
+
+
+class Unsteady(OSError):
+    """The file changed each time while it was read."""
+
+
 @dataclass(frozen=True, slots=True)
 class FileSource:
-    """A text file and the id of the document that it is."""
+    """A file and the id of the document that it is."""
 
     path: Path
     document_id: str
@@ -116,6 +138,36 @@ def read(source: FileSource | LineSource, shape: Shape) -> Iterator[Change | Fai
         yield from _read_lines(source, shape)
 
 
+def is_hidden(name: str) -> bool:
+    """Whether an entry of a folder is left out: hidden, or the note of an office program that a file is open."""
+    return name.startswith((".", "~$"))
+
+
+def is_document(identifier: str) -> bool:
+    """Whether a file at this path below a named folder is one document: of a kind that is sent, and not hidden."""
+    named = identifier.lower().endswith((*TEXT_SUFFIXES, *BYTES_SUFFIXES))
+    return named and not any(is_hidden(part) for part in identifier.split("/"))
+
+
+def stamp_of(facts: os.stat_result) -> Stamp:
+    """Return the state that a file is in."""
+    return Stamp(facts.st_mtime_ns, facts.st_size, facts.st_ino)
+
+
+def read_steady(path: Path) -> tuple[Stamp, bytes]:
+    """Return the bytes of one state of a file, at most one more than may be sent, and that state.
+
+    Raises :class:`Unsteady` where the file changes under every reading, and :class:`OSError`.
+    """
+    for _ in range(_READS):
+        with path.open("rb") as file:
+            before = stamp_of(os.fstat(file.fileno()))
+            raw = file.read(MOST_CONTENT_BYTES + 1)
+            if stamp_of(os.fstat(file.fileno())) == before:
+                return before, raw
+    raise Unsteady(0, "is written to all the time, and was no two times the same", str(path))
+
+
 def _take(
     path: Path,
     identifier: str,
@@ -124,7 +176,7 @@ def _take(
     failures: list[Failure],
 ) -> None:
     name = path.name.lower()
-    if not name.endswith((*LINE_SUFFIXES, *TEXT_SUFFIXES)):
+    if not name.endswith((*LINE_SUFFIXES, *TEXT_SUFFIXES, *BYTES_SUFFIXES)):
         skipped.append(str(path))
     elif not os.path.isfile(path):  # noqa: PTH113  # a pipe would be waited on for ever; Path.is_file may raise
         failures.append(Failure(str(path), identifier, _reason(path), "Check the path."))
@@ -139,9 +191,9 @@ def _walk(folder: Path, failures: list[Failure]) -> Iterator[Path]:
         failures.append(Failure(str(error.filename), None, error.strerror or str(error), "Allow reading the folder."))
 
     for parent, folders, files in os.walk(folder, onerror=unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
         for name in sorted(files):
-            if not name.startswith("."):
+            if not is_hidden(name):
                 yield Path(parent) / name
 
 
@@ -180,25 +232,37 @@ def _reason(path: Path) -> str:
 
 
 def _read_file(source: FileSource, shape: Shape) -> Change | Failure:
+    try:
+        stamp, raw = read_steady(source.path)
+    except OSError as error:
+        return unreadable(source, shape, error)
+    return change_of(source, shape, stamp.mtime_ns, raw)
+
+
+def unreadable(source: FileSource, shape: Shape, error: OSError) -> Failure:
+    """Return the failure of a file that may not be read, is not there or never rests."""
+    identifier = shape.prefix + source.document_id
+    remedy = "Send it when it rests." if isinstance(error, Unsteady) else "Allow reading the file."
+    return Failure(str(source.path), identifier, error.strerror or str(error), remedy)
+
+
+def change_of(source: FileSource, shape: Shape, version: int, raw: bytes) -> Change | Failure:
+    """Return the upsert of a file with these bytes; ``version`` counts where the shape gives none."""
     origin = str(source.path)
     identifier = shape.prefix + source.document_id
-    try:
-        with source.path.open("rb") as file:
-            facts = os.fstat(file.fileno())
-            raw = file.read(MOST_CONTENT_BYTES + 1)
-        content = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        reason = f"is not UTF-8: byte {error.start} is 0x{raw[error.start]:02x}"
-        return Failure(origin, identifier, reason, "Save it as UTF-8.")
-    except OSError as error:
-        return Failure(origin, identifier, error.strerror or str(error), "Allow reading the file.")
+    number = version if shape.version is None else shape.version
+    item: dict[str, Any] = {"id": identifier, "op": "upsert", "version": number, "source": origin}
     if len(raw) > MOST_CONTENT_BYTES:
         return Failure(
             origin, identifier, f"is larger than {MOST_CONTENT_BYTES // 2**20} MiB", "Split it into several documents."
         )
-    version = facts.st_mtime_ns if shape.version is None else shape.version
-    item = {"id": identifier, "op": "upsert", "version": version, "content": content, "source": origin}
-    return Change(item, origin)
+    if origin.lower().endswith(BYTES_SUFFIXES):
+        return Change({**item, "content_base64": base64.b64encode(raw).decode("ascii")}, origin)
+    try:
+        return Change({**item, "content": raw.decode("utf-8")}, origin)
+    except UnicodeDecodeError as error:
+        reason = f"is not UTF-8: byte {error.start} is 0x{raw[error.start]:02x}"
+        return Failure(origin, identifier, reason, "Save it as UTF-8.")
 
 
 def _read_lines(source: LineSource, shape: Shape) -> Iterator[Change | Failure]:
