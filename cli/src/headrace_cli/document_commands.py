@@ -68,8 +68,8 @@ def ingest(
         list[str],
         typer.Argument(
             metavar="PATH",
-            help="Files (.txt .md .markdown .rst .rest), folders, JSON lines of change events "
-            "(.jsonl .jsonl.xz .jsonl.gz), or - for JSON lines from standard input.",
+            help="Files (.txt .md .markdown .rst .rest, .pdf .docx .html .htm .xhtml .json), folders, JSON lines of "
+            "change events (.jsonl .jsonl.xz .jsonl.gz), or - for JSON lines from standard input.",
         ),
     ],
     prefix: Annotated[
@@ -85,6 +85,14 @@ def ingest(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Read everything, send nothing.")
     ] = False,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch", envvar="HEADRACE_INGEST_WATCH",
+            help="Go on until Ctrl-C: send each file of the folders that is created or changed, and a delete for each "
+            "that goes away while it is watched.",
+        ),
+    ] = False,
     wait: options.Wait = False,
     timeout: options.Timeout = 600.0,
     state_dir: options.StateDir = None,
@@ -96,10 +104,17 @@ def ingest(
 
     A file's id is its path below the folder that was named. Hidden entries of folders are left out, other kinds of
     files are skipped and listed. What cannot be read or is refused is listed at the end; the rest is done.
+    A file that went away while nobody watched is not noticed: `headrace delete` takes its document out.
     """
     from headrace_cli import sources  # noqa: PLC0415
     from headrace_cli.state import connect  # noqa: PLC0415
 
+    if watch:
+        from headrace_cli.following import follow  # noqa: PLC0415
+
+        _refuse_with_watch({"--dry-run": dry_run, "--version": version is not None, "--wait": wait})
+        follow(paths, prefix, connect(url, api_key, state_dir), as_json=as_json)
+        return
     found = sources.find(paths)
     shape = sources.Shape(prefix, version)
     changes = (change for source in found.sources for change in sources.read(source, shape))
@@ -130,12 +145,13 @@ def delete(
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
     """Delete documents from the index."""
+    from headrace_cli.sending import delete_of  # noqa: PLC0415
     from headrace_cli.state import connect  # noqa: PLC0415
 
     if not all(ids):
         raise UsageError("an id is empty", where="ID")
     gateway = connect(url, api_key, state_dir, retry_s=RETRY_S)
-    changes = [_delete(gateway, identifier, version) for identifier in dict.fromkeys(ids)]
+    changes = [delete_of(gateway, identifier, version) for identifier in dict.fromkeys(ids)]
     outcome = _deliver(gateway, changes, len(changes), wait_s=timeout if wait else None)
     _finish(outcome, as_json=as_json, verb="accepted", arrived="gone from search")
 
@@ -189,28 +205,16 @@ def documents(
     output.say(f"{len(found)} documents{', and more: see --limit' if after is not None else ''}")
 
 
-def _delete(gateway: Gateway, identifier: str, version: int | None) -> Change | Failure:
-    """Return the delete, without a given version with one above all that are known of the document.
-
-    What is still under way counts: a delete below it would be overtaken.
-    """
-    from headrace_cli.failures import UNKNOWN_DOCUMENT, ProblemError  # noqa: PLC0415
-    from headrace_cli.sources import Change, Failure  # noqa: PLC0415
-
-    if version is None:
-        try:
-            version = _newest(gateway.document(identifier)) + 1
-        except ProblemError as error:
-            if error.status != 404:
-                raise
-            return Failure(identifier, identifier, error.message, UNKNOWN_DOCUMENT)
-    return Change({"id": identifier, "op": "delete", "version": version}, identifier)
-
-
-def _newest(status: dict[str, Any]) -> int:
-    known = [status["version"], (status["stored"] or {}).get("version")]
-    known += [one["version"] for one in status["in_flight"]]
-    return max((number for number in known if number is not None), default=-1)
+def _refuse_with_watch(given: dict[str, bool]) -> None:
+    reasons = {
+        "--dry-run": "a watch sends what it sees",
+        "--version": "each change of a file needs a version of its own",
+        "--wait": "a watch has no end to wait for; `headrace documents` and `headrace status` tell what arrived",
+    }
+    for option in (option for option, is_given in given.items() if is_given):
+        raise UsageError(
+            f"cannot be used with --watch: {reasons[option]}", where=option, remedy="Leave one of them out."
+        )
 
 
 def _deliver(

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from headrace_cli.client import Answer, Gateway
-from headrace_cli.failures import ProblemError
+from headrace_cli.failures import UNKNOWN_DOCUMENT, ProblemError
 from headrace_cli.sources import Change, Failure
 
 LANES = 4
@@ -108,6 +108,31 @@ def send(gateway: Gateway, changes: Iterable[Change | Failure], progress: Progre
     for lane in lanes:
         lane.raise_failure()
     return sent
+
+
+def delete_of(gateway: Gateway, identifier: str, version: int | None, *, newest: int | None = None) -> Change | Failure:
+    """Return the delete, without a given version with one above all that are known of the document.
+
+    What is still under way counts: a delete below it would be overtaken. ``newest`` is a version that the caller knows
+    of and the gateway perhaps not yet; without it, a document that nobody knows of is a failure.
+    """
+    if version is None:
+        try:
+            known = _newest(gateway.document(identifier))
+        except ProblemError as error:
+            if error.status != 404:
+                raise
+            if newest is None:
+                return Failure(identifier, identifier, error.message, UNKNOWN_DOCUMENT)
+            known = newest
+        version = max(known, -1 if newest is None else newest) + 1
+    return Change({"id": identifier, "op": "delete", "version": version}, identifier)
+
+
+def _newest(status: dict[str, Any]) -> int:
+    known = [status["version"], (status["stored"] or {}).get("version")]
+    known += [one["version"] for one in status["in_flight"]]
+    return max((number for number in known if number is not None), default=-1)
 
 
 def new_run(now: datetime) -> str:

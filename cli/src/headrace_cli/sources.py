@@ -66,6 +66,7 @@ class Stamp(NamedTuple):
     mtime_ns: int
     size: int
     inode: int
+    readable: bool = True
 
 
 class Unsteady(OSError):
