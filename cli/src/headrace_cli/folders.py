@@ -160,7 +160,7 @@ def _identity(path: Path) -> tuple[int, int]:
 def _documents(folder: Path, below: PurePath) -> set[str]:
     """Return the ids of the documents in a folder that appeared; none where it is no folder."""
     found: set[str] = set()
-    if folder.is_symlink() and below.parts:
+    if os.path.islink(folder) and below.parts:  # noqa: PTH114  # Path.is_symlink may raise
         return found
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not sources.is_hidden(name)]
