@@ -366,6 +366,21 @@ def test_what_changed_just_before_the_end_is_sent(scene: Scene) -> None:
     assert [one[:2] for one in scene.sender.taken] == [("delete", "first.md")]
 
 
+def test_ctrl_c_does_not_wait_for_a_large_folder(
+    tmp_path: Path, fake_time: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken: who named the wrong folder can only kill the command."""
+    scene = Scene(tmp_path, fake_time)
+    for number in range(9):
+        scene.write(f"{number}.md")
+    monkeypatch.setattr("headrace_cli.watching.AT_ONCE", 2)
+    monkeypatch.setattr(scene.watch, "_stopped", lambda: True)
+    scene.watch.run([(), ()])
+    assert len(scene.sender.taken) == 2
+    assert len(scene.watch.unsent) == 8
+    assert scene.heard.begun == 0
+
+
 def test_only_folders_are_watched(tmp_path: Path) -> None:
     """Broken: a watch on what cannot be watched seems to run."""
     (tmp_path / "a.md").write_text("text")

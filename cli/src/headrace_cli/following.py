@@ -34,8 +34,8 @@ def follow(paths: Sequence[str], prefix: str, gateway: Gateway, *, as_json: bool
     """Send what the folders hold, then every change, until SIGINT or SIGTERM; a summary ends it in any case."""
     folders = Folders(paths)
     lines = Lines(as_json=as_json)
-    watch = Watch(folders, GatewaySender(gateway), lines, prefix)
     stop = threading.Event()
+    watch = Watch(folders, GatewaySender(gateway), lines, prefix, stopped=stop.is_set)
     with stopping(stop):
         try:
             watch.run(file_events(folders.watched, stop))

@@ -6,7 +6,7 @@ and a look at everything, now and then, finds what no event told of.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -116,13 +116,20 @@ class Watch:
     """Follows folders: each :meth:`step` looks where something happened and sends what has come to rest."""
 
     def __init__(
-        self, folders: Folders, sender: Sender, report: Report, prefix: str = "", clock: Clock | None = None
+        self,
+        folders: Folders,
+        sender: Sender,
+        report: Report,
+        prefix: str = "",
+        clock: Clock | None = None,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._folders = folders
         self._sender = sender
         self._report = report
         self._shape = Shape(prefix)
         self._clock = clock or Clock()
+        self._stopped = stopped
         self._known: dict[str, Known] = {}
         self._waiting: dict[str, Waiting] = {}
         self._initial: frozenset[str] = frozenset()
@@ -153,7 +160,11 @@ class Watch:
         """Look at what may have changed and send what is due; raises where a folder is gone or we are refused."""
         now = self._clock.now()
         self._folders.check()
-        ids = self._everything(now) if now >= self._look_at else self._folders.touched(paths, self._ids())
+        ids = (
+            self._everything(now)
+            if now >= self._look_at
+            else self._folders.touched(paths, self._ids() if paths else ())
+        )
         may_send = now >= self._try_at
         looked = self._folders.look(ids | self._waiting.keys() if may_send else ids)
         self._folders.check()  # Else the documents of a folder that went meanwhile would be deleted.
@@ -184,9 +195,11 @@ class Watch:
         return self._ids() | found.ids
 
     def _send_all(self, ids: list[str]) -> bool:
-        """Send the changes of the documents; returns False where the gateway is away, and they go on waiting."""
+        """Send the changes of the documents; returns False where the gateway is away or we stop: they go on waiting."""
         try:
             for start in range(0, len(ids), AT_ONCE):
+                if start and self._stopped():
+                    return False
                 self._send(ids[start : start + AT_ONCE])
         except HeadraceError as error:
             if not is_outage(error):
