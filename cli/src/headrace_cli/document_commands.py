@@ -213,7 +213,7 @@ def _refuse_with_watch(given: dict[str, bool]) -> None:
     }
     for option in (option for option, is_given in given.items() if is_given):
         raise UsageError(
-            f"cannot be used with --watch: {reasons[option]}", where=option, remedy="Leave one of them out."
+            f"{option} cannot be used with --watch: {reasons[option]}", where=option, remedy="Leave one of them out."
         )
 
 

@@ -142,12 +142,14 @@ def _root(given: str) -> Root:
     try:
         if not path.is_dir():
             raise UsageError(
-                "is no folder; --watch follows folders only", where=given, remedy="Name the folder that it lies in."
+                f"{given!r} is no folder; --watch follows folders only",
+                where=given,
+                remedy="Name the folder that it lies in.",
             )
         place = Path(os.path.abspath(path))  # noqa: PTH100  # links stay as they are named
         return Root(path, tuple(dict.fromkeys((place, path.resolve()))), _identity(place))
     except OSError as error:
-        raise UsageError(f"cannot be watched: {error.strerror or error}", where=given) from error
+        raise UsageError(f"{given!r} cannot be watched: {error.strerror or error}", where=given) from error
 
 
 def _identity(path: Path) -> tuple[int, int]:
