@@ -1,0 +1,93 @@
+"""Files below allowed folders. What is opened is what was checked: no link is followed on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import re
+import stat
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+from headrace.errors import ConfigurationError, TemporaryError, describe
+from headrace_ingest.fetching.outcomes import Fetched, ForbiddenReference, ReferenceGone, Unfetchable, too_large
+from headrace_ingest.fetching.references import Reference
+from headrace_ingest.fetching.settings import FetchSettings
+
+_CHUNK = 1024 * 1024
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
+_SHUT = frozenset({errno.EACCES, errno.EPERM})
+
+
+class Files:
+    """Reads files below the allowed folders; raises :class:`ConfigurationError` for a folder that is no whole path."""
+
+    def __init__(self, settings: FetchSettings) -> None:
+        self._limit = settings.max_bytes
+        named = (name.strip() for name in re.split(f"[,{re.escape(os.pathsep)}]", settings.folders))
+        self._folders = [Path(name) for name in named if name]
+        for folder in self._folders:
+            if not folder.is_absolute():
+                raise ConfigurationError(
+                    f"{str(folder)!r} is no whole path", where="HEADRACE_FETCH_FOLDERS", remedy="Begin it with /."
+                )
+
+    async def fetch(self, reference: Reference) -> Fetched:
+        """Return the file; raises what :meth:`headrace_ingest.fetching.Fetcher.fetch` does."""
+        if reference.authority.lower() not in {"", "localhost"}:
+            raise ForbiddenReference("a file of another machine is not read; write file:///path")
+        if reference.query or reference.fragment:
+            raise ForbiddenReference("a file has no query; write ? as %3F and # as %23")
+        path = unquote_to_bytes(reference.path)
+        if b"\x00" in path or not path.startswith(b"/"):
+            raise ForbiddenReference("it names no whole path")
+        try:
+            return Fetched(await asyncio.to_thread(self._read, os.fsdecode(path)))
+        except OSError as error:
+            raise _as_error(error) from error
+
+    def _read(self, path: str) -> bytes:
+        real = Path(os.path.realpath(path))  # noqa: PTH118 - resolve() raises where links go round in circles
+        for folder in self._folders:
+            root = Path(os.path.realpath(folder))  # noqa: PTH118
+            if real != root and real.is_relative_to(root):
+                return self._read_below(root, real.relative_to(root).parts)
+        raise ForbiddenReference("it is not below a folder of HEADRACE_FETCH_FOLDERS")
+
+    def _read_below(self, root: Path, parts: tuple[str, ...]) -> bytes:
+        """Open part by part: a folder that became a link since it was looked at ends here."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        handle = os.open(root, flags | os.O_DIRECTORY)
+        try:
+            for number, part in enumerate(parts, 1):
+                folder = os.O_DIRECTORY if number < len(parts) else 0
+                inner = os.open(part, flags | folder, dir_fd=handle)
+                os.close(handle)
+                handle = inner
+            return self._read_open(handle)
+        finally:
+            os.close(handle)
+
+    def _read_open(self, handle: int) -> bytes:
+        state = os.fstat(handle)
+        if not stat.S_ISREG(state.st_mode):
+            raise ForbiddenReference("it is no regular file")
+        if state.st_size > self._limit:
+            raise too_large(state.st_size, self._limit)
+        data = bytearray()
+        while part := os.read(handle, _CHUNK):
+            data += part
+            if len(data) > self._limit:
+                raise too_large(None, self._limit)
+        return bytes(data)
+
+
+def _as_error(error: OSError) -> Exception:
+    if error.errno in _GONE:
+        return ReferenceGone("there is no such file")
+    if error.errno in _SHUT:
+        return Unfetchable("ingest has no right to read the file")
+    if error.errno in {errno.ELOOP, errno.ENXIO}:
+        return ForbiddenReference("it is no regular file")
+    return TemporaryError(f"the file cannot be read: {describe(error)}")

@@ -1,0 +1,102 @@
+"""What a fetch ends with: a file, or an error that says whether it can pass."""
+
+from __future__ import annotations
+
+import email.utils
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from headrace.errors import PermanentError
+
+_REDRIVE = "then `headrace dlq redrive`"
+_MEDIA_TYPE = re.compile(r"\s*([A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127})\s*(?:;|$)")
+_CHARSET = re.compile(r";\s*charset\s*=\s*\"?([A-Za-z0-9_.:+-]{1,64})\"?\s*(?:;|$)", re.IGNORECASE)
+_HOST = re.compile(r"(?:\[[^\]@]*\]|[^:@\[\]]*)(?::[0-9]*)?")
+_MOST_SHOWN = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A file as it was served; the type is what the server says of it, in small letters, or None."""
+
+    data: bytes
+    media_type: str | None = None
+    charset: str | None = None
+
+
+class ForbiddenReference(PermanentError):
+    """The reference names a place that may not be fetched from."""
+
+    code = "forbidden-reference"
+    default_remedy = (
+        "Send another reference, or the text itself. If the place is meant to be read, allow it with the settings "
+        f"HEADRACE_FETCH_…, restart ingest, {_REDRIVE}."
+    )
+
+    def __init__(self, reason: str, *, where: str = "", remedy: str = "") -> None:
+        self.reason = reason
+        super().__init__(f"the reference is refused: {reason}", where=where, remedy=remedy)
+
+
+class ReferenceGone(PermanentError):
+    """There is no file where the reference points."""
+
+    code = "reference-gone"
+    default_remedy = f"Put the file there, {_REDRIVE}; or send the event again with another reference."
+
+
+class Unfetchable(PermanentError):
+    """The file is there and cannot be fetched as it is."""
+
+    code = "unfetchable"
+    default_remedy = f"Repair what is named at its server, {_REDRIVE}; or send the event again with another reference."
+
+
+def too_large(size: int | None, limit: int) -> Unfetchable:
+    """Return the error for a file of ``size`` bytes, or of an unknown number above the limit."""
+    return Unfetchable(
+        f"the file has {'more' if size is None else f'{size} bytes'}{' than the limit of' if size is None else ';'} "
+        f"{limit} bytes{'' if size is None else ' is the limit'}",
+        remedy=f"Split the file, or raise HEADRACE_FETCH_MAX_BYTES, restart ingest, {_REDRIVE}.",
+    )
+
+
+def check_encoding(encoding: str) -> None:
+    """Raise :class:`Unfetchable` for a compressed file: expanding it could cost more than the limit allows."""
+    if encoding.strip().lower() not in {"", "identity"}:
+        raise Unfetchable(
+            f"the file comes compressed (Content-Encoding {encoding!r:.100}), though it was asked for as it is",
+            remedy=f"Store or serve it without Content-Encoding, {_REDRIVE}.",
+        )
+
+
+def media_type_of(content_type: str | None) -> tuple[str | None, str | None]:
+    """Return media type and charset of a Content-Type; None for what is missing or malformed."""
+    media_type, charset = _MEDIA_TYPE.match(content_type or ""), _CHARSET.search(content_type or "")
+    return media_type and media_type[1].lower(), charset and charset[1].lower()
+
+
+def shown(reference: str) -> str:
+    """Return a reference as logs and errors may show it: no credentials, query, fragment or control characters."""
+    head = re.split(r"[?#]", reference, maxsplit=1)[0]
+    scheme, separator, rest = head.partition("://")
+    authority, slash, path = rest.partition("/")
+    if "@" in authority:
+        authority = authority.rpartition("@")[2]
+    elif not _HOST.fullmatch(authority):
+        authority, slash, path = "", "", rest.rpartition("@")[2]
+    text = f"{scheme}{separator}{authority}{slash}{path}" if separator else head.rpartition("@")[2]
+    text = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in text[: _MOST_SHOWN + 1])
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
+
+
+def retry_after(value: str | None, now: Callable[[], float]) -> float | None:
+    """Return the seconds that a Retry-After header asks for (seconds or a date), or None."""
+    text = (value or "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now())
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,114 @@
+"""References: strictly read, so that what is checked is what is fetched, whatever other parsers make of it."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from urllib.parse import quote
+
+import idna
+
+from headrace_ingest.fetching.outcomes import ForbiddenReference
+
+MOST_CHARACTERS = 4096
+PORTS = {"http": 80, "https": 443}
+_PARTS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^?#]*)(\?[^#]*)?(#.*)?")
+_AUTHORITY = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]+)(?::([0-9]{1,5}))?")
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_UNSEEN = frozenset({"Cc", "Cs", "Zl", "Zp"})
+_TARGET_SAFE = "!$%&'()*+,/:;=?@[]~"
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The parts of a reference as they stand in it; scheme in small letters, query and fragment with their signs."""
+
+    scheme: str
+    authority: str
+    path: str
+    query: str
+    fragment: str
+
+
+@dataclass(frozen=True, slots=True)
+class WebAddress:
+    """Where a request goes: a name in its ASCII form or an address without brackets, and what is asked for there."""
+
+    scheme: str
+    host: str
+    port: int
+    target: str
+
+    @property
+    def authority(self) -> str:
+        """Host and port as the header ``Host`` has them."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.authority}{self.target}"
+
+
+def parse(text: str) -> Reference:
+    """Return the parts; raises :class:`ForbiddenReference` for what is no URL or could be read in two ways."""
+    if len(text) > MOST_CHARACTERS:
+        raise ForbiddenReference(f"it has {len(text)} characters; the limit is {MOST_CHARACTERS}")
+    if any(unicodedata.category(letter) in _UNSEEN for letter in text):
+        raise ForbiddenReference("it contains control characters")
+    if "\\" in text:
+        raise ForbiddenReference("it contains a backslash")
+    match = _PARTS.fullmatch(text)
+    if match is None:
+        raise ForbiddenReference("it is no URL such as https://host/path")
+    scheme, authority, path, query, fragment = match.groups("")
+    if "@" in authority:
+        raise ForbiddenReference("it carries credentials, which belong into no event")
+    if " " in text and scheme.lower() != "s3":
+        raise ForbiddenReference("it contains a space; write %20")
+    return Reference(scheme.lower(), authority, path, query, fragment)
+
+
+def web_address(reference: Reference) -> WebAddress:
+    """Return where an http or https reference points; raises :class:`ForbiddenReference`."""
+    host, port = host_and_port(reference.authority)
+    target = quote((reference.path or "/") + reference.query, safe=_TARGET_SAFE)
+    return WebAddress(reference.scheme, host, PORTS[reference.scheme] if port is None else port, target)
+
+
+def host_and_port(authority: str) -> tuple[str, int | None]:
+    """Return the host in its one spelling, and the port where one is named; raises :class:`ForbiddenReference`."""
+    match = _AUTHORITY.fullmatch(authority)
+    if match is None:
+        raise ForbiddenReference("its host or port is malformed")
+    port = None if match[2] is None else int(match[2])
+    if port is not None and not 0 < port < 2**16:
+        raise ForbiddenReference(f"there is no port {port}")
+    return _host(match[1]), port
+
+
+def _host(text: str) -> str:
+    """Return a name in small ASCII letters, or an address in its usual spelling."""
+    if text.startswith("["):
+        try:
+            address = IPv6Address(text[1:-1])
+        except ValueError as error:
+            raise ForbiddenReference("its host is no address of IPv6") from error
+        if address.scope_id is not None:
+            raise ForbiddenReference("its address names a zone")
+        return str(address)
+    try:
+        name = text.lower() if text.isascii() else idna.encode(text, uts46=True).decode()
+    except (idna.IDNAError, UnicodeError) as error:
+        raise ForbiddenReference("its host is no name of a host") from error
+    if len(name) > 253 or not _NAME.fullmatch(name):
+        raise ForbiddenReference("its host is no name of a host")
+    if _NUMBER.fullmatch(name.rpartition(".")[2]):
+        try:
+            return str(IPv4Address(name))
+        except ValueError as error:
+            raise ForbiddenReference("its host is an address in an odd spelling") from error
+    return name

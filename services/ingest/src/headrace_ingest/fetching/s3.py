@@ -1,0 +1,109 @@
+"""Objects of allowed S3 buckets. Where the service is, the settings say: a reference names bucket and key only."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+import obstore
+from obstore.exceptions import BaseError, InvalidPathError, PermissionDeniedError, UnauthenticatedError
+from obstore.store import S3Store
+
+from headrace.errors import ConfigurationError, TemporaryError, describe
+from headrace_ingest.fetching.outcomes import (
+    Fetched,
+    ForbiddenReference,
+    ReferenceGone,
+    Unfetchable,
+    check_encoding,
+    media_type_of,
+    too_large,
+)
+from headrace_ingest.fetching.references import Reference
+from headrace_ingest.fetching.settings import FetchSettings
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, S3Config
+
+_CHUNK = 1024 * 1024
+_NO_NAMES = frozenset({"", ".", ".."})
+
+
+class Buckets:
+    """Reads objects below the allowed buckets and folders of them."""
+
+    def __init__(self, settings: FetchSettings) -> None:
+        self._settings = settings
+        self._allowed: dict[str, list[str]] = {}
+        for entry in (text.strip() for text in settings.buckets.split(",")):
+            bucket, _, folder = entry.removeprefix("s3://").partition("/")
+            if entry and not bucket:
+                raise ConfigurationError(f"{entry!r} names no bucket", where="HEADRACE_FETCH_BUCKETS")
+            if bucket:
+                self._allowed.setdefault(bucket, []).append(folder.strip("/"))
+        self._stores: dict[str, S3Store] = {}
+
+    async def fetch(self, reference: Reference) -> Fetched:
+        """Return the object; raises what :meth:`headrace_ingest.fetching.Fetcher.fetch` does."""
+        bucket, key = self._checked(reference)
+        try:
+            return await self._get(self._store(bucket), key)
+        except FileNotFoundError as error:
+            raise ReferenceGone("there is no such object, or no such bucket") from error
+        except (PermissionDeniedError, UnauthenticatedError) as error:
+            raise Unfetchable(
+                "the S3 service refuses the access key",
+                remedy="Check HEADRACE_FETCH_S3_… and the rights on the bucket; then `headrace dlq redrive`.",
+            ) from error
+        except InvalidPathError as error:
+            raise ForbiddenReference("its key is none that S3 can be asked for") from error
+        except (BaseError, OSError) as error:
+            raise TemporaryError(
+                f"the S3 service cannot be read from: {' '.join(describe(error).split())[:300]}"
+            ) from error
+
+    def _checked(self, reference: Reference) -> tuple[str, str]:
+        bucket, key = reference.authority, reference.path.removeprefix("/")
+        if reference.query or reference.fragment:
+            raise ForbiddenReference("a key with ? or # is not read")
+        if not _NO_NAMES.isdisjoint(unquote(key).split("/")):
+            raise ForbiddenReference("its key has an empty part, or . or .. as one")
+        folders = self._allowed.get(bucket, [])
+        if not any(not folder or key.startswith(f"{folder}/") for folder in folders):
+            raise ForbiddenReference("bucket and key are not in HEADRACE_FETCH_BUCKETS")
+        return bucket, key
+
+    def _store(self, bucket: str) -> S3Store:
+        if bucket not in self._stores:
+            settings = self._settings
+            config: S3Config = {"bucket": bucket}
+            if settings.s3_endpoint is not None:
+                config["endpoint"] = settings.s3_endpoint
+            if settings.s3_region is not None:
+                config["region"] = settings.s3_region
+            if settings.s3_access_key_id is not None and settings.s3_secret_access_key is not None:
+                config["access_key_id"] = settings.s3_access_key_id.get_secret_value()
+                config["secret_access_key"] = settings.s3_secret_access_key.get_secret_value()
+            client: ClientConfig = {
+                "timeout": timedelta(seconds=settings.timeout_s),
+                "connect_timeout": timedelta(seconds=settings.connect_timeout_s),
+                "allow_http": settings.s3_allow_http,
+            }
+            if settings.ca_file is not None:
+                client["root_certificate"] = settings.ca_file.read_bytes()
+            self._stores[bucket] = S3Store(config=config, client_options=client, retry_config={"max_retries": 0})
+        return self._stores[bucket]
+
+    async def _get(self, store: S3Store, key: str) -> Fetched:
+        limit = self._settings.max_bytes
+        answer = await obstore.get_async(store, key)
+        if answer.meta["size"] > limit:
+            raise too_large(answer.meta["size"], limit)
+        check_encoding(answer.attributes.get("Content-Encoding", ""))
+        data = bytearray()
+        async for part in answer.stream(min_chunk_size=_CHUNK):
+            data += part
+            if len(data) > limit:
+                raise too_large(None, limit)
+        return Fetched(bytes(data), *media_type_of(answer.attributes.get("Content-Type")))

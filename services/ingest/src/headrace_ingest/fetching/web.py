@@ -1,0 +1,142 @@
+"""Files behind http and https. Redirects are followed by hand: each is a reference anew."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from urllib.parse import urljoin
+
+import httpcore
+
+from headrace.errors import ConfigurationError, TemporaryError, describe
+from headrace_ingest.fetching.addresses import AddressRule, CheckedBackend, Hosts, Resolve
+from headrace_ingest.fetching.outcomes import (
+    Fetched,
+    ForbiddenReference,
+    ReferenceGone,
+    Unfetchable,
+    check_encoding,
+    media_type_of,
+    retry_after,
+    shown,
+    too_large,
+)
+from headrace_ingest.fetching.references import PORTS, Reference, WebAddress, parse, web_address
+from headrace_ingest.fetching.settings import FetchSettings
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_PASSING = frozenset({408, 425, 429})
+_GONE = frozenset({404, 410})
+_CONNECTIONS = 32
+_IDLE_S = 15.0
+
+
+class Web:
+    """Fetches by http and https from allowed hosts, without proxies, cookies or credentials of the environment."""
+
+    def __init__(self, settings: FetchSettings, resolver: Resolve, now: Callable[[], float]) -> None:
+        self._settings = settings
+        self._now = now
+        self._hosts = Hosts(settings.hosts)
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=_ssl_context(settings), max_connections=_CONNECTIONS, keepalive_expiry=_IDLE_S,
+            network_backend=CheckedBackend(AddressRule(settings.internal), resolver),
+        )  # fmt: skip
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._pool.aclose()
+
+    async def fetch(self, reference: Reference) -> Fetched:
+        """Return the file; raises what :meth:`headrace_ingest.fetching.Fetcher.fetch` does."""
+        address = self._checked(reference)
+        found = await self._get(address)
+        for _ in range(self._settings.max_redirects):
+            if isinstance(found, Fetched):
+                return found
+            try:
+                address = self._checked(parse(urljoin(str(address), found)))
+                found = await self._get(address)
+            except ForbiddenReference as error:
+                reason = f"it is redirected to {shown(str(found))}: {error.reason}"
+                raise ForbiddenReference(reason) from error
+        if isinstance(found, Fetched):
+            return found
+        raise Unfetchable(
+            f"the reference is redirected more than {self._settings.max_redirects} times",
+            remedy="Send the address that it leads to, or raise HEADRACE_FETCH_MAX_REDIRECTS.",
+        )
+
+    def _checked(self, reference: Reference) -> WebAddress:
+        if reference.scheme not in PORTS:
+            raise ForbiddenReference(f"the scheme {reference.scheme!r:.50} is not fetched from here")
+        if reference.scheme == "http" and not self._settings.plain_http:
+            raise ForbiddenReference("http without TLS is not allowed (HEADRACE_FETCH_PLAIN_HTTP)")
+        address = web_address(reference)
+        self._hosts.check(address)
+        return address
+
+    async def _get(self, address: WebAddress) -> Fetched | str:
+        """Return the file, or where the server redirects to."""
+        url = httpcore.URL(
+            scheme=address.scheme.encode(), host=address.host.encode(), port=address.port,
+            target=address.target.encode(),
+        )  # fmt: skip
+        headers = {
+            "Host": address.authority, "Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "headrace-ingest",
+        }  # fmt: skip
+        longest = self._settings.timeout_s
+        waits = {"connect": self._settings.connect_timeout_s, "read": longest, "write": longest, "pool": longest}
+        try:
+            async with self._pool.stream("GET", url, headers=headers, extensions={"timeout": waits}) as response:
+                return await self._answer(response, address)
+        except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.RemoteProtocolError, OSError) as error:
+            raise TemporaryError(
+                f"{address.authority} cannot be fetched from: {type(error).__name__}: {describe(error)}",
+                remedy="Check the server and the way there; then `headrace dlq redrive`.",
+            ) from error
+        except httpcore.LocalProtocolError as error:
+            raise Unfetchable(f"no request can be made of it: {describe(error)}") from error
+
+    async def _answer(self, response: httpcore.Response, address: WebAddress) -> Fetched | str:
+        headers: dict[str, str] = {}
+        for raw_name, raw_value in response.headers:
+            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        status = response.status
+        if status in _REDIRECTS and "location" in headers:
+            return headers["location"]
+        said = f"{address.authority} answers HTTP {status}"
+        if status in _PASSING or status >= 500:
+            raise TemporaryError(said, delay=retry_after(headers.get("retry-after"), self._now))
+        if status in _GONE:
+            raise ReferenceGone(said)
+        if status != 200:
+            raise Unfetchable(said)
+        check_encoding(headers.get("content-encoding", ""))
+        media_type, charset = media_type_of(headers.get("content-type"))
+        return Fetched(await self._body(response, headers.get("content-length")), media_type, charset)
+
+    async def _body(self, response: httpcore.Response, stated: str | None) -> bytes:
+        limit = self._settings.max_bytes
+        if stated is not None and stated.isdigit() and int(stated) > limit:
+            raise too_large(int(stated), limit)
+        data = bytearray()
+        async for part in response.aiter_stream():
+            data += part
+            if len(data) > limit:
+                raise too_large(None, limit)
+        return bytes(data)
+
+
+def _ssl_context(settings: FetchSettings) -> ssl.SSLContext:
+    context = httpcore.default_ssl_context()
+    if settings.ca_file is not None:
+        try:
+            context.load_verify_locations(settings.ca_file)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{settings.ca_file} holds no certificates: {describe(error)}", where="HEADRACE_FETCH_CA_FILE",
+                remedy="Name a file of certificates in PEM that ingest can read.",
+            ) from error  # fmt: skip
+    return context
