@@ -116,7 +116,8 @@ async def resolve(host: str, port: int) -> Sequence[str]:
 class CheckedBackend(httpcore.AsyncNetworkBackend):
     """Makes every connection: resolves the name once, checks all its addresses, and connects to one of these.
 
-    TLS and the header ``Host`` keep the name; they are made by the layer above from the URL.
+    TLS and the header ``Host`` keep the name; they are made by the layer above from the URL. The other ways to connect
+    stay those of the base class, which has none.
     """
 
     def __init__(self, rule: AddressRule, resolver: Resolve) -> None:
@@ -157,16 +158,3 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
             return list(dict.fromkeys(self._rule.checked(address) for address in found))
         except ForbiddenReference as error:
             raise ForbiddenReference(f"{host} resolves to an address that is not allowed: {error.reason}") from error
-
-    async def connect_unix_socket(
-        self,
-        path: str,
-        timeout: float | None = None,  # noqa: ASYNC109 - the library's signature
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """Refuse: no reference names a socket."""
-        raise ForbiddenReference("sockets of the machine are not read")
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait, as the library asks between its own attempts."""
-        await self._inner.sleep(seconds)

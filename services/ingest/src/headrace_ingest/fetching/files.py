@@ -48,9 +48,9 @@ class Files:
             raise _as_error(error) from error
 
     def _read(self, path: str) -> bytes:
-        real = Path(os.path.realpath(path))  # noqa: PTH118 - resolve() raises where links go round in circles
+        real = Path(os.path.realpath(path))
         for folder in self._folders:
-            root = Path(os.path.realpath(folder))  # noqa: PTH118
+            root = Path(os.path.realpath(folder))
             if real != root and real.is_relative_to(root):
                 return self._read_below(root, real.relative_to(root).parts)
         raise ForbiddenReference("it is not below a folder of HEADRACE_FETCH_FOLDERS")
@@ -58,7 +58,13 @@ class Files:
     def _read_below(self, root: Path, parts: tuple[str, ...]) -> bytes:
         """Open part by part: a folder that became a link since it was looked at ends here."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        handle = os.open(root, flags | os.O_DIRECTORY)
+        try:
+            handle = os.open(root, flags | os.O_DIRECTORY)
+        except OSError as error:
+            raise TemporaryError(
+                f"the folder {root} cannot be opened: {describe(error)}",
+                remedy="Check HEADRACE_FETCH_FOLDERS and what is mounted there; then `headrace dlq redrive`.",
+            ) from error
         try:
             for number, part in enumerate(parts, 1):
                 folder = os.O_DIRECTORY if number < len(parts) else 0

@@ -54,10 +54,9 @@ class Unfetchable(PermanentError):
 
 
 def too_large(size: int | None, limit: int) -> Unfetchable:
-    """Return the error for a file of ``size`` bytes, or of an unknown number above the limit."""
+    """Return the error for a file of ``size`` bytes, or of a number above the limit that nobody counted."""
     return Unfetchable(
-        f"the file has {'more' if size is None else f'{size} bytes'}{' than the limit of' if size is None else ';'} "
-        f"{limit} bytes{'' if size is None else ' is the limit'}",
+        f"the file has {'too many' if size is None else size} bytes; the limit is {limit}",
         remedy=f"Split the file, or raise HEADRACE_FETCH_MAX_BYTES, restart ingest, {_REDRIVE}.",
     )
 

@@ -34,7 +34,7 @@ class Buckets:
     """Reads objects below the allowed buckets and folders of them."""
 
     def __init__(self, settings: FetchSettings) -> None:
-        self._settings = settings
+        self._limit = settings.max_bytes
         self._allowed: dict[str, list[str]] = {}
         for entry in (text.strip() for text in settings.buckets.split(",")):
             bucket, _, folder = entry.removeprefix("s3://").partition("/")
@@ -42,13 +42,13 @@ class Buckets:
                 raise ConfigurationError(f"{entry!r} names no bucket", where="HEADRACE_FETCH_BUCKETS")
             if bucket:
                 self._allowed.setdefault(bucket, []).append(folder.strip("/"))
-        self._stores: dict[str, S3Store] = {}
+        self._stores = {bucket: _store(bucket, settings) for bucket in self._allowed}
 
     async def fetch(self, reference: Reference) -> Fetched:
         """Return the object; raises what :meth:`headrace_ingest.fetching.Fetcher.fetch` does."""
         bucket, key = self._checked(reference)
         try:
-            return await self._get(self._store(bucket), key)
+            return await self._get(self._stores[bucket], key)
         except FileNotFoundError as error:
             raise ReferenceGone("there is no such object, or no such bucket") from error
         except (PermissionDeniedError, UnauthenticatedError) as error:
@@ -74,29 +74,8 @@ class Buckets:
             raise ForbiddenReference("bucket and key are not in HEADRACE_FETCH_BUCKETS")
         return bucket, key
 
-    def _store(self, bucket: str) -> S3Store:
-        if bucket not in self._stores:
-            settings = self._settings
-            config: S3Config = {"bucket": bucket}
-            if settings.s3_endpoint is not None:
-                config["endpoint"] = settings.s3_endpoint
-            if settings.s3_region is not None:
-                config["region"] = settings.s3_region
-            if settings.s3_access_key_id is not None and settings.s3_secret_access_key is not None:
-                config["access_key_id"] = settings.s3_access_key_id.get_secret_value()
-                config["secret_access_key"] = settings.s3_secret_access_key.get_secret_value()
-            client: ClientConfig = {
-                "timeout": timedelta(seconds=settings.timeout_s),
-                "connect_timeout": timedelta(seconds=settings.connect_timeout_s),
-                "allow_http": settings.s3_allow_http,
-            }
-            if settings.ca_file is not None:
-                client["root_certificate"] = settings.ca_file.read_bytes()
-            self._stores[bucket] = S3Store(config=config, client_options=client, retry_config={"max_retries": 0})
-        return self._stores[bucket]
-
     async def _get(self, store: S3Store, key: str) -> Fetched:
-        limit = self._settings.max_bytes
+        limit = self._limit
         answer = await obstore.get_async(store, key)
         if answer.meta["size"] > limit:
             raise too_large(answer.meta["size"], limit)
@@ -107,3 +86,33 @@ class Buckets:
             if len(data) > limit:
                 raise too_large(None, limit)
         return Fetched(bytes(data), *media_type_of(answer.attributes.get("Content-Type")))
+
+
+def _store(bucket: str, settings: FetchSettings) -> S3Store:
+    if (settings.s3_access_key_id is None) != (settings.s3_secret_access_key is None):
+        raise ConfigurationError(
+            "an access key for S3 has an id and a secret; one of them is missing",
+            where="HEADRACE_FETCH_S3_ACCESS_KEY_ID, HEADRACE_FETCH_S3_SECRET_ACCESS_KEY", remedy="Set both or none.",
+        )  # fmt: skip
+    config: S3Config = {"bucket": bucket}
+    if settings.s3_endpoint is not None:
+        config["endpoint"] = settings.s3_endpoint
+    if settings.s3_region is not None:
+        config["region"] = settings.s3_region
+    if settings.s3_access_key_id is not None and settings.s3_secret_access_key is not None:
+        config["access_key_id"] = settings.s3_access_key_id.get_secret_value()
+        config["secret_access_key"] = settings.s3_secret_access_key.get_secret_value()
+    client: ClientConfig = {
+        "timeout": timedelta(seconds=settings.timeout_s),
+        "connect_timeout": timedelta(seconds=settings.connect_timeout_s),
+        "allow_http": settings.s3_allow_http,
+    }
+    try:
+        if settings.ca_file is not None:
+            client["root_certificate"] = settings.ca_file.read_bytes()
+        return S3Store(config=config, client_options=client, retry_config={"max_retries": 0})
+    except (BaseError, OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"the bucket {bucket!r} cannot be read with these settings: {describe(error)}",
+            where="HEADRACE_FETCH_BUCKETS, HEADRACE_FETCH_S3_…", remedy="Check them.",
+        ) from error  # fmt: skip

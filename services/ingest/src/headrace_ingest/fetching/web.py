@@ -27,6 +27,7 @@ from headrace_ingest.fetching.settings import FetchSettings
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PASSING = frozenset({408, 425, 429})
 _GONE = frozenset({404, 410})
+_HEADERS = (("Accept", "*/*"), ("Accept-Encoding", "identity"), ("User-Agent", "headrace-ingest"))
 _CONNECTIONS = 32
 _IDLE_S = 15.0
 
@@ -55,7 +56,7 @@ class Web:
             if isinstance(found, Fetched):
                 return found
             try:
-                address = self._checked(parse(urljoin(str(address), found)))
+                address = self._checked(parse(_joined(address, found)))
                 found = await self._get(address)
             except ForbiddenReference as error:
                 reason = f"it is redirected to {shown(str(found))}: {error.reason}"
@@ -82,9 +83,7 @@ class Web:
             scheme=address.scheme.encode(), host=address.host.encode(), port=address.port,
             target=address.target.encode(),
         )  # fmt: skip
-        headers = {
-            "Host": address.authority, "Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "headrace-ingest",
-        }  # fmt: skip
+        headers = [("Host", address.authority), *_HEADERS]
         longest = self._settings.timeout_s
         waits = {"connect": self._settings.connect_timeout_s, "read": longest, "write": longest, "pool": longest}
         try:
@@ -105,7 +104,7 @@ class Web:
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
         status = response.status
         if status in _REDIRECTS and "location" in headers:
-            return headers["location"]
+            return headers["location"].encode("latin-1").decode(errors="surrogateescape")
         said = f"{address.authority} answers HTTP {status}"
         if status in _PASSING or status >= 500:
             raise TemporaryError(said, delay=retry_after(headers.get("retry-after"), self._now))
@@ -127,6 +126,13 @@ class Web:
             if len(data) > limit:
                 raise too_large(None, limit)
         return bytes(data)
+
+
+def _joined(address: WebAddress, location: str) -> str:
+    try:
+        return urljoin(str(address), location)
+    except ValueError as error:
+        raise ForbiddenReference("it is no URL") from error
 
 
 def _ssl_context(settings: FetchSettings) -> ssl.SSLContext:
