@@ -88,6 +88,7 @@ class Server:
 
 @contextmanager
 def serving(tls: bool = False) -> Iterator[Server]:
+    """Run a server for the length of a block."""
     server = Server(tls)
     try:
         yield server
@@ -97,11 +98,13 @@ def serving(tls: bool = False) -> Iterator[Server]:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
+    """Run a server without TLS for the length of a test."""
     with serving() as started:
         yield started
 
 
 async def home(_host: str, _port: int) -> Sequence[str]:
+    """Resolve every name to the test's server."""
     return ["127.0.0.1"]
 
 
@@ -118,6 +121,7 @@ async def fetched(reference: str, resolver: Callable = home, **settings: object)
 
 
 async def refused(reference: str, error: type[HeadraceError], match: str, **settings: object) -> HeadraceError:
+    """Return the error that a fetch must end with."""
     with pytest.raises(error, match=match) as caught:
         await fetched(reference, **settings)
     return caught.value
@@ -135,7 +139,10 @@ async def test_a_file_arrives_with_its_type_and_nothing_but_the_name_is_told(ser
 
 @pytest.mark.parametrize(
     ("stated", "media_type", "charset"),
-    [("text/html", "text/html", None), ("", None, None), ("nonsense; charset=utf-8", None, "utf-8"), ("a/b/c", None, None)],
+    [
+        ("text/html", "text/html", None), ("", None, None), ("nonsense; charset=utf-8", None, "utf-8"),
+        ("a/b/c", None, None),
+    ],
 )  # fmt: skip
 async def test_a_type_that_is_none_is_left_out(
     server: Server, stated: str, media_type: str | None, charset: str | None
