@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -269,7 +270,7 @@ class FakeS3(ThreadingHTTPServer):
     """Serves objects of one bucket, by path as S3 does."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, str]] = []
+        self.asked: list[tuple[str, Message]] = []
         self.objects: dict[str, tuple[int, bytes, dict[str, str]]] = {}
         super().__init__(("127.0.0.1", 0), FakeS3Handler)
         self.daemon_threads = True
@@ -282,7 +283,7 @@ class FakeS3Handler(BaseHTTPRequestHandler):
     server: FakeS3
 
     def do_GET(self) -> None:
-        self.server.asked.append((self.path, self.headers.get("Authorization", "")))
+        self.server.asked.append((self.path, self.headers))
         status, body, headers = self.server.objects.get(self.path, (404, b"<Error><Code>NoSuchKey</Code></Error>", {}))
         self.send_response(status)
         stated = {"Content-Length": str(len(body)), "Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT", "ETag": '"e"'}
@@ -323,8 +324,23 @@ async def test_an_object_arrives_with_its_type(s3: FakeS3) -> None:
     s3.objects["/docs/a%20b/c.pdf"] = (200, b"pdf" * 1_000_000, {"Content-Type": "application/pdf; charset=utf-8"})
     found = await fetched("s3://docs/a b/c.pdf", **s3_settings(s3))
     assert found == Fetched(b"pdf" * 1_000_000, "application/pdf", "utf-8")
-    assert "Credential=key-id/" in s3.asked[0][1]
-    assert "/eu-west-1/s3/" in s3.asked[0][1]
+    assert "Credential=key-id/" in s3.asked[0][1]["Authorization"]
+    assert "/eu-west-1/s3/" in s3.asked[0][1]["Authorization"]
+
+
+async def test_the_settings_go_before_the_environment_of_aws(s3: FakeS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: a variable meant for another program sends the access key to another service, or spoils the signature."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1", "AWS_REGION": "x",
+        "AWS_ACCESS_KEY_ID": "other", "AWS_SECRET_ACCESS_KEY": "other", "AWS_SESSION_TOKEN": "other",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    s3.objects["/docs/a"] = (200, b"x", {})
+    assert (await fetched("s3://docs/a", **s3_settings(s3))).data == b"x"
+    headers = s3.asked[0][1]
+    assert "Credential=key-id/" in headers["Authorization"]
+    assert "/eu-west-1/s3/" in headers["Authorization"]
+    assert headers["X-Amz-Security-Token"] is None
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -24,7 +25,7 @@ from headrace_ingest.fetching.references import Reference
 from headrace_ingest.fetching.settings import FetchSettings
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, S3Config
+    from obstore.store import ClientConfig, S3Config, S3Credential
 
 _CHUNK = 1024 * 1024
 _NO_NAMES = frozenset({"", ".", ".."})
@@ -88,20 +89,29 @@ class Buckets:
         return Fetched(bytes(data), *media_type_of(answer.attributes.get("Content-Type")))
 
 
-def _store(bucket: str, settings: FetchSettings) -> S3Store:
-    if (settings.s3_access_key_id is None) != (settings.s3_secret_access_key is None):
+def _credentials(settings: FetchSettings) -> Callable[[], S3Credential] | None:
+    """Return what gives the access key, so that AWS's own variables add no token to it; None where none is set."""
+    key_id, secret = settings.s3_access_key_id, settings.s3_secret_access_key
+    if (key_id is None) != (secret is None):
         raise ConfigurationError(
             "an access key for S3 has an id and a secret; one of them is missing",
             where="HEADRACE_FETCH_S3_ACCESS_KEY_ID, HEADRACE_FETCH_S3_SECRET_ACCESS_KEY", remedy="Set both or none.",
         )  # fmt: skip
+    if key_id is None or secret is None:
+        return None
+    credential: S3Credential = {
+        "access_key_id": key_id.get_secret_value(), "secret_access_key": secret.get_secret_value(), "expires_at": None,
+    }  # fmt: skip
+    return lambda: credential
+
+
+def _store(bucket: str, settings: FetchSettings) -> S3Store:
+    """Return the store; raises :class:`ConfigurationError`. What is set here goes before AWS's own variables."""
     config: S3Config = {"bucket": bucket}
     if settings.s3_endpoint is not None:
-        config["endpoint"] = settings.s3_endpoint
+        config["endpoint"] = config["aws_endpoint_url_s3"] = settings.s3_endpoint
     if settings.s3_region is not None:
         config["region"] = settings.s3_region
-    if settings.s3_access_key_id is not None and settings.s3_secret_access_key is not None:
-        config["access_key_id"] = settings.s3_access_key_id.get_secret_value()
-        config["secret_access_key"] = settings.s3_secret_access_key.get_secret_value()
     client: ClientConfig = {
         "timeout": timedelta(seconds=settings.timeout_s),
         "connect_timeout": timedelta(seconds=settings.connect_timeout_s),
@@ -110,7 +120,10 @@ def _store(bucket: str, settings: FetchSettings) -> S3Store:
     try:
         if settings.ca_file is not None:
             client["root_certificate"] = settings.ca_file.read_bytes()
-        return S3Store(config=config, client_options=client, retry_config={"max_retries": 0})
+        return S3Store(
+            config=config, client_options=client, retry_config={"max_retries": 0},
+            credential_provider=_credentials(settings),
+        )  # fmt: skip
     except (BaseError, OSError, ValueError) as error:
         raise ConfigurationError(
             f"the bucket {bucket!r} cannot be read with these settings: {describe(error)}",
