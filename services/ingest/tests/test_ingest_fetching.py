@@ -16,6 +16,7 @@ import pytest
 
 from headrace.errors import ConfigurationError, HeadraceError, PermanentError, TemporaryError
 from headrace_ingest.fetching import Fetched, Fetcher, FetchSettings, ForbiddenReference, ReferenceGone, Unfetchable
+from headrace_ingest.fetching.addresses import resolve
 
 pytestmark = pytest.mark.unit
 
@@ -201,6 +202,28 @@ async def test_a_name_that_does_not_resolve_is_tried_again() -> None:
         raise OSError("no answer")
 
     await refused("https://docs.test/", TemporaryError, "docs.test does not resolve: no answer", resolver=nobody)
+
+
+async def test_the_systems_resolver_is_asked_and_checked_like_any_other(server: Server) -> None:
+    """Broken: only an injected resolver works, or what the system's own says is not checked."""
+    server.put("/a", b"x")
+    url, hosts = f"http://localhost:{server.port}/a", f"localhost:{server.port}"
+    found = await fetched(url, resolve, hosts=hosts, internal="127.0.0.0/8,::1/128")
+    assert found.data == b"x"
+    await refused(url, ForbiddenReference, "localhost resolves to", resolver=resolve, hosts=hosts, internal="")
+
+
+async def test_fetches_that_were_broken_off_hold_no_connection(server: Server) -> None:
+    """Broken: a fetch that was refused or broken off leaves the fetcher unable to fetch anything else."""
+    server.put("/large", b"x" * 100)
+    server.put("/small", b"x")
+    settings = FetchSettings(hosts=f"docs.test:{server.port}", internal="127.0.0.0/8", plain_http=True, max_bytes=10)
+    fetcher = Fetcher(settings, resolver=home)
+    for _ in range(40):
+        with pytest.raises(Unfetchable):
+            await fetcher.fetch(f"http://docs.test:{server.port}/large")
+    assert (await fetcher.fetch(f"http://docs.test:{server.port}/small")).data == b"x"
+    await fetcher.close()
 
 
 @pytest.mark.parametrize(
