@@ -14,7 +14,8 @@ import pytest
 from pydantic import SecretStr
 
 from headrace.errors import DependencyDown, InvalidRecord
-from headrace_embedder.openai_compatible import OpenAICompatibleProvider, retry_after
+from headrace.retry_after import retry_after
+from headrace_embedder.openai_compatible import OpenAICompatibleProvider
 from headrace_embedder.provider import EmbedResult, Kind, Vectors
 from headrace_embedder.settings import EmbedderSettings
 

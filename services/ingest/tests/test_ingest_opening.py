@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from headrace.envelope import Change, Context, Operation, Trace, check_transitio
 from headrace.errors import HeadraceError, InvalidRecord
 from headrace.records import ChangeEvent
 from headrace_ingest.events import decode
+from headrace_ingest.fetching import ForbiddenReference, ReferenceGone
 from headrace_ingest.files import kinds
 from headrace_ingest.masking import Edit, moved
 from headrace_ingest.opening import OpenFile
@@ -45,6 +47,7 @@ def opened(*events: ChangeEvent) -> list[Context | HeadraceError]:
 
     async def run() -> list[Context | HeadraceError]:
         handler = OpenFile()
+        await handler.start()
         try:
             return list(await handler.process_batch([context(one) for one in events]))
         finally:
@@ -140,6 +143,22 @@ def test_a_file_beyond_the_limits_is_refused_naming_them(
     refusal = opened(event(**given))[0]
     assert isinstance(refusal, InvalidRecord)
     assert (refusal.field, refusal.reason.startswith(reason)) == (field, True), refusal
+
+
+def test_a_file_is_fetched_from_where_the_event_refers_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Large files would have to travel through Kafka; or one that may not be read would be."""
+    monkeypatch.setenv("HEADRACE_FETCH_FOLDERS", str(tmp_path))
+    (tmp_path / "한글 안내.md").write_text("# 안내\n\nhana.kim@example.co.kr\n", encoding="utf-8")
+    place = (tmp_path / "한글 안내.md").as_uri()
+    found, outside, gone = opened(
+        event("a", reference=place), event("b", reference="file:///etc/hostname"), event("c", reference=f"{place}x")
+    )
+    assert isinstance(found, Context)
+    assert found.payload.content.startswith("# 안내\n\n[EMAIL-")
+    assert (found.payload.media_type, found.payload.reference) == (kinds.MARKDOWN, None)
+    assert found.payload.source == found.metadata["ingest.file.reference"] == place
+    assert isinstance(outside, ForbiddenReference)
+    assert isinstance(gone, ReferenceGone)
 
 
 def test_every_form_of_event_can_carry_a_file() -> None:

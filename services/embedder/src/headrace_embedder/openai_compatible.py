@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import base64
-import email.utils
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import httpx
 import numpy as np
 
 from headrace.errors import DependencyDown, HeadraceError, InvalidRecord
+from headrace.retry_after import retry_after
 from headrace_embedder.batching import request_slices
 from headrace_embedder.fairness import FairShare
 from headrace_embedder.limits import MinuteLimits
@@ -143,15 +142,4 @@ def _decoded(embedding: Any) -> Any:
     try:
         return np.frombuffer(base64.b64decode(embedding, validate=True), "<f4")
     except ValueError:
-        return None
-
-
-def retry_after(value: str | None, now: Callable[[], float] = time.time) -> float | None:
-    """Return the seconds that a Retry-After header asks for (seconds or a date), or None."""
-    text = (value or "").strip()
-    if text.isascii() and text.isdigit():
-        return float(text)
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now())
-    except (ValueError, OverflowError):
         return None

@@ -10,6 +10,7 @@ import httpx
 from cachetools import TTLCache
 
 from headrace.errors import DependencyDown, InvalidRecord, describe
+from headrace.retry_after import retry_after
 from headrace.store.records import Generation
 from headrace_gateway.settings import GatewaySettings
 
@@ -94,12 +95,6 @@ class HttpEmbedder:
             raise DependencyDown(
                 _DEPENDENCY,
                 f"{method} {path}: HTTP {answer.status_code} {answer.text[:200]}",
-                delay=retry_after(answer.headers),
+                delay=retry_after(answer.headers.get("Retry-After")),
             )
         return answer
-
-
-def retry_after(headers: httpx.Headers) -> float | None:
-    """Return the seconds that the other side asks for, or None."""
-    value = headers.get("Retry-After", "")
-    return float(value) if value.isdecimal() else None

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import openai
 
 from headrace.errors import DependencyDown, PermanentError
+from headrace.retry_after import retry_after
 
 _OURS_TO_REPAIR = (401, 403, 404)
 _PASSING = (408, 409, 425, 429)
@@ -32,7 +33,9 @@ def translated(dependency: str, settings: str) -> Iterator[None]:
         if status in _OURS_TO_REPAIR:
             raise DependencyDown(dependency, said, remedy=f"Check {settings}.") from error
         if status >= 500 or status in _PASSING:
-            raise DependencyDown(dependency, said, delay=_retry_after(error)) from error
+            raise DependencyDown(
+                dependency, said, delay=retry_after(error.response.headers.get("Retry-After"))
+            ) from error
         raise PermanentError(
             said, remedy="The request itself is refused; ask a shorter question or for fewer passages."
         ) from error
@@ -41,8 +44,3 @@ def translated(dependency: str, settings: str) -> Iterator[None]:
     except (openai.OpenAIError, ValueError, RecursionError) as error:
         # The client lets errors of the JSON decoder through: an answer that was cut short is no fault of the request.
         raise DependencyDown(dependency, f"{dependency} answered what cannot be read: {error}") from error
-
-
-def _retry_after(error: openai.APIStatusError) -> float | None:
-    value = error.response.headers.get("Retry-After", "")
-    return float(value) if value.isdecimal() else None

@@ -6,12 +6,15 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from typing import ClassVar
 
 from headrace.envelope import Context, MetadataValue
 from headrace.errors import HeadraceError, InvalidRecord
 from headrace.handler import BatchHandler
 from headrace.records import ChangeEvent
+from headrace_ingest.fetching import Fetcher, FetchSettings
+from headrace_ingest.fetching.outcomes import shown
 from headrace_ingest.files import kinds
 from headrace_ingest.files.blocks import Parsed
 from headrace_ingest.files.reader import Limits, Reader
@@ -19,14 +22,17 @@ from headrace_ingest.masking import make_masker
 from headrace_ingest.settings import IngestSettings
 
 DIGEST_BYTES = 16
+_AT_ONCE = 4
+"""Files that are fetched and held at a time; bounds the memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A document's file: its bytes, and the media type that was stated, if any."""
+    """A document's file: its bytes, the media type that was stated, if any, and where it was fetched from."""
 
     data: bytes
     media_type: str | None
+    place: str | None = None
 
 
 class OpenFile(BatchHandler):
@@ -43,6 +49,7 @@ class OpenFile(BatchHandler):
     def __init__(self) -> None:
         self._settings = IngestSettings()
         self._masker = make_masker(self._settings)
+        self._fetcher: Fetcher | None = None
         self._reader = Reader(
             Limits(
                 self._settings.file_memory_mib, self._settings.file_timeout_s, self._settings.file_max_pages,
@@ -50,19 +57,26 @@ class OpenFile(BatchHandler):
             )
         )  # fmt: skip
 
+    async def start(self) -> None:
+        """Make ready to fetch; raises :class:`headrace.errors.ConfigurationError` for settings that cannot be."""
+        self._fetcher = Fetcher(FetchSettings())
+
     async def close(self) -> None:
-        """End the process that reads files."""
+        """End the process that reads files, and the connections."""
         await self._reader.close()
+        if self._fetcher is not None:
+            await self._fetcher.close()
 
     async def process_batch(self, contexts: Sequence[Context]) -> Sequence[Context | HeadraceError]:
         """Return each context with its text, or why it cannot be had."""
-        return await asyncio.gather(*map(self._outcome, contexts))
+        bound = asyncio.Semaphore(_AT_ONCE)
+        return await asyncio.gather(*(self._outcome(context, bound) for context in contexts))
 
-    async def _outcome(self, context: Context) -> Context | HeadraceError:
-        event: ChangeEvent = context.payload
+    async def _outcome(self, context: Context, bound: asyncio.Semaphore) -> Context | HeadraceError:
         try:
-            file = await self._file(event)
-            return context if file is None else await self._opened(context, file)
+            async with bound:
+                file = await self._file(context.payload)
+                return context if file is None else await self._opened(context, file)
         except HeadraceError as error:
             return error
 
@@ -72,6 +86,11 @@ class OpenFile(BatchHandler):
             return File(event.data, event.media_type)
         if event.content is not None and event.media_type in kinds.PARSED:
             return File(event.content.encode(), f"{event.media_type}; charset=utf-8")
+        if event.reference is not None:
+            assert self._fetcher is not None
+            fetched = await self._fetcher.fetch(event.reference)
+            served = f"{fetched.media_type}; charset={fetched.charset}" if fetched.charset else fetched.media_type
+            return File(fetched.data, event.media_type or served, shown(event.reference))
         return None
 
     async def _opened(self, context: Context, file: File) -> Context:
@@ -81,7 +100,8 @@ class OpenFile(BatchHandler):
                 "data", f"has {len(file.data)} bytes; the limit is {self._settings.max_file_bytes}",
                 remedy="Split the document, or raise HEADRACE_INGEST_MAX_FILE_BYTES.",
             )  # fmt: skip
-        kind, parsed = await self._parsed(file, context.change.document_id)
+        name = context.change.document_id
+        kind, parsed = await self._parsed(file, name if PurePosixPath(name).suffix else file.place or name)
         size = len(parsed.text.encode())
         if size > self._settings.max_content_bytes:
             raise InvalidRecord(
@@ -96,16 +116,19 @@ class OpenFile(BatchHandler):
         opened = replace(
             event, title=event.title or masked.title, content=masked.content, media_type=kind, data=None,
             reference=None, language=event.language or parsed.language, pages=masked.pages,
+            source=event.source or file.place,
         )  # fmt: skip
         digest = hashlib.blake2b(file.data, digest_size=DIGEST_BYTES).hexdigest()
         facts: dict[str, MetadataValue] = {"file.kind": kind, "file.bytes": len(file.data), "file.blake2b": digest}
+        if file.place is not None:
+            facts["file.reference"] = file.place
         masked_counts = {f"file.masked.{name}": count for name, count in counts.items()}
         return context.with_payload(opened).with_metadata(self.stage, **facts, **masked_counts)
 
-    async def _parsed(self, file: File, document_id: str) -> tuple[str, Parsed]:
+    async def _parsed(self, file: File, name: str) -> tuple[str, Parsed]:
         """Return the file's kind and what it holds; text is taken as it stands."""
         stated, charset = kinds.canonical(file.media_type)
-        kind = kinds.kind_of(file.data, stated, document_id)
+        kind = kinds.kind_of(file.data, None if stated == kinds.PLAIN and file.place else stated, name)
         if kind not in kinds.TEXTS:
             return kind, _storable(await self._reader.read(file.data, kind, charset))
         text = kinds.decode(file.data, charset)

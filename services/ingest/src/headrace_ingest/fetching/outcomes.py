@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import email.utils
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from headrace.errors import PermanentError
@@ -88,14 +86,3 @@ def shown(reference: str) -> str:
     text = f"{scheme}{separator}{authority}{slash}{path}" if separator else head.rpartition("@")[2]
     text = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in text[: _MOST_SHOWN + 1])
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
-
-
-def retry_after(value: str | None, now: Callable[[], float]) -> float | None:
-    """Return the seconds that a Retry-After header asks for (seconds or a date), or None."""
-    text = (value or "").strip()
-    if text.isascii() and text.isdigit():
-        return float(text)
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now())
-    except (ValueError, OverflowError):
-        return None

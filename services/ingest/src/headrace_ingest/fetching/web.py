@@ -9,6 +9,7 @@ from urllib.parse import urljoin
 import httpcore
 
 from headrace.errors import ConfigurationError, TemporaryError, describe
+from headrace.retry_after import retry_after
 from headrace_ingest.fetching.addresses import AddressRule, CheckedBackend, Hosts, Resolve
 from headrace_ingest.fetching.outcomes import (
     Fetched,
@@ -17,7 +18,6 @@ from headrace_ingest.fetching.outcomes import (
     Unfetchable,
     check_encoding,
     media_type_of,
-    retry_after,
     shown,
     too_large,
 )
