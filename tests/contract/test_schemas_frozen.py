@@ -144,12 +144,12 @@ def test_a_compatible_change_is_frozen_once(tmp_path: Path) -> None:
     name = "headrace.ChangeEvent"
     schema = schemas.inline(name)
     frozen.freeze(name, schema, tmp_path)
-    schema["fields"].append({"name": "language", "type": ["null", "string"], "doc": "Language.", "default": None})
+    schema["fields"].append({"name": "colour", "type": ["null", "string"], "doc": "Colour.", "default": None})
     assert frozen.freeze(name, schema, tmp_path) == 2
     assert frozen.freeze(name, schema, tmp_path) is None
     old, new = frozen.versions(name, tmp_path)
-    assert frozen.decode(old.data, old.schema, new.schema)["language"] is None
-    assert "language" not in frozen.decode(new.data, new.schema, old.schema)
+    assert frozen.decode(old.data, old.schema, new.schema)["colour"] is None
+    assert "colour" not in frozen.decode(new.data, new.schema, old.schema)
 
 
 def test_a_version_is_checked_against_all_before_it(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_version_is_checked_against_all_before_it(tmp_path: Path) -> None:
     name = "headrace.ChangeEvent"
     schema = schemas.inline(name)
     frozen.freeze(name, schema, tmp_path)
-    schema["fields"].append({"name": "language", "type": "string", "doc": "Language.", "default": ""})
+    schema["fields"].append({"name": "colour", "type": "string", "doc": "Colour.", "default": ""})
     frozen.freeze(name, schema, tmp_path)
     del schema["fields"][-1]["default"]
     with pytest.raises(frozen.IncompatibleSchema, match="frozen version 1"):

@@ -59,7 +59,8 @@ class Load:
             event = {
                 "id": identity, "op": "upsert", "version": 1, "title": f"Load {number}", "content": self._text(number)
             }  # fmt: skip
-            producer.poll(max(0.0, begun + number * 3600 / self.per_hour - time.monotonic()))
+            while (left := begun + number * 3600 / self.per_hour - time.monotonic()) > 0:
+                producer.poll(left)
             producer.produce(kafka.topic("changes"), json.dumps(event), f"{TENANT}/{identity}")
             self.sent[identity] = time.monotonic()
         if producer.flush(60):
