@@ -45,41 +45,40 @@ def java() -> str:
 
 def kafka_jars(on_event: OnEvent) -> list[Path]:
     """Return Kafka's jars, fetched on the first call; raises :class:`StackError` where they cannot be had."""
-    with _fetching("kafka", KAFKA, _KAFKA_BYTES, on_event) as context:
-        builder = EnvironmentBuilder(context, cache_dir=cache_dir() / "kafka")
-        jars: list[Path] = builder.from_endpoint(f"{KAFKA}+{KAFKA_LOGGING}!@kafka.Kafka").all_jars
-    return jars
+    return _jars("kafka", KAFKA, "kafka.Kafka", _KAFKA_BYTES, on_event)
 
 
 def connect_jars(on_event: OnEvent) -> list[Path]:
     """Return Kafka Connect's jars, fetched on the first call; raises :class:`StackError` where they cannot be had."""
-    with _fetching("connect", CONNECT, _CONNECT_BYTES, on_event) as context:
-        builder = EnvironmentBuilder(context, cache_dir=cache_dir() / "connect")
-        jars: list[Path] = builder.from_endpoint(f"{CONNECT}+{KAFKA_LOGGING}!@{CONNECT_MAIN}").all_jars
-    return jars
+    return _jars("connect", CONNECT, CONNECT_MAIN, _CONNECT_BYTES, on_event)
 
 
 def debezium_home(on_event: OnEvent) -> Path:
     """Return the folder of Connect's plugins with Debezium in it, fetched on the first call; raises as above."""
-    group, name, version = DEBEZIUM
-    home = cache_dir() / f"{name}-{version}"
-    if home.exists():
-        return home
-    with _fetching("debezium", ":".join(DEBEZIUM), _DEBEZIUM_BYTES, on_event) as context:
-        if not home.exists():
-            _unpack(context.project(group, name).at_version(version).artifact("plugin", "tar.gz").resolve(), home)
-    return home
+    return _home("debezium", DEBEZIUM, "plugin", _DEBEZIUM_BYTES, on_event)
 
 
 def registry_home(on_event: OnEvent) -> Path:
     """Return the registry's unpacked folder, fetched on the first call; raises :class:`StackError`."""
-    group, name, version = REGISTRY
+    return _home("registry", REGISTRY, "all", _REGISTRY_BYTES, on_event)
+
+
+def _jars(part: str, coordinates: str, main: str, total: int, on_event: OnEvent) -> list[Path]:
+    with _fetching(part, coordinates, total, on_event) as context:
+        builder = EnvironmentBuilder(context, cache_dir=cache_dir() / part)
+        jars: list[Path] = builder.from_endpoint(f"{coordinates}+{KAFKA_LOGGING}!@{main}").all_jars
+    return jars
+
+
+def _home(part: str, coordinates: tuple[str, str, str], classifier: str, total: int, on_event: OnEvent) -> Path:
+    """Return the unpacked folder of an archive, which is fetched where it is not there yet."""
+    group, name, version = coordinates
     home = cache_dir() / f"{name}-{version}"
     if home.exists():
         return home
-    with _fetching("registry", ":".join(REGISTRY), _REGISTRY_BYTES, on_event) as context:
+    with _fetching(part, ":".join(coordinates), total, on_event) as context:
         if not home.exists():
-            _unpack(context.project(group, name).at_version(version).artifact("all", "tar.gz").resolve(), home)
+            _unpack(context.project(group, name).at_version(version).artifact(classifier, "tar.gz").resolve(), home)
     return home
 
 

@@ -12,7 +12,6 @@ import httpx
 
 from headrace.capture import Table
 from headrace.errors import ConfigurationError, DependencyDown
-from headrace_operations.capture.database import short_name
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 RUNNING, FAILED = "RUNNING", "FAILED"
@@ -77,13 +76,11 @@ def configuration(name: str, dsn: str, tables: Mapping[str, Table], topic: str) 
         "slot.name": slot_of(name),
         "publication.name": slot_of(name),
         "publication.autocreate.mode": "filtered",
-        "table.include.list": ",".join(re.escape(short_name(table)) for table in tables),
+        "table.include.list": ",".join(re.escape(table) for table in tables),
         "column.include.list": ",".join(
-            re.escape(f"{short_name(table)}.{column}") for table, mapped in tables.items() for column in mapped.columns
+            re.escape(f"{table}.{column}") for table, mapped in tables.items() for column in mapped.columns
         ),
-        _KEYS: ";".join(
-            f"{re.escape(short_name(table))}:{','.join(mapped.identity)}" for table, mapped in tables.items()
-        ),
+        _KEYS: ";".join(f"{re.escape(table)}:{','.join(mapped.identity)}" for table, mapped in tables.items()),
         "decimal.handling.mode": "string",
         "time.precision.mode": "isostring",
         "tombstones.on.delete": "false",

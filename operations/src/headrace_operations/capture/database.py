@@ -67,17 +67,12 @@ class Problem:
     remedy: str
 
 
-def short_name(name: str) -> str:
-    """Return ``schema.table`` of a mapped name, which may have the connector's before it."""
-    return ".".join(name.split(".")[-2:])
-
-
 async def look(dsn: str, names: Sequence[str]) -> Database:
     """Return what the database has of the mapped tables; raises :class:`DependencyDown` where it does not answer."""
     async with opened(dsn) as connection:
         level = await connection.fetchval("SHOW wal_level")
         may = await connection.fetchval("SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user")
-        found = {short_name(name): await _found(connection, short_name(name)) for name in names}
+        found = {name: await _found(connection, name) for name in names}
         return Database(level, may, {name: table for name, table in found.items() if table is not None})
 
 
@@ -162,7 +157,7 @@ def problems(database: Database, tables: Mapping[str, Table]) -> list[Problem]:
     if not database.may_replicate:
         found.append(Problem("role", "may not replicate", "ALTER ROLE … REPLICATION, or use another role."))
     for name, table in tables.items():
-        found += _of_table(short_name(name), table, database.tables.get(short_name(name)))
+        found += _of_table(name, table, database.tables.get(name))
     return found
 
 

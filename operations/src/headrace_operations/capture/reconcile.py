@@ -24,7 +24,7 @@ from headrace.records import SourceDocument
 from headrace.settings import KafkaSettings
 from headrace.stage import INGEST
 from headrace_operations.audit.log_ranges import LogRanges, Partition
-from headrace_operations.capture.database import opened, quoted, short_name
+from headrace_operations.capture.database import opened, quoted
 from headrace_operations.transactions import Transactions
 
 _TYPES = ("int2", "int4", "int8", "text", "varchar", "uuid", "bool")
@@ -91,21 +91,20 @@ async def reconcile(
     Raises :class:`ConfigurationError` for a key of a type that cannot be compared, and
     :class:`headrace.errors.DependencyDown`.
     """
-    short = short_name(mapped)
-    known = documents_of(kafka, codec, f"{name}.{short}")
+    known = documents_of(kafka, codec, f"{name}.{mapped}")
     async with opened(dsn) as connection:
-        await _require_types(connection, short, table.identity)
-        gone = set(known) - await _rows(connection, short, table)
+        await _require_types(connection, mapped, table.identity)
+        gone = set(known) - await _rows(connection, mapped, table)
         left = {key for key in gone if not _placed(kafka, table, known[key])}
         gone -= left
         if dry_run or not gone:
-            return Reconciled(short, len(known), tuple(sorted(gone)), tuple(sorted(left)))
+            return Reconciled(mapped, len(known), tuple(sorted(gone)), tuple(sorted(left)))
         async with connection.transaction():
             await connection.execute(f"SET LOCAL lock_timeout = {_LOCK_MS}")
-            await connection.execute(f"LOCK TABLE {_qualified(short)} IN SHARE MODE")
-            gone -= await _rows(connection, short, table)
+            await connection.execute(f"LOCK TABLE {_qualified(mapped)} IN SHARE MODE")
+            gone -= await _rows(connection, mapped, table)
             _delete(kafka, table, {key: known[key] for key in sorted(gone)})
-        return Reconciled(short, len(known), tuple(sorted(gone)), tuple(sorted(left)))
+        return Reconciled(mapped, len(known), tuple(sorted(gone)), tuple(sorted(left)))
 
 
 def _placed(kafka: KafkaSettings, table: Table, known: Known) -> bool:
