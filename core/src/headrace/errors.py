@@ -37,15 +37,21 @@ class HeadraceError(Exception):
 
 
 class PermanentError(HeadraceError):
-    """This record can never be processed, however often it is tried."""
+    """This record can never be processed, however often it is tried.
+
+    ``senders_fault`` says whether its sender is to blame. Others count against the stage: too many of them stop it,
+    because its own surroundings are more likely at fault.
+    """
 
     code = "permanent"
+    senders_fault = False
 
 
 class InvalidRecord(PermanentError):
     """A field of the record breaks its rules."""
 
     code = "invalid-record"
+    senders_fault = True
 
     def __init__(self, field: str, reason: str, *, where: str = "", remedy: str = "") -> None:
         self.field = field

@@ -12,6 +12,7 @@ from reportlab.lib.pdfencrypt import StandardEncryption
 from reportlab.lib.styles import getSampleStyleSheet
 from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.cidfonts import UnicodeCIDFont
+from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import PageBreak, Paragraph, SimpleDocTemplate, Table
 
 KOREAN_FONT = "HYSMyeongJo-Medium"
@@ -35,6 +36,16 @@ def pdf_with_table(rows: Sequence[Sequence[str]]) -> bytes:
     """Return a PDF that is a table with lines around its cells."""
     target = io.BytesIO()
     SimpleDocTemplate(target).build([Table(rows, style=[("GRID", (0, 0), (-1, -1), 1, "black")])])
+    return target.getvalue()
+
+
+def pdf_with_field(value: str) -> bytes:
+    """Return a PDF with one field of a form, filled in."""
+    target = io.BytesIO()
+    canvas = Canvas(target)
+    canvas.drawString(72, 720, "Name:")
+    canvas.acroForm.textfield(name="name", value=value, x=120, y=710, width=200, height=20)
+    canvas.save()
     return target.getvalue()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import lzma
 import time
+import tracemalloc
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -235,3 +236,17 @@ def test_many_blocks_take_time_in_proportion() -> None:
         chunk(f"{block}\n{WORDS}\n" * count, "text/markdown")
         times.append(time.perf_counter() - begun)
     assert times[1] < times[0] * 12
+
+
+def test_hostile_tables_take_neither_time_nor_memory() -> None:
+    """A few kilobytes of table would take gigabytes: one short row counts as all of its columns."""
+    table = f"|{'a|' * 500}\n|{'-|' * 500}\n" + "|a|\n" * 130
+    text = f"{table}\n" * 200
+    tracemalloc.start()
+    try:
+        begun = time.perf_counter()
+        chunk(text, "text/markdown")
+        assert time.perf_counter() - begun < 10
+        assert tracemalloc.get_traced_memory()[1] < 100 * len(text)
+    finally:
+        tracemalloc.stop()

@@ -111,6 +111,12 @@ async def test_one_change_a_list_and_a_batch_are_the_same(gateway: Any, wrap: An
         ({"acl": "all"}, "acl"),
         ({"updated_at": "yesterday"}, "updated_at"),
         ({"colour": "red"}, "colour"),
+        ({"content_base64": "YQ=="}, "content_base64"),
+        ({"content": None, "content_base64": "Y"}, "content_base64"),
+        ({"content": None, "content_base64": 5}, "content_base64"),
+        ({"content": None, "content_base64": "YQ==", "reference": "https://a/b"}, "reference"),
+        ({"content": None, "reference": "x" * 4097}, "reference"),
+        ({"language": "Deutsch!"}, "language"),
     ],
 )
 async def test_a_bad_item_is_named_and_nothing_is_published(gateway: Any, change: dict[str, Any], field: str) -> None:
@@ -121,6 +127,16 @@ async def test_a_bad_item_is_named_and_nothing_is_published(gateway: Any, change
     assert [(error["index"], error["field"]) for error in document["errors"]] == [(1, field)]
     assert document["errors"][0]["reason"]
     assert gateway.publisher.messages == []
+
+
+async def test_a_file_or_a_reference_goes_in_place_of_text(gateway: Any) -> None:
+    """If it failed, files could not be sent over HTTP, or would be sent as text."""
+    base = {"op": "upsert", "id": "a.pdf", "version": 1}
+    file = {**base, "content_base64": "JVBERg==", "media_type": "application/pdf", "language": "ko"}
+    assert (await gateway.change([file, {**base, "id": "b", "reference": "s3://bucket/b.pdf"}])).status_code == 202
+    first, second = (gateway.codec.decode_plain(message.value, ChangeEvent) for message in gateway.publisher.messages)
+    assert (first.data, first.content, first.media_type, first.language) == (b"%PDF", None, "application/pdf", "ko")
+    assert (second.reference, second.data, second.content) == ("s3://bucket/b.pdf", None, None)
 
 
 async def test_an_item_without_id_or_operation_names_both(gateway: Any) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import sysconfig
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -210,6 +211,8 @@ def test_a_word_file_found_on_this_machine_is_read(runner: asyncio.Runner, reade
         (b"# Title", None, "a.md", kinds.MARKDOWN),
         (b"Title\n=====", None, "a.rst", kinds.RESTRUCTURED),
         (b"# Title", "text/x-rst", "a.md", kinds.RESTRUCTURED),
+        (b"A file begins with %PDF-1.7.", "text/markdown", "a.md", kinds.MARKDOWN),
+        (b"MZ is how programs begin.", None, "a.md", kinds.MARKDOWN),
         ("\ufeffx".encode("utf-16"), None, "a.txt", kinds.PLAIN),
     ],
 )
@@ -241,6 +244,13 @@ def test_a_kind_that_is_not_read_is_named(data: bytes, reason: str) -> None:
         ("가나다".encode("euc-kr"), "euc-kr", "가나다"),
         ("가나다".encode("utf-16"), None, "가나다"),
         ("가나다".encode("utf-8-sig"), "euc-kr", "가나다"),
+        *(
+            ("a é".encode(name), name, "a é")
+            for name in ("latin-1", "iso-8859-15", "cp1252", "windows-1252", "mac_roman")
+        ),
+        *(("가나다".encode(name), name, "가나다") for name in ("cp949", "johab", "iso2022_kr", "utf-16-le", "gb18030")),
+        *(("日本".encode(name), name, "日本") for name in ("shift_jis", "euc_jp", "iso-2022-jp", "big5", "gbk")),
+        ("да".encode("koi8-r"), "koi8-r", "да"),
         (b"plain", None, "plain"),
     ],
 )
@@ -253,8 +263,11 @@ def test_text_is_decoded_by_mark_then_by_word(data: bytes, stated: str | None, t
     ("data", "stated", "reason"),
     [
         (b"ab\xff", None, "is not utf-8: byte 2 is 0xff"),
-        (b"ab", "klingon", "names the encoding 'klingon', which is not known"),
-        (b"ab", "zip", "names the encoding 'zip', which is not known"),
+        *(
+            (b"ab", name, f"names the encoding '{name}', which is not read")
+            for name in ("klingon", "zip", "punycode", "idna", "undefined", "utf-7", "unicode_escape", "rot13")
+        ),
+        (b"\xef\xbb\xbfab\xff", None, "is not utf-8-sig: byte 2 is 0xff"),
         ("한".encode("utf-16")[:-1], None, "is not utf-16: byte 2 is"),
     ],
 )
@@ -282,3 +295,49 @@ def test_pages_are_where_their_first_block_begins() -> None:
     text, pages = blocks.write(given)
     assert [text[page : page + 3] for page in pages] == ["one", "two", "two"]
     assert blocks.write([Block(blocks.PARAGRAPH, "late", page=2)])[1] == (0, 0)
+
+
+def test_the_kind_of_a_page_made_of_comments_is_told_in_time() -> None:
+    """One event would keep its partition busy for ever: a comment can end at any later end."""
+    data = b"<!---->" * 580
+    begun = time.perf_counter()
+    assert kinds.kind_of(data, None, "a") == kinds.PLAIN
+    assert time.perf_counter() - begun < 1
+
+
+def test_words_keep_their_signs() -> None:
+    """C# would be another language in every résumé, and x<y no condition; a ruler would cost a good file its time."""
+    words = "C# and F#, x<y, Kim <kim@example.org>, 010-1234-\n======= a\na ======="
+    assert blocks.write([Block(blocks.PARAGRAPH, words)])[0] == f"{words}\n"
+    begun = time.perf_counter()
+    blocks.write([Block(blocks.PARAGRAPH, "-" * 200_000 + "x")])
+    assert time.perf_counter() - begun < 1
+
+
+def test_emphasis_does_not_stand_inside_numbers(runner: asyncio.Runner, reader: Reader) -> None:
+    """Masking would not see a number of which half is bold."""
+    page = "<html><b>010</b>-1234-5678, <i>kim</i>@example.com, 4111 <mark>1111</mark> <code>1111</code> 1111"
+    text = read(runner, reader, page.encode()).text
+    assert text == "010-1234-5678, kim@example.com, 4111 1111 1111 1111\n"
+
+
+def test_pages_that_stand_in_a_form_or_a_header_are_read(runner: asyncio.Runner, reader: Reader) -> None:
+    """Whole sites put all they say in one form."""
+    page = "<html><header><h1>Policy</h1></header><nav>menu</nav><form><p>All of it <input value=x></p></form></html>"
+    assert read(runner, reader, page.encode()).text == "# Policy\n\nAll of it\n"
+
+
+def test_a_number_over_two_lines_of_a_pdf_stays_one(runner: asyncio.Runner, reader: Reader) -> None:
+    """Masking would not see a telephone number that a line's end breaks."""
+    lines = [("BodyText", "Call me on any day, early or late, at 010-1234-<br/>5678 and leave<br/>a word.")]
+    assert "at 010-1234-5678 and leave a word." in read(runner, reader, files.pdf([lines])).text
+
+
+def test_what_is_filled_in_a_form_of_a_pdf_is_read(runner: asyncio.Runner, reader: Reader) -> None:
+    """An application would be indexed without its answers."""
+    assert "FIELD VALUE" in read(runner, reader, files.pdf_with_field("FIELD VALUE")).text
+
+
+def test_a_title_of_half_a_letter_is_repaired(runner: asyncio.Runner, reader: Reader) -> None:
+    """The document would be given up behind the reader for what no schema can carry."""
+    assert read(runner, reader, b'{"name": "a\\ud800", "text": "b"}').title == "a?"

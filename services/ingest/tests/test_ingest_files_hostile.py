@@ -14,9 +14,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from headrace.errors import InvalidRecord, TemporaryError
+from headrace.errors import DependencyDown, InvalidRecord, TemporaryError
 from headrace_ingest.files import kinds
-from headrace_ingest.files.reader import Limits, Reader
+from headrace_ingest.files.reader import Limits, Reader, _checked
 from headrace_ingest.files.samples import samples
 from headrace_testing import files
 
@@ -59,6 +59,10 @@ SECRET_FILE = (
     b'<?xml version="1.0"?><!DOCTYPE l [<!ENTITY x SYSTEM "file:///etc/hostname">]><w:document xmlns:w="http://schemas.'
     b'openxmlformats.org/wordprocessingml/2006/main"><w:body><w:p><w:r><w:t>&x;</w:t></w:r></w:p></w:body></w:document>'
 )
+INSIDE = (
+    b'<w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"><w:body><w:p><w:r><w:t>x</w:t>'
+    b"</w:r></w:p><w:altChunk/></w:body></w:document>"
+)
 DEEP_WORD = (
     b'<w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"><w:body>'
     + b"<w:sdt>" * 200_000
@@ -85,6 +89,8 @@ HOSTILE = {
     "deep JSON": (lambda: b'{"a":' * 100_000, kinds.JSON, "nests too deep"),
     "deep JSON, closed": (lambda: b'{"a":' * 150 + b"1" + b"}" * 150, kinds.JSON, "nests deeper than 100 levels"),
     "broken JSON": (lambda: b'{"a": }', kinds.JSON, "is no JSON: Expecting value at line 1, column 7"),
+    "a name twice": (lambda: b'{"a": 1, "a": 2}', kinds.JSON, "names 'a' twice in one object"),
+    "a document inside": (lambda: with_part("word/document.xml", INSIDE), kinds.DOCX, "holds another document inside"),
     "list": (lambda: b"[1]", kinds.JSON, "is no JSON object"),
     "empty HTML": (lambda: b"<html><script>x</script></html>", kinds.HTML, "holds no text"),
     "wrong encoding": (lambda: b"<html><p>\xff", kinds.HTML, "is not utf-8: byte 9 is 0xff"),
@@ -160,7 +166,8 @@ def test_a_file_that_takes_too_long_is_ended(runner: asyncio.Runner) -> None:
     """One file would hold up all others of its partition."""
     slow = Reader(Limits(memory_mib=640, timeout_s=0.2, max_pages=20_000, text_bytes=1 << 20))
     try:
-        with pytest.raises(InvalidRecord, match=r"takes longer than 0\.2 s"):
+        # A machine that is busy itself is at fault, and has the file read again.
+        with pytest.raises((InvalidRecord, TemporaryError), match=r"takes longer than 0\.2 s"):
             runner.run(slow.read(files.many_pages(10_000), kinds.PDF, None))
         assert runner.run(slow.read(GOOD, kinds.DOCX, None)).text.startswith("word")
     finally:
@@ -216,3 +223,82 @@ def test_the_process_that_reads_can_do_nothing_else(attempt: str) -> None:
     done = subprocess.run([sys.executable, "-c", CONFINED, attempt], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == ("MemoryError" if attempt == "memory" else "PermissionError")
+
+
+TAKEN_OVER = """
+import os, sys
+from headrace_ingest.files import child, extract
+from headrace_ingest.files.framing import framed
+
+def open_ends(head, data):
+    found = []
+    for end in (0, 1):
+        try:
+            os.fstat(end)
+            found.append(end)
+        except OSError:
+            pass
+    return {"open": found}, b""
+
+def two_frames(head, data):
+    real = os.write
+    os.write = lambda end, answer: real(end, bytes(answer) + framed({"title": "forged"})) and len(answer)
+    return {}, b""
+
+extract.answer = {"ends": open_ends, "frames": two_frames}[sys.argv[1]]
+answer = child._forked({"memory_bytes": 1 << 30, "timeout_s": 5, "text_bytes": 1000, "kind": "x"}, b"")
+sys.stderr.write(answer[8:].decode())
+"""
+
+
+def taken_over(how: str) -> str:
+    """Return the answer of a reader that does not do what it should."""
+    done = subprocess.run(
+        [sys.executable, "-c", TAKEN_OVER, how], capture_output=True, text=True, check=True, stdin=subprocess.PIPE
+    )
+    return done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the filter is Linux's")
+def test_a_reader_that_was_taken_over_reaches_neither_questions_nor_answers() -> None:
+    """A hostile file would answer for the documents after it, or read them."""
+    assert taken_over("ends") == '{"open": []}'
+    assert "forged" not in taken_over("frames")
+    assert '"error"' in taken_over("frames")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"title": 5, "language": None, "pages": []},
+        {"title": "\ud800", "language": None, "pages": []},
+        {"title": "", "language": 5, "pages": []},
+        {"title": "", "language": None, "pages": [2, 1]},
+        {"title": "", "language": None, "pages": [0, 99]},
+        {"title": "", "language": None, "pages": [True]},
+        {"title": "", "language": None, "pages": 5},
+    ],
+)
+def test_an_answer_that_cannot_be_is_the_files_fault(answer: dict[str, object]) -> None:
+    """A hostile file would stop the stage through the service's own code."""
+    with pytest.raises(InvalidRecord, match="what cannot be"):
+        _checked(answer, b"text")
+    with pytest.raises(InvalidRecord, match="what cannot be"):
+        _checked({"title": "", "language": None, "pages": []}, b"\xff")
+
+
+def test_a_machine_that_may_not_confine_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every file would be refused for good on a kernel without seccomp, or be read without bounds."""
+
+    async def run() -> None:
+        async def answer(_process: object) -> tuple[dict[str, object], bytes]:
+            return {"filtered": True, "refused": "not permitted"}, b""
+
+        monkeypatch.setattr("headrace_ingest.files.reader._answer", answer)
+        own = Reader(LIMITS)
+        with pytest.raises(DependencyDown, match="cannot be confined: not permitted"):
+            await own.read(GOOD, kinds.DOCX, None)
+        assert own._process is None
+
+    asyncio.run(run())

@@ -15,9 +15,9 @@ from headrace.avro.codec import Codec
 from headrace.avro.registry import FixedIds
 from headrace.broker.contract import Record
 from headrace.envelope import Change, Context, Operation, Trace, check_transition
-from headrace.errors import HeadraceError, InvalidRecord
+from headrace.errors import Deferred, HeadraceError, InvalidRecord, PermanentError
 from headrace.records import ChangeEvent
-from headrace_ingest.events import decode
+from headrace_ingest.events import IngestDecoder, decode
 from headrace_ingest.fetching import ForbiddenReference, ReferenceGone
 from headrace_ingest.files import kinds
 from headrace_ingest.masking import Edit, moved
@@ -159,6 +159,61 @@ def test_a_file_is_fetched_from_where_the_event_refers_to(monkeypatch: pytest.Mo
     assert found.payload.source == found.metadata["ingest.file.reference"] == place
     assert isinstance(outside, ForbiddenReference)
     assert isinstance(gone, ReferenceGone)
+
+
+def test_an_unforeseen_error_concerns_one_file_and_all_are_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch would be halved again and again, and every file of it be fetched each time."""
+    read_files: list[str] = []
+    parsed = OpenFile._parsed
+
+    async def counted(self: OpenFile, file: object, name: str) -> object:
+        read_files.append(name)
+        if name == "b":
+            raise RuntimeError("a bug")
+        return await parsed(self, file, name)
+
+    monkeypatch.setattr(OpenFile, "_parsed", counted)
+    first, second, third = opened(*(event(name, data=b"text") for name in "abc"))
+    assert isinstance(first, Context)
+    assert isinstance(second, PermanentError)
+    assert isinstance(third, Context)
+    assert sorted(read_files) == ["a", "b", "c"]
+
+
+def test_a_batch_takes_no_more_files_than_it_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five hundred small files that hold much text would fill the memory of a stage."""
+    monkeypatch.setattr("headrace_ingest.opening._BATCH_CHARACTERS", 15)
+    outcomes = opened(*(event(str(number), data=b"ten letter") for number in range(8)), event("plain", content="text"))
+    assert isinstance(outcomes[-1], Context)
+    assert isinstance(outcomes[0], Context)
+    assert isinstance(outcomes[-2], Deferred)
+
+
+def test_personal_data_in_json_is_masked_behind_the_parser() -> None:
+    """A number in JSON would be masked to what is no JSON, or not be masked at all."""
+    body = json.dumps({"tenant": "acme", "id": "a", "op": "upsert", "version": 1, "media_type": kinds.JSON,
+                       "title": "hana.kim@example.co.kr", "content": '{"order": 4111111111111111}'})  # fmt: skip
+    latest = lambda name: (name, 1)  # noqa: E731
+    decoder = IngestDecoder(CODEC, latest, IngestSettings())
+    context_ = decoder(Record("changes", 0, 1, b"acme/a", body.encode(), (), 0))
+    assert context_.payload.title.startswith("[EMAIL-")
+    found = one(context_.payload)
+    assert found.payload.content.startswith("Order: [CARD-")
+
+
+def test_a_cloud_event_may_say_where_its_data_lies() -> None:
+    """The standard's own claim check would be refused."""
+    headers = (
+        ("ce_specversion", b"1.0"), ("ce_id", b"1"), ("ce_source", b"/s"), ("ce_type", b"doc.upserted"),
+        ("ce_subject", b"a"), ("ce_tenant", b"acme"), ("ce_dataref", b"https://a/b.pdf"),
+    )  # fmt: skip
+    for content_type in ((), (("content-type", kinds.PDF.encode()),), (("content-type", b"text/plain"),)):
+        record = Record("changes", 0, 1, b"acme/a", b"", (*headers, *content_type), 0)
+        found = decode(record, CODEC, IngestSettings())[1]
+        assert (found.reference, found.data, found.content) == ("https://a/b.pdf", None, None)
+    record = Record("changes", 0, 1, b"acme/a", b"text", (*headers, ("content-type", b"text/plain")), 0)
+    found = decode(record, CODEC, IngestSettings())[1]
+    assert (found.reference, found.content) == (None, "text")
 
 
 def test_every_form_of_event_can_carry_a_file() -> None:

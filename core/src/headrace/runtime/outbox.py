@@ -115,7 +115,7 @@ class Outbox:
         again = self._again(record, made)
         if again is not None:
             return again, Fate.DEFERRED if isinstance(made.error, Deferred) else Fate.RETRIED
-        fate = Fate.DEAD if isinstance(made.error, InvalidRecord) else Fate.FAULT
+        fate = Fate.DEAD if getattr(made.error, "senders_fault", False) else Fate.FAULT
         return self._give_up(record, made), fate
 
     def _encoded(self, record: Record, context: Context, run: StageRun) -> Message | Failure:

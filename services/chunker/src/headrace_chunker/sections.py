@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from markdown_it import MarkdownIt
+from markdown_it.rules_block import StateBlock
 from markdown_it.token import Token
 
 from headrace.errors import InvalidRecord
@@ -29,7 +30,30 @@ _MARKDOWN = (
     "application/json",
 )
 """Markdown, and the kinds of files whose text ingest writes as Markdown."""
-_BLOCKS = MarkdownIt("commonmark").enable("table").disable("inline")
+_DELIMITERS = re.compile(r" {0,3}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*")
+"""The row under a table's head (GitHub Flavored Markdown, section 4.10)."""
+
+
+def _table(state: StateBlock, start: int, end: int, silent: bool) -> bool:
+    """A table as one block of lines: the parser's own rule makes tokens of each cell, gigabytes of a small file."""
+    if start + 2 > end or state.sCount[start + 1] < state.blkIndent or state.is_code_block(start):
+        return False
+    head, under = (state.src[state.bMarks[at] : state.eMarks[at]] for at in (start, start + 1))
+    if "|" not in head or "|" not in under or not _DELIMITERS.fullmatch(under):
+        return False
+    if silent:
+        return True
+    line = start + 2
+    while line < end and not state.isEmpty(line) and "|" in state.src[state.bMarks[line] : state.eMarks[line]]:
+        line += 1
+    token = state.push("table_open", "table", 0)
+    token.map = [start, line]
+    state.line = line
+    return True
+
+
+_BLOCKS = MarkdownIt("commonmark").disable("inline")
+_BLOCKS.block.ruler.before("paragraph", "table", _table, {"alt": ["paragraph", "reference"]})
 """Headings need blocks only; inline rules take time that grows faster than the text where it is hostile."""
 
 

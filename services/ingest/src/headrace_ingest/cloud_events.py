@@ -91,7 +91,7 @@ class _StrictFormat(JSONFormat):
         if media_type is None or _JSON_TYPE.fullmatch(media_type):
             return parse_object(body, "the CloudEvent's data") if body else None
         if media_type in FILES:
-            return {"data": body, "media_type": media_type}
+            return {"data": body, "media_type": media_type} if body else None
         if not media_type.startswith("text/"):
             raise InvalidRecord(
                 "datacontenttype", f"{media_type!r:.100} is neither JSON nor text nor a file of {', '.join(FILES)}"
@@ -156,6 +156,10 @@ def _fields(event: BaseCloudEvent) -> tuple[dict[str, Any], dict[str, Any]]:
     stand_in["occurred_at"] = attributes.get("time")
     media_type = split_content_type(attributes.get("datacontenttype"))[0]
     stated: dict[str, Any] = {}
+    if stand_in["reference"] is not None and not data:
+        data = None  # the standard's claim check: the data lies where dataref says
+    elif data is not None:
+        del stand_in["reference"]
     if isinstance(data, dict):
         stated = data
     elif isinstance(data, str) and (media_type or "").startswith("text/"):

@@ -6,6 +6,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,7 +28,7 @@ from headrace.pipelines_log import LatestPipeline
 from headrace.records import ChangeEvent
 from headrace_ingest.files import kinds
 from headrace_ingest.formats import DEBEZIUM, fields_of
-from headrace_ingest.masking import make_masker
+from headrace_ingest.masking import Masked, make_masker
 from headrace_ingest.settings import IngestSettings
 from headrace_ingest.strict_json import decode_text
 
@@ -67,7 +68,7 @@ class IngestDecoder:
     def __call__(self, record: Record) -> Context:
         """Return the context; its pipeline's version is the newest now and stays with the record."""
         form, stated = decode(record, self._codec, self._settings, self._tables)
-        event, masked = self._masker.event(stated)
+        event, masked = self._masked(stated)
         change = check_change(
             Change(
                 event.tenant,
@@ -87,6 +88,13 @@ class IngestDecoder:
             event if event.operation is Operation.UPSERT else None,
             Metadata(metadata),
         )
+
+    def _masked(self, stated: ChangeEvent) -> Masked:
+        """Return the event without personal data; content that a parser reads is masked behind it, by ``open-file``."""
+        if stated.media_type not in kinds.PARSED:
+            return self._masker.event(stated)
+        masked = self._masker.event(replace(stated, content=None))
+        return Masked(replace(masked.event, content=stated.content), masked.counts)
 
 
 def decode(

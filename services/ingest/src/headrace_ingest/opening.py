@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import ClassVar
 
+import structlog
+
 from headrace.envelope import Context, MetadataValue
-from headrace.errors import HeadraceError, InvalidRecord
+from headrace.errors import Deferred, DependencyDown, HeadraceError, InvalidRecord, PermanentError
 from headrace.handler import BatchHandler
 from headrace.records import ChangeEvent
 from headrace_ingest.fetching import Fetcher, FetchSettings
@@ -21,9 +23,15 @@ from headrace_ingest.files.reader import Limits, Reader
 from headrace_ingest.masking import make_masker
 from headrace_ingest.settings import IngestSettings
 
-DIGEST_BYTES = 16
+log = structlog.get_logger(__name__)
+
 _AT_ONCE = 4
 """Files that are fetched and held at a time; bounds the memory."""
+_BATCH_S = 30.0
+_BATCH_CHARACTERS = 16 * 1024 * 1024
+"""A batch that has come so far takes no more files: they go with a later one."""
+_WIDEST = 4
+"""Most bytes of a letter in any encoding, where UTF-8 has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +41,18 @@ class File:
     data: bytes
     media_type: str | None
     place: str | None = None
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What one batch may come to, in characters of text and in time: its records wait for each other."""
+
+    until: float
+    characters: int = 0
+    turn: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
+
+    def is_full(self) -> bool:
+        return self.characters > _BATCH_CHARACTERS or time.monotonic() > self.until
 
 
 class OpenFile(BatchHandler):
@@ -69,29 +89,42 @@ class OpenFile(BatchHandler):
 
     async def process_batch(self, contexts: Sequence[Context]) -> Sequence[Context | HeadraceError]:
         """Return each context with its text, or why it cannot be had."""
-        bound = asyncio.Semaphore(_AT_ONCE)
-        return await asyncio.gather(*(self._outcome(context, bound) for context in contexts))
+        batch = _Batch(time.monotonic() + _BATCH_S)
+        outcomes = await asyncio.gather(*(self._outcome(context, batch) for context in contexts))
+        for outcome in outcomes:
+            if isinstance(outcome, DependencyDown):
+                raise outcome
+        return outcomes
 
-    async def _outcome(self, context: Context, bound: asyncio.Semaphore) -> Context | HeadraceError:
+    async def _outcome(self, context: Context, batch: _Batch) -> Context | HeadraceError:
+        event: ChangeEvent = context.payload
+        if event.data is None and event.reference is None and event.media_type not in kinds.PARSED:
+            return context
         try:
-            async with bound:
-                file = await self._file(context.payload)
-                return context if file is None else await self._opened(context, file)
+            async with batch.turn:
+                if batch.is_full():
+                    return Deferred("the batch holds as many files as one batch may; this one goes with a later one")
+                opened = await self._opened(context, await self._file(event))
+                batch.characters += len(opened.payload.content)
+                return opened
         except HeadraceError as error:
             return error
+        except Exception as error:  # an error that is raised would have the batch halved and all files read again
+            log.exception("file not opened", document=event.document_id)
+            failure = PermanentError(f"the file could not be opened: {type(error).__name__}: {error}")
+            failure.__cause__ = error
+            return failure
 
-    async def _file(self, event: ChangeEvent) -> File | None:
-        """Return the event's file, None where its content is the text itself."""
+    async def _file(self, event: ChangeEvent) -> File:
+        """Return the event's file."""
         if event.data is not None:
             return File(event.data, event.media_type)
-        if event.content is not None and event.media_type in kinds.PARSED:
-            return File(event.content.encode(), f"{event.media_type}; charset=utf-8")
-        if event.reference is not None:
-            assert self._fetcher is not None
-            fetched = await self._fetcher.fetch(event.reference)
-            served = f"{fetched.media_type}; charset={fetched.charset}" if fetched.charset else fetched.media_type
-            return File(fetched.data, event.media_type or served, shown(event.reference))
-        return None
+        if event.reference is None:
+            return File((event.content or "").encode(), f"{event.media_type}; charset=utf-8")
+        assert self._fetcher is not None
+        fetched = await self._fetcher.fetch(event.reference)
+        served = f"{fetched.media_type}; charset={fetched.charset}" if fetched.charset else fetched.media_type
+        return File(fetched.data, event.media_type or served, shown(event.reference))
 
     async def _opened(self, context: Context, file: File) -> Context:
         event: ChangeEvent = context.payload
@@ -102,12 +135,7 @@ class OpenFile(BatchHandler):
             )  # fmt: skip
         name = context.change.document_id
         kind, parsed = await self._parsed(file, name if PurePosixPath(name).suffix else file.place or name)
-        size = len(parsed.text.encode())
-        if size > self._settings.max_content_bytes:
-            raise InvalidRecord(
-                "content", f"of the file has {size} bytes; the limit is {self._settings.max_content_bytes}",
-                remedy="Split the document, or raise HEADRACE_INGEST_MAX_CONTENT_BYTES.",
-            )  # fmt: skip
+        self._check_text(len(parsed.text.encode()))
         title = None if event.title else parsed.title[: self._settings.max_attribute_characters]
         found = ChangeEvent(
             event.tenant, event.document_id, event.operation, title=title, content=parsed.text, pages=parsed.pages
@@ -118,8 +146,7 @@ class OpenFile(BatchHandler):
             reference=None, language=event.language or parsed.language, pages=masked.pages,
             source=event.source or file.place,
         )  # fmt: skip
-        digest = hashlib.blake2b(file.data, digest_size=DIGEST_BYTES).hexdigest()
-        facts: dict[str, MetadataValue] = {"file.kind": kind, "file.bytes": len(file.data), "file.blake2b": digest}
+        facts: dict[str, MetadataValue] = {"file.kind": kind, "file.bytes": len(file.data)}
         if file.place is not None:
             facts["file.reference"] = file.place
         masked_counts = {f"file.masked.{name}": count for name, count in counts.items()}
@@ -128,13 +155,22 @@ class OpenFile(BatchHandler):
     async def _parsed(self, file: File, name: str) -> tuple[str, Parsed]:
         """Return the file's kind and what it holds; text is taken as it stands."""
         stated, charset = kinds.canonical(file.media_type)
-        kind = kinds.kind_of(file.data, None if stated == kinds.PLAIN and file.place else stated, name)
+        kind = kinds.kind_of(file.data, None if stated == kinds.PLAIN and file.place else stated, name, charset)
         if kind not in kinds.TEXTS:
             return kind, _storable(await self._reader.read(file.data, kind, charset))
+        self._check_text(len(file.data) // _WIDEST)
         text = kinds.decode(file.data, charset)
         if "\x00" in text:
             raise InvalidRecord("data", f"contains a NUL character at {text.index(chr(0))}, which cannot be stored")
         return kind, Parsed("", text)
+
+    def _check_text(self, size: int) -> None:
+        """Refuse a text of so many bytes in UTF-8, or at least so many, above the limit."""
+        if size > self._settings.max_content_bytes:
+            raise InvalidRecord(
+                "content", f"of the file has {size} bytes; the limit is {self._settings.max_content_bytes}",
+                remedy="Split the document, or raise HEADRACE_INGEST_MAX_CONTENT_BYTES.",
+            )  # fmt: skip
 
 
 def _storable(parsed: Parsed) -> Parsed:

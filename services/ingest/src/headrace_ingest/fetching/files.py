@@ -7,6 +7,7 @@ import errno
 import os
 import re
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
@@ -15,6 +16,7 @@ from headrace_ingest.fetching.outcomes import Fetched, ForbiddenReference, Refer
 from headrace_ingest.fetching.references import Reference
 from headrace_ingest.fetching.settings import FetchSettings
 
+_THREADS = 4
 _CHUNK = 1024 * 1024
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
 _SHUT = frozenset({errno.EACCES, errno.EPERM})
@@ -25,6 +27,8 @@ class Files:
 
     def __init__(self, settings: FetchSettings) -> None:
         self._limit = settings.max_bytes
+        # Threads of its own: a mount that hangs keeps them, and no others.
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="fetch-file")
         named = (name.strip() for name in re.split(f"[,{re.escape(os.pathsep)}]", settings.folders))
         self._folders = [Path(name) for name in named if name]
         for folder in self._folders:
@@ -43,7 +47,8 @@ class Files:
         if b"\x00" in path or not path.startswith(b"/"):
             raise ForbiddenReference("it names no whole path")
         try:
-            return Fetched(await asyncio.to_thread(self._read, os.fsdecode(path)))
+            own = asyncio.get_running_loop().run_in_executor(self._threads, self._read, os.fsdecode(path))
+            return Fetched(await own)
         except OSError as error:
             raise _as_error(error) from error
 

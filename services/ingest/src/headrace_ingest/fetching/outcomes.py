@@ -26,6 +26,7 @@ class Fetched:
 class ForbiddenReference(PermanentError):
     """The reference names a place that may not be fetched from."""
 
+    senders_fault = True
     code = "forbidden-reference"
     default_remedy = (
         "Send another reference, or the text itself. If the place is meant to be read, allow it with the settings "
@@ -40,6 +41,7 @@ class ForbiddenReference(PermanentError):
 class ReferenceGone(PermanentError):
     """There is no file where the reference points."""
 
+    senders_fault = True
     code = "reference-gone"
     default_remedy = f"Put the file there, {_REDRIVE}; or send the event again with another reference."
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 HEADING, PARAGRAPH, ITEM, TABLE, CODE = "heading", "paragraph", "item", "table", "code"
 DEEPEST_HEADING = 6
-_LEADING = re.compile(r"(?:#{1,6}(?=\s|$)|(?:=+|-+)\s*$|```|~~~|<(?=[!?/A-Za-z]))")
+_LEADING = re.compile(r"\A(?:#{1,6}(?=\s|\Z)|(?:=++|-++)(?=\s*\Z)|```|~~~|<(?=[!?/A-Za-z]))")
 """What at a line's start would begin a heading, a fence or a raw block that runs on over blank lines."""
 
 

@@ -16,9 +16,13 @@ import time
 from typing import Any
 
 from headrace_ingest.files import confine, extract
-from headrace_ingest.files.framing import framed, read_frame
+from headrace_ingest.files.framing import framed, is_frame, read_frame
 
 _PIECE = 1 << 16
+_TRIAL_BYTES = 1 << 30
+_LATE = "late"
+_AT_WORK = 0.5
+"""Share of its time that a copy must have computed for the file to be too slow, and not the machine."""
 _BESIDES = 1 << 20
 """What an answer may hold beside the text: title, pages."""
 
@@ -29,7 +33,7 @@ def main() -> int:
     extract.load()
     gc.freeze()
     source, target = sys.stdin.buffer, sys.stdout.buffer
-    target.write(framed({"filtered": confine.is_filtered()}))
+    target.write(framed({"filtered": confine.is_filtered(), "refused": _refused()}))
     target.flush()
     while (request := read_frame(source)) is not None:
         answer = _forked(*request)
@@ -38,12 +42,34 @@ def main() -> int:
     return 0
 
 
+def _refused() -> str:
+    """Return why a copy cannot confine itself on this machine, nothing where it can."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            confine.confine(_TRIAL_BYTES, 1)
+        except (OSError, ValueError) as error:
+            os.write(writing, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    try:
+        return os.read(reading, _PIECE).decode("utf-8", "replace")
+    finally:
+        os.close(reading)
+        os.waitpid(child, 0)
+
+
 def _forked(head: dict[str, Any], data: bytes) -> bytes:
     """Return the framed answer of a copy that reads this file, or of what ended it."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(reading)
+        # What the service asks next, is answered and logs is none of this copy's business.
+        os.dup2(os.open(os.devnull, os.O_RDWR), 2)
+        for own in (0, 1, reading):
+            os.close(own)
         _read_file(head, data, writing)
     os.close(writing)
     try:
@@ -52,10 +78,15 @@ def _forked(head: dict[str, Any], data: bytes) -> bytes:
         os.close(reading)
     if reason is not None:
         os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    if reason is None and status == 0 and answer:
+    _, status, used = os.wait4(child, 0)
+    if reason is None and status == 0 and is_frame(answer):
         return answer
-    return framed({"error": reason or _why(status, head)})
+    busy_s = used.ru_utime + used.ru_stime
+    # A machine that gave the copy no time, or ended it for want of memory, is at fault, and not the file.
+    starved = reason == _LATE and busy_s < head["timeout_s"] * _AT_WORK
+    ended = reason is None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    said = _too_late(head) if reason == _LATE else reason or _why(status, head)
+    return framed({"error": said, "temporary": starved or ended})
 
 
 def _read_file(head: dict[str, Any], data: bytes, writing: int) -> None:
@@ -84,7 +115,7 @@ def _collect(reading: int, timeout_s: float, text_bytes: int) -> tuple[bytes, st
     while True:
         ready, _, _ = select.select([reading], [], [], max(0.0, deadline - time.monotonic()))
         if not ready:
-            return b"", f"takes longer than {timeout_s:g} s to read"
+            return b"", _LATE
         part = os.read(reading, _PIECE)
         if not part:
             return b"".join(parts), None
@@ -96,12 +127,18 @@ def _collect(reading: int, timeout_s: float, text_bytes: int) -> tuple[bytes, st
 
 def _why(status: int, head: dict[str, Any]) -> str:
     """Return why a copy ended without an answer."""
-    if os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL):
-        return f"takes longer than {head['timeout_s']:g} s to read, or was ended from outside"
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+        return "was being read when the reader was ended from outside"
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU:
+        return _too_late(head)
     if os.WIFSIGNALED(status):
         name = signal.Signals(os.WTERMSIG(status)).name
         return f"ended its reader by {name}: it is broken, hostile, or {_too_much(head)}"
     return f"ended its reader with {os.WEXITSTATUS(status)}: it is broken, hostile, or {_too_much(head)}"
+
+
+def _too_late(head: dict[str, Any]) -> str:
+    return f"takes longer than {head['timeout_s']:g} s to read"
 
 
 def _too_much(head: dict[str, Any]) -> str:

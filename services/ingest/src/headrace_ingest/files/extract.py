@@ -10,6 +10,7 @@ import importlib
 import json
 import pkgutil
 import re
+from collections import Counter
 from typing import Any
 
 import html_to_markdown
@@ -20,6 +21,12 @@ from headrace_ingest.files.blocks import Parsed
 from headrace_ingest.files.samples import samples
 
 _WINDOWS_ONLY = ("mbcs", "oem")
+_INLINE = [
+    "a", "abbr", "b", "cite", "code", "del", "dfn", "em", "font", "i", "ins", "kbd", "mark", "q", "s", "samp", "small",
+    "span", "strong", "sub", "sup", "tt", "u", "var",
+]  # fmt: skip
+"""Marks within a line; the words stay."""
+_UNREAD = ["nav", "script", "style", "template", "noscript"]
 _TAG = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{1,8}){0,4}")
 
 
@@ -40,7 +47,8 @@ def answer(head: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
         return {"error": error.reason, "remedy": error.remedy}, b""
     except RecursionError:
         return {"error": "nests too deep to be read"}, b""
-    found = {"title": parsed.title, "language": parsed.language, "pages": parsed.pages}
+    title = parsed.title.encode("utf-8", "replace").decode()
+    found = {"title": title, "language": parsed.language, "pages": parsed.pages}
     return found, parsed.text.encode("utf-8", "replace")
 
 
@@ -68,21 +76,34 @@ def _html(text: str) -> Parsed:
 
 
 def _markdown(html: str) -> str:
-    # Tables without padding: a longer cell would change every row, and with it every chunk.
+    # Tables without padding: a longer cell would change every row, and with it every chunk. Marks within a line would
+    # stand in the middle of numbers and addresses, which masking then would not see.
     options = html_to_markdown.ConversionOptions(
-        extract_metadata=False, skip_images=True, strip_tags=["a"], compact_tables=True
-    )
+        extract_metadata=False, skip_images=True, compact_tables=True, strip_tags=_INLINE, exclude_selectors=_UNREAD,
+        preprocessing=html_to_markdown.PreprocessingOptions(
+            enabled=False, remove_forms=False, remove_navigation=False
+        ),
+    )  # fmt: skip
     return str(html_to_markdown.convert(html, options).content or "")
 
 
 def _json(text: str) -> Parsed:
     try:
-        title, found = json_blocks.blocks_of(json.loads(text))
+        title, found = json_blocks.blocks_of(json.loads(text, object_pairs_hook=_once))
     except json.JSONDecodeError as error:
         raise InvalidRecord("data", f"is no JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
     except ValueError as error:
         raise InvalidRecord("data", str(error)) from error
     return Parsed(title, blocks.write(found)[0])
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object; a name that stands twice is refused, for one of the two would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"names {twice[:60]!r} twice in one object")
+    return found
 
 
 def _word(data: bytes) -> Parsed:

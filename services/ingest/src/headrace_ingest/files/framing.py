@@ -16,6 +16,11 @@ def framed(head: dict[str, Any], data: bytes = b"") -> bytes:
     return HEAD.pack(len(encoded), len(data)) + encoded + data
 
 
+def is_frame(data: bytes) -> bool:
+    """Whether the bytes are one answer, whole and alone."""
+    return len(data) >= HEAD.size and len(data) == HEAD.size + sum(HEAD.unpack(data[: HEAD.size]))
+
+
 def read_frame(stream: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
     """Return the next one, or None at the end."""
     lengths = stream.read(HEAD.size)

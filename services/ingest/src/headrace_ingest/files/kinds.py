@@ -27,7 +27,7 @@ _ALIASES = {
 }
 _BY_ENDING = {".md": MARKDOWN, ".markdown": MARKDOWN, ".rst": RESTRUCTURED, ".rest": RESTRUCTURED}
 _HTML = re.compile(
-    rb"(?:\s|<!--.*?-->|<\?xml[^>]*>)*<(?:!doctype\s+html|html|head|body)[\s>]", re.IGNORECASE | re.DOTALL
+    rb"(?>\s|<!--(?:(?!-->).)*-->|<\?xml[^>]*>)*+<(?:!doctype\s+html|html|head|body)[\s>]", re.IGNORECASE | re.DOTALL
 )
 _OBJECT = re.compile(rb"(?:\xef\xbb\xbf)?\s*\{\s*[\"}]")
 _SEEN = 4096
@@ -59,7 +59,7 @@ def by_ending(name: str) -> str:
     return _BY_ENDING.get(PurePosixPath(name).suffix.lower(), PLAIN)
 
 
-def kind_of(data: bytes, stated: str | None, name: str) -> str:
+def kind_of(data: bytes, stated: str | None, name: str, charset: str | None = None) -> str:
     """Return the media type of a file's bytes.
 
     ``stated`` (a canonical media type) and ``name`` choose among kinds of text, which look the same. Raises
@@ -68,16 +68,16 @@ def kind_of(data: bytes, stated: str | None, name: str) -> str:
     if not data:
         raise InvalidRecord("data", "is an empty file")
     head = data[:_SEEN]
-    if b"%PDF-" in head[:1024]:
+    if head.startswith(b"%PDF-") or (stated not in TEXTS and b"%PDF-" in head[:1024]):
         return PDF
     if head.startswith(b"PK\x03\x04"):
         return DOCX
     for magic, what, remedy in _OTHERS:
-        if head.startswith(magic):
+        if head.startswith(magic) and (b"\x00" in head or not magic.isascii() or magic.startswith(b"{")):
             raise InvalidRecord("data", f"is {what}, which is not read", remedy=remedy or _KNOWN)
     if _HTML.match(head.removeprefix(codecs.BOM_UTF8)) or (stated == HTML and b"<" in head):
         return HTML
-    if encoding_of(head, None) == "utf-8" and b"\x00" in head:
+    if b"\x00" in head and not encoding_of(head, charset).startswith(("utf-16", "utf-32")):
         raise InvalidRecord(
             "data", f"is no text and no known kind of file; it starts with {data[:8].hex()}", remedy=_KNOWN
         )
@@ -105,15 +105,28 @@ def decode(data: bytes, stated: str | None, *, html: bool = False) -> str:
     if html and stated is None and (meta := _META.search(data[:_SEEN])):
         stated = meta[1].decode("ascii").lower()
     encoding = encoding_of(data, stated)
+    if not _is_read(encoding):
+        raise InvalidRecord("data", f"names the encoding {encoding!r}, which is not read", remedy=_CHARSET)
     try:
-        if not codecs.lookup(encoding)._is_text_encoding:  # noqa: SLF001
-            raise LookupError(encoding)
         return data.decode(encoding)
-    except LookupError as error:
-        raise InvalidRecord("data", f"names the encoding {encoding!r}, which is not known", remedy=_CHARSET) from error
     except UnicodeDecodeError as error:
-        reason = f"is not {encoding}: byte {error.start} is 0x{data[error.start]:02x}"
+        reason = f"is not {encoding}: byte {error.start} is 0x{error.object[error.start]:02x}"
         raise InvalidRecord("data", reason, remedy=_CHARSET) from error
+
+
+def _is_read(encoding: str) -> bool:
+    """Whether Python knows the encoding and it is one of letters: others take hours, or make what is no text."""
+    try:
+        return _ENCODINGS.fullmatch(codecs.lookup(encoding).name) is not None
+    except LookupError:
+        return False
+
+
+_ENCODINGS = re.compile(
+    r"ascii|utf-?8(?:-sig)?|utf-?(?:16|32)(?:-[lb]e)?|(?:iso8859|cp|mac|koi8)[-_]?[a-z0-9]+|euc_(?:kr|jp|jisx0213|jis_2004)|"
+    r"johab|shift_jis[x0-9_]*|iso2022_(?:kr|jp[_0-9a-z]*)|gb2312|gbk|gb18030|big5(?:hkscs)?|hz|tis-620|viscii|latin[-_]?1"
+)
+"""Names of Python's codecs that make letters of bytes, in time that grows with the bytes."""
 
 
 _CHARSET = "Save it as UTF-8, or name its encoding in the media type: text/plain; charset=euc-kr."

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pypdfium2
 import pypdfium2.raw as pdfium
@@ -19,6 +20,10 @@ _HEADING_CHARACTERS = 200
 _LEVELS = 6
 _APART = 1.6
 """Lines that stand further apart than so many times their height are paragraphs of their own."""
+_JOINED = 0x02
+"""What PDFium puts where it joined a word that a line's end had broken."""
+_FORM_AS_SHOWN = 0
+"""FLAT_NORMALDISPLAY: what is filled in a form becomes part of the page."""
 _PASSWORD = 4
 """FPDF_ERR_PASSWORD."""
 
@@ -86,13 +91,24 @@ def _goes_on(before: Line, line: Line, levels: dict[float, int]) -> bool:
 
 def _block(lines: Sequence[Line], levels: dict[float, int]) -> Block:
     first = lines[0]
-    text = "\n".join(line.text for line in lines)
+    text = _run_on(line.text for line in lines)
     if first.size in levels and len(text) <= _HEADING_CHARACTERS:
         return Block(HEADING, text, level=levels[first.size], page=first.page)
     return Block(PARAGRAPH, text, page=first.page)
 
 
+def _run_on(lines: Iterable[str]) -> str:
+    """Return the lines of a paragraph as one; what ends with a hyphen goes on without a space, as numbers do."""
+    text = ""
+    for line in lines:
+        text += line if not text or text.endswith("-") else f" {line}"
+    return text
+
+
 def _lines(document: pypdfium2.PdfDocument, number: int) -> Iterator[Line]:
+    page = document[number]
+    pdfium.FPDFPage_Flatten(page, _FORM_AS_SHOWN)
+    page.close()
     page = document[number]
     textpage = page.get_textpage()
     try:
@@ -100,6 +116,8 @@ def _lines(document: pypdfium2.PdfDocument, number: int) -> Iterator[Line]:
         first = -1
         for index in range(textpage.count_chars()):
             unit = pdfium.FPDFText_GetUnicode(textpage, index)
+            if unit == _JOINED:
+                continue
             if unit not in (0x0A, 0x0D):
                 if first < 0 and unit != 0x20:
                     first = index
@@ -135,14 +153,20 @@ def _scale(textpage: pypdfium2.PdfTextPage, index: int) -> float:
 
 def _title(document: pypdfium2.PdfDocument) -> str:
     """Return the document's title; writers put a word in its place where there is none."""
-    title = str(document.get_metadata_value("Title")).strip()
+    title = _wide(lambda buffer, size: pdfium.FPDF_GetMetaText(document, b"Title", buffer, size)).strip()
     return "" if title.lower() in ("", "untitled", "(anonymous)", "(unspecified)") else title
 
 
 def _language(document: pypdfium2.PdfDocument) -> str | None:
-    size = pdfium.FPDFCatalog_GetLanguage(document, None, 0)
+    cast = ctypes.POINTER(pdfium.FPDF_WCHAR)
+    return _wide(lambda buffer, size: pdfium.FPDFCatalog_GetLanguage(document, ctypes.cast(buffer, cast), size)) or None
+
+
+def _wide(read: Callable[[Any, int], int]) -> str:
+    """Return a text that PDFium writes as UTF-16 into a buffer; halves of letters become the sign for what is none."""
+    size = read(None, 0)
     if size <= 2:
-        return None
+        return ""
     buffer = ctypes.create_string_buffer(size)
-    pdfium.FPDFCatalog_GetLanguage(document, ctypes.cast(buffer, ctypes.POINTER(pdfium.FPDF_WCHAR)), size)
+    read(buffer, size)
     return buffer.raw[: size - 2].decode("utf-16-le", "replace")

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from headrace.errors import InvalidRecord, TemporaryError
+from headrace.errors import DependencyDown, InvalidRecord, TemporaryError
 from headrace_ingest.files.blocks import Parsed
 from headrace_ingest.files.framing import HEAD, framed
 
@@ -42,8 +42,8 @@ class Reader:
     async def read(self, data: bytes, kind: str, charset: str | None) -> Parsed:
         """Return what the file holds.
 
-        Raises :class:`InvalidRecord` with the reason where it cannot be had, and :class:`TemporaryError` where the
-        process that reads ended, and not by this file.
+        Raises :class:`InvalidRecord` with the reason where it cannot be had, :class:`TemporaryError` where the
+        process that reads ended, and not by this file, and :class:`DependencyDown` where it may not be confined.
         """
         head = {
             "kind": kind, "charset": charset, "timeout_s": self._limits.timeout_s, "max_pages": self._limits.max_pages,
@@ -58,9 +58,11 @@ class Reader:
             except asyncio.CancelledError:
                 await self._end()  # an answer would come to the next question
                 raise
+        if answer.get("temporary") is True:
+            raise TemporaryError(f"the file {answer['error']}")
         if "error" in answer:
-            raise InvalidRecord("data", answer["error"], remedy=answer.get("remedy", ""))
-        return Parsed(answer["title"], text.decode(), answer["language"], tuple(answer["pages"]))
+            raise InvalidRecord("data", str(answer["error"]), remedy=str(answer.get("remedy", "")))
+        return _checked(answer, text)
 
     async def close(self) -> None:
         """End the process."""
@@ -79,6 +81,12 @@ class Reader:
         command = (sys.executable, "-I", "-m", "headrace_ingest.files.child")
         self._process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, env={})
         ready, _ = await _answer(self._process)
+        if ready["refused"]:
+            await self._end()
+            raise DependencyDown(
+                "file reader", f"the process that reads files cannot be confined: {ready['refused']}",
+                remedy="Allow seccomp and setrlimit where ingest runs; without them no file is read.",
+            )  # fmt: skip
         log.info("file reader started", pid=self._process.pid, system_calls_filtered=ready["filtered"])
         return self._process
 
@@ -87,6 +95,20 @@ class Reader:
         if process is not None and process.returncode is None:
             process.kill()
             await process.wait()
+
+
+def _checked(answer: Any, text: bytes) -> Parsed:
+    """Return what the answer says; a reader that a file took over may say anything."""
+    try:
+        title, language, pages, found = answer["title"], answer["language"], answer["pages"], text.decode()
+        title.encode()
+        numbers = all(type(page) is int for page in pages)
+        good = numbers and list(pages) == sorted(pages) and (not pages or 0 <= pages[0] <= pages[-1] <= len(found))
+        if good and (language is None or isinstance(language, str)):
+            return Parsed(title, found, language, tuple(pages))
+    except (KeyError, TypeError, AttributeError, ValueError):
+        pass
+    raise InvalidRecord("data", "made its reader answer what cannot be")
 
 
 async def _answer(process: Process) -> tuple[dict[str, Any], bytes]:

@@ -53,6 +53,8 @@ def read(data: bytes) -> tuple[str, str | None, list[Block]]:
     except (zipfile.BadZipFile, etree.XMLSyntaxError, ValueError, NotImplementedError, EOFError, RuntimeError) as error:
         reason = f"is a DOCX that cannot be read: {(str(error) or type(error).__name__)[:300]}"
         raise InvalidRecord("data", reason, remedy=_REMEDY) from error
+    if next(parts[_BODY].iter(f"{_W}altChunk"), None) is not None:
+        raise InvalidRecord("data", "holds another document inside it, which is not read", remedy=_REMEDY)
     properties, styles = parts[_PROPERTIES], _styles(parts[_STYLES])
     title = _stated(properties, "title")
     found = list(_joined(_blocks(parts[_BODY], styles)))
@@ -124,7 +126,12 @@ def _text(element: Any) -> str:
     """Return the words of a paragraph, without those of text boxes in it."""
     outside = (*_STRUCK, _DOUBLED, f"{_W}txbxContent")
     found = (part for part in element.iter(*_TEXTS) if not _is_below(part, outside, element))
-    return "".join(_GAPS.get(part.tag) or part.text or "" for part in found)
+    return "".join(_GAPS.get(part.tag) or _words(part) for part in found)
+
+
+def _words(text: Any) -> str:
+    """Return an element's text, that behind comments and instructions too; entities are nobody's words."""
+    return (text.text or "") + "".join(inside.tail or "" for inside in text)
 
 
 def _is_below(element: Any, tags: tuple[str, ...], top: Any = None) -> bool:
