@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from headrace.pipelines_log import apply
@@ -39,8 +38,10 @@ def run(state_dir: Path, *, records: int = 100_000) -> Result:
         with deployment(state_dir, "hashing") as place:
             poisoned.append(_rate(place, bad))
             redriven = _repaired(place, bad, poison) if number == ROUNDS - 1 else 0.0
+    # A round's two runs follow each other: the machine's drift is in both of a pair, and hardly in their ratio.
+    with_it, without = sorted(zip(poisoned, clean, strict=True), key=lambda pair: pair[0] / pair[1])[ROUNDS // 2]
     return Result(
-        "poison", median(poisoned), "records/s of ingest with one poison", median(clean), "the same without it",
+        "poison", with_it, "records/s of ingest with one poison", without, "the same without it",
         {"records": records, "rounds": ROUNDS, "clean": clean, "poisoned": poisoned, "dead_letters": 1,
          "stored_after_redrive_s": round(redriven, 2), "store_equals_the_fold": True},
         goal=0.98,
