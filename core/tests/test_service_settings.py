@@ -104,6 +104,23 @@ def test_a_handler_that_does_not_close_keeps_no_other_from_it(monkeypatch: pytes
     closed.assert_awaited_once()
 
 
+def test_a_stages_own_handler_goes_before_those_of_every_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A template could leave out what no document may go without, such as masking a file."""
+    monkeypatch.setenv("HEADRACE_STORE_DSN", "postgresql://127.0.0.1/none")
+
+    class First(Needy):
+        name = "first"
+
+    chains = PipelineChains("chunker", PipelineCatalogue(), HandlerRegistry([Needy]), lambda: None, first=First)
+    monkeypatch.setattr(chains, "_names", AsyncMock(return_value=["needy"]))
+
+    async def run() -> tuple[list[str], bool]:
+        one, other = await chains.chain("a", 1), await chains.chain("b", 1)
+        return [handler.name for handler in one], one[0] is other[0]
+
+    assert asyncio.run(run()) == (["first", "needy"], True)
+
+
 def test_a_handler_without_its_setting_pauses_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing setting would otherwise end the process again and again, or cost the record."""
     monkeypatch.delenv("HEADRACE_STORE_DSN", raising=False)

@@ -97,9 +97,9 @@ def settle(
     return after
 
 
-def due(waiting: Mapping[str, Waiting], now: float, quiet_s: float = QUIET_S) -> list[str]:
+def due(waiting: Mapping[str, Waiting], now: float) -> list[str]:
     """Return the documents that have come to rest, by id; pure."""
-    return sorted(identifier for identifier, one in waiting.items() if now - one.since >= quiet_s)
+    return sorted(identifier for identifier, one in waiting.items() if now - one.since >= QUIET_S)
 
 
 def version_of(stamp: Stamp, newest: int | None) -> int:

@@ -15,11 +15,12 @@ from headrace.avro.codec import Codec
 from headrace.avro.registry import FixedIds
 from headrace.broker.contract import Record
 from headrace.envelope import Change, Context, Operation, Trace, check_transition
-from headrace.errors import Deferred, HeadraceError, InvalidRecord, PermanentError
+from headrace.errors import ConfigurationError, Deferred, HeadraceError, InvalidRecord, PermanentError
 from headrace.records import ChangeEvent
 from headrace_ingest.events import IngestDecoder, decode
 from headrace_ingest.fetching import ForbiddenReference, ReferenceGone
 from headrace_ingest.files import kinds
+from headrace_ingest.main import make_decoder
 from headrace_ingest.masking import Edit, moved
 from headrace_ingest.opening import OpenFile
 from headrace_ingest.personal_data import Span
@@ -201,6 +202,24 @@ def test_personal_data_in_json_is_masked_behind_the_parser() -> None:
     assert found.payload.content.startswith("Order: [CARD-")
 
 
+def test_a_cloud_event_may_hold_text_in_another_encoding() -> None:
+    """A sender of Korean text in its older encoding would have to send it in another form."""
+    headers = (
+        ("ce_specversion", b"1.0"), ("ce_id", b"1"), ("ce_source", b"/s"), ("ce_type", b"doc.upserted"),
+        ("ce_subject", b"a"), ("ce_tenant", b"acme"), ("content-type", b"text/markdown; charset=EUC-KR"),
+    )  # fmt: skip
+    record = Record("changes", 0, 1, b"acme/a", "# 제목".encode("euc-kr"), headers, 0)
+    found = one(decode(record, CODEC, IngestSettings())[1])
+    assert (found.payload.content, found.payload.media_type) == ("# 제목", kinds.MARKDOWN)
+
+
+def test_a_wrong_place_to_fetch_from_is_said_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ingest would start, and stand still with the first record."""
+    monkeypatch.setenv("HEADRACE_FETCH_HOSTS", "*")
+    with pytest.raises(ConfigurationError, match="HEADRACE_FETCH_HOSTS"):
+        make_decoder(CODEC, lambda name: (name, 1))
+
+
 def test_a_cloud_event_may_say_where_its_data_lies() -> None:
     """The standard's own claim check would be refused."""
     headers = (
@@ -227,7 +246,10 @@ def test_every_form_of_event_can_carry_a_file() -> None:
         ("ce_specversion", b"1.0"), ("ce_id", b"1"), ("ce_source", b"/s"), ("ce_type", b"doc.upserted"),
         ("ce_subject", b"a"), ("ce_tenant", b"acme"), ("content-type", kinds.PDF.encode()),
     )  # fmt: skip
-    for value, given in ((json.dumps(plain).encode(), ()), (json.dumps(cloud).encode(), ()), (data, headers)):
+    stated = ChangeEvent("acme", "a", Operation.UPSERT, data=data, media_type=kinds.PDF)
+    avro = CODEC.encode_plain(stated)
+    values = ((json.dumps(plain).encode(), ()), (json.dumps(cloud).encode(), ()), (data, headers), (avro, ()))
+    for value, given in values:
         found = decode(Record("changes", 0, 1, b"acme/a", value, given, 0), CODEC, IngestSettings())[1]
         assert (found.data, found.media_type, found.content) == (data, kinds.PDF, None)
 

@@ -28,13 +28,13 @@ from headrace_gateway.texts import Few, Text, few, printable
 
 _MAX_VERSION = 2**63 - 1
 _MAX_ERRORS = 20
+"""Most errors that are told of one item."""
 MAX_TEXT = 4096
 """Longest title, source and attribute, in characters; as the ingest service has it by default."""
 MAX_ATTRIBUTES = 64
 MAX_ACL_ENTRIES = 1024
 LANGUAGE = r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8}){0,4}$"
 ShortText = Annotated[Text, Field(max_length=MAX_TEXT)]
-"""Most errors that are told of one item."""
 
 
 def _lowered(value: object) -> object:
@@ -70,14 +70,14 @@ class ChangeItem(BaseModel):
     version: StrictInt | None = Field(
         None, ge=0, le=_MAX_VERSION, description="The source's version; absent, the order of arrival decides."
     )
-    title: ShortText | None = Field(None, description="Title; absent, it is taken from the content or the id.")
+    title: ShortText | None = Field(None, description="Title; absent, a file's own, of text none.")
     content: Text | None = Field(
         None, description="Text of the document; an upsert needs it, content_base64 or reference."
     )
     content_base64: Base64Bytes | None = Field(
         None, description="A file in place of the text, as base64: PDF, DOCX, HTML, JSON or text, told by its content."
     )
-    reference: Annotated[Text, Field(max_length=MAX_TEXT)] | None = Field(
+    reference: ShortText | None = Field(
         None,
         description="URL of a file in place of the text (https, s3 or file); ingest fetches it where that is allowed.",
     )

@@ -23,7 +23,7 @@ class GatewaySettings(BaseSettings):
     query_cache_s: float = Field(60.0, gt=0, description="How long a query vector is kept, in seconds.")
     max_body_bytes: int = Field(8 * 1024 * 1024, ge=1024, description="Largest request body in bytes.")
     max_content_bytes: int = Field(
-        4 * 1024 * 1024, ge=1, description="Largest content of one change in bytes of UTF-8."
+        4 * 1024 * 1024, ge=1, description="Largest content of one change in bytes of UTF-8, and largest file in bytes."
     )
     max_changes: int = Field(1000, ge=1, description="Most changes in one request.")
     key_cache_s: float = Field(

@@ -22,13 +22,13 @@ from cloudevents.core.v1.event import CloudEvent
 
 from headrace.broker.contract import Record
 from headrace.errors import InvalidRecord, UndecodableRecord
-from headrace_ingest.files.kinds import DOCX, PDF
+from headrace_ingest.files.kinds import DOCX, PDF, UNTOLD, canonical
 from headrace_ingest.strict_json import decode_text, parse_object
 
 PREFIX = "ce_"
 CONTENT_TYPE = "content-type"
 STRUCTURED_TYPE = "application/cloudevents+json"
-FILES = (PDF, DOCX, "application/octet-stream")
+FILES = (PDF, DOCX, *UNTOLD)
 """Content types of data that is a file's bytes."""
 _JSON_TYPE = re.compile(r"(application|text)/([a-z0-9.-]+\+)?json")
 _EXTENSIONS = {
@@ -83,21 +83,21 @@ class _StrictFormat(JSONFormat):
         return (event_factory or _event)(attributes, body)
 
     def read_data(self, body: bytes, datacontenttype: str | None) -> dict[str, Any] | str | None:
-        """Return an object for JSON, a string for text, and for a file an object with its bytes.
+        """Return an object for JSON, a string for text in UTF-8, and for a file or other text an object with its bytes.
 
         No content type means JSON, as the standard says.
         """
         media_type, charset = split_content_type(datacontenttype)
         if media_type is None or _JSON_TYPE.fullmatch(media_type):
             return parse_object(body, "the CloudEvent's data") if body else None
-        if media_type in FILES:
+        if canonical(media_type)[0] in FILES:
             return {"data": body, "media_type": media_type} if body else None
         if not media_type.startswith("text/"):
             raise InvalidRecord(
                 "datacontenttype", f"{media_type!r:.100} is neither JSON nor text nor a file of {', '.join(FILES)}"
             )
         if charset not in (None, "utf-8", "utf8", "us-ascii"):
-            raise InvalidRecord("datacontenttype", f"names the charset {charset!r:.40}; text is UTF-8")
+            return {"data": body, "media_type": datacontenttype} if body else None
         return decode_text(body, "content")
 
 
@@ -167,7 +167,7 @@ def _fields(event: BaseCloudEvent) -> tuple[dict[str, Any], dict[str, Any]]:
     elif data is not None:
         raise InvalidRecord(
             "data", f"is a {type(data).__name__} with content type {media_type!r:.100}",
-            remedy="Send an object, or text with datacontenttype text/plain, text/markdown or text/x-rst.",
+            remedy="Send an object, text with a datacontenttype of text, or a file as data_base64 with its type.",
         )  # fmt: skip
     if stated.get("op") is None and stated.get("operation") is None:
         stand_in["operation"] = _operation(attributes["type"])

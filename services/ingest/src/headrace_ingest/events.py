@@ -26,6 +26,7 @@ from headrace.envelope import (
 from headrace.errors import InvalidRecord
 from headrace.pipelines_log import LatestPipeline
 from headrace.records import ChangeEvent
+from headrace_ingest.fetching.references import MOST_CHARACTERS
 from headrace_ingest.files import kinds
 from headrace_ingest.formats import DEBEZIUM, fields_of
 from headrace_ingest.masking import Masked, make_masker
@@ -35,11 +36,7 @@ from headrace_ingest.strict_json import decode_text
 OPERATIONS = {"UPSERT": Operation.UPSERT, "DELETE": Operation.DELETE}
 MEDIA_TYPES = (*kinds.TEXTS, *kinds.PARSED)
 _ATTRIBUTE_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{1,8}){0,4}")
-MAX_REFERENCE_CHARACTERS = 4096
 MAX_PAGES = 100_000
-UNTOLD = ("application/octet-stream", "application/zip", "binary/octet-stream")
-"""Media types that say nothing of a file: its bytes tell."""
 MAX_ACL_ENTRIES = 1024
 NO_TABLES: Mapping[str, Table] = {}
 MAX_REQUEST_ID_CHARACTERS = 128
@@ -130,7 +127,7 @@ def decode(
         requested_by=_text(fields, "requested_by", 512),
         occurred_at=_time(fields.get("occurred_at")),
         data=_data(fields.get("data")),
-        reference=_text(fields, "reference", MAX_REFERENCE_CHARACTERS),
+        reference=_text(fields, "reference", MOST_CHARACTERS),
         language=_language(_text(fields, "language", 40)),
         pages=_pages(fields.get("pages")),
     )
@@ -163,7 +160,7 @@ def _check(event: ChangeEvent, key: bytes | None, settings: IngestSettings) -> N
             remedy="Split the document, or raise HEADRACE_INGEST_MAX_CONTENT_BYTES.",
         )  # fmt: skip
     media_type = kinds.canonical(event.media_type)[0]
-    known = MEDIA_TYPES if event.content is not None else (*MEDIA_TYPES, *UNTOLD)
+    known = MEDIA_TYPES if event.content is not None else (*MEDIA_TYPES, *kinds.UNTOLD)
     if media_type is not None and media_type not in known:
         raise InvalidRecord("media_type", f"{media_type!r:.100} is not known; known are {', '.join(MEDIA_TYPES)}")
 
@@ -226,7 +223,7 @@ def _data(value: Any) -> bytes | None:
 
 
 def _language(value: str | None) -> str | None:
-    if value is not None and not _LANGUAGE.fullmatch(value):
+    if value is not None and not kinds.LANGUAGE.fullmatch(value):
         raise InvalidRecord("language", f"{value!r:.60} is no language tag; tags look like en, ko and pt-BR")
     return value
 

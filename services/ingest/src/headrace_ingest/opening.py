@@ -36,10 +36,11 @@ _WIDEST = 4
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A document's file: its bytes, the media type that was stated, if any, and where it was fetched from."""
+    """A document's file: its bytes, what was stated of media type and charset, and where it was fetched from."""
 
     data: bytes
     media_type: str | None
+    charset: str | None
     place: str | None = None
 
 
@@ -117,14 +118,17 @@ class OpenFile(BatchHandler):
 
     async def _file(self, event: ChangeEvent) -> File:
         """Return the event's file."""
+        stated, charset = kinds.canonical(event.media_type)
         if event.data is not None:
-            return File(event.data, event.media_type)
+            return File(event.data, stated, charset)
         if event.reference is None:
-            return File((event.content or "").encode(), f"{event.media_type}; charset=utf-8")
+            return File((event.content or "").encode(), stated, "utf-8")
         assert self._fetcher is not None
         fetched = await self._fetcher.fetch(event.reference)
-        served = f"{fetched.media_type}; charset={fetched.charset}" if fetched.charset else fetched.media_type
-        return File(fetched.data, event.media_type or served, shown(event.reference))
+        served, _ = kinds.canonical(fetched.media_type)
+        if served == kinds.PLAIN:  # what servers say of every text that they do not know
+            served = None
+        return File(fetched.data, stated or served, charset or fetched.charset, shown(event.reference))
 
     async def _opened(self, context: Context, file: File) -> Context:
         event: ChangeEvent = context.payload
@@ -154,12 +158,11 @@ class OpenFile(BatchHandler):
 
     async def _parsed(self, file: File, name: str) -> tuple[str, Parsed]:
         """Return the file's kind and what it holds; text is taken as it stands."""
-        stated, charset = kinds.canonical(file.media_type)
-        kind = kinds.kind_of(file.data, None if stated == kinds.PLAIN and file.place else stated, name, charset)
+        kind = kinds.kind_of(file.data, file.media_type, name, file.charset)
         if kind not in kinds.TEXTS:
-            return kind, _storable(await self._reader.read(file.data, kind, charset))
+            return kind, _storable(await self._reader.read(file.data, kind, file.charset))
         self._check_text(len(file.data) // _WIDEST)
-        text = kinds.decode(file.data, charset)
+        text = kinds.decode(file.data, file.charset)
         if "\x00" in text:
             raise InvalidRecord("data", f"contains a NUL character at {text.index(chr(0))}, which cannot be stored")
         return kind, Parsed("", text)

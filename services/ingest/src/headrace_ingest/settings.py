@@ -43,5 +43,5 @@ class IngestSettings(BaseSettings):
     file_memory_mib: int = Field(
         1024, ge=640, description="Most memory (address space, of which 512 MiB are taken at once) of reading a file."
     )
-    file_max_pages: int = Field(2000, ge=1, description="Most pages of a PDF or DOCX.")
+    file_max_pages: int = Field(2000, ge=1, description="Most pages of a PDF.")
     default_pipeline: str = Field("default", description="Pipeline of change events that name none.")

@@ -7,7 +7,8 @@ import errno
 import os
 import re
 import stat
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from concurrent.futures import Future
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
@@ -16,7 +17,6 @@ from headrace_ingest.fetching.outcomes import Fetched, ForbiddenReference, Refer
 from headrace_ingest.fetching.references import Reference
 from headrace_ingest.fetching.settings import FetchSettings
 
-_THREADS = 4
 _CHUNK = 1024 * 1024
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
 _SHUT = frozenset({errno.EACCES, errno.EPERM})
@@ -27,8 +27,6 @@ class Files:
 
     def __init__(self, settings: FetchSettings) -> None:
         self._limit = settings.max_bytes
-        # Threads of its own: a mount that hangs keeps them, and no others.
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="fetch-file")
         named = (name.strip() for name in re.split(f"[,{re.escape(os.pathsep)}]", settings.folders))
         self._folders = [Path(name) for name in named if name]
         for folder in self._folders:
@@ -47,10 +45,22 @@ class Files:
         if b"\x00" in path or not path.startswith(b"/"):
             raise ForbiddenReference("it names no whole path")
         try:
-            own = asyncio.get_running_loop().run_in_executor(self._threads, self._read, os.fsdecode(path))
-            return Fetched(await own)
+            return Fetched(await self._apart(os.fsdecode(path)))
         except OSError as error:
             raise _as_error(error) from error
+
+    async def _apart(self, path: str) -> bytes:
+        """Read in a thread of its own: on a mount that hangs it stays, and holds up neither others nor the end."""
+        done: Future[bytes] = Future()
+
+        def read() -> None:
+            try:
+                done.set_result(self._read(path))
+            except BaseException as error:  # noqa: BLE001  # raised where it is awaited
+                done.set_exception(error)
+
+        threading.Thread(target=read, name="fetch-file", daemon=True).start()
+        return await asyncio.shield(asyncio.wrap_future(done))
 
     def _read(self, path: str) -> bytes:
         real = Path(os.path.realpath(path))

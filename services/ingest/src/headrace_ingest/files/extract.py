@@ -9,7 +9,6 @@ import encodings
 import importlib
 import json
 import pkgutil
-import re
 from collections import Counter
 from typing import Any
 
@@ -27,7 +26,6 @@ _INLINE = [
 ]  # fmt: skip
 """Marks within a line; the words stay."""
 _UNREAD = ["nav", "script", "style", "template", "noscript"]
-_TAG = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{1,8}){0,4}")
 
 
 def load() -> None:
@@ -121,4 +119,4 @@ def _pdf(data: bytes, max_pages: int) -> Parsed:
 def _language(tag: str | None) -> str | None:
     """Return a language tag in BCP 47's form, None for what is none."""
     tag = (tag or "").strip().replace("_", "-")
-    return tag if _TAG.fullmatch(tag) else None
+    return tag if kinds.LANGUAGE.fullmatch(tag) else None

@@ -17,6 +17,10 @@ TEXTS = (PLAIN, MARKDOWN, RESTRUCTURED)
 """Kinds whose text is taken as it stands."""
 PARSED = (PDF, DOCX, HTML, JSON)
 """Kinds whose text is taken out and written as Markdown."""
+UNTOLD = ("application/octet-stream", "application/zip", "binary/octet-stream")
+"""Media types that say nothing of a file: its bytes tell."""
+LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{1,8}){0,4}")
+"""A language tag of BCP 47."""
 _ALIASES = {
     "text/x-markdown": MARKDOWN,
     "text/rst": RESTRUCTURED,
