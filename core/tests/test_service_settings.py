@@ -66,6 +66,16 @@ def test_a_stage_names_the_wrong_setting_and_ends(
     assert f"ingest cannot start: {variable}" in capsys.readouterr().err
 
 
+def test_a_stages_own_handler_tells_its_wrong_settings_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The stage would start, and stand still with the first record."""
+    monkeypatch.delenv("HEADRACE_STORE_DSN", raising=False)
+    monkeypatch.setattr("headrace.service.PipelineFollower", Mock())
+    assert run_stage(INGEST, first=Needy) == EXIT_CONFIGURATION
+    assert "ingest cannot start: HEADRACE_STORE_DSN" in capsys.readouterr().err
+
+
 def test_a_stage_names_the_package_whose_handler_does_not_load(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,7 +121,7 @@ def test_a_stages_own_handler_goes_before_those_of_every_pipeline(monkeypatch: p
     class First(Needy):
         name = "first"
 
-    chains = PipelineChains("chunker", PipelineCatalogue(), HandlerRegistry([Needy]), lambda: None, first=First)
+    chains = PipelineChains("chunker", PipelineCatalogue(), HandlerRegistry([Needy]), lambda: None, first=First())
     monkeypatch.setattr(chains, "_names", AsyncMock(return_value=["needy"]))
 
     async def run() -> tuple[list[str], bool]:

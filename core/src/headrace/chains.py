@@ -17,6 +17,9 @@ from headrace.settings import wrong_settings
 
 log = structlog.get_logger(__name__)
 
+_FIRST = ""
+"""Key of the stage's own handler, which no template can name."""
+
 
 class PipelineChains:
     """Looks pipelines up in the catalogue and handlers in the registry.
@@ -32,7 +35,7 @@ class PipelineChains:
         registry: HandlerRegistry,
         refresh: Callable[[], None],
         *,
-        first: type[Handler] | None = None,
+        first: Handler | None = None,
     ) -> None:
         self._stage = stage
         self._catalogue = catalogue
@@ -47,9 +50,8 @@ class PipelineChains:
         """Return the started handlers of this stage in the pipeline's order; see :class:`runtime.process.Chains`."""
         key = (pipeline_id, version)
         if key not in self._chains:
-            before = [await self._started(self._first.name, self._first)] if self._first else []
-            names = await self._names(pipeline_id, version)
-            self._chains[key] = (*before, *[await self._started(name) for name in names])
+            names = [*([_FIRST] if self._first else []), *await self._names(pipeline_id, version)]
+            self._chains[key] = tuple([await self._started(name) for name in names])
         return self._chains[key]
 
     def reviewed(self, pipeline_id: str, version: int) -> bool:
@@ -83,11 +85,12 @@ class PipelineChains:
                 return binding.handlers
         raise PermanentError(f"pipeline {pipeline_id!r} version {version} has no stage {self._stage!r}")
 
-    async def _started(self, name: str, make: type[Handler] | None = None) -> Handler:
+    async def _started(self, name: str) -> Handler:
         """Return the handler; a missing or misconfigured one pauses the stage, for no record is to blame."""
         if name not in self._handlers:
             try:
-                self._handlers[name] = await _start(make or self._registry.find(self._stage, name))
+                own = self._first if name == _FIRST else None
+                self._handlers[name] = await _start(own or self._registry.find(self._stage, name)())
             except ConfigurationError as error:
                 raise DependencyDown(f"handler {name}", error.message, remedy=error.remedy) from error
             except ValidationError as error:
@@ -95,8 +98,7 @@ class PipelineChains:
         return self._handlers[name]
 
 
-async def _start(make: type[Handler]) -> Handler:
-    handler = make()
+async def _start(handler: Handler) -> Handler:
     try:
         await handler.start()
     except BaseException:

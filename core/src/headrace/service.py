@@ -65,7 +65,8 @@ def run_stage(
 ) -> int:
     """Run the stage's worker until SIGTERM or SIGINT; return the exit code.
 
-    ``first`` is a handler that goes before those of every pipeline, for what no template may leave out.
+    ``first`` is a handler that goes before those of every pipeline, for what no template may leave out; it is made at
+    once, so that its wrong settings are told at the start.
     Side tasks start at once, so that a model loads while Kafka is still starting; the worker waits for Kafka.
     """
     try:
@@ -75,13 +76,14 @@ def run_stage(
         catalogue = PipelineCatalogue()
         follower = PipelineFollower(kafka, codec, catalogue)
         decode = decoder(codec, follower.latest) if decoder else None
+        own = first() if first else None
     except (ValidationError, ConfigurationError) as error:
         what = wrong_settings(error) if isinstance(error, ValidationError) else error
         print(f"{flow.name} cannot start: {what}", file=sys.stderr)
         return EXIT_CONFIGURATION
     name = f"{flow.name}-{settings.slot}"
     logs.configure(service.log_level, service.log_format, stage=flow.name, worker=name)
-    chains = PipelineChains(flow.name, catalogue, handlers, follower.refresh, first=first)
+    chains = PipelineChains(flow.name, catalogue, handlers, follower.refresh, first=own)
     book = OrderBook()
     stage_orders = StageOrders(book, flow.name)
     processor = StageProcessor(wiring(flow, kafka, settings, name), codec, chains, decode=decode, holds=stage_orders)

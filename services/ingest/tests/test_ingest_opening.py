@@ -20,7 +20,6 @@ from headrace.records import ChangeEvent
 from headrace_ingest.events import IngestDecoder, decode
 from headrace_ingest.fetching import ForbiddenReference, ReferenceGone
 from headrace_ingest.files import kinds
-from headrace_ingest.main import make_decoder
 from headrace_ingest.masking import Edit, moved
 from headrace_ingest.opening import OpenFile
 from headrace_ingest.personal_data import Span
@@ -48,7 +47,6 @@ def opened(*events: ChangeEvent) -> list[Context | HeadraceError]:
 
     async def run() -> list[Context | HeadraceError]:
         handler = OpenFile()
-        await handler.start()
         try:
             return list(await handler.process_batch([context(one) for one in events]))
         finally:
@@ -217,7 +215,7 @@ def test_a_wrong_place_to_fetch_from_is_said_at_the_start(monkeypatch: pytest.Mo
     """Ingest would start, and stand still with the first record."""
     monkeypatch.setenv("HEADRACE_FETCH_HOSTS", "*")
     with pytest.raises(ConfigurationError, match="HEADRACE_FETCH_HOSTS"):
-        make_decoder(CODEC, lambda name: (name, 1))
+        OpenFile()
 
 
 def test_a_cloud_event_may_say_where_its_data_lies() -> None:

@@ -7,14 +7,12 @@ from headrace.avro.codec import Codec
 from headrace.pipelines_log import LatestPipeline
 from headrace.service import run_stage
 from headrace_ingest.events import IngestDecoder
-from headrace_ingest.fetching import Fetcher, FetchSettings
 from headrace_ingest.opening import OpenFile
 from headrace_ingest.settings import IngestSettings
 
 
 def make_decoder(codec: Codec, latest_pipeline: LatestPipeline) -> IngestDecoder:
-    """Return what reads the topic ``changes``; raises :class:`ConfigurationError` for settings that cannot be."""
-    Fetcher(FetchSettings())  # is made by the first handler, with the first record; what is wrong is said now
+    """Return what reads the topic ``changes``."""
     return IngestDecoder(codec, latest_pipeline, IngestSettings())
 
 

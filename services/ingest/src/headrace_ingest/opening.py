@@ -59,7 +59,8 @@ class _Batch:
 class OpenFile(BatchHandler):
     """Puts the text of a file in the event's content; events that carry their text pass as they are.
 
-    No template names it and none can leave it out: what comes after sees text only, and masked.
+    No template names it and none can leave it out: what comes after sees text only, and masked. The constructor raises
+    :class:`headrace.errors.ConfigurationError` for settings that cannot be.
     """
 
     name: ClassVar[str] = "open-file"
@@ -70,7 +71,7 @@ class OpenFile(BatchHandler):
     def __init__(self) -> None:
         self._settings = IngestSettings()
         self._masker = make_masker(self._settings)
-        self._fetcher: Fetcher | None = None
+        self._fetcher = Fetcher(FetchSettings())
         self._reader = Reader(
             Limits(
                 self._settings.file_memory_mib, self._settings.file_timeout_s, self._settings.file_max_pages,
@@ -78,15 +79,10 @@ class OpenFile(BatchHandler):
             )
         )  # fmt: skip
 
-    async def start(self) -> None:
-        """Make ready to fetch; raises :class:`headrace.errors.ConfigurationError` for settings that cannot be."""
-        self._fetcher = Fetcher(FetchSettings())
-
     async def close(self) -> None:
         """End the process that reads files, and the connections."""
         await self._reader.close()
-        if self._fetcher is not None:
-            await self._fetcher.close()
+        await self._fetcher.close()
 
     async def process_batch(self, contexts: Sequence[Context]) -> Sequence[Context | HeadraceError]:
         """Return each context with its text, or why it cannot be had."""
@@ -123,7 +119,6 @@ class OpenFile(BatchHandler):
             return File(event.data, stated, charset)
         if event.reference is None:
             return File((event.content or "").encode(), stated, "utf-8")
-        assert self._fetcher is not None
         fetched = await self._fetcher.fetch(event.reference)
         served, _ = kinds.canonical(fetched.media_type)
         if served == kinds.PLAIN:  # what servers say of every text that they do not know
