@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from headrace.store.pool import Pool
 
 SLICE_TEXTS = 256
-"""Texts that are embedded between two writes to the cache: what a crash can cost."""
+"""Texts that are embedded between two writes to the cache: with the slice ahead, what a crash can cost."""
+_SLICES_UNDER_WAY = 2
+"""One is in the model, the next is counted and queued, so that the model never waits for texts."""
 
 
 class Text(NamedTuple):
@@ -130,15 +132,25 @@ class EmbedHandler(BatchHandler):
         vectors: dict[tuple[str, bytes], bytes] = {}
         errors: dict[tuple[str, bytes], HeadraceError] = {}
         ordered = sorted(texts, key=lambda text: len(text.text), reverse=True)
+        room = asyncio.Semaphore(_SLICES_UNDER_WAY)
         writes: list[asyncio.Task[None]] = []
+
+        async def one(part: Sequence[Text]) -> None:
+            async with room:
+                fresh, wrong = await self._embed_slice(part)
+            # The model goes on while the slice is written to the cache.
+            writes.append(asyncio.create_task(self._remember(fresh), name="cache-vectors"))
+            vectors.update(fresh)
+            errors.update(wrong)
+
+        slices = (ordered[start : start + SLICE_TEXTS] for start in range(0, len(ordered), SLICE_TEXTS))
+        running = [asyncio.create_task(one(part), name="embed-slice") for part in slices]
         try:
-            for start in range(0, len(ordered), SLICE_TEXTS):
-                fresh, wrong = await self._embed_slice(ordered[start : start + SLICE_TEXTS])
-                # The model goes on while the slice is written to the cache.
-                writes.append(asyncio.create_task(self._remember(fresh), name="cache-vectors"))
-                vectors |= fresh
-                errors |= wrong
+            await asyncio.gather(*running)
         finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
             await asyncio.gather(*writes)
         return vectors, errors
 

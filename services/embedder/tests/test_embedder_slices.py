@@ -1,0 +1,116 @@
+"""The handler's slices: the next one waits at the model's door, and what was computed is never computed again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from headrace.envelope import Change, Context, Metadata, Operation, Trace
+from headrace.errors import DependencyDown
+from headrace.records import Chunk, ChunkedDocument
+from headrace_embedder import handler as handler_module
+from headrace_embedder.handler import EmbedHandler, Text
+from headrace_embedder.provider import EmbedResult, Kind, Provider
+
+pytestmark = pytest.mark.unit
+
+SLICE = 4
+
+
+class Slow(Provider):
+    """Embeds when it is told to; notes which texts were asked for and how many calls were under way at once."""
+
+    name: ClassVar[str] = "slow"
+
+    def __init__(self) -> None:
+        self.model, self.dimensions = "m", 2
+        self.asked: list[list[str]] = []
+        self.under_way = self.most = 0
+        self.fails_with: str | None = None
+
+    async def embed(self, texts: Sequence[str], kind: Kind) -> EmbedResult:
+        """Return ones, after some turns of the loop."""
+        self.asked.append(list(texts))
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        try:
+            for _ in range(10):
+                await asyncio.sleep(0)
+            if self.fails_with in texts:
+                raise DependencyDown("slow", "told to fail")
+        finally:
+            self.under_way -= 1
+        return EmbedResult(np.ones((len(texts), 2), np.float32), {}, tokens=len(texts), cut=0)
+
+    async def aclose(self) -> None:
+        """Nothing is held."""
+
+
+class Cached(EmbedHandler):
+    """The handler with a cache in memory."""
+
+    def __init__(self, provider: Provider) -> None:
+        super().__init__()
+        self._provider = provider
+        self.known: set[tuple[str, bytes]] = set()
+
+    async def _known(self, texts: Sequence[Text]) -> set[tuple[str, bytes]]:
+        return {text[:2] for text in texts} & self.known
+
+    async def _remember(self, vectors: Any) -> None:
+        await asyncio.sleep(0)
+        self.known.update(vectors)
+
+
+def record(number: int) -> Context:
+    """A document of so many chunks, longest first, as the handler sorts them."""
+    texts = [f"{at:03d}" + "x" * (number - at) for at in range(number)]
+    chunks = tuple(Chunk(bytes(16), (), 0, len(text), text, text_hash=text[:3].encode().ljust(16)) for text in texts)
+    payload = ChunkedDocument("d", "text/plain", bytes(16), None, {}, (), chunks)
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+    return Context(Trace("r", "default", 1, now), Change("t", "d", 1, Operation.UPSERT), payload, Metadata({}))
+
+
+@pytest.fixture(autouse=True)
+def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four texts a slice."""
+    monkeypatch.setattr(handler_module, "SLICE_TEXTS", SLICE)
+
+
+async def test_the_next_slice_is_asked_for_while_one_runs_and_no_more() -> None:
+    """Broken: the model waits while the next texts are counted, or a large batch is asked for all at once."""
+    provider = Slow()
+    handler = Cached(provider)
+
+    (outcome,) = await handler.process_batch([record(22)])
+
+    assert isinstance(outcome, Context)
+    assert len(outcome.payload.vectors) == 22
+    assert provider.most == 2
+    assert [len(texts) for texts in provider.asked] == [4, 4, 4, 4, 4, 2]
+    assert [texts[0][:3] for texts in provider.asked] == ["000", "004", "008", "012", "016", "020"]
+    assert len(handler.known) == 22
+
+
+async def test_what_was_computed_before_a_failure_is_not_computed_again() -> None:
+    """Broken: a slice that was done is lost with the batch, and paid for twice; or later slices go on by themselves."""
+    provider = Slow()
+    handler = Cached(provider)
+    provider.fails_with = "013" + "x" * 9
+    with pytest.raises(DependencyDown):
+        await handler.process_batch([record(22)])
+    assert provider.under_way == 0
+    done = len(handler.known)
+    assert done >= 8
+    first = len(provider.asked)
+
+    provider.fails_with = None
+    (outcome,) = await handler.process_batch([record(22)])
+
+    assert isinstance(outcome, Context)
+    assert sum(map(len, provider.asked[first:])) == 22 - done
