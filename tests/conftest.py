@@ -21,12 +21,26 @@ from headrace_local import shared
 from headrace_testing.deployment import Deployment, Place
 from headrace_testing.stack import TestStack, opened
 
+_LAST_LINES = 15
+
 
 @pytest.fixture(scope="session")
 def state_dir() -> Path:
     """The folder of the run's local stack; HEADRACE_TEST_STATE keeps it from run to run."""
+    return _state_dir()
+
+
+def _state_dir() -> Path:
     named = os.environ.get("HEADRACE_TEST_STATE")
     return Path(named) if named else Path(tempfile.gettempdir()) / f"headrace-test-{os.getuid()}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
+    """After a failure, show what the stack's own processes said last."""
+    if exitstatus == pytest.ExitCode.TESTS_FAILED:
+        for log in sorted((_state_dir() / "logs").glob("*.log")):
+            terminalreporter.section(f"last lines of {log.name}")
+            terminalreporter.write("".join(log.read_text(errors="replace").splitlines(keepends=True)[-_LAST_LINES:]))
 
 
 @pytest.fixture(scope="session")
@@ -53,10 +67,12 @@ def default_logging() -> Iterator[None]:
 
 
 @pytest.fixture
-def place(stack: TestStack) -> Place:
-    """Topics and tables of this test alone."""
+def place(stack: TestStack) -> Iterator[Place]:
+    """Topics and tables of this test alone; the topics go with it."""
     name = f"test{uuid4().hex[:8]}"
-    return Place(stack.kafka, stack.registry, stack.postgres, f"{name}-", name)
+    own = Place(stack.kafka, stack.registry, stack.postgres, f"{name}-", name)
+    yield own
+    own.delete_topics()
 
 
 @pytest.fixture

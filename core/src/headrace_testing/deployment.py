@@ -57,6 +57,17 @@ class Place:
         register_all(Registry(self.registry), topics.record_schemas())
         return self.codec()
 
+    def delete_topics(self) -> None:
+        """Delete the topics that are left: thousands of partitions make a small broker slow."""
+        admin = AdminClient({**self.kafka_settings().client(), "log_level": 0})
+        try:
+            own = [name for name in admin.list_topics(timeout=10).topics if name.startswith(self.prefix)]
+            if own:
+                for deleted in admin.delete_topics(own, operation_timeout=30).values():
+                    deleted.result(40)
+        except KafkaException as error:
+            log.warning("topics stay behind", prefix=self.prefix, error=str(error))
+
     def runtime_dsn(self) -> str:
         """Return the DSN of the login that owns nothing."""
         return f"postgresql://{LOGIN}:{PASSWORD}@{self.postgres.rpartition('@')[2]}"
@@ -157,23 +168,13 @@ class Deployment:
             service.wait_ready()
 
     def close(self) -> None:
-        """Kill what still runs, and delete the place's topics: thousands of partitions make a small broker slow."""
+        """Kill what still runs, and delete the place's topics."""
         for service in self.services:
             if service.process.poll() is None:
                 with suppress(ProcessLookupError):
                     service.kill()
         self.services.clear()
-        self._delete_topics()
-
-    def _delete_topics(self) -> None:
-        admin = AdminClient({**self.place.kafka_settings().client(), "log_level": 0})
-        try:
-            own = [name for name in admin.list_topics(timeout=10).topics if name.startswith(self.place.prefix)]
-            if own:
-                for deleted in admin.delete_topics(own, operation_timeout=30).values():
-                    deleted.result(40)
-        except KafkaException as error:
-            log.warning("topics stay behind", prefix=self.place.prefix, error=str(error))
+        self.place.delete_topics()
 
     def _environment(self, slot: str, port: int) -> dict[str, str]:
         embedder_port = self.embedder_port if slot == "0" else free_port()

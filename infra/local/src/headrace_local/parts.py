@@ -107,7 +107,9 @@ def kafka(folder: Path, port: int, controller_port: int, on_event: OnEvent, node
         )  # fmt: skip
         formatted.touch()
     argv = (
-        artifacts.java(), "-Xmx512m", "-Xms256m", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20",
+        artifacts.java(), "-Xmx1g", "-Xms256m", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20",
+        # Without heap, a broker's threads die one by one and it answers nobody; ended, it is started again.
+        "-XX:+ExitOnOutOfMemoryError",
         f"-Dlog4j2.configurationFile={folder / 'log4j2.yaml'}", "-cp", classpath, "kafka.Kafka", str(properties),
     )  # fmt: skip
     return Command("kafka", argv, health=f"kafka://127.0.0.1:{port}")
