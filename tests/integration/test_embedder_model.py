@@ -16,6 +16,7 @@ import pytest
 from headrace.errors import ConfigurationError
 from headrace_embedder.agreement import least_cosine
 from headrace_embedder.local_model import SentenceTransformersProvider, load
+from headrace_embedder.openvino_model import converted
 from headrace_embedder.provider import Kind
 from headrace_embedder.settings import EmbedderSettings
 from headrace_embedder.torch_model import in_precision, load_model
@@ -115,11 +116,9 @@ def test_a_model_that_cannot_be_converted_is_taken_by_torch_or_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_converted_model_whose_bfloat16_disagrees_stays_in_float32(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_converted_model_whose_bfloat16_disagrees_stays_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """An index would hold vectors that are not the model's."""
-    settings = EmbedderSettings(device="cpu", backend="openvino", cache_dir=tmp_path)
+    settings = EmbedderSettings(device="cpu", backend="openvino")
     monkeypatch.setattr("headrace_embedder.openvino_model.fast_bfloat16", lambda: True)
     assert load(settings).details["precision"] == "bfloat16"
     monkeypatch.setattr("headrace_embedder.openvino_model.LEAST_COSINE", 1.1)
@@ -128,8 +127,11 @@ def test_a_converted_model_whose_bfloat16_disagrees_stays_in_float32(
         load(settings.model_copy(update={"precision": "bfloat16"}))
 
 
-def test_a_model_is_converted_where_nothing_can_be_kept(tmp_path: Path) -> None:
+def test_a_model_is_converted_where_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A container with a file system that nobody may write to would not start."""
+    kept = str(converted(EmbedderSettings()))  # converting takes long, and is tested above
+    program = f"import shutil, sys; shutil.copytree({kept!r}, sys.argv[2], dirs_exist_ok=True)"
+    monkeypatch.setattr("headrace_embedder.openvino_model._CONVERTER", ("-c", program))
     (tmp_path / "file").touch()
     found = load(EmbedderSettings(device="cpu", backend="openvino", cache_dir=tmp_path / "file" / "below"))
     assert found.details["backend"] == "openvino"
