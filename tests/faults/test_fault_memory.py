@@ -72,7 +72,8 @@ def test_row_16_a_worker_out_of_memory(
     wait_until_stored(store, fold(versions(TENANT, others)), 90, print)
     letters = {entry.document_id or "": entry for entry in DeadLetterLog(kafka, codec).select(Selection())}
     figures |= {"row": 16, "records": len(changes), "deaths": deaths, "dead_letters": len(letters)}
-    assert DEATHS <= deaths <= 2 * DEATHS
+    # Alone it dies so often; before that, twice in each batch that it is in, and batches differ from start to start.
+    assert DEATHS <= deaths <= 3 * DEATHS
     assert len(letters) == 2
     assert letters[python["id"]].message.startswith("MemoryError")
     assert letters[python["id"]].handler == "hungry@1"
