@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace_embedder.batching import ModelThread, OutOfMemory, encode_halving, micro_batches, request_slices
+from headrace_embedder.batching import ModelThreads, OutOfMemory, encode_halving, micro_batches, request_slices
 from headrace_embedder.provider import Kind, Vectors
 
 pytestmark = pytest.mark.unit
@@ -97,7 +97,7 @@ class GatedEncode:
 def test_a_query_overtakes_waiting_passages_but_not_the_running_one() -> None:
     """A search would wait behind a whole large batch of documents."""
     encode = GatedEncode()
-    thread = ModelThread(encode)
+    thread = ModelThreads(encode)
     futures = [thread.submit(["0"], Kind.PASSAGE)]
     assert encode.started.wait(10)
     futures += [thread.submit([text], Kind.PASSAGE) for text in ("1", "2")]
@@ -108,10 +108,33 @@ def test_a_query_overtakes_waiting_passages_but_not_the_running_one() -> None:
     thread.close()
 
 
+def test_as_many_batches_run_beside_each_other_as_there_are_threads() -> None:
+    """Broken: the streams of the model stand idle, or more batches run than it has."""
+    lock, together = threading.Lock(), threading.Barrier(2)
+    running = most = 0
+
+    def encode(texts: list[str]) -> Vectors:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        together.wait(10)  # nobody goes on alone
+        with lock:
+            running -= 1
+        return numbers(texts)
+
+    threads = ModelThreads(encode, 2)
+    futures = [threads.submit([str(number)], Kind.PASSAGE) for number in range(8)]
+    assert [future.result(10)[0, 0] for future in futures] == list(range(8))
+    assert most == 2
+    threads.close()
+    assert not any(thread.name.startswith("model-") for thread in threading.enumerate())
+
+
 def test_cancelled_work_is_skipped_and_a_failure_stays_with_its_batch() -> None:
     """A revoked batch would keep the model busy, or one failure would end the model's thread."""
     encode = GatedEncode()
-    thread = ModelThread(encode)
+    thread = ModelThreads(encode)
     first = thread.submit(["0"], Kind.PASSAGE)
     assert encode.started.wait(10)
     cancelled = thread.submit(["1"], Kind.PASSAGE)

@@ -66,36 +66,40 @@ def encode_halving(encode: Encode, texts: list[str]) -> Vectors:
     return np.concatenate([encode_halving(encode, texts[:middle]), encode_halving(encode, texts[middle:])])
 
 
-class ModelThread:
-    """The one thread in which the model runs: queries before passages, otherwise first come, first served.
+class ModelThreads:
+    """The threads in which the model runs: queries before passages, otherwise first come, first served.
 
-    Work arrives in micro-batches; a query waits for the one that runs, never for the rest of a large list.
+    Work arrives in micro-batches; a query waits for one that runs, never for the rest of a large list. ``encode`` is
+    called in as many threads as ``count`` says.
     """
 
     _LAST = 2
 
-    def __init__(self, encode: Encode) -> None:
+    def __init__(self, encode: Encode, count: int = 1) -> None:
         self._encode = encode
         self._order = itertools.count()
         self._jobs: queue.PriorityQueue[tuple[int, int, list[str], Future[Vectors]]] = queue.PriorityQueue()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._run, name=f"model-{n}", daemon=True) for n in range(count)]
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, texts: list[str], kind: Kind) -> Future[Vectors]:
         """Return the future vectors; one that is cancelled before its turn costs nothing."""
         if self._closed:
-            raise RuntimeError("the model's thread has ended")
+            raise RuntimeError("the model's threads have ended")
         future: Future[Vectors] = Future()
         self._jobs.put((0 if kind is Kind.QUERY else 1, next(self._order), texts, future))
         return future
 
     def close(self) -> None:
-        """Finish what was submitted, then end the thread."""
+        """Finish what was submitted, then end the threads."""
         if not self._closed:
             self._closed = True
-            self._jobs.put((self._LAST, next(self._order), [], Future()))
-        self._thread.join()
+            for _ in self._threads:
+                self._jobs.put((self._LAST, next(self._order), [], Future()))
+        for thread in self._threads:
+            thread.join()
 
     def _run(self) -> None:
         while True:

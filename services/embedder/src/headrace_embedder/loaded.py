@@ -49,10 +49,14 @@ class TokenCounter:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """``limit`` is the most tokens of a text, None without one; ``details`` are for the log."""
+    """``limit`` is the most tokens of a text, None without one; ``details`` are for the log.
+
+    ``encode`` is for as many threads at once as ``streams`` says.
+    """
 
     encode: Encode
     counter: TokenCounter
     caps: Caps
     limit: int | None
     details: Mapping[str, object]
+    streams: int = 1

@@ -1,4 +1,4 @@
-"""A model in this process: one thread owns it, queries overtake passages.
+"""A model in this process: threads of its own run it, queries overtake passages.
 
 Texts are counted in tokens over the whole list, sorted, and run in small batches: measured on two cores, small ones
 reach the highest rate; larger ones gain nothing and make queries wait longer.
@@ -18,7 +18,7 @@ import structlog
 from headrace.errors import ConfigurationError, DependencyDown
 from headrace_embedder import openvino_model, torch_model
 from headrace_embedder.agreement import PROBES
-from headrace_embedder.batching import Encode, ModelThread, OutOfMemory, micro_batches
+from headrace_embedder.batching import Encode, ModelThreads, OutOfMemory, micro_batches
 from headrace_embedder.loaded import Caps, Loaded, TokenCounter
 from headrace_embedder.provider import EmbedResult, Kind, Provider, check_vectors
 from headrace_embedder.settings import EmbedderSettings
@@ -30,19 +30,20 @@ _ACCELERATORS = ("/dev/nvidia0", "/dev/kfd", "/dev/dxg")
 
 
 class SentenceTransformersProvider(Provider):
-    """A model behind ``encode`` (texts to vectors), run in a thread of its own, and a counter of tokens."""
+    """A model behind ``encode`` (texts to vectors), run in threads of its own, and a counter of tokens."""
 
     name: ClassVar[str] = "sentence-transformers"
 
     def __init__(
-        self, model: str, dimensions: int, encode: Encode, counter: TokenCounter, caps: Caps, prompts: dict[Kind, str]
-    ) -> None:
+        self, model: str, dimensions: int, encode: Encode, counter: TokenCounter, caps: Caps, prompts: dict[Kind, str],
+        streams: int = 1,
+    ) -> None:  # fmt: skip
         self.model = model
         self.dimensions = dimensions
         self.caps = caps
         self._counter = counter
         self._prompts = prompts
-        self._thread = ModelThread(encode)
+        self._threads = ModelThreads(encode, streams)
 
     @classmethod
     def load(cls, settings: EmbedderSettings) -> SentenceTransformersProvider:
@@ -60,7 +61,8 @@ class SentenceTransformersProvider(Provider):
         log.info("model loaded", model=settings.model, batch_texts=caps.texts, batch_tokens=caps.tokens,
                  **loaded.details)  # fmt: skip
         prompts = {Kind.QUERY: settings.query_prompt, Kind.PASSAGE: settings.passage_prompt}
-        return cls(Path(settings.model).name, dimensions, loaded.encode, loaded.counter, caps, prompts)
+        name = Path(settings.model).name
+        return cls(name, dimensions, loaded.encode, loaded.counter, caps, prompts, loaded.streams)
 
     async def embed(self, texts: Sequence[str], kind: Kind) -> EmbedResult:
         """Return the vectors; what exceeds the model's limit is cut, and counted in the result.
@@ -71,7 +73,7 @@ class SentenceTransformersProvider(Provider):
         full = [prompt + text for text in texts]
         lengths, cut = await asyncio.to_thread(self._counter.count, full)
         batches = micro_batches(lengths, *self.caps)
-        futures = [self._thread.submit([full[index] for index in batch], kind) for batch in batches]
+        futures = [self._threads.submit([full[index] for index in batch], kind) for batch in batches]
         try:
             parts = await asyncio.gather(*map(asyncio.wrap_future, futures))
         except OutOfMemory as error:
@@ -86,8 +88,8 @@ class SentenceTransformersProvider(Provider):
         return EmbedResult(checked.vectors, checked.errors, tokens=sum(lengths), cut=cut)
 
     async def aclose(self) -> None:
-        """Finish what runs and end the model's thread."""
-        await asyncio.to_thread(self._thread.close)
+        """Finish what runs and end the model's threads."""
+        await asyncio.to_thread(self._threads.close)
 
 
 def load(settings: EmbedderSettings) -> Loaded:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import queue
 import shutil
 import subprocess
 import sys
@@ -74,21 +75,24 @@ def load(settings: EmbedderSettings) -> Loaded:
     core = openvino.Core()
     graph = core.read_model(home / "model.xml")
     tokenizer = (home / "tokenizer.json").read_text(encoding="utf-8")
-    exact = runner(_compiled(core, graph, "f32", settings.threads), tokenizer, facts)
+    compiled = _compiled(core, graph, "f32", settings.threads)
+    exact = runner(compiled, tokenizer, facts)
     encode, precision, cosine = exact, "float32", facts.cosine
     if settings.precision == "bfloat16" or (settings.precision == "auto" and fast_bfloat16()):
-        brief = runner(_compiled(core, graph, "bf16", settings.threads), tokenizer, facts)
+        shorter = _compiled(core, graph, "bf16", settings.threads)
+        brief = runner(shorter, tokenizer, facts)
         least = least_cosine(exact(list(PROBES)), brief(list(PROBES)))
         log.info("bfloat16 compared to float32", least_cosine=round(least, 6), needed=LEAST_COSINE)
         if least >= LEAST_COSINE:
-            encode, precision, cosine = brief, "bfloat16", min(least, facts.cosine)
+            compiled, encode, precision, cosine = shorter, brief, "bfloat16", min(least, facts.cosine)
         elif settings.precision == "bfloat16":
             raise too_far(least)
     details = {
         "backend": "openvino", "device": "cpu", "precision": precision, "least_cosine": round(cosine, 6),
-        "threads": settings.threads or len(os.sched_getaffinity(0)), "folder": str(home),
+        "threads": settings.threads or len(os.sched_getaffinity(0)), "streams": _streams(compiled), "folder": str(home),
     }  # fmt: skip
-    return Loaded(encode, TokenCounter.of(tokenizer, facts.limit), CAPS, facts.limit, details)
+    counter = TokenCounter.of(tokenizer, facts.limit)
+    return Loaded(encode, counter, CAPS, facts.limit, details, _streams(compiled))
 
 
 def converted(settings: EmbedderSettings) -> Path:
@@ -121,8 +125,10 @@ def converted(settings: EmbedderSettings) -> Path:
 
 
 def runner(compiled: openvino.CompiledModel, tokenizer: str, facts: Facts) -> Encode:
-    """Return texts → float32 vectors in one run of the compiled model; for one thread."""
-    request = compiled.create_infer_request()
+    """Return texts → float32 vectors in one run of the compiled model; more threads than it has streams wait."""
+    idle: queue.SimpleQueue[openvino.InferRequest] = queue.SimpleQueue()
+    for _ in range(_streams(compiled)):
+        idle.put(compiled.create_infer_request())
     wanted = {name for name in _INPUTS if any(name in one.names for one in compiled.inputs)}
     own = Tokenizer.from_str(tokenizer)
     own.enable_truncation(facts.limit)
@@ -135,8 +141,12 @@ def runner(compiled: openvino.CompiledModel, tokenizer: str, facts: Facts) -> En
             "attention_mask": [one.attention_mask for one in encodings],
             "token_type_ids": [one.type_ids for one in encodings],
         }
-        result = request.infer({name: np.array(columns[name], np.int64) for name in wanted})
-        return np.array(result[0], np.float32)
+        inputs = {name: np.array(columns[name], np.int64) for name in wanted}
+        request = idle.get()
+        try:
+            return np.array(request.infer(inputs)[0], np.float32)
+        finally:
+            idle.put(request)
 
     return encode
 
@@ -144,10 +154,19 @@ def runner(compiled: openvino.CompiledModel, tokenizer: str, facts: Facts) -> En
 def _compiled(
     core: openvino.Core, graph: openvino.Model, precision: str, threads: int | None
 ) -> openvino.CompiledModel:
-    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+    """Compile for throughput: batches run beside each other, each on a core of its own.
+
+    Threads that share a batch wait for each other after each step: on two cores that took 15 % more processor time.
+    """
+    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "THROUGHPUT"}
     if threads:
         config["INFERENCE_NUM_THREADS"] = threads
     return core.compile_model(graph, "CPU", config)
+
+
+def _streams(compiled: openvino.CompiledModel) -> int:
+    """Return how many batches run beside each other."""
+    return max(1, int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")))
 
 
 def _cache(settings: EmbedderSettings) -> Path:
