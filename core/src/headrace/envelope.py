@@ -74,6 +74,20 @@ class Trace:
     history: tuple[StageRun, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Stands in place of a payload that lies in the object store (:mod:`headrace.objects`).
+
+    ``uri`` is its place there, ``sha256`` the digest of its bytes, ``size`` their number, and ``record`` the full name
+    of the Avro record that they hold.
+    """
+
+    uri: str
+    sha256: bytes
+    size: int
+    record: str
+
+
 def derived_request_id(topic: str, partition: int, offset: int) -> str:
     """Return the request id of a change that names none: its place in the log, as a UUID."""
     return str(uuid5(NAMESPACE_URL, f"{topic}/{partition}/{offset}"))

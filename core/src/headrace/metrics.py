@@ -42,6 +42,18 @@ REFUSED_ENTRIES = Counter(
     "rise: the log names offset and reason; another release or tool wrote them. Each start reads and counts them anew.",
     ["topic"],
 )
+OBJECTS_STORED = Counter(
+    "headrace_objects_stored",
+    "Payloads put into the object store because their records would have been too large. A sudden rise: upstream "
+    "sends other documents than before; mind the store's space and run `headrace objects gc`.",
+    ["stage"],
+)
+OBJECTS_FETCHED = Counter(
+    "headrace_objects_fetched",
+    "Payloads read from the object store. Far above headrace_objects_stored of the stage before: records are tried or "
+    "replayed again and again.",
+    ["stage"],
+)
 BATCH_RECORDS = Histogram(
     "headrace_batch_records",
     "Records in a committed batch. Small under load: the stage before is the slow one.",

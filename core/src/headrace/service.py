@@ -27,6 +27,7 @@ from headrace.errors import ConfigurationError, DependencyDown
 from headrace.handler import Handler
 from headrace.http_status import StatusServer
 from headrace.lanes import Lanes
+from headrace.objects.claims import Claims
 from headrace.pipelines_log import LatestPipeline, PipelineCatalogue, PipelineFollower
 from headrace.runtime.compute import ComputeThread
 from headrace.runtime.decide import State
@@ -36,6 +37,7 @@ from headrace.runtime.retry import RetryPolicy
 from headrace.settings import (
     EXIT_CONFIGURATION,
     KafkaSettings,
+    ObjectSettings,
     RegistrySettings,
     ServiceSettings,
     WorkerSettings,
@@ -73,6 +75,7 @@ def run_stage(
         service, kafka, settings = ServiceSettings(), KafkaSettings(), WorkerSettings()
         handlers = registry.installed(flow.name)
         codec = Codec(Registry(RegistrySettings().url))
+        claims = claims_of(ObjectSettings(), kafka, codec)
         catalogue = PipelineCatalogue()
         follower = PipelineFollower(kafka, codec, catalogue)
         decode = decoder(codec, follower.latest) if decoder else None
@@ -86,7 +89,9 @@ def run_stage(
     chains = PipelineChains(flow.name, catalogue, handlers, follower.refresh, first=own)
     book = OrderBook()
     stage_orders = StageOrders(book, flow.name)
-    processor = StageProcessor(wiring(flow, kafka, settings, name), codec, chains, decode=decode, holds=stage_orders)
+    processor = StageProcessor(
+        wiring(flow, kafka, settings, name), codec, chains, decode=decode, holds=stage_orders, claims=claims
+    )
     orders = control.follow(kafka, codec, book)
     compute = ComputeThread()
     source = kafka.topic(flow.source)
@@ -124,6 +129,16 @@ def _read_once(followers: Sequence[TopicFollower[Any]], lanes: Lanes) -> bool:
             except DependencyDown as error:
                 log.warning("service waits", error=str(error))
     return True
+
+
+def claims_of(settings: ObjectSettings, kafka: KafkaSettings, codec: Codec) -> Claims | None:
+    """Return what takes large payloads out of records; None without an object store. Raises `ConfigurationError`."""
+    if settings.url is None:
+        return None
+    from headrace.objects.store import store_of  # noqa: PLC0415  # the library behind it is large
+
+    store = store_of(settings, kafka)
+    return None if store is None else Claims(codec, store, settings)
 
 
 def wiring(flow: StageFlow, kafka: KafkaSettings, settings: WorkerSettings, worker: str) -> Wiring:

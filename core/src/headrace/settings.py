@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
@@ -152,6 +153,40 @@ class WorkerSettings(BaseSettings):
     )  # fmt: skip
     backoff_s: float = Field(0.5, gt=0, description="First wait when a dependency is down; doubles with jitter.")
     backoff_max_s: float = Field(30.0, gt=0, description="Longest wait when a dependency is down.")
+
+
+class ObjectSettings(BaseSettings):
+    """Where payloads go that are too large for a record."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_OBJECTS_", frozen=True)
+
+    url: str | None = Field(
+        None,
+        pattern=r"^(file:///[^?#]*[^/?#]|s3://[^/?#]+(/[^?#]*)?)$",
+        description="Object store, the same for all stages and tools: `file:///folder` or `s3://bucket/folder`. "
+        "Unset: a record that is too large is given up.",
+    )
+    limit_bytes: int = Field(
+        1024 * 1024, ge=1024, description="A larger record has its payload put into the object store, in bytes."
+    )
+    max_bytes: int = Field(64 * 1024 * 1024, ge=1024, description="Largest payload that is stored or read, in bytes.")
+    batch_bytes: int = Field(
+        32 * 1024 * 1024, ge=1024,
+        description="Bytes of stored payloads that a stage takes up at a time; one that is larger is taken up alone.",
+    )  # fmt: skip
+    s3_endpoint: str | None = Field(None, description="URL of the S3 service; unset: that of AWS in the region.")
+    s3_region: str | None = Field(None, description="Region of the bucket; unset: AWS_REGION, or us-east-1.")
+    s3_access_key_id: SecretStr | None = Field(
+        None,
+        description="Access key for S3; unset: what AWS's own variables, the workload's or the machine's role give.",
+    )
+    s3_secret_access_key: SecretStr | None = Field(None, description="Secret of the access key.")
+    s3_allow_http: bool = Field(False, description="Whether the S3 service may be reached without TLS.")
+    ca_file: Path | None = Field(
+        None, description="PEM file of further certificate authorities; the public ones stay trusted."
+    )
+    timeout_s: float = Field(30.0, gt=0, description="Longest reading or writing of one object, in seconds.")
+    connect_timeout_s: float = Field(5.0, gt=0, description="Longest wait for one connection, in seconds.")
 
 
 class ServiceSettings(BaseSettings):

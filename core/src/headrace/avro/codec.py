@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import fastavro
@@ -12,7 +13,7 @@ from fastavro.read import SchemaResolutionError
 
 from headrace import records
 from headrace.avro import mapping, schemas
-from headrace.envelope import Change, Context, Metadata, Trace
+from headrace.envelope import Change, Context, Metadata, Operation, Reference, Trace
 from headrace.errors import InvalidRecord, PermanentError, UndecodableRecord
 from headrace.texts import escaped_field
 
@@ -51,6 +52,11 @@ _read_trace = mapping.reader(Trace)
 _write_trace = mapping.writer(Trace)
 _read_change = mapping.reader(Change)
 _write_change = mapping.writer(Change)
+_read_reference = mapping.reader(Reference)
+_write_reference = mapping.writer(Reference)
+_NOBODYS = Trace("", "", 0, datetime.fromtimestamp(0, UTC)), Change("", "", 0, Operation.UPSERT)
+"""What an envelope says in which only the payload counts: the same for every document, so that equal payloads have
+equal bytes."""
 
 
 class SchemaIds(Protocol):
@@ -66,17 +72,29 @@ class SchemaIds(Protocol):
         """Return the parsed schema with that id; raises :class:`UndecodableRecord` where there is none."""
 
 
+class Payloads(Protocol):
+    """Where payloads lie that are too large for their records."""
+
+    def read(self, reference: Reference, tenant: str, record: str) -> bytes:
+        """Return the bytes that the reference in a record of the tenant speaks of, as ``encode_payload`` made them.
+
+        Raises :class:`PermanentError` where they cannot be had, and :class:`DependencyDown`.
+        """
+
+
 class Codec:
     """Encodes and decodes the records of all topics."""
 
-    def __init__(self, ids: SchemaIds) -> None:
+    def __init__(self, ids: SchemaIds, payloads: Payloads | None = None) -> None:
         self._ids = ids
+        self._payloads = payloads
         self._prefixes: dict[str, bytes] = {}
 
-    def encode(self, context: Context, payload_type: type) -> bytes:
+    def encode(self, context: Context, payload_type: type, reference: Reference | None = None) -> bytes:
         """Return the envelope's bytes; ``payload_type`` tells the topic's record even where the payload is None.
 
-        Raises :class:`InvalidRecord` where a value does not fit its field.
+        A ``reference`` stands in place of the payload. Raises :class:`InvalidRecord` where a value does not fit its
+        field.
         """
         payload = context.payload
         if payload is not None and type(payload) is not payload_type:
@@ -90,29 +108,49 @@ class Codec:
                 "metadata": dict(context.metadata),
                 "change": _write_change(context.change),
                 "payload": None if payload is None else (f"{name}Payload", mapping.writer(payload_type)(payload)),
-                "reference": None,
+                "reference": None if reference is None else _write_reference(reference),
             },
         )
 
     def decode(self, data: bytes | None, payload_type: type) -> Context:
-        """Return the envelope in ``data``.
+        """Return the envelope in ``data``, with its payload wherever that lies.
 
-        Raises :class:`UndecodableRecord` where the bytes are no record of this topic, and
-        :class:`PermanentError` where the payload lies elsewhere (claim check) and no object store is configured.
+        Raises :class:`UndecodableRecord` where the bytes are no record of this topic, and what :class:`Payloads` does
+        for a payload in the object store: :class:`PermanentError` where none is configured.
+        """
+        context, reference = self.envelope(data, payload_type)
+        if reference is None:
+            return context
+        if self._payloads is None:
+            raise no_store(reference)
+        found = self._payloads.read(reference, context.change.tenant, ENVELOPES[payload_type])
+        return context.with_payload(self.decode_payload(found, payload_type))
+
+    def envelope(self, data: bytes | None, payload_type: type) -> tuple[Context, Reference | None]:
+        """Return the envelope in ``data``, without its payload where that lies in the object store, and where.
+
+        Raises :class:`UndecodableRecord` where the bytes are no record of this topic.
         """
         values = self._read(data, ENVELOPES[payload_type])
-        if values["payload"] is None and values["reference"] is not None:
-            raise PermanentError(
-                "the payload is a claim check, and this stage has no object store",
-                where=values["reference"]["uri"],
-            )
-        payload = values["payload"]
-        return Context(
+        payload, reference = values["payload"], values["reference"]
+        context = Context(
             _read_trace(values["trace"]),
             _read_change(values["change"]),
             None if payload is None else mapping.reader(payload_type)(payload),
             Metadata(values["metadata"]),
         )
+        return context, None if reference is None or payload is not None else _read_reference(reference)
+
+    def encode_payload(self, payload: Any) -> bytes:
+        """Return the payload alone, in an envelope that says nothing else: what the object store holds."""
+        return self.encode(Context(*_NOBODYS, payload), type(payload))
+
+    def decode_payload(self, data: bytes, payload_type: type) -> Any:
+        """Return the payload that :meth:`encode_payload` encoded; raises :class:`UndecodableRecord`."""
+        context, _ = self.envelope(data, payload_type)
+        if context.payload is None:
+            raise UndecodableRecord(f"the object holds no payload of {ENVELOPES[payload_type]}")
+        return context.payload
 
     def encode_plain(self, record: Any) -> bytes:
         """Return the bytes of a record that travels without an envelope."""
@@ -177,6 +215,14 @@ class Codec:
         if buffer.tell() != len(data):
             raise UndecodableRecord(f"{len(data) - buffer.tell()} bytes follow the record {name}")
         return values
+
+
+def no_store(reference: Reference) -> PermanentError:
+    """Return the error for a payload in the object store, where none is configured."""
+    return PermanentError(
+        "the payload lies in the object store, and none is configured here", where=f"{reference.uri:.300}",
+        remedy="Set HEADRACE_OBJECTS_URL as in the stage that wrote the record, then `headrace dlq redrive`.",
+    )  # fmt: skip
 
 
 def _schema_id(data: bytes) -> int:

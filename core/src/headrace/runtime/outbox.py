@@ -15,6 +15,7 @@ from headrace.avro.codec import Codec
 from headrace.broker.contract import Message, Record
 from headrace.envelope import Context, Operation, StageRun
 from headrace.errors import Deferred, InvalidRecord, PermanentError, TemporaryError
+from headrace.objects.claims import Claims, Parcel
 from headrace.runtime.deadletters import ALLOWANCE_BYTES, Failure, dead_letter, record_size
 from headrace.runtime.retry import RetryPolicy, retry_message
 from headrace.stage import StageFlow
@@ -72,6 +73,15 @@ class Fate(StrEnum):
     """Given up for what is hardly its own fault."""
 
 
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of a record: its message, and the payload to be stored before that is written, where it has one."""
+
+    message: Message | None
+    fate: Fate
+    parcel: Parcel | None = None
+
+
 class Outbox:
     """Makes the messages of a stage."""
 
@@ -80,11 +90,13 @@ class Outbox:
         wiring: Wiring,
         codec: Codec,
         *,
+        claims: Claims | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._wiring = wiring
         self._codec = codec
+        self._claims = claims
         self._now = now
         self._jitter = jitter
 
@@ -101,36 +113,34 @@ class Outbox:
         here = headers.Origin(record.topic, record.partition, record.offset)
         return headers.origin(record) if self.came_back(record) else here
 
-    def settle(self, record: Record, result: Result, run: StageRun, *, review: bool) -> tuple[Message | None, Fate]:
+    def settle(self, record: Record, result: Result, run: StageRun, *, review: bool) -> Settled:
         """Return the record's message and what became of it; with ``review``, what it came to waits for approval."""
         if isinstance(result, PassedOver):
-            return None, Fate.PASSED_OVER
+            return Settled(None, Fate.PASSED_OVER)
         if isinstance(result, Held):
-            return self._held(record, result), Fate.HELD
-        made = self._encoded(record, result, run) if isinstance(result, Context) else result
-        if isinstance(made, Message):
-            if review and isinstance(result, Context) and result.change.operation is not Operation.DELETE:
-                return self._to_review(record, result, made), Fate.HELD
-            return made, Fate.DONE
-        again = self._again(record, made)
+            return Settled(self._held(record, result), Fate.HELD)
+        failure = result if isinstance(result, Failure) else None
+        if isinstance(result, Context):
+            try:
+                made, parcel = self._made(record, result, run)
+            except PermanentError as error:
+                failure = Failure(error, None, result)
+            else:
+                if review and result.change.operation is not Operation.DELETE:
+                    return Settled(self._to_review(record, result, made), Fate.HELD, parcel)
+                return Settled(made, Fate.DONE, parcel)
+        assert failure is not None
+        again = self._again(record, failure)
         if again is not None:
-            return again, Fate.DEFERRED if isinstance(made.error, Deferred) else Fate.RETRIED
-        fate = Fate.DEAD if getattr(made.error, "senders_fault", False) else Fate.FAULT
-        return self._give_up(record, made), fate
+            return Settled(again, Fate.DEFERRED if isinstance(failure.error, Deferred) else Fate.RETRIED)
+        fate = Fate.DEAD if getattr(failure.error, "senders_fault", False) else Fate.FAULT
+        return Settled(self._give_up(record, failure), fate)
 
-    def _encoded(self, record: Record, context: Context, run: StageRun) -> Message | Failure:
+    def _made(self, record: Record, context: Context, run: StageRun) -> tuple[Message, Parcel | None]:
+        """Return the output; raises :class:`PermanentError` for one that cannot be written."""
         change = context.change
         trace = replace(context.trace, history=(*context.trace.history, run))
-        try:
-            value = self._codec.encode(replace(context, trace=trace), self._wiring.flow.produces)
-            size = len(value) + len(change.key)
-            if size > self._wiring.max_message_bytes:
-                raise InvalidRecord(
-                    "payload", f"has {size} bytes with its key; the limit is {self._wiring.max_message_bytes}",
-                    remedy="Split the document, or raise HEADRACE_KAFKA_MAX_MESSAGE_BYTES everywhere.",
-                )  # fmt: skip
-        except PermanentError as error:
-            return Failure(error, None, context)
+        value, parcel = self._encoded(replace(context, trace=trace))
         said = (
             ("request-id", context.trace.request_id.encode()),
             ("operation", change.operation.value.encode()),
@@ -138,8 +148,24 @@ class Outbox:
         )
         replay_run = headers.text(record, headers.REPLAY) if self.came_back(record) else None
         if replay_run is None:
-            return Message(self._wiring.target, change.key, value, said)
-        return Message(self._wiring.replay_target, change.key, value, (*said, (headers.REPLAY, replay_run.encode())))
+            return Message(self._wiring.target, change.key, value, said), parcel
+        again = (*said, (headers.REPLAY, replay_run.encode()))
+        return Message(self._wiring.replay_target, change.key, value, again), parcel
+
+    def _encoded(self, context: Context) -> tuple[bytes, Parcel | None]:
+        """Return the record, with a reference in place of its payload where that makes it too large."""
+        produces, parcel = self._wiring.flow.produces, None
+        value = self._codec.encode(context, produces)
+        if self._claims is not None and len(value) > self._claims.limit_bytes and context.payload is not None:
+            value, parcel = self._claims.check_in(context, produces)
+        size = len(value) + len(context.change.key)
+        if size > self._wiring.max_message_bytes:
+            remedy = "Split the document, or raise HEADRACE_KAFKA_MAX_MESSAGE_BYTES everywhere."
+            if self._claims is None:
+                remedy = "Set HEADRACE_OBJECTS_URL for all stages, so that large payloads go to an object store."
+            limit = self._wiring.max_message_bytes
+            raise InvalidRecord("payload", f"has {size} bytes with its key; the limit is {limit}", remedy=remedy)
+        return value, parcel
 
     def _held(self, record: Record, held: Held) -> Message:
         """Return the record as it was, for the topic of those that wait."""

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from headrace import headers, metrics
-from headrace.avro.codec import Codec
+from headrace.avro.codec import Codec, no_store
 from headrace.broker.contract import Message, Record
 from headrace.envelope import Context, Operation, StageRun, check_transition
 from headrace.errors import (
@@ -23,9 +23,10 @@ from headrace.errors import (
     UndecodableRecord,
 )
 from headrace.handler import READ_AGAIN, BatchHandler, Handler
+from headrace.objects.claims import Claim, Claims, Parcel, portions
 from headrace.runtime.deadletters import Failure
 from headrace.runtime.decide import Batch, BatchResult
-from headrace.runtime.outbox import Fate, Held, Outbox, PassedOver, Result, Wiring
+from headrace.runtime.outbox import Fate, Held, Outbox, PassedOver, Result, Settled, Wiring
 
 _PASS_THROUGH = (DependencyDown, ConfigurationError)
 """What no record is to blame for: the runtime waits and computes the batch again."""
@@ -73,14 +74,18 @@ class StageProcessor:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         jitter: Callable[[], float] = random.random,
         holds: Holds | None = None,
+        claims: Claims | None = None,
     ) -> None:
         self._stage = wiring.flow.name
         self._worker = wiring.worker
         self._chains = chains
-        self._decode = decode or (lambda record: codec.decode(record.value, wiring.flow.consumes))
+        self._consumes = wiring.flow.consumes
+        self._codec = codec
+        self._decode = decode
+        self._claims = claims
         self._now = now
         self._holds = holds or NoHolds()
-        self._outbox = Outbox(wiring, codec, now=now, jitter=jitter)
+        self._outbox = Outbox(wiring, codec, claims=claims, now=now, jitter=jitter)
 
     async def process(self, batch: Batch) -> BatchResult:
         """Return the batch's messages, one for each record that tells of a document.
@@ -88,41 +93,78 @@ class StageProcessor:
         Raises :class:`DependencyDown` or :class:`ConfigurationError` where the batch must be computed again later.
         """
         started = time.perf_counter()
-        started_at = self._now()
         READ_AGAIN.set(any(self._outbox.came_back(record) for record in batch.records))
-        results: list[Result] = [self._taken(record, batch) for record in batch.records]
-        runs = await self._run_chains(results)
-        duration = int((time.perf_counter() - started) * 1e6)
+        taken = [self._taken(record, batch) for record in batch.records]
         messages: list[Message] = []
         fates: Counter[Fate] = Counter()
-        for record, result, handlers in zip(batch.records, results, runs, strict=True):
-            run = StageRun(
-                self._stage, handlers, self._worker, record.topic, record.partition, record.offset,
-                self._outbox.attempt(record) + batch.attempt - 1, started_at, duration,
-            )  # fmt: skip
-            message, fate = self._outbox.settle(record, result, run, review=self._reviewed(result))
-            if message is not None:
-                messages.append(message)
-            fates[fate] += 1
+        for part in self._portions(taken):
+            parcels: list[Parcel] = []
+            for settled in await self._settled(batch, batch.records[part], taken[part]):
+                fates[settled.fate] += 1
+                if settled.message is not None:
+                    messages.append(settled.message)
+                if settled.parcel is not None:
+                    parcels.append(settled.parcel)
+            if self._claims is not None:
+                await self._claims.store(parcels)
+                metrics.OBJECTS_STORED.labels(self._stage).inc(len(parcels))
         metrics.COMPUTE_SECONDS.labels(self._stage).observe(time.perf_counter() - started)
         dead, fault = fates[Fate.DEAD], fates[Fate.FAULT]
         retried, held, passed_over = fates[Fate.RETRIED], fates[Fate.HELD], fates[Fate.PASSED_OVER]
         return BatchResult(messages, dead + fault, retried, held, fault, passed_over)
+
+    def _portions(self, taken: Sequence[Result | Claim]) -> list[slice]:
+        """Return what is taken up at a time, so that payloads from the object store fit into memory."""
+        sizes = [one.reference.size if isinstance(one, Claim) else 0 for one in taken]
+        return portions(sizes, self._claims.batch_bytes) if self._claims is not None else [slice(0, len(sizes))]
+
+    async def _settled(self, batch: Batch, records: Sequence[Record], taken: Sequence[Result | Claim]) -> list[Settled]:
+        """Return what becomes of these records of the batch."""
+        started, started_at = time.perf_counter(), self._now()
+        results = await self._fetched(taken)
+        runs = await self._run_chains(results)
+        duration = int((time.perf_counter() - started) * 1e6)
+        settled = []
+        for record, result, handlers in zip(records, results, runs, strict=True):
+            run = StageRun(
+                self._stage, handlers, self._worker, record.topic, record.partition, record.offset,
+                self._outbox.attempt(record) + batch.attempt - 1, started_at, duration,
+            )  # fmt: skip
+            settled.append(self._outbox.settle(record, result, run, review=self._reviewed(result)))
+        return settled
+
+    async def _fetched(self, taken: Sequence[Result | Claim]) -> list[Result]:
+        """Return the results with each claim's payload in place, or why it cannot be had."""
+        claims = [one for one in taken if isinstance(one, Claim)]
+        if not claims:
+            return [one for one in taken if not isinstance(one, Claim)]
+        found: Sequence[Context | BaseException]
+        if self._claims is None:
+            found = [no_store(claim.reference) for claim in claims]
+        else:
+            found = await self._claims.check_out(claims, self._consumes)
+            metrics.OBJECTS_FETCHED.labels(self._stage).inc(len(claims))
+        outcomes = iter(
+            outcome if isinstance(outcome, Context) else Failure(outcome, None, claim.context)
+            for claim, outcome in zip(claims, found, strict=True)
+        )
+        return [next(outcomes) if isinstance(one, Claim) else one for one in taken]
 
     def _reviewed(self, result: Result) -> bool:
         if not isinstance(result, Context):
             return False
         return self._chains.reviewed(result.trace.pipeline_id, result.trace.pipeline_version)
 
-    def _taken(self, record: Record, batch: Batch) -> Result:
-        """Return the record's context, why it cannot be had, or why it waits."""
+    def _taken(self, record: Record, batch: Batch) -> Result | Claim:
+        """Return the record's context, where its payload lies, why it cannot be had, or why it waits."""
         decoded = self._decoded(record, batch)
-        if not isinstance(decoded, Context):
+        context = decoded.context if isinstance(decoded, Claim) else decoded
+        if not isinstance(context, Context):
             return decoded
-        held = self._holds.held(decoded)
+        held = self._holds.held(context)
         return decoded if held is None else Held(*held)
 
-    def _decoded(self, record: Record, batch: Batch) -> Context | Failure | PassedOver:
+    def _decoded(self, record: Record, batch: Batch) -> Context | Claim | Failure | PassedOver:
         if batch.deadly:
             return Failure(DeadlyRecord())
         if (why := headers.unreadable(record)) is not None:
@@ -131,7 +173,10 @@ class StageProcessor:
             first = headers.origin(record)
             record = record._replace(topic=first.topic, partition=first.partition, offset=first.offset)
         try:
-            return self._decode(record)
+            if self._decode is not None:
+                return self._decode(record)
+            context, reference = self._codec.envelope(record.value, self._consumes)
+            return context if reference is None else Claim(context, reference)
         except _PASS_THROUGH:
             raise
         except NoChange:

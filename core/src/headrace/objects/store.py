@@ -1,0 +1,242 @@
+"""A folder or a bucket that holds payloads; the same calls for both, by obstore."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.store import LocalStore
+
+from headrace.envelope import Reference
+from headrace.errors import ConfigurationError, DependencyDown, describe
+from headrace.objects.places import ObjectDamaged, ObjectGone, Place, check_content, checked, parse
+from headrace.objects.s3 import bucket_store
+from headrace.settings import KafkaSettings, ObjectSettings
+
+if TYPE_CHECKING:
+    from obstore.store import S3Store
+
+DEPENDENCY = "object-store"
+MARKER = "headrace-objects.json"
+"""The object that tells whose store this is, and that this is the store and not an empty mount point."""
+_VARIABLES = "HEADRACE_OBJECTS_"
+_RETRIES = 3
+_PAGE = 1000
+_MARKER_BYTES = 10_000
+_CALL_S = 10.0
+Owner = Callable[[], dict[str, str]]
+"""Returns Kafka's cluster and the topic prefix; asked before the first write, in a thread of its own."""
+
+
+class ObjectStore:
+    """One store.
+
+    Every method raises :class:`DependencyDown` where it does not answer, and :class:`ConfigurationError` where it
+    refuses the access key.
+    """
+
+    def __init__(self, settings: ObjectSettings, owner: Owner) -> None:
+        if settings.url is None:
+            raise ConfigurationError("there is no object store", where=f"{_VARIABLES}URL", remedy="Set it.")
+        self.url = settings.url
+        self._settings = settings
+        self._owner = owner
+        self._store: LocalStore | S3Store | None = None
+        self._owned = False
+        self._folder: Path | None = None
+        parts = urlsplit(settings.url)
+        if parts.scheme == "file":
+            self._folder = Path(unquote(parts.path))
+        else:
+            self._store = bucket_store(
+                parts.netloc, settings, variables=_VARIABLES, folder=parts.path.strip("/"), retries=_RETRIES
+            )
+
+    def read(self, reference: Reference, tenant: str, record: str) -> bytes:
+        """Return the bytes that the reference in a record of the tenant speaks of.
+
+        Raises, beside what every method does, :class:`ObjectGone`, :class:`ObjectDamaged`, and what
+        :func:`headrace.objects.places.checked` does for a reference that may not be followed.
+        """
+        place = checked(reference, tenant, record, self._settings.max_bytes)
+        with self._told():
+            try:
+                answer = obstore.get(self._opened(), place.key)
+                self._check_size(answer.meta["size"], reference)
+                data = bytes(answer.bytes())
+            except FileNotFoundError as error:
+                self._require_marker()
+                raise ObjectGone(where=reference.uri) from error
+        return check_content(reference, data)
+
+    async def read_async(self, reference: Reference, tenant: str, record: str) -> bytes:
+        """Do what :meth:`read` does, beside the other tasks of the loop."""
+        place = checked(reference, tenant, record, self._settings.max_bytes)
+        with self._told():
+            try:
+                async with asyncio.timeout(self._settings.timeout_s):
+                    answer = await obstore.get_async(self._opened(), place.key)
+                    self._check_size(answer.meta["size"], reference)
+                    data = bytes(await answer.bytes_async())
+            except FileNotFoundError as error:
+                await asyncio.to_thread(self._require_marker)
+                raise ObjectGone(where=reference.uri) from error
+        return check_content(reference, data)
+
+    async def write_async(self, place: Place, data: bytes) -> None:
+        """Write the object whole; the same bytes once more change nothing."""
+        if not self._owned:
+            await asyncio.to_thread(self.own)
+        with self._told():
+            async with asyncio.timeout(self._settings.timeout_s):
+                await obstore.put_async(self._opened(), place.key, data)
+
+    def own(self) -> None:
+        """Mark the store as its owner's; raises :class:`ConfigurationError` where it is another's."""
+        owner = self._owner()
+        with self._told():
+            found = self._marker()
+            if found is None:
+                obstore.put(self._opened(), MARKER, json.dumps(owner, indent=1).encode())
+            elif found != owner:
+                raise ConfigurationError(
+                    f"the object store belongs to another deployment: {json.dumps(found)}, and this is "
+                    f"{json.dumps(owner)}", where=self.url,
+                    remedy=f"Give each deployment a place of its own ({_VARIABLES}URL). Where this one took over the "
+                    f"other's log, delete {MARKER} there.",
+                )  # fmt: skip
+        self._owned = True
+
+    def require_owner(self) -> None:
+        """Raise :class:`ConfigurationError` unless the store is known to be its owner's."""
+        with self._told():
+            found = self._marker()
+        if found != self._owner():
+            raise ConfigurationError(
+                f"the store's {MARKER} says {json.dumps(found)}, and this deployment is {json.dumps(self._owner())}",
+                where=self.url, remedy="Name this deployment's own store, Kafka and topic prefix.",
+            )  # fmt: skip
+
+    def objects(self) -> Iterator[tuple[Place, int]]:
+        """Yield each object's place with its bytes, in no order; what is none of ours is passed over."""
+        with self._told():
+            for page in obstore.list(self._opened(), chunk_size=_PAGE):
+                for meta in page:
+                    place = parse(meta["path"])
+                    if place is not None:
+                        yield place, meta["size"]
+
+    def delete(self, places: list[Place]) -> None:
+        """Delete the objects; one that is gone already is no error."""
+        with self._told():
+            try:
+                obstore.delete(self._opened(), [place.key for place in places])
+            except FileNotFoundError:
+                for place in places:  # another collector took some of them
+                    self._delete_one(place)
+
+    def _delete_one(self, place: Place) -> None:
+        try:
+            obstore.delete(self._opened(), place.key)
+        except FileNotFoundError:
+            return
+
+    def unfinished(self) -> list[Path]:
+        """Return the files that a killed process left half written in a folder; a bucket shows none."""
+        if self._folder is None:
+            return []
+        return [path for path in self._folder.glob("*/*/*#*") if parse(self._key(path)) is not None]
+
+    def _key(self, path: Path) -> str:
+        assert self._folder is not None
+        return path.relative_to(self._folder).as_posix().partition("#")[0]
+
+    def _opened(self) -> LocalStore | S3Store:
+        if self._store is None:
+            assert self._folder is not None
+            if not self._folder.is_dir():
+                raise DependencyDown(
+                    DEPENDENCY, f"there is no folder {self._folder}",
+                    remedy=f"Create or mount it, for every stage, or set {_VARIABLES}URL to another.",
+                )  # fmt: skip
+            self._store = LocalStore(self._folder, automatic_cleanup=True)
+        return self._store
+
+    def _check_size(self, size: int, reference: Reference) -> None:
+        """Raise before anything is read where the object is not as large as it should be."""
+        if size != reference.size:
+            raise ObjectDamaged(
+                f"the object has {size} bytes; the reference says {reference.size}", where=reference.uri
+            )
+
+    def _marker(self) -> Any:
+        """Return what the marker says, or None where there is none."""
+        try:
+            answer = obstore.get(self._opened(), MARKER)
+        except FileNotFoundError:
+            return None
+        if answer.meta["size"] > _MARKER_BYTES:
+            return "too long to be read"
+        try:
+            return json.loads(bytes(answer.bytes()))
+        except ValueError:
+            return "unreadable"
+
+    def _require_marker(self) -> None:
+        """Raise :class:`DependencyDown` where the place is not the store that the objects were written to."""
+        with self._told():
+            if self._marker() is None:
+                raise DependencyDown(
+                    DEPENDENCY, f"{self.url} holds no {MARKER}, so this is not the store that payloads were written to",
+                    remedy=f"Mount the folder, or set {_VARIABLES}URL as in the stages that write.",
+                )  # fmt: skip
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn what obstore raises into our errors."""
+        try:
+            yield
+        except (PermissionDeniedError, UnauthenticatedError) as error:
+            raise ConfigurationError(
+                "the object store refuses the access key", where=self.url,
+                remedy=f"Check {_VARIABLES}S3_… and the rights on the bucket: list, read, write and delete.",
+            ) from error  # fmt: skip
+        except TimeoutError as error:
+            raise DependencyDown(
+                DEPENDENCY, f"the object store did not answer within {self._settings.timeout_s:g} s"
+            ) from error
+        except (BaseError, OSError) as error:
+            said = " ".join(describe(error).partition("Debug source:")[0].split())[:300]
+            raise DependencyDown(DEPENDENCY, f"the object store at {self.url} cannot be used: {said}") from error
+
+
+def store_of(settings: ObjectSettings, kafka: KafkaSettings) -> ObjectStore | None:
+    """Return the configured store, which belongs to Kafka's cluster and the topic prefix; None where there is none.
+
+    Raises :class:`ConfigurationError`.
+    """
+    if settings.url is None:
+        return None
+    if settings.limit_bytes > kafka.max_message_bytes:
+        raise ConfigurationError(
+            f"{settings.limit_bytes} bytes are more than a record may have ({kafka.max_message_bytes})",
+            where=f"{_VARIABLES}LIMIT_BYTES", remedy="Lower it below HEADRACE_KAFKA_MAX_MESSAGE_BYTES.",
+        )  # fmt: skip
+
+    def owner() -> dict[str, str]:
+        try:
+            found = AdminClient({**kafka.client(), "log_level": 0}).list_topics(timeout=_CALL_S)
+        except KafkaException as error:
+            raise DependencyDown("kafka", f"Kafka does not answer at {kafka.bootstrap}: {error}") from error
+        return {"kafka_cluster": str(found.cluster_id), "topic_prefix": kafka.topic_prefix}
+
+    return ObjectStore(settings, owner)

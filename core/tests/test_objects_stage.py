@@ -1,0 +1,266 @@
+"""Stages whose records are too large for Kafka: they pass by the object store, and nothing is lost on the way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from headrace.avro.codec import Codec
+from headrace.avro.registry import FixedIds
+from headrace.broker.contract import Message, Record
+from headrace.broker.memory import MemoryBroker
+from headrace.broker.memory_cluster import MemoryCluster
+from headrace.envelope import Change, Context, Operation, Trace
+from headrace.errors import TemporaryError
+from headrace.handler import BatchHandler, Handler
+from headrace.objects.claims import Claims
+from headrace.objects.places import named_in
+from headrace.objects.store import MARKER, ObjectStore
+from headrace.records import DeadLetter, SourceDocument
+from headrace.runtime.decide import Batch, Limits
+from headrace.runtime.outbox import Wiring
+from headrace.runtime.process import StageProcessor
+from headrace.runtime.worker import Worker
+from headrace.settings import ObjectSettings
+from headrace.stage import StageFlow
+from headrace_testing.fakes import FakeClock, InlineComputer, run_inline
+
+pytestmark = pytest.mark.unit
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+CODEC = Codec(FixedIds())
+LARGE = "large " * 4000
+LIMIT = 10_000
+TOPICS = (
+    "a", "b", "c", *(f"{kind}.{stage}" for stage in ("one", "two") for kind in ("dead-letters", "retry", "held")),
+)  # fmt: skip
+
+
+class Note(BatchHandler):
+    """Adds its stage's name to each text, and remembers what it was given at a time."""
+
+    name = "note"
+    consumes = SourceDocument
+    produces = SourceDocument
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage  # type: ignore[misc]
+        self.batches: list[list[str]] = []
+        self.fail = 0
+
+    async def process_batch(self, contexts: Sequence[Context]) -> Sequence[Context | BaseException]:
+        self.batches.append([context.change.document_id for context in contexts])
+        if self.fail:
+            self.fail -= 1
+            return [TemporaryError("not now") for _ in contexts]
+        return [self._noted(context) for context in contexts]
+
+    def _noted(self, context: Context) -> Context:
+        text = context.payload.text + self.stage
+        return context.with_payload(SourceDocument(context.payload.title, text, "text/plain", bytes(16)))
+
+
+class Chains:
+    """One handler for every pipeline; version 2 asks for a review."""
+
+    def __init__(self, handler: Handler) -> None:
+        self.handler = handler
+
+    async def chain(self, _pipeline: str, _version: int) -> Sequence[Handler]:
+        return [self.handler]
+
+    def reviewed(self, _pipeline: str, version: int) -> bool:
+        return version == 2
+
+
+class Stage:
+    """A stage from one topic to the next, over a cluster in memory and a folder."""
+
+    def __init__(self, cluster: MemoryCluster, name: str, source: str, target: str, claims: Claims | None) -> None:
+        self.clock = FakeClock()
+        self.note = Note(name)
+        flow = StageFlow(name, source, target, SourceDocument, SourceDocument)
+        wiring = Wiring(
+            flow, target, f"dead-letters.{name}", f"retry.{name}", f"replay.{name}", target, f"held.{name}", "w", 20_000
+        )
+        self.processor = StageProcessor(wiring, CODEC, Chains(self.note), claims=claims, now=lambda: NOW)
+        self.broker = broker = MemoryBroker(cluster, group=name, transactional_id=name)
+        self.worker = Worker(
+            stage=name, topics=[source], broker=broker, limits=Limits(), clock=self.clock,
+            computer=InlineComputer(run_inline(self.processor.process), self.clock),
+        )  # fmt: skip
+        self.source: str | None = source
+
+    def run(self) -> None:
+        """Let the worker work off what there is; it joins its group at the first call."""
+        if self.source is not None:
+            self.broker.subscribe([self.source])
+            self.source = None
+        for _ in range(20):
+            if self.worker.state.exit_code is None:
+                self.worker.step()
+
+
+@pytest.fixture
+def cluster() -> MemoryCluster:
+    """A cluster with the topics."""
+    clock = FakeClock()
+    made = MemoryCluster(clock=clock, wait=clock.advance)
+    for name in TOPICS:
+        made.create_topic(name, 1)
+    return made
+
+
+def claims_in(folder: Path, now: datetime = NOW, batch_bytes: int = 1 << 20) -> Claims:
+    """Claims over the folder."""
+    settings = ObjectSettings(url=f"file://{folder}", limit_bytes=LIMIT, batch_bytes=batch_bytes)
+    return Claims(CODEC, ObjectStore(settings, dict), settings, now=lambda: now)
+
+
+def send(cluster: MemoryCluster, document: str, text: str = LARGE, *, version: int = 1) -> None:
+    """Have a document come that ingest could still publish."""
+    context = Context(
+        Trace(document, "default", version, NOW), Change("t", document, 1, Operation.UPSERT),
+        SourceDocument("T", text, "text/plain", bytes(16)),
+    )  # fmt: skip
+    cluster.append(Message("a", context.change.key, CODEC.encode(context, SourceDocument)))
+
+
+def values(cluster: MemoryCluster, topic: str) -> list[bytes]:
+    """What is committed in the topic."""
+    return [record.value or b"" for record in cluster.read_committed(topic)]
+
+
+def objects(folder: Path) -> set[str]:
+    """The keys of the stored objects."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and path.name != MARKER}
+
+
+def whole(folder: Path, value: bytes) -> Context:
+    """The record with its payload."""
+    store = ObjectStore(ObjectSettings(url=f"file://{folder}"), dict)
+    return Codec(FixedIds(), store).decode(value, SourceDocument)
+
+
+def test_a_large_document_passes_two_stages(cluster: MemoryCluster, tmp_path: Path) -> None:
+    """Broken: a document that Kafka cannot carry ends as a dead letter although a store is configured."""
+    first = Stage(cluster, "one", "a", "b", claims_in(tmp_path))
+    second = Stage(cluster, "two", "b", "c", claims_in(tmp_path))
+    for document, text in (("large", LARGE), ("small", "small")):
+        send(cluster, document, text)
+    first.run()
+    second.run()
+    done = [whole(tmp_path, value) for value in values(cluster, "c")]
+    assert [context.payload.text for context in done] == [f"{LARGE}onetwo", "smallonetwo"]
+    assert [run.stage for run in done[0].trace.history] == ["one", "two"]
+    assert [len(value) < LIMIT for value in values(cluster, "b")] == [True, True]
+    named = {key for topic in ("b", "c") for value in values(cluster, topic) for key in named_in(value)}
+    assert named == objects(tmp_path)
+    assert len(named) == 2
+
+
+def test_without_a_store_the_error_names_the_setting(cluster: MemoryCluster) -> None:
+    """Broken: nobody learns how to have large documents indexed."""
+    stage = Stage(cluster, "two", "a", "b", None)
+    send(cluster, "large")
+    stage.run()
+    letters = [CODEC.decode_plain(value, DeadLetter) for value in values(cluster, "dead-letters.two")]
+    assert [(letter.reason, "HEADRACE_OBJECTS_URL" in letter.remedy) for letter in letters] == [
+        ("invalid-record", True)
+    ]
+
+
+def test_a_stage_without_the_store_gives_the_reference_up_and_a_redrive_carries_it(
+    cluster: MemoryCluster, tmp_path: Path
+) -> None:
+    """Broken: a stage that lacks the setting takes a large document for a delete, or its dead letter loses it."""
+    send(cluster, "large")
+    Stage(cluster, "one", "a", "b", claims_in(tmp_path)).run()
+    without = Stage(cluster, "two", "b", "c", None)
+    without.run()
+    without.broker.close()
+    [letter] = [CODEC.decode_plain(value, DeadLetter) for value in values(cluster, "dead-letters.two")]
+    assert "none is configured here" in letter.message
+    assert (letter.tenant, letter.document_id) == ("t", "large")
+    assert named_in(values(cluster, "dead-letters.two")[0]) == objects(tmp_path)
+    cluster.append(Message("b", letter.key or b"", letter.value))  # what a redrive writes
+    Stage(cluster, "two", "b", "c", claims_in(tmp_path)).run()
+    assert [whole(tmp_path, value).payload.text for value in values(cluster, "c")] == [f"{LARGE}onetwo"]
+
+
+def test_what_is_retried_or_reviewed_keeps_its_reference(cluster: MemoryCluster, tmp_path: Path) -> None:
+    """Broken: a large document is lost where it waits: for another attempt, or for a person."""
+    send(cluster, "retried")
+    send(cluster, "reviewed", version=2)
+    Stage(cluster, "one", "a", "b", claims_in(tmp_path)).run()
+    [held] = values(cluster, "held.one")
+    assert whole(tmp_path, held).payload.text == f"{LARGE}one"
+    second = Stage(cluster, "two", "b", "c", claims_in(tmp_path))
+    second.note.fail = 1
+    second.run()
+    assert values(cluster, "retry.two") == values(cluster, "b")
+
+
+def test_a_batch_of_references_is_taken_up_in_portions(cluster: MemoryCluster, tmp_path: Path) -> None:
+    """Broken: a batch whose records are small and whose payloads are not takes all memory."""
+    for number in range(5):
+        send(cluster, f"d{number}", f"{number}{LARGE}")
+    send(cluster, "small", "small")
+    Stage(cluster, "one", "a", "b", claims_in(tmp_path)).run()
+    second = Stage(cluster, "two", "b", "c", claims_in(tmp_path, batch_bytes=2 * len(LARGE) + 1000))
+    second.run()
+    assert second.note.batches == [["d0", "d1"], ["d2", "d3"], ["d4", "small"]]
+    assert [context.change.document_id for context in map(partial(whole, tmp_path), values(cluster, "c"))] == [
+        "d0", "d1", "d2", "d3", "d4", "small",
+    ]  # fmt: skip
+
+
+def test_a_lost_object_fails_its_own_record_alone(cluster: MemoryCluster, tmp_path: Path) -> None:
+    """Broken: one object that somebody deleted stops the stage, or is passed over in silence."""
+    for document in ("lost", "kept"):
+        send(cluster, document, f"{document}{LARGE}")
+    Stage(cluster, "one", "a", "b", claims_in(tmp_path)).run()
+    [lost] = named_in(values(cluster, "b")[0])
+    (tmp_path / lost).unlink()
+    Stage(cluster, "two", "b", "c", claims_in(tmp_path)).run()
+    [letter] = [CODEC.decode_plain(value, DeadLetter) for value in values(cluster, "dead-letters.two")]
+    assert (letter.reason, letter.document_id, letter.value) == ("object-gone", "lost", values(cluster, "b")[0])
+    assert lost in letter.message
+    assert [context.change.document_id for context in map(partial(whole, tmp_path), values(cluster, "c"))] == ["kept"]
+
+
+def test_a_store_that_is_away_pauses_the_stage(cluster: MemoryCluster, tmp_path: Path) -> None:
+    """Broken: an outage of the object store costs dead letters or documents."""
+    folder = tmp_path / "store"
+    stage = Stage(cluster, "one", "a", "b", claims_in(folder))
+    send(cluster, "large")
+    stage.run()
+    assert stage.worker.state.waiting is not None
+    assert stage.worker.state.waiting.dependency == "object-store"
+    assert values(cluster, "b") == values(cluster, "dead-letters.one") == []
+    folder.mkdir()
+    stage.clock.advance(60)
+    for _ in range(200):
+        stage.run()
+    assert [whole(folder, value).payload.text for value in values(cluster, "b")] == [f"{LARGE}one"]
+    assert stage.worker.state.waiting is None
+
+
+def test_a_death_before_the_commit_leaves_garbage_and_nothing_else(cluster: MemoryCluster, tmp_path: Path) -> None:
+    """Broken: a crash after the object was written loses the document, or publishes a reference to nothing."""
+    send(cluster, "large")
+    dying = Stage(cluster, "one", "a", "b", claims_in(tmp_path))
+    [read] = cluster.read_committed("a")
+    record = Record("a", 0, 0, read.key, read.value, read.headers, 0)
+    asyncio.run(dying.processor.process(Batch(1, (record,), "s", 0.0)))  # and then nothing: the process is gone
+    [garbage] = objects(tmp_path)
+    Stage(cluster, "one", "a", "b", claims_in(tmp_path, NOW + timedelta(days=1))).run()
+    [value] = values(cluster, "b")
+    assert whole(tmp_path, value).payload.text == f"{LARGE}one"
+    assert objects(tmp_path) == {garbage, *named_in(value)}
+    assert garbage not in named_in(value)
