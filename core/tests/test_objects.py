@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +215,8 @@ def test_only_our_own_objects_are_listed_and_deleted(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     found = [place for place, _ in store.objects()]
     assert [f"claim:{place.key}" for place in found] == [claim.reference.uri]
-    assert store.unfinished() == [half]
+    assert store.unfinished(datetime.now(UTC) + timedelta(hours=1)) == {half: 4}
+    assert store.unfinished(datetime.now(UTC) - timedelta(hours=1)) == {}
     store.delete(found)
     store.delete(found)
     assert list(store.objects()) == []

@@ -109,6 +109,9 @@ def _record(record: dict[str, Any]) -> None:
     if "value" not in decoded:
         _echo(record["value_base64"] or "")
         return
+    if "object" in decoded:
+        lies = decoded["object"]
+        _echo(f"the payload lies in the object store: {lies['uri']}, {lies['size']} bytes")
     value = decoded["value"]
     _echo(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2))
 

@@ -61,14 +61,14 @@ def one(codec: Codec, found: FoundHeld, *, as_json: bool) -> None:
 def _decoded(codec: Codec, found: FoundHeld) -> dict[str, Any]:
     from headrace.errors import PermanentError  # noqa: PLC0415
     from headrace.stage import STAGES  # noqa: PLC0415
-    from headrace_operations.dead_letters.payload import plain  # noqa: PLC0415
+    from headrace_operations.dead_letters.payload import envelope_document  # noqa: PLC0415
 
     flow = STAGES[found.entry.id.stage]
     kind = flow.produces if found.entry.kind == "review" else flow.consumes
     try:
         if kind.__name__ == "ChangeEvent":
             return {"form": "change event", "value": (found.record.value or b"").decode("utf-8", "replace")}
-        return {"form": kind.__name__, "value": plain(codec.decode(found.record.value, kind))}
+        return {"form": kind.__name__, **envelope_document(codec, found.record.value, kind)}
     except PermanentError as error:
         return {"form": "bytes", "why": str(error)}
 

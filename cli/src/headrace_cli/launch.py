@@ -85,6 +85,7 @@ class Launcher:
             model=self._provider.model,
             status_urls=services.status_urls(self._instances, self._stack.port),
             connect=self._connect_url(),
+            objects=self._objects(),
         )
         state.write(self._stack.state_dir, state.SERVICES, known)
         return Launched(done.endpoints, done.started, TENANT, known.url, tuple(known.status_urls))
@@ -133,8 +134,18 @@ class Launcher:
         credentials = self._credentials()
         captures = [self._connect(endpoints)] if self._launch.with_connect else []
         dsn = services.runtime_dsn(endpoints.postgres_dsn, credentials.runtime_login, credentials.runtime_password)
-        plan = services.Plan(self._provider, dsn, credentials.embedder_token, self._instances, self._launch.environment)
+        environment = {**self._launch.environment, services.OBJECTS: self._objects()}
+        plan = services.Plan(self._provider, dsn, credentials.embedder_token, self._instances, environment)
         return [*captures, *services.service_commands(endpoints, plan, self._stack.port)]
+
+    def _objects(self) -> str:
+        """Return the object store that the caller named, or a folder of this stack."""
+        named = self._launch.environment.get(services.OBJECTS)
+        if named:
+            return named
+        folder = self._stack.state_dir / "objects"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder.as_uri()
 
     def _connect(self, endpoints: Endpoints) -> Command:
         folder, port = self._stack.state_dir / CONNECT, self._stack.port(CONNECT)

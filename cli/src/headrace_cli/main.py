@@ -15,6 +15,7 @@ from headrace_cli import (
     document_commands,
     generation_commands,
     held_commands,
+    object_commands,
     pipeline_commands,
     replay_commands,
     run_commands,
@@ -46,6 +47,7 @@ for module in (
     run_commands,
     audit_commands,
     generation_commands,
+    object_commands,
     capture_commands,
 ):
     module.register(app)

@@ -16,7 +16,7 @@ from headrace_cli.state import find_state_dir, read_credentials, read_services
 
 if TYPE_CHECKING:
     from headrace.avro.codec import Codec
-    from headrace.settings import KafkaSettings
+    from headrace.settings import KafkaSettings, ObjectSettings
     from headrace.store.pool import Pool, StoreSettings
     from headrace.store.records import Generation
     from headrace_operations.audit.model import Report
@@ -91,16 +91,27 @@ def kafka_settings(state_dir: Path | None, given: str | None) -> KafkaSettings:
     return KafkaSettings(bootstrap=bootstrap)
 
 
+def object_settings(state_dir: Path | None) -> ObjectSettings:
+    """Return what HEADRACE_OBJECTS_… says of the object store, or the local stack's; its URL is None without one."""
+    from headrace.settings import ObjectSettings  # noqa: PLC0415
+
+    settings = ObjectSettings()
+    known = read_services(find_state_dir(state_dir))
+    return settings if settings.url or known is None else settings.model_copy(update={"url": known.objects})
+
+
 def clients(state_dir: Path | None, kafka: str | None, registry_url: str | None) -> tuple[KafkaSettings, Codec]:
-    """Return Kafka's settings, and a codec over the registry; both as named, or the local stack's."""
+    """Return Kafka's settings, and a codec over registry and object store; as named, or the local stack's."""
     from headrace.avro.codec import Codec  # noqa: PLC0415
     from headrace.avro.registry import Registry  # noqa: PLC0415
+    from headrace.objects.store import store_of  # noqa: PLC0415
     from headrace.settings import RegistrySettings  # noqa: PLC0415
 
     output.quiet_logs()
     known = read_services(find_state_dir(state_dir))
     url = registry_url or (known.registry if known else RegistrySettings().url)
-    return kafka_settings(state_dir, kafka), Codec(Registry(url))
+    settings = kafka_settings(state_dir, kafka)
+    return settings, Codec(Registry(url), store_of(object_settings(state_dir), settings))
 
 
 def owner_store(state_dir: Path | None, postgres: str | None) -> StoreSettings:

@@ -18,6 +18,7 @@ PROVIDERS = ("sentence-transformers", "openai-compatible", "hashing")
 PACKAGED_MODEL = "all-MiniLM-L6-v2"
 DEFAULT_DIMENSIONS = 384
 MOST_INSTANCES = 32
+OBJECTS = "HEADRACE_OBJECTS_URL"
 _PREFIX = "HEADRACE_"
 _OURS = ("HEADRACE_URL", "HEADRACE_API_KEY", "HEADRACE_BOOTSTRAP_POSTGRES_DSN", "HEADRACE_BOOTSTRAP_RUNTIME_PASSWORD")
 """Variables of the command that no service may see."""

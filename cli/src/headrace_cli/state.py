@@ -47,6 +47,8 @@ class RunningServices:
     status_urls: dict[str, str] = field(default_factory=dict)
     connect: str | None = None
     """Kafka Connect's REST interface, where one was started."""
+    objects: str | None = None
+    """The object store's URL."""
 
 
 def find_state_dir(given: Path | None, start: Path | None = None) -> Path:

@@ -171,7 +171,7 @@ class ObjectSettings(BaseSettings):
     )
     max_bytes: int = Field(64 * 1024 * 1024, ge=1024, description="Largest payload that is stored or read, in bytes.")
     batch_bytes: int = Field(
-        32 * 1024 * 1024, ge=1024,
+        16 * 1024 * 1024, ge=1024,
         description="Bytes of stored payloads that a stage takes up at a time; one that is larger is taken up alone.",
     )  # fmt: skip
     s3_endpoint: str | None = Field(None, description="URL of the S3 service; unset: that of AWS in the region.")

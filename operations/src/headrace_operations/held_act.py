@@ -164,7 +164,7 @@ class HeldActor:
 
     def _context(self, record: Record, produces: type) -> Context | None:
         try:
-            return self._codec.decode(record.value, produces)
+            return self._codec.envelope(record.value, produces)[0]
         except UndecodableRecord:
             return None  # it is turned down all the same; its key tells whose it is
 

@@ -131,7 +131,7 @@ class RunsReader:
             return
         place = None
         if key in self._unstated:  # only the runs before tell which change it was
-            history = self._codec.decode(record.value, IndexedDocument).trace.history
+            history = self._codec.envelope(record.value, IndexedDocument)[0].trace.history
             if history and self._kafka.bare(history[0].topic) == INGEST.source:
                 place = (history[0].partition, history[0].offset)
         self.fold.indexed(key, version, record.timestamp_ms, place)

@@ -183,7 +183,7 @@ class Tracer:
         if topic.stage == INGEST.name and not reviewed:
             return seen  # its body is in one of many forms, which ingest alone reads
         carries = STAGES[topic.stage or INDEXER.name].produces if reviewed else topic.carries
-        context = self._codec.decode(record.value, carries)
+        context, _ = self._codec.envelope(record.value, carries)
         history = tuple(replace(run, topic=self._kafka.bare(run.topic)) for run in context.trace.history)
         outcome = context.payload.outcome if isinstance(context.payload, IndexedDocument) else None
         return replace(seen, version=context.change.version, history=history, outcome=outcome)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -150,15 +151,19 @@ class ObjectStore:
         except FileNotFoundError:
             return
 
-    def unfinished(self) -> list[Path]:
-        """Return the files that a killed process left half written in a folder; a bucket shows none."""
-        if self._folder is None:
-            return []
-        return [path for path in self._folder.glob("*/*/*#*") if parse(self._key(path)) is not None]
+    def unfinished(self, before: datetime) -> dict[Path, int]:
+        """Return the files, with their bytes, that killed processes left half written in a folder before that time.
 
-    def _key(self, path: Path) -> str:
-        assert self._folder is not None
-        return path.relative_to(self._folder).as_posix().partition("#")[0]
+        A bucket shows none.
+        """
+        found = {}
+        for path in self._folder.glob("*/*/*#*") if self._folder is not None else ():
+            ours = parse("/".join(path.parts[-3:]).partition("#")[0]) is not None
+            with suppress(FileNotFoundError):  # finished meanwhile
+                state = path.stat()
+                if ours and state.st_mtime < before.timestamp():
+                    found[path] = state.st_size
+        return found
 
     def _opened(self) -> LocalStore | S3Store:
         if self._store is None:

@@ -11,7 +11,6 @@ from typing import Any
 
 from headrace.avro.codec import MAGIC, Codec
 from headrace.control import TOPIC as CONTROL
-from headrace.envelope import Context
 from headrace.errors import UndecodableRecord
 from headrace.records import ChangeEvent, Control, DeadLetter
 from headrace.stage import INGEST, STAGES
@@ -49,8 +48,18 @@ def _avro(codec: Codec, stage: str, value: bytes) -> dict[str, Any]:
     if stage == CONTROL:
         return {"form": "avro Control", "value": plain(codec.decode_plain(value, Control))}
     consumes = STAGES[stage].consumes
-    context: Context = codec.decode(value, consumes)
-    return {"form": f"avro {consumes.__name__}", "value": plain(context)}
+    return {"form": f"avro {consumes.__name__}", **envelope_document(codec, value, consumes)}
+
+
+def envelope_document(codec: Codec, value: bytes | None, kind: type) -> dict[str, Any]:
+    """Return the envelope as ``value``, and as ``object`` the reference where its payload lies in the object store.
+
+    Raises :class:`UndecodableRecord`.
+    """
+    context, reference = codec.envelope(value, kind)
+    if reference is None:
+        return {"value": plain(context)}
+    return {"value": plain(context), "object": {**plain(reference), "sha256": reference.sha256.hex()}}
 
 
 def entry_document(entry: Entry) -> dict[str, Any]:

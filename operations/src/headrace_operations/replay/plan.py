@@ -12,7 +12,7 @@ from confluent_kafka import Message as KafkaMessage
 from headrace.avro.codec import Codec
 from headrace.broker.contract import TopicPartition
 from headrace.envelope import Context
-from headrace.errors import UndecodableRecord
+from headrace.errors import PermanentError
 from headrace.records import ChunkedDocument, ReplayRun
 from headrace.settings import KafkaSettings
 from headrace.stage import EMBEDDER, GENERATOR, INDEXER, STAGES
@@ -129,10 +129,10 @@ async def _cached(known: Known, tenant: str, hashes: set[bytes]) -> set[bytes]:
 
 
 def _hashes(codec: Codec, value: object) -> list[tuple[str, bytes]]:
-    """Return tenant and text hash of every chunk; none for what does not decode, which the stage gives up."""
+    """Return tenant and text hash of every chunk; none for what cannot be read, which the stage gives up."""
     try:
         context: Context = codec.decode(value if isinstance(value, bytes) else None, ChunkedDocument)
-    except UndecodableRecord:
+    except PermanentError:
         return []
     chunks = context.payload.chunks if context.payload is not None else ()
     return [(context.change.tenant, chunk.text_hash) for chunk in chunks]

@@ -160,7 +160,7 @@ class KafkaFlowReader:
         if stage.consumes is ChangeEvent:
             return ()
         try:
-            return self._codec.decode(message.value(), stage.consumes).trace.history
+            return self._codec.envelope(message.value(), stage.consumes)[0].trace.history
         except PermanentError:
             return ()  # the stage itself will say so, in its dead letters
 
