@@ -152,7 +152,7 @@ async def test_every_table_with_a_tenant_forces_its_policy(owner: Owner, generat
         "WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r' AND EXISTS ("
         "SELECT FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = 'tenant')"
     )
-    assert {row["relname"] for row in rows} == {*TABLES, "api_key"}
+    assert {row["relname"] for row in rows} == {*TABLES, "api_key", "usage", "usage_document"}
     assert all(row["forced"] for row in rows)
 
 
@@ -222,7 +222,7 @@ def test_migration_is_idempotent(store_schema: StoreSchema) -> None:
     """A second bootstrap would fail, or do its work twice."""
     applied = migrate(store_schema.server.dsn, store_schema.name)
     assert not applied.changed
-    assert applied.current == "0002"
+    assert applied.current == "0003"
 
 
 async def test_an_owner_without_superuser_rights_suffices(store_schema: StoreSchema) -> None:

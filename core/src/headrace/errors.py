@@ -2,8 +2,8 @@
 
 A handler states by the class it raises whether a failure can pass:
 :class:`PermanentError` sends the record to the dead letters, :class:`TemporaryError` has it tried
-again, :class:`Deferred` has it stand back for others, and :class:`DependencyDown` pauses the stage, because no record
-is to blame.
+again, :class:`Deferred` has it stand back for others, :class:`SetAside` has it wait until it is released, and
+:class:`DependencyDown` pauses the stage, because no record is to blame.
 Anything else that escapes a handler is unforeseen and treated as permanent for that record.
 """
 
@@ -117,6 +117,20 @@ class Deferred(TemporaryError):
     """
 
     code = "deferred"
+
+
+class SetAside(HeadraceError):
+    """This record waits until somebody releases what it waits for.
+
+    It goes to the held records of its stage, as it was; ``scope`` is a word with a target (``cap/acme``), by which it
+    is released.
+    """
+
+    code = "set-aside"
+
+    def __init__(self, scope: str, message: str = "", *, remedy: str = "") -> None:
+        self.scope = scope
+        super().__init__(message, where=scope, remedy=remedy)
 
 
 class DependencyDown(HeadraceError):

@@ -12,15 +12,16 @@ import httpx
 import pytest
 
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
-from headrace.errors import Deferred, DependencyDown
+from headrace.errors import Deferred, DependencyDown, SetAside
 from headrace.handler import READ_AGAIN
 from headrace.records import Chunk, ChunkedDocument
 from headrace_embedder import metrics
 from headrace_embedder.fairness import Asked, FairShare
-from headrace_embedder.handler import EmbedHandler, Text, chosen
+from headrace_embedder.handler import EmbedHandler, chosen
 from headrace_embedder.limits import Cost, MinuteLimits
 from headrace_embedder.openai_compatible import OpenAICompatibleProvider
 from headrace_embedder.settings import EmbedderSettings
+from headrace_embedder.spending import Spending, Text
 
 pytestmark = pytest.mark.unit
 
@@ -43,12 +44,16 @@ class Cached(EmbedHandler):
     def __init__(self, provider: OpenAICompatibleProvider, known: set[tuple[str, bytes]]) -> None:
         super().__init__()
         self._provider = provider
+        self._spending = Spending(provider.model, local=provider.local)
         self.known = known
 
     async def _known(self, texts: Sequence[Text]) -> set[tuple[str, bytes]]:
         return {text[:2] for text in texts} & self.known
 
-    async def _remember(self, vectors: Any) -> None:
+    async def _over(self, tenants: set[str]) -> dict[str, SetAside]:
+        return {}
+
+    async def _remember(self, vectors: Any, bills: Any) -> None:
         self.known.update(vectors)
 
 

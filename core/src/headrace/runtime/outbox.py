@@ -14,7 +14,7 @@ from headrace import headers
 from headrace.avro.codec import Codec
 from headrace.broker.contract import Message, Record
 from headrace.envelope import Context, Operation, StageRun
-from headrace.errors import Deferred, InvalidRecord, PermanentError, TemporaryError
+from headrace.errors import Deferred, InvalidRecord, PermanentError, SetAside, TemporaryError
 from headrace.objects.claims import Claims, Parcel
 from headrace.runtime.deadletters import ALLOWANCE_BYTES, Failure, dead_letter, record_size
 from headrace.runtime.retry import RetryPolicy, retry_message
@@ -44,7 +44,7 @@ class Wiring:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The record waits for a person: for which scope (``tenant/acme``), and why."""
+    """The record waits to be released: for which scope (``tenant/acme``), and why."""
 
     scope: str
     why: str
@@ -130,6 +130,8 @@ class Outbox:
                     return Settled(self._to_review(record, result, made), Fate.HELD, parcel)
                 return Settled(made, Fate.DONE, parcel)
         assert failure is not None
+        if isinstance(failure.error, SetAside):
+            return Settled(self._held(record, Held(failure.error.scope, failure.error.message)), Fate.HELD)
         again = self._again(record, failure)
         if again is not None:
             return Settled(again, Fate.DEFERRED if isinstance(failure.error, Deferred) else Fate.RETRIED)

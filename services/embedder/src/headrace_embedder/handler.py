@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar
 
 from headrace.envelope import Context
-from headrace.errors import ConfigurationError, Deferred, HeadraceError, InvalidRecord
+from headrace.errors import ConfigurationError, Deferred, HeadraceError, InvalidRecord, SetAside
 from headrace.handler import READ_AGAIN, BatchHandler
 from headrace.records import ChunkedDocument, EmbeddedDocument
 from headrace.settings import KafkaSettings
@@ -25,22 +25,16 @@ from headrace_embedder import metrics
 from headrace_embedder.fairness import Asked, FairShare
 from headrace_embedder.provider import Kind, Provider
 from headrace_embedder.shared import shared_provider
+from headrace_embedder.spending import Spending, Text
 
 if TYPE_CHECKING:
     from headrace.store.pool import Pool
+    from headrace.store.usage import Bill
 
 SLICE_TEXTS = 256
 """Texts that are embedded between two writes to the cache: with the slice ahead, what a crash can cost."""
 _SLICES_UNDER_WAY = 2
 """One is in the model, the next is counted and queued, so that the model never waits for texts."""
-
-
-class Text(NamedTuple):
-    """A text to embed: whose it is, its hash (16 bytes), and the text."""
-
-    tenant: str
-    text_hash: bytes
-    text: str
 
 
 class EmbedHandler(BatchHandler):
@@ -54,11 +48,14 @@ class EmbedHandler(BatchHandler):
     def __init__(self) -> None:
         self._pool: Pool | None = None
         self._provider: Provider | None = None
+        self._spending: Spending | None = None
         self._generation = KafkaSettings().generation
 
     async def start(self) -> None:
         """Load the model, connect, and see that the generation is of this model."""
         self._provider = await shared_provider()
+        self._spending = Spending(self._provider.model, local=self._provider.local)
+        self._spending.check()
         self._pool = await create_pool(StoreSettings())
         with postgresql_errors():
             async with self._pool.acquire() as connection:
@@ -82,14 +79,14 @@ class EmbedHandler(BatchHandler):
         known = await self._known(wanted)
         missing = [text for text in wanted if (text.tenant, text.text_hash) not in known]
         metrics.TEXTS_CACHED.inc(len(wanted) - len(missing))
+        aside = set_aside(contexts, missing, await self._over({text.tenant for text in missing}))
+        missing = still_missing(contexts, missing, [why is None for why in aside])
         provider = self._provider
         assert provider is not None
         fair, read_again = provider.fair, READ_AGAIN.get()
         goes = chosen(contexts, missing, fair, read_again=read_again)
         metrics.RECORDS_DEFERRED.inc(goes.count(False))
-        if not all(goes):
-            going = {text[:2] for text in distinct_texts(list(itertools.compress(contexts, goes)))}
-            missing = [text for text in missing if text[:2] in going]
+        missing = still_missing(contexts, missing, [go and why is None for go, why in zip(goes, aside, strict=True)])
         try:
             vectors, errors = await self._embed(missing)
         except BaseException:
@@ -99,7 +96,8 @@ class EmbedHandler(BatchHandler):
         if fair is not None:
             fair.done(read_again=read_again)
         return [
-            embedded(
+            why
+            or embedded(
                 context,
                 vectors,
                 errors,
@@ -109,8 +107,13 @@ class EmbedHandler(BatchHandler):
             )
             if may_go
             else Deferred(f"tenant {context.change.tenant} has its share of the embedding provider's limit for now")
-            for context, may_go in zip(contexts, goes, strict=True)
+            for context, may_go, why in zip(contexts, goes, aside, strict=True)
         ]
+
+    async def _over(self, tenants: set[str]) -> dict[str, SetAside]:
+        assert self._pool is not None
+        assert self._spending is not None
+        return await self._spending.over(self._pool, tenants)
 
     async def _known(self, texts: Sequence[Text]) -> set[tuple[str, bytes]]:
         assert self._pool is not None
@@ -137,9 +140,9 @@ class EmbedHandler(BatchHandler):
 
         async def one(part: Sequence[Text]) -> None:
             async with room:
-                fresh, wrong = await self._embed_slice(part)
+                fresh, wrong, bills = await self._embed_slice(part)
             # The model goes on while the slice is written to the cache.
-            writes.append(asyncio.create_task(self._remember(fresh), name="cache-vectors"))
+            writes.append(asyncio.create_task(self._remember(fresh, bills), name="cache-vectors"))
             vectors.update(fresh)
             errors.update(wrong)
 
@@ -156,8 +159,9 @@ class EmbedHandler(BatchHandler):
 
     async def _embed_slice(
         self, part: Sequence[Text]
-    ) -> tuple[dict[tuple[str, bytes], bytes], dict[tuple[str, bytes], HeadraceError]]:
+    ) -> tuple[dict[tuple[str, bytes], bytes], dict[tuple[str, bytes], HeadraceError], dict[str, Bill]]:
         assert self._provider is not None
+        assert self._spending is not None
         result = await self._provider.embed([text.text for text in part], Kind.PASSAGE)
         little_endian = result.vectors.astype("<f4", copy=False)
         fresh: dict[tuple[str, bytes], bytes] = {}
@@ -171,15 +175,19 @@ class EmbedHandler(BatchHandler):
         metrics.TEXTS_EMBEDDED.inc(len(fresh))
         metrics.TEXTS_CUT.inc(result.cut)
         metrics.TOKENS.inc(result.tokens)
-        return fresh, wrong
+        metrics.EMBEDDING_ERRORS.inc(len(wrong))
+        return fresh, wrong, self._spending.bills(part, result)
 
-    async def _remember(self, vectors: Mapping[tuple[str, bytes], bytes]) -> None:
+    async def _remember(self, vectors: Mapping[tuple[str, bytes], bytes], bills: Mapping[str, Bill]) -> None:
+        """Cache the vectors and write what they cost, tenant by tenant, each in one transaction."""
         assert self._pool is not None
         assert self._provider is not None
-        for tenant in sorted({tenant for tenant, _ in vectors}):
+        assert self._spending is not None
+        for tenant in sorted(bills):
             own = {text_hash: vector for (owner, text_hash), vector in vectors.items() if owner == tenant}
             async with tenant_transaction(self._pool, tenant) as connection:
                 await cache.put(connection, tenant, self._provider.model, own)
+                await self._spending.record(connection, tenant, bills[tenant])
 
 
 def distinct_texts(contexts: Sequence[Context]) -> list[Text]:
@@ -189,8 +197,29 @@ def distinct_texts(contexts: Sequence[Context]) -> list[Text]:
         for chunk in context.payload.chunks:
             key = (context.change.tenant, chunk.text_hash)
             if key not in texts:
-                texts[key] = Text(*key, chunk.text)
+                texts[key] = Text(*key, chunk.text, context.change.document_id)
     return list(texts.values())
+
+
+def still_missing(contexts: Sequence[Context], missing: Sequence[Text], goes: Sequence[bool]) -> list[Text]:
+    """Return what is missing for the records that go, each text with the first of them that wants it."""
+    if all(goes):
+        return list(missing)
+    keys = {text[:2] for text in missing}
+    return [text for text in distinct_texts(list(itertools.compress(contexts, goes))) if text[:2] in keys]
+
+
+def set_aside(
+    contexts: Sequence[Context], missing: Sequence[Text], over: Mapping[str, SetAside]
+) -> list[SetAside | None]:
+    """Return for each record why it waits for its tenant's cap; None where it goes on, as what costs nothing does."""
+    keys = {text[:2] for text in missing if text.tenant in over}
+    return [
+        over[context.change.tenant]
+        if any((context.change.tenant, chunk.text_hash) in keys for chunk in context.payload.chunks)
+        else None
+        for context in contexts
+    ]
 
 
 def chosen(

@@ -33,10 +33,10 @@ class HashingProvider(Provider):
         """Return the vectors; queries and passages are treated alike, a text without words gets a fixed vector."""
         hashes: list[int] = []
         counts = []
-        words_seen = 0
+        words_seen: list[int] = []
         for text in texts:
             words = [word.encode("utf-8", "surrogatepass") for word in _WORD.findall(text.lower())]
-            words_seen += len(words)
+            words_seen.append(len(words))
             hashes += map(crc32, words)
             hashes += map(crc32, map(b"%b %b".__mod__, itertools.pairwise(words)))
             counts.append(max(0, 2 * len(words) - 1))
@@ -46,4 +46,6 @@ class HashingProvider(Provider):
         vectors = np.bincount(cells, signs, len(texts) * self.dimensions).reshape(len(texts), self.dimensions)
         vectors[~vectors.any(axis=1), 0] = 1.0
         checked = check_vectors(vectors.astype(np.float32), len(texts), self.dimensions)
-        return EmbedResult(checked.vectors, checked.errors, tokens=words_seen)
+        return EmbedResult(
+            checked.vectors, checked.errors, tokens=sum(words_seen), text_tokens=words_seen, calls=int(bool(texts))
+        )

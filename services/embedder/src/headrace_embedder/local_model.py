@@ -85,7 +85,9 @@ class SentenceTransformersProvider(Provider):
         for batch, part in zip(batches, parts, strict=True):
             vectors[batch] = part
         checked = check_vectors(vectors, len(full), self.dimensions)
-        return EmbedResult(checked.vectors, checked.errors, tokens=sum(lengths), cut=cut)
+        return EmbedResult(
+            checked.vectors, checked.errors, tokens=sum(lengths), cut=cut, text_tokens=lengths, calls=len(batches)
+        )
 
     async def aclose(self) -> None:
         """Finish what runs and end the model's threads."""

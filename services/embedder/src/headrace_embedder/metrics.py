@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 TEXTS_EMBEDDED = Counter(
     "headrace_texts_embedded",
@@ -24,4 +24,15 @@ RECORDS_DEFERRED = Counter(
     "headrace_records_deferred",
     "Records that stood back because their tenant had its share of the provider's limit, each time that one did. "
     "A rise that never ends: raise the limit, or spread the tenant's flood over time.",
+)
+CAPPED = Gauge(
+    "headrace_spending_capped",
+    "Scope `all`: 1 while the stage waits for the cap on all tenants. Scope `tenant`: tenants of the last batch whose "
+    "cap was reached, and whose records are held. `headrace embeddings status` says which; raise the cap, or wait.",
+    ["scope"],
+)
+EMBEDDING_ERRORS = Counter(
+    "embedding_errors",
+    "Texts that could not be embedded, each time. A rise: `headrace dlq list --stage embedder` lists each with its "
+    "reason.",
 )

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import httpx
 import numpy as np
 
+from headrace.costs import split_exactly
 from headrace.errors import DependencyDown, HeadraceError, InvalidRecord
 from headrace.retry_after import retry_after
 from headrace_embedder.batching import request_slices
 from headrace_embedder.fairness import FairShare
-from headrace_embedder.limits import MinuteLimits
+from headrace_embedder.limits import MinuteLimits, estimated_tokens
 from headrace_embedder.provider import EmbedResult, Kind, Provider, check_vectors
 from headrace_embedder.settings import EmbedderSettings
 
@@ -28,6 +31,7 @@ class OpenAICompatibleProvider(Provider):
     """Sends texts in requests of bounded size, and checks what comes back."""
 
     name: ClassVar[str] = "openai-compatible"
+    local: ClassVar[bool] = False
 
     def __init__(self, settings: EmbedderSettings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self.model = settings.model
@@ -87,7 +91,7 @@ class OpenAICompatibleProvider(Provider):
             body = answer.json()
             vectors = [_decoded(item["embedding"]) for item in sorted(body["data"], key=lambda item: item["index"])]
             indexes = sorted(item["index"] for item in body["data"])
-            tokens = int((body.get("usage") or {}).get("prompt_tokens") or 0)
+            tokens = int((body.get("usage") or {}).get("prompt_tokens") or math.ceil(estimated_tokens(texts)))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise DependencyDown(
                 _NAME, f"the answer is no list of embeddings: {type(error).__name__}: {error}",
@@ -95,9 +99,9 @@ class OpenAICompatibleProvider(Provider):
             ) from error  # fmt: skip
         if indexes != list(range(len(texts))):
             reason = f"the provider returned {len(vectors)} vectors for {len(texts)} texts"
-            return await self._halves(texts, InvalidRecord("vector", reason))
+            return await self._halves(texts, InvalidRecord("vector", reason), tokens)
         checked = check_vectors(vectors, len(texts), self.dimensions)
-        return EmbedResult(checked.vectors, checked.errors, tokens)
+        return EmbedResult(checked.vectors, checked.errors, tokens, text_tokens=_shares(tokens, texts), calls=1)
 
     async def _post(self, texts: list[str]) -> httpx.Response:
         """Return an answer that concerns the texts; raise :class:`DependencyDown` for all others."""
@@ -117,12 +121,15 @@ class OpenAICompatibleProvider(Provider):
             )  # fmt: skip
         return answer
 
-    async def _halves(self, texts: list[str], error: HeadraceError) -> EmbedResult:
-        """Find the text at fault by halves; the others get their vectors."""
+    async def _halves(self, texts: list[str], error: HeadraceError, tokens: int = 0) -> EmbedResult:
+        """Find the text at fault by halves; the others get their vectors. ``tokens`` were charged for nothing."""
         if len(texts) == 1:
-            return EmbedResult(np.zeros((1, self.dimensions), np.float32), {0: error})
+            nothing = np.zeros((1, self.dimensions), np.float32)
+            return EmbedResult(nothing, {0: error}, tokens, text_tokens=(tokens,), calls=1)
         middle = len(texts) // 2
-        return _joined([await self._request(texts[:middle]), await self._request(texts[middle:])], self.dimensions)
+        found = _joined([await self._request(texts[:middle]), await self._request(texts[middle:])], self.dimensions)
+        charged = [own + more for own, more in zip(found.text_tokens, _shares(tokens, texts), strict=True)]
+        return replace(found, tokens=found.tokens + tokens, text_tokens=charged, calls=found.calls + 1)
 
 
 def _joined(results: Sequence[EmbedResult], dimensions: int) -> EmbedResult:
@@ -132,7 +139,16 @@ def _joined(results: Sequence[EmbedResult], dimensions: int) -> EmbedResult:
         errors |= {start + index: error for index, error in result.errors.items()}
         start += len(result.vectors)
     vectors = np.concatenate([np.zeros((0, dimensions), np.float32), *(result.vectors for result in results)])
-    return EmbedResult(vectors, errors, sum(result.tokens for result in results))
+    return EmbedResult(
+        vectors, errors, sum(result.tokens for result in results),
+        text_tokens=[count for result in results for count in result.text_tokens],
+        calls=sum(result.calls for result in results),
+    )  # fmt: skip
+
+
+def _shares(tokens: int, texts: Sequence[str]) -> list[int]:
+    """Return about how many of a request's tokens are each text's; the sum is exact."""
+    return split_exactly(tokens, [len(text) for text in texts])
 
 
 def _decoded(embedding: Any) -> Any:

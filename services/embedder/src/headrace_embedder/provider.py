@@ -31,19 +31,24 @@ class EmbedResult:
     """One unit vector for each text, in order: float32, shape (texts, dimensions), C-contiguous.
 
     The rows of texts in ``errors`` mean nothing. ``tokens`` were computed (as far as the provider counts them), and
-    ``cut`` texts were longer than the model's limit.
+    ``cut`` texts were longer than the model's limit. ``text_tokens`` are the same tokens by text, in order, and
+    ``calls`` the requests, or runs of the model, that it took: what the ledger of costs is written from.
     """
 
     vectors: Vectors
     errors: Mapping[int, HeadraceError] = field(default_factory=dict)
     tokens: int = 0
     cut: int = 0
+    text_tokens: Sequence[int] = ()
+    calls: int = 0
 
 
 class Provider(ABC):
     """Turns texts into unit vectors of ``dimensions`` numbers; ``model`` is its identity in cache and index."""
 
     name: ClassVar[str]
+    local: ClassVar[bool] = True
+    """Whether the model runs in this process, so that nobody charges for its tokens."""
     model: str
     dimensions: int
     fair: FairShare | None = None

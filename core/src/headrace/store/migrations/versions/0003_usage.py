@@ -1,0 +1,13 @@
+"""The ledger: what embedding was paid for."""
+
+from __future__ import annotations
+
+from headrace.store.bootstrap import run_sql_file
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    """Execute the SQL file of this revision."""
+    run_sql_file("0003_usage.sql")

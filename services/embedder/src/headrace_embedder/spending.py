@@ -1,0 +1,135 @@
+"""What the texts of a batch cost whom, what is written of it into the ledger, and whose cap is reached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, NamedTuple
+
+import structlog
+
+from headrace.costs import CAP_SCOPE, CostBook, CostSettings, LiveBook, reached, split_exactly
+from headrace.errors import ConfigurationError, DependencyDown, SetAside
+from headrace.stage import EMBEDDER
+from headrace.store import usage
+from headrace.store.errors import postgresql_errors
+from headrace.store.transactions import tenant_transaction
+from headrace.store.usage import Bill, Used
+from headrace_embedder import metrics
+
+if TYPE_CHECKING:
+    from headrace.store.pool import Connection, Pool
+    from headrace_embedder.provider import EmbedResult
+
+log = structlog.get_logger(__name__)
+
+_RAISE = "Raise it in the file that HEADRACE_COST_FILE names, or wait for its end"
+
+
+class Text(NamedTuple):
+    """A text to embed: whose it is, its hash (16 bytes), the text, and the document that wanted it first."""
+
+    tenant: str
+    text_hash: bytes
+    text: str
+    document_id: str
+
+
+def bills(part: Sequence[Text], result: EmbedResult, price: Decimal | None) -> dict[str, Bill]:
+    """Return what each tenant pays of one answer of the provider; the sums are the answer's own."""
+    tokens = result.text_tokens
+    documents: dict[str, dict[str, Used]] = {}
+    for text, own in zip(part, tokens, strict=True):
+        mine = documents.setdefault(text.tenant, {})
+        before = mine.get(text.document_id, Used(0, 0))
+        mine[text.document_id] = Used(before.texts + 1, before.tokens + own)
+    weights = [sum(used.texts for used in mine.values()) for mine in documents.values()]
+    calls = split_exactly(result.calls, weights)
+    return {tenant: Bill(mine, own, price) for (tenant, mine), own in zip(documents.items(), calls, strict=True)}
+
+
+class Spending:
+    """Prices and caps of the model that runs here, as the file says now."""
+
+    def __init__(
+        self, model: str, *, local: bool, settings: CostSettings | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:  # fmt: skip
+        self._model = model
+        self._local = local
+        self._live = LiveBook((settings or CostSettings()).file)
+        self._now = now
+
+    def check(self) -> None:
+        """Raise :class:`ConfigurationError` for a cap in dollars on a model without a price: it could not be kept."""
+        book = self._live.book
+        if self.price is not None:
+            return
+        if book.caps.in_usd:
+            raise ConfigurationError(
+                f"there is a cap in USD, and the price of {self._model} is unknown", where="HEADRACE_COST_FILE",
+                remedy=f"Add models: {self._model}: usd_per_million_tokens to the file (0 where nobody charges), or "
+                "cap tokens instead.",
+            )  # fmt: skip
+        log.warning(
+            "the price of the model is unknown; its tokens are counted without a cost", model=self._model,
+            remedy="Name its usd_per_million_tokens in the file of HEADRACE_COST_FILE; 0 where nobody charges.",
+        )  # fmt: skip
+
+    @property
+    def price(self) -> Decimal | None:
+        """USD for a million tokens, None where it is unknown."""
+        return self._live.book.price(self._model, local=self._local)
+
+    def bills(self, part: Sequence[Text], result: EmbedResult) -> dict[str, Bill]:
+        """Return what each tenant pays of one answer, at the price of now."""
+        return bills(part, result, self.price)
+
+    async def record(self, connection: Connection, tenant: str, bill: Bill) -> None:
+        """Add a tenant's bill to the ledger, in the transaction that caches what it paid for."""
+        await usage.add(connection, tenant, EMBEDDER.name, self._model, bill, self._now())
+
+    async def over(self, pool: Pool, tenants: Collection[str]) -> dict[str, SetAside]:
+        """Return those of the tenants whose cap is reached, each with what its records get that need the model.
+
+        Raises :class:`DependencyDown` where the cap on all is reached: the stage waits until it ends or is raised.
+        """
+        book = self._refreshed()
+        if not tenants:
+            return {}
+        now = self._now()
+        await self._check_all(pool, book, now)
+        found: dict[str, SetAside] = {}
+        for tenant in sorted(tenants):
+            cap = book.caps.of(tenant)
+            if not cap.set:
+                continue
+            async with tenant_transaction(pool, tenant, readonly=True) as connection:
+                why = reached(cap, await usage.spent(connection, tenant, now), f"tenant {tenant}", now)
+            if why is not None:
+                found[tenant] = SetAside(
+                    f"{CAP_SCOPE}/{tenant}", str(why), remedy=f"{_RAISE}, then run `headrace embeddings release`."
+                )
+        metrics.CAPPED.labels("tenant").set(len(found))
+        return found
+
+    async def _check_all(self, pool: Pool, book: CostBook, now: datetime) -> None:
+        if not book.caps.all.set:
+            metrics.CAPPED.labels("all").set(0)
+            return
+        with postgresql_errors():
+            async with pool.acquire() as connection:
+                why = reached(book.caps.all, await usage.spent_in_all(connection, now), "all tenants", now)
+        metrics.CAPPED.labels("all").set(int(why is not None))
+        if why is not None:
+            raise DependencyDown("spending cap", str(why), remedy=f"{_RAISE}; the stage goes on by itself.")
+
+    def _refreshed(self) -> CostBook:
+        if self._live.refresh():
+            if self._live.error is not None:
+                log.error("the file of prices is wrong; what was in force stays", error=str(self._live.error))
+            else:
+                log.info("prices and caps were read again")
+                self.check()
+        return self._live.book

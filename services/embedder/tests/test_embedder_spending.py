@@ -1,0 +1,130 @@
+"""Who pays for what of an answer, what a cap lets through, and tokens that are charged for nothing."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from headrace.costs import CostSettings
+from headrace.envelope import Change, Context, Metadata, Operation, Trace
+from headrace.errors import ConfigurationError, SetAside
+from headrace.records import Chunk, ChunkedDocument
+from headrace_embedder.handler import distinct_texts, set_aside, still_missing
+from headrace_embedder.openai_compatible import OpenAICompatibleProvider
+from headrace_embedder.provider import EmbedResult, Kind
+from headrace_embedder.settings import EmbedderSettings
+from headrace_embedder.spending import Spending, Text, bills
+
+pytestmark = pytest.mark.unit
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def text(tenant: str, word: str, document_id: str) -> Text:
+    """A text by its word."""
+    return Text(tenant, word.encode().ljust(16, b"."), word, document_id)
+
+
+def document(tenant: str, name: str, *words: str) -> Context:
+    """A document with a chunk for each word."""
+    chunks = tuple(Chunk(bytes(16), (), 0, len(word), word, text_hash=word.encode().ljust(16, b".")) for word in words)
+    payload = ChunkedDocument(name, "text/plain", bytes(16), None, {}, (), chunks)
+    return Context(
+        Trace(f"r-{name}", "default", 1, NOW), Change(tenant, name, 1, Operation.UPSERT), payload, Metadata({})
+    )
+
+
+def test_each_document_pays_for_its_own_texts_and_the_sums_are_the_answers() -> None:
+    """Broken: a tenant pays for another's texts, or the ledger's sum differs from what the provider charged."""
+    part = [text("a", "one", "d1"), text("b", "one", "d1"), text("a", "two", "d2"), text("a", "three", "d1")]
+    result = EmbedResult(np.zeros((4, 2), np.float32), tokens=16, text_tokens=(1, 3, 5, 7), calls=3)
+    made = bills(part, result, Decimal("0.5"))
+    assert made["a"].documents == {"d1": (2, 8), "d2": (1, 5)}
+    assert made["b"].documents == {"d1": (1, 3)}
+    assert sum(bill.calls for bill in made.values()) == 3
+    assert sum(used.tokens for bill in made.values() for used in bill.documents.values()) == result.tokens
+
+
+def test_a_provider_that_counts_no_tokens_by_text_is_a_fault_and_not_free() -> None:
+    """Broken: a new provider forgets the tokens, and everything is written as free."""
+    with pytest.raises(ValueError, match="zip"):
+        bills([text("a", "one", "d")], EmbedResult(np.zeros((1, 2), np.float32), tokens=4), None)
+
+
+def test_over_its_cap_a_tenants_records_wait_and_known_texts_and_other_tenants_go_on() -> None:
+    """Broken: a capped tenant's free edits wait, or its cap stops its neighbour."""
+    contexts = [document("a", "new", "fresh"), document("a", "edit", "known"), document("b", "b", "fresh")]
+    missing = [one for one in distinct_texts(contexts) if one.text == "fresh"]
+    why = SetAside("cap/a", "full")
+    aside = set_aside(contexts, missing, {"a": why})
+    assert aside == [why, None, None]
+    assert still_missing(contexts, missing, [True, False, False]) == [text("a", "fresh", "new")]
+    assert [one.tenant for one in still_missing(contexts, missing, [one is None for one in aside])] == ["b"]
+
+
+def test_a_text_is_paid_by_the_first_document_that_goes() -> None:
+    """Broken: a document that stands back is charged for what another had embedded."""
+    contexts = [document("a", "first", "same"), document("a", "second", "same")]
+    missing = distinct_texts(contexts)
+    assert [one.document_id for one in missing] == ["first"]
+    assert [one.document_id for one in still_missing(contexts, missing, [False, True])] == ["second"]
+
+
+def test_a_cap_in_dollars_on_a_model_without_a_price_is_refused(tmp_path: Path) -> None:
+    """Broken: the cap never bites, because nobody knows what the tokens cost."""
+    path = tmp_path / "costs.yaml"
+    path.write_text("caps: {all: {usd_per_day: 1}}")
+    settings = CostSettings(file=path)
+    with pytest.raises(ConfigurationError, match="price of m is unknown"):
+        Spending("m", local=False, settings=settings).check()
+    Spending("m", local=True, settings=settings).check()
+    path.write_text("caps: {all: {tokens_per_day: 1}}")
+    Spending("m", local=False, settings=settings).check()
+
+
+def provider(answer: Any) -> OpenAICompatibleProvider:
+    """A provider whose server answers so."""
+    settings = EmbedderSettings(
+        provider="openai-compatible", base_url="http://127.0.0.1:9/v1", model="m", dimensions=2, request_texts=3
+    )
+    return OpenAICompatibleProvider(settings, httpx.MockTransport(answer))
+
+
+def embeddings(count: int, **more: Any) -> httpx.Response:
+    """An answer with so many vectors."""
+    return httpx.Response(200, json={"data": [{"index": i, "embedding": [1.0, 2.0]} for i in range(count)], **more})
+
+
+async def test_a_requests_tokens_are_shared_by_characters_and_calls_are_counted() -> None:
+    """Broken: the documents of a request pay alike, however long they are."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return embeddings(len(json.loads(request.content)["input"]), usage={"prompt_tokens": 10})
+
+    result = await provider(answer).embed(["x" * 10, "x" * 20, "x" * 70, "xx"], Kind.PASSAGE)
+    assert list(result.text_tokens) == [1, 2, 7, 10]
+    assert (result.tokens, result.calls) == (20, 2)
+
+
+async def test_a_server_that_says_no_usage_is_estimated_and_never_free() -> None:
+    """Broken: a server without `usage` costs nothing in the ledger, and no cap ever holds."""
+    result = await provider(lambda _: embeddings(2)).embed(["x" * 30, "x" * 30], Kind.PASSAGE)
+    assert list(result.text_tokens) == [10, 10]
+
+
+async def test_tokens_of_an_answer_that_cannot_be_used_count() -> None:
+    """Broken: a server that charges for answers with too few vectors is paid in secret."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        wanted = len(json.loads(request.content)["input"])
+        return embeddings(1, usage={"prompt_tokens": 10 * wanted})
+
+    result = await provider(answer).embed(["one", "two"], Kind.PASSAGE)
+    assert not result.errors
+    assert (result.tokens, sum(result.text_tokens), result.calls) == (40, 40, 3)
