@@ -13,6 +13,7 @@ from headrace_cli import (
     control_commands,
     dlq_commands,
     document_commands,
+    embedding_commands,
     generation_commands,
     held_commands,
     object_commands,
@@ -48,6 +49,7 @@ for module in (
     audit_commands,
     generation_commands,
     object_commands,
+    embedding_commands,
     capture_commands,
 ):
     module.register(app)

@@ -92,8 +92,8 @@ def look(state_dir: Path) -> StackView:
 
 def stage_lags(bootstrap: str) -> list[dict[str, Any]]:
     """Return stage, topic and how many records it is behind; raises :class:`DependencyDown`."""
+    from headrace.lag import LogReader  # noqa: PLC0415
     from headrace.settings import KafkaSettings  # noqa: PLC0415
-    from headrace_cli.lag import LogReader  # noqa: PLC0415
 
     reader = LogReader(KafkaSettings(bootstrap=bootstrap))
     return [asdict(one) for one in reader.stages()]

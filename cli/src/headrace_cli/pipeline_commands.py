@@ -167,7 +167,7 @@ def topics(
 ) -> None:
     """Show the topics: partitions, records' end offsets, and how far the stages that read them are behind."""
     from headrace import topics as declared  # noqa: PLC0415
-    from headrace_cli.lag import LogReader  # noqa: PLC0415
+    from headrace.lag import LogReader  # noqa: PLC0415
 
     settings = kafka_settings(state_dir, kafka)
     reader = LogReader(settings)

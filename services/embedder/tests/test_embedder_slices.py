@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
-from headrace.errors import DependencyDown
+from headrace.errors import DependencyDown, SetAside
 from headrace.records import Chunk, ChunkedDocument
 from headrace_embedder import handler as handler_module
-from headrace_embedder.handler import EmbedHandler, Text
+from headrace_embedder.handler import EmbedHandler
 from headrace_embedder.provider import EmbedResult, Kind, Provider
+from headrace_embedder.spending import Spending, Text
 
 pytestmark = pytest.mark.unit
 
@@ -45,7 +46,8 @@ class Slow(Provider):
                 raise DependencyDown("slow", "told to fail")
         finally:
             self.under_way -= 1
-        return EmbedResult(np.ones((len(texts), 2), np.float32), {}, tokens=len(texts), cut=0)
+        ones = np.ones((len(texts), 2), np.float32)
+        return EmbedResult(ones, tokens=len(texts), text_tokens=[1] * len(texts), calls=1)
 
     async def aclose(self) -> None:
         """Nothing is held."""
@@ -57,12 +59,16 @@ class Cached(EmbedHandler):
     def __init__(self, provider: Provider) -> None:
         super().__init__()
         self._provider = provider
+        self._spending = Spending(provider.model, local=provider.local)
         self.known: set[tuple[str, bytes]] = set()
 
     async def _known(self, texts: Sequence[Text]) -> set[tuple[str, bytes]]:
         return {text[:2] for text in texts} & self.known
 
-    async def _remember(self, vectors: Any) -> None:
+    async def _over(self, tenants: set[str]) -> dict[str, SetAside]:
+        return {}
+
+    async def _remember(self, vectors: Any, bills: Any) -> None:
         await asyncio.sleep(0)
         self.known.update(vectors)
 

@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import structlog
 import uvicorn
 
-from headrace import stage
+from headrace import lag, stage
+from headrace.errors import ConfigurationError, DependencyDown
 from headrace.service import run_stage
+from headrace.settings import KafkaSettings
+from headrace_embedder import metrics
 from headrace_embedder.server import create_app
 from headrace_embedder.settings import EmbedderSettings
 from headrace_embedder.shared import shared_provider
+
+log = structlog.get_logger(__name__)
+
+_PROGRESS_S = 10.0
+"""Seconds between two looks at the log's ends."""
+
+
+async def tell_progress() -> None:
+    """Set the metrics of how far embedding is, until the process ends; while Kafka is silent they stay as they are."""
+    reader = lag.LogReader(KafkaSettings())
+    while True:
+        try:
+            found = await asyncio.to_thread(lag.progress, reader, stage.EMBEDDER.name)
+        except (DependencyDown, ConfigurationError) as error:
+            log.warning("progress is not known for now", error=str(error))
+        else:
+            metrics.PROGRESS.set(found.percent)
+            metrics.TOTAL_ITEMS.set(found.total)
+            metrics.PENDING_ITEMS.set(found.pending)
+        await asyncio.sleep(_PROGRESS_S)
 
 
 async def serve_queries() -> None:
@@ -22,7 +48,7 @@ async def serve_queries() -> None:
 
 def main() -> int:
     """Run the service until it is told to stop."""
-    return run_stage(stage.EMBEDDER, side_tasks=[("query-embeddings", serve_queries)])
+    return run_stage(stage.EMBEDDER, side_tasks=[("query-embeddings", serve_queries), ("progress", tell_progress)])
 
 
 if __name__ == "__main__":

@@ -36,3 +36,15 @@ EMBEDDING_ERRORS = Counter(
     "Texts that could not be embedded, each time. A rise: `headrace dlq list --stage embedder` lists each with its "
     "reason.",
 )
+PROGRESS = Gauge(
+    "embedding_progress_percent",
+    "How much of the log the embedders of this generation are done with, all together; each of them tells the same. "
+    "Below 100 and not rising: `headrace embeddings status` says what stops it.",
+)
+TOTAL_ITEMS = Gauge(
+    "embedding_total_items", "Records of the log that embedding is about, with those that are read again."
+)
+PENDING_ITEMS = Gauge(
+    "embedding_pending_items",
+    "Of those, records that are pending. Growing for long: add embedders, or look at the provider.",
+)

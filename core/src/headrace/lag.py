@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from headrace.errors import DependencyDown
+from headrace.errors import ConfigurationError, DependencyDown
 from headrace.settings import KafkaSettings
 from headrace.stage import STAGES
+from headrace.topics import replay_topic, retry_topic
 
 _CALL_S = 10.0
 _LOOK_S = 2.0
@@ -21,12 +22,13 @@ Offsets = dict[tuple[str, int], int]
 
 @dataclass(frozen=True, slots=True)
 class StageLag:
-    """Records of ``topic`` that the stage's group has not taken; ``ends`` by partition."""
+    """Records of ``topic`` that the stage's group has not taken, of the offsets that there are in all."""
 
     stage: str
     topic: str
     partitions: int
     behind: int
+    total: int
 
 
 class LogReader:
@@ -61,14 +63,21 @@ class LogReader:
 
     def stages(self) -> list[StageLag]:
         """Return the lag of every stage whose topic exists."""
-        sources = {name: flow.source for name, flow in STAGES.items()}
-        partitions = self.partitions(sources.values())
+        return self._lags([(name, flow.source) for name, flow in STAGES.items()], side=False)
+
+    def stage(self, stage: str) -> list[StageLag]:
+        """Return the lag of a stage's live lane, and of each topic of its side lane, as far as they exist."""
+        again = [(stage, retry_topic(stage)), (stage, replay_topic(stage))]
+        return [*self._lags([(stage, STAGES[stage].source)], side=False), *self._lags(again, side=True)]
+
+    def _lags(self, sources: Sequence[tuple[str, str]], *, side: bool) -> list[StageLag]:
+        partitions = self.partitions(topic for _, topic in sources)
         ends, starts = self.ends(partitions), self.ends(partitions, earliest=True)
         found = []
-        for stage, topic in sources.items():
+        for stage, topic in sources:
             if topic not in partitions:
                 continue
-            committed = self._committed(stage, topic, partitions[topic])
+            committed = self._committed(stage, topic, partitions[topic], side=side)
             gaps = {
                 number: (max(committed.get(number, 0), starts[topic, number]), ends[topic, number])
                 for number in range(partitions[topic])
@@ -77,12 +86,13 @@ class LogReader:
             behind = sum(end - start for start, end in open_gaps.values())
             if open_gaps:
                 behind -= self._empty(topic, open_gaps)
-            found.append(StageLag(stage, topic, partitions[topic], behind))
+            total = sum(ends[topic, number] - starts[topic, number] for number in gaps)
+            found.append(StageLag(stage, topic, partitions[topic], behind, total))
         return found
 
-    def _committed(self, stage: str, topic: str, count: int) -> dict[int, int]:
+    def _committed(self, stage: str, topic: str, count: int, *, side: bool) -> dict[int, int]:
         """Return the group's committed offsets by partition; none where the group never committed."""
-        group = self._kafka.group(stage)
+        group = self._kafka.group(stage, side=side)
         places = [TopicPartition(self._kafka.topic(topic), number) for number in range(count)]
         request = [ConsumerGroupTopicPartitions(group, places)]
         try:
@@ -133,3 +143,31 @@ class LogReader:
 
     def _down(self, error: Exception) -> DependencyDown:
         return DependencyDown("kafka", f"Kafka does not answer at {self._kafka.bootstrap}: {error}")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a stage is: records in all, and those that are pending in its live and side lanes."""
+
+    total: int
+    pending: int
+
+    @property
+    def percent(self) -> float:
+        """How much is done, 100 where there is nothing to do."""
+        return 100.0 if not self.total else 100.0 * (self.total - self.pending) / self.total
+
+
+def progress(reader: LogReader, stage: str) -> Progress:
+    """Return how far the stage is with its log, and with what it reads again.
+
+    Raises :class:`DependencyDown`, and :class:`ConfigurationError` where its topic does not exist.
+    """
+    lanes = reader.stage(stage)
+    live = [lane for lane in lanes if lane.topic == STAGES[stage].source]
+    if not live:
+        raise ConfigurationError(
+            f"there is no topic {STAGES[stage].source}", remedy="Run `headrace bootstrap`, which makes the topics."
+        )
+    again = sum(lane.behind for lane in lanes if lane not in live)
+    return Progress(live[0].total + again, live[0].behind + again)

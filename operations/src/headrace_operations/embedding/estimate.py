@@ -1,0 +1,128 @@
+"""What embedding would cost, before it is done: from the log exactly, from texts that were not split yet about.
+
+Tokens are a third of the characters, which is careful: English has about four characters a token, Korean about two.
+Texts of the log are those that the chunker made; other texts are taken to be cut into 500 characters, 50 of them shared
+with the piece before, as the chunker's settings have it by default.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from hashlib import blake2b
+
+from confluent_kafka import Message as KafkaMessage
+
+from headrace import costs
+from headrace.avro.codec import Codec
+from headrace.envelope import Context
+from headrace.errors import UndecodableRecord
+from headrace.records import ChunkedDocument, ReplayRun
+from headrace.settings import KafkaSettings
+from headrace_operations.audit.log_ranges import LogRanges, Partition
+from headrace_operations.replay.plan import spans
+from headrace_operations.replay.selection import wanted
+
+CHARACTERS_A_TOKEN = 3
+_PIECE, _SHARED = 500, 50
+_ASK_AT = 2000
+Known = Callable[[str, set[bytes]], Awaitable[set[bytes]]]
+"""Which of these text hashes of a tenant have a vector already."""
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """``texts`` are distinct ones by tenant, ``to_embed`` those without a vector; ``exact`` says whether texts are
+    those that the stage will see. ``usd`` is None where the price is unknown, ``seconds`` without a rate.
+    """
+
+    documents: int
+    texts: int
+    to_embed: int
+    tokens: int
+    usd: Decimal | None
+    seconds: float | None
+    exact: bool
+
+
+def tokens_of(characters: int) -> int:
+    """Return about how many tokens a text of so many characters has; never 0."""
+    return max(1, math.ceil(characters / CHARACTERS_A_TOKEN))
+
+
+def pieces(characters: int) -> list[int]:
+    """Return the lengths of the pieces that a text of so many characters is cut into, about."""
+    if characters <= _PIECE:
+        return [characters] if characters else []
+    step = _PIECE - _SHARED
+    count = 1 + math.ceil((characters - _PIECE) / step)
+    return [_PIECE] * (count - 1) + [characters - (count - 1) * step]
+
+
+class Lengths:
+    """Distinct texts by tenant with their lengths; holds 16 bytes and a number for each."""
+
+    def __init__(self) -> None:
+        self.documents = 0
+        self.texts: dict[str, dict[bytes, int]] = {}
+
+    def add(self, tenant: str, text_hash: bytes, characters: int) -> None:
+        """Take a text in; a repeat changes nothing."""
+        self.texts.setdefault(tenant, {})[text_hash] = characters
+
+    def add_whole(self, tenant: str, text: str) -> None:
+        """Take in a text that is yet to be cut; a text that comes again costs nothing."""
+        own = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=14).digest()
+        for number, characters in enumerate(pieces(len(text))):
+            self.add(tenant, own + number.to_bytes(4, "big"), characters)
+
+
+async def priced(
+    lengths: Lengths, known: Known | None, *, price: Decimal | None, rate: float | None, exact: bool
+) -> Estimate:
+    """Return what the texts come to; ``known`` leaves out those that have a vector, ``rate`` is texts a second."""
+    texts = sum(map(len, lengths.texts.values()))
+    to_embed = tokens = 0
+    for tenant, own in lengths.texts.items():
+        hashes = sorted(own)
+        for start in range(0, len(hashes), _ASK_AT):
+            asked = set(hashes[start : start + _ASK_AT])
+            missing = asked - (await known(tenant, asked) if known is not None else set())
+            to_embed += len(missing)
+            tokens += sum(tokens_of(own[one]) for one in missing)
+    usd = None if price is None else costs.usd(tokens, price)
+    return Estimate(lengths.documents, texts, to_embed, tokens, usd, to_embed / rate if rate else None, exact)
+
+
+def of_log(kafka: KafkaSettings, codec: Codec, run: ReplayRun, progress: Progress = lambda _: None) -> Lengths:
+    """Read what a replay of the embedder would send, and return its texts. Raises :class:`DependencyDown`."""
+    found = Lengths()
+
+    def take(_: Partition, message: KafkaMessage) -> None:
+        key, value = message.key(), message.value()
+        if not isinstance(key, bytes) or not wanted(run.tenant, run.document_id, key):
+            return
+        progress(1)
+        try:
+            context: Context = codec.decode(value if isinstance(value, bytes) else None, ChunkedDocument)
+        except UndecodableRecord:
+            return  # the stage gives it up and pays nothing
+        found.documents += 1
+        for chunk in context.payload.chunks if context.payload is not None else ():
+            found.add(context.change.tenant, chunk.text_hash, len(chunk.text))
+
+    LogRanges(kafka).read(spans(run), take)
+    return found
+
+
+def of_texts(tenant: str, texts: Iterable[str], progress: Progress = lambda _: None) -> Lengths:
+    """Return the texts of documents that were not sent yet."""
+    found = Lengths()
+    for text in texts:
+        found.documents += 1
+        found.add_whole(tenant, text)
+        progress(1)
+    return found

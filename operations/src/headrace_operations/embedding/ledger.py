@@ -1,0 +1,147 @@
+"""The ledger as operators read it: over tenants, summed up by what they ask for; and whose caps are reached."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Literal
+
+from headrace.costs import CAP_SCOPE, CostBook, Reached, Spent, month_start, reached, today
+from headrace.errors import ConfigurationError
+from headrace.store import usage
+from headrace.store.errors import postgresql_errors
+from headrace.store.queries import load
+from headrace.store.transactions import tenant_transaction
+from headrace.store.usage import DayUsage, DocumentUsage
+
+if TYPE_CHECKING:
+    from headrace.store.pool import Pool
+
+By = Literal["tenant", "document", "stage", "model", "day"]
+_SEES_ALL = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A sum of the ledger; ``names`` are what it is the sum of, as tenant and document. ``usd`` leaves out tokens
+    without a known price, which are ``unpriced_tokens``.
+    """
+
+    names: tuple[str, ...]
+    texts: int
+    tokens: int
+    usd: Decimal
+    unpriced_tokens: int
+
+
+def summed(rows: Iterable[DayUsage], by: By) -> list[Line]:
+    """Return the sums of the days by tenant, stage, model or day, in order of their names."""
+    sums: dict[tuple[str, ...], Line] = {}
+    for row in rows:
+        names = (str(getattr(row, by)),)
+        before = sums.get(names, Line(names, 0, 0, Decimal(0), 0))
+        sums[names] = Line(
+            names, before.texts + row.texts, before.tokens + row.tokens, before.usd + row.usd,
+            before.unpriced_tokens + row.unpriced_tokens,
+        )  # fmt: skip
+    return [sums[names] for names in sorted(sums)]
+
+
+def of_documents(rows: Iterable[DocumentUsage]) -> list[Line]:
+    """Return documents over stages and models, the dearest first."""
+    sums: dict[tuple[str, ...], Line] = {}
+    for row in rows:
+        names = (row.tenant, row.document_id)
+        before = sums.get(names, Line(names, 0, 0, Decimal(0), 0))
+        sums[names] = Line(
+            names, before.texts + row.texts, before.tokens + row.tokens, before.usd + row.usd,
+            before.unpriced_tokens + row.unpriced_tokens,
+        )  # fmt: skip
+    return sorted(sums.values(), key=lambda line: (-line.usd, -line.tokens, line.names))
+
+
+def total(lines: Sequence[Line]) -> Line:
+    """Return the sum of all."""
+    return Line(
+        ("total",), sum(line.texts for line in lines), sum(line.tokens for line in lines),
+        sum((line.usd for line in lines), Decimal(0)), sum(line.unpriced_tokens for line in lines),
+    )  # fmt: skip
+
+
+async def tenants(pool: Pool, named: str | None) -> list[str]:
+    """Return the tenants that are meant: the named one, or all that have a ledger.
+
+    Raises :class:`ConfigurationError` where none is named and the login sees only those that it names.
+    """
+    if named is not None:
+        return [named]
+    with postgresql_errors():
+        async with pool.acquire() as connection:
+            if not await connection.fetchval(_SEES_ALL):
+                raise ConfigurationError(
+                    "this login of PostgreSQL sees only tenants that it names", where="--tenant",
+                    remedy="Name a tenant with --tenant, or give --postgres a role that row-level security does not "
+                    "bind.",
+                )  # fmt: skip
+            return [row["tenant"] for row in await connection.fetch(load("usage")["tenants"])]
+
+
+async def read_days(pool: Pool, names: Sequence[str], first: date | None, last: date | None) -> list[DayUsage]:
+    """Return the days of these tenants; raises :class:`DependencyDown`."""
+    found: list[DayUsage] = []
+    for tenant in names:
+        async with tenant_transaction(pool, tenant, readonly=True) as connection:
+            found += await usage.days(connection, tenant, first, last)
+    return found
+
+
+async def read_documents(pool: Pool, names: Sequence[str], limit: int) -> list[DocumentUsage]:
+    """Return the dearest documents of each of these tenants; raises :class:`DependencyDown`."""
+    found: list[DocumentUsage] = []
+    for tenant in names:
+        async with tenant_transaction(pool, tenant, readonly=True) as connection:
+            found += await usage.documents(connection, tenant, limit)
+    return found
+
+
+async def spent_by(pool: Pool, names: Iterable[str], now: datetime) -> dict[str, Spent]:
+    """Return what each tenant spent today and this month."""
+    found: dict[str, Spent] = {}
+    for tenant in names:
+        async with tenant_transaction(pool, tenant, readonly=True) as connection:
+            found[tenant] = await usage.spent(connection, tenant, now)
+    return found
+
+
+async def spent_in_all(pool: Pool, now: datetime) -> Spent:
+    """Return what all tenants together spent."""
+    with postgresql_errors():
+        async with pool.acquire() as connection:
+            return await usage.spent_in_all(connection, now)
+
+
+def all_reached(book: CostBook, in_all: Spent, by_tenant: dict[str, Spent], now: datetime) -> list[Reached]:
+    """Return the caps that are reached, that on all first."""
+    found = [reached(book.caps.all, in_all, "all tenants", now)]
+    found += [
+        reached(book.caps.of(tenant), spent, f"tenant {tenant}", now) for tenant, spent in sorted(by_tenant.items())
+    ]
+    return [one for one in found if one is not None]
+
+
+def with_room(book: CostBook, in_all: Spent, by_tenant: dict[str, Spent], now: datetime) -> frozenset[str]:
+    """Return the scopes of held records that can go on: tenants whose cap has room, none while that on all has none."""
+    if reached(book.caps.all, in_all, "all tenants", now) is not None:
+        return frozenset()
+    return frozenset(
+        f"{CAP_SCOPE}/{tenant}"
+        for tenant, spent in by_tenant.items()
+        if reached(book.caps.of(tenant), spent, tenant, now) is None
+    )
+
+
+def period(now: datetime) -> tuple[date, date]:
+    """Return the first day of this month and today, of UTC."""
+    return month_start(now), today(now)

@@ -1,0 +1,81 @@
+"""Measures the configured provider: ``python -m headrace_embedder.benchmark --sizes 1,8,32 --texts 128``.
+
+Prints a JSON line for each size as it is measured. What is run is what the stage runs: ``embed`` of the provider, in
+batches of the size; a local model is told that size as its largest micro-batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import sys
+import time
+from pydoc_data.topics import topics
+
+from pydantic import ValidationError
+
+from headrace.errors import HeadraceError
+from headrace.settings import EXIT_CONFIGURATION, wrong_settings
+from headrace_embedder.provider import Kind, Provider, build
+from headrace_embedder.settings import EmbedderSettings
+
+_CHARACTERS = 500
+
+
+def sample(count: int) -> list[str]:
+    """Return so many distinct texts of 500 characters of Python's language reference."""
+    whole = "\n".join(topics[name] for name in sorted(topics))
+    starts = itertools.islice(itertools.cycle(range(0, len(whole) - _CHARACTERS, _CHARACTERS)), count)
+    return [f"{number} {whole[start : start + _CHARACTERS]}" for number, start in enumerate(starts)]
+
+
+async def rate(provider: Provider, texts: list[str], size: int) -> dict[str, float]:
+    """Return texts and tokens a second in batches of a size, after one batch that warms up."""
+    await provider.embed(texts[:size], Kind.PASSAGE)
+    begun = time.perf_counter()
+    tokens = failed = 0
+    for start in range(0, len(texts), size):
+        result = await provider.embed(texts[start : start + size], Kind.PASSAGE)
+        tokens += result.tokens
+        failed += len(result.errors)
+    seconds = time.perf_counter() - begun
+    return {
+        "batch": size, "texts": len(texts), "errors": failed, "seconds": round(seconds, 4),
+        "texts_per_second": round(len(texts) / seconds, 2), "tokens_per_second": round(tokens / seconds, 1),
+    }  # fmt: skip
+
+
+async def measure(settings: EmbedderSettings, sizes: list[int], count: int) -> None:
+    """Print what each size reaches; each has a provider of its own, so that none finds the other's memory."""
+    texts = sample(count)
+    for size in sizes:
+        own = settings.model_copy(update={"batch_size": size, "request_texts": size})
+        provider = build(own)
+        try:
+            print(json.dumps(await rate(provider, texts, size)), flush=True)
+        finally:
+            await provider.aclose()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure; the exit code is 78 for wrong settings and 1 where the provider does not answer."""
+    parser = argparse.ArgumentParser(prog="headrace_embedder.benchmark")
+    parser.add_argument("--sizes", default="1,8,32")
+    parser.add_argument("--texts", type=int, default=128)
+    given = parser.parse_args(arguments)
+    try:
+        sizes = [int(size) for size in given.sizes.split(",")]
+        asyncio.run(measure(EmbedderSettings(), sizes, given.texts))
+    except ValidationError as error:
+        print(f"the benchmark cannot start: {wrong_settings(error)}", file=sys.stderr)
+        return EXIT_CONFIGURATION
+    except HeadraceError as error:
+        print(f"the benchmark failed: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
