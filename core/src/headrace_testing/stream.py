@@ -35,7 +35,10 @@ def read_changes(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
 
 def publish(kafka: KafkaSettings, changes: Sequence[dict[str, Any]], tenant: str = TENANT) -> None:
     """Write the events to ``changes`` as plain JSON, in order."""
-    producer = Producer({**kafka.client(), "partitioner": "murmur2_random", "enable.idempotence": True, "log_level": 2})
+    producer = Producer(
+        {**kafka.client(), "partitioner": "murmur2_random", "enable.idempotence": True, "log_level": 2,
+         "message.max.bytes": kafka.max_message_bytes}
+    )  # fmt: skip
     for change in changes:
         while True:
             try:

@@ -27,10 +27,13 @@ REGISTRY = ("io.apicurio", "apicurio-registry-app", "3.3.3")
 CONNECT = "+".join(f"org.apache.kafka:connect-{part}:4.3.1" for part in ("runtime", "json", "transforms"))
 CONNECT_MAIN = "org.apache.kafka.connect.cli.ConnectDistributed"
 DEBEZIUM = ("io.debezium", "debezium-connector-postgres", "3.7.0.Final")
+S3PROXY = ("org.gaul", "s3proxy", "4.1.0")
+"""A server of the S3 API over a folder, for tests."""
 _KAFKA_BYTES = 46_000_000
 _REGISTRY_BYTES = 159_000_000
 _CONNECT_BYTES = 37_000_000
 _DEBEZIUM_BYTES = 5_000_000
+_S3PROXY_BYTES = 55_000_000
 
 
 def cache_dir() -> Path:
@@ -61,6 +64,14 @@ def debezium_home(on_event: OnEvent) -> Path:
 def registry_home(on_event: OnEvent) -> Path:
     """Return the registry's unpacked folder, fetched on the first call; raises :class:`StackError`."""
     return _home("registry", REGISTRY, "all", _REGISTRY_BYTES, on_event)
+
+
+def s3proxy_jar(on_event: OnEvent) -> Path:
+    """Return the jar of S3Proxy with all that it needs, fetched on the first call; raises as above."""
+    group, name, version = S3PROXY
+    with _fetching("s3proxy", ":".join(S3PROXY), _S3PROXY_BYTES, on_event) as context:
+        jar: Path = context.project(group, name).at_version(version).artifact("jar-with-dependencies", "jar").resolve()
+    return jar
 
 
 def _jars(part: str, coordinates: str, main: str, total: int, on_event: OnEvent) -> list[Path]:
