@@ -83,12 +83,12 @@ class Table:
 
     def __init__(self) -> None:
         self.stored: dict[str, Stored] = {}
-        self.embedded: set[bytes] = set()
+        self.embedded: dict[bytes, bytes] = {}
 
     def run(self, batch: list[IndexDocument]) -> Plan:
         """Plan a batch and carry it out, checking that rows come and go once."""
         groups = by_document(list(enumerate(batch)))
-        vectors = Vectors(frozenset(self.embedded), carried_vectors(enumerate(batch)))
+        vectors = Vectors(dict(self.embedded), carried_vectors(enumerate(batch)))
         plan = plan_tenant(groups, self.stored, GENERATION, vectors)
         for write in plan.writes:
             name = write.document.document_id
@@ -96,9 +96,11 @@ class Table:
             inserted = {chunk.chunk_id for chunk in write.inserted}
             assert set(write.gone) <= before
             assert not inserted & before
-            self.embedded -= set(write.gone)
-            assert not self.embedded & {chunk.chunk_id for chunk in write.embedded}
-            self.embedded |= {chunk.chunk_id for chunk in write.embedded}
+            assert self.embedded.keys() >= set(write.outdated)
+            for chunk_id in (*write.gone, *write.outdated):
+                self.embedded.pop(chunk_id, None)
+            assert not self.embedded.keys() & {chunk.chunk_id for chunk in write.embedded}
+            self.embedded |= {chunk.chunk_id: chunk.key for chunk in write.embedded}
             self.stored[name] = Stored(write.fence, before - set(write.gone) | inserted)
         return plan
 
@@ -124,7 +126,7 @@ def test_batches_in_any_order_equal_the_fold(events: list[tuple[str, int]], size
     expected = {name: {c.chunk_id for c in event(name, version).chunks} for name, version in newest.items()}
     assert {name: set(stored.chunk_ids) for name, stored in table.stored.items()} == expected
     assert {name: stored.fence.version for name, stored in table.stored.items()} == newest
-    assert table.embedded == set().union(*expected.values())
+    assert table.embedded.keys() == set().union(*expected.values())
     assert not table.run(batch).writes, "a replay would write"
 
 

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -18,6 +19,7 @@ from headrace.store import cache
 from headrace.store.generations import activate, create_generation
 from headrace.store.index import index_batch
 from headrace.store.records import Generation, IndexChunk, IndexDocument, IndexResult, Outcome
+from headrace.store.search import search
 from headrace.store.transactions import tenant_transaction
 
 if TYPE_CHECKING:
@@ -73,6 +75,13 @@ def document(
         "deleted": not texts,
     } | changes
     return IndexDocument(tenant=tenant, document_id=document_id, version=version, **values)  # type: ignore[arg-type]
+
+
+def embedded(text: str, prepared: str | None) -> IndexDocument:
+    """A document of one chunk, of which ``prepared`` was embedded; of None, nothing was."""
+    one = document("d", 1, [text], with_vectors=False)
+    key, given = (b"", None) if prepared is None else (text_hash(prepared), vector(prepared))
+    return replace(one, chunks=(replace(one.chunks[0], vector=given, vector_key=key),))
 
 
 async def rows(owner: Owner) -> dict[str, dict[tuple[str, object], str]]:
@@ -246,3 +255,37 @@ async def test_bad_vector_is_named_before_anything_is_written(pool: Pool, owner:
     with pytest.raises(InvalidRecord, match=r"chunks\[0\]\.vector: has 12 bytes; 8 dimensions take 32 .*document=d"):
         await index_batch(pool, generation, [document("e", 1, ["two"]), document("d", 1, ["x"], chunks=(broken,))])
     assert await owner.fetchval("SELECT count(*) FROM document") == 0
+
+
+async def test_a_chunk_whose_prepared_text_changed_gets_its_new_vector(
+    pool: Pool, owner: Owner, generation: Generation
+) -> None:
+    """Broken: after a change of title a document is found by the vector of its old one, in this or another index."""
+    second = await create_generation(owner, "second", MODEL, DIMENSIONS)
+    for one in (generation, second):
+        await index_batch(pool, one, [embedded("one", "A: one")])
+    renamed = replace(embedded("one", "B: one"), version=2, content_hash=b"other")
+    for one in (generation, second):
+        (result,) = await index_batch(pool, one, [renamed])
+        assert result == IndexResult(Outcome.INDEXED, kept=1)
+        (row,) = await owner.fetch(f"SELECT vector_key, embedding FROM embedding_{one.name}")
+        assert row["vector_key"] == text_hash("B: one")
+        np.testing.assert_array_equal(row["embedding"].to_numpy(), np.frombuffer(vector("B: one"), "<f4"))
+    again = replace(renamed, version=3, content_hash=b"third")
+    before = await rows(owner)
+    await index_batch(pool, generation, [replace(again, chunks=(replace(again.chunks[0], vector=None),))])
+    assert (await rows(owner))["embedding_first"] == before["embedding_first"]
+
+
+async def test_a_chunk_without_a_vector_by_decision_is_stored_and_not_waited_for(
+    pool: Pool, owner: Owner, generation: Generation
+) -> None:
+    """Broken: a document with a blank chunk is given up by the indexer, or a search by vector trips over it."""
+    (result,) = await index_batch(pool, generation, [embedded(" ", None)])
+    assert result.outcome is Outcome.INDEXED
+    assert await owner.fetchval("SELECT embedding IS NULL FROM embedding_first")
+    for only in (None, ["d"]):
+        assert await search(pool, "acme", generation, vector("x"), document_ids=only) == []
+    now_with_one = replace(embedded(" ", "title"), version=2, content_hash=b"other")
+    await index_batch(pool, generation, [now_with_one])
+    assert await owner.fetchval("SELECT vector_key FROM embedding_first") == text_hash("title")

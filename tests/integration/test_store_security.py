@@ -222,7 +222,7 @@ def test_migration_is_idempotent(store_schema: StoreSchema) -> None:
     """A second bootstrap would fail, or do its work twice."""
     applied = migrate(store_schema.server.dsn, store_schema.name)
     assert not applied.changed
-    assert applied.current == "0003"
+    assert applied.current == "0004"
 
 
 async def test_an_owner_without_superuser_rights_suffices(store_schema: StoreSchema) -> None:

@@ -243,11 +243,11 @@ async def _copy(dsn: str, schema: str, contexts: Sequence[Context], batch: int =
             await connection.copy_records_to_table(
                 "embedding_g1",
                 records=[
-                    (change.tenant, UUID(bytes=chunk.chunk_id),
+                    (change.tenant, UUID(bytes=chunk.chunk_id), chunk.text_hash,
                      Vector(np.frombuffer(payload.vectors[chunk.text_hash.hex()], "<f4")))
                     for change, chunk, payload in chunks
                 ],
-                columns=["tenant", "chunk_id", "embedding"],
+                columns=["tenant", "chunk_id", "vector_key", "embedding"],
             )  # fmt: skip
     elapsed = time.perf_counter() - started
     await connection.close()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from headrace.preparation import OverLong, Preparation, parse_template
 from headrace_cli import options, output
 from headrace_cli.failures import CommandError, NotReachable, told
 from headrace_cli.operator_access import STORE_DSN, audited, clients, described, generations, owner_store
@@ -45,8 +46,8 @@ def show_all(state_dir: options.StateDir = None, as_json: options.Json = False) 
     if as_json:
         output.emit([asdict(one) for one in known])
         return
-    columns = ("Generation", "Model", "Dimensions", "Distance", "State")
-    rows = [(one.name, one.model, one.dimensions, one.distance, one.state) for one in known]
+    columns = ("Generation", "Model", "Dimensions", "Distance", "State", "Text")
+    rows = [(one.name, one.model, one.dimensions, one.distance, one.state, one.template) for one in known]
     output.console().print(output.table(columns, rows, right=("Dimensions",)) if rows else "There is none yet.")
 
 
@@ -61,6 +62,30 @@ def create(
     distance: Annotated[
         str, typer.Option("--distance", envvar="HEADRACE_DISTANCE", help="cosine, l2 or inner_product.")
     ] = "cosine",
+    template: Annotated[
+        str,
+        typer.Option(
+            "--template",
+            envvar="HEADRACE_BOOTSTRAP_TEXT_TEMPLATE",
+            help="What is embedded of a chunk: {title}, {section}, {body} and {tags} among words.",
+        ),
+    ] = "{body}",
+    passage_prompt: Annotated[
+        str,
+        typer.Option(
+            "--passage-prompt",
+            envvar="HEADRACE_BOOTSTRAP_PASSAGE_PROMPT",
+            help="What the model wants before each passage.",
+        ),
+    ] = "",
+    over_long: Annotated[
+        OverLong,
+        typer.Option(
+            "--over-long",
+            envvar="HEADRACE_BOOTSTRAP_OVER_LONG",
+            help="What becomes of texts that the model does not read whole.",
+        ),
+    ] = OverLong.CUT,
     replication_factor: Annotated[
         int,
         typer.Option(
@@ -85,12 +110,14 @@ def create(
     from headrace.store.generations import create_generation, embedding_table  # noqa: PLC0415
 
     embedding_table(name)  # refuses a bad name before anything is made
+    parse_template(template)
+    preparation = Preparation(template, passage_prompt, over_long)
     settings, _ = clients(state_dir, kafka, registry)
     owner = owner_store(state_dir, postgres)
 
     async def make(connection: Connection) -> Generation:
         await _see_rights(connection)
-        return await create_generation(connection, name, model, dimensions, distance)
+        return await create_generation(connection, name, model, dimensions, distance, preparation)
 
     made: Generation = asyncio.run(_as_owner(owner, make))
     topics = create_topics(settings.of(name), replication_factor)

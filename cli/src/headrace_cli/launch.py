@@ -187,6 +187,9 @@ def _migrate(endpoints: Endpoints, provider: services.Provider, credentials: sta
         runtime_password=SecretStr(credentials.runtime_password),
         model=provider.model,
         dimensions=provider.dimensions,
+        text_template=provider.preparation.template,
+        passage_prompt=provider.preparation.passage_prompt,
+        over_long=provider.preparation.over_long,
     )
     kafka = KafkaSettings(bootstrap=endpoints.kafka_bootstrap)
     bootstrap(settings, kafka, RegistrySettings(url=endpoints.registry_url), report)

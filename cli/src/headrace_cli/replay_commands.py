@@ -21,6 +21,7 @@ from headrace_cli.replay_view import as_document, percent, say_estimate, say_run
 
 if TYPE_CHECKING:
     from headrace.avro.codec import Codec
+    from headrace.preparation import Preparation
     from headrace.records import ReplayRun
     from headrace.settings import KafkaSettings
     from headrace_operations.replay.plan import Estimate, Known
@@ -304,14 +305,17 @@ def _estimate(
         if run.stage != EMBEDDER.name or not exactly:
             return await estimate(settings, codec, run, None)
         async with opened_store(store_settings(state_dir)) as pool:
-            known = None if pool is None else await _known_in(pool, run.generation)
-            return await estimate(settings, codec, run, known)
+            found = None if pool is None else await _known_in(pool, run.generation)
+            return await estimate(settings, codec, run, *(found or (None,)))
 
     return asyncio.run(count())
 
 
-async def _known_in(pool: Any, generation: str) -> Known | None:
-    """Return the question which texts have a vector of the generation's model; None without such a generation."""
+async def _known_in(pool: Any, generation: str) -> tuple[Known, Preparation] | None:
+    """Return the question which texts have a vector of the generation's model, and how it prepares them.
+
+    None without such a generation.
+    """
     from headrace.store import cache  # noqa: PLC0415
     from headrace.store.generations import get_generation  # noqa: PLC0415
     from headrace.store.transactions import tenant_transaction  # noqa: PLC0415
@@ -325,7 +329,7 @@ async def _known_in(pool: Any, generation: str) -> Known | None:
         async with tenant_transaction(pool, tenant, readonly=True) as connection:
             return await cache.known(connection, tenant, found.model, hashes)
 
-    return known
+    return known, found.preparation
 
 
 def _carry_out(copier: Any, run_id: str, *, as_json: bool) -> None:

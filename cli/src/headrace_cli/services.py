@@ -5,23 +5,24 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from headrace.embedding_models import PACKAGED_MODEL, identity, known_model, shortened
 from headrace.errors import ConfigurationError
+from headrace.preparation import BODY, OverLong, Preparation
 from headrace_cli.failures import UsageError
 from headrace_local.model import Command, Endpoints
 
 SERVICES = ("ingest", "chunker", "embedder", "indexer", "generator", "gateway")
 """In the order of the flow; each is the module ``headrace_<name>.main``."""
-PROVIDERS = ("sentence-transformers", "openai-compatible", "hashing")
-PACKAGED_MODEL = "all-MiniLM-L6-v2"
-DEFAULT_DIMENSIONS = 384
+PROVIDERS = ("sentence-transformers", "model2vec", "openai-compatible", "hashing")
 MOST_INSTANCES = 32
 OBJECTS = "HEADRACE_OBJECTS_URL"
 _PREFIX = "HEADRACE_"
 _OURS = ("HEADRACE_URL", "HEADRACE_API_KEY", "HEADRACE_BOOTSTRAP_POSTGRES_DSN", "HEADRACE_BOOTSTRAP_RUNTIME_PASSWORD")
 """Variables of the command that no service may see."""
+_TRUE = ("1", "true", "yes", "on")
 _LOOPBACK = "http://127.0.0.1"
 _START_S = 180.0
 """Seconds that a service may take to become ready: the embedder loads a model, on a busy machine."""
@@ -32,11 +33,12 @@ Port = Callable[[str], int]
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """What embeds; ``model`` is its identity in the index."""
+    """What embeds; ``model`` is its identity in the index, ``preparation`` how texts are prepared for it."""
 
     name: str
     model: str
     dimensions: int
+    preparation: Preparation = field(default_factory=Preparation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +59,15 @@ def provider_of(name: str, environment: Mapping[str, str]) -> Provider:
     """
     if name not in PROVIDERS:
         raise UsageError(f"there is no provider {name!r}", where="--provider", remedy=f"Use {', '.join(PROVIDERS)}.")
-    given = environment.get("HEADRACE_EMBEDDER_DIMENSIONS", str(DEFAULT_DIMENSIONS))
+    model = environment.get("HEADRACE_EMBEDDER_MODEL", PACKAGED_MODEL)
+    known = known_model("" if name == "hashing" else model)
+    given = environment.get("HEADRACE_EMBEDDER_DIMENSIONS", str(known.dimensions))
     if not given.isdecimal():
         raise ConfigurationError(f"{given!r} is no number of dimensions", where="HEADRACE_EMBEDDER_DIMENSIONS")
     dimensions = int(given)
+    preparation = _preparation(environment, known.passage_prompt)
     if name == "hashing":
-        return Provider(name, f"hashing-{dimensions}", dimensions)
-    model = environment.get("HEADRACE_EMBEDDER_MODEL", PACKAGED_MODEL)
+        return Provider(name, f"hashing-{dimensions}", dimensions, preparation)
     if name == "openai-compatible":
         if not environment.get("HEADRACE_EMBEDDER_BASE_URL"):
             raise ConfigurationError(
@@ -71,8 +75,23 @@ def provider_of(name: str, environment: Mapping[str, str]) -> Provider:
                 where="HEADRACE_EMBEDDER_BASE_URL",
                 remedy="Set it to the server's URL up to /v1, and HEADRACE_EMBEDDER_MODEL and _DIMENSIONS too.",
             )
-        return Provider(name, model, dimensions)
-    return Provider(name, model.rstrip("/").rpartition("/")[2], dimensions)
+        sent = environment.get("HEADRACE_EMBEDDER_SEND_DIMENSIONS", "").lower() in _TRUE
+        return Provider(name, shortened(model, dimensions) if sent else model, dimensions, preparation)
+    return Provider(name, identity(model), dimensions, preparation)
+
+
+def _preparation(environment: Mapping[str, str], passage_prompt: str) -> Preparation:
+    over_long = environment.get("HEADRACE_EMBEDDER_OVER_LONG", OverLong.CUT.value)
+    if over_long not in set(OverLong):
+        raise ConfigurationError(
+            f"{over_long!r} says nothing of over-long texts", where="HEADRACE_EMBEDDER_OVER_LONG",
+            remedy=f"Use {', '.join(OverLong)}.",
+        )  # fmt: skip
+    return Preparation(
+        environment.get("HEADRACE_EMBEDDER_TEXT_TEMPLATE", BODY),
+        environment.get("HEADRACE_EMBEDDER_PASSAGE_PROMPT", passage_prompt),
+        OverLong(over_long),
+    )
 
 
 def scale(given: Sequence[str]) -> dict[str, int]:

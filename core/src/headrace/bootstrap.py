@@ -22,6 +22,7 @@ from headrace.avro.codec import Codec
 from headrace.avro.registry import Registry, register_all
 from headrace.errors import ConfigurationError, DependencyDown, HeadraceError
 from headrace.pipeline import load
+from headrace.preparation import BODY, OverLong, Preparation
 from headrace.settings import EXIT_CONFIGURATION, KafkaSettings, RegistrySettings, wrong_settings
 from headrace.store import bootstrap as store
 from headrace.store import generations
@@ -42,6 +43,13 @@ class BootstrapSettings(BaseSettings):
     runtime_password: SecretStr = Field(description="Password of that login.")
     model: str = Field("all-MiniLM-L6-v2", description="Identity of the embedding model of the first generation.")
     dimensions: int = Field(384, ge=1, le=2000, description="Numbers in a vector of that model.")
+    text_template: str = Field(
+        BODY, description="What is embedded of a chunk in the first generation: HEADRACE_EMBEDDER_TEXT_TEMPLATE."
+    )
+    passage_prompt: str = Field("", description="What its model wants before each passage.")
+    over_long: OverLong = Field(
+        OverLong.CUT, description="What becomes of texts that its model does not read whole: cut, split or skip."
+    )
     replication_factor: int = Field(1, ge=1, description="Copies of each partition; 3 in production.")
 
 
@@ -118,7 +126,10 @@ async def _first_generation(settings: BootstrapSettings, generation: str) -> Non
             server_settings={"search_path": f'"{settings.store_schema}", public'},
         )
     try:
-        await generations.create_generation(connection, generation, settings.model, settings.dimensions)
+        preparation = Preparation(settings.text_template, settings.passage_prompt, settings.over_long)
+        await generations.create_generation(
+            connection, generation, settings.model, settings.dimensions, preparation=preparation
+        )
         if await generations.active_generation(connection) is None:
             await generations.activate(connection, generation)
     finally:

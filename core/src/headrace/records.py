@@ -84,8 +84,10 @@ class ChunkedDocument:
 class EmbeddedDocument:
     """A document with the vectors that were computed for it.
 
-    ``vectors`` maps a text hash in hex to float32 little-endian bytes (4 x ``dimensions``);
-    a hash that is missing was embedded before, and its vector lies in the cache.
+    ``vectors`` maps a key in hex to float32 little-endian bytes (4 x ``dimensions``);
+    a key that is missing was embedded before, and its vector lies in the cache.
+    ``vector_keys`` has the key of each chunk, in order: the hash of what was embedded of it, empty where nothing was;
+    without any, each chunk goes by its own text hash.
     """
 
     title: str
@@ -101,6 +103,7 @@ class EmbeddedDocument:
     vectors: Mapping[str, bytes]
     language: str | None = None
     pages: tuple[int, ...] = ()
+    vector_keys: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

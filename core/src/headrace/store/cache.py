@@ -1,5 +1,9 @@
 """Vectors by tenant, model and text hash: a repeated text costs no call to a model.
 
+A vector may be needed after it was embedded: a record of ``vectors.<generation>`` carries only what was new, and the
+indexer takes the rest from here. So nothing goes that was relied on within the days that the topic keeps its records;
+beyond that the longest unused goes first, where there are more rows than allowed (:func:`evict`).
+
 Each function takes a connection in a transaction of the tenant
 (:func:`~headrace.store.transactions.tenant_transaction`).
 """
@@ -18,6 +22,10 @@ if TYPE_CHECKING:
     from headrace.store.pool import Connection
 
 
+SHARED = "/"
+"""In the place of a tenant: vectors that all of them may use, where that is allowed. No tenant's name has a slash."""
+
+
 def to_vector(little_endian: bytes) -> Vector:
     """Float32 little-endian bytes as pgvector's type."""
     return Vector(np.frombuffer(little_endian, dtype="<f4"))
@@ -34,6 +42,41 @@ async def known(connection: Connection, tenant: str, model: str, text_hashes: Co
         return set()
     rows = await connection.fetch(load("cache")["known"], tenant, model, list(text_hashes))
     return {row["text_hash"] for row in rows}
+
+
+async def known_since(
+    connection: Connection, tenant: str, model: str, text_hashes: Collection[bytes], days: int
+) -> tuple[set[bytes], set[bytes]]:
+    """Those that are cached: first the ones that were touched within ``days`` days, then the others.
+
+    The latter may be evicted at any moment: :func:`touch` them before relying on them.
+    """
+    fresh: set[bytes] = set()
+    stale: set[bytes] = set()
+    rows = await connection.fetch(load("cache")["known_since"], tenant, model, list(text_hashes), days)
+    for row in rows:
+        (stale if row["stale"] else fresh).add(row["text_hash"])
+    return fresh, stale
+
+
+async def touch(connection: Connection, tenant: str, model: str, text_hashes: Collection[bytes]) -> set[bytes]:
+    """Note that these are used today, and return those that are still there."""
+    rows = await connection.fetch(load("cache")["touch"], tenant, model, sorted(text_hashes))
+    return {row["text_hash"] for row in rows}
+
+
+async def evict(connection: Connection, tenant: str, *, rows: int, keep_days: int, at_most: int) -> tuple[int, int]:
+    """Delete the longest unused vectors of a tenant above ``rows``, ``at_most`` in one call.
+
+    Returns how many went, and how many above ``rows`` are left (counted up to ``at_most``): what was used within
+    ``keep_days`` days stays in any case.
+    """
+    surplus: int = await connection.fetchval(load("cache")["surplus"], tenant, rows, at_most)
+    if not surplus:
+        return 0, 0
+    status = await connection.execute(load("cache")["evict"], tenant, surplus, keep_days)
+    gone = int(status.rsplit(" ", 1)[1])
+    return gone, surplus - gone
 
 
 async def fetch(connection: Connection, tenant: str, model: str, text_hashes: Collection[bytes]) -> dict[bytes, bytes]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import asyncpg
 
 from headrace import names
 from headrace.errors import ConfigurationError, DependencyDown
+from headrace.preparation import Preparation, parse_template
 from headrace.store.errors import postgresql_errors
 from headrace.store.queries import load
 from headrace.store.records import BYTES_PER_FLOAT, Generation
@@ -36,24 +38,31 @@ def embedding_table(generation: str) -> str:
 
 
 async def create_generation(
-    connection: Connection, name: str, model: str, dimensions: int, distance: str = "cosine"
+    connection: Connection,
+    name: str,
+    model: str,
+    dimensions: int,
+    distance: str = "cosine",
+    preparation: Preparation = Preparation(),  # noqa: B008  # frozen
 ) -> Generation:
     """Create a generation's table and HNSW index, and register it as ``building``; idempotent.
 
     The connection is the owner's: services may not create tables.
-    Raises :class:`ConfigurationError` for a bad name, dimension or distance, and when a generation of this name exists
-    with another model, dimension or distance.
+    Raises :class:`ConfigurationError` for a bad name, dimension, distance or template, and when a generation of this
+    name exists with another model, dimension, distance or preparation of texts.
     """
     table = embedding_table(name)
+    parse_template(preparation.template)
     if distance not in OPERATOR_CLASSES or not 1 <= dimensions <= MAXIMUM_DIMENSIONS:
         raise ConfigurationError(
             f"generation {name}: distance {distance!r} with {dimensions} dimensions cannot be indexed",
             remedy=f"Use {', '.join(OPERATOR_CLASSES)} and 1 to {MAXIMUM_DIMENSIONS} dimensions.",
         )
-    wanted = Generation(name, model, dimensions, distance)
+    prepared = (preparation.template, preparation.passage_prompt, preparation.over_long.value)
+    wanted = Generation(name, model, dimensions, distance, "building", *prepared)
     with postgresql_errors():
         async with connection.transaction():
-            if await connection.fetchval(load("generations")["register"], name, model, dimensions, distance):
+            if await connection.fetchval(load("generations")["register"], name, model, dimensions, distance, *prepared):
                 statements = load("generations")["create"].replace("{embedding}", table)
                 statements = statements.replace("{dimensions}", str(dimensions))
                 await connection.execute(statements.replace("{operators}", OPERATOR_CLASSES[distance]))
@@ -65,7 +74,22 @@ async def create_generation(
             f"generation {name} exists with {found.model}, {found.dimensions} dimensions, {found.distance}",
             remedy="A new model takes a new generation: choose another name.",
         )
+    if found.preparation != preparation:
+        raise ConfigurationError(
+            f"generation {name} exists and {differently(found.preparation, preparation)}",
+            remedy="Texts that are prepared otherwise take a new generation: choose another name.",
+        )
     return found
+
+
+def differently(theirs: Preparation, other: Preparation) -> str:
+    """Return what two preparations of texts differ in, in words, from the view of the first."""
+    ours, others = asdict(theirs), asdict(other)
+    return " and ".join(
+        f"has the {name.replace('_', '-')} {str(value)!r}, not {str(others[name])!r}"
+        for name, value in ours.items()
+        if others[name] != value
+    )
 
 
 async def activate(connection: Connection, name: str) -> None:

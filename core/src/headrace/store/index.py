@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from pgvector import Vector
+
 from headrace.errors import TemporaryError
 from headrace.store import cache
 from headrace.store.errors import postgresql_errors
@@ -107,23 +109,24 @@ async def _find_vectors(
     carried: dict[bytes, bytes],
 ) -> Vectors:
     """Ask the database only about what the batch itself does not answer."""
-    held: set[bytes] = set()
-    unsure: set[bytes] = set()
-    for document_id in {document.document_id for document in documents} & stored.keys():
-        known = stored[document_id]
-        (held if generation.name in known.fence.generations else unsure).update(known.chunk_ids)
-    if unsure:
-        query = load("index")["embedded"].replace("{embedding}", embedding_table(generation.name))
-        rows = await connection.fetch(query, tenant, [UUID(bytes=chunk_id) for chunk_id in sorted(unsure)])
-        held.update(row["chunk_id"].bytes for row in rows)
-    without_cache = Vectors(frozenset(held), carried)
-    lacking = {
-        text_hash
+    staying = {
+        chunk.chunk_id
         for document in documents
-        for text_hash in without_cache.missing(document, stored.get(document.document_id))
+        if document.document_id in stored
+        for chunk in document.chunks
+        if chunk.chunk_id in stored[document.document_id].chunk_ids
+    }
+    held: dict[bytes, bytes] = {}
+    if staying:
+        query = load("index")["embedded"].replace("{embedding}", embedding_table(generation.name))
+        rows = await connection.fetch(query, tenant, [UUID(bytes=chunk_id) for chunk_id in sorted(staying)])
+        held.update((row["chunk_id"].bytes, row["vector_key"]) for row in rows)
+    without_cache = Vectors(held, carried)
+    lacking = {
+        key for document in documents for key in without_cache.missing(document, stored.get(document.document_id))
     }
     found = await cache.known(connection, tenant, generation.model, lacking)
-    return Vectors(frozenset(held), carried, frozenset(found))
+    return Vectors(held, carried, frozenset(found))
 
 
 async def _write(connection: Connection, generation: Generation, tenant: str, plan: Plan, vectors: Vectors) -> None:
@@ -138,6 +141,10 @@ async def _write(connection: Connection, generation: Generation, tenant: str, pl
     chunks = [_chunk_row(write.document, chunk) for write in plan.writes for chunk in write.inserted]
     if chunks:
         await connection.executemany(queries["insert_chunk"], chunks)
+    outdated = [UUID(bytes=chunk_id) for write in plan.writes for chunk_id in write.outdated]
+    if outdated:
+        query = queries["delete_embeddings"].replace("{embedding}", embedding_table(generation.name))
+        await connection.execute(query, tenant, outdated)
     embedded = [chunk for write in plan.writes for chunk in write.embedded]
     await _write_embeddings(connection, generation, tenant, embedded, vectors)
 
@@ -150,23 +157,21 @@ async def _write_embeddings(
     vectors: Vectors,
 ) -> None:
     table = embedding_table(generation.name)
-    identifiers, given = [], []
-    cached_identifiers, cached_hashes = [], []
+    given: list[tuple[UUID, bytes, Vector | None]] = []
+    cached: list[tuple[UUID, bytes]] = []
     for chunk in chunks:
-        vector = chunk.vector or vectors.carried.get(chunk.text_hash)
-        if vector is None:
-            cached_identifiers.append(UUID(bytes=chunk.chunk_id))
-            cached_hashes.append(chunk.text_hash)
+        vector = chunk.vector or vectors.carried.get(chunk.key)
+        if vector is None and chunk.key:
+            cached.append((UUID(bytes=chunk.chunk_id), chunk.key))
         else:
-            identifiers.append(UUID(bytes=chunk.chunk_id))
-            given.append(cache.to_vector(vector))
-    if identifiers:
+            given.append((UUID(bytes=chunk.chunk_id), chunk.key, cache.to_vector(vector) if vector else None))
+    if given:
         query = load("index")["insert_embeddings"].replace("{embedding}", table)
-        await connection.execute(query, tenant, identifiers, given)
-    if cached_identifiers:
+        await connection.execute(query, tenant, *map(list, zip(*given, strict=True)))
+    if cached:
         query = load("index")["insert_cached_embeddings"].replace("{embedding}", table)
-        status = await connection.execute(query, tenant, cached_identifiers, cached_hashes, generation.model)
-        if status != f"INSERT 0 {len(cached_identifiers)}":  # the cache lost one since it was asked
+        status = await connection.execute(query, tenant, *map(list, zip(*cached, strict=True)), generation.model)
+        if status != f"INSERT 0 {len(cached)}":  # the cache lost one since it was asked
             raise _OvertakenError
 
 

@@ -35,35 +35,39 @@ class Stored:
 class Vectors:
     """Where a chunk's vector can come from, for one tenant and one generation.
 
-    ``held``: chunks that have a row in this generation; ``carried``: vectors that came with the batch, by text hash;
-    ``cached``: text hashes for which the cache holds one.
+    ``held``: key of each chunk's row in this generation, by chunk id; ``carried``: vectors that came with the batch,
+    by key; ``cached``: keys for which the cache holds one.
     """
 
-    held: frozenset[bytes] = frozenset()
+    held: Mapping[bytes, bytes] = field(default_factory=dict)
     carried: Mapping[bytes, bytes] = field(default_factory=dict)
     cached: frozenset[bytes] = frozenset()
 
     def missing(self, document: IndexDocument, stored: Stored | None) -> tuple[bytes, ...]:
-        """Text hashes of the document's chunks for which no vector can be had."""
+        """Keys of the document's chunks for which no vector can be had."""
         return tuple(
             dict.fromkeys(
-                chunk.text_hash
+                chunk.key
                 for chunk in document.chunks
                 if chunk.vector is None
+                and chunk.key
                 and not self.holds(chunk, stored)
-                and chunk.text_hash not in self.carried
-                and chunk.text_hash not in self.cached
+                and chunk.key not in self.carried
+                and chunk.key not in self.cached
             )
         )
 
     def holds(self, chunk: IndexChunk, stored: Stored | None) -> bool:
-        """Whether the chunk has its row in this generation already, and keeps it."""
-        return stored is not None and chunk.chunk_id in stored.chunk_ids and chunk.chunk_id in self.held
+        """Whether the chunk has its row in this generation already, of the same key, and keeps it."""
+        return stored is not None and chunk.chunk_id in stored.chunk_ids and self.held.get(chunk.chunk_id) == chunk.key
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentWrite:
-    """One document's changes: its row, the chunks that come and go, and the chunks that get a vector."""
+    """One document's changes: its row, the chunks that come and go, and the chunks that get a vector.
+
+    ``outdated`` are chunks that stay and whose vector goes: what was embedded of them has changed.
+    """
 
     document: IndexDocument
     expected: Fence | None
@@ -71,6 +75,7 @@ class DocumentWrite:
     gone: tuple[bytes, ...]
     inserted: tuple[IndexChunk, ...]
     embedded: tuple[IndexChunk, ...]
+    outdated: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +95,9 @@ def by_document(arrivals: Iterable[Arrival]) -> dict[str, list[Arrival]]:
 
 
 def carried_vectors(arrivals: Iterable[Arrival]) -> dict[bytes, bytes]:
-    """The vectors that came with the batch, by text hash."""
+    """The vectors that came with the batch, by key."""
     return {
-        chunk.text_hash: chunk.vector
-        for _, document in arrivals
-        for chunk in document.chunks
-        if chunk.vector is not None
+        chunk.key: chunk.vector for _, document in arrivals for chunk in document.chunks if chunk.vector is not None
     }
 
 
@@ -180,6 +182,11 @@ def _difference(document: IndexDocument, stored: Stored | None, fence: Fence, ve
         gone=tuple(sorted(before - after.keys())),
         inserted=tuple(chunk for chunk_id, chunk in after.items() if chunk_id not in before),
         embedded=tuple(chunk for chunk in after.values() if not vectors.holds(chunk, stored)),
+        outdated=tuple(
+            chunk_id
+            for chunk_id in sorted(before & after.keys() & vectors.held.keys())
+            if vectors.held[chunk_id] != after[chunk_id].key
+        ),
     )
 
 

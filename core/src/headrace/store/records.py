@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from headrace.errors import InvalidRecord
+from headrace.preparation import BODY, OverLong, Preparation
 from headrace.store.fence import Fence
 
 BYTES_PER_FLOAT = 4
@@ -18,13 +19,24 @@ CHUNK_ID_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One embedding model's complete set of vectors; ``distance`` is cosine, l2 or inner_product."""
+    """One embedding model's complete set of vectors; ``distance`` is cosine, l2 or inner_product.
+
+    ``template``, ``passage_prompt`` and ``over_long`` say how its texts are prepared: see :attr:`preparation`.
+    """
 
     name: str
     model: str
     dimensions: int
     distance: str = "cosine"
     state: str = "building"
+    template: str = BODY
+    passage_prompt: str = ""
+    over_long: str = OverLong.CUT
+
+    @property
+    def preparation(self) -> Preparation:
+        """How texts are prepared for it."""
+        return Preparation(self.template, self.passage_prompt, OverLong(self.over_long))
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +44,8 @@ class IndexChunk:
     """A chunk of a document, at ``start`` up to ``end`` (in characters of the source text).
 
     ``chunk_id`` has 16 bytes; ``vector`` is float32, little-endian, or None where the store already holds one for
-    ``text_hash`` (or for this very chunk).
+    ``key`` (or for this very chunk). ``vector_key`` is the hash of what was embedded, None where that is the text
+    itself; an empty one says that nothing was, and the chunk gets a row without a vector.
     """
 
     chunk_id: bytes
@@ -43,6 +56,12 @@ class IndexChunk:
     text_hash: bytes
     vector: bytes | None = None
     tokens: int | None = None
+    vector_key: bytes | None = None
+
+    @property
+    def key(self) -> bytes:
+        """What the chunk's vector goes by; empty where it has none."""
+        return self.text_hash if self.vector_key is None else self.vector_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +107,7 @@ class Outcome(Enum):
 class IndexResult:
     """The outcome for one document and the rows of ``chunk`` that were inserted, deleted and left alone.
 
-    ``missing`` lists the text hashes for which no vector is known (outcome MISSING_VECTORS, nothing written):
+    ``missing`` lists the keys for which no vector is known (outcome MISSING_VECTORS, nothing written):
     the document has to be embedded again.
     """
 
@@ -103,8 +122,8 @@ def validate(document: IndexDocument, generation: Generation) -> None:
     """Refuse a document that the tables would refuse, naming the field.
 
     Raises :class:`InvalidRecord` for an empty tenant or id, a negative version, a deletion with chunks, a NUL in a
-    text, a chunk id that has not 16 bytes, offsets out of order, and a vector of a wrong size or with a value that is
-    not finite.
+    text, a chunk id that has not 16 bytes, offsets out of order, and a vector of a wrong size, with a value that is
+    not finite or without a key.
     """
     where = f"tenant={document.tenant} document={document.document_id} version={document.version}"
     if not document.tenant or not document.document_id:
@@ -128,6 +147,8 @@ def _validate_chunk(chunk: IndexChunk, path: str, dimensions: int, where: str) -
         raise InvalidRecord(f"{path}.text", "contains a NUL character, which PostgreSQL cannot store", where=where)
     if chunk.vector is None:
         return
+    if not chunk.key:
+        raise InvalidRecord(f"{path}.vector", "is there, and its key says that there is none", where=where)
     if len(chunk.vector) != dimensions * BYTES_PER_FLOAT:
         raise InvalidRecord(
             f"{path}.vector",

@@ -39,15 +39,18 @@ _CHUNKS_NAMED = (
     "SELECT chunk_id, document_id, text_hash, {text} AS text FROM chunk "
     "WHERE tenant = $1 AND document_id = ANY ($2::text[])"
 )
-_VECTOR_FIELDS = "e.chunk_id, vector_dims(e.embedding) AS dimensions, vector_norm(e.embedding) < 'infinity' AS finite"
+_VECTOR_FIELDS = (
+    "e.chunk_id, coalesce(vector_dims(e.embedding), {dimensions}) AS dimensions, "
+    "coalesce(vector_norm(e.embedding) < 'infinity', true) AS finite"
+)
+"""A row without a vector says that its chunk has none by decision: nothing is wrong with it."""
 _VECTORS = (
     "SELECT {fields}, NULL::boolean AS as_cached FROM {embedding} AS e "
     "WHERE e.tenant = $1 AND {which} AND $3::text <> ''"
 ).replace("{fields}", _VECTOR_FIELDS)
 _VECTORS_DEEP = (
     "SELECT {fields}, v.embedding = e.embedding AS as_cached FROM {embedding} AS e "
-    "LEFT JOIN chunk AS c ON c.tenant = e.tenant AND c.chunk_id = e.chunk_id "
-    "LEFT JOIN vector_cache AS v ON v.tenant = e.tenant AND v.model = $3 AND v.text_hash = c.text_hash "
+    "LEFT JOIN vector_cache AS v ON v.tenant = e.tenant AND v.model = $3 AND v.text_hash = e.vector_key "
     "WHERE e.tenant = $1 AND {which}"
 ).replace("{fields}", _VECTOR_FIELDS)
 _BETWEEN, _AMONG = "e.chunk_id > $2 AND e.chunk_id <= $4", "e.chunk_id = ANY ($2::uuid[])"
@@ -84,7 +87,8 @@ class StoreView:
         self.generation = generation
         self._pool = pool
         self._table = embedding_table(generation.name)
-        self._vectors = (_VECTORS_DEEP if deep else _VECTORS).replace("{embedding}", self._table)
+        query = (_VECTORS_DEEP if deep else _VECTORS).replace("{embedding}", self._table)
+        self._vectors = query.replace("{dimensions}", str(generation.dimensions))
         self._text = "text" if deep else "NULL::text"
 
     async def tenants(self) -> set[str] | None:

@@ -13,6 +13,7 @@ from headrace.avro.codec import Codec
 from headrace.broker.contract import TopicPartition
 from headrace.envelope import Context
 from headrace.errors import PermanentError
+from headrace.preparation import Preparation
 from headrace.records import ChunkedDocument, ReplayRun
 from headrace.settings import KafkaSettings
 from headrace.stage import EMBEDDER, GENERATOR, INDEXER, STAGES
@@ -23,7 +24,7 @@ from headrace_operations.replay.selection import RefusedReplay, Selection, check
 from headrace_operations.trace_log import LogScanner
 
 Known = Callable[[str, set[bytes]], Awaitable[set[bytes]]]
-"""Returns those of a tenant's text hashes whose vector is cached."""
+"""Returns those of a tenant's keys whose vector is cached."""
 _ASK_AT = 10_000
 
 
@@ -84,11 +85,18 @@ def spans(run: ReplayRun) -> dict[Partition, Range]:
     return {(run.source, at.partition): Range(at.next, at.end) for at in run.positions}
 
 
-async def estimate(kafka: KafkaSettings, codec: Codec, run: ReplayRun, known: Known | None) -> Estimate:
+async def estimate(
+    kafka: KafkaSettings,
+    codec: Codec,
+    run: ReplayRun,
+    known: Known | None,
+    preparation: Preparation = Preparation(),  # noqa: B008  # frozen
+) -> Estimate:
     """Read what the run would send, and count.
 
-    Model calls of the embedder are the texts whose vector ``known`` does not know, exact as of now; without it all
-    texts, an upper bound. For ingest and chunker they are None. Raises :class:`RefusedReplay` where nothing matches.
+    Model calls of the embedder are the texts, prepared as the generation has it, whose vector ``known`` does not know,
+    exact as of now; without it all texts, an upper bound. For ingest and chunker they are None.
+    Raises :class:`RefusedReplay` where nothing matches.
     """
     keys: set[bytes] = set()
     texts: dict[str, set[bytes]] = {}
@@ -102,8 +110,8 @@ async def estimate(kafka: KafkaSettings, codec: Codec, run: ReplayRun, known: Kn
         records += 1
         keys.add(key)
         if run.stage == EMBEDDER.name:
-            for tenant, text_hash in _hashes(codec, value):
-                texts.setdefault(tenant, set()).add(text_hash)
+            for tenant, text_key in _keys(codec, value, preparation):
+                texts.setdefault(tenant, set()).add(text_key)
 
     LogRanges(kafka).read(spans(run), take)
     if not records:
@@ -128,11 +136,11 @@ async def _cached(known: Known, tenant: str, hashes: set[bytes]) -> set[bytes]:
     return found
 
 
-def _hashes(codec: Codec, value: object) -> list[tuple[str, bytes]]:
-    """Return tenant and text hash of every chunk; none for what cannot be read, which the stage gives up."""
+def _keys(codec: Codec, value: object, preparation: Preparation) -> list[tuple[str, bytes]]:
+    """Return tenant and key of every text to embed; none for what cannot be read, which the stage gives up."""
     try:
         context: Context = codec.decode(value if isinstance(value, bytes) else None, ChunkedDocument)
     except PermanentError:
         return []
-    chunks = context.payload.chunks if context.payload is not None else ()
-    return [(context.change.tenant, chunk.text_hash) for chunk in chunks]
+    prepared = preparation.of(context.payload) if context.payload is not None else ()
+    return [(context.change.tenant, one.key) for one in prepared if one.key]

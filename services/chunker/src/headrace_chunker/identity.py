@@ -6,12 +6,9 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
+from headrace.preparation import text_hash
+
 ID_BYTES = 16
-
-
-def text_hash(text: str) -> bytes:
-    """Return the BLAKE2b-128 of the text's UTF-8 bytes: 16 bytes."""
-    return hashlib.blake2b(text.encode(), digest_size=ID_BYTES, person=b"headrace.text").digest()
 
 
 def chunk_ids(tenant: str, document_id: str, parts: Sequence[tuple[tuple[str, ...], str]]) -> tuple[bytes, ...]:

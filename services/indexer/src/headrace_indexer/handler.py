@@ -112,6 +112,9 @@ def index_document(context: Context, generation: Generation) -> IndexDocument:
             f"{generation.name} of {generation.model} with {generation.dimensions}",
             remedy="Give the embedder and the indexer the same generation and model.",
         )
+    keys = payload.vector_keys or tuple(chunk.text_hash for chunk in payload.chunks)
+    if len(keys) != len(payload.chunks):
+        raise InvalidRecord("vector_keys", f"has {len(keys)} keys for {len(payload.chunks)} chunks")
     return IndexDocument(
         **common,
         content_hash=payload.content_hash,
@@ -125,9 +128,9 @@ def index_document(context: Context, generation: Generation) -> IndexDocument:
         chunks=tuple(
             IndexChunk(
                 chunk.chunk_id, chunk.section, chunk.start, chunk.end, chunk.text, chunk.text_hash,
-                payload.vectors.get(chunk.text_hash.hex()),
+                payload.vectors.get(key.hex()) if key else None, vector_key=key,
             )
-            for chunk in payload.chunks
+            for chunk, key in zip(payload.chunks, keys, strict=True)
         ),
     )  # fmt: skip
 

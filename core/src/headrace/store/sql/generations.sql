@@ -1,11 +1,14 @@
 -- name: create
 -- The vectors of one generation. A chunk that goes takes its vectors along, in every generation.
+-- vector_key is the hash of what was embedded; an empty one, with no vector, says that nothing was, by decision.
 -- {embedding} is the table's checked name, {dimensions} and {operators} come from the generation.
 CREATE TABLE {embedding} (
-    tenant    text NOT NULL,
-    chunk_id  uuid NOT NULL,
-    embedding vector({dimensions}) NOT NULL,
+    tenant     text NOT NULL,
+    chunk_id   uuid NOT NULL,
+    vector_key bytea NOT NULL,
+    embedding  vector({dimensions}),
     PRIMARY KEY (tenant, chunk_id),
+    CHECK ((embedding IS NULL) = (vector_key = '')),
     FOREIGN KEY (tenant, chunk_id) REFERENCES chunk ON DELETE CASCADE
 );
 CREATE INDEX {embedding}_nearest ON {embedding} USING hnsw (embedding {operators});
@@ -15,18 +18,19 @@ CREATE POLICY one_tenant ON {embedding} USING (tenant = current_tenant());
 GRANT SELECT, INSERT, DELETE ON {embedding} TO headrace_runtime;
 
 -- name: register
-INSERT INTO generation (name, model, dimensions, distance) VALUES ($1, $2, $3, $4)
+INSERT INTO generation (name, model, dimensions, distance, template, passage_prompt, over_long)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT (name) DO NOTHING
 RETURNING name;
 
 -- name: get
-SELECT name, model, dimensions, distance, state FROM generation WHERE name = $1;
+SELECT name, model, dimensions, distance, state, template, passage_prompt, over_long FROM generation WHERE name = $1;
 
 -- name: active
-SELECT name, model, dimensions, distance, state FROM generation WHERE state = 'active';
+SELECT name, model, dimensions, distance, state, template, passage_prompt, over_long FROM generation WHERE state = 'active';
 
 -- name: list
-SELECT name, model, dimensions, distance, state FROM generation ORDER BY created_at, name;
+SELECT name, model, dimensions, distance, state, template, passage_prompt, over_long FROM generation ORDER BY created_at, name;
 
 -- name: lock
 -- One switch at a time; who reads is not held up.

@@ -6,8 +6,8 @@ FROM document
 WHERE tenant = $1 AND document_id = ANY ($2::text[]);
 
 -- name: embedded
--- Which of these chunks ($2) have a vector in this generation?
-SELECT chunk_id FROM {embedding} WHERE tenant = $1 AND chunk_id = ANY ($2::uuid[]);
+-- Which of these chunks ($2) have a row in this generation, and of which text?
+SELECT chunk_id, vector_key FROM {embedding} WHERE tenant = $1 AND chunk_id = ANY ($2::uuid[]);
 
 -- name: write_document
 -- One version passes the fence: a new row, or the advance of the row that the plan was made on (version $23 and
@@ -51,14 +51,19 @@ DELETE FROM chunk WHERE tenant = $1 AND chunk_id = ANY ($2::uuid[]);
 INSERT INTO chunk (tenant, chunk_id, document_id, section, text, text_hash, tokens)
 VALUES ($1, $2, $3, $4, $5, $6, $7);
 
+-- name: delete_embeddings
+-- Of chunks that stay, when what is embedded of them has changed (a title or a tag in the text template).
+DELETE FROM {embedding} WHERE tenant = $1 AND chunk_id = ANY ($2::uuid[]);
+
 -- name: insert_embeddings
--- Vectors that came with the batch.
-INSERT INTO {embedding} (tenant, chunk_id, embedding)
-SELECT $1, chunk_id, embedding FROM unnest($2::uuid[], $3::vector[]) AS given (chunk_id, embedding);
+-- Vectors that came with the batch, and the chunks that have none by decision (an empty key).
+INSERT INTO {embedding} (tenant, chunk_id, vector_key, embedding)
+SELECT $1, chunk_id, vector_key, embedding
+FROM unnest($2::uuid[], $3::bytea[], $4::vector[]) AS given (chunk_id, vector_key, embedding);
 
 -- name: insert_cached_embeddings
 -- Vectors that the cache holds for the text of these chunks; they never leave the database.
-INSERT INTO {embedding} (tenant, chunk_id, embedding)
-SELECT $1, wanted.chunk_id, cached.embedding
-FROM unnest($2::uuid[], $3::bytea[]) AS wanted (chunk_id, text_hash)
-JOIN vector_cache AS cached ON cached.tenant = $1 AND cached.model = $4 AND cached.text_hash = wanted.text_hash;
+INSERT INTO {embedding} (tenant, chunk_id, vector_key, embedding)
+SELECT $1, wanted.chunk_id, wanted.vector_key, cached.embedding
+FROM unnest($2::uuid[], $3::bytea[]) AS wanted (chunk_id, vector_key)
+JOIN vector_cache AS cached ON cached.tenant = $1 AND cached.model = $4 AND cached.text_hash = wanted.vector_key;

@@ -14,6 +14,7 @@ SELECT having_attributes($1, $2, $3);
 SELECT e.chunk_id, e.embedding {operator} $2 AS value
 FROM {embedding} AS e
 WHERE e.tenant = $1
+  AND e.embedding IS NOT NULL
   AND ($4::jsonb IS NULL OR EXISTS (
         SELECT FROM chunk AS c JOIN document AS d ON d.tenant = c.tenant AND d.document_id = c.document_id
         WHERE c.tenant = $1 AND c.chunk_id = e.chunk_id AND d.attributes @> $4))
@@ -31,7 +32,7 @@ FROM (
       AND ($4::jsonb IS NULL OR attributes @> $4)
       AND ($5::text[] IS NULL OR document_id = ANY ($5))
 ) AS chosen
-JOIN {embedding} AS e ON e.tenant = $1 AND e.chunk_id = chosen.chunk_id
+JOIN {embedding} AS e ON e.tenant = $1 AND e.chunk_id = chosen.chunk_id AND e.embedding IS NOT NULL
 ORDER BY (e.embedding {operator} $2) + 0, e.chunk_id
 LIMIT $3;
 

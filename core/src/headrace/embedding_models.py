@@ -1,0 +1,52 @@
+"""Embedding models that are known by name: what the settings need not say of them.
+
+Figures and prompts are those of each model's card on Hugging Face (and of OpenAI's guide to embeddings).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+PACKAGED_MODEL = "all-MiniLM-L6-v2"
+
+
+class KnownModel(NamedTuple):
+    """Numbers in a vector, and what the model wants before queries and passages."""
+
+    dimensions: int
+    query_prompt: str = ""
+    passage_prompt: str = ""
+
+
+_E5 = ("query: ", "passage: ")
+KNOWN = {
+    PACKAGED_MODEL: KnownModel(384),
+    "KURE-v1": KnownModel(1024),
+    "bge-m3": KnownModel(1024),
+    "multilingual-e5-small": KnownModel(384, *_E5),
+    "multilingual-e5-base": KnownModel(768, *_E5),
+    "multilingual-e5-large": KnownModel(1024, *_E5),
+    "e5-small-v2": KnownModel(384, *_E5),
+    "e5-base-v2": KnownModel(768, *_E5),
+    "e5-large-v2": KnownModel(1024, *_E5),
+    "potion-base-8M": KnownModel(256),
+    "potion-retrieval-32M": KnownModel(512),
+    "potion-multilingual-128M": KnownModel(256),
+    "text-embedding-3-small": KnownModel(1536),
+}
+"""By identity: the last part of a model's name or folder."""
+
+
+def identity(model: str) -> str:
+    """Return a model's identity in cache and index: the last part of its name or folder."""
+    return model.rstrip("/").rpartition("/")[2]
+
+
+def shortened(model: str, dimensions: int) -> str:
+    """Return the identity of a model that was asked for vectors of so many dimensions: each is a model of its own."""
+    return f"{model}@{dimensions}"
+
+
+def known_model(model: str) -> KnownModel:
+    """Return what is known of a model by its name or folder; of one that is not, 384 dimensions and no prompts."""
+    return KNOWN.get(identity(model), KnownModel(384))

@@ -1,0 +1,13 @@
+"""Preparation of texts, keys of vectors, and when a cached vector was last used."""
+
+from __future__ import annotations
+
+from headrace.store.bootstrap import run_sql_file
+
+revision = "0004"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    """Execute the SQL file of this revision."""
+    run_sql_file("0004_preparation.sql")
