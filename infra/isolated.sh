@@ -6,8 +6,8 @@ uv=$1 service=$2
 cd "$(dirname "$0")/.."
 export UV_PROJECT_ENVIRONMENT="$PWD/.venvs/$service"
 "$uv" sync --locked --quiet --package "headrace-$service" --no-dev
-if [ "$service" != embedder ] && "$UV_PROJECT_ENVIRONMENT/bin/python" -c 'import torch' 2>/dev/null; then
-    echo "headrace-$service brings torch along; only the embedder may" >&2
+if "$UV_PROJECT_ENVIRONMENT/bin/python" -c 'import torch' 2>/dev/null; then
+    echo "headrace-$service brings torch along; only the embedder's extra may" >&2
     exit 1
 fi
 "$UV_PROJECT_ENVIRONMENT/bin/python" - "$service" <<'PYTHON'

@@ -59,6 +59,7 @@ Change = Callable[[dict[str, Any]], object]
         (lambda s: s["bootstrap"]["build"]["args"].update(EXTRAS="--extra boot"), "extra 'boot'"),
         (lambda s: s["bootstrap"]["build"]["args"].update(EXTRA="--extra store"), "argument EXTRA "),
         (lambda s: s["chunker"]["build"]["args"].update(SERVICE="chunk"), "is no package"),
+        (lambda s: s["embedder"]["build"].update(target="gpu"), "build target gpu"),
         (lambda s: s["chunker"]["build"].update(dockerfile="Dockerfile"), "does not exist"),
         (lambda s: s["chunker"]["healthcheck"].update(test=["http://127.0.0.1:8080/readyz"]), "port 8080"),
         (lambda s: s["chunker"]["healthcheck"].update(test=["http://127.0.0.1:8070/ready"]), "asks /ready,"),
@@ -94,6 +95,7 @@ def test_a_mistake_in_the_compose_file_is_found(change: Change, problem: str) ->
         ("COPY cli/pyproject.toml cli/\n", "", "cli/pyproject.toml is not copied"),
         ("python:3.11-slim-trixie", "python:latest", "no fixed tag"),
         ("--locked ", "", "--locked"),
+        ("FROM runtime AS cpu", "FROM alpine:3.22 AS cpu", "take the image from an ARG"),
     ],
 )
 def test_a_mistake_in_the_dockerfile_is_found(old: str, new: str, problem: str) -> None:

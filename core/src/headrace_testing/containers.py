@@ -66,11 +66,19 @@ def dockerfile_problems(text: str) -> list[str]:
         found.append("the last USER is not a numeric user other than root")
     images = [line.partition("=")[2] for line in lines if re.match(r"ARG \w+_IMAGE=", line)]
     found += [f"image {image} has no fixed tag" for image in images if not _fixed_tag(image)]
-    direct = [line for line in lines if line.startswith("FROM ") and not line.startswith("FROM ${")]
+    stages = _stages(text)
+    direct = [
+        line for line in lines if line.startswith("FROM ") and not (line[5:7] == "${" or line.split()[1] in stages)
+    ]
     found += [f"{line}: take the image from an ARG" for line in direct]
     if "--locked" not in text:
         found.append("uv sync runs without --locked")
     return found
+
+
+def _stages(dockerfile: str) -> list[str]:
+    """Return the names of a Dockerfile's stages, in order."""
+    return re.findall(r"^FROM \S+ AS (\S+)", dockerfile, re.MULTILINE)
 
 
 def _service(service: Service, services: Mapping[str, Service]) -> Iterator[str]:
@@ -140,7 +148,10 @@ def _ours(service: Service, environment: Mapping[str, str]) -> Iterator[str]:
     if not dockerfile.exists():
         yield f"is built from {build['dockerfile']}, which does not exist"
         return
-    arguments = set(re.findall(r"^ARG (\w+)", dockerfile.read_text(encoding="utf-8"), re.MULTILINE))
+    text = dockerfile.read_text(encoding="utf-8")
+    arguments = set(re.findall(r"^ARG (\w+)", text, re.MULTILINE))
+    if build.get("target", _stages(text)[-1]) not in _stages(text):
+        yield f"build target {build['target']} is no stage of the Dockerfile"
     yield from (f"build argument {name} is not in the Dockerfile" for name in build["args"] if name not in arguments)
     folder = ROOT / "core" if build["args"]["SERVICE"] == "core" else ROOT / "services" / build["args"]["SERVICE"]
     if not (folder / "pyproject.toml").exists():

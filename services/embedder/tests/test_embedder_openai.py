@@ -6,16 +6,22 @@ import base64
 import json
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from pydantic import SecretStr
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
-from headrace.errors import DependencyDown, InvalidRecord
+from headrace.errors import ConfigurationError, DependencyDown, InvalidRecord
+from headrace.preparation import OverLong, Preparation
 from headrace.retry_after import retry_after
 from headrace_embedder.openai_compatible import OpenAICompatibleProvider
+from headrace_embedder.over_long import embed_passages
 from headrace_embedder.provider import EmbedResult, Kind, Vectors
 from headrace_embedder.settings import EmbedderSettings
 
@@ -267,3 +273,83 @@ async def test_requests_and_tokens_wait_for_their_minute(monkeypatch: pytest.Mon
 def test_a_date_beyond_all_dates_asks_for_no_wait() -> None:
     """A header of nonsense would give documents up."""
     assert retry_after("Fri, 01 Jan 99999999999 00:00:00 GMT") is None
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> Path:
+    """A folder with a tokenizer of words."""
+    found = Tokenizer(WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    found.pre_tokenizer = Whitespace()
+    found.save(str(tmp_path / "tokenizer.json"))
+    return tmp_path
+
+
+async def test_a_server_is_asked_for_its_format_and_for_shorter_vectors() -> None:
+    """Broken: a server without base64 refuses every request, or a long model's vectors do not fit the index."""
+    bodies: list[dict[str, Any]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        bodies.append(json.loads(request.content))
+        return answered(request)
+
+    await embed(answer, ["a"], encoding_format="float", send_dimensions=True)
+    await embed(answer, ["a"])
+    assert (bodies[0]["encoding_format"], bodies[0]["dimensions"], bodies[0]["model"]) == ("float", 2, "m")
+    assert bodies[1]["encoding_format"] == "base64"
+    assert "dimensions" not in bodies[1]
+    shorter = EmbedderSettings(provider="openai-compatible", model="m", dimensions=2, send_dimensions=True)
+    assert OpenAICompatibleProvider(shorter).model == "m@2", "its vectors are not those of m in the cache"
+
+
+async def test_a_request_has_no_more_tokens_than_allowed(tokenizer: Path) -> None:
+    """Broken: a server that caps the tokens of a request refuses it, and halves are sent again and again."""
+    sent: list[list[str]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(json.loads(request.content)["input"])
+        return answered(request)
+
+    texts = ["a b", "c", "d e f", "g h i j k", "l"]
+    result = await embed(answer, texts, request_tokens=4, tokenizer=tokenizer)
+    assert sent == [["a b", "c"], ["d e f"], ["g h i j k"], ["l"]]
+    assert ratios(result.vectors) == [len(text) for text in texts]
+    sent.clear()
+    await embed(answer, ["x" * 6, "y" * 6, "z" * 6], request_tokens=4)
+    assert sent == [["x" * 6, "y" * 6], ["z" * 6]], "a token for three characters, where no tokenizer is set"
+
+
+@pytest.mark.parametrize("policy", list(OverLong))
+async def test_what_the_server_would_refuse_as_too_long_is_not_sent(tokenizer: Path, policy: OverLong) -> None:
+    """Broken: a text beyond the model's limit becomes a dead letter, whatever the setting says."""
+    sent: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.extend(json.loads(request.content)["input"])
+        return answered(request)
+
+    settings = EmbedderSettings(
+        provider="openai-compatible", base_url="http://127.0.0.1:9/v1", model="m", dimensions=2, tokenizer=tokenizer,
+        max_tokens=8, over_long=policy,
+    )  # fmt: skip
+    provider = OpenAICompatibleProvider(settings, httpx.MockTransport(answer))
+    long = " ".join("abcdefghijkl")
+    result = await embed_passages(provider, ["x y", long, "z"], Preparation(over_long=policy))
+    assert not result.errors
+    assert all(len(text.split()) <= 8 for text in sent)
+    assert (result.cut, result.split, dict(result.skipped)) == {
+        OverLong.CUT: ((1,), (), {}),
+        OverLong.SPLIT: ((), (1,), {}),
+        OverLong.SKIP: ((), (), {1: "12 tokens, the model reads 8"}),
+    }[policy]
+    assert ("a b c d e f g h " in sent) == (policy is OverLong.CUT)
+    assert len(sent) == {OverLong.CUT: 3, OverLong.SPLIT: 4, OverLong.SKIP: 2}[policy]
+    assert (await provider.embed([long], Kind.QUERY)).cut == (0,), "a question is always answered"
+    await provider.aclose()
+
+
+def test_a_limit_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    """Broken: the limit is set, and silently ignored."""
+    with pytest.raises(ConfigurationError, match="HEADRACE_EMBEDDER_TOKENIZER"):
+        OpenAICompatibleProvider(EmbedderSettings(max_tokens=100))
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        OpenAICompatibleProvider(EmbedderSettings(tokenizer=tmp_path))

@@ -15,8 +15,9 @@ import pytest
 from headrace.costs import CostSettings
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
 from headrace.errors import ConfigurationError, SetAside
+from headrace.preparation import Preparation
 from headrace.records import Chunk, ChunkedDocument
-from headrace_embedder.handler import distinct_texts, set_aside, still_missing
+from headrace_embedder.handler import Ready, distinct_texts, set_aside, still_missing
 from headrace_embedder.openai_compatible import OpenAICompatibleProvider
 from headrace_embedder.provider import EmbedResult, Kind
 from headrace_embedder.settings import EmbedderSettings
@@ -40,6 +41,11 @@ def document(tenant: str, name: str, *words: str) -> Context:
     )
 
 
+def ready(*contexts: Context) -> list[Ready]:
+    """A batch of them, prepared as they are."""
+    return [Ready(context, Preparation().of(context.payload)) for context in contexts]
+
+
 def test_each_document_pays_for_its_own_texts_and_the_sums_are_the_answers() -> None:
     """Broken: a tenant pays for another's texts, or the ledger's sum differs from what the provider charged."""
     part = [text("a", "one", "d1"), text("b", "one", "d1"), text("a", "two", "d2"), text("a", "three", "d1")]
@@ -59,21 +65,21 @@ def test_a_provider_that_counts_no_tokens_by_text_is_a_fault_and_not_free() -> N
 
 def test_over_its_cap_a_tenants_records_wait_and_known_texts_and_other_tenants_go_on() -> None:
     """Broken: a capped tenant's free edits wait, or its cap stops its neighbour."""
-    contexts = [document("a", "new", "fresh"), document("a", "edit", "known"), document("b", "b", "fresh")]
-    missing = [one for one in distinct_texts(contexts) if one.text == "fresh"]
+    batch = ready(document("a", "new", "fresh"), document("a", "edit", "known"), document("b", "b", "fresh"))
+    missing = [one for one in distinct_texts(batch) if one.text == "fresh"]
     why = SetAside("cap/a", "full")
-    aside = set_aside(contexts, missing, {"a": why})
+    aside = set_aside(batch, missing, {"a": why})
     assert aside == [why, None, None]
-    assert still_missing(contexts, missing, [True, False, False]) == [text("a", "fresh", "new")]
-    assert [one.tenant for one in still_missing(contexts, missing, [one is None for one in aside])] == ["b"]
+    assert still_missing(batch, missing, [True, False, False]) == [text("a", "fresh", "new")]
+    assert [one.tenant for one in still_missing(batch, missing, [one is None for one in aside])] == ["b"]
 
 
 def test_a_text_is_paid_by_the_first_document_that_goes() -> None:
     """Broken: a document that stands back is charged for what another had embedded."""
-    contexts = [document("a", "first", "same"), document("a", "second", "same")]
-    missing = distinct_texts(contexts)
+    batch = ready(document("a", "first", "same"), document("a", "second", "same"))
+    missing = distinct_texts(batch)
     assert [one.document_id for one in missing] == ["first"]
-    assert [one.document_id for one in still_missing(contexts, missing, [False, True])] == ["second"]
+    assert [one.document_id for one in still_missing(batch, missing, [False, True])] == ["second"]
 
 
 def test_a_cap_in_dollars_on_a_model_without_a_price_is_refused(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ async def test_the_local_model_restores_the_order_counts_what_is_cut_and_puts_pr
     result = await provider.embed(texts, Kind.PASSAGE)
     ratios = result.vectors[:, 0] / result.vectors[:, 1]
     np.testing.assert_allclose(ratios, [3, 40, 7, 1, 12], rtol=1e-5)
-    assert result.cut == 1
+    assert result.cut == (1,)
     assert result.tokens == 1 + 4 + 2 + 1 + 4
     await provider.embed(["where"], Kind.QUERY)
     assert seen[-1] == "query: where"

@@ -54,6 +54,20 @@ def request_slices(lengths: Sequence[int], max_items: int, max_characters: int) 
     return slices
 
 
+def narrowed(slices: Sequence[slice], weights: Sequence[float], most: float) -> list[slice]:
+    """Return the slices cut where the weights of their members exceed ``most``; what weighs more is alone."""
+    found: list[slice] = []
+    for one in slices:
+        start, weight = one.start, 0.0
+        for at in range(one.start, one.stop):
+            if at > start and weight + weights[at] > most:
+                found.append(slice(start, at))
+                start, weight = at, 0.0
+            weight += weights[at]
+        found.append(slice(start, one.stop))
+    return found
+
+
 def encode_halving(encode: Encode, texts: list[str]) -> Vectors:
     """Encode the texts; a batch too large for the device is halved. Raises :class:`OutOfMemory` for one text."""
     try:

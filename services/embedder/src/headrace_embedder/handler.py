@@ -1,5 +1,6 @@
 """The handler ``embed``: vectors for the texts that were never embedded, from the cache for all others.
 
+Each chunk's text is prepared from the template; its vector goes by the hash of what comes of that.
 Texts of the whole batch are embedded together, sorted by length, slice by slice; each slice is cached as soon as it is
 computed, so that a batch that runs again (after a crash, a rebalance) calls the model only for what is missing.
 """
@@ -8,22 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from headrace.envelope import Context
 from headrace.errors import ConfigurationError, Deferred, HeadraceError, InvalidRecord, SetAside
 from headrace.handler import READ_AGAIN, BatchHandler
+from headrace.preparation import NO_KEY, Prepared
 from headrace.records import ChunkedDocument, EmbeddedDocument
 from headrace.settings import KafkaSettings
 from headrace.store import cache
 from headrace.store.errors import postgresql_errors
-from headrace.store.generations import get_generation
+from headrace.store.generations import differently, get_generation
 from headrace.store.pool import StoreSettings, create_pool
 from headrace.store.transactions import tenant_transaction
 from headrace_embedder import metrics
+from headrace_embedder.cache_bound import CacheBound
 from headrace_embedder.fairness import Asked, FairShare
-from headrace_embedder.provider import Kind, Provider
+from headrace_embedder.over_long import embed_passages
+from headrace_embedder.provider import Provider
+from headrace_embedder.settings import EmbedderSettings
 from headrace_embedder.shared import shared_provider
 from headrace_embedder.spending import Spending, Text
 
@@ -35,6 +41,36 @@ SLICE_TEXTS = 256
 """Texts that are embedded between two writes to the cache: with the slice ahead, what a crash can cost."""
 _SLICES_UNDER_WAY = 2
 """One is in the model, the next is counted and queued, so that the model never waits for texts."""
+TOUCHES = 5
+"""How often at most, within the days that a used vector is kept, its use is noted: reading writes next to nothing."""
+MOST_LISTED = 50
+"""Chunks that the metadata of a document name one by one."""
+EMPTY = "empty"
+Key = tuple[str, bytes]
+"""Tenant, and hash of what is embedded."""
+
+
+class Ready(NamedTuple):
+    """A record with its chunks as they are embedded, in their order."""
+
+    context: Context
+    prepared: Sequence[Prepared]
+
+    @property
+    def tenant(self) -> str:
+        """Whose it is."""
+        return self.context.change.tenant
+
+
+@dataclass(slots=True)
+class Computed:
+    """What became of the texts that were not known, by tenant and hash; ``skipped`` has reasons."""
+
+    vectors: dict[Key, bytes] = field(default_factory=dict)
+    errors: dict[Key, HeadraceError] = field(default_factory=dict)
+    skipped: dict[Key, str] = field(default_factory=dict)
+    cut: set[Key] = field(default_factory=set)
+    split: set[Key] = field(default_factory=set)
 
 
 class EmbedHandler(BatchHandler):
@@ -50,9 +86,14 @@ class EmbedHandler(BatchHandler):
         self._provider: Provider | None = None
         self._spending: Spending | None = None
         self._generation = KafkaSettings().generation
+        settings = EmbedderSettings()
+        self._preparation = settings.preparation
+        self._cache_keep_days = settings.cache_keep_days
+        self._across_tenants = settings.cache_across_tenants
+        self._bound = CacheBound(settings.cache_rows, settings.cache_keep_days)
 
     async def start(self) -> None:
-        """Load the model, connect, and see that the generation is of this model."""
+        """Load the model, connect, and see that the generation is of this model and of texts prepared as here."""
         self._provider = await shared_provider()
         self._spending = Spending(self._provider.model, local=self._provider.local)
         self._spending.check()
@@ -67,6 +108,13 @@ class EmbedHandler(BatchHandler):
                 f"generation {self._generation} is {theirs}; this embedder runs {mine[0]} with {mine[1]} dimensions",
                 remedy="Set HEADRACE_EMBEDDER_MODEL to the generation's model, or create a generation for this one.",
             )
+        if found.preparation != self._preparation:
+            raise ConfigurationError(
+                f"generation {self._generation} {differently(found.preparation, self._preparation)}",
+                where="HEADRACE_EMBEDDER_TEXT_TEMPLATE, _PASSAGE_PROMPT, _OVER_LONG",
+                remedy="Set them to the generation's, or create a generation for these: `headrace generations create` "
+                "has --template, --passage-prompt and --over-long.",
+            )
 
     async def close(self) -> None:
         """Close the connections; the provider is the service's."""
@@ -75,39 +123,38 @@ class EmbedHandler(BatchHandler):
 
     async def process_batch(self, contexts: Sequence[Context]) -> Sequence[Context | HeadraceError]:
         """Return each document with the vectors that were computed for it."""
-        wanted = distinct_texts(contexts)
-        known = await self._known(wanted)
-        missing = [text for text in wanted if (text.tenant, text.text_hash) not in known]
-        metrics.TEXTS_CACHED.inc(len(wanted) - len(missing))
-        aside = set_aside(contexts, missing, await self._over({text.tenant for text in missing}))
-        missing = still_missing(contexts, missing, [why is None for why in aside])
         provider = self._provider
         assert provider is not None
+        batch = [Ready(context, self._preparation.of(context.payload)) for context in contexts]
+        wanted = distinct_texts(batch)
+        known = await self._known(wanted)
+        missing = [text for text in wanted if text[:2] not in known]
+        lent = await self._lent(missing)
+        missing = [text for text in missing if text[:2] not in lent]
+        metrics.TEXTS_CACHED.inc(len(wanted) - len(missing))
+        aside = set_aside(batch, missing, await self._over({text.tenant for text in missing}))
+        missing = still_missing(batch, missing, [why is None for why in aside])
         fair, read_again = provider.fair, READ_AGAIN.get()
-        goes = chosen(contexts, missing, fair, read_again=read_again)
+        goes = chosen(batch, missing, fair, read_again=read_again)
         metrics.RECORDS_DEFERRED.inc(goes.count(False))
-        missing = still_missing(contexts, missing, [go and why is None for go, why in zip(goes, aside, strict=True)])
+        missing = still_missing(batch, missing, [go and why is None for go, why in zip(goes, aside, strict=True)])
         try:
-            vectors, errors = await self._embed(missing)
+            computed = await self._embed(missing)
         except BaseException:
             if fair is not None:
                 fair.give_back(read_again=read_again)
             raise
         if fair is not None:
             fair.done(read_again=read_again)
+        computed.vectors.update(lent)
         return [
             why
             or embedded(
-                context,
-                vectors,
-                errors,
-                generation=self._generation,
-                model=provider.model,
-                dimensions=provider.dimensions,
+                one, computed, generation=self._generation, model=provider.model, dimensions=provider.dimensions
             )
             if may_go
-            else Deferred(f"tenant {context.change.tenant} has its share of the embedding provider's limit for now")
-            for context, may_go, why in zip(contexts, goes, aside, strict=True)
+            else Deferred(f"tenant {one.tenant} has its share of the embedding provider's limit for now")
+            for one, may_go, why in zip(batch, goes, aside, strict=True)
         ]
 
     async def _over(self, tenants: set[str]) -> dict[str, SetAside]:
@@ -115,36 +162,50 @@ class EmbedHandler(BatchHandler):
         assert self._spending is not None
         return await self._spending.over(self._pool, tenants)
 
-    async def _known(self, texts: Sequence[Text]) -> set[tuple[str, bytes]]:
-        assert self._pool is not None
-        assert self._provider is not None
-        hashes: dict[str, set[bytes]] = {}
-        for text in texts:
-            hashes.setdefault(text.tenant, set()).add(text.text_hash)
-        found: set[tuple[str, bytes]] = set()
-        for tenant, wanted in hashes.items():
-            async with tenant_transaction(self._pool, tenant, readonly=True) as connection:
-                cached = await cache.known(connection, tenant, self._provider.model, wanted)
-            found.update((tenant, text_hash) for text_hash in cached)
+    async def _known(self, texts: Sequence[Text]) -> set[Key]:
+        """Return those whose vector is cached, and will stay so for as long as somebody may rely on it."""
+        found: set[Key] = set()
+        for tenant, wanted in by_tenant(texts).items():
+            found.update((tenant, text_hash) for text_hash in await self._relied_on(tenant, wanted))
         return found
 
-    async def _embed(
-        self, texts: Sequence[Text]
-    ) -> tuple[dict[tuple[str, bytes], bytes], dict[tuple[str, bytes], HeadraceError]]:
-        """Return vectors and errors by tenant and text hash; every vector is in the cache already."""
-        vectors: dict[tuple[str, bytes], bytes] = {}
-        errors: dict[tuple[str, bytes], HeadraceError] = {}
+    async def _relied_on(self, tenant: str, wanted: Collection[bytes]) -> set[bytes]:
+        assert self._pool is not None
+        assert self._provider is not None
+        days, model = self._cache_keep_days // TOUCHES, self._provider.model
+        async with tenant_transaction(self._pool, tenant, readonly=True) as connection:
+            fresh, stale = await cache.known_since(connection, tenant, model, wanted, days)
+        if stale:
+            async with tenant_transaction(self._pool, tenant) as connection:
+                fresh |= await cache.touch(connection, tenant, model, stale)
+        return fresh
+
+    async def _lent(self, texts: Sequence[Text]) -> dict[Key, bytes]:
+        """Return the vectors that other tenants paid for, now in the own tenant's cache too; none unless allowed."""
+        if not self._across_tenants or not texts:
+            return {}
+        assert self._pool is not None
+        assert self._provider is not None
+        known = await self._relied_on(cache.SHARED, {text.text_hash for text in texts})
+        async with tenant_transaction(self._pool, cache.SHARED, readonly=True) as connection:
+            vectors = await cache.fetch(connection, cache.SHARED, self._provider.model, known)
+        lent = {text[:2]: vectors[text.text_hash] for text in texts if text.text_hash in vectors}
+        await self._store(lent, {})
+        return lent
+
+    async def _embed(self, texts: Sequence[Text]) -> Computed:
+        """Return what became of each text; every vector is in the cache already."""
+        computed = Computed()
         ordered = sorted(texts, key=lambda text: len(text.text), reverse=True)
         room = asyncio.Semaphore(_SLICES_UNDER_WAY)
         writes: list[asyncio.Task[None]] = []
 
         async def one(part: Sequence[Text]) -> None:
             async with room:
-                fresh, wrong, bills = await self._embed_slice(part)
+                fresh, bills = await self._embed_slice(part, computed)
             # The model goes on while the slice is written to the cache.
             writes.append(asyncio.create_task(self._remember(fresh, bills), name="cache-vectors"))
-            vectors.update(fresh)
-            errors.update(wrong)
+            computed.vectors |= fresh
 
         slices = (ordered[start : start + SLICE_TEXTS] for start in range(0, len(ordered), SLICE_TEXTS))
         running = [asyncio.create_task(one(part), name="embed-slice") for part in slices]
@@ -155,117 +216,146 @@ class EmbedHandler(BatchHandler):
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
             await asyncio.gather(*writes)
-        return vectors, errors
+        return computed
 
-    async def _embed_slice(
-        self, part: Sequence[Text]
-    ) -> tuple[dict[tuple[str, bytes], bytes], dict[tuple[str, bytes], HeadraceError], dict[str, Bill]]:
+    async def _embed_slice(self, part: Sequence[Text], computed: Computed) -> tuple[dict[Key, bytes], dict[str, Bill]]:
+        """Return the vectors of the part and what they cost, and note in ``computed`` what else became of it."""
         assert self._provider is not None
         assert self._spending is not None
-        result = await self._provider.embed([text.text for text in part], Kind.PASSAGE)
+        result = await embed_passages(self._provider, [text.text for text in part], self._preparation)
         little_endian = result.vectors.astype("<f4", copy=False)
-        fresh: dict[tuple[str, bytes], bytes] = {}
-        wrong: dict[tuple[str, bytes], HeadraceError] = {}
+        fresh: dict[Key, bytes] = {}
         for index, text in enumerate(part):
-            key = (text.tenant, text.text_hash)
             if index in result.errors:
-                wrong[key] = result.errors[index]
+                computed.errors[text[:2]] = result.errors[index]
+            elif index in result.skipped:
+                computed.skipped[text[:2]] = result.skipped[index]
             else:
-                fresh[key] = little_endian[index].tobytes()
+                fresh[text[:2]] = little_endian[index].tobytes()
+        computed.cut.update(part[index][:2] for index in result.cut)
+        computed.split.update(part[index][:2] for index in result.split)
         metrics.TEXTS_EMBEDDED.inc(len(fresh))
-        metrics.TEXTS_CUT.inc(result.cut)
+        metrics.TEXTS_CUT.inc(len(result.cut))
+        metrics.TEXTS_SPLIT.inc(len(result.split))
         metrics.TOKENS.inc(result.tokens)
-        metrics.EMBEDDING_ERRORS.inc(len(wrong))
-        return fresh, wrong, self._spending.bills(part, result)
+        metrics.EMBEDDING_ERRORS.inc(len(result.errors))
+        return fresh, self._spending.bills(part, result)
 
-    async def _remember(self, vectors: Mapping[tuple[str, bytes], bytes], bills: Mapping[str, Bill]) -> None:
+    async def _remember(self, vectors: Mapping[Key, bytes], bills: Mapping[str, Bill]) -> None:
+        await self._store(vectors, bills)
+        if self._across_tenants:
+            await self._store({(cache.SHARED, text_hash): vector for (_, text_hash), vector in vectors.items()}, {})
+
+    async def _store(self, vectors: Mapping[Key, bytes], bills: Mapping[str, Bill]) -> None:
         """Cache the vectors and write what they cost, tenant by tenant, each in one transaction."""
         assert self._pool is not None
         assert self._provider is not None
         assert self._spending is not None
-        for tenant in sorted(bills):
+        for tenant in sorted({tenant for tenant, _ in vectors} | set(bills)):
             own = {text_hash: vector for (owner, text_hash), vector in vectors.items() if owner == tenant}
             async with tenant_transaction(self._pool, tenant) as connection:
                 await cache.put(connection, tenant, self._provider.model, own)
-                await self._spending.record(connection, tenant, bills[tenant])
+                if tenant in bills:
+                    await self._spending.record(connection, tenant, bills[tenant])
+            await self._bound.keep(self._pool, tenant, len(own))
 
 
-def distinct_texts(contexts: Sequence[Context]) -> list[Text]:
-    """Return every text of the batch once for each tenant."""
-    texts: dict[tuple[str, bytes], Text] = {}
-    for context in contexts:
-        for chunk in context.payload.chunks:
-            key = (context.change.tenant, chunk.text_hash)
-            if key not in texts:
-                texts[key] = Text(*key, chunk.text, context.change.document_id)
+def by_tenant(texts: Sequence[Text]) -> dict[str, set[bytes]]:
+    """Return the hashes of the texts by tenant."""
+    hashes: dict[str, set[bytes]] = {}
+    for text in texts:
+        hashes.setdefault(text.tenant, set()).add(text.text_hash)
+    return hashes
+
+
+def distinct_texts(batch: Sequence[Ready]) -> list[Text]:
+    """Return every text of the batch that is to be embedded once for each tenant."""
+    texts: dict[Key, Text] = {}
+    for one in batch:
+        for prepared in one.prepared:
+            key = (one.tenant, prepared.key)
+            if prepared.key and key not in texts:
+                texts[key] = Text(*key, prepared.text, one.context.change.document_id)
     return list(texts.values())
 
 
-def still_missing(contexts: Sequence[Context], missing: Sequence[Text], goes: Sequence[bool]) -> list[Text]:
+def still_missing(batch: Sequence[Ready], missing: Sequence[Text], goes: Sequence[bool]) -> list[Text]:
     """Return what is missing for the records that go, each text with the first of them that wants it."""
     if all(goes):
         return list(missing)
     keys = {text[:2] for text in missing}
-    return [text for text in distinct_texts(list(itertools.compress(contexts, goes))) if text[:2] in keys]
+    return [text for text in distinct_texts(list(itertools.compress(batch, goes))) if text[:2] in keys]
 
 
-def set_aside(
-    contexts: Sequence[Context], missing: Sequence[Text], over: Mapping[str, SetAside]
-) -> list[SetAside | None]:
+def set_aside(batch: Sequence[Ready], missing: Sequence[Text], over: Mapping[str, SetAside]) -> list[SetAside | None]:
     """Return for each record why it waits for its tenant's cap; None where it goes on, as what costs nothing does."""
     keys = {text[:2] for text in missing if text.tenant in over}
     return [
-        over[context.change.tenant]
-        if any((context.change.tenant, chunk.text_hash) in keys for chunk in context.payload.chunks)
-        else None
-        for context in contexts
+        over[one.tenant] if any((one.tenant, prepared.key) in keys for prepared in one.prepared) else None
+        for one in batch
     ]
 
 
-def chosen(
-    contexts: Sequence[Context], missing: Sequence[Text], fair: FairShare | None, *, read_again: bool
-) -> list[bool]:
+def chosen(batch: Sequence[Ready], missing: Sequence[Text], fair: FairShare | None, *, read_again: bool) -> list[bool]:
     """Return for each record whether it goes now or is deferred; one whose texts are all known goes in any case.
 
     A text that several records share is counted with each, for the others may be told to stand back.
     """
     if fair is None:
-        return [True] * len(contexts)
-    lacking = {(text.tenant, text.text_hash): text.text for text in missing}
+        return [True] * len(batch)
+    lacking = {text[:2]: text.text for text in missing}
     asked = []
-    for context in contexts:
-        tenant = context.change.tenant
-        keys = dict.fromkeys((tenant, chunk.text_hash) for chunk in context.payload.chunks)
+    for one in batch:
+        keys = dict.fromkeys((one.tenant, prepared.key) for prepared in one.prepared)
         own = [lacking[key] for key in keys if key in lacking]
-        asked.append(Asked(tenant, fair.cost(own, len(missing))))
+        asked.append(Asked(one.tenant, fair.cost(own, len(missing))))
     return fair.choose(asked, read_again=read_again)
 
 
 def embedded(
-    context: Context,
-    vectors: dict[tuple[str, bytes], bytes],
-    errors: Mapping[tuple[str, bytes], HeadraceError],
-    *,
-    generation: str,
-    model: str,
-    dimensions: int,
+    one: Ready, computed: Computed, *, generation: str, model: str, dimensions: int
 ) -> Context | HeadraceError:
-    """Return the document with its vectors, taken out of ``vectors``: each travels once, with the first that has it."""
-    document: ChunkedDocument = context.payload
-    tenant = context.change.tenant
-    for ordinal, chunk in enumerate(document.chunks):
-        failure = errors.get((tenant, chunk.text_hash))
+    """Return the document with its vectors, taken out of ``computed``: each travels once, with the first that has it.
+
+    What has no vector by decision, or one of less than its text, is listed in the metadata.
+    """
+    document: ChunkedDocument = one.context.payload
+    keys = [(one.tenant, prepared.key) for prepared in one.prepared]
+    for ordinal, key in enumerate(keys):
+        failure = computed.errors.get(key)
         if failure is not None:
             return InvalidRecord(f"chunks[{ordinal}].vector", failure.message, remedy=failure.remedy)
     own = {}
-    for chunk in document.chunks:
-        vector = vectors.pop((tenant, chunk.text_hash), None)
+    for key in keys:
+        vector = computed.vectors.pop(key, None)
         if vector is not None:
-            own[chunk.text_hash.hex()] = vector
-    return context.with_payload(
+            own[key[1].hex()] = vector
+    vector_keys = tuple(NO_KEY if key in computed.skipped else key[1] for key in keys)
+    if vector_keys == tuple(chunk.text_hash for chunk in document.chunks):
+        vector_keys = ()
+    lists = listed(keys, computed)
+    metrics.TEXTS_SKIPPED.inc(vector_keys.count(NO_KEY))
+    return one.context.with_payload(
         EmbeddedDocument(
             document.title, document.media_type, document.content_hash, document.source, document.attributes,
             document.acl, document.chunks, generation, model, dimensions, own,
-            document.language, document.pages,
+            document.language, document.pages, vector_keys,
         )
-    ).with_metadata("embedder", model=model, texts=len(document.chunks), embedded=len(own))  # fmt: skip
+    ).with_metadata("embedder", model=model, texts=len(document.chunks), embedded=len(own), **lists)  # fmt: skip
+
+
+def listed(keys: Sequence[Key], computed: Computed) -> dict[str, str]:
+    """Return, where there are any, the chunks that were skipped, cut and split: their numbers from 0, with reasons."""
+    skipped = [
+        f"{ordinal} ({computed.skipped.get(key, EMPTY)})"
+        for ordinal, key in enumerate(keys)
+        if key[1] == NO_KEY or key in computed.skipped
+    ]
+    cut = [str(ordinal) for ordinal, key in enumerate(keys) if key in computed.cut]
+    split = [str(ordinal) for ordinal, key in enumerate(keys) if key in computed.split]
+    return {name: _shown(ones) for name, ones in (("skipped", skipped), ("cut", cut), ("split", split)) if ones}
+
+
+def _shown(ones: Sequence[str]) -> str:
+    more = f", and {len(ones) - MOST_LISTED} more" if len(ones) > MOST_LISTED else ""
+    return ", ".join(ones[:MOST_LISTED]) + more

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
 from headrace_embedder.batching import Encode
+
+_CHARACTERS = 4
+"""In a token, where the model has no tokenizer that we can read."""
 
 
 class Caps(NamedTuple):
@@ -35,16 +39,59 @@ class TokenCounter:
         own.no_padding()
         return cls(own, limit)
 
-    def count(self, texts: list[str]) -> tuple[list[int], int]:
-        """Return the tokens of each text after the model's limit, and how many texts are longer than that."""
-        if self._tokenizer is None:
-            whole = [len(text) // 4 + 1 for text in texts]
-        else:
-            whole = [len(encoding.ids) for encoding in self._tokenizer.encode_batch_fast(texts)]
+    @property
+    def limit(self) -> int | None:
+        """The most tokens of a text that the model reads, None without a limit."""
+        return self._limit
+
+    def count(self, texts: list[str]) -> tuple[list[int], tuple[int, ...]]:
+        """Return the tokens of each text after the model's limit, and the positions of texts longer than that."""
+        whole = self.whole(texts)
         limit = self._limit
         if limit is None:
-            return whole, 0
-        return [min(tokens, limit) for tokens in whole], sum(tokens > limit for tokens in whole)
+            return whole, ()
+        over = tuple(position for position, tokens in enumerate(whole) if tokens > limit)
+        return [min(tokens, limit) for tokens in whole], over
+
+    def whole(self, texts: list[str]) -> list[int]:
+        """Return the tokens of each text, the model's marks at its ends included."""
+        if self._tokenizer is None:
+            return [len(text) // _CHARACTERS + 1 for text in texts]
+        return [len(encoding.ids) for encoding in self._tokenizer.encode_batch_fast(texts)]
+
+    def cut(self, text: str) -> str:
+        """Return the longest beginning that the model reads whole."""
+        if self._limit is None:
+            return text
+        starts = [*self._starts(text), len(text)]
+        marks = self.whole([""])[0]
+        end = min(max(1, self._limit - marks), len(starts) - 1)
+        while end > 1 and self.whole([text[: starts[end]]])[0] > self._limit:
+            end -= 1
+        return text[: starts[end]]
+
+    def pieces(self, text: str, prompt: str) -> list[str]:
+        """Return neighbouring parts of about the same length that the model reads whole, each behind the prompt."""
+        if self._limit is None:
+            return [text]
+        starts = self._starts(text)
+        room = max(1, self._limit - self.whole([prompt])[0])
+        count = max(1, -(-len(starts) // room))
+        while True:
+            bounds = [starts[len(starts) * at // count] for at in range(1, count)]
+            edges = list(dict.fromkeys((0, *bounds, len(text))))
+            parts = [text[start:end] for start, end in pairwise(edges)]
+            longest = max(self.whole([prompt + part for part in parts]), default=0)
+            # A part may have a token more than the same characters within the whole: then there is one part more.
+            if longest <= self._limit or count >= len(starts):
+                return parts
+            count += 1
+
+    def _starts(self, text: str) -> list[int]:
+        """Return where each token begins, in characters."""
+        if self._tokenizer is None:
+            return list(range(0, len(text), _CHARACTERS))
+        return [start for start, _ in self._tokenizer.encode(text, add_special_tokens=False).offsets]
 
 
 @dataclass(frozen=True, slots=True)

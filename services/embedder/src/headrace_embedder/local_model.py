@@ -33,6 +33,7 @@ class SentenceTransformersProvider(Provider):
     """A model behind ``encode`` (texts to vectors), run in threads of its own, and a counter of tokens."""
 
     name: ClassVar[str] = "sentence-transformers"
+    counter: TokenCounter
 
     def __init__(
         self, model: str, dimensions: int, encode: Encode, counter: TokenCounter, caps: Caps, prompts: dict[Kind, str],
@@ -41,7 +42,7 @@ class SentenceTransformersProvider(Provider):
         self.model = model
         self.dimensions = dimensions
         self.caps = caps
-        self._counter = counter
+        self.counter = counter
         self._prompts = prompts
         self._threads = ModelThreads(encode, streams)
 
@@ -71,7 +72,7 @@ class SentenceTransformersProvider(Provider):
         """
         prompt = self._prompts[kind]
         full = [prompt + text for text in texts]
-        lengths, cut = await asyncio.to_thread(self._counter.count, full)
+        lengths, cut = await asyncio.to_thread(self.counter.count, full)
         batches = micro_batches(lengths, *self.caps)
         futures = [self._threads.submit([full[index] for index in batch], kind) for batch in batches]
         try:

@@ -16,6 +16,20 @@ TEXTS_CUT = Counter(
     "Texts that were longer than the model reads; what lies behind its limit cannot be found. A rise: lower the "
     "chunk size, or take a model that reads more.",
 )
+TEXTS_SPLIT = Counter(
+    "headrace_texts_split",
+    "Texts that were longer than the model reads and were embedded in parts. A rise: as for the texts that are cut.",
+)
+TEXTS_SKIPPED = Counter(
+    "headrace_texts_skipped",
+    "Texts without a vector by decision: empty ones, and over-long ones where the setting says so; each time that one "
+    "is met. They are found by their words alone; metadata embedder.skipped of the document lists them.",
+)
+CACHE_EVICTED = Counter(
+    "headrace_cache_evicted",
+    "Cached vectors that went because their tenant had more than allowed. With more texts embedded at once: raise the "
+    "bound.",
+)
 TOKENS = Counter(
     "headrace_texts_tokens",
     "Tokens that the provider read, as far as it counts them: what a paid one charges for.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import math
 from collections.abc import Sequence
@@ -12,11 +13,14 @@ import httpx
 import numpy as np
 
 from headrace.costs import split_exactly
-from headrace.errors import DependencyDown, HeadraceError, InvalidRecord
+from headrace.embedding_models import shortened
+from headrace.errors import ConfigurationError, DependencyDown, HeadraceError, InvalidRecord
+from headrace.preparation import OverLong
 from headrace.retry_after import retry_after
-from headrace_embedder.batching import request_slices
+from headrace_embedder.batching import narrowed, request_slices
 from headrace_embedder.fairness import FairShare
 from headrace_embedder.limits import MinuteLimits, estimated_tokens
+from headrace_embedder.loaded import TokenCounter
 from headrace_embedder.provider import EmbedResult, Kind, Provider, check_vectors
 from headrace_embedder.settings import EmbedderSettings
 
@@ -34,8 +38,14 @@ class OpenAICompatibleProvider(Provider):
     local: ClassVar[bool] = False
 
     def __init__(self, settings: EmbedderSettings, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        self.model = settings.model
+        self.model = shortened(settings.model, settings.dimensions) if settings.send_dimensions else settings.model
         self.dimensions = settings.dimensions
+        self.counter = remote_counter(settings)
+        self._cuts = {Kind.QUERY: True, Kind.PASSAGE: settings.over_long is OverLong.CUT}
+        self._body: dict[str, Any] = {"model": settings.model, "encoding_format": settings.encoding_format}
+        if settings.send_dimensions:
+            self._body["dimensions"] = settings.dimensions
+        self._most_tokens = settings.request_tokens
         self._most_texts = settings.request_texts
         self._most_characters = settings.request_characters
         self._prompts = {Kind.QUERY: settings.query_prompt, Kind.PASSAGE: settings.passage_prompt}
@@ -66,12 +76,38 @@ class OpenAICompatibleProvider(Provider):
         of vectors, is halved until the text at fault stands alone; that one gets a :class:`PermanentError`, unless
         the server refuses a harmless text as well: then it is the server that is at fault.
         """
-        full = [self._prompts[kind] + text for text in texts]
-        slices = request_slices([len(text) for text in full], self._most_texts, self._most_characters)
-        result = _joined([await self._request(full[part]) for part in slices], self.dimensions)
-        if full and len(result.errors) == len(full):
+        full, lengths, over = await asyncio.to_thread(self._fitted, texts, kind)
+        sent = list(range(len(full))) if self._cuts[kind] else [at for at in range(len(full)) if at not in over]
+        slices = request_slices([len(full[at]) for at in sent], self._most_texts, self._most_characters)
+        if self._most_tokens is not None:
+            slices = narrowed(slices, [lengths[at] for at in sent], self._most_tokens)
+        result = _joined([await self._request([full[at] for at in sent[part]]) for part in slices], self.dimensions)
+        if sent and len(result.errors) == len(sent):
             await self._probe()
-        return result
+        vectors = np.zeros((len(full), self.dimensions), np.float32)
+        vectors[sent] = result.vectors
+        errors = {sent[row]: error for row, error in result.errors.items()}
+        text_tokens = [0] * len(full)
+        for at, tokens in zip(sent, result.text_tokens, strict=True):
+            text_tokens[at] = tokens
+        return EmbedResult(
+            vectors, errors, result.tokens, tuple(sorted(over)), text_tokens=text_tokens, calls=result.calls
+        )
+
+    def _fitted(self, texts: Sequence[str], kind: Kind) -> tuple[list[str], list[float], frozenset[int]]:
+        """Return texts behind their prompt, cut where that is asked for, their tokens, and which were over-long.
+
+        An over-long text that is not to be cut is not sent: who asked embeds its parts, or leaves it out.
+        """
+        prompt, counter = self._prompts[kind], self.counter
+        full = [prompt + text for text in texts]
+        if counter is None:
+            return full, [estimated_tokens([text]) for text in full], frozenset()
+        lengths, over = counter.count(full)
+        if self._cuts[kind]:
+            for position in over:
+                full[position] = counter.cut(full[position])
+        return full, [float(length) for length in lengths], frozenset(over)
 
     async def _probe(self) -> None:
         """Raise :class:`DependencyDown` where the server cannot embed a harmless text either."""
@@ -106,9 +142,8 @@ class OpenAICompatibleProvider(Provider):
     async def _post(self, texts: list[str]) -> httpx.Response:
         """Return an answer that concerns the texts; raise :class:`DependencyDown` for all others."""
         await self._limits.wait(texts)
-        body = {"model": self.model, "input": texts, "encoding_format": "base64"}
         try:
-            answer = await self._http.post("/embeddings", json=body)
+            answer = await self._http.post("/embeddings", json={**self._body, "input": texts})
         except httpx.HTTPError as error:
             raise DependencyDown(_NAME, f"{type(error).__name__}: {error}") from error
         status = answer.status_code
@@ -130,6 +165,28 @@ class OpenAICompatibleProvider(Provider):
         found = _joined([await self._request(texts[:middle]), await self._request(texts[middle:])], self.dimensions)
         charged = [own + more for own, more in zip(found.text_tokens, _shares(tokens, texts), strict=True)]
         return replace(found, tokens=found.tokens + tokens, text_tokens=charged, calls=found.calls + 1)
+
+
+def remote_counter(settings: EmbedderSettings) -> TokenCounter | None:
+    """Return what counts tokens as the server's model does; None where no tokenizer is set.
+
+    Raises :class:`ConfigurationError` for a limit without a tokenizer, and for a tokenizer that cannot be read.
+    """
+    if settings.tokenizer is None:
+        if settings.max_tokens is None:
+            return None
+        raise ConfigurationError(
+            "a limit of tokens needs the model's tokenizer", where="HEADRACE_EMBEDDER_TOKENIZER",
+            remedy="Name the file tokenizer.json of the model, or the folder with it.",
+        )  # fmt: skip
+    file = settings.tokenizer / "tokenizer.json" if settings.tokenizer.is_dir() else settings.tokenizer
+    try:
+        return TokenCounter.of(file.read_text(encoding="utf-8"), settings.max_tokens)
+    except Exception as error:  # tokenizers raises plain Exception
+        raise ConfigurationError(
+            f"the tokenizer {file} cannot be read: {error}", where="HEADRACE_EMBEDDER_TOKENIZER",
+            remedy="Name the file tokenizer.json of the model, or the folder with it.",
+        ) from error  # fmt: skip
 
 
 def _joined(results: Sequence[EmbedResult], dimensions: int) -> EmbedResult:

@@ -7,6 +7,7 @@ float32 there, and bfloat16 to float32 at each start.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import queue
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 CAPS = Caps(32, 1024)
+FACTS = "facts.json"
 _FORMAT = "1"
 """Part of the folder's name: a change of what stands in it makes another."""
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -71,7 +73,7 @@ def load(settings: EmbedderSettings) -> Loaded:
     import openvino  # noqa: PLC0415
 
     home = converted(settings)
-    facts = Facts(**json.loads((home / "facts.json").read_text()))
+    facts = Facts(**json.loads((home / FACTS).read_text()))
     core = openvino.Core()
     graph = core.read_model(home / "model.xml")
     tokenizer = (home / "tokenizer.json").read_text(encoding="utf-8")
@@ -96,12 +98,19 @@ def load(settings: EmbedderSettings) -> Loaded:
 
 
 def converted(settings: EmbedderSettings) -> Path:
-    """Return the folder of the converted model, made on the first call; raises :class:`NotConverted`."""
-    source = _folder(model_path(settings.model))
+    """Return the folder of the converted model, made on the first call; raises :class:`NotConverted`.
+
+    A folder that :mod:`headrace_embedder.convert` made is one already.
+    """
+    if (Path(settings.model) / FACTS).is_file():
+        return Path(settings.model)
+    if importlib.util.find_spec("torch") is None:
+        raise NotConverted("it has to be converted first, and torch is not installed, which does that")
+    source = fetched(model_path(settings.model))
     name = f"{source.name}-{_identity(source)}"
     try:
         home = _cache(settings) / name
-        if (home / "facts.json").exists():
+        if (home / FACTS).exists():
             return home
         home.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(dir=home.parent, prefix=".converting-"))
@@ -175,7 +184,7 @@ def _cache(settings: EmbedderSettings) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headrace" / "models"
 
 
-def _folder(model: str) -> Path:
+def fetched(model: str) -> Path:
     """Return the model's folder, fetched where it is a name; raises :class:`NotConverted`."""
     if Path(model).is_dir():
         return Path(model)
@@ -232,7 +241,7 @@ def convert(source: Path, target: Path) -> None:
     openvino.save_model(graph, target / "model.xml", compress_to_fp16=False)
     (target / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
     facts = _facts(model, tokenizer, openvino.Core(), graph)
-    (target / "facts.json").write_text(json.dumps(facts))
+    (target / FACTS).write_text(json.dumps(facts))
 
 
 def _facts(model: SentenceTransformer, tokenizer: str, core: openvino.Core, graph: openvino.Model) -> dict[str, Any]:

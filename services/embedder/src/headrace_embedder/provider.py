@@ -6,14 +6,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from headrace.embedding_models import KNOWN, PACKAGED_MODEL
 from headrace.errors import ConfigurationError, HeadraceError, InvalidRecord
 from headrace_embedder.fairness import FairShare
-from headrace_embedder.settings import PACKAGED_MODEL, EmbedderSettings
+from headrace_embedder.settings import EmbedderSettings
+
+if TYPE_CHECKING:
+    from headrace_embedder.loaded import TokenCounter
 
 Vectors = npt.NDArray[np.float32]
 _REMEDY = "Compare HEADRACE_EMBEDDER_MODEL and _DIMENSIONS to what the provider runs."
@@ -30,15 +34,18 @@ class Kind(StrEnum):
 class EmbedResult:
     """One unit vector for each text, in order: float32, shape (texts, dimensions), C-contiguous.
 
-    The rows of texts in ``errors`` mean nothing. ``tokens`` were computed (as far as the provider counts them), and
-    ``cut`` texts were longer than the model's limit. ``text_tokens`` are the same tokens by text, in order, and
-    ``calls`` the requests, or runs of the model, that it took: what the ledger of costs is written from.
+    The rows of texts in ``errors`` and ``skipped`` mean nothing. ``tokens`` were computed (as far as the provider
+    counts them); the texts at ``cut`` were longer than the model's limit and those at ``split`` embedded in parts;
+    ``skipped`` has the reason of each text that gets no vector by decision. ``text_tokens`` are the tokens by text, in
+    order, and ``calls`` the requests, or runs of the model, that it took: the ledger of costs is written from them.
     """
 
     vectors: Vectors
     errors: Mapping[int, HeadraceError] = field(default_factory=dict)
     tokens: int = 0
-    cut: int = 0
+    cut: tuple[int, ...] = ()
+    split: tuple[int, ...] = ()
+    skipped: Mapping[int, str] = field(default_factory=dict)
     text_tokens: Sequence[int] = ()
     calls: int = 0
 
@@ -53,6 +60,8 @@ class Provider(ABC):
     dimensions: int
     fair: FairShare | None = None
     """Who goes first, where the provider has limits."""
+    counter: TokenCounter | None = None
+    """Counts tokens as the model does, where that is known."""
 
     @abstractmethod
     async def embed(self, texts: Sequence[str], kind: Kind) -> EmbedResult:
@@ -127,9 +136,13 @@ def build(settings: EmbedderSettings) -> Provider:
                 "the provider openai-compatible has no server", where="HEADRACE_EMBEDDER_BASE_URL",
                 remedy="Set it to the server's URL up to /v1.",
             )  # fmt: skip
-        if settings.model == PACKAGED_MODEL and settings.dimensions != 384:
+        if settings.model == PACKAGED_MODEL and settings.dimensions != KNOWN[PACKAGED_MODEL].dimensions:
             raise ConfigurationError(f"{PACKAGED_MODEL} has 384 dimensions", where="HEADRACE_EMBEDDER_DIMENSIONS")
         return OpenAICompatibleProvider(settings)
+    if settings.provider == "model2vec":
+        from headrace_embedder.model2vec_model import Model2VecProvider  # noqa: PLC0415
+
+        return Model2VecProvider.load(settings)
     from headrace_embedder.local_model import SentenceTransformersProvider  # noqa: PLC0415
 
     return SentenceTransformersProvider.load(settings)

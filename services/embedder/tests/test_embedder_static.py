@@ -1,0 +1,119 @@
+"""model2vec over a tiny model that the test makes, and models that are converted beforehand."""
+
+from __future__ import annotations
+
+import builtins
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+
+from headrace.errors import ConfigurationError
+from headrace_embedder import openvino_model
+from headrace_embedder.convert import converted_to
+from headrace_embedder.openvino_model import NotConverted, converted
+from headrace_embedder.provider import Kind, build
+from headrace_embedder.settings import EmbedderSettings
+
+pytestmark = pytest.mark.unit
+
+WORDS = {"[UNK]": 0, "river": 1, "dam": 2, "bread": 3}
+VECTORS = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 0, 1]], np.float32)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A static model of three words, in a folder."""
+    model2vec = pytest.importorskip("model2vec")
+    tokenizer = Tokenizer(WordLevel(WORDS, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    model2vec.StaticModel(VECTORS, tokenizer, normalize=True).save_pretrained(str(tmp_path / "words"))
+    return tmp_path / "words"
+
+
+async def test_a_static_model_embeds_by_the_mean_of_its_words(folder: Path) -> None:
+    """Broken: the light provider gives other vectors than its model."""
+    provider = build(EmbedderSettings(provider="model2vec", model=str(folder), dimensions=3))
+    assert (provider.model, provider.dimensions) == ("words", 3)
+    result = await provider.embed(["river dam", "bread", "dam " * 3000], Kind.PASSAGE)
+    assert not result.errors
+    assert not result.cut
+    np.testing.assert_allclose(result.vectors[0], np.array([2, 1, 0]) / np.sqrt(5), rtol=1e-5)
+    np.testing.assert_allclose(result.vectors[2], np.array([1, 1, 0]) / np.sqrt(2), rtol=1e-4)
+    assert result.tokens == 3003
+    assert (await provider.embed([], Kind.PASSAGE)).vectors.shape == (0, 3)
+
+
+async def test_a_passage_without_a_known_word_is_skipped_and_such_a_query_refused(folder: Path) -> None:
+    """Broken: a document is given up for a line of signs, or a search answers with anything."""
+    provider = build(EmbedderSettings(provider="model2vec", model=str(folder), dimensions=3))
+    result = await provider.embed(["bread", "zzz"], Kind.PASSAGE)
+    assert dict(result.skipped) == {1: "the model knows no word of it"}
+    assert not result.errors
+    assert list((await provider.embed(["zzz"], Kind.QUERY)).errors) == [0]
+
+
+def test_another_dimension_a_missing_model_and_a_missing_package_are_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken: the service starts with a model that does not fit its index, or dies without a reason."""
+    with pytest.raises(ConfigurationError, match="has 3 dimensions, 256 are configured"):
+        build(EmbedderSettings(provider="model2vec", model=str(folder), dimensions=256))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigurationError, match="does not load"):
+        build(EmbedderSettings(provider="model2vec", model=str(tmp_path / "empty"), dimensions=3))
+    real = builtins.__import__
+
+    def without(name: str, *rest: Any, **named: Any) -> Any:
+        if name == "model2vec":
+            raise ImportError(name)
+        return real(name, *rest, **named)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ConfigurationError, match=r"Install headrace-embedder\[model2vec\]"):
+        build(EmbedderSettings(provider="model2vec", model=str(folder), dimensions=3))
+
+
+def test_a_converted_folder_is_taken_as_it_is_and_without_torch_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken: the image without torch tries to convert, or fails with a stack instead of the command that helps."""
+    (tmp_path / "facts.json").write_text("{}")
+    assert converted(EmbedderSettings(model=str(tmp_path))) == tmp_path
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else real(name))
+    with pytest.raises(NotConverted, match="torch is not installed"):
+        converted(EmbedderSettings(model="some/name"))
+    with pytest.raises(ConfigurationError, match="headrace-embedder-convert some/name FOLDER"):
+        build(EmbedderSettings(model="some/name", device="cpu"))
+
+
+def test_a_conversion_is_whole_or_not_there_and_keeps_the_models_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken: half a model is taken for one, or its vectors stand in the index under another name."""
+    (source := tmp_path / "source" / "model").mkdir(parents=True)
+    target = tmp_path / "made" / "model"
+
+    def fails(_: Path, partial: Path) -> None:
+        (partial / "model.xml").write_text("half")
+        raise NotConverted("no such operation")
+
+    monkeypatch.setattr("headrace_embedder.convert.convert", fails)
+    with pytest.raises(NotConverted, match="no such operation"):
+        converted_to(str(source), target)
+    assert list((tmp_path / "made").iterdir()) == []
+    with pytest.raises(ConfigurationError, match="'other' is not 'model'"):
+        converted_to(str(source), tmp_path / "made" / "other")
+    monkeypatch.setattr(
+        "headrace_embedder.convert.convert", lambda _, partial: (partial / openvino_model.FACTS).write_text("{}")
+    )
+    converted_to(str(source), target)
+    assert [file.name for file in target.iterdir()] == ["facts.json"]
+    with pytest.raises(ConfigurationError, match="is there already"):
+        converted_to(str(source), target)
