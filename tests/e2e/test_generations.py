@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import psycopg
 import pytest
 
 from headrace_bench.data import reference_with_edits
@@ -92,6 +93,54 @@ def test_a_second_generation_is_filled_beside_the_first_and_switched_to(deployme
     assert headrace("audit", owner=True)["generation"] == "g2"
     assert headrace("generations", "activate", "g1", owner=True) == {"active": "g1"}
     assert all(one.ready() for one in first)
+
+
+TITLED = "{title}: {body}"
+
+
+def test_a_template_with_titles_embeds_what_a_change_of_title_changes(deployment, place, seed, headrace):
+    """Documents would be found by the vectors of their old titles, or an index would mix texts of two templates."""
+    changes = reference_with_edits(edits=0, seed=seed, documents=3)
+    made = headrace(
+        "generations", "create", "g2", "--model", "hashing-384", "--dimensions", "384", "--template", TITLED, owner=True
+    )
+    assert made["template"] == TITLED
+    second = {"HEADRACE_KAFKA_GENERATION": "g2", "HEADRACE_EMBEDDER_TEXT_TEMPLATE": TITLED}
+    deployment.start_all("ingest", "chunker")
+    embedder = deployment.start("embedder", env=second)
+    deployment.start("indexer", env=second)
+    publish(place.kafka_settings(), changes)
+    wait_until_stored(deployment, fold(versions(TENANT, changes)), 90, print, generation="g2")
+    texts, before = metric(embedder, "headrace_texts_embedded_total"), rows(place)
+
+    renamed = [{**change, "version": 2, "title": "Renamed"} for change in changes]
+    publish(place.kafka_settings(), renamed)
+    wait_until_stored(deployment, fold(versions(TENANT, renamed)), 90, print, generation="g2")
+    after = rows(place)
+    assert {chunk: written for chunk, (written, _) in after.items()} == {
+        chunk: written for chunk, (written, _) in before.items()
+    }
+    assert not {key for _, key in after.values()} & {key for _, key in before.values()}
+    assert metric(embedder, "headrace_texts_embedded_total") == 2 * texts
+    assert headrace("audit", "--generation", "g2", "--deep", owner=True)["findings"] == []
+
+    assert embedder.drain() == 0
+    wrong = deployment.start("embedder", "1", wait=False, env={"HEADRACE_KAFKA_GENERATION": "g2"})
+    publish(place.kafka_settings(), [{**change, "version": 3} for change in renamed])
+    deadline = time.monotonic() + 60
+    while f"generation g2 has the template '{TITLED}', not '{{body}}'" not in wrong.log.read_text():
+        assert time.monotonic() < deadline, wrong.log.read_text()
+        time.sleep(0.1)
+    assert not wrong.ready()
+
+
+def rows(place) -> dict[str, tuple[str, bytes]]:
+    """Who wrote each chunk, and by which key its vector goes."""
+    with psycopg.connect(place.postgres, options=f"-c search_path={place.schema},public") as connection:
+        found = connection.execute(
+            "SELECT chunk_id::text, c.xmin::text, vector_key FROM chunk AS c JOIN embedding_g2 USING (tenant, chunk_id)"
+        ).fetchall()
+    return {chunk: (written, key) for chunk, written, key in found}
 
 
 def test_what_cannot_go_into_a_generation_is_refused_before_anything_moves(deployment, place, seed, headrace):

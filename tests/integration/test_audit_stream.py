@@ -249,7 +249,7 @@ def test_orphans_are_found_by_whoever_has_the_right_to_see_them(streamed):
         "ALTER TABLE chunk DROP CONSTRAINT chunk_tenant_document_id_fkey",
         STRAY.format(name="no document 77"),
         "ALTER TABLE embedding_g1 DROP CONSTRAINT embedding_g1_tenant_chunk_id_fkey",
-        f"INSERT INTO embedding_g1 SELECT '{TENANT}', '{NOBODY}78', embedding FROM embedding_g1 LIMIT 1",
+        f"INSERT INTO embedding_g1 SELECT '{TENANT}', '{NOBODY}78', vector_key, embedding FROM embedding_g1 LIMIT 1",
         f"INSERT INTO vector_cache VALUES ('{TENANT}', 'hashing-384', '\\x79', '[1,2]')",
     )
     report = _audit(streamed)

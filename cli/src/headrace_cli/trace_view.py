@@ -18,6 +18,14 @@ from headrace_operations.trace_request import RequestTrace
 _PATH = ("stage", "handlers", "attempt", "worker", "read from", "started", "took")
 
 
+_LISTED = {
+    "embedder.skipped": "passages without a vector, found by words alone",
+    "embedder.cut": "passages of which the beginning was embedded",
+    "embedder.split": "passages that were embedded in parts",
+}
+"""What the embedder notes of passages that have no whole vector, by their numbers from 0."""
+
+
 def documents(traces: Traces) -> dict[str, Any]:
     """Return the traces as JSON has them."""
     return {"documents": [_document(one) for one in traces.documents], "read": asdict(traces.cost)}
@@ -103,6 +111,9 @@ def _show_document(trace: DocumentTrace) -> None:
         row = trace.stored
         held = "deleted" if row.deleted else f"{row.chunks} passages, model {row.model}"
         typer.echo(f"in the index: version {row.version}, {held}, since {row.indexed_at.isoformat()}")
+        for key, what in _LISTED.items():
+            if key in row.metadata:
+                typer.echo(f"  {what}: {row.metadata[key]}")
     for one in trace.versions:
         _show_version(one)
     for note in trace.notes:
