@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar
 
 from headrace.envelope import Context
@@ -11,6 +13,8 @@ from headrace.errors import InvalidRecord
 from headrace.handler import Handler
 from headrace.records import ChangeEvent, SourceDocument
 from headrace_ingest.files.kinds import by_ending
+from headrace_ingest.language import Detect, detector
+from headrace_ingest.settings import IngestSettings
 
 
 class ChangeEventHandler(Handler):
@@ -26,9 +30,25 @@ class ChangeEventHandler(Handler):
         if not isinstance(context.payload, ChangeEvent) or context.payload.content is None:
             raise InvalidRecord("content", "is missing", remedy="An upsert carries the document's whole text.")
 
+    def __init__(self) -> None:
+        self._wanted = IngestSettings().detect_language
+        self._detect: Detect | None = None
+
+    async def start(self) -> None:
+        """Load what tells languages, where that is wanted; raises :class:`headrace.errors.ConfigurationError`."""
+        if self._wanted:
+            self._detect = await asyncio.to_thread(detector)
+
     async def process(self, context: Context) -> Context:
         """Return the context with the source document."""
-        return context.with_payload(source_document(context.change.document_id, context.payload))
+        document = source_document(context.change.document_id, context.payload)
+        if self._detect is not None and not document.language:
+            # Not part of the hash: another release of the table must not make another content of the same version.
+            language = self._detect(document.text)
+            if language is not None:
+                found = context.with_payload(replace(document, language=language))
+                return found.with_metadata(self.stage, language="detected")
+        return context.with_payload(document)
 
 
 def source_document(document_id: str, event: ChangeEvent) -> SourceDocument:

@@ -44,4 +44,9 @@ class IngestSettings(BaseSettings):
         1024, ge=640, description="Most memory (address space, of which 512 MiB are taken at once) of reading a file."
     )
     file_max_pages: int = Field(2000, ge=1, description="Most pages of a PDF.")
+    detect_language: bool = Field(
+        False,
+        description="Whether the language of a text that names none is told from its first 2,000 characters, where it "
+        "is certain; needs the extra language and 120 MB of memory.",
+    )
     default_pipeline: str = Field("default", description="Pipeline of change events that name none.")
