@@ -11,9 +11,9 @@ import pytest
 from headrace.avro.codec import Codec
 from headrace.avro.registry import FixedIds
 from headrace.broker.contract import Headers, Record
-from headrace.envelope import Operation
+from headrace.envelope import Change, Context, Operation, Reference, Trace
 from headrace.errors import ConfigurationError
-from headrace.records import ChangeEvent, Control, DeadLetter, DeadLetterAction, HeaderPart
+from headrace.records import ChangeEvent, Control, DeadLetter, DeadLetterAction, HeaderPart, SourceDocument
 from headrace.settings import KafkaSettings
 from headrace_operations.dead_letters import messages, payload
 from headrace_operations.dead_letters.act import DISCARDED, REDRIVEN, Order, plan
@@ -228,6 +228,19 @@ def test_payloads_are_read_as_far_as_they_can_be() -> None:
     broken = payload.decoded(codec, letter(value=event[:-3] + b"\xff\xff\xff"))
     assert broken["form"] in ("bytes", "text")
     assert broken["why"]
+
+
+def test_a_payload_in_the_object_store_is_told_and_not_fetched() -> None:
+    """If it failed, an operator would take a large document for a deleted one, or wait for megabytes to be read."""
+    codec = Codec(FixedIds())
+    reference = Reference("claim:acme/20260101/" + "ab" * 32, b"\xab" * 32, 7, "headrace.SourceDocument")
+    context = Context(Trace("r", "default", 1, T0), Change("acme", "a.md", 1, Operation.UPSERT), None)
+    large = replace(letter(value=codec.encode(context, SourceDocument, reference)), stage="chunker")
+    shown = payload.decoded(codec, large)
+    assert (shown["value"]["change"]["document_id"], shown["value"]["payload"]) == ("a.md", None)
+    assert shown["object"] == {
+        "uri": reference.uri, "sha256": "ab" * 32, "size": 7, "record": "headrace.SourceDocument",
+    }  # fmt: skip
 
 
 def test_an_export_holds_every_byte() -> None:

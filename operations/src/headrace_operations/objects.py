@@ -141,15 +141,14 @@ class Collector:
 
     def _strike_named(self, garbage: Garbage, progress: Progress) -> None:
         """Take out of the garbage what records name that were not read yet."""
-        generations = LogScanner(self._kafka).generations() or [self._kafka.generation]
-        shared = [name for name in carriers() if not names.is_own(name)]
         own = [name for name in carriers() if names.is_own(name)]
-        for generation in generations:
+        for generation in LogScanner(self._kafka).generations(own):
             self._read(generation, own, garbage, progress)
-        self._read(generations[0], shared, garbage, progress)
+        self._read("", [name for name in carriers() if not names.is_own(name)], garbage, progress)
 
     def _read(self, generation: str, wanted: Iterable[str], garbage: Garbage, progress: Progress) -> None:
-        ranges = LogRanges(self._kafka.of(generation))
+        """Read what was not read yet of those topics; ``generation`` is empty for what all share."""
+        ranges = LogRanges(self._kafka.of(generation or self._kafka.generation))
         spans = {}
         for one, (start, end) in ranges.bounds(ranges.partitions(wanted)).items():
             spans[one] = Range(max(start, self._read_to.get((generation, one), start)), end)

@@ -81,10 +81,12 @@ class LogScanner:
         names = {name: self._kafka.topic(name) for name in topics}
         return {name: len(known[full].partitions) for name, full in names.items() if full in known}
 
-    def generations(self) -> list[str]:
-        """Return the generations of the index that have lanes, by name."""
-        begin = f"{self._kafka.topic_prefix}{held_topic(EMBEDDER.name)}."
-        return sorted(name.removeprefix(begin) for name in self._topics() if name.startswith(begin))
+    def generations(self, own: Iterable[str] = (held_topic(EMBEDDER.name),)) -> list[str]:
+        """Return the generations of the index that have lanes, by name: any of the topics that are their ``own``."""
+        begins = [f"{self._kafka.topic_prefix}{name}." for name in own]
+        return sorted(
+            {name.removeprefix(begin) for name in self._topics() for begin in begins if name.startswith(begin)}
+        )
 
     def _topics(self) -> Mapping[str, Any]:
         try:
