@@ -173,6 +173,20 @@ def test_a_store_that_is_not_there_is_no_records_fault(tmp_path: Path) -> None:
         stored(claims_in(tmp_path / "none"), context())
 
 
+def test_a_folder_that_loses_its_mount_is_not_begun_anew(tmp_path: Path) -> None:
+    """Broken: payloads are written below an empty mount point, where no other stage finds them."""
+    folder = tmp_path / "store"
+    folder.mkdir()
+    claims = claims_in(folder)
+    stored(claims, context())
+    folder.rename(tmp_path / "elsewhere")
+    for make in (lambda: None, folder.mkdir):
+        make()
+        with pytest.raises(DependencyDown, match=MARKER):
+            stored(claims, context("another"))
+    assert not folder.exists() or list(folder.iterdir()) == []
+
+
 def test_a_store_that_cannot_be_written_is_down(tmp_path: Path) -> None:
     """Broken: a full or broken disk costs dead letters, or a record goes out without its payload."""
     claims = claims_in(tmp_path)

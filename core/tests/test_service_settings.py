@@ -19,7 +19,7 @@ from headrace.records import SourceDocument
 from headrace.registry import HandlerRegistry
 from headrace.service import run_stage
 from headrace.settings import EXIT_CONFIGURATION, WorkerSettings, wrong_settings
-from headrace.stage import INGEST
+from headrace.stage import CHUNKER, INGEST
 from headrace.store.pool import StoreSettings
 
 pytestmark = pytest.mark.unit
@@ -137,3 +137,22 @@ def test_a_handler_without_its_setting_pauses_the_stage(monkeypatch: pytest.Monk
     chains = PipelineChains("chunker", PipelineCatalogue(), HandlerRegistry([Needy]), lambda: None)
     with pytest.raises(DependencyDown, match="HEADRACE_STORE_DSN: Field required"):
         asyncio.run(chains._started("needy"))
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"URL": "objects"}, "HEADRACE_OBJECTS_URL"),
+        ({"URL": "file:///tmp/x", "LIMIT_BYTES": "100000000"}, "HEADRACE_OBJECTS_LIMIT_BYTES"),
+        ({"URL": "s3://bucket", "S3_ACCESS_KEY_ID": "id"}, "HEADRACE_OBJECTS_S3_SECRET_ACCESS_KEY"),
+    ],
+)
+def test_a_wrong_object_store_is_told_at_the_start(
+    variables: dict[str, str], named: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A stage would start, and pause at the first large document, hours later."""
+    monkeypatch.setattr("headrace.service.PipelineFollower", Mock())
+    for name, value in variables.items():
+        monkeypatch.setenv(f"HEADRACE_OBJECTS_{name}", value)
+    assert run_stage(CHUNKER) == EXIT_CONFIGURATION
+    assert named in capsys.readouterr().err

@@ -97,6 +97,8 @@ class ObjectStore:
         """Write the object whole; the same bytes once more change nothing."""
         if not self._owned:
             await asyncio.to_thread(self.own)
+        elif self._folder is not None and not (self._folder / MARKER).exists():
+            self._require_marker()  # obstore would make the folders anew, below a mount point that lost its mount
         with self._told():
             async with asyncio.timeout(self._settings.timeout_s):
                 await obstore.put_async(self._opened(), place.key, data)
