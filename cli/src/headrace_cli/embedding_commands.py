@@ -44,12 +44,13 @@ Generation: TypeAlias = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    from headrace_cli import embedding_acts  # noqa: PLC0415
+    from headrace_cli import embedding_acts, schedule_commands  # noqa: PLC0415
 
     commands.command("estimate", short_help="Say what embedding would cost, before it is done.")(told(estimate))
     commands.command("costs", short_help="Show what embedding has cost.")(told(show_costs))
     commands.command("status", short_help="Show how far embedding is, and what stops it.")(told(status))
     embedding_acts.add_to(commands)
+    schedule_commands.add_to(commands, told)
     app.add_typer(commands, rich_help_panel="Operations")
 
 
@@ -189,7 +190,7 @@ def status(
     errors = DeadLetterLog(own, codec).select(Selection(stage="embedder", tenant=tenant))
     held = waiting_for_caps(own, codec, tenant)
     book = read_book(CostSettings().file)
-    in_all, by_tenant, caps = asyncio.run(_spending(owner_store(state_dir, postgres), book, tenant, frozenset(held)))
+    in_all, by_tenant, caps = asyncio.run(spending(owner_store(state_dir, postgres), book, tenant, frozenset(held)))
     if as_json:
         output.emit({
             "generation": own.generation, "total": progress.total, "pending": progress.pending,
@@ -234,7 +235,7 @@ def _spent(spent: Spent) -> dict[str, Any]:
     }  # fmt: skip
 
 
-async def _spending(
+async def spending(
     store: StoreSettings, book: CostBook, tenant: str | None, held: frozenset[str]
 ) -> tuple[Spent, dict[str, Spent], list[Reached]]:
     """Return what all spent, what the tenants spent that can be seen, and the caps that are reached."""

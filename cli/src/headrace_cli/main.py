@@ -8,6 +8,7 @@ import typer
 
 from headrace_cli import (
     __version__,
+    alert_commands,
     audit_commands,
     capture_commands,
     control_commands,
@@ -50,6 +51,7 @@ for module in (
     generation_commands,
     object_commands,
     embedding_commands,
+    alert_commands,
     capture_commands,
 ):
     module.register(app)

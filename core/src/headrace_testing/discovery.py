@@ -19,7 +19,7 @@ from headrace.errors import ConfigurationError, HeadraceError
 ROOT = Path(__file__).resolve().parents[3]
 """The repository; these tools run on a checkout, never on an installed wheel."""
 
-SOURCES = ("core/src", "cli/src", "infra/local/src", "benchmarks/src", "services/*/src")
+SOURCES = ("core/src", "cli/src", "operations/src", "infra/local/src", "benchmarks/src", "services/*/src")
 _TESTING = "headrace_testing"
 METRIC_TYPES = (Counter, Gauge, Histogram, Summary)
 

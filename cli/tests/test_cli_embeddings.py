@@ -1,0 +1,178 @@
+"""``embeddings`` and ``alerts`` as their users meet them, as far as that needs no Kafka and no store."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from headrace.costs import CostSettings
+from headrace_cli import embedding_acts, embedding_view, schedule_commands
+from headrace_cli.alert_commands import _readyz
+from headrace_cli.main import app
+from headrace_operations.alerts import Alert
+from headrace_operations.audit.model import Finding, Kind, Report
+
+pytestmark = pytest.mark.unit
+
+
+def run(*arguments: str, code: int = 0, **env: str) -> Any:
+    """Run the command and check its exit code."""
+    result = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200", **env})
+    assert result.exit_code == code, result.output
+    return result
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        """Take a webhook."""
+        self.server.got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))  # type: ignore[attr-defined]
+        self.send_response(self.server.status)  # type: ignore[attr-defined]
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        """Say what a stopped stage says."""
+        body = b'{"ready": false, "stage": "embedder", "stopped": "too many dead letters"}'
+        self.send_response(503)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet."""
+
+
+@pytest.fixture
+def receiver() -> Iterator[Any]:
+    """A webhook on loopback, and a stopped stage."""
+    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    server.got, server.status = [], 200
+    server.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_test_alert_arrives_or_the_command_fails(receiver: Any) -> None:
+    """Broken: an operator takes a webhook that refuses for one that works."""
+    url = f"{receiver.url}/hook"
+    assert json.loads(run("alerts", "test", "--json", HEADRACE_ALERTS_SLACK_URL=url).stdout) == [
+        {"channel": "slack", "error": None}
+    ]
+    assert "this is a test" in receiver.got[0]["text"]
+    receiver.status = 410
+    failed = run("alerts", "test", code=1, HEADRACE_ALERTS_SLACK_URL=url)
+    assert "slack: HTTP 410" in failed.output
+    assert url not in failed.output
+    assert "no webhook is set" in run("alerts", "test", code=2).output
+
+
+def test_a_process_that_is_not_ready_is_read_all_the_same(receiver: Any) -> None:
+    """Broken: the 503 of a stopped stage passes for silence, and nobody hears why it stopped."""
+    found = _readyz(receiver.url)
+    assert found is not None
+    assert found["stopped"] == "too many dead letters"
+    assert _readyz("http://127.0.0.1:9") is None
+
+
+def test_a_schedule_tells_its_next_times_and_refuses_nonsense() -> None:
+    """Broken: a wrong expression is found out at night."""
+    times = json.loads(run("embeddings", "schedule", "release", "--cron", "*/10 * * * *", "--dry-run", "--json").stdout)
+    assert len(times) == 5
+    assert all(datetime.fromisoformat(one).minute % 10 == 0 for one in times)
+    assert "is no cron expression" in run("embeddings", "schedule", "batch", "--cron", "daily", code=2).output
+    assert "is no name" in run(
+        "embeddings", "schedule", "batch", "--cron", "* * * * *", "--name", "../x", code=2
+    ).output  # fmt: skip
+
+
+class Sent:
+    """Stands in for the alerter."""
+
+    def __init__(self) -> None:
+        self.alerts: list[Alert] = []
+
+    def send(self, alert: Alert) -> dict[str, str | None]:
+        """Keep it."""
+        self.alerts.append(alert)
+        return {}
+
+
+def test_a_run_that_fails_is_said_and_ends_no_schedule(capsys: pytest.CaptureFixture[str]) -> None:
+    """Broken: a failed batch stops all later ones, or nobody hears of it."""
+    sent: Any = Sent()
+    due = datetime(2026, 1, 2, tzinfo=UTC)
+    for code in (3, 0):
+        argv = [sys.executable, "-c", f"raise SystemExit({code})"]
+        schedule_commands.runner(schedule_commands.Job.BATCH, argv, sent, as_json=True)(due)
+    assert [alert.good for alert in sent.alerts] == [False, True]
+    assert "failed with exit code 3" in sent.alerts[0].text
+    assert [json.loads(line)["exit_code"] for line in capsys.readouterr().out.splitlines()] == [3, 0]
+
+
+def test_the_benchmark_measures_each_size_with_the_configured_provider() -> None:
+    """Broken: the benchmark measures another provider than the stage runs, or hides a failed start."""
+    env = {"HEADRACE_EMBEDDER_PROVIDER": "hashing"}
+    rows = json.loads(run("embeddings", "benchmark", "--sizes", "1,8", "--texts", "16", "--json", **env).stdout)
+    assert [row["batch"] for row in rows] == [1, 8]
+    assert all(row["texts_per_second"] > 0 and row["tokens_per_second"] > 0 and not row["errors"] for row in rows)
+    assert "no batch sizes" in run("embeddings", "benchmark", "--sizes", "0", code=2, **env).output
+    assert "exit code 78" in run(
+        "embeddings", "benchmark", "--sizes", "1", "--texts", "1", code=1, HEADRACE_EMBEDDER_PROVIDER="magic"
+    ).output  # fmt: skip
+
+
+def test_wrong_words_are_refused_before_anything_is_reached(tmp_path: Path) -> None:
+    """Broken: a slip of the pen shows a report of everything, or of nothing."""
+    state = ("--state-dir", str(tmp_path))
+    assert "there are no sums by" in run("embeddings", "costs", "--by", "moon", *state, code=2).output
+    assert "is no day" in run("embeddings", "costs", "--since", "yesterday", *state, code=2).output
+    refused = run("embeddings", "costs", "--by", "document", "--since", "2026-01-01", *state, code=2)
+    assert "summed over all days" in refused.output
+    (tmp_path / "costs.yaml").write_text("caps: {all: {usd_per_day: -1}}")
+    env = {"HEADRACE_COST_FILE": str(tmp_path / "costs.yaml")}
+    assert "costs.yaml:1" in run("embeddings", "estimate", "--all", *state, code=2, **env).output
+
+
+def test_only_tenants_that_a_replay_repairs_are_replayed() -> None:
+    """Broken: incremental replays tenants for what no replay repairs, or leaves out one that lacks vectors."""
+
+    def finding(tenant: str, *repair: str) -> Finding:
+        return Finding(Kind.MISSING, "vector", tenant, "d", "", "", repair)
+
+    found = (
+        finding("a", "headrace replay start --stage embedder --tenant a --document d --into g1"),
+        finding("a", "headrace replay start --stage embedder --tenant a --document e --into g1"),
+        finding("b", "headrace delete d"),
+        finding("c", "headrace dlq redrive --stage embedder", "headrace replay start --stage embedder --tenant c"),
+    )
+    report = Report("g1", (), True, 0, 0, 0, 0, found, (), (), False, 0.0)
+    assert embedding_acts.lacking_vectors(report) == ["a", "c"]
+
+
+def test_money_is_shown_with_its_rate_and_never_as_free_where_it_is_unknown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Broken: an unknown price is shown as 0, won are made up without a rate, or a paid model passes for local."""
+    assert embedding_view.money(None) == "price unknown"
+    assert embedding_view.money(Decimal("0.0000005")) == "0.000001"
+    assert embedding_view.krw(Decimal(2), CostSettings()) is None
+    assert embedding_view.krw(Decimal("0.5"), CostSettings(krw_per_usd=Decimal("1385.5"))) == Decimal("692.75")
+    assert not embedding_view.local_provider(tmp_path)
+    monkeypatch.setenv("HEADRACE_EMBEDDER_PROVIDER", "openai-compatible")
+    assert not embedding_view.local_provider(tmp_path)
+    monkeypatch.setenv("HEADRACE_EMBEDDER_PROVIDER", "hashing")
+    assert embedding_view.local_provider(tmp_path)
