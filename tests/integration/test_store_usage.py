@@ -16,7 +16,7 @@ import pytest
 
 from headrace.costs import CostSettings, Spent
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
-from headrace.errors import DependencyDown, SetAside
+from headrace.errors import ConfigurationError, DependencyDown, SetAside
 from headrace.records import Chunk, ChunkedDocument
 from headrace.store import usage
 from headrace.store.transactions import tenant_transaction
@@ -49,14 +49,15 @@ def document(tenant: str, name: str, *words: str) -> Context:
 
 
 class Server:
-    """Charges a hundred tokens a text; ``broken`` has it answer 503."""
+    """Charges a hundred tokens a text; answers 503 from the request on that ``broken_from`` names."""
 
-    def __init__(self) -> None:
-        self.texts = 0
-        self.broken = False
+    def __init__(self, broken_from: int = 1_000_000) -> None:
+        self.texts = self.requests = 0
+        self.broken_from = broken_from
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
-        if self.broken:
+        self.requests += 1
+        if self.requests >= self.broken_from:
             return httpx.Response(503)
         count = len(json.loads(request.content)["input"])
         self.texts += count
@@ -86,9 +87,9 @@ def costs(tmp_path: Path) -> Path:
     return path
 
 
-def caps(path: Path, text: str) -> None:
+def caps(path: Path, text: str, models: str = "{m: {usd_per_million_tokens: 1}}") -> None:
     """Put other caps into the file, with another time of change."""
-    path.write_text(f"models: {{m: {{usd_per_million_tokens: 1}}}}\ncaps: {text}\n")
+    path.write_text(f"models: {models}\ncaps: {text}\n")
     before = path.stat().st_mtime_ns
     os.utime(path, ns=(before + 1_000_000, before + 1_000_000))
 
@@ -218,8 +219,32 @@ async def test_the_cap_on_all_has_the_stage_wait_with_its_reason(pool: Pool, cos
 
 async def test_a_call_that_fails_costs_nothing(pool: Pool, costs: Path) -> None:
     """Broken: a provider that is down is paid in the ledger, again with each try."""
-    server = Server()
-    server.broken = True
     with pytest.raises(DependencyDown):
-        await Embedder(pool, server, costs).process_batch([document("acme", "d1", "one")])
+        await Embedder(pool, Server(broken_from=1), costs).process_batch([document("acme", "d1", "one")])
     assert await ledger(pool, "acme") == []
+
+
+async def test_what_was_answered_before_a_failure_is_kept_and_not_paid_again(pool: Pool, costs: Path) -> None:
+    """Broken: each 503 has the answers before it thrown away and bought once more."""
+    words = [f"w{number:03}" for number in range(300)]
+    batch = [document("acme", "d1", *words)]
+    server = Server(broken_from=3)
+    with pytest.raises(DependencyDown):
+        await Embedder(pool, server, costs).process_batch(batch)
+    (day,) = await ledger(pool, "acme")
+    assert day.texts == server.texts == 256
+    server.broken_from = 1_000_000
+    await Embedder(pool, server, costs).process_batch(batch)
+    (day,) = await ledger(pool, "acme")
+    assert day.texts == server.texts == 300
+
+
+async def test_a_price_that_goes_while_a_cap_is_in_dollars_stops_the_spending(pool: Pool, costs: Path) -> None:
+    """Broken: after one refusal the stage spends on without a cap that could be kept."""
+    server = Server()
+    embedder = Embedder(pool, server, costs)
+    caps(costs, "{all: {usd_per_day: 1}}", models="{}")
+    for word in ("one", "two"):
+        with pytest.raises(ConfigurationError, match="price of m is unknown"):
+            await embedder.process_batch([document("acme", "d1", word)])
+    assert server.texts == 0

@@ -207,7 +207,9 @@ class EmbedHandler(BatchHandler):
             writes.append(asyncio.create_task(self._remember(fresh, bills), name="cache-vectors"))
             computed.vectors |= fresh
 
-        slices = (ordered[start : start + SLICE_TEXTS] for start in range(0, len(ordered), SLICE_TEXTS))
+        assert self._provider is not None
+        step = min(SLICE_TEXTS, self._provider.request_texts or SLICE_TEXTS)  # a paid answer is kept, come what may
+        slices = (ordered[start : start + step] for start in range(0, len(ordered), step))
         running = [asyncio.create_task(one(part), name="embed-slice") for part in slices]
         try:
             await asyncio.gather(*running)

@@ -46,7 +46,7 @@ class OpenAICompatibleProvider(Provider):
         if settings.send_dimensions:
             self._body["dimensions"] = settings.dimensions
         self._most_tokens = settings.request_tokens
-        self._most_texts = settings.request_texts
+        self.request_texts: int = settings.request_texts
         self._most_characters = settings.request_characters
         self._prompts = {Kind.QUERY: settings.query_prompt, Kind.PASSAGE: settings.passage_prompt}
         headers = {"Authorization": f"Bearer {settings.api_key.get_secret_value()}"} if settings.api_key else {}
@@ -78,7 +78,7 @@ class OpenAICompatibleProvider(Provider):
         """
         full, lengths, over = await asyncio.to_thread(self._fitted, texts, kind)
         sent = list(range(len(full))) if self._cuts[kind] else [at for at in range(len(full)) if at not in over]
-        slices = request_slices([len(full[at]) for at in sent], self._most_texts, self._most_characters)
+        slices = request_slices([len(full[at]) for at in sent], self.request_texts, self._most_characters)
         if self._most_tokens is not None:
             slices = narrowed(slices, [lengths[at] for at in sent], self._most_tokens)
         result = _joined([await self._request([full[at] for at in sent[part]]) for part in slices], self.dimensions)

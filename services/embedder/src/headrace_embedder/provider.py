@@ -58,6 +58,8 @@ class Provider(ABC):
     """Whether the model runs in this process, so that nobody charges for its tokens."""
     model: str
     dimensions: int
+    request_texts: int | None = None
+    """Most texts of one request, where it makes requests: what is answered together is kept together."""
     fair: FairShare | None = None
     """Who goes first, where the provider has limits."""
     counter: TokenCounter | None = None

@@ -63,19 +63,20 @@ class Spending:
 
     def check(self) -> None:
         """Raise :class:`ConfigurationError` for a cap in dollars on a model without a price: it could not be kept."""
-        book = self._live.book
-        if self.price is not None:
-            return
-        if book.caps.in_usd:
+        self._require_price()
+        if self.price is None:
+            log.warning(
+                "the price of the model is unknown; its tokens are counted without a cost", model=self._model,
+                remedy="Name its usd_per_million_tokens in the file of HEADRACE_COST_FILE; 0 where nobody charges.",
+            )  # fmt: skip
+
+    def _require_price(self) -> None:
+        if self._live.book.caps.in_usd and self.price is None:
             raise ConfigurationError(
                 f"there is a cap in USD, and the price of {self._model} is unknown", where="HEADRACE_COST_FILE",
                 remedy=f"Add models: {self._model}: usd_per_million_tokens to the file (0 where nobody charges), or "
                 "cap tokens instead.",
             )  # fmt: skip
-        log.warning(
-            "the price of the model is unknown; its tokens are counted without a cost", model=self._model,
-            remedy="Name its usd_per_million_tokens in the file of HEADRACE_COST_FILE; 0 where nobody charges.",
-        )  # fmt: skip
 
     @property
     def price(self) -> Decimal | None:
@@ -93,9 +94,11 @@ class Spending:
     async def over(self, pool: Pool, tenants: Collection[str]) -> dict[str, SetAside]:
         """Return those of the tenants whose cap is reached, each with what its records get that need the model.
 
-        Raises :class:`DependencyDown` where the cap on all is reached: the stage waits until it ends or is raised.
+        Raises :class:`DependencyDown` where the cap on all is reached: the stage waits until it ends or is raised, and
+        :class:`ConfigurationError` as :meth:`check` does.
         """
         book = self._refreshed()
+        self._require_price()
         if not tenants:
             return {}
         now = self._now()
@@ -130,6 +133,5 @@ class Spending:
             if self._live.error is not None:
                 log.error("the file of prices is wrong; what was in force stays", error=str(self._live.error))
             else:
-                log.info("prices and caps were read again")
-                self.check()
+                log.info("prices and caps were read again", price=str(self.price))
         return self._live.book
