@@ -50,9 +50,9 @@ def retried(result: Result) -> Record:
     """What the outbox writes for the record, as it is read again."""
     outbox = Outbox(WIRING, CODEC, now=lambda: NOW, jitter=lambda: 0.0)
     run = StageRun("ingest", (), "ingest-0", "changes", 0, 41, 1, NOW, 0)
-    message, fate = outbox.settle(first(), result, run, review=False)
-    assert fate in (Fate.RETRIED, Fate.HELD)
-    return again(message)
+    settled = outbox.settle(first(), result, run, review=False)
+    assert settled.fate in (Fate.RETRIED, Fate.HELD)
+    return again(settled.message)
 
 
 def test_a_delete_without_data_is_the_same_delete_when_it_is_read_again() -> None:
