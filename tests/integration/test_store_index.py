@@ -7,6 +7,7 @@ import hashlib
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -16,7 +17,8 @@ import pytest_asyncio
 
 from headrace.errors import InvalidRecord
 from headrace.store import cache
-from headrace.store.generations import activate, create_generation
+from headrace.store.bootstrap import migrate
+from headrace.store.generations import activate, create_generation, get_generation
 from headrace.store.index import index_batch
 from headrace.store.records import Generation, IndexChunk, IndexDocument, IndexResult, Outcome
 from headrace.store.search import search
@@ -24,6 +26,7 @@ from headrace.store.transactions import tenant_transaction
 
 if TYPE_CHECKING:
     from headrace.store.pool import Pool
+    from headrace_testing.postgres_fixtures import StoreSchema
 
     Owner = asyncpg.Connection[asyncpg.Record]
 
@@ -289,3 +292,24 @@ async def test_a_chunk_without_a_vector_by_decision_is_stored_and_not_waited_for
     now_with_one = replace(embedded(" ", "title"), version=2, content_hash=b"other")
     await index_batch(pool, generation, [now_with_one])
     assert await owner.fetchval("SELECT vector_key FROM embedding_first") == text_hash("title")
+
+
+async def test_a_store_of_before_takes_its_vectors_along(
+    store_schema: StoreSchema, pool: Pool, owner: Owner, generation: Generation
+) -> None:
+    """Broken: the migration loses which text a vector is of, and an edit embeds a whole index anew."""
+    await index_batch(pool, generation, [document("d", 1, ["one", "two"])])
+    await owner.execute("ALTER TABLE embedding_first DROP COLUMN vector_key, ALTER COLUMN embedding SET NOT NULL")
+    await owner.execute(
+        "ALTER TABLE generation DROP COLUMN template, DROP COLUMN passage_prompt, DROP COLUMN over_long"
+    )
+    await owner.execute("ALTER TABLE vector_cache DROP COLUMN last_used")
+    revision = import_module("headrace.store.migrations.versions.0004_preparation")
+    await owner.execute("UPDATE schema_version SET version_num = $1", revision.down_revision)
+    assert (await asyncio.to_thread(migrate, store_schema.server.dsn, store_schema.name)).changed
+    keys = await owner.fetch("SELECT text, vector_key FROM chunk JOIN embedding_first USING (tenant, chunk_id)")
+    assert {row["text"]: row["vector_key"] for row in keys} == {text: text_hash(text) for text in ("one", "two")}
+    assert await get_generation(owner, "first") == Generation("first", MODEL, DIMENSIONS, state="active")
+    assert await index_batch(pool, generation, [document("d", 2, ["one"], with_vectors=False)]) == [
+        IndexResult(Outcome.INDEXED, deleted=1, kept=1)
+    ]
