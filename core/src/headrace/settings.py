@@ -169,7 +169,7 @@ class ObjectSettings(BaseSettings):
     limit_bytes: int = Field(
         1024 * 1024, ge=1024, description="A larger record has its payload put into the object store, in bytes."
     )
-    max_bytes: int = Field(64 * 1024 * 1024, ge=1024, description="Largest payload that is stored or read, in bytes.")
+    max_bytes: int = Field(32 * 1024 * 1024, ge=1024, description="Largest payload that is stored or read, in bytes.")
     batch_bytes: int = Field(
         16 * 1024 * 1024, ge=1024,
         description="Bytes of stored payloads that a stage takes up at a time; one that is larger is taken up alone.",
