@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from headrace.errors import ConfigurationError
+from headrace.settings import ObjectSettings
 from headrace_cli import services
 from headrace_cli.failures import UsageError
+from headrace_cli.launch import Launch, Launcher
 from headrace_cli.services import Plan, Provider
 from headrace_local.model import Endpoints
 
@@ -120,3 +122,14 @@ def test_the_runtime_login_replaces_the_owners() -> None:
     assert dsn == "postgresql://login:p%40%2F%3Aw@h:5/db?sslmode=require"
     with pytest.raises(ConfigurationError, match="no URL"):
         services.runtime_dsn("host=h user=u", "login", "p")
+
+
+def test_a_local_stack_has_a_folder_for_large_payloads(tmp_path: Path) -> None:
+    """Broken: a large document ends as a dead letter on a laptop, or goes elsewhere than the user said."""
+    given = {services.OBJECTS: "s3://bucket/folder"}
+    own = Launcher(Launch(tmp_path, environment={}), print)._objects()
+    assert own == (tmp_path / "objects").as_uri()
+    assert (tmp_path / "objects").stat().st_mode & 0o777 == 0o700
+    assert ObjectSettings(url=own).url == own
+    assert Launcher(Launch(tmp_path, environment=given), print)._objects() == "s3://bucket/folder"
+    assert commands(**given)["chunker"].env[services.OBJECTS] == "s3://bucket/folder"
