@@ -159,8 +159,11 @@ def test_only_tenants_that_a_replay_repairs_are_replayed() -> None:
         finding("b", "headrace delete d"),
         finding("c", "headrace dlq redrive --stage embedder", "headrace replay start --stage embedder --tenant c"),
     )
-    report = Report("g1", (), True, 0, 0, 0, 0, found, (), (), False, 0.0)
-    assert embedding_acts.lacking_vectors(report) == ["a", "c"]
+    reset = finding(
+        "d", "headrace audit --tenant d --document d --reset", "headrace replay start --stage embedder --tenant d"
+    )
+    report = Report("g1", (), True, 0, 0, 0, 0, (*found, reset), (), (), False, 0.0)
+    assert embedding_acts.lacking_vectors(report) == (["a", "c"], 2)
 
 
 def test_money_is_shown_with_its_rate_and_never_as_free_where_it_is_unknown(

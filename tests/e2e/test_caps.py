@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from typer.testing import CliRunner
 
@@ -99,3 +100,18 @@ def test_a_cap_holds_a_tenant_and_lets_it_go_when_raised(deployment, place, tmp_
     assert run("estimate", "--tenant", CAPPED)["to_embed"] == forgotten["vectors"]
     after = {line["of"][0]: line["tokens"] for line in run("costs", registry=False)["lines"]}
     assert after == before
+
+    with psycopg.connect(place.postgres) as connection:  # as if this generation had never had the tenant's vectors
+        connection.execute(f"DELETE FROM {place.schema}.embedding_g1 WHERE tenant = %s", [CAPPED])
+        connection.execute(f"UPDATE {place.schema}.document SET generations = '{{}}' WHERE tenant = %s", [CAPPED])
+    assert run("incremental", "--dry-run")["replay_tenants"] == [CAPPED]
+    again = CliRunner().invoke(
+        app, ["embeddings", "incremental", "--postgres", place.postgres, "--kafka", place.kafka, "--registry",
+              place.registry],
+        env=env,
+    )  # fmt: skip
+    assert again.exit_code == 0, again.output
+    wait_until_stored(deployment, fold(everything), 60, print)
+    paid = {line["of"][0]: line["tokens"] for line in run("costs", registry=False)["lines"]}
+    assert paid[TENANT] == before[TENANT]
+    assert paid[CAPPED] == 2 * before[CAPPED]

@@ -98,12 +98,12 @@ def incremental(
     own, codec = clients(state_dir, kafka, registry)
     own = own if into is None else own.of(into)
     report = audited(own, codec, owner_store(state_dir, postgres), Scope(tenant, generation=own.generation))
-    lacking = lacking_vectors(report)
+    lacking, others = lacking_vectors(report)
     letters = DeadLetterLog(own, codec).select(Selection(stage=_EMBEDDER, tenant=tenant))
     open_ones = [one for one in letters if one.whole is None]
     planned = {
         "generation": own.generation, "redrive": len(open_ones), "replay_tenants": lacking,
-        "pending": len(report.pending), "dry_run": dry_run,
+        "pending": len(report.pending), "to_repair": others, "dry_run": dry_run,
     }  # fmt: skip
     if as_json:
         output.emit(planned)
@@ -113,6 +113,8 @@ def incremental(
             f"{own.generation}: {len(open_ones)} dead letters {verb} redriven, {len(lacking)} tenants with documents "
             f"without vectors {verb} replayed ({', '.join(lacking) or 'none'}); {len(report.pending)} are under way"
         )
+    if others:
+        output.say(f"{others} findings need more than a replay: `headrace audit` lists each with its repair")
     if dry_run:
         return
     if open_ones:
@@ -127,10 +129,18 @@ def incremental(
         )  # fmt: skip
 
 
-def lacking_vectors(report: Report) -> list[str]:
-    """Return the tenants of which the audit names a replay of the embedder as a repair."""
-    start = f"headrace replay start --stage {_EMBEDDER} "
-    return sorted({one.tenant for one in report.findings if any(command.startswith(start) for command in one.repair)})
+def lacking_vectors(report: Report) -> tuple[list[str], int]:
+    """Return the tenants that a replay of the embedder repairs, and how many findings need more than a replay."""
+    start, before = f"headrace replay start --stage {_EMBEDDER} ", "headrace audit "
+    tenants: set[str] = set()
+    others = 0
+    for one in report.findings:
+        replayed = any(command.startswith(start) for command in one.repair)
+        if replayed and not any(command.startswith(before) for command in one.repair):
+            tenants.add(one.tenant)
+        else:
+            others += 1
+    return sorted(tenants), others
 
 
 def release(
