@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,33 @@ _CAPS = """\
 models: {{hashing-384: {{usd_per_million_tokens: 1}}}}
 caps: {{tenants: {{acme: {{tokens_per_day: {tokens}}}}}}}
 """
+
+
+class _Hook(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        """Take a webhook."""
+        self.server.got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))  # type: ignore[attr-defined]
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet."""
+
+
+@contextmanager
+def webhook() -> Iterator[Any]:
+    """A webhook on loopback; ``got`` holds what it was sent."""
+    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), _Hook)
+    server.got = []
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def test_a_cap_holds_a_tenant_and_lets_it_go_when_raised(deployment, place, tmp_path: Path, seed: int) -> None:
@@ -72,6 +103,19 @@ def test_a_cap_holds_a_tenant_and_lets_it_go_when_raised(deployment, place, tmp_
         assert time.monotonic() < deadline
         time.sleep(0.5)
     assert metric(embedder, "embedding_pending_items") == 0
+    assert metric(embedder, "embedding_total_items") > len(later)
+    assert metric(embedder, "process_resident_memory_bytes") > 0
+    with webhook() as hook:
+        watched = CliRunner().invoke(
+            app, ["alerts", "watch", "--looks", "1", "--postgres", place.postgres, "--kafka", place.kafka,
+                  "--registry", place.registry, "--status-url", f"embedder=http://127.0.0.1:{embedder.port}",
+                  "--status-url", "nobody=http://127.0.0.1:9"],
+            env={**env, "HEADRACE_ALERTS_SLACK_URL": f"http://127.0.0.1:{hook.server_address[1]}/"},
+        )  # fmt: skip
+    assert watched.exit_code == 0, watched.output
+    cap, silent = hook.got
+    assert f"the cap of tenant {CAPPED} is reached" in cap["text"]
+    assert "nobody does not answer" in silent["text"]
 
     assert run("release") == {"released": {}, "still_capped": [f"cap/{CAPPED}"], "dry_run": False}
     embedder.kill()  # a cap must outlast a restart, and one that is raised meanwhile must let go
@@ -92,6 +136,7 @@ def test_a_cap_holds_a_tenant_and_lets_it_go_when_raised(deployment, place, tmp_
 
     estimated = run("estimate", "--all")
     assert (estimated["to_embed"], estimated["exact"], estimated["usd"]) == (0, True, "0")
+    assert run("estimate", "--from-offset", "chunks:0:0")["documents"] < estimated["documents"]
     planned = run("incremental", "--dry-run")
     assert (planned["redrive"], planned["replay_tenants"]) == (0, [])
     before = {line["of"][0]: line["tokens"] for line in run("costs", registry=False)["lines"]}

@@ -65,6 +65,13 @@ def estimate(
     everything: Annotated[
         bool, typer.Option("--all", envvar="HEADRACE_REPLAY_ALL", help="All that lies in the log for the embedder.")
     ] = False,
+    from_offset: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from-offset", envvar="HEADRACE_REPLAY_FROM_OFFSET", metavar="TOPIC:PARTITION:OFFSET", show_default=False,
+            help="What lies in the log from this offset of chunks on; may be repeated, no other partition takes part.",
+        ),
+    ] = None,
     tenant: Tenant = None,
     since: Annotated[
         str | None,
@@ -110,7 +117,7 @@ def estimate(
     else:
         own, codec = clients(state_dir, kafka, registry)
         own = own if generation is None else own.of(generation)
-        lengths = _of_log(own, codec, everything, since, tenant)
+        lengths = _of_log(own, codec, everything, from_offset, since, tenant)
         generation = own.generation
     found, name = asyncio.run(
         _priced(store, lengths, book, model, generation, rate, not paths, embedding_view.local_provider(state_dir))
@@ -267,16 +274,16 @@ async def _lines(
         return ledger.summed(await ledger.read_days(pool, names, first, last), by)
 
 
-def _of_log(own: KafkaSettings, codec: Any, everything: bool, since: str | None, tenant: str | None) -> Lengths:
-    from headrace_cli.times import moment  # noqa: PLC0415
+def _of_log(
+    own: KafkaSettings, codec: Any, everything: bool, offsets: list[str] | None, since: str | None, tenant: str | None
+) -> Lengths:
+    from headrace_cli.replay_commands import selection_of  # noqa: PLC0415
     from headrace_cli.tracking import tracked  # noqa: PLC0415
     from headrace_operations.embedding.estimate import of_log  # noqa: PLC0415
     from headrace_operations.replay.plan import plan  # noqa: PLC0415
-    from headrace_operations.replay.selection import Selection  # noqa: PLC0415
 
-    now = datetime.now(UTC)
-    selection = Selection("embedder", everything, since=moment(since, "--since", now), tenant=tenant)
-    planned = plan(own, selection, rate=None, asked_by=getpass.getuser(), now=now)
+    selection = selection_of(own, "embedder", offsets, since, None, tenant, everything=everything)
+    planned = plan(own, selection, rate=None, asked_by=getpass.getuser(), now=datetime.now(UTC))
     with tracked("read", None) as progress:
         return of_log(own, codec, planned.run, progress)
 

@@ -130,7 +130,7 @@ def start(
 
     settings, codec = clients(state_dir, kafka, registry)
     settings = _into(settings, into, stage, state_dir)
-    selection = _selection(settings, stage, from_offset, since, document, tenant, everything=everything)
+    selection = selection_of(settings, stage, from_offset, since, document, tenant, everything=everything)
     planned = plan(settings, selection, rate=rate, asked_by=getpass.getuser(), now=datetime.now(UTC))
     run = planned.run
     for number, offset in planned.cut_off.items():
@@ -249,10 +249,11 @@ def status(
     say_run(read_run(*clients(state_dir, kafka, registry), run_id), as_json=as_json)
 
 
-def _selection(
+def selection_of(
     settings: KafkaSettings, stage: str, offsets: list[str] | None, since: str | None, document: str | None,
     tenant: str | None, *, everything: bool,
 ) -> Any:  # fmt: skip
+    """Return the selection that the options say; raises :class:`UsageError` for a place or time that is none."""
     from headrace import names  # noqa: PLC0415
     from headrace.stage import STAGES  # noqa: PLC0415
     from headrace_cli.times import moment  # noqa: PLC0415
