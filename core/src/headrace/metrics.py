@@ -28,7 +28,7 @@ RETRIES = Counter(
 )
 HELD = Counter(
     "headrace_held",
-    "Records that were set aside for a person: paused, or to be reviewed. `headrace held list` shows those that wait.",
+    "Records that were set aside: paused, to be reviewed, or above a spending cap. `headrace held list` shows them.",
     ["stage"],
 )
 PASSED_OVER = Counter(

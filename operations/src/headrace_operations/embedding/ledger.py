@@ -8,7 +8,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
-from headrace.costs import CAP_SCOPE, CostBook, Reached, Spent, month_start, reached, today
+from headrace.costs import CAP_SCOPE, CostBook, Reached, Spent, reached
 from headrace.errors import ConfigurationError
 from headrace.store import usage
 from headrace.store.errors import postgresql_errors
@@ -140,8 +140,3 @@ def with_room(book: CostBook, in_all: Spent, by_tenant: dict[str, Spent], now: d
         for tenant, spent in by_tenant.items()
         if reached(book.caps.of(tenant), spent, tenant, now) is None
     )
-
-
-def period(now: datetime) -> tuple[date, date]:
-    """Return the first day of this month and today, of UTC."""
-    return month_start(now), today(now)
