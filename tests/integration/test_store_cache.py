@@ -10,8 +10,9 @@ import pytest
 
 from headrace.store import cache
 from headrace.store.transactions import tenant_transaction
+from headrace_embedder.batch import Text
 from headrace_embedder.cache_bound import CacheBound
-from headrace_embedder.handler import EmbedHandler, Text
+from headrace_embedder.handler import EmbedHandler
 from headrace_embedder.hashing import HashingProvider
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ async def test_a_use_is_noted_once_in_two_days_and_keeps_the_vector(pool: Pool, 
     await aged(owner, {1: 2, 2: 3})
     marks = "SELECT text_hash, xmin::text FROM vector_cache"
     before = {row["text_hash"]: row["xmin"] for row in await owner.fetch(marks)}
-    texts = [Text("acme", key(number), "") for number in (1, 2, 3, 4)]
+    texts = [Text("acme", key(number), "", "d") for number in (1, 2, 3, 4)]
     assert await Embedder(pool)._known(texts) == {("acme", key(number)) for number in (1, 2, 3)}
     after = {row["text_hash"]: row["xmin"] for row in await owner.fetch(marks)}
     assert {mark for mark in before if before[mark] != after[mark]} == {key(2)}
@@ -100,10 +101,10 @@ async def test_a_vector_that_was_evicted_meanwhile_is_not_known(pool: Pool, owne
 async def test_vectors_cross_tenants_only_where_that_is_allowed(pool: Pool, owner: Owner) -> None:
     """Broken: a tenant learns what another one has; or, where it may, each pays for the same text."""
     vector = {("acme", key(1)): np.ones(384, "<f4").tobytes()}
-    text = [Text("other", key(1), "one")]
-    await Embedder(pool)._remember(vector)
+    text = [Text("other", key(1), "one", "d")]
+    await Embedder(pool)._remember(vector, {})
     assert await Embedder(pool, across_tenants=True)._lent(text) == {}
-    await Embedder(pool, across_tenants=True)._remember(vector)
+    await Embedder(pool, across_tenants=True)._remember(vector, {})
     assert await Embedder(pool)._lent(text) == {}
     assert await left(owner, "other") == set()
     assert await Embedder(pool, across_tenants=True)._lent(text) == {("other", key(1)): vector["acme", key(1)]}

@@ -16,12 +16,13 @@ from headrace.errors import Deferred, DependencyDown, SetAside
 from headrace.handler import READ_AGAIN
 from headrace.records import Chunk, ChunkedDocument
 from headrace_embedder import metrics
+from headrace_embedder.batch import Text, chosen
 from headrace_embedder.fairness import Asked, FairShare
-from headrace_embedder.handler import EmbedHandler, chosen
+from headrace_embedder.handler import EmbedHandler
 from headrace_embedder.limits import Cost, MinuteLimits
 from headrace_embedder.openai_compatible import OpenAICompatibleProvider
 from headrace_embedder.settings import EmbedderSettings
-from headrace_embedder.spending import Spending, Text
+from headrace_embedder.spending import Spending
 
 pytestmark = pytest.mark.unit
 

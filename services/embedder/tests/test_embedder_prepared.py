@@ -24,15 +24,16 @@ from headrace.records import Chunk, ChunkedDocument
 from headrace.store.records import Generation
 from headrace_embedder import handler as handler_module
 from headrace_embedder import metrics
+from headrace_embedder.batch import Ready, Text, distinct_texts
 from headrace_embedder.cache_bound import CacheBound
-from headrace_embedder.handler import EmbedHandler, Ready, distinct_texts
+from headrace_embedder.handler import EmbedHandler
 from headrace_embedder.hashing import HashingProvider
 from headrace_embedder.loaded import Caps, TokenCounter
 from headrace_embedder.local_model import SentenceTransformersProvider
 from headrace_embedder.over_long import embed_passages
 from headrace_embedder.provider import Kind, Vectors
 from headrace_embedder.settings import EmbedderSettings
-from headrace_embedder.spending import Spending, Text
+from headrace_embedder.spending import Spending
 
 pytestmark = pytest.mark.unit
 

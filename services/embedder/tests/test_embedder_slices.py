@@ -14,9 +14,10 @@ from headrace.envelope import Change, Context, Metadata, Operation, Trace
 from headrace.errors import DependencyDown, SetAside
 from headrace.records import Chunk, ChunkedDocument
 from headrace_embedder import handler as handler_module
+from headrace_embedder.batch import Text
 from headrace_embedder.handler import EmbedHandler
 from headrace_embedder.provider import EmbedResult, Kind, Provider
-from headrace_embedder.spending import Spending, Text
+from headrace_embedder.spending import Spending
 
 pytestmark = pytest.mark.unit
 

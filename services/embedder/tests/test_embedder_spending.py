@@ -17,11 +17,11 @@ from headrace.envelope import Change, Context, Metadata, Operation, Trace
 from headrace.errors import ConfigurationError, SetAside
 from headrace.preparation import Preparation
 from headrace.records import Chunk, ChunkedDocument
-from headrace_embedder.handler import Ready, distinct_texts, set_aside, still_missing
+from headrace_embedder.batch import Ready, Text, distinct_texts, set_aside, still_missing
 from headrace_embedder.openai_compatible import OpenAICompatibleProvider
 from headrace_embedder.provider import EmbedResult, Kind
 from headrace_embedder.settings import EmbedderSettings
-from headrace_embedder.spending import Spending, Text, bills
+from headrace_embedder.spending import Spending, bills
 
 pytestmark = pytest.mark.unit
 NOW = datetime(2026, 1, 2, tzinfo=UTC)

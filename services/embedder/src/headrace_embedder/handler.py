@@ -8,15 +8,13 @@ computed, so that a batch that runs again (after a crash, a rebalance) calls the
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar
 
 from headrace.envelope import Context
-from headrace.errors import ConfigurationError, Deferred, HeadraceError, InvalidRecord, SetAside
+from headrace.errors import ConfigurationError, Deferred, HeadraceError, SetAside
 from headrace.handler import READ_AGAIN, BatchHandler
-from headrace.preparation import NO_KEY, Prepared
+from headrace.preparation import NO_KEY
 from headrace.records import ChunkedDocument, EmbeddedDocument
 from headrace.settings import KafkaSettings
 from headrace.store import cache
@@ -25,13 +23,24 @@ from headrace.store.generations import differently, get_generation
 from headrace.store.pool import StoreSettings, create_pool
 from headrace.store.transactions import tenant_transaction
 from headrace_embedder import metrics
+from headrace_embedder.batch import (
+    Computed,
+    Key,
+    Ready,
+    Text,
+    by_tenant,
+    chosen,
+    distinct_texts,
+    embedded,
+    set_aside,
+    still_missing,
+)
 from headrace_embedder.cache_bound import CacheBound
-from headrace_embedder.fairness import Asked, FairShare
 from headrace_embedder.over_long import embed_passages
 from headrace_embedder.provider import Provider
 from headrace_embedder.settings import EmbedderSettings
 from headrace_embedder.shared import shared_provider
-from headrace_embedder.spending import Spending, Text
+from headrace_embedder.spending import Spending
 
 if TYPE_CHECKING:
     from headrace.store.pool import Pool
@@ -43,34 +52,6 @@ _SLICES_UNDER_WAY = 2
 """One is in the model, the next is counted and queued, so that the model never waits for texts."""
 TOUCHES = 5
 """How often at most, within the days that a used vector is kept, its use is noted: reading writes next to nothing."""
-MOST_LISTED = 50
-"""Chunks that the metadata of a document name one by one."""
-EMPTY = "empty"
-Key = tuple[str, bytes]
-"""Tenant, and hash of what is embedded."""
-
-
-class Ready(NamedTuple):
-    """A record with its chunks as they are embedded, in their order."""
-
-    context: Context
-    prepared: Sequence[Prepared]
-
-    @property
-    def tenant(self) -> str:
-        """Whose it is."""
-        return self.context.change.tenant
-
-
-@dataclass(slots=True)
-class Computed:
-    """What became of the texts that were not known, by tenant and hash; ``skipped`` has reasons."""
-
-    vectors: dict[Key, bytes] = field(default_factory=dict)
-    errors: dict[Key, HeadraceError] = field(default_factory=dict)
-    skipped: dict[Key, str] = field(default_factory=dict)
-    cut: set[Key] = field(default_factory=set)
-    split: set[Key] = field(default_factory=set)
 
 
 class EmbedHandler(BatchHandler):
@@ -147,15 +128,18 @@ class EmbedHandler(BatchHandler):
         if fair is not None:
             fair.done(read_again=read_again)
         computed.vectors.update(lent)
-        return [
-            why
-            or embedded(
-                one, computed, generation=self._generation, model=provider.model, dimensions=provider.dimensions
-            )
-            if may_go
-            else Deferred(f"tenant {one.tenant} has its share of the embedding provider's limit for now")
+        results = [
+            why or (self._embedded(one, computed) if may_go else _deferred(one.tenant))
             for one, may_go, why in zip(batch, goes, aside, strict=True)
         ]
+        made = [result.payload for result in results if isinstance(result, Context)]
+        metrics.TEXTS_SKIPPED.inc(sum(document.vector_keys.count(NO_KEY) for document in made))
+        return results
+
+    def _embedded(self, one: Ready, computed: Computed) -> Context | HeadraceError:
+        assert self._provider is not None
+        model, dimensions = self._provider.model, self._provider.dimensions
+        return embedded(one, computed, generation=self._generation, model=model, dimensions=dimensions)
 
     async def _over(self, tenants: set[str]) -> dict[str, SetAside]:
         assert self._pool is not None
@@ -252,112 +236,15 @@ class EmbedHandler(BatchHandler):
         """Cache the vectors and write what they cost, tenant by tenant, each in one transaction."""
         assert self._pool is not None
         assert self._provider is not None
-        assert self._spending is not None
         for tenant in sorted({tenant for tenant, _ in vectors} | set(bills)):
             own = {text_hash: vector for (owner, text_hash), vector in vectors.items() if owner == tenant}
             async with tenant_transaction(self._pool, tenant) as connection:
                 await cache.put(connection, tenant, self._provider.model, own)
                 if tenant in bills:
+                    assert self._spending is not None
                     await self._spending.record(connection, tenant, bills[tenant])
             await self._bound.keep(self._pool, tenant, len(own))
 
 
-def by_tenant(texts: Sequence[Text]) -> dict[str, set[bytes]]:
-    """Return the hashes of the texts by tenant."""
-    hashes: dict[str, set[bytes]] = {}
-    for text in texts:
-        hashes.setdefault(text.tenant, set()).add(text.text_hash)
-    return hashes
-
-
-def distinct_texts(batch: Sequence[Ready]) -> list[Text]:
-    """Return every text of the batch that is to be embedded once for each tenant."""
-    texts: dict[Key, Text] = {}
-    for one in batch:
-        for prepared in one.prepared:
-            key = (one.tenant, prepared.key)
-            if prepared.key and key not in texts:
-                texts[key] = Text(*key, prepared.text, one.context.change.document_id)
-    return list(texts.values())
-
-
-def still_missing(batch: Sequence[Ready], missing: Sequence[Text], goes: Sequence[bool]) -> list[Text]:
-    """Return what is missing for the records that go, each text with the first of them that wants it."""
-    if all(goes):
-        return list(missing)
-    keys = {text[:2] for text in missing}
-    return [text for text in distinct_texts(list(itertools.compress(batch, goes))) if text[:2] in keys]
-
-
-def set_aside(batch: Sequence[Ready], missing: Sequence[Text], over: Mapping[str, SetAside]) -> list[SetAside | None]:
-    """Return for each record why it waits for its tenant's cap; None where it goes on, as what costs nothing does."""
-    keys = {text[:2] for text in missing if text.tenant in over}
-    return [
-        over[one.tenant] if any((one.tenant, prepared.key) in keys for prepared in one.prepared) else None
-        for one in batch
-    ]
-
-
-def chosen(batch: Sequence[Ready], missing: Sequence[Text], fair: FairShare | None, *, read_again: bool) -> list[bool]:
-    """Return for each record whether it goes now or is deferred; one whose texts are all known goes in any case.
-
-    A text that several records share is counted with each, for the others may be told to stand back.
-    """
-    if fair is None:
-        return [True] * len(batch)
-    lacking = {text[:2]: text.text for text in missing}
-    asked = []
-    for one in batch:
-        keys = dict.fromkeys((one.tenant, prepared.key) for prepared in one.prepared)
-        own = [lacking[key] for key in keys if key in lacking]
-        asked.append(Asked(one.tenant, fair.cost(own, len(missing))))
-    return fair.choose(asked, read_again=read_again)
-
-
-def embedded(
-    one: Ready, computed: Computed, *, generation: str, model: str, dimensions: int
-) -> Context | HeadraceError:
-    """Return the document with its vectors, taken out of ``computed``: each travels once, with the first that has it.
-
-    What has no vector by decision, or one of less than its text, is listed in the metadata.
-    """
-    document: ChunkedDocument = one.context.payload
-    keys = [(one.tenant, prepared.key) for prepared in one.prepared]
-    for ordinal, key in enumerate(keys):
-        failure = computed.errors.get(key)
-        if failure is not None:
-            return InvalidRecord(f"chunks[{ordinal}].vector", failure.message, remedy=failure.remedy)
-    own = {}
-    for key in keys:
-        vector = computed.vectors.pop(key, None)
-        if vector is not None:
-            own[key[1].hex()] = vector
-    vector_keys = tuple(NO_KEY if key in computed.skipped else key[1] for key in keys)
-    if vector_keys == tuple(chunk.text_hash for chunk in document.chunks):
-        vector_keys = ()
-    lists = listed(keys, computed)
-    metrics.TEXTS_SKIPPED.inc(vector_keys.count(NO_KEY))
-    return one.context.with_payload(
-        EmbeddedDocument(
-            document.title, document.media_type, document.content_hash, document.source, document.attributes,
-            document.acl, document.chunks, generation, model, dimensions, own,
-            document.language, document.pages, vector_keys,
-        )
-    ).with_metadata("embedder", model=model, texts=len(document.chunks), embedded=len(own), **lists)  # fmt: skip
-
-
-def listed(keys: Sequence[Key], computed: Computed) -> dict[str, str]:
-    """Return, where there are any, the chunks that were skipped, cut and split: their numbers from 0, with reasons."""
-    skipped = [
-        f"{ordinal} ({computed.skipped.get(key, EMPTY)})"
-        for ordinal, key in enumerate(keys)
-        if key[1] == NO_KEY or key in computed.skipped
-    ]
-    cut = [str(ordinal) for ordinal, key in enumerate(keys) if key in computed.cut]
-    split = [str(ordinal) for ordinal, key in enumerate(keys) if key in computed.split]
-    return {name: _shown(ones) for name, ones in (("skipped", skipped), ("cut", cut), ("split", split)) if ones}
-
-
-def _shown(ones: Sequence[str]) -> str:
-    more = f", and {len(ones) - MOST_LISTED} more" if len(ones) > MOST_LISTED else ""
-    return ", ".join(ones[:MOST_LISTED]) + more
+def _deferred(tenant: str) -> Deferred:
+    return Deferred(f"tenant {tenant} has its share of the embedding provider's limit for now")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -17,6 +17,7 @@ from headrace.store.errors import postgresql_errors
 from headrace.store.transactions import tenant_transaction
 from headrace.store.usage import Bill, Used
 from headrace_embedder import metrics
+from headrace_embedder.batch import Text
 
 if TYPE_CHECKING:
     from headrace.store.pool import Connection, Pool
@@ -25,15 +26,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _RAISE = "Raise it in the file that HEADRACE_COST_FILE names, or wait for its end"
-
-
-class Text(NamedTuple):
-    """A text to embed: whose it is, its hash (16 bytes), the text, and the document that wanted it first."""
-
-    tenant: str
-    text_hash: bytes
-    text: str
-    document_id: str
 
 
 def bills(part: Sequence[Text], result: EmbedResult, price: Decimal | None) -> dict[str, Bill]:
