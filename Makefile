@@ -9,6 +9,7 @@ SEEDS ?= 5
 HOURS ?= 1
 COMMA := ,
 PARALLEL := -n 2 --dist worksteal
+WAITING := -n 3 --dist worksteal
 SERVICES := ingest chunker embedder indexer generator gateway
 
 .PHONY: help setup demo test check unit contract integration e2e faults-short faults soak isolated bench up down docs freeze format clean
@@ -41,10 +42,10 @@ integration: .venv/.synced ## Real Kafka, registry, PostgreSQL and model
 	$(RUN)/python -m pytest -q -m integration $(PARALLEL)
 
 e2e: .venv/.synced ## Processes, signals, the command line
-	$(RUN)/python -m pytest -q -m e2e $(PARALLEL)
+	$(RUN)/python -m pytest -q -m e2e $(WAITING)
 
 faults-short: .venv/.synced ## One seed of each row of the fault matrix, and the mutants that must turn the checkers red
-	$(RUN)/python -m pytest -q -m faults tests/faults $(PARALLEL)
+	$(RUN)/python -m pytest -q -m faults tests/faults $(WAITING)
 
 faults: .venv/.synced ## Every row of the fault matrix; SEEDS=20 for seeds 1 to 20, or SEEDS=7,100-120
 	HEADRACE_FAULT_SEEDS="$(if $(findstring -,$(SEEDS))$(findstring $(COMMA),$(SEEDS)),$(SEEDS),1-$(SEEDS))" \

@@ -120,9 +120,12 @@ def test_a_wrong_file_is_refused_by_line_and_field(text: str, place: str, said: 
     assert said in caught.value.message
 
 
-def test_no_file_and_an_empty_one_say_nothing_and_a_missing_one_is_refused(tmp_path: Path) -> None:
+def test_no_file_says_nothing_and_a_missing_or_empty_one_is_refused(tmp_path: Path) -> None:
     """Broken: a misspelt path runs without caps."""
-    assert read_book(None) == parse_book("", "x") == CostBook()
+    assert read_book(None) == parse_book("{}", "x") == CostBook()
+    for nothing in ("", "# nothing yet\n"):
+        with pytest.raises(ConfigurationError, match="holds nothing"):
+            parse_book(nothing, "x")
     with pytest.raises(ConfigurationError, match="cannot be read"):
         read_book(tmp_path / "none.yaml")
 

@@ -71,6 +71,17 @@ def test_an_hour_that_summer_time_skips_or_repeats_is_run_once(tmp_path: Path) -
     assert [due.date().isoformat() for due in autumn] == ["2026-10-25", "2026-10-26"]
 
 
+@pytest.mark.parametrize("expression", ["*/10 * * * *", "30 * * * *"])
+def test_the_hour_that_comes_twice_has_each_of_its_times_once_in_each(tmp_path: Path, expression: str) -> None:
+    """Broken: what was just done is due again at once, until the hour is over, and each time is paid for."""
+    start = datetime(2026, 10, 24, 23, 55, tzinfo=UTC)
+    found = ran(tmp_path, expression, 4, zone="Europe/Berlin", start=start, takes=timedelta(seconds=20))
+    times = [due.astimezone(UTC) for due in found]
+    assert times == sorted(set(times))
+    assert {later - earlier for earlier, later in zip(times, times[1:], strict=False)} == {times[1] - times[0]}
+    assert len(times) == (24 if expression.startswith("*/10") else 4)
+
+
 def test_a_run_that_takes_too_long_is_made_up_for_once_and_nothing_overlaps(tmp_path: Path) -> None:
     """Broken: after a long run all the times it covered are run one after the other."""
     found = ran(tmp_path, "0 * * * *", 8, takes=timedelta(hours=2, minutes=30))

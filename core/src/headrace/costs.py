@@ -227,8 +227,10 @@ def parse_book(text: str, name: str) -> CostBook:
         raise ConfigurationError(f"this is no YAML: {error.problem}", where=f"{name}:{line}") from error
     except YAMLError as error:
         raise ConfigurationError(f"this is no YAML: {error}", where=name) from error
-    if found is None:
-        return CostBook()
+    if found is None:  # a file that is being written, or a full disk, would lift every cap
+        raise ConfigurationError(
+            "the file holds nothing", where=name, remedy="Write {} into it where nothing is priced and nothing capped."
+        )
     try:
         return CostBook.model_validate(found)
     except ValidationError as error:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -60,8 +60,9 @@ class Plan:
             count += 1
         if not count:
             return None, 0
-        just_after = until.astimezone(self.zone).replace(microsecond=0) + timedelta(seconds=1)
-        newest: datetime = next(CronSim(self.expression, just_after, reverse=True))
+        # Added in UTC: local time would forget which of the two hours it is when summer time ends.
+        just_after = until.astimezone(UTC).replace(microsecond=0) + timedelta(seconds=1)
+        newest: datetime = next(CronSim(self.expression, just_after.astimezone(self.zone), reverse=True))
         return newest, count
 
 
