@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -78,7 +79,7 @@ def test_the_hour_that_comes_twice_has_each_of_its_times_once_in_each(tmp_path: 
     found = ran(tmp_path, expression, 4, zone="Europe/Berlin", start=start, takes=timedelta(seconds=20))
     times = [due.astimezone(UTC) for due in found]
     assert times == sorted(set(times))
-    assert {later - earlier for earlier, later in zip(times, times[1:], strict=False)} == {times[1] - times[0]}
+    assert {later - earlier for earlier, later in pairwise(times)} == {times[1] - times[0]}
     assert len(times) == (24 if expression.startswith("*/10") else 4)
 
 

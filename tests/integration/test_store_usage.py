@@ -141,7 +141,7 @@ async def test_a_failed_write_leaves_neither_vector_nor_cost(pool: Pool, owner: 
 async def test_an_unknown_price_is_counted_as_unknown(pool: Pool, tmp_path: Path) -> None:
     """Broken: tokens of a model without a price are written as free."""
     empty = tmp_path / "none.yaml"
-    empty.write_text("")
+    empty.write_text("{}")
     await Embedder(pool, Server(), empty).process_batch([document("acme", "d1", "one")])
     (day,) = await ledger(pool, "acme")
     assert (day.tokens, day.usd, day.unpriced_tokens) == (100, Decimal(0), 100)

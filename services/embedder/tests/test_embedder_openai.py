@@ -21,7 +21,7 @@ from headrace.errors import ConfigurationError, DependencyDown, InvalidRecord
 from headrace.preparation import OverLong, Preparation
 from headrace.retry_after import retry_after
 from headrace_embedder.openai_compatible import OpenAICompatibleProvider
-from headrace_embedder.over_long import embed_passages
+from headrace_embedder.over_long import embed_passages, left_out
 from headrace_embedder.provider import EmbedResult, Kind, Vectors
 from headrace_embedder.settings import EmbedderSettings
 
@@ -333,10 +333,13 @@ async def test_what_the_server_would_refuse_as_too_long_is_not_sent(tokenizer: P
     )  # fmt: skip
     provider = OpenAICompatibleProvider(settings, httpx.MockTransport(answer))
     long = " ".join("abcdefghijkl")
-    result = await embed_passages(provider, ["x y", long, "z"], Preparation(over_long=policy))
+    texts, preparation = ["x y", long, "z"], Preparation(over_long=policy)
+    skipped = await left_out(provider, texts, preparation)
+    going = [text for position, text in enumerate(texts) if position not in skipped]
+    result = await embed_passages(provider, going, preparation)
     assert not result.errors
     assert all(len(text.split()) <= 8 for text in sent)
-    assert (result.cut, result.split, dict(result.skipped)) == {
+    assert (result.cut, result.split, skipped) == {
         OverLong.CUT: ((1,), (), {}),
         OverLong.SPLIT: ((), (1,), {}),
         OverLong.SKIP: ((), (), {1: "12 tokens, the model reads 8"}),

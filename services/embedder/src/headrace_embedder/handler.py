@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from headrace.envelope import Context
-from headrace.errors import ConfigurationError, Deferred, HeadraceError, SetAside
+from headrace.errors import ConfigurationError, Deferred, DependencyDown, HeadraceError, SetAside
 from headrace.handler import READ_AGAIN, BatchHandler
 from headrace.preparation import NO_KEY
 from headrace.records import ChunkedDocument, EmbeddedDocument
@@ -36,7 +36,7 @@ from headrace_embedder.batch import (
     still_missing,
 )
 from headrace_embedder.cache_bound import CacheBound
-from headrace_embedder.over_long import embed_passages
+from headrace_embedder.over_long import embed_passages, left_out
 from headrace_embedder.provider import Provider
 from headrace_embedder.settings import EmbedderSettings
 from headrace_embedder.shared import shared_provider
@@ -113,6 +113,8 @@ class EmbedHandler(BatchHandler):
         lent = await self._lent(missing)
         missing = [text for text in missing if text[:2] not in lent]
         metrics.TEXTS_CACHED.inc(len(wanted) - len(missing))
+        skipped = await self._left_out(missing)
+        missing = [text for text in missing if text[:2] not in skipped]
         aside = set_aside(batch, missing, await self._over({text.tenant for text in missing}))
         missing = still_missing(batch, missing, [why is None for why in aside])
         fair, read_again = provider.fair, READ_AGAIN.get()
@@ -128,6 +130,7 @@ class EmbedHandler(BatchHandler):
         if fair is not None:
             fair.done(read_again=read_again)
         computed.vectors.update(lent)
+        computed.skipped.update(skipped)
         results = [
             why or (self._embedded(one, computed) if may_go else _deferred(one.tenant))
             for one, may_go, why in zip(batch, goes, aside, strict=True)
@@ -145,6 +148,12 @@ class EmbedHandler(BatchHandler):
         assert self._pool is not None
         assert self._spending is not None
         return await self._spending.over(self._pool, tenants)
+
+    async def _left_out(self, texts: Sequence[Text]) -> dict[Key, str]:
+        """Return the texts that get no vector by decision, with the reason; they are free, so caps are asked later."""
+        assert self._provider is not None
+        found = await left_out(self._provider, [text.text for text in texts], self._preparation)
+        return {texts[position][:2]: reason for position, reason in found.items()}
 
     async def _known(self, texts: Sequence[Text]) -> set[Key]:
         """Return those whose vector is cached, and will stay so for as long as somebody may rely on it."""
@@ -182,18 +191,25 @@ class EmbedHandler(BatchHandler):
         computed = Computed()
         ordered = sorted(texts, key=lambda text: len(text.text), reverse=True)
         room = asyncio.Semaphore(_SLICES_UNDER_WAY)
+        failures: list[Exception] = []
         writes: list[asyncio.Task[None]] = []
 
         async def one(part: Sequence[Text]) -> None:
             async with room:
-                fresh, bills = await self._embed_slice(part, computed)
-            # The model goes on while the slice is written to the cache.
+                if failures:
+                    return
+                try:
+                    fresh, bills, failure = await self._embed_slice(part, computed)
+                except Exception as error:  # noqa: BLE001  # raised below, once the slice beside it is kept
+                    failures.append(error)
+                    return
+            # The model goes on while the slice is written to the cache; what was answered is kept, come what may.
             writes.append(asyncio.create_task(self._remember(fresh, bills), name="cache-vectors"))
             computed.vectors |= fresh
+            if failure is not None:
+                failures.append(failure)
 
-        assert self._provider is not None
-        step = min(SLICE_TEXTS, self._provider.request_texts or SLICE_TEXTS)  # a paid answer is kept, come what may
-        slices = (ordered[start : start + step] for start in range(0, len(ordered), step))
+        slices = (ordered[start : start + SLICE_TEXTS] for start in range(0, len(ordered), SLICE_TEXTS))
         running = [asyncio.create_task(one(part), name="embed-slice") for part in slices]
         try:
             await asyncio.gather(*running)
@@ -202,10 +218,14 @@ class EmbedHandler(BatchHandler):
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
             await asyncio.gather(*writes)
+        if failures:
+            raise failures[0]
         return computed
 
-    async def _embed_slice(self, part: Sequence[Text], computed: Computed) -> tuple[dict[Key, bytes], dict[str, Bill]]:
-        """Return the vectors of the part and what they cost, and note in ``computed`` what else became of it."""
+    async def _embed_slice(
+        self, part: Sequence[Text], computed: Computed
+    ) -> tuple[dict[Key, bytes], dict[str, Bill], DependencyDown | None]:
+        """Return the part's vectors, what they cost and what ended it early; note in ``computed`` what else became."""
         assert self._provider is not None
         assert self._spending is not None
         result = await embed_passages(self._provider, [text.text for text in part], self._preparation)
@@ -216,7 +236,7 @@ class EmbedHandler(BatchHandler):
                 computed.errors[text[:2]] = result.errors[index]
             elif index in result.skipped:
                 computed.skipped[text[:2]] = result.skipped[index]
-            else:
+            elif index not in result.unanswered:
                 fresh[text[:2]] = little_endian[index].tobytes()
         computed.cut.update(part[index][:2] for index in result.cut)
         computed.split.update(part[index][:2] for index in result.split)
@@ -225,7 +245,7 @@ class EmbedHandler(BatchHandler):
         metrics.TEXTS_SPLIT.inc(len(result.split))
         metrics.TOKENS.inc(result.tokens)
         metrics.EMBEDDING_ERRORS.inc(len(result.errors))
-        return fresh, self._spending.bills(part, result)
+        return fresh, self._spending.bills(part, result), result.failure
 
     async def _remember(self, vectors: Mapping[Key, bytes], bills: Mapping[str, Bill]) -> None:
         await self._store(vectors, bills)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -31,6 +32,10 @@ _PROBE = "Water flows."
 """A text that no model refuses: one that does is out of order."""
 
 
+_MOST_REFUSED = 1000
+"""Refused requests that are remembered: what is forgotten is asked once more."""
+
+
 class OpenAICompatibleProvider(Provider):
     """Sends texts in requests of bounded size, and checks what comes back."""
 
@@ -46,9 +51,10 @@ class OpenAICompatibleProvider(Provider):
         if settings.send_dimensions:
             self._body["dimensions"] = settings.dimensions
         self._most_tokens = settings.request_tokens
-        self.request_texts: int = settings.request_texts
+        self._most_texts = settings.request_texts
         self._most_characters = settings.request_characters
         self._prompts = {Kind.QUERY: settings.query_prompt, Kind.PASSAGE: settings.passage_prompt}
+        self._refused: OrderedDict[int, None] = OrderedDict()
         headers = {"Authorization": f"Bearer {settings.api_key.get_secret_value()}"} if settings.api_key else {}
         self._limits = MinuteLimits(
             requests=settings.requests_per_minute, tokens=settings.tokens_per_minute,
@@ -76,12 +82,19 @@ class OpenAICompatibleProvider(Provider):
         of vectors, is halved until the text at fault stands alone; that one gets a :class:`PermanentError`, unless
         the server refuses a harmless text as well: then it is the server that is at fault.
         """
+        result = await self.attempt(texts, kind)
+        if result.failure is not None:
+            raise result.failure
+        return result
+
+    async def attempt(self, texts: Sequence[str], kind: Kind) -> EmbedResult:
+        """Do as :meth:`embed`, and keep what was answered before a failure."""
         full, lengths, over = await asyncio.to_thread(self._fitted, texts, kind)
         sent = list(range(len(full))) if self._cuts[kind] else [at for at in range(len(full)) if at not in over]
-        slices = request_slices([len(full[at]) for at in sent], self.request_texts, self._most_characters)
+        slices = request_slices([len(full[at]) for at in sent], self._most_texts, self._most_characters)
         if self._most_tokens is not None:
             slices = narrowed(slices, [lengths[at] for at in sent], self._most_tokens)
-        result = _joined([await self._request([full[at] for at in sent[part]]) for part in slices], self.dimensions)
+        result = await self._in_turn([[full[at] for at in sent[part]] for part in slices])
         if sent and len(result.errors) == len(sent):
             await self._probe()
         vectors = np.zeros((len(full), self.dimensions), np.float32)
@@ -90,9 +103,25 @@ class OpenAICompatibleProvider(Provider):
         text_tokens = [0] * len(full)
         for at, tokens in zip(sent, result.text_tokens, strict=True):
             text_tokens[at] = tokens
+        unanswered = frozenset(sent[row] for row in result.unanswered)
         return EmbedResult(
-            vectors, errors, result.tokens, tuple(sorted(over)), text_tokens=text_tokens, calls=result.calls
-        )
+            vectors, errors, result.tokens, tuple(sorted(over)), text_tokens=text_tokens, calls=result.calls,
+            failure=result.failure, unanswered=unanswered,
+        )  # fmt: skip
+
+    async def _in_turn(self, requests: Sequence[list[str]]) -> EmbedResult:
+        """Return the answers to the requests; after one that failed the others are not made."""
+        results: list[EmbedResult] = []
+        failure: DependencyDown | None = None
+        for texts in requests:
+            results.append(await self._request(texts) if failure is None else self._unanswered(texts, failure))
+            failure = results[-1].failure
+        return _joined(results, self.dimensions)
+
+    def _unanswered(self, texts: Sequence[str], failure: DependencyDown) -> EmbedResult:
+        nothing = np.zeros((len(texts), self.dimensions), np.float32)
+        none = frozenset(range(len(texts)))
+        return EmbedResult(nothing, text_tokens=[0] * len(texts), failure=failure, unanswered=none)
 
     def _fitted(self, texts: Sequence[str], kind: Kind) -> tuple[list[str], list[float], frozenset[int]]:
         """Return texts behind their prompt, cut where that is asked for, their tokens, and which were over-long.
@@ -112,6 +141,8 @@ class OpenAICompatibleProvider(Provider):
     async def _probe(self) -> None:
         """Raise :class:`DependencyDown` where the server cannot embed a harmless text either."""
         probe = await self._request([_PROBE])
+        if probe.failure is not None:
+            raise probe.failure
         if probe.errors:
             raise DependencyDown(
                 _NAME, f"it answers no text as it should: {probe.errors[0].message}",
@@ -119,6 +150,14 @@ class OpenAICompatibleProvider(Provider):
             )  # fmt: skip
 
     async def _request(self, texts: list[str]) -> EmbedResult:
+        if len(texts) > 1 and hash(tuple(texts)) in self._refused:
+            return await self._halves(texts, InvalidRecord("text", "was refused with others"))
+        try:
+            return await self._answered(texts)
+        except DependencyDown as failure:
+            return self._unanswered(texts, failure)
+
+    async def _answered(self, texts: list[str]) -> EmbedResult:
         answer = await self._post(texts)
         if answer.is_client_error:
             reason = f"the provider refused the text: HTTP {answer.status_code} {answer.text[:200]}"
@@ -157,12 +196,19 @@ class OpenAICompatibleProvider(Provider):
         return answer
 
     async def _halves(self, texts: list[str], error: HeadraceError, tokens: int = 0) -> EmbedResult:
-        """Find the text at fault by halves; the others get their vectors. ``tokens`` were charged for nothing."""
+        """Find the text at fault by halves; the others get their vectors. ``tokens`` were charged for nothing.
+
+        What was refused together is remembered: under a limit of few requests each attempt would begin anew, and end
+        before the first answer.
+        """
         if len(texts) == 1:
             nothing = np.zeros((1, self.dimensions), np.float32)
             return EmbedResult(nothing, {0: error}, tokens, text_tokens=(tokens,), calls=1)
+        self._refused[hash(tuple(texts))] = None
+        if len(self._refused) > _MOST_REFUSED:
+            self._refused.popitem(last=False)
         middle = len(texts) // 2
-        found = _joined([await self._request(texts[:middle]), await self._request(texts[middle:])], self.dimensions)
+        found = await self._in_turn([texts[:middle], texts[middle:]])
         charged = [own + more for own, more in zip(found.text_tokens, _shares(tokens, texts), strict=True)]
         return replace(found, tokens=found.tokens + tokens, text_tokens=charged, calls=found.calls + 1)
 
@@ -191,15 +237,19 @@ def remote_counter(settings: EmbedderSettings) -> TokenCounter | None:
 
 def _joined(results: Sequence[EmbedResult], dimensions: int) -> EmbedResult:
     errors: dict[int, HeadraceError] = {}
+    unanswered: set[int] = set()
     start = 0
     for result in results:
         errors |= {start + index: error for index, error in result.errors.items()}
+        unanswered.update(start + index for index in result.unanswered)
         start += len(result.vectors)
     vectors = np.concatenate([np.zeros((0, dimensions), np.float32), *(result.vectors for result in results)])
     return EmbedResult(
         vectors, errors, sum(result.tokens for result in results),
         text_tokens=[count for result in results for count in result.text_tokens],
         calls=sum(result.calls for result in results),
+        failure=next((result.failure for result in results if result.failure is not None), None),
+        unanswered=frozenset(unanswered),
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.embedding_models import KNOWN, PACKAGED_MODEL
-from headrace.errors import ConfigurationError, HeadraceError, InvalidRecord
+from headrace.errors import ConfigurationError, DependencyDown, HeadraceError, InvalidRecord
 from headrace_embedder.fairness import FairShare
 from headrace_embedder.settings import EmbedderSettings
 
@@ -38,6 +38,7 @@ class EmbedResult:
     counts them); the texts at ``cut`` were longer than the model's limit and those at ``split`` embedded in parts;
     ``skipped`` has the reason of each text that gets no vector by decision. ``text_tokens`` are the tokens by text, in
     order, and ``calls`` the requests, or runs of the model, that it took: the ledger of costs is written from them.
+    Where a ``failure`` ended an attempt, the texts at ``unanswered`` have neither vector nor error.
     """
 
     vectors: Vectors
@@ -48,6 +49,8 @@ class EmbedResult:
     skipped: Mapping[int, str] = field(default_factory=dict)
     text_tokens: Sequence[int] = ()
     calls: int = 0
+    failure: DependencyDown | None = None
+    unanswered: frozenset[int] = frozenset()
 
 
 class Provider(ABC):
@@ -58,8 +61,6 @@ class Provider(ABC):
     """Whether the model runs in this process, so that nobody charges for its tokens."""
     model: str
     dimensions: int
-    request_texts: int | None = None
-    """Most texts of one request, where it makes requests: what is answered together is kept together."""
     fair: FairShare | None = None
     """Who goes first, where the provider has limits."""
     counter: TokenCounter | None = None
@@ -72,6 +73,10 @@ class Provider(ABC):
         Raises :class:`headrace.errors.DependencyDown` where the model's server does not answer, with the delay that
         it asks for; what concerns single texts stands in the result's errors.
         """
+
+    async def attempt(self, texts: Sequence[str], kind: Kind) -> EmbedResult:
+        """Do as :meth:`embed`; what was answered, and paid for, before a failure stands in the result beside it."""
+        return await self.embed(texts, kind)
 
     async def aclose(self) -> None:  # noqa: B027
         """Let go of what the provider holds."""

@@ -95,6 +95,10 @@ class QueryEmbedder:
             result = await self._provider.embed(missing, kind)
             if result.errors:
                 raise ApiError(422, str(next(iter(result.errors.values()))))
+            if result.skipped:
+                raise ApiError(422, next(iter(result.skipped.values())))
+            if not all(result.vectors[position].any() for position in result.cut):
+                raise ApiError(422, "a text is longer than the model reads, and is not to be cut")
             tokens = result.tokens
             found |= zip(missing, map(np.copy, result.vectors), strict=True)
         for text, vector in found.items():

@@ -29,10 +29,14 @@ _RAISE = "Raise it in the file that HEADRACE_COST_FILE names, or wait for its en
 
 
 def bills(part: Sequence[Text], result: EmbedResult, price: Decimal | None) -> dict[str, Bill]:
-    """Return what each tenant pays of one answer of the provider; the sums are the answer's own."""
-    tokens = result.text_tokens
+    """Return what each tenant pays of one answer of the provider; the sums are the answer's own.
+
+    A text that nothing was computed for is in nobody's bill: it would be there again with each repeat of its batch.
+    """
     documents: dict[str, dict[str, Used]] = {}
-    for text, own in zip(part, tokens, strict=True):
+    for index, (text, own) in enumerate(zip(part, result.text_tokens, strict=True)):
+        if index in result.unanswered or index in result.skipped:
+            continue
         mine = documents.setdefault(text.tenant, {})
         before = mine.get(text.document_id, Used(0, 0))
         mine[text.document_id] = Used(before.texts + 1, before.tokens + own)
