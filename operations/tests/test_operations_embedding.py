@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.costs import Spent, parse_book
+from headrace.envelope import Change, Context, Metadata, Operation, Trace
+from headrace.objects.places import ObjectGone
+from headrace.preparation import Preparation, text_hash
+from headrace.records import Chunk, ChunkedDocument, ReplayRun
+from headrace.settings import KafkaSettings
 from headrace.store.usage import DayUsage, DocumentUsage
+from headrace_operations.audit.log_ranges import LogRanges
 from headrace_operations.embedding import estimate, ledger
 
 pytestmark = pytest.mark.unit
@@ -82,3 +89,48 @@ async def test_an_estimate_counts_distinct_texts_without_a_vector() -> None:
     about = await estimate.priced(lengths, None, price=None, rate=None, exact=False)
     assert (about.documents, about.texts, about.to_embed, about.tokens) == (3, 3, 3, 100 + 167 + 50)
     assert (about.usd, about.seconds) == (None, None)
+
+
+class KafkaRecord(NamedTuple):
+    """A record as the consumer gives it, as far as it is looked at."""
+
+    own_key: bytes
+    own_value: bytes
+
+    def key(self) -> bytes:
+        """Return the key."""
+        return self.own_key
+
+    def value(self) -> bytes:
+        """Return the value."""
+        return self.own_value
+
+
+class _Decoded:
+    """Stands in for the codec: a record's value is its text, or names a payload that is lost."""
+
+    def decode(self, value: bytes | None, _: object) -> Context:
+        """Return a document of one chunk."""
+        if value == b"lost":
+            raise ObjectGone("the payload is gone")
+        text = (value or b"").decode()
+        chunk = Chunk(bytes(16), ("Terms",), 0, len(text), text, text_hash(text))
+        change = Change("acme", "d", 1, Operation.UPSERT)
+        document = ChunkedDocument("Guide", "text/plain", bytes(16), None, {}, (), (chunk,))
+        return Context(Trace("r", "default", 1, NOW), change, document, Metadata({}))
+
+
+def test_texts_of_the_log_are_counted_as_the_generation_embeds_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: with a template or a prompt every cached text counts as new, or one lost payload ends the estimate."""
+    messages = [KafkaRecord(b"acme/d", value) for value in (b"lost", b"one", b"one")]
+    monkeypatch.setattr(LogRanges, "__init__", lambda *_: None)
+    monkeypatch.setattr(LogRanges, "read", lambda _, __, take: [take(("chunks", 0), message) for message in messages])
+    run = ReplayRun("r1", "embedder", "all", None, None, None, (), 0, "RUNNING", "olga", NOW, NOW, "chunks")
+    codec: Any = _Decoded()
+    prepared = Preparation("{title}: {body}", "passage: ")
+    found = estimate.of_log(KafkaSettings(), codec, run, prepared)
+    whole = "passage: Guide: one"
+    assert found.documents == 2
+    assert found.texts == {"acme": {text_hash(whole): len(whole)}}
+    plain = estimate.of_log(KafkaSettings(), codec, run, Preparation())
+    assert plain.texts == {"acme": {text_hash("one"): len("one")}}

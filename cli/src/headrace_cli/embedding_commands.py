@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from headrace.costs import CostBook, CostSettings, Reached, Spent
+    from headrace.preparation import Preparation
     from headrace.settings import KafkaSettings
     from headrace.store.pool import StoreSettings
+    from headrace.store.records import Generation
     from headrace_operations.embedding.estimate import Estimate, Lengths
     from headrace_operations.embedding.ledger import By
 
@@ -33,7 +35,7 @@ _ERRORS_SHOWN = 20
 Tenant: TypeAlias = Annotated[
     str | None, typer.Option("--tenant", envvar="HEADRACE_TENANT", help="Only this tenant.", show_default=False)
 ]
-Generation: TypeAlias = Annotated[
+GenerationName: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--generation", envvar="HEADRACE_KAFKA_GENERATION", show_default=False,
@@ -94,7 +96,7 @@ def estimate(
             help="Identity of the model; without it, the generation's.",
         ),
     ] = None,
-    generation: Generation = None,
+    generation: GenerationName = None,
     postgres: options.PostgresDsn = None,
     state_dir: options.StateDir = None,
     kafka: options.KafkaUrl = None,
@@ -107,21 +109,26 @@ def estimate(
     number is an estimate. Tokens are a third of the characters.
     """
     from headrace.costs import CostSettings, read_book  # noqa: PLC0415
+    from headrace.embedding_models import known_model  # noqa: PLC0415
 
     output.quiet_logs()
     settings = CostSettings()
     book = read_book(settings.file)
     store = owner_store(state_dir, postgres)
     if paths:
+        name = model or asyncio.run(_generation(store, generation)).model
         lengths = _of_files(paths, tenant_of(state_dir, tenant))
     else:
         own, codec = clients(state_dir, kafka, registry)
         own = own if generation is None else own.of(generation)
-        lengths = _of_log(own, codec, everything, from_offset, since, tenant)
-        generation = own.generation
-    found, name = asyncio.run(
-        _priced(store, lengths, book, model, generation, rate, not paths, embedding_view.local_provider(state_dir))
-    )
+        kept = asyncio.run(_generation(store, own.generation))
+        name = model or kept.model
+        preparation = kept.preparation
+        if name != kept.model:  # the same texts, before which another model wants other words
+            preparation = replace(preparation, passage_prompt=known_model(name).passage_prompt)
+        lengths = _of_log(own, codec, preparation, everything, from_offset, since, tenant)
+    price = book.price(name, local=embedding_view.local_provider(state_dir))
+    found = asyncio.run(_priced(None if paths else store, lengths, name, price, rate))
     _show_estimate(found, name, settings, as_json=as_json)
 
 
@@ -174,7 +181,7 @@ def show_costs(
 
 def status(
     tenant: Tenant = None,
-    generation: Generation = None,
+    generation: GenerationName = None,
     sample: Annotated[
         float,
         typer.Option("--sample", envvar="HEADRACE_EMBEDDING_SAMPLE_S", min=0, help="Seconds to measure the rate over."),
@@ -275,8 +282,10 @@ async def _lines(
 
 
 def _of_log(
-    own: KafkaSettings, codec: Any, everything: bool, offsets: list[str] | None, since: str | None, tenant: str | None
-) -> Lengths:
+    own: KafkaSettings, codec: Any, preparation: Preparation, everything: bool, offsets: list[str] | None,
+    since: str | None, tenant: str | None,
+) -> Lengths:  # fmt: skip
+    """Read what the selection comes to in the log."""
     from headrace_cli.replay_commands import selection_of  # noqa: PLC0415
     from headrace_cli.tracking import tracked  # noqa: PLC0415
     from headrace_operations.embedding.estimate import of_log  # noqa: PLC0415
@@ -285,7 +294,7 @@ def _of_log(
     selection = selection_of(own, "embedder", offsets, since, None, tenant, everything=everything)
     planned = plan(own, selection, rate=None, asked_by=getpass.getuser(), now=datetime.now(UTC))
     with tracked("read", None) as progress:
-        return of_log(own, codec, planned.run, progress)
+        return of_log(own, codec, planned.run, preparation, progress)
 
 
 def _of_files(paths: list[str], tenant: str) -> Lengths:
@@ -318,27 +327,27 @@ def _texts(paths: list[str], unread: list[str]) -> Iterator[str]:
                 unread.append(f"{change.origin}: its text is known only when it was taken out of the file")
 
 
-async def _priced(
-    store: StoreSettings, lengths: Lengths, book: CostBook, model: str | None, generation: str | None,
-    rate: float | None, exact: bool, local: bool,
-) -> tuple[Estimate, str]:  # fmt: skip
-    """Return the estimate and the model that it is for."""
-    from headrace.store import cache  # noqa: PLC0415
-    from headrace.store.transactions import tenant_transaction  # noqa: PLC0415
+async def _generation(store: StoreSettings, name: str | None) -> Generation:
+    """Return the generation of that name, or the active one; raises :class:`ConfigurationError` naming all."""
     from headrace_operations.audit.run import chosen  # noqa: PLC0415
     from headrace_operations.audit.store_view import generations, opened_pool  # noqa: PLC0415
-    from headrace_operations.embedding.estimate import priced  # noqa: PLC0415
 
     async with opened_pool(store) as pool:
-        name = model or chosen(await generations(pool), generation).model
+        return chosen(await generations(pool), name)
 
-        async def known(tenant: str, hashes: set[bytes]) -> set[bytes]:
-            async with tenant_transaction(pool, tenant, readonly=True) as connection:
-                return await cache.known(connection, tenant, name, hashes)
 
-        price: Decimal | None = book.price(name, local=local)
-        found = await priced(lengths, known if exact else None, price=price, rate=rate, exact=exact)
-    return found, name
+async def _priced(
+    store: StoreSettings | None, lengths: Lengths, model: str, price: Decimal | None, rate: float | None
+) -> Estimate:
+    """Return what the texts come to: exactly with a store, whose cache is asked, and about without one."""
+    from headrace_operations.audit.store_view import opened_pool  # noqa: PLC0415
+    from headrace_operations.embedding.estimate import priced  # noqa: PLC0415
+    from headrace_operations.replay.plan import cached_in  # noqa: PLC0415
+
+    if store is None:
+        return await priced(lengths, None, price=price, rate=rate, exact=False)
+    async with opened_pool(store) as pool:
+        return await priced(lengths, cached_in(pool, model), price=price, rate=rate, exact=True)
 
 
 def _show_estimate(found: Estimate, model: str, settings: CostSettings, *, as_json: bool) -> None:

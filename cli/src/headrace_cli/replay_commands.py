@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from headrace.preparation import Preparation
     from headrace.records import ReplayRun
     from headrace.settings import KafkaSettings
+    from headrace.store.pool import Pool
     from headrace_operations.replay.plan import Estimate, Known
 
 RunId: TypeAlias = Annotated[str, typer.Argument(metavar="RUN", help="The replay's id, as `replay list` shows it.")]
@@ -312,25 +313,17 @@ def _estimate(
     return asyncio.run(count())
 
 
-async def _known_in(pool: Any, generation: str) -> tuple[Known, Preparation] | None:
+async def _known_in(pool: Pool, generation: str) -> tuple[Known, Preparation] | None:
     """Return the question which texts have a vector of the generation's model, and how it prepares them.
 
     None without such a generation.
     """
-    from headrace.store import cache  # noqa: PLC0415
     from headrace.store.generations import get_generation  # noqa: PLC0415
-    from headrace.store.transactions import tenant_transaction  # noqa: PLC0415
+    from headrace_operations.replay.plan import cached_in  # noqa: PLC0415
 
     async with pool.acquire() as connection:
         found = await get_generation(connection, generation)
-    if found is None:
-        return None
-
-    async def known(tenant: str, hashes: set[bytes]) -> set[bytes]:
-        async with tenant_transaction(pool, tenant, readonly=True) as connection:
-            return await cache.known(connection, tenant, found.model, hashes)
-
-    return known, found.preparation
+    return None if found is None else (cached_in(pool, found.model), found.preparation)
 
 
 def _carry_out(copier: Any, run_id: str, *, as_json: bool) -> None:

@@ -8,7 +8,7 @@ with the piece before, as the chunker's settings have it by default.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import blake2b
@@ -17,19 +17,16 @@ from confluent_kafka import Message as KafkaMessage
 
 from headrace import costs
 from headrace.avro.codec import Codec
-from headrace.envelope import Context
-from headrace.errors import UndecodableRecord
-from headrace.records import ChunkedDocument, ReplayRun
+from headrace.preparation import Preparation
+from headrace.records import ReplayRun
 from headrace.settings import KafkaSettings
 from headrace_operations.audit.log_ranges import LogRanges, Partition
-from headrace_operations.replay.plan import spans
+from headrace_operations.replay.plan import Known, spans, texts_of
 from headrace_operations.replay.selection import wanted
 
 CHARACTERS_A_TOKEN = 3
 _PIECE, _SHARED = 500, 50
 _ASK_AT = 2000
-Known = Callable[[str, set[bytes]], Awaitable[set[bytes]]]
-"""Which of these text hashes of a tenant have a vector already."""
 Progress = Callable[[int], None]
 
 
@@ -69,9 +66,9 @@ class Lengths:
         self.documents = 0
         self.texts: dict[str, dict[bytes, int]] = {}
 
-    def add(self, tenant: str, text_hash: bytes, characters: int) -> None:
-        """Take a text in; a repeat changes nothing."""
-        self.texts.setdefault(tenant, {})[text_hash] = characters
+    def add(self, tenant: str, key: bytes, characters: int) -> None:
+        """Take a text in by the key of its vector; a repeat changes nothing."""
+        self.texts.setdefault(tenant, {})[key] = characters
 
     def add_whole(self, tenant: str, text: str) -> None:
         """Take in a text that is yet to be cut; a text that comes again costs nothing."""
@@ -97,8 +94,18 @@ async def priced(
     return Estimate(lengths.documents, texts, to_embed, tokens, usd, to_embed / rate if rate else None, exact)
 
 
-def of_log(kafka: KafkaSettings, codec: Codec, run: ReplayRun, progress: Progress = lambda _: None) -> Lengths:
-    """Read what a replay of the embedder would send, and return its texts. Raises :class:`DependencyDown`."""
+def of_log(
+    kafka: KafkaSettings,
+    codec: Codec,
+    run: ReplayRun,
+    preparation: Preparation,
+    progress: Progress = lambda _: None,
+) -> Lengths:
+    """Read what a replay of the embedder would send, and return its texts, prepared as the generation has it.
+
+    What cannot be read, or whose payload is gone, is left out: the stage gives it up and pays nothing.
+    Raises :class:`DependencyDown`.
+    """
     found = Lengths()
 
     def take(_: Partition, message: KafkaMessage) -> None:
@@ -106,13 +113,12 @@ def of_log(kafka: KafkaSettings, codec: Codec, run: ReplayRun, progress: Progres
         if not isinstance(key, bytes) or not wanted(run.tenant, run.document_id, key):
             return
         progress(1)
-        try:
-            context: Context = codec.decode(value if isinstance(value, bytes) else None, ChunkedDocument)
-        except UndecodableRecord:
-            return  # the stage gives it up and pays nothing
+        texts = texts_of(codec, value, preparation)
+        if texts is None:
+            return
         found.documents += 1
-        for chunk in context.payload.chunks if context.payload is not None else ():
-            found.add(context.change.tenant, chunk.text_hash, len(chunk.text))
+        for text in texts:
+            found.add(*text)
 
     LogRanges(kafka).read(spans(run), take)
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
 from confluent_kafka import Message as KafkaMessage
@@ -17,15 +18,28 @@ from headrace.preparation import Preparation
 from headrace.records import ChunkedDocument, ReplayRun
 from headrace.settings import KafkaSettings
 from headrace.stage import EMBEDDER, GENERATOR, INDEXER, STAGES
+from headrace.store import cache
+from headrace.store.transactions import tenant_transaction
 from headrace.topics import replay_topic
 from headrace_operations.audit.log_ranges import LogRanges, Partition, Range
 from headrace_operations.replay.runs import RUNNING
 from headrace_operations.replay.selection import RefusedReplay, Selection, checked, cut_off, positions, wanted
 from headrace_operations.trace_log import LogScanner
 
+if TYPE_CHECKING:
+    from headrace.store.pool import Pool
+
 Known = Callable[[str, set[bytes]], Awaitable[set[bytes]]]
 """Returns those of a tenant's keys whose vector is cached."""
 _ASK_AT = 10_000
+
+
+class Text(NamedTuple):
+    """A text that the embedder would look for: whose it is, the key of its vector, and its length with the prompt."""
+
+    tenant: str
+    key: bytes
+    characters: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +124,8 @@ async def estimate(
         records += 1
         keys.add(key)
         if run.stage == EMBEDDER.name:
-            for tenant, text_key in _keys(codec, value, preparation):
-                texts.setdefault(tenant, set()).add(text_key)
+            for text in texts_of(codec, value, preparation) or ():
+                texts.setdefault(text.tenant, set()).add(text.key)
 
     LogRanges(kafka).read(spans(run), take)
     if not records:
@@ -136,11 +150,25 @@ async def _cached(known: Known, tenant: str, hashes: set[bytes]) -> set[bytes]:
     return found
 
 
-def _keys(codec: Codec, value: object, preparation: Preparation) -> list[tuple[str, bytes]]:
-    """Return tenant and key of every text to embed; none for what cannot be read, which the stage gives up."""
+def texts_of(codec: Codec, value: object, preparation: Preparation) -> list[Text] | None:
+    """Return every text to embed of a record of the topic chunks, prepared as the generation has it.
+
+    None for what cannot be read, or whose payload is gone: the stage gives it up.
+    """
     try:
         context: Context = codec.decode(value if isinstance(value, bytes) else None, ChunkedDocument)
     except PermanentError:
-        return []
+        return None
     prepared = preparation.of(context.payload) if context.payload is not None else ()
-    return [(context.change.tenant, one.key) for one in prepared if one.key]
+    prompt = len(preparation.passage_prompt)
+    return [Text(context.change.tenant, one.key, prompt + len(one.text)) for one in prepared if one.key]
+
+
+def cached_in(pool: Pool, model: str) -> Known:
+    """Return the question which of a tenant's keys have a vector of the model; it raises :class:`DependencyDown`."""
+
+    async def known(tenant: str, keys: set[bytes]) -> set[bytes]:
+        async with tenant_transaction(pool, tenant, readonly=True) as connection:
+            return await cache.known(connection, tenant, model, keys)
+
+    return known
