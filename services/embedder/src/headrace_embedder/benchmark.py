@@ -14,6 +14,7 @@ import sys
 import time
 from pydoc_data.topics import topics
 
+import structlog
 from pydantic import ValidationError
 
 from headrace.errors import HeadraceError
@@ -65,6 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sizes", default="1,8,32")
     parser.add_argument("--texts", type=int, default=128)
     given = parser.parse_args(arguments)
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))  # stdout is for results
     try:
         sizes = [int(size) for size in given.sizes.split(",")]
         asyncio.run(measure(EmbedderSettings(), sizes, given.texts))
