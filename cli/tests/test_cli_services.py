@@ -12,8 +12,9 @@ from headrace.errors import ConfigurationError
 from headrace.settings import ObjectSettings
 from headrace_cli import services
 from headrace_cli.failures import UsageError
-from headrace_cli.launch import Launch, Launcher
+from headrace_cli.launch import Launch, Launched, Launcher
 from headrace_cli.services import Plan, Provider
+from headrace_cli.stack_commands import _launched
 from headrace_local.model import Endpoints
 
 pytestmark = pytest.mark.unit
@@ -133,3 +134,11 @@ def test_a_local_stack_has_a_folder_for_large_payloads(tmp_path: Path) -> None:
     assert ObjectSettings(url=own).url == own
     assert Launcher(Launch(tmp_path, environment=given), print)._objects() == "s3://bucket/folder"
     assert commands(**given)["chunker"].env[services.OBJECTS] == "s3://bucket/folder"
+
+
+def test_up_says_where_gateway_and_kafka_answer() -> None:
+    """Broken: the ports are this stack's own, and a producer on Kafka cannot find the topic `changes`."""
+    told = "\n".join(_launched(Launched(ENDPOINTS, True, "default", "http://127.0.0.1:20000", ()), 1.0))
+    assert "gateway http://127.0.0.1:20000" in told
+    assert "Kafka 127.0.0.1:9092" in told
+    assert "Kafka 127.0.0.1:9092" in "\n".join(_launched(Launched(ENDPOINTS, False, "default", None, ()), 1.0))

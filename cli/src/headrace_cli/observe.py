@@ -42,6 +42,7 @@ class StackView:
 
     state_dir: str
     url: str | None
+    kafka: str
     provider: str | None
     processes: tuple[ProcessView, ...]
     stages: list[dict[str, Any]] | None
@@ -82,6 +83,7 @@ def look(state_dir: Path) -> StackView:
     return StackView(
         str(stack.state_dir),
         known.url if known else None,
+        endpoints.kafka_bootstrap,
         f"{known.provider} ({known.model})" if known else None,
         views,
         stages,

@@ -13,6 +13,7 @@ from headrace_cli.failures import UsageError, told
 from headrace_cli.state import find_state_dir
 
 if TYPE_CHECKING:
+    from headrace_cli.launch import Launched
     from headrace_cli.observe import StackView
 
 
@@ -110,11 +111,23 @@ def up(
              "processes": done.processes, "seconds": round(seconds, 1)}
         )  # fmt: skip
         return
+    for line in _launched(done, seconds):
+        typer.echo(line)
+
+
+def _launched(done: Launched, seconds: float) -> list[str]:
+    """Return what a person is told of a stack that runs."""
     verb = "started" if done.started else "runs"
-    typer.echo(f"The stack {verb} ({seconds:.1f} s) in {done.endpoints.state_dir}")
-    if done.url:
-        typer.echo(f"  gateway {done.url}, tenant {done.tenant}; this folder's commands know its key")
-        typer.echo("  next: headrace ingest PATH --wait, then headrace search QUERY")
+    kafka = f"  Kafka {done.endpoints.kafka_bootstrap}"
+    lines = [f"The stack {verb} ({seconds:.1f} s) in {done.endpoints.state_dir}"]
+    if not done.url:
+        return [*lines, kafka]
+    return [
+        *lines,
+        f"  gateway {done.url}, tenant {done.tenant}; this folder's commands know its key",
+        kafka,
+        "  next: headrace ingest PATH --wait, then headrace search QUERY",
+    ]
 
 
 def down(state_dir: options.StateDir = None, as_json: options.Json = False) -> None:
@@ -171,7 +184,7 @@ def _show_stack(view: StackView) -> None:
             f"generation {index['generation']}"
         )
     if view.url:
-        typer.echo(f"gateway: {view.url}; embeddings: {view.provider}")
+        typer.echo(f"gateway: {view.url}; Kafka: {view.kafka}; embeddings: {view.provider}")
     for note in view.notes:
         output.say(f"note: {note}")
 
