@@ -309,9 +309,53 @@ async def test_a_binary_cloud_event_is_a_change_and_its_id_makes_repeats_harmles
     assert (change.document_id, change.operation) == ("page 1", Operation.DELETE)
 
 
+async def test_extensions_of_a_cloud_event_state_version_title_and_pipeline(gateway: Any) -> None:
+    """If it failed, the offset would stand in for a stated version, and the change would be dropped as an older one."""
+    headers = {
+        "Content-Type": "application/json",
+        "ce-specversion": "1.0",
+        "ce-id": "42",
+        "ce-source": "/wiki",
+        "ce-type": "com.example.page.updated",
+        "ce-subject": "page-1",
+        "ce-version": "8",
+        "ce-title": "Leave%20of%20absence",
+        "ce-pipeline": "mine",
+        "ce-tenant": "globex",
+    }
+    answer = await gateway.client.post("/v1/changes", content=b'{"content": "text"}', headers=headers)
+    assert answer.json()["documents"][0]["version"] == 8
+    change = gateway.codec.decode_plain(gateway.publisher.messages[0].value, ChangeEvent)
+    assert (change.version, change.title, change.pipeline, change.tenant) == (8, "Leave of absence", "mine", "alpha")
+    removed = {"ce-type": "com.example.page.removed", "ce-version": "9", "ce-id": "43"}
+    await gateway.client.post("/v1/changes", content=b"{}", headers={**headers, **removed})
+    assert gateway.codec.decode_plain(gateway.publisher.messages[1].value, ChangeEvent).operation is Operation.DELETE
+    wrong = {"ce-version": "eight", "ce-id": "44"}
+    refused = await gateway.client.post("/v1/changes", content=b'{"content": "text"}', headers={**headers, **wrong})
+    assert refused.json()["errors"][0]["field"] == "version", refused.text
+
+
+async def test_data_of_a_cloud_event_comes_before_its_extensions(gateway: Any) -> None:
+    """If it failed, a reference would be refused beside nothing, or an attribute would overrule the data."""
+    event = {"specversion": "1.0", "id": "1", "source": "/wiki", "type": "page.updated", "subject": "page-1"}
+    event |= {"version": "5", "dataref": "https://wiki.example.com/page-1"}
+    for given in (event, {**event, "id": "2", "data": {"version": 6, "content": "text"}}):
+        answer = await gateway.client.post(
+            "/v1/changes", content=json.dumps(given), headers={"Content-Type": "application/cloudevents+json"}
+        )
+        assert answer.status_code == 202, answer.text
+    changes = [gateway.codec.decode_plain(one.value, ChangeEvent) for one in gateway.publisher.messages]
+    assert [(one.version, one.reference) for one in changes] == [(5, event["dataref"]), (6, None)]
+
+
 @pytest.mark.parametrize(
     ("name", "value", "status"),
-    [("ce-subject", "page-2", 422), ("ce-type", "page.updated", 422), ("ce-traceparent", "00-2", 202)],
+    [
+        ("ce-subject", "page-2", 422),
+        ("ce-version", "9", 422),
+        ("ce-type", "page.updated", 422),
+        ("ce-traceparent", "00-2", 202),
+    ],
 )
 async def test_a_key_that_was_used_for_another_binary_event_is_refused(
     gateway: Any, name: str, value: str, status: int

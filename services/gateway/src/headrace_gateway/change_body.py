@@ -6,6 +6,7 @@ CloudEvents 1.0, HTTP protocol binding: structured, batched and binary mode.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
@@ -14,9 +15,15 @@ from headrace_gateway.problems import Problem
 
 _STRUCTURED = "application/cloudevents+json"
 _BATCHED = "application/cloudevents-batch+json"
-_ATTRIBUTES = ("ce-specversion", "ce-id", "ce-source", "ce-type", "ce-subject", "ce-time")
+_EXTENSIONS = ("version", "title", "pipeline")
+"""Extension attributes that stand in for the field of their name. The tenant is the API key's, whatever is stated."""
+_REFERENCE = "dataref"
+_ATTRIBUTES = tuple(
+    f"ce-{name}" for name in ("specversion", "id", "source", "type", "subject", "time", *_EXTENSIONS, _REFERENCE)
+)
 """The headers of binary mode that :func:`_from_cloud_event` reads."""
-_DELETE_ENDINGS = ("delete", "deleted")
+_DELETE_ENDINGS = ("delete", "deleted", "remove", "removed")
+_VERSION = re.compile(r"[0-9]{1,19}")
 _JSON_REMEDY = 'Send one change, a list of changes, or {"changes": […]} as JSON in UTF-8.'
 
 
@@ -79,7 +86,8 @@ def _binary_mode(data: object, headers: Mapping[str, str]) -> dict[str, Any]:
 def _from_cloud_event(event: object) -> object:
     """Return the event's data, with what it leaves out taken from the event's attributes.
 
-    ``subject`` names the document, the end of ``type`` the operation, ``time`` the time, ``source`` the source.
+    ``subject`` names the document, the end of ``type`` the operation, ``time`` the time, ``source`` the source;
+    extensions state version, title, pipeline and, in place of the data, a reference.
     """
     if not isinstance(event, dict) or event.get("specversion") != "1.0":
         raise Problem(422, "invalid", "This is no CloudEvent of version 1.0 (`specversion`).")
@@ -91,7 +99,7 @@ def _from_cloud_event(event: object) -> object:
         data = {}
     if not isinstance(data, dict):
         return data
-    item = dict(data)
+    item = _stood_in(event, has_data=bool(data)) | data
     if "id" not in item and "document_id" not in item and event.get("subject"):
         item["id"] = event["subject"]
     if "op" not in item and "operation" not in item:
@@ -101,6 +109,17 @@ def _from_cloud_event(event: object) -> object:
         item["updated_at"] = event["time"]
     item.setdefault("source", event["source"])
     return item
+
+
+def _stood_in(event: Mapping[str, Any], *, has_data: bool) -> dict[str, Any]:
+    """Return the fields that extension attributes state; a version may be text of digits, as all headers are text."""
+    fields = {name: event[name] for name in _EXTENSIONS if event.get(name) is not None}
+    version = fields.get("version")
+    if isinstance(version, str) and _VERSION.fullmatch(version):
+        fields["version"] = int(version)
+    if event.get(_REFERENCE) is not None and not has_data:
+        fields["reference"] = event[_REFERENCE]
+    return fields
 
 
 def fingerprint(body: bytes, headers: Mapping[str, str], *, partial: bool) -> bytes:
