@@ -150,6 +150,19 @@ def test_what_is_over_is_said_and_said_again_when_it_comes_back(receiver: Receiv
     assert ["over" in text for text in said] == [False, True, False]
 
 
+def test_each_end_is_said_and_one_that_did_not_arrive_is_said_later(receiver: Receiver) -> None:
+    """Broken: the second time that a cap has room again nobody hears of it, nor after a webhook that was down."""
+    watch = Watch(alerter(receiver, Time(), attempts=1))
+    for alerts in ([Alert("k", "full")], [], [Alert("k", "full")]):
+        watch.take(alerts)
+    receiver.answers = [(500, {})] * 2
+    watch.take([])
+    watch.take([])
+    watch.take([])
+    said = [body["content"] for path, body in receiver.got if path == "/discord"]
+    assert ["over" in text for text in said] == [False, True, False, True]
+
+
 def test_without_a_webhook_nothing_is_sent_and_commands_are_told() -> None:
     """Broken: an operator believes that alerts are on."""
     own = Alerter(AlertSettings())

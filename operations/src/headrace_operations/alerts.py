@@ -162,12 +162,22 @@ class Watch:
         self._true: dict[str, Alert] = {}
 
     def take(self, alerts: Sequence[Alert]) -> None:
-        """Take all that is true now; one that stays true is said again as the settings have it."""
+        """Take all that is true now; one that stays true is said again as the settings have it.
+
+        That one is over is said until it has arrived.
+        """
         now = {alert.key: alert for alert in alerts}
         for alert in alerts:
+            self._alerter.over(_over(alert))
             self._alerter.send(alert)
         for key, before in self._true.items():
             if key not in now:
                 self._alerter.over(key)
-                self._alerter.send(Alert(f"{key}/over", f"over: {before.title}", good=True))
+                told = self._alerter.send(Alert(_over(before), f"over: {before.title}", good=True))
+                if None not in told.values():
+                    now[key] = before
         self._true = now
+
+
+def _over(alert: Alert) -> str:
+    return f"{alert.key}/over"

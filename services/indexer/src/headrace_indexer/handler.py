@@ -147,8 +147,8 @@ def outcome_of(context: Context, result: IndexResult, generation: str) -> Contex
         return PermanentError(
             f"no vector is known for {len(result.missing)} texts, first {result.missing[0].hex()}",
             where=f"document={change.document_id} version={change.version}",
-            remedy="They left the vector cache meanwhile. Have the document embedded again: `headrace replay start --stage "
-            "embedder` with --tenant and --document.",
+            remedy="They left the vector cache meanwhile. Have the document embedded again: "
+            "`headrace replay start --stage embedder` with --tenant and --document.",
         )
     if result.outcome is Outcome.CONFLICT:
         log.error(
