@@ -57,7 +57,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path = found / key
         path.parent.mkdir(parents=True)
         path.write_bytes(bytes(2048))
-    (found / "headrace-objects.json").write_text(json.dumps({"kafka_cluster": "c1", "topic_prefix": ""}))
+    (found / "_headrace-objects.json").write_text(json.dumps({"kafka_cluster": "c1", "topic_prefix": ""}))
     monkeypatch.setenv("HEADRACE_OBJECTS_URL", f"file://{found}")
     monkeypatch.setattr("headrace_local.network.accepts_any", lambda _: True)
     monkeypatch.setattr("headrace.objects.store.AdminClient", Admin)

@@ -101,6 +101,27 @@ def test_every_tenant_has_a_folder_of_its_own(first: str, second: str) -> None:
     assert (folder == folder_of(second)) == (first == second)
 
 
+def test_no_tenant_is_named_as_the_marker(tmp_path: Path) -> None:
+    """Broken: a tenant of that name stops every stage, for its folder is where the marker's file is."""
+    claims = claims_in(tmp_path)
+    stored(claims, context())
+    for name in (MARKER, MARKER.lstrip("_")):
+        found = context(tenant=name)
+        assert fetched(claims, stored(claims, found)) == found
+
+
+def test_a_file_where_a_folder_should_be_holds_no_object(tmp_path: Path) -> None:
+    """Broken: a record of one tenant stops the stage for ever, for what lies in its folder's place is a file."""
+    claims = claims_in(tmp_path)
+    stored(claims, context())
+    (tmp_path / "blocked").write_text("a file where the tenant's folder should be")
+    claim = Claim(context(tenant="blocked").with_payload(None), reference(tenant="blocked"))
+    outcome = fetched(claims, claim)
+    assert isinstance(outcome, ObjectGone)
+    with pytest.raises(ObjectGone):
+        store_in(tmp_path).read(claim.reference, "blocked", RECORD)
+
+
 FORGED: dict[str, Callable[[Reference], Reference]] = {
     "another store": lambda one: replace(one, uri=one.uri.replace("claim:", "s3://other/")),
     "a file": lambda one: replace(one, uri="file:///etc/passwd"),

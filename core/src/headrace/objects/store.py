@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 import obstore
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
-from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import BaseError, GenericError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore
 
 from headrace.envelope import Reference
@@ -27,8 +28,11 @@ if TYPE_CHECKING:
     from obstore.store import S3Store
 
 DEPENDENCY = "object-store"
-MARKER = "headrace-objects.json"
-"""The object that tells whose store this is, and that this is the store and not an empty mount point."""
+MARKER = "_headrace-objects.json"
+"""The object that tells whose store this is, and that this is the store and not an empty mount point.
+
+No tenant's folder has this name (:func:`headrace.objects.places.folder_of`).
+"""
 _VARIABLES = "HEADRACE_OBJECTS_"
 _RETRIES = 3
 _PAGE = 1000
@@ -74,7 +78,9 @@ class ObjectStore:
                 answer = obstore.get(self._opened(), place.key)
                 self._check_size(answer.meta["size"], reference)
                 data = bytes(answer.bytes())
-            except FileNotFoundError as error:
+            except (FileNotFoundError, GenericError) as error:
+                if not _is_missing(error):
+                    raise
                 self._require_marker()
                 raise ObjectGone(where=reference.uri) from error
         return check_content(reference, data)
@@ -88,7 +94,9 @@ class ObjectStore:
                     answer = await obstore.get_async(self._opened(), place.key)
                     self._check_size(answer.meta["size"], reference)
                     data = bytes(await answer.bytes_async())
-            except FileNotFoundError as error:
+            except (FileNotFoundError, GenericError) as error:
+                if not _is_missing(error):
+                    raise
                 await asyncio.to_thread(self._require_marker)
                 raise ObjectGone(where=reference.uri) from error
         return check_content(reference, data)
@@ -224,6 +232,11 @@ class ObjectStore:
         except (BaseError, OSError) as error:
             said = " ".join(describe(error).partition("Debug source:")[0].split())[:300]
             raise DependencyDown(DEPENDENCY, f"the object store at {self.url} cannot be used: {said}") from error
+
+
+def _is_missing(error: Exception) -> bool:
+    """Whether there is no such object: nothing of that name, or a file where its folder should be."""
+    return isinstance(error, FileNotFoundError) or f"(os error {errno.ENOTDIR})" in str(error)
 
 
 def store_of(settings: ObjectSettings, kafka: KafkaSettings) -> ObjectStore | None:
