@@ -39,6 +39,13 @@ def store_in(folder: Path, owner: dict[str, str] | None = None, **values: Any) -
     return ObjectStore(ObjectSettings(url=f"file://{folder}", **values), lambda: owner or OWNER)
 
 
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """The folder of a store that the migration step began."""
+    store_in(tmp_path).begin()
+    return tmp_path
+
+
 def claims_in(folder: Path, now: datetime = NOW, **values: Any) -> Claims:
     """Claims over the folder."""
     configured = ObjectSettings(url=f"file://{folder}", **values)
@@ -70,25 +77,25 @@ def reference(data: bytes = b"bytes", tenant: str = "acme") -> Reference:
     return reference_to(Place(folder_of(tenant), date(2026, 1, 2), hashlib.sha256(data).digest()), len(data), RECORD)
 
 
-def test_a_payload_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_payload_comes_back_as_it_was(home: Path) -> None:
     """Broken: a large document loses something on its way through the store."""
-    claims = claims_in(tmp_path)
+    claims = claims_in(home)
     claim = stored(claims, context())
     assert claim.context.payload is None
     assert claim.reference.uri.startswith("claim:acme/20260102/")
     assert fetched(claims, claim) == context()
-    held = tmp_path / claim.reference.uri.removeprefix("claim:")
+    held = home / claim.reference.uri.removeprefix("claim:")
     assert hashlib.sha256(held.read_bytes()).digest() == claim.reference.sha256
-    assert store_in(tmp_path).read(claim.reference, "acme", RECORD) == held.read_bytes()
+    assert store_in(home).read(claim.reference, "acme", RECORD) == held.read_bytes()
 
 
-def test_the_same_payload_is_stored_once_for_each_tenant(tmp_path: Path) -> None:
+def test_the_same_payload_is_stored_once_for_each_tenant(home: Path) -> None:
     """Broken: a batch that is computed again doubles the store, or one tenant's deletion takes another's text."""
-    claims = claims_in(tmp_path)
+    claims = claims_in(home)
     first, again, other = (stored(claims, context(tenant=tenant)) for tenant in ("acme", "acme", "other"))
     assert first.reference == again.reference
     assert other.reference.uri.startswith("claim:other/")
-    assert sorted(place.folder for place, _ in store_in(tmp_path).objects()) == ["acme", "other"]
+    assert sorted(place.folder for place, _ in store_in(home).objects()) == ["acme", "other"]
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -101,25 +108,25 @@ def test_every_tenant_has_a_folder_of_its_own(first: str, second: str) -> None:
     assert (folder == folder_of(second)) == (first == second)
 
 
-def test_no_tenant_is_named_as_the_marker(tmp_path: Path) -> None:
+def test_no_tenant_is_named_as_the_marker(home: Path) -> None:
     """Broken: a tenant of that name stops every stage, for its folder is where the marker's file is."""
-    claims = claims_in(tmp_path)
+    claims = claims_in(home)
     stored(claims, context())
     for name in (MARKER, MARKER.lstrip("_")):
         found = context(tenant=name)
         assert fetched(claims, stored(claims, found)) == found
 
 
-def test_a_file_where_a_folder_should_be_holds_no_object(tmp_path: Path) -> None:
+def test_a_file_where_a_folder_should_be_holds_no_object(home: Path) -> None:
     """Broken: a record of one tenant stops the stage for ever, for what lies in its folder's place is a file."""
-    claims = claims_in(tmp_path)
+    claims = claims_in(home)
     stored(claims, context())
-    (tmp_path / "blocked").write_text("a file where the tenant's folder should be")
+    (home / "blocked").write_text("a file where the tenant's folder should be")
     claim = Claim(context(tenant="blocked").with_payload(None), reference(tenant="blocked"))
     outcome = fetched(claims, claim)
     assert isinstance(outcome, ObjectGone)
     with pytest.raises(ObjectGone):
-        store_in(tmp_path).read(claim.reference, "blocked", RECORD)
+        store_in(home).read(claim.reference, "blocked", RECORD)
 
 
 FORGED: dict[str, Callable[[Reference], Reference]] = {
@@ -138,16 +145,16 @@ FORGED: dict[str, Callable[[Reference], Reference]] = {
 
 
 @pytest.mark.parametrize("forge", FORGED.values(), ids=FORGED)
-def test_a_forged_reference_is_refused_unread(forge: Callable[[Reference], Reference], tmp_path: Path) -> None:
+def test_a_forged_reference_is_refused_unread(forge: Callable[[Reference], Reference], home: Path) -> None:
     """Broken: who can write a record has a worker read other places, or other tenants' texts."""
     with pytest.raises(InvalidRecord, match="reference"):
-        store_in(tmp_path / "not-there").read(forge(reference()), "acme", RECORD)
+        store_in(home / "not-there").read(forge(reference()), "acme", RECORD)
 
 
-def test_an_object_above_the_limit_is_neither_written_nor_read(tmp_path: Path) -> None:
+def test_an_object_above_the_limit_is_neither_written_nor_read(home: Path) -> None:
     """Broken: one record takes all memory."""
-    claim = stored(claims_in(tmp_path), context("a" * 3000))
-    small = claims_in(tmp_path, max_bytes=2000)
+    claim = stored(claims_in(home), context("a" * 3000))
+    small = claims_in(home, max_bytes=2000)
     outcome = fetched(small, claim)
     assert isinstance(outcome, PermanentError)
     assert "HEADRACE_OBJECTS_MAX_BYTES" in str(outcome)
@@ -158,11 +165,11 @@ def test_an_object_above_the_limit_is_neither_written_nor_read(tmp_path: Path) -
             checked(replace(reference(), size=size), "acme", RECORD, 1000)
 
 
-def test_what_is_not_what_was_written_is_damaged(tmp_path: Path) -> None:
+def test_what_is_not_what_was_written_is_damaged(home: Path) -> None:
     """Broken: bytes that somebody changed are indexed as the document."""
-    claims = claims_in(tmp_path)
+    claims = claims_in(home)
     claim = stored(claims, context())
-    held = tmp_path / claim.reference.uri.removeprefix("claim:")
+    held = home / claim.reference.uri.removeprefix("claim:")
     whole = held.read_bytes()
     for damaged, reason in ((whole[:-1], "bytes; the reference says"), (b"\x01" + whole[1:], "another digest")):
         held.write_bytes(damaged)
@@ -176,13 +183,14 @@ def test_what_is_not_what_was_written_is_damaged(tmp_path: Path) -> None:
     assert claim.reference.uri in str(gone)
 
 
-def test_a_store_that_is_not_there_is_no_records_fault(tmp_path: Path) -> None:
+def test_a_store_that_is_not_there_is_no_records_fault(home: Path) -> None:
     """Broken: an unmounted folder turns every large document into a dead letter."""
-    folder = tmp_path / "store"
+    folder = home / "store"
     folder.mkdir()
+    store_in(folder).begin()
     claims = claims_in(folder)
     claim = stored(claims, context())
-    folder.rename(tmp_path / "elsewhere")
+    folder.rename(home / "elsewhere")
     for there in (False, True):
         if there:
             folder.mkdir()
@@ -191,16 +199,17 @@ def test_a_store_that_is_not_there_is_no_records_fault(tmp_path: Path) -> None:
         assert caught.value.dependency == "object-store"
         assert "HEADRACE_OBJECTS_URL" in str(caught.value)
     with pytest.raises(DependencyDown, match="there is no folder"):
-        stored(claims_in(tmp_path / "none"), context())
+        stored(claims_in(home / "none"), context())
 
 
-def test_a_folder_that_loses_its_mount_is_not_begun_anew(tmp_path: Path) -> None:
+def test_a_folder_that_loses_its_mount_is_not_begun_anew(home: Path) -> None:
     """Broken: payloads are written below an empty mount point, where no other stage finds them."""
-    folder = tmp_path / "store"
+    folder = home / "store"
     folder.mkdir()
+    store_in(folder).begin()
     claims = claims_in(folder)
     stored(claims, context())
-    folder.rename(tmp_path / "elsewhere")
+    folder.rename(home / "elsewhere")
     for make in (lambda: None, folder.mkdir):
         make()
         with pytest.raises(DependencyDown, match=MARKER):
@@ -208,27 +217,61 @@ def test_a_folder_that_loses_its_mount_is_not_begun_anew(tmp_path: Path) -> None
     assert not folder.exists() or list(folder.iterdir()) == []
 
 
-def test_a_store_that_cannot_be_written_is_down(tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_written_is_down(home: Path) -> None:
     """Broken: a full or broken disk costs dead letters, or a record goes out without its payload."""
-    claims = claims_in(tmp_path)
+    claims = claims_in(home)
     stored(claims, context("another"))
-    (tmp_path / "blocked").write_text("a file where the tenant's folder should be")
+    (home / "blocked").write_text("a file where the tenant's folder should be")
     with pytest.raises(DependencyDown, match="cannot be used"):
         stored(claims, context(tenant="blocked"))
 
 
-def test_a_store_belongs_to_one_deployment(tmp_path: Path) -> None:
+def test_a_store_belongs_to_one_deployment(home: Path) -> None:
     """Broken: the garbage collector of one deployment deletes what another one's log refers to."""
-    stored(claims_in(tmp_path), context())
-    store_in(tmp_path).require_owner()
-    other = store_in(tmp_path, {"kafka_cluster": "c2", "topic_prefix": ""})
-    with pytest.raises(ConfigurationError, match=r"c1.*c2"):
-        other.own()
-    with pytest.raises(ConfigurationError, match=r"c1.*c2"):
-        other.require_owner()
-    (tmp_path / MARKER).write_text("{")
+    stored(claims_in(home), context())
+    store_in(home).require_owner()
+    assert store_in(home).begin() is False
+    other = store_in(home, {"kafka_cluster": "c2", "topic_prefix": ""})
+    for refused in (other.begin, other.require_owner):
+        with pytest.raises(ConfigurationError, match=r"c1.*c2"):
+            refused()
+    (home / MARKER).write_text("{")
     with pytest.raises(ConfigurationError, match="unreadable"):
-        store_in(tmp_path).own()
+        store_in(home).begin()
+
+
+def test_no_stage_begins_a_store(tmp_path: Path) -> None:
+    """Broken: a stage that starts without its mount begins a new store below it, and old payloads are taken for lost.
+
+    What it wrote there would be out of reach, too, once the folder is mounted.
+    """
+    claims = claims_in(tmp_path)
+    for _ in range(2):
+        with pytest.raises(DependencyDown, match="headrace bootstrap") as caught:
+            stored(claims, context())
+        assert caught.value.dependency == "object-store"
+        with pytest.raises(DependencyDown, match="HEADRACE_OBJECTS_URL"):
+            store_in(tmp_path).read(reference(), "acme", RECORD)
+    assert list(tmp_path.iterdir()) == []
+    assert store_in(tmp_path).begin() is True
+    stored(claims, context())
+
+
+def test_of_two_that_begin_at_once_one_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: two deployments own one store, and each collects the other's payloads."""
+    late, early = store_in(tmp_path, {**OWNER, "kafka_cluster": "c2"}), store_in(tmp_path)
+    look = late._marker
+
+    def first_nothing() -> Any:
+        monkeypatch.setattr(late, "_marker", look)
+        found = look()
+        early.begin()
+        return found
+
+    monkeypatch.setattr(late, "_marker", first_nothing)
+    with pytest.raises(ConfigurationError, match=r"c1.*c2"):
+        late.begin()
+    early.require_owner()
 
 
 def test_places_are_found_in_any_bytes() -> None:
@@ -240,14 +283,14 @@ def test_places_are_found_in_any_bytes() -> None:
     assert named_in(b"no claim: here") == set()
 
 
-def test_only_our_own_objects_are_listed_and_deleted(tmp_path: Path) -> None:
+def test_only_our_own_objects_are_listed_and_deleted(home: Path) -> None:
     """Broken: the collector deletes what lies beside the payloads, or breaks on it."""
-    claim = stored(claims_in(tmp_path), context())
-    (tmp_path / "notes.txt").write_text("keep")
-    (tmp_path / "acme" / "notes.txt").write_text("keep")
-    half = tmp_path / f"{claim.reference.uri.removeprefix('claim:')}#1"
+    claim = stored(claims_in(home), context())
+    (home / "notes.txt").write_text("keep")
+    (home / "acme" / "notes.txt").write_text("keep")
+    half = home / f"{claim.reference.uri.removeprefix('claim:')}#1"
     half.write_text("half")
-    store = store_in(tmp_path)
+    store = store_in(home)
     found = [place for place, _ in store.objects()]
     assert [f"claim:{place.key}" for place in found] == [claim.reference.uri]
     assert store.unfinished(datetime.now(UTC) + timedelta(hours=1)) == {half: 4}
@@ -255,7 +298,7 @@ def test_only_our_own_objects_are_listed_and_deleted(tmp_path: Path) -> None:
     store.delete(found)
     store.delete(found)
     assert list(store.objects()) == []
-    assert (tmp_path / "acme" / "notes.txt").exists()
+    assert (home / "acme" / "notes.txt").exists()
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)

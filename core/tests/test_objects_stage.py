@@ -116,6 +116,13 @@ def cluster() -> MemoryCluster:
     return made
 
 
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """The folder of a store that the migration step began."""
+    ObjectStore(ObjectSettings(url=f"file://{tmp_path}"), dict).begin()
+    return tmp_path
+
+
 def claims_in(folder: Path, now: datetime = NOW, batch_bytes: int = 1 << 20) -> Claims:
     """Claims over the folder."""
     settings = ObjectSettings(url=f"file://{folder}", limit_bytes=LIMIT, batch_bytes=batch_bytes)
@@ -147,20 +154,20 @@ def whole(folder: Path, value: bytes) -> Context:
     return Codec(FixedIds(), store).decode(value, SourceDocument)
 
 
-def test_a_large_document_passes_two_stages(cluster: MemoryCluster, tmp_path: Path) -> None:
+def test_a_large_document_passes_two_stages(cluster: MemoryCluster, home: Path) -> None:
     """Broken: a document that Kafka cannot carry ends as a dead letter although a store is configured."""
-    first = Stage(cluster, "one", "a", "b", claims_in(tmp_path))
-    second = Stage(cluster, "two", "b", "c", claims_in(tmp_path))
+    first = Stage(cluster, "one", "a", "b", claims_in(home))
+    second = Stage(cluster, "two", "b", "c", claims_in(home))
     for document, text in (("large", LARGE), ("small", "small")):
         send(cluster, document, text)
     first.run()
     second.run()
-    done = [whole(tmp_path, value) for value in values(cluster, "c")]
+    done = [whole(home, value) for value in values(cluster, "c")]
     assert [context.payload.text for context in done] == [f"{LARGE}onetwo", "smallonetwo"]
     assert [run.stage for run in done[0].trace.history] == ["one", "two"]
     assert [len(value) < LIMIT for value in values(cluster, "b")] == [True, True]
     named = {key for topic in ("b", "c") for value in values(cluster, topic) for key in named_in(value)}
-    assert named == objects(tmp_path)
+    assert named == objects(home)
     assert len(named) == 2
 
 
@@ -176,67 +183,67 @@ def test_without_a_store_the_error_names_the_setting(cluster: MemoryCluster) -> 
 
 
 def test_a_stage_without_the_store_gives_the_reference_up_and_a_redrive_carries_it(
-    cluster: MemoryCluster, tmp_path: Path
+    cluster: MemoryCluster, home: Path
 ) -> None:
     """Broken: a stage that lacks the setting takes a large document for a delete, or its dead letter loses it."""
     send(cluster, "large")
-    Stage(cluster, "one", "a", "b", claims_in(tmp_path)).run()
+    Stage(cluster, "one", "a", "b", claims_in(home)).run()
     without = Stage(cluster, "two", "b", "c", None)
     without.run()
     without.broker.close()
     [letter] = [CODEC.decode_plain(value, DeadLetter) for value in values(cluster, "dead-letters.two")]
     assert "none is configured here" in letter.message
     assert (letter.tenant, letter.document_id) == ("t", "large")
-    assert named_in(values(cluster, "dead-letters.two")[0]) == objects(tmp_path)
+    assert named_in(values(cluster, "dead-letters.two")[0]) == objects(home)
     cluster.append(Message("b", letter.key or b"", letter.value))  # what a redrive writes
-    Stage(cluster, "two", "b", "c", claims_in(tmp_path)).run()
-    assert [whole(tmp_path, value).payload.text for value in values(cluster, "c")] == [f"{LARGE}onetwo"]
+    Stage(cluster, "two", "b", "c", claims_in(home)).run()
+    assert [whole(home, value).payload.text for value in values(cluster, "c")] == [f"{LARGE}onetwo"]
 
 
-def test_what_is_retried_or_reviewed_keeps_its_reference(cluster: MemoryCluster, tmp_path: Path) -> None:
+def test_what_is_retried_or_reviewed_keeps_its_reference(cluster: MemoryCluster, home: Path) -> None:
     """Broken: a large document is lost where it waits: for another attempt, or for a person."""
     send(cluster, "retried")
     send(cluster, "reviewed", version=2)
-    Stage(cluster, "one", "a", "b", claims_in(tmp_path)).run()
+    Stage(cluster, "one", "a", "b", claims_in(home)).run()
     [held] = values(cluster, "held.one")
-    assert whole(tmp_path, held).payload.text == f"{LARGE}one"
-    second = Stage(cluster, "two", "b", "c", claims_in(tmp_path))
+    assert whole(home, held).payload.text == f"{LARGE}one"
+    second = Stage(cluster, "two", "b", "c", claims_in(home))
     second.note.fail = 1
     second.run()
     assert values(cluster, "retry.two") == values(cluster, "b")
 
 
-def test_a_batch_of_references_is_taken_up_in_portions(cluster: MemoryCluster, tmp_path: Path) -> None:
+def test_a_batch_of_references_is_taken_up_in_portions(cluster: MemoryCluster, home: Path) -> None:
     """Broken: a batch whose records are small and whose payloads are not takes all memory."""
     for number in range(5):
         send(cluster, f"d{number}", f"{number}{LARGE}")
     send(cluster, "small", "small")
-    Stage(cluster, "one", "a", "b", claims_in(tmp_path)).run()
-    second = Stage(cluster, "two", "b", "c", claims_in(tmp_path, batch_bytes=2 * len(LARGE) + 1000))
+    Stage(cluster, "one", "a", "b", claims_in(home)).run()
+    second = Stage(cluster, "two", "b", "c", claims_in(home, batch_bytes=2 * len(LARGE) + 1000))
     second.run()
     assert second.note.batches == [["d0", "d1"], ["d2", "d3"], ["d4", "small"]]
-    assert [context.change.document_id for context in map(partial(whole, tmp_path), values(cluster, "c"))] == [
+    assert [context.change.document_id for context in map(partial(whole, home), values(cluster, "c"))] == [
         "d0", "d1", "d2", "d3", "d4", "small",
     ]  # fmt: skip
 
 
-def test_a_lost_object_fails_its_own_record_alone(cluster: MemoryCluster, tmp_path: Path) -> None:
+def test_a_lost_object_fails_its_own_record_alone(cluster: MemoryCluster, home: Path) -> None:
     """Broken: one object that somebody deleted stops the stage, or is passed over in silence."""
     for document in ("lost", "kept"):
         send(cluster, document, f"{document}{LARGE}")
-    Stage(cluster, "one", "a", "b", claims_in(tmp_path)).run()
+    Stage(cluster, "one", "a", "b", claims_in(home)).run()
     [lost] = named_in(values(cluster, "b")[0])
-    (tmp_path / lost).unlink()
-    Stage(cluster, "two", "b", "c", claims_in(tmp_path)).run()
+    (home / lost).unlink()
+    Stage(cluster, "two", "b", "c", claims_in(home)).run()
     [letter] = [CODEC.decode_plain(value, DeadLetter) for value in values(cluster, "dead-letters.two")]
     assert (letter.reason, letter.document_id, letter.value) == ("object-gone", "lost", values(cluster, "b")[0])
     assert lost in letter.message
-    assert [context.change.document_id for context in map(partial(whole, tmp_path), values(cluster, "c"))] == ["kept"]
+    assert [context.change.document_id for context in map(partial(whole, home), values(cluster, "c"))] == ["kept"]
 
 
-def test_a_store_that_is_away_pauses_the_stage(cluster: MemoryCluster, tmp_path: Path) -> None:
+def test_a_store_that_is_away_pauses_the_stage(cluster: MemoryCluster, home: Path) -> None:
     """Broken: an outage of the object store costs dead letters or documents."""
-    folder = tmp_path / "store"
+    folder = home / "store"
     stage = Stage(cluster, "one", "a", "b", claims_in(folder))
     send(cluster, "large")
     stage.run()
@@ -245,22 +252,26 @@ def test_a_store_that_is_away_pauses_the_stage(cluster: MemoryCluster, tmp_path:
     assert values(cluster, "b") == values(cluster, "dead-letters.one") == []
     folder.mkdir()
     stage.clock.advance(60)
+    stage.run()
+    assert list(folder.iterdir()) == values(cluster, "b") == [], "an empty mount point is no store"
+    ObjectStore(ObjectSettings(url=f"file://{folder}"), dict).begin()
+    stage.clock.advance(60)
     for _ in range(200):
         stage.run()
     assert [whole(folder, value).payload.text for value in values(cluster, "b")] == [f"{LARGE}one"]
     assert stage.worker.state.waiting is None
 
 
-def test_a_death_before_the_commit_leaves_garbage_and_nothing_else(cluster: MemoryCluster, tmp_path: Path) -> None:
+def test_a_death_before_the_commit_leaves_garbage_and_nothing_else(cluster: MemoryCluster, home: Path) -> None:
     """Broken: a crash after the object was written loses the document, or publishes a reference to nothing."""
     send(cluster, "large")
-    dying = Stage(cluster, "one", "a", "b", claims_in(tmp_path))
+    dying = Stage(cluster, "one", "a", "b", claims_in(home))
     [read] = cluster.read_committed("a")
     record = Record("a", 0, 0, read.key, read.value, read.headers, 0)
     asyncio.run(dying.processor.process(Batch(1, (record,), "s", 0.0)))  # and then nothing: the process is gone
-    [garbage] = objects(tmp_path)
-    Stage(cluster, "one", "a", "b", claims_in(tmp_path, NOW + timedelta(days=1))).run()
+    [garbage] = objects(home)
+    Stage(cluster, "one", "a", "b", claims_in(home, NOW + timedelta(days=1))).run()
     [value] = values(cluster, "b")
-    assert whole(tmp_path, value).payload.text == f"{LARGE}one"
-    assert objects(tmp_path) == {garbage, *named_in(value)}
+    assert whole(home, value).payload.text == f"{LARGE}one"
+    assert objects(home) == {garbage, *named_in(value)}
     assert garbage not in named_in(value)

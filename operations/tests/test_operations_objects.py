@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from headrace.errors import ConfigurationError
+from headrace.errors import ConfigurationError, DependencyDown
 from headrace.objects.places import Place, reference_to
 from headrace.objects.store import MARKER, ObjectStore
 from headrace.settings import KafkaSettings, ObjectSettings
@@ -96,7 +96,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Log:
 def store(tmp_path: Path) -> ObjectStore:
     """A store in a folder that is its owner's."""
     made = ObjectStore(ObjectSettings(url=f"file://{tmp_path}"), lambda: OWNER)
-    made.own()
+    made.begin()
     return made
 
 
@@ -184,10 +184,10 @@ def test_another_deployments_store_is_left_alone(log: Log, store: ObjectStore, t
     """Broken: a command that reaches one Kafka deletes what the log of another one refers to."""
     put(tmp_path, "theirs")
     other = ObjectStore(ObjectSettings(url=f"file://{tmp_path}"), lambda: {**OWNER, "kafka_cluster": "c2"})
-    with pytest.raises(ConfigurationError, match="this deployment is"):
+    with pytest.raises(ConfigurationError, match="another deployment"):
         collector(other).find(BEFORE, NOW)
     (tmp_path / MARKER).unlink()
-    with pytest.raises(ConfigurationError, match="null"):
+    with pytest.raises(DependencyDown, match=MARKER):
         collector(store).find(BEFORE, NOW)
 
 

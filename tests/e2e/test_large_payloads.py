@@ -63,6 +63,7 @@ def test_a_large_document_is_found_with_its_payloads_in_a_folder(deployment, pla
     folder.mkdir()
     url = f"file://{folder}"
     deployment.env = {"HEADRACE_OBJECTS_URL": url}
+    deployment.bootstrap()
     changes = [document("large", 4000), document("small", 3)]
     assert len(json.dumps(changes[0])) > 1024 * 1024
     dying = deployment.start("chunker", wait=False, env={"HEADRACE_FAILPOINTS": "objects.stored=kill@1"})
@@ -140,6 +141,7 @@ def test_an_outage_of_the_bucket_pauses_and_loses_nothing(deployment, place, tmp
         deployment.env = {
             **server.settings(), "HEADRACE_OBJECTS_TIMEOUT_S": "2", "HEADRACE_WORKER_BACKOFF_MAX_S": "1",
         }  # fmt: skip
+        deployment.bootstrap()
         deployment.start_all(*(flow.name for flow in STAGES))
         server.process.send_signal(signal.SIGSTOP)  # it accepts and does not answer
         changes = [document("large", 4000), document("small", 3)]

@@ -35,7 +35,7 @@ from headrace.bootstrap import BootstrapSettings, bootstrap
 from headrace.envelope import Change, Context, Operation, StageRun, Trace
 from headrace.errors import DependencyDown
 from headrace.records import ChangeEvent, DeadLetter, GenerationRequest, HeaderPart, SourceDocument
-from headrace.settings import KafkaSettings, RegistrySettings
+from headrace.settings import KafkaSettings, ObjectSettings, RegistrySettings
 from headrace.store.generations import get_generation
 from headrace.store.index import index_batch
 from headrace.store.keys import create_api_key, revoke_api_keys
@@ -160,7 +160,7 @@ def ground(infrastructure: Endpoints, embedder_url: str) -> Iterator[Ground]:
         model="toy",
         dimensions=DIMENSIONS,
     )
-    bootstrap(settings, kafka, registry)
+    bootstrap(settings, kafka, registry, ObjectSettings())
     key = asyncio.run(_make_key(infrastructure.postgres_dsn, schema))
     client = Registry(registry.url)
     with pytest.MonkeyPatch.context() as environment:

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from headrace.avro.codec import Codec
 from headrace.avro.registry import FixedIds
@@ -20,6 +21,7 @@ from headrace.objects.store import MARKER, ObjectStore
 from headrace.records import SourceDocument
 from headrace.settings import ObjectSettings
 from headrace_local import artifacts
+from headrace_testing.deployment import object_settings
 from headrace_testing.s3 import S3Server, served
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
@@ -40,8 +42,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 def configured(server: S3Server, folder: str, **values: Any) -> ObjectSettings:
     """Settings as a stage's environment has them."""
-    named = server.settings(folder).items()
-    return ObjectSettings(**{name.removeprefix("HEADRACE_OBJECTS_").lower(): value for name, value in named} | values)
+    return object_settings(server.settings(folder)).model_copy(update=values)
 
 
 def store_at(server: S3Server, folder: str, owner: dict[str, str] | None = None, **values: Any) -> ObjectStore:
@@ -51,7 +52,9 @@ def store_at(server: S3Server, folder: str, owner: dict[str, str] | None = None,
 
 def stored(server: S3Server, folder: str, text: str = "large", tenant: str = "acme") -> tuple[Claims, Claim]:
     """Check a payload in."""
-    claims = Claims(CODEC, store_at(server, folder), configured(server, folder), now=lambda: NOW)
+    store = store_at(server, folder)
+    store.begin()
+    claims = Claims(CODEC, store, configured(server, folder), now=lambda: NOW)
     payload = SourceDocument("T", text, "text/plain", bytes(16))
     whole = Context(Trace("r", "default", 1, NOW), Change(tenant, "d", 1, Operation.UPSERT), payload)
     value, parcel = claims.check_in(whole, SourceDocument)
@@ -100,7 +103,7 @@ def test_what_is_gone_or_damaged_is_told_from_a_store_that_is_not_there(server: 
 def test_a_refused_key_and_a_dead_service_pause(server: S3Server) -> None:
     """Broken: an expired key or an outage costs dead letters."""
     _, claim = stored(server, "refused")
-    wrong = configured(server, "refused", s3_secret_access_key="another")
+    wrong = configured(server, "refused", s3_secret_access_key=SecretStr("another"))
     with pytest.raises(ConfigurationError, match="access key"):
         fetched(Claims(CODEC, ObjectStore(wrong, lambda: OWNER), wrong), claim)
     dead = configured(server, "refused", s3_endpoint="http://127.0.0.1:9", connect_timeout_s=1, timeout_s=2)
@@ -131,4 +134,5 @@ def test_objects_are_listed_deleted_and_owned(server: S3Server) -> None:
     assert (server.folder / "listed" / "notes").exists()
     other = store_at(server, "listed", {"kafka_cluster": "c2", "topic_prefix": ""})
     with pytest.raises(ConfigurationError, match="another deployment"):
-        other.own()
+        other.begin()
+    assert store._mark(OWNER) is False, "the service takes no second marker, were there two at once"

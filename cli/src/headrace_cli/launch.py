@@ -106,7 +106,7 @@ class Launcher:
 
     def _prepare(self, endpoints: Endpoints) -> None:
         credentials = self._credentials()
-        _migrate(endpoints, self._provider, credentials, self._report)
+        _migrate(endpoints, self._provider, credentials, self._objects(), self._report)
         key = asyncio.run(_valid_key(endpoints.postgres_dsn, credentials))
         if key != credentials.api_key:
             self._keep(credentials, key)
@@ -175,11 +175,13 @@ def _load_bootstrap() -> None:
         importlib.import_module("headrace.bootstrap")
 
 
-def _migrate(endpoints: Endpoints, provider: services.Provider, credentials: state.Credentials, report: Report) -> None:
+def _migrate(
+    endpoints: Endpoints, provider: services.Provider, credentials: state.Credentials, objects: str, report: Report
+) -> None:
     from pydantic import SecretStr  # noqa: PLC0415
 
     from headrace.bootstrap import BootstrapSettings, bootstrap  # noqa: PLC0415
-    from headrace.settings import KafkaSettings, RegistrySettings  # noqa: PLC0415
+    from headrace.settings import KafkaSettings, ObjectSettings, RegistrySettings  # noqa: PLC0415
 
     settings = BootstrapSettings(
         postgres_dsn=SecretStr(endpoints.postgres_dsn),
@@ -192,7 +194,7 @@ def _migrate(endpoints: Endpoints, provider: services.Provider, credentials: sta
         over_long=provider.preparation.over_long,
     )
     kafka = KafkaSettings(bootstrap=endpoints.kafka_bootstrap)
-    bootstrap(settings, kafka, RegistrySettings(url=endpoints.registry_url), report)
+    bootstrap(settings, kafka, RegistrySettings(url=endpoints.registry_url), ObjectSettings(url=objects), report)
 
 
 async def _valid_key(owner_dsn: str, credentials: state.Credentials) -> str:
@@ -218,6 +220,6 @@ async def _valid_key(owner_dsn: str, credentials: state.Credentials) -> str:
 def bootstrap_from_environment(report: Report) -> None:
     """Run the migration step with settings from the environment alone, as a container does."""
     from headrace import bootstrap as step  # noqa: PLC0415
-    from headrace.settings import KafkaSettings, RegistrySettings  # noqa: PLC0415
+    from headrace.settings import KafkaSettings, ObjectSettings, RegistrySettings  # noqa: PLC0415
 
-    step.bootstrap(step.BootstrapSettings(), KafkaSettings(), RegistrySettings(), report)
+    step.bootstrap(step.BootstrapSettings(), KafkaSettings(), RegistrySettings(), ObjectSettings(), report)

@@ -1,4 +1,4 @@
-"""The migration step that runs before the services: topics, schemas, store and shipped pipelines; idempotent.
+"""The migration step that runs before the services: topics, schemas, stores and shipped pipelines; idempotent.
 
 ``python -m headrace.bootstrap`` in a container, ``headrace bootstrap`` and ``headrace up`` on a machine. Services
 never register, create or migrate anything themselves.
@@ -23,7 +23,7 @@ from headrace.avro.registry import Registry, register_all
 from headrace.errors import ConfigurationError, DependencyDown, HeadraceError
 from headrace.pipeline import load
 from headrace.preparation import BODY, OverLong, Preparation
-from headrace.settings import EXIT_CONFIGURATION, KafkaSettings, RegistrySettings, wrong_settings
+from headrace.settings import EXIT_CONFIGURATION, KafkaSettings, ObjectSettings, RegistrySettings, wrong_settings
 from headrace.store import bootstrap as store
 from headrace.store import generations
 from headrace.store.errors import postgresql_errors
@@ -60,9 +60,10 @@ def bootstrap(
     settings: BootstrapSettings,
     kafka: KafkaSettings,
     registry: RegistrySettings,
+    objects: ObjectSettings,
     report: Report = lambda _: None,
 ) -> None:
-    """Bring Kafka, the registry and PostgreSQL to what the services expect; a repeat changes nothing.
+    """Bring Kafka, registry, PostgreSQL and object store to what the services expect; a repeat changes nothing.
 
     Raises :class:`ConfigurationError` naming what does not fit, and :class:`DependencyDown` naming what is down.
     """
@@ -76,6 +77,8 @@ def bootstrap(
     store.create_login(
         settings.postgres_dsn.get_secret_value(), settings.runtime_login, settings.runtime_password.get_secret_value()
     )
+    if objects.url is not None:
+        report(f"objects: {'begun' if begin_objects(objects, kafka) else 'there before'} in {objects.url}")
     asyncio.run(_first_generation(settings, kafka.generation))
     report(f"generation: {kafka.generation} for {settings.model}")
     for name, version, changed in apply_shipped(kafka, Codec(client)):
@@ -117,6 +120,17 @@ def _wait_created(futures: Iterable[tuple[str, object]]) -> None:
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise ConfigurationError(f"topic {name!r} cannot be created: {error.args[0].str()}") from error
+
+
+def begin_objects(objects: ObjectSettings, kafka: KafkaSettings) -> bool:
+    """Mark the configured object store as this deployment's; return whether it was nobody's before.
+
+    Raises :class:`DependencyDown`, and :class:`ConfigurationError` where it belongs to another deployment.
+    """
+    from headrace.objects.store import store_of  # noqa: PLC0415  # the library behind it is large
+
+    found = store_of(objects, kafka)
+    return found is not None and found.begin()
 
 
 async def _first_generation(settings: BootstrapSettings, generation: str) -> None:
@@ -161,6 +175,7 @@ def main() -> int:
             BootstrapSettings(),
             KafkaSettings(),
             RegistrySettings(),
+            ObjectSettings(),
             lambda line: print(line, flush=True),
         )
     except ValidationError as error:

@@ -24,7 +24,7 @@ from headrace import topics
 from headrace.avro.codec import Codec
 from headrace.avro.registry import Registry, register_all
 from headrace.bootstrap import BootstrapSettings, bootstrap, create_topics
-from headrace.settings import KafkaSettings, RegistrySettings
+from headrace.settings import KafkaSettings, ObjectSettings, RegistrySettings
 
 log = structlog.get_logger(__name__)
 
@@ -123,6 +123,13 @@ def free_port() -> int:
             return port
 
 
+def object_settings(variables: Mapping[str, str]) -> ObjectSettings:
+    """Return what these variables say of the object store."""
+    mark = "HEADRACE_OBJECTS_"
+    named = {name.removeprefix(mark).lower(): value for name, value in variables.items() if name.startswith(mark)}
+    return ObjectSettings.model_validate(named)
+
+
 @dataclass(slots=True)
 class Deployment:
     """The services of one place."""
@@ -138,12 +145,13 @@ class Deployment:
     """Of every partition; 3 over three brokers."""
 
     def bootstrap(self) -> None:
-        """Create topics, schemas, tables and pipelines."""
+        """Create topics, schemas, tables and pipelines, and mark the object store that :attr:`env` names."""
         settings = BootstrapSettings(
             postgres_dsn=self.place.postgres, store_schema=self.place.schema, runtime_login=LOGIN,
             runtime_password=PASSWORD, model=self.model, replication_factor=self.copies,
         )  # fmt: skip
-        bootstrap(settings, self.place.kafka_settings(), RegistrySettings(url=self.place.registry))
+        registry = RegistrySettings(url=self.place.registry)
+        bootstrap(settings, self.place.kafka_settings(), registry, object_settings(self.env))
 
     def start(self, name: str, slot: str = "0", *, wait: bool = True, env: Mapping[str, str] | None = None) -> Service:
         """Start a service; a slot that is alive already would be fenced."""

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 import obstore
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
-from obstore.exceptions import BaseError, GenericError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore
 
 from headrace.envelope import Reference
@@ -39,7 +39,7 @@ _PAGE = 1000
 _MARKER_BYTES = 10_000
 _CALL_S = 10.0
 Owner = Callable[[], dict[str, str]]
-"""Returns Kafka's cluster and the topic prefix; asked before the first write, in a thread of its own."""
+"""Returns Kafka's cluster and the topic prefix; asks Kafka, and so takes its time."""
 
 
 class ObjectStore:
@@ -102,40 +102,50 @@ class ObjectStore:
         return check_content(reference, data)
 
     async def write_async(self, place: Place, data: bytes) -> None:
-        """Write the object whole; the same bytes once more change nothing."""
+        """Write the object whole; the same bytes once more change nothing.
+
+        Raises what :meth:`require_owner` does, and writes nothing then.
+        """
         if not self._owned:
-            await asyncio.to_thread(self.own)
+            await asyncio.to_thread(self.require_owner)
+            self._owned = True
         elif self._folder is not None and not (self._folder / MARKER).exists():
             self._require_marker()  # obstore would make the folders anew, below a mount point that lost its mount
         with self._told():
             async with asyncio.timeout(self._settings.timeout_s):
                 await obstore.put_async(self._opened(), place.key, data)
 
-    def own(self) -> None:
-        """Mark the store as its owner's; raises :class:`ConfigurationError` where it is another's."""
+    def begin(self) -> bool:
+        """Mark the place as its owner's store, where it is nobody's; return whether it was.
+
+        For the migration step alone: a stage that began a store would take an empty mount point for one. Of several
+        that begin one place at once, one wins. Raises :class:`ConfigurationError` where it is another's.
+        """
         owner = self._owner()
         with self._told():
-            found = self._marker()
-            if found is None:
-                obstore.put(self._opened(), MARKER, json.dumps(owner, indent=1).encode())
-            elif found != owner:
-                raise ConfigurationError(
-                    f"the object store belongs to another deployment: {json.dumps(found)}, and this is "
-                    f"{json.dumps(owner)}", where=self.url,
-                    remedy=f"Give each deployment a place of its own ({_VARIABLES}URL). Where this one took over the "
-                    f"other's log, delete {MARKER} there.",
-                )  # fmt: skip
-        self._owned = True
+            began = self._marker() is None and self._mark(owner)
+        self.require_owner()
+        return began
 
     def require_owner(self) -> None:
-        """Raise :class:`ConfigurationError` unless the store is known to be its owner's."""
-        with self._told():
-            found = self._marker()
-        if found != self._owner():
+        """Raise :class:`ConfigurationError` where the store is another's; :class:`DependencyDown` where it is none."""
+        owner = self._owner()
+        found = self._require_marker()
+        if found != owner:
             raise ConfigurationError(
-                f"the store's {MARKER} says {json.dumps(found)}, and this deployment is {json.dumps(self._owner())}",
-                where=self.url, remedy="Name this deployment's own store, Kafka and topic prefix.",
+                f"the object store belongs to another deployment: {json.dumps(found)}, and this is "
+                f"{json.dumps(owner)}", where=self.url,
+                remedy=f"Give each deployment a place of its own ({_VARIABLES}URL). Where this one took over the "
+                f"other's log, delete {MARKER} there, and run `headrace bootstrap`.",
             )  # fmt: skip
+
+    def _mark(self, owner: dict[str, str]) -> bool:
+        """Write the marker; return whether nobody else did meanwhile."""
+        try:
+            obstore.put(self._opened(), MARKER, json.dumps(owner, indent=1).encode(), mode="create")
+        except AlreadyExistsError:
+            return False
+        return True
 
     def objects(self) -> Iterator[tuple[Place, int]]:
         """Yield each object's place with its bytes, in no order; what is none of ours is passed over."""
@@ -206,14 +216,17 @@ class ObjectStore:
         except ValueError:
             return "unreadable"
 
-    def _require_marker(self) -> None:
-        """Raise :class:`DependencyDown` where the place is not the store that the objects were written to."""
+    def _require_marker(self) -> Any:
+        """Return what the marker says; raises :class:`DependencyDown` where there is none, so that this is no store."""
         with self._told():
-            if self._marker() is None:
-                raise DependencyDown(
-                    DEPENDENCY, f"{self.url} holds no {MARKER}, so this is not the store that payloads were written to",
-                    remedy=f"Mount the folder, or set {_VARIABLES}URL as in the stages that write.",
-                )  # fmt: skip
+            found = self._marker()
+        if found is None:
+            raise DependencyDown(
+                DEPENDENCY, f"{self.url} holds no {MARKER}, so it is not the store of this deployment",
+                remedy=f"Mount the folder, or set {_VARIABLES}URL to the store; where it is a new one, run `headrace "
+                f"bootstrap` once with {_VARIABLES}URL set.",
+            )  # fmt: skip
+        return found
 
     @contextmanager
     def _told(self) -> Iterator[None]:
