@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -215,6 +217,48 @@ def test_a_folder_that_loses_its_mount_is_not_begun_anew(home: Path) -> None:
         with pytest.raises(DependencyDown, match=MARKER):
             stored(claims, context("another"))
     assert not folder.exists() or list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["at the first use", "later"])
+@pytest.mark.parametrize("reads", [True, False], ids=["reading", "writing"])
+def test_a_folder_that_hangs_stops_nothing_else(
+    home: Path, monkeypatch: pytest.MonkeyPatch, *, first: bool, reads: bool
+) -> None:
+    """Broken: a mount whose server is away stops the loop of the stage: its answers to `/readyz`, and its drain."""
+    claims = claims_in(home, timeout_s=0.2)
+    claim = stored(claims, context())
+    (home / claim.reference.uri.removeprefix("claim:")).unlink()
+    if first:
+        claims = claims_in(home, timeout_s=0.2)
+    back = threading.Event()
+    for owner, name in ((Path, "is_dir"), (Path, "exists"), (ObjectStore, "_marker")):
+        monkeypatch.setattr(owner, name, hanging(getattr(owner, name), back))
+    _, parcel = claims.check_in(context("another"), SourceDocument)
+
+    async def use() -> float:
+        used = asyncio.ensure_future(claims.check_out([claim], SourceDocument) if reads else claims.store([parcel]))
+        await asyncio.sleep(0)
+        longest, last = 0.0, time.monotonic()
+        while not used.done():
+            await asyncio.sleep(0.01)
+            longest, last = max(longest, time.monotonic() - last), time.monotonic()
+        back.set()
+        with pytest.raises(DependencyDown, match="did not answer within"):
+            await used
+        return longest
+
+    assert asyncio.run(use()) < 1
+    assert isinstance(fetched(claims, claim), ObjectGone)
+
+
+def hanging(call: Callable[..., Any], back: threading.Event) -> Callable[..., Any]:
+    """The call on a mount whose server is away until then."""
+
+    def waiting(*arguments: Any) -> Any:
+        back.wait(3)
+        return call(*arguments)
+
+    return waiting
 
 
 def test_a_store_that_cannot_be_written_is_down(home: Path) -> None:

@@ -6,10 +6,12 @@ import asyncio
 import errno
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import obstore
@@ -38,6 +40,7 @@ _RETRIES = 3
 _PAGE = 1000
 _MARKER_BYTES = 10_000
 _CALL_S = 10.0
+T = TypeVar("T")
 Owner = Callable[[], dict[str, str]]
 """Returns Kafka's cluster and the topic prefix; asks Kafka, and so takes its time."""
 
@@ -57,6 +60,7 @@ class ObjectStore:
         self._owner = owner
         self._store: LocalStore | S3Store | None = None
         self._owned = False
+        self._thread = ThreadPoolExecutor(1, "object-store")
         self._folder: Path | None = None
         parts = urlsplit(settings.url)
         if parts.scheme == "file":
@@ -89,16 +93,17 @@ class ObjectStore:
         """Do what :meth:`read` does, beside the other tasks of the loop."""
         place = checked(reference, tenant, record, self._settings.max_bytes)
         with self._told():
-            try:
-                async with asyncio.timeout(self._settings.timeout_s):
-                    answer = await obstore.get_async(self._opened(), place.key)
+            async with asyncio.timeout(self._settings.timeout_s):
+                store = await self._beside(self._opened)
+                try:
+                    answer = await obstore.get_async(store, place.key)
                     self._check_size(answer.meta["size"], reference)
                     data = bytes(await answer.bytes_async())
-            except (FileNotFoundError, GenericError) as error:
-                if not _is_missing(error):
-                    raise
-                await asyncio.to_thread(self._require_marker)
-                raise ObjectGone(where=reference.uri) from error
+                except (FileNotFoundError, GenericError) as error:
+                    if not _is_missing(error):
+                        raise
+                    await self._beside(self._require_marker)
+                    raise ObjectGone(where=reference.uri) from error
         return check_content(reference, data)
 
     async def write_async(self, place: Place, data: bytes) -> None:
@@ -106,14 +111,17 @@ class ObjectStore:
 
         Raises what :meth:`require_owner` does, and writes nothing then.
         """
-        if not self._owned:
-            await asyncio.to_thread(self.require_owner)
-            self._owned = True
-        elif self._folder is not None and not (self._folder / MARKER).exists():
-            self._require_marker()  # obstore would make the folders anew, below a mount point that lost its mount
+        owner = None if self._owned else await asyncio.to_thread(self._owner)
         with self._told():
             async with asyncio.timeout(self._settings.timeout_s):
-                await obstore.put_async(self._opened(), place.key, data)
+                if owner is not None:
+                    await self._beside(partial(self._require, owner))
+                    self._owned = True
+                elif self._folder is not None:
+                    # obstore would make the folders anew, below a mount point that lost its mount
+                    await self._beside(self._require_marker)
+                store = await self._beside(self._opened)
+                await obstore.put_async(store, place.key, data)
 
     def begin(self) -> bool:
         """Mark the place as its owner's store, where it is nobody's; return whether it was.
@@ -129,7 +137,9 @@ class ObjectStore:
 
     def require_owner(self) -> None:
         """Raise :class:`ConfigurationError` where the store is another's; :class:`DependencyDown` where it is none."""
-        owner = self._owner()
+        self._require(self._owner())
+
+    def _require(self, owner: dict[str, str]) -> None:
         found = self._require_marker()
         if found != owner:
             raise ConfigurationError(
@@ -184,6 +194,10 @@ class ObjectStore:
                 if ours and state.st_mtime < before.timestamp():
                     found[path] = state.st_size
         return found
+
+    async def _beside(self, work: Callable[[], T]) -> T:
+        """Do what may hang with the folder in the store's own thread: it keeps waiting, and takes nobody else's."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _opened(self) -> LocalStore | S3Store:
         if self._store is None:
