@@ -97,7 +97,7 @@ def test_a_large_document_is_found_with_its_payloads_in_a_folder(deployment, pla
     now = datetime.now(UTC) + timedelta(days=7)
     collector = Collector(store, kafka)
     assert set(collector.find(now - timedelta(days=2), now).keys) == {f"{TENANT}/20260101/{'ab' * 32}"}
-    assert gc(place, url, tmp_path, "--older-than", "30m")[0] == 2
+    assert gc(place, url, tmp_path, "--older-than", "23h")[0] == 2
     code, said = gc(place, url, tmp_path, "--dry-run")
     assert (code, said["garbage"], said["deleted"]) == (0, {"objects": 1, "bytes": 28}, {"objects": 0, "bytes": 0})
     code, said = gc(place, url, tmp_path, "--yes")

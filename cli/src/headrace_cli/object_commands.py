@@ -58,9 +58,9 @@ def gc(
         str,
         typer.Option(
             "--older-than", envvar="HEADRACE_OBJECTS_OLDER_THAN",
-            help="Only what was written on days that have been over for so long: 90m, 24h, 7d; an hour at least.",
+            help="Only what was written on days that have been over for so long: 36h, 7d; a day at least.",
         ),
-    ] = "24h",
+    ] = "72h",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Say what would be deleted; delete nothing.")
     ] = False,

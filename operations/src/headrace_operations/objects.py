@@ -18,8 +18,12 @@ from headrace.settings import KafkaSettings
 from headrace_operations.audit.log_ranges import LogRanges, Partition, Range
 from headrace_operations.trace_log import LogScanner
 
-LEAST_GRACE = timedelta(hours=1)
-"""Longer than any transaction may stay open (15 minutes, by the brokers' own limit), and than clocks differ."""
+LEAST_GRACE = timedelta(hours=24)
+"""Longer than from a batch's first object to its commit.
+
+The batch is computed in portions, each stored when it is done; hours may pass behind a slow model. Then come the
+transaction (15 minutes at most, by the brokers' own limit) and what clocks differ.
+"""
 _AT_ONCE = 500
 Progress = Callable[[int], None]
 """Told how many more records were read, or objects deleted."""
@@ -106,8 +110,8 @@ class Collector:
         """
         if before > now - LEAST_GRACE:
             raise ConfigurationError(
-                "the grace is shorter than a transaction may be open, so that an object would be deleted whose record "
-                "is about to be committed", where="--older-than", remedy="Give an hour (1h) or more.",
+                "the grace is shorter than a stage may take for a batch, so that an object would be deleted whose "
+                "record is about to be committed", where="--older-than", remedy="Give a day (24h) or more.",
             )  # fmt: skip
         self._store.require_owner()
         garbage = Garbage()
