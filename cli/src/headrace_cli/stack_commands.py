@@ -249,7 +249,7 @@ def bootstrap(
     postgres: options.PostgresDsn = None,
     as_json: options.Json = False,
 ) -> None:
-    """Create topics, schemas, tables and the shipped pipelines; a repeat changes nothing.
+    """Create topics, schemas, tables and the shipped pipelines, and begin the object store; a repeat changes nothing.
 
     With --postgres, all settings come from the environment (see the settings reference); without it, it is done for
     the running local stack.

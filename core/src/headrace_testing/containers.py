@@ -161,9 +161,20 @@ def _ours(service: Service, environment: Mapping[str, str]) -> Iterator[str]:
     for extra in re.findall(r"--extra (\S+)", build["args"].get("EXTRAS", "")):
         if extra not in project.get("optional-dependencies", {}):
             yield f"extra {extra!r} does not exist"
+    if folder.name == "core":
+        yield from _object_store(service, environment.get("HEADRACE_OBJECTS_URL", ""))
     yield from _command(service["command"], project)
     yield from _settings(environment, folder)
     yield from _probe(service, environment)
+
+
+def _object_store(service: Service, url: str) -> Iterator[str]:
+    """Yield why the migration step cannot begin the stages' object store."""
+    if url and "--extra objects" not in service["build"]["args"].get("EXTRAS", ""):
+        yield "begins the object store, and has no extra 'objects'"
+    mounted = {volume.split(":")[1] for volume in service.get("volumes") or []}
+    if url.startswith("file://") and url.removeprefix("file://") not in mounted:
+        yield f"begins the object store {url}, which is not mounted"
 
 
 def _command(command: list[str], project: Mapping[str, Any]) -> Iterator[str]:
