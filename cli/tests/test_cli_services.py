@@ -10,9 +10,10 @@ import pytest
 
 from headrace.errors import ConfigurationError
 from headrace.settings import ObjectSettings
-from headrace_cli import services
+from headrace.store.errors import GenerationExists
+from headrace_cli import services, state
 from headrace_cli.failures import UsageError
-from headrace_cli.launch import Launch, Launched, Launcher
+from headrace_cli.launch import Launch, Launched, Launcher, _migrate
 from headrace_cli.services import Plan, Provider
 from headrace_cli.stack_commands import _launched
 from headrace_local.model import Endpoints
@@ -142,3 +143,17 @@ def test_up_says_where_gateway_and_kafka_answer() -> None:
     assert "gateway http://127.0.0.1:20000" in told
     assert "Kafka 127.0.0.1:9092" in told
     assert "Kafka 127.0.0.1:9092" in "\n".join(_launched(Launched(ENDPOINTS, False, "default", None, ()), 1.0))
+
+
+def test_another_model_on_a_stack_that_has_an_index_is_told_what_up_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: the remedy is another name of the generation, and `headrace up` takes none."""
+
+    def refuse(*_: object) -> None:
+        raise GenerationExists("generation g1 exists with all-MiniLM-L6-v2", remedy="choose another name")
+
+    monkeypatch.setattr("headrace.bootstrap.bootstrap", refuse)
+    credentials = state.Credentials("default", "", "login", "password", "token")
+    with pytest.raises(GenerationExists, match="generation g1 exists") as refused:
+        _migrate(ENDPOINTS, Provider("hashing", "hashing-384", 384), credentials, print)
+    assert "`headrace up --state-dir NEW`" in refused.value.remedy
+    assert refused.value.where == "/state"

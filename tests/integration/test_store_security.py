@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from headrace.errors import ConfigurationError, DependencyDown
 from headrace.store import artifacts, cache, documents, keys
 from headrace.store.bootstrap import create_login, migrate
+from headrace.store.errors import GenerationExists
 from headrace.store.generations import (
     activate,
     active_generation,
@@ -199,7 +200,7 @@ async def test_generations_switch_atomically(pool: Pool, owner: Owner, generatio
     """Two generations would be searched at once, or a name be reused for another model."""
     await create_generation(owner, "second", "toy", 8, "l2")
     assert await create_generation(owner, "first", "toy", 4) == generation
-    with pytest.raises(ConfigurationError, match="exists with toy, 4 dimensions, cosine"):
+    with pytest.raises(GenerationExists, match="exists with toy, 4 dimensions, cosine"):
         await create_generation(owner, "first", "toy", 5)
     with pytest.raises(ConfigurationError, match="cannot be indexed"):
         await create_generation(owner, "third", "toy", 5000)

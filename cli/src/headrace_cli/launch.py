@@ -23,6 +23,10 @@ TENANT = "default"
 KEY_NAME = "local"
 CONNECT = "connect"
 DEFAULT_LOGIN = "headrace_service"
+_OTHER_INDEX = (
+    "Set --provider and HEADRACE_EMBEDDER_… back to what this stack's index was made with, or start a stack of its own "
+    "for these with `headrace up --state-dir NEW`; `headrace generations create` makes room beside the first."
+)
 Report = Callable[[str], None]
 
 
@@ -182,6 +186,7 @@ def _migrate(
 
     from headrace.bootstrap import BootstrapSettings, bootstrap  # noqa: PLC0415
     from headrace.settings import KafkaSettings, ObjectSettings, RegistrySettings  # noqa: PLC0415
+    from headrace.store.errors import GenerationExists  # noqa: PLC0415
 
     settings = BootstrapSettings(
         postgres_dsn=SecretStr(endpoints.postgres_dsn),
@@ -194,7 +199,11 @@ def _migrate(
         over_long=provider.preparation.over_long,
     )
     kafka = KafkaSettings(bootstrap=endpoints.kafka_bootstrap)
-    bootstrap(settings, kafka, RegistrySettings(url=endpoints.registry_url), ObjectSettings(url=objects), report)
+    registry = RegistrySettings(url=endpoints.registry_url)
+    try:
+        bootstrap(settings, kafka, registry, ObjectSettings(url=objects), report)
+    except GenerationExists as error:
+        raise GenerationExists(error.message, where=str(endpoints.state_dir), remedy=_OTHER_INDEX) from error
 
 
 async def _valid_key(owner_dsn: str, credentials: state.Credentials) -> str:

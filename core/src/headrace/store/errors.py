@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import asyncpg
 
-from headrace.errors import DependencyDown, describe
+from headrace.errors import ConfigurationError, DependencyDown, describe
 
 _OUTAGES = (
     asyncpg.PostgresConnectionError,  # class 08: refused, broken, rejected
@@ -26,6 +26,12 @@ _SETTINGS = (
     asyncpg.InsufficientPrivilegeError,  # a login without the role, or a policy that does not know the tenant
 )
 _SCHEMA = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError)
+
+
+class GenerationExists(ConfigurationError):
+    """A generation of this name holds vectors of another model, or of texts that were prepared otherwise."""
+
+    code = "generation-exists"
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import asyncpg
 from headrace import names
 from headrace.errors import ConfigurationError, DependencyDown
 from headrace.preparation import Preparation, parse_template
-from headrace.store.errors import postgresql_errors
+from headrace.store.errors import GenerationExists, postgresql_errors
 from headrace.store.queries import load
 from headrace.store.records import BYTES_PER_FLOAT, Generation
 
@@ -48,8 +48,8 @@ async def create_generation(
     """Create a generation's table and HNSW index, and register it as ``building``; idempotent.
 
     The connection is the owner's: services may not create tables.
-    Raises :class:`ConfigurationError` for a bad name, dimension, distance or template, and when a generation of this
-    name exists with another model, dimension, distance or preparation of texts.
+    Raises :class:`ConfigurationError` for a bad name, dimension, distance or template, and :class:`GenerationExists`
+    when a generation of this name exists with another model, dimension, distance or preparation of texts.
     """
     table = embedding_table(name)
     parse_template(preparation.template)
@@ -70,12 +70,12 @@ async def create_generation(
             found = _generation(await connection.fetchrow(load("generations")["get"], name))
     assert found is not None
     if (found.model, found.dimensions, found.distance) != (model, dimensions, distance):
-        raise ConfigurationError(
+        raise GenerationExists(
             f"generation {name} exists with {found.model}, {found.dimensions} dimensions, {found.distance}",
             remedy="A new model takes a new generation: choose another name.",
         )
     if found.preparation != preparation:
-        raise ConfigurationError(
+        raise GenerationExists(
             f"generation {name} exists and {differently(found.preparation, preparation)}",
             remedy="Texts that are prepared otherwise take a new generation: choose another name.",
         )
