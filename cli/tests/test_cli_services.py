@@ -13,6 +13,7 @@ from headrace.settings import ObjectSettings
 from headrace.store.errors import GenerationExists
 from headrace_cli import services, state
 from headrace_cli.failures import UsageError
+from headrace_cli.generation_commands import _known
 from headrace_cli.launch import Launch, Launched, Launcher, _migrate
 from headrace_cli.services import Plan, Provider
 from headrace_cli.stack_commands import _launched
@@ -157,3 +158,12 @@ def test_another_model_on_a_stack_that_has_an_index_is_told_what_up_can_do(monke
         _migrate(ENDPOINTS, Provider("hashing", "hashing-384", 384), credentials, print)
     assert "`headrace up --state-dir NEW`" in refused.value.remedy
     assert refused.value.where == "/state"
+
+
+def test_a_new_generation_takes_what_is_known_of_its_model() -> None:
+    """Broken: `generations create` makes another index than the embedder of that model fills."""
+    assert _known("multilingual-e5-base", None, None)[::2] == (768, "passage: ")
+    assert _known("multilingual-e5-base", 64, "")[::2] == (64, "")
+    assert _known("mine", 3, None)[::2] == (3, "")
+    with pytest.raises(UsageError, match="nothing is known of the model mine"):
+        _known("mine", None, "passage: ")

@@ -156,3 +156,17 @@ def test_a_wrong_object_store_is_told_at_the_start(
         monkeypatch.setenv(f"HEADRACE_OBJECTS_{name}", value)
     assert run_stage(CHUNKER) == EXIT_CONFIGURATION
     assert named in capsys.readouterr().err
+
+
+def test_the_bootstrap_knows_what_the_embedder_knows_of_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: the first generation has 384 dimensions and no prompt, and the embedder waits for another for ever."""
+    monkeypatch.setenv("HEADRACE_BOOTSTRAP_POSTGRES_DSN", "postgresql://h/db")
+    monkeypatch.setenv("HEADRACE_BOOTSTRAP_RUNTIME_PASSWORD", "p")
+    assert bootstrap.BootstrapSettings().dimensions == 384
+    monkeypatch.setenv("HEADRACE_BOOTSTRAP_MODEL", "multilingual-e5-base")
+    found = bootstrap.BootstrapSettings()
+    assert (found.dimensions, found.passage_prompt) == (768, "passage: ")
+    monkeypatch.setenv("HEADRACE_BOOTSTRAP_DIMENSIONS", "64")
+    monkeypatch.setenv("HEADRACE_BOOTSTRAP_PASSAGE_PROMPT", "")
+    found = bootstrap.BootstrapSettings()
+    assert (found.dimensions, found.passage_prompt) == (64, "")

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from headrace.embedding_models import KNOWN, KnownModel, identity
 from headrace.preparation import OverLong, Preparation, parse_template
 from headrace_cli import options, output
-from headrace_cli.failures import CommandError, NotReachable, told
+from headrace_cli.failures import CommandError, NotReachable, UsageError, told
 from headrace_cli.operator_access import STORE_DSN, audited, clients, described, generations, owner_store
 
 if TYPE_CHECKING:
@@ -57,8 +58,15 @@ def create(
         str, typer.Option("--model", envvar="HEADRACE_BOOTSTRAP_MODEL", help="Identity of the embedding model.")
     ],
     dimensions: Annotated[
-        int, typer.Option("--dimensions", envvar="HEADRACE_BOOTSTRAP_DIMENSIONS", min=1, help="Numbers in its vectors.")
-    ],
+        int | None,
+        typer.Option(
+            "--dimensions",
+            envvar="HEADRACE_BOOTSTRAP_DIMENSIONS",
+            min=1,
+            help="Numbers in its vectors; not needed of a model that is known.",
+            show_default=False,
+        ),
+    ] = None,
     distance: Annotated[
         str, typer.Option("--distance", envvar="HEADRACE_DISTANCE", help="cosine, l2 or inner_product.")
     ] = "cosine",
@@ -71,13 +79,14 @@ def create(
         ),
     ] = "{body}",
     passage_prompt: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--passage-prompt",
             envvar="HEADRACE_BOOTSTRAP_PASSAGE_PROMPT",
-            help="What the model wants before each passage.",
+            help="What the model wants before each passage; without it, what a model that is known wants.",
+            show_default=False,
         ),
-    ] = "",
+    ] = None,
     over_long: Annotated[
         OverLong,
         typer.Option(
@@ -111,13 +120,14 @@ def create(
 
     embedding_table(name)  # refuses a bad name before anything is made
     parse_template(template)
-    preparation = Preparation(template, passage_prompt, over_long)
+    known = _known(model, dimensions, passage_prompt)
+    preparation = Preparation(template, known.passage_prompt, over_long)
     settings, _ = clients(state_dir, kafka, registry)
     owner = owner_store(state_dir, postgres)
 
     async def make(connection: Connection) -> Generation:
         await _see_rights(connection)
-        return await create_generation(connection, name, model, dimensions, distance, preparation)
+        return await create_generation(connection, name, model, known.dimensions, distance, preparation)
 
     made: Generation = asyncio.run(_as_owner(owner, make))
     topics = create_topics(settings.of(name), replication_factor)
@@ -126,6 +136,22 @@ def create(
         return
     typer.echo(f"generation {described(made)}; {len(topics)} topics created")
     output.say(f"start an embedder with that model and an indexer, both with HEADRACE_KAFKA_GENERATION={name}")
+
+
+def _known(model: str, dimensions: int | None, passage_prompt: str | None) -> KnownModel:
+    """Return what the options say of a model, and what is known of it by name where they say nothing."""
+    known = KNOWN.get(identity(model))
+    if known is None:
+        if dimensions is None:
+            raise UsageError(
+                f"nothing is known of the model {model}", where="--model",
+                remedy="Say with --dimensions how many numbers its vectors have, and its prompt with --passage-prompt.",
+            )  # fmt: skip
+        known = KnownModel(dimensions)
+    return known._replace(
+        dimensions=dimensions or known.dimensions,
+        passage_prompt=known.passage_prompt if passage_prompt is None else passage_prompt,
+    )
 
 
 def activate(

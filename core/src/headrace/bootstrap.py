@@ -10,16 +10,18 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from headrace import pipelines_log, topics
 from headrace.avro.codec import Codec
 from headrace.avro.registry import Registry, register_all
+from headrace.embedding_models import PACKAGED_MODEL, known_model
 from headrace.errors import ConfigurationError, DependencyDown, HeadraceError
 from headrace.pipeline import load
 from headrace.preparation import BODY, OverLong, Preparation
@@ -41,16 +43,29 @@ class BootstrapSettings(BaseSettings):
     store_schema: str = Field("headrace", description="Schema of the store.")
     runtime_login: str = Field("headrace_service", description="Login that the services use; it owns nothing.")
     runtime_password: SecretStr = Field(description="Password of that login.")
-    model: str = Field("all-MiniLM-L6-v2", description="Identity of the embedding model of the first generation.")
-    dimensions: int = Field(384, ge=1, le=2000, description="Numbers in a vector of that model.")
+    model: str = Field(PACKAGED_MODEL, description="Identity of the embedding model of the first generation.")
+    dimensions: int = Field(
+        384, ge=1, le=2000, description="Numbers in a vector of that model; unset, those of a model that is known."
+    )
     text_template: str = Field(
         BODY, description="What is embedded of a chunk in the first generation: HEADRACE_EMBEDDER_TEXT_TEMPLATE."
     )
-    passage_prompt: str = Field("", description="What its model wants before each passage.")
+    passage_prompt: str = Field(
+        "", description="What its model wants before each passage; unset, that of a model that is known."
+    )
     over_long: OverLong = Field(
         OverLong.CUT, description="What becomes of texts that its model does not read whole: cut, split or skip."
     )
     replication_factor: int = Field(1, ge=1, description="Copies of each partition; 3 in production.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, values: Any) -> Any:
+        """Fill in what is known of the model, where it is not set: the embedder does the same."""
+        if not isinstance(values, dict):
+            return values
+        known = known_model(str(values.get("model", PACKAGED_MODEL)))
+        return {"dimensions": known.dimensions, "passage_prompt": known.passage_prompt} | values
 
 
 Report = Callable[[str], None]
