@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from headrace.costs import CostSettings
-from headrace_cli import embedding_acts, embedding_view, schedule_commands
+from headrace_cli import alert_commands, embedding_acts, embedding_view, schedule_commands, state
 from headrace_cli.alert_commands import _readyz
 from headrace_cli.main import app
 from headrace_operations.alerts import Alert
@@ -86,6 +88,37 @@ def test_a_process_that_is_not_ready_is_read_all_the_same(receiver: Any) -> None
     assert found is not None
     assert found["stopped"] == "too many dead letters"
     assert _readyz("http://127.0.0.1:9") is None
+
+
+def test_the_watcher_sees_the_stack_grow_and_ends_when_told(
+    receiver: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Broken: an instance that `up --scale` added is never watched, no process is and nobody hears of it, or Ctrl-C
+    ends in the middle of an alert.
+    """
+    looked: list[dict[str, str]] = []
+    grown = {"embedder-1": "http://127.0.0.1:9"}
+
+    def stages(urls: dict[str, str]) -> list[Alert]:
+        looked.append(urls)
+        if len(looked) == 1:
+            known = state.RunningServices("http://h", "h:1", "http://r", "hashing", "hashing-384", grown)
+            state.write(tmp_path, state.SERVICES, known)
+        else:
+            os.kill(os.getpid(), signal.SIGINT)
+        return [Alert("silent/embedder-1", "embedder-1 does not answer")] if urls else []
+
+    monkeypatch.setattr(alert_commands, "clients", lambda *_: (None, None))
+    monkeypatch.setattr(alert_commands, "owner_store", lambda *_: None)
+    monkeypatch.setattr(alert_commands, "_caps", lambda *_: [])
+    monkeypatch.setattr(alert_commands, "_errors", lambda *_: [])
+    monkeypatch.setattr(alert_commands, "_stages", stages)
+    watched = run(
+        "alerts", "watch", "--every", "0.1", "--state-dir", str(tmp_path), HEADRACE_ALERTS_SLACK_URL=receiver.url
+    )
+    assert "no process is known, so none is watched" in watched.output
+    assert looked == [{}, grown]
+    assert "embedder-1 does not answer" in receiver.got[0]["text"]
 
 
 def test_a_schedule_tells_its_next_times_and_refuses_nonsense() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import itertools
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +16,12 @@ import typer
 from headrace.errors import HeadraceError
 from headrace_cli import options, output
 from headrace_cli.failures import CommandError, UsageError, told
+from headrace_cli.following import stopping
 from headrace_cli.operator_access import clients, owner_store
 from headrace_cli.state import find_state_dir, read_services
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from headrace.avro.codec import Codec
     from headrace.settings import KafkaSettings
@@ -89,7 +91,7 @@ def watch(
     An alert is said once, again after HEADRACE_ALERTS_REPEAT_S while it stays true, and when it is over. What the
     watcher cannot reach is an alert as well.
     """
-    from headrace_operations.alerts import Alert, Alerter, AlertSettings, Watch  # noqa: PLC0415
+    from headrace_operations.alerts import Alerter, AlertSettings, Watch  # noqa: PLC0415
     from headrace_operations.watching import ErrorShare  # noqa: PLC0415
 
     settings = AlertSettings()
@@ -98,26 +100,36 @@ def watch(
     own, codec = clients(state_dir, kafka, registry)
     store = owner_store(state_dir, postgres)
     share = ErrorShare(settings.error_share)
-    urls = _urls(status_url, state_dir)
+    stop = threading.Event()
     sources: dict[str, Callable[[], list[Alert]]] = {
         "caps": lambda: _caps(store),
-        "stages": lambda: _stages(urls),
+        "stages": lambda: _stages(_urls(status_url, state_dir)),
         "errors": lambda: _errors(own, codec, share),
     }
+    processes = _urls(status_url, state_dir)
     output.say(f"watching {', '.join(sources)}; alerts go to {', '.join(alerter.channels)}")
-    told_of, ended, done = Watch(alerter), threading.Event(), 0
-    while looks is None or done < looks:
-        alerts: list[Alert] = []
-        for name, look in sources.items():
-            try:
-                alerts += look()
-            except HeadraceError as error:
-                alerts.append(Alert(f"blind/{name}", f"the watcher cannot see {name}", error.message))
-        told_of.take(alerts)
-        done += 1
-        if (looks is None or done < looks) and ended.wait(every):
-            break
+    if not processes:
+        output.say("no process is known, so none is watched: name them with --status-url, or a stack with --state-dir")
+    told_of = Watch(alerter)
+    with stopping(stop):
+        for done in itertools.count(1):
+            told_of.take(_looked(sources))
+            if done == looks or stop.wait(every):
+                break
     alerter.close()
+
+
+def _looked(sources: Mapping[str, Callable[[], list[Alert]]]) -> list[Alert]:
+    """Return what all sources tell, and an alert in the place of one that cannot be seen."""
+    from headrace_operations.alerts import Alert  # noqa: PLC0415
+
+    alerts: list[Alert] = []
+    for name, look in sources.items():
+        try:
+            alerts += look()
+        except HeadraceError as error:
+            alerts.append(Alert(f"blind/{name}", f"the watcher cannot see {name}", error.message))
+    return alerts
 
 
 def _caps(store: StoreSettings) -> list[Alert]:
