@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from headrace.errors import ConfigurationError
+from headrace.preparation import OverLong
 from headrace_testing import command_pages, discovery, reference
 from headrace_testing.discovery import ROOT
 
@@ -120,3 +122,12 @@ def test_an_option_without_help_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="no help") as caught:
         command_pages.commands_page([(("probe",), typer.main.get_command(app))])
     assert caught.value.where == "headrace probe quiet"
+
+
+def test_types_of_settings_are_words() -> None:
+    """Broken: the reference names a class of the code, and what may be written stays unsaid."""
+    assert reference.type_of(OverLong) == "`cut`, `split`, `skip`"
+    assert reference.type_of(Decimal | None) == "number"
+    page = (ROOT / "docs/reference/settings.md").read_text(encoding="utf-8")
+    kinds = {line.split(" | ")[1] for line in page.splitlines() if line.startswith("| `HEADRACE_")}
+    assert {kind for kind in kinds if kind[:1].isupper()} == set()

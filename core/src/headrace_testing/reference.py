@@ -12,6 +12,8 @@ import sys
 import types
 import typing
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +198,10 @@ def type_of(annotation: Any, metadata: Iterable[Any] = ()) -> str:
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         branches = [branch for branch in typing.get_args(annotation) if branch is not types.NoneType]
         return " or ".join(type_of(branch, metadata) for branch in branches)
-    names = {int: "integer", float: "number", str: "text", bool: "true or false", SecretStr: "secret", Path: "path"}
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        return ", ".join(f"`{value}`" for value in annotation)
+    names = {int: "integer", float: "number", Decimal: "number", str: "text", bool: "true or false",
+             SecretStr: "secret", Path: "path"}  # fmt: skip
     signs = (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
     bounds = [
         f"{sign} {getattr(rule, name)}"
