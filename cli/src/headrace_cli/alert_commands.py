@@ -8,6 +8,7 @@ import itertools
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
@@ -165,12 +166,21 @@ def _readyz(url: str) -> dict[str, Any] | None:
 
 def _errors(own: KafkaSettings, codec: Codec, share: ErrorShare) -> list[Alert]:
     from headrace import lag  # noqa: PLC0415
-    from headrace_operations.dead_letters.log import DeadLetterLog  # noqa: PLC0415
+    from headrace_operations.dead_letters.log import DeadLetterLog, Found  # noqa: PLC0415
     from headrace_operations.dead_letters.model import ANY_STATE, Selection  # noqa: PLC0415
+    from headrace_operations.watching import is_new  # noqa: PLC0415
 
-    found = lag.progress(lag.LogReader(own), "embedder")
-    failed = len(DeadLetterLog(own, codec).select(Selection(stage="embedder", states=ANY_STATE)))
-    return share.take(found.total - found.pending, failed)
+    progress = lag.progress(lag.LogReader(own), "embedder")
+    since, records = share.window(datetime.now(UTC), progress.total - progress.pending)
+    lately = Selection(stage="embedder", since=since, states=ANY_STATE)
+    failed = 0
+
+    def one(found: Found) -> None:
+        nonlocal failed
+        failed += found.letter is not None and is_new(found.letter)
+
+    DeadLetterLog(own, codec).read(lately, one)
+    return share.alerts(records, failed)
 
 
 def _urls(given: list[str] | None, state_dir: Any) -> dict[str, str]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
+from headrace import headers
 from headrace.costs import Reached
+from headrace.records import DeadLetter
 from headrace_operations.alerts import Alert
 
 
@@ -37,21 +40,31 @@ def of_stages(readiness: Mapping[str, Mapping[str, Any] | None]) -> list[Alert]:
 
 @dataclass(slots=True)
 class ErrorShare:
-    """The share of records that failed, over the newest looks; ``most`` is the share from which on it alerts."""
+    """The share of new records that failed, over the newest looks; ``most`` is the share from which on it alerts."""
 
     most: float
     looks: int = 20
     least: int = 100
     """Records below which no share is told: one failure of two says nothing."""
-    _seen: deque[tuple[int, int]] = field(default_factory=deque)
+    _seen: deque[tuple[datetime, int]] = field(default_factory=deque)
 
-    def take(self, done: int, failed: int) -> list[Alert]:
-        """Take the counts of a look, each since the beginning; return the alert where too many failed."""
-        self._seen.append((done, failed))
+    def window(self, at: datetime, done: int) -> tuple[datetime, int]:
+        """Take the records that are done, counted since the beginning, at a look.
+
+        Return since when failures are to be counted, and how many records were done since then.
+        """
+        self._seen.append((at, done))
         while len(self._seen) > self.looks:
             self._seen.popleft()
-        records = max(0, done - self._seen[0][0])
-        errors = max(0, failed - self._seen[0][1])
+        begin, before = self._seen[0]
+        return begin, max(0, done - before)
+
+    def alerts(self, records: int, failed: int) -> list[Alert]:
+        """Return the alert where too many of the window's records failed.
+
+        Of those that were tried again, some may have been done before it: no more fail than there are.
+        """
+        errors = min(failed, records)
         if records < self.least or errors / records < self.most:
             return []
         return [
@@ -60,3 +73,8 @@ class ErrorShare:
                 f"{errors} of {records} lately; `headrace dlq list --stage embedder` says why",
             )
         ]  # fmt: skip
+
+
+def is_new(letter: DeadLetter) -> bool:
+    """Whether the record came by itself: one that a command sent again is not among those that the stage reads."""
+    return not {part.name for part in letter.headers} & {headers.REPLAY, headers.REDRIVE}
