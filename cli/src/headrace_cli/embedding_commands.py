@@ -86,7 +86,7 @@ def estimate(
         float | None,
         typer.Option(
             "--rate", envvar="HEADRACE_EMBEDDING_RATE", min=0.001, show_default=False,
-            help="Texts a second, as `embeddings benchmark` or `status` measured them; without it, no time is told.",
+            help="Texts a second, as `embeddings benchmark` measured them; without it, no time is told.",
         ),
     ] = None,
     model: Annotated[
