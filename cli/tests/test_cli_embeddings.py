@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from headrace.costs import CostSettings
+from headrace.embedding_models import PROVIDERS
 from headrace_cli import alert_commands, embedding_acts, embedding_view, schedule_commands, state
 from headrace_cli.alert_commands import _readyz
 from headrace_cli.main import app
@@ -208,7 +210,9 @@ def test_money_is_shown_with_its_rate_and_never_as_free_where_it_is_unknown(
     assert embedding_view.krw(Decimal(2), CostSettings()) is None
     assert embedding_view.krw(Decimal("0.5"), CostSettings(krw_per_usd=Decimal("1385.5"))) == Decimal("692.75")
     assert not embedding_view.local_provider(tmp_path)
-    monkeypatch.setenv("HEADRACE_EMBEDDER_PROVIDER", "openai-compatible")
-    assert not embedding_view.local_provider(tmp_path)
-    monkeypatch.setenv("HEADRACE_EMBEDDER_PROVIDER", "hashing")
-    assert embedding_view.local_provider(tmp_path)
+    for name in (*PROVIDERS, "magic"):
+        monkeypatch.setenv("HEADRACE_EMBEDDER_PROVIDER", name)
+        assert embedding_view.local_provider(tmp_path) == (name not in ("openai-compatible", "magic")), name
+    up: Any = typer.main.get_command(app)
+    (option,) = (one for one in up.commands["up"].params if one.name == "provider")
+    assert ", ".join(PROVIDERS) in option.help

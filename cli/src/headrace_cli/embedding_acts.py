@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from headrace.embedding_models import SERVED
 from headrace_cli import options, output
 from headrace_cli.failures import CommandError, UsageError, told
 from headrace_cli.operator_access import audited, clients, owner_store
@@ -270,7 +271,7 @@ def benchmark(
 
     if not all(part.isdecimal() and int(part) for part in sizes.split(",")):
         raise UsageError(f"{sizes!r} are no batch sizes", where="--sizes", remedy="Write them as 1,8,32.")
-    paid = os.environ.get("HEADRACE_EMBEDDER_PROVIDER") == "openai-compatible"
+    paid = os.environ.get("HEADRACE_EMBEDDER_PROVIDER") == SERVED
     if paid and not yes:
         number = len(sizes.split(",")) * texts
         typer.confirm(f"Send {number} texts of 500 characters to the provider?", abort=True, err=True)

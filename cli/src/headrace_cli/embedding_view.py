@@ -7,6 +7,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headrace.embedding_models import PROVIDERS, SERVED
 from headrace_cli import output
 from headrace_cli.state import find_state_dir, read_services
 
@@ -18,13 +19,19 @@ _CENTS = Decimal("0.000001")
 _WON = Decimal("0.01")
 
 
-def local_provider(state_dir: Path | None) -> bool:
-    """Whether the model is known to run in the embedder's own process: by the environment, or the local stack."""
+def provider_name(state_dir: Path | None) -> str | None:
+    """Return what embeds, as the environment or the local stack says it; None where neither does."""
     named = os.environ.get("HEADRACE_EMBEDDER_PROVIDER")
     if named is None:
         known = read_services(find_state_dir(state_dir))
         named = known.provider if known else None
-    return named in ("sentence-transformers", "hashing")
+    return named
+
+
+def local_provider(state_dir: Path | None) -> bool:
+    """Whether the model is known to run in the embedder's own process."""
+    named = provider_name(state_dir)
+    return named in PROVIDERS and named != SERVED
 
 
 def krw(amount: Decimal | None, settings: CostSettings) -> Decimal | None:

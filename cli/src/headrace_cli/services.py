@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from headrace.embedding_models import PACKAGED_MODEL, identity, known_model, shortened
+from headrace.embedding_models import PACKAGED_MODEL, PROVIDERS, SERVED, identity, known_model, shortened
 from headrace.errors import ConfigurationError
 from headrace.preparation import BODY, OverLong, Preparation
 from headrace_cli.failures import UsageError
@@ -16,7 +16,6 @@ from headrace_local.model import Command, Endpoints
 
 SERVICES = ("ingest", "chunker", "embedder", "indexer", "generator", "gateway")
 """In the order of the flow; each is the module ``headrace_<name>.main``."""
-PROVIDERS = ("sentence-transformers", "model2vec", "openai-compatible", "hashing")
 MOST_INSTANCES = 32
 OBJECTS = "HEADRACE_OBJECTS_URL"
 _PREFIX = "HEADRACE_"
@@ -68,7 +67,7 @@ def provider_of(name: str, environment: Mapping[str, str]) -> Provider:
     preparation = _preparation(environment, known.passage_prompt)
     if name == "hashing":
         return Provider(name, f"hashing-{dimensions}", dimensions, preparation)
-    if name == "openai-compatible":
+    if name == SERVED:
         if not environment.get("HEADRACE_EMBEDDER_BASE_URL"):
             raise ConfigurationError(
                 "the provider openai-compatible has no server",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headrace.embedding_models import PROVIDERS
 from headrace_cli import options, output
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.failures import UsageError, told
@@ -41,7 +42,7 @@ def up(
         typer.Option(
             "--provider",
             envvar="HEADRACE_EMBEDDER_PROVIDER",
-            help="What embeds: sentence-transformers, openai-compatible, or hashing (no meaning; for load tests).",
+            help=f"What embeds: {', '.join(PROVIDERS)} (no meaning; for load tests).",
         ),
     ] = "sentence-transformers",
     only: Annotated[

@@ -5,8 +5,13 @@ Figures and prompts are those of each model's card on Hugging Face (and of OpenA
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
+ProviderName = Literal["sentence-transformers", "model2vec", "openai-compatible", "hashing"]
+"""What embeds; hashing has no notion of meaning and serves load tests only."""
+PROVIDERS: tuple[ProviderName, ...] = get_args(ProviderName)
+SERVED: ProviderName = "openai-compatible"
+"""The one whose model runs on a server and may be paid; all others run in the embedder's own process."""
 PACKAGED_MODEL = "all-MiniLM-L6-v2"
 
 

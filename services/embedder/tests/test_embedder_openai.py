@@ -17,9 +17,13 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
+from headrace.embedding_models import PROVIDERS, SERVED
 from headrace.errors import ConfigurationError, DependencyDown, InvalidRecord
 from headrace.preparation import OverLong, Preparation
 from headrace.retry_after import retry_after
+from headrace_embedder.hashing import HashingProvider
+from headrace_embedder.local_model import SentenceTransformersProvider
+from headrace_embedder.model2vec_model import Model2VecProvider
 from headrace_embedder.openai_compatible import OpenAICompatibleProvider
 from headrace_embedder.over_long import embed_passages, left_out
 from headrace_embedder.provider import EmbedResult, Kind, Vectors
@@ -356,3 +360,9 @@ def test_a_limit_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
         OpenAICompatibleProvider(EmbedderSettings(max_tokens=100))
     with pytest.raises(ConfigurationError, match="cannot be read"):
         OpenAICompatibleProvider(EmbedderSettings(tokenizer=tmp_path))
+
+
+def test_the_one_table_of_providers_says_which_run_here() -> None:
+    """Broken: a command takes a paid provider for local, or a local one for paid, where the ledger does not."""
+    built = (SentenceTransformersProvider, Model2VecProvider, OpenAICompatibleProvider, HashingProvider)
+    assert {one.name: one.local for one in built} == {name: name != SERVED for name in PROVIDERS}

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from headrace.embedding_models import PACKAGED_MODEL, known_model
+from headrace.embedding_models import PACKAGED_MODEL, ProviderName, known_model
 from headrace.errors import ConfigurationError
 from headrace.preparation import BODY, OverLong, Preparation, parse_template
 
@@ -20,7 +20,7 @@ class EmbedderSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="HEADRACE_EMBEDDER_", frozen=True)
 
-    provider: Literal["sentence-transformers", "model2vec", "openai-compatible", "hashing"] = Field(
+    provider: ProviderName = Field(
         "sentence-transformers",
         description="What embeds; hashing has no notion of meaning and serves load tests only.",
     )
