@@ -216,3 +216,22 @@ def test_money_is_shown_with_its_rate_and_never_as_free_where_it_is_unknown(
     up: Any = typer.main.get_command(app)
     (option,) = (one for one in up.commands["up"].params if one.name == "provider")
     assert ", ".join(PROVIDERS) in option.help
+
+
+def test_files_are_estimated_for_a_model_by_its_name_without_any_server(tmp_path: Path) -> None:
+    """Broken: the first command of a new user needs a database, or a name with an owner finds neither price nor cache.
+
+    Nor may a service's variable, which holds such a name, say what is estimated or forgotten.
+    """
+    (tmp_path / "a.txt").write_text("water " * 50)
+    (tmp_path / "costs.yaml").write_text("models: {KURE-v1: {usd_per_million_tokens: 10}}")
+    files = ("embeddings", "estimate", str(tmp_path / "a.txt"), "--state-dir", str(tmp_path / "none"), "--json")
+    asked = (*files, "--model", "nlpai-lab/KURE-v1")
+    env = {"HEADRACE_COST_FILE": str(tmp_path / "costs.yaml")}
+    found = json.loads(run(*asked, **env).stdout)
+    assert (found["model"], found["texts"], found["usd"]) == ("KURE-v1", 1, "0.001")
+    served = json.loads(run(*asked, HEADRACE_EMBEDDER_PROVIDER="openai-compatible", **env).stdout)
+    assert (served["model"], served["usd"]) == ("nlpai-lab/KURE-v1", None)
+    exported = {"HEADRACE_EMBEDDER_MODEL": "nlpai-lab/KURE-v1"}
+    assert "no PostgreSQL is known" in run(*files, code=3, **exported).output
+    assert "--model" in run("embeddings", "reset", "--tenant", "a", code=2, **exported).output

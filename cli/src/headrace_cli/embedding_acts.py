@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from headrace.embedding_models import SERVED
-from headrace_cli import options, output
+from headrace_cli import embedding_view, options, output
 from headrace_cli.failures import CommandError, UsageError, told
 from headrace_cli.operator_access import audited, clients, owner_store
 
@@ -211,7 +211,8 @@ def reset(
         str, typer.Option("--tenant", envvar="HEADRACE_TENANT", help="The tenant whose vectors are forgotten.")
     ],
     model: Annotated[
-        str, typer.Option("--model", envvar="HEADRACE_EMBEDDER_MODEL", help="Identity of the model in the index.")
+        str,
+        typer.Option("--model", envvar="HEADRACE_EMBEDDING_MODEL", help="Name of the model, or its identity."),
     ],
     dry_run: DryRun = False,
     yes: Yes = False,
@@ -224,10 +225,13 @@ def reset(
     What is in the index stays and is found. Let the indexer finish before: what is between embedder and indexer takes
     its vectors from the cache. The ledger keeps what was spent.
     """
+    from headrace_operations.audit.store_view import generations  # noqa: PLC0415
     from headrace_operations.embedding import forget  # noqa: PLC0415
 
     output.quiet_logs()
     store = owner_store(state_dir, postgres)
+    known = {one.model for one in asyncio.run(_in_store(store, generations))}
+    model = embedding_view.model_identity(model, known, state_dir)
     count = asyncio.run(_in_store(store, lambda pool: forget.cached(pool, tenant, model)))
     if not dry_run and count:
         if not yes:

@@ -13,7 +13,7 @@ import typer
 
 from headrace_cli import embedding_view, options, output
 from headrace_cli.failures import UsageError, told
-from headrace_cli.operator_access import clients, owner_store, tenant_of
+from headrace_cli.operator_access import clients, owner_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,8 +92,8 @@ def estimate(
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", envvar="HEADRACE_EMBEDDER_MODEL", show_default=False,
-            help="Identity of the model; without it, the generation's.",
+            "--model", envvar="HEADRACE_EMBEDDING_MODEL", show_default=False,
+            help="Name or identity of the model; without it, the generation's.",
         ),
     ] = None,
     generation: GenerationName = None,
@@ -106,7 +106,7 @@ def estimate(
     """Say how many texts would go through the model, their tokens, USD, KRW and time; nothing is done.
 
     Texts of the log are counted exactly, without those that the cache has. Of files the texts are not split yet: their
-    number is an estimate. Tokens are a third of the characters.
+    number is an estimate, and with a model that is named nothing is asked. Tokens are a third of the characters.
     """
     from headrace.costs import CostSettings, read_book  # noqa: PLC0415
     from headrace.embedding_models import known_model  # noqa: PLC0415
@@ -114,21 +114,27 @@ def estimate(
     output.quiet_logs()
     settings = CostSettings()
     book = read_book(settings.file)
-    store = owner_store(state_dir, postgres)
+    store: StoreSettings | None = None
     if paths:
-        name = model or asyncio.run(_generation(store, generation)).model
-        lengths = _of_files(paths, tenant_of(state_dir, tenant))
+        if model is None:
+            name = asyncio.run(_generation(owner_store(state_dir, postgres), generation)).model
+        else:
+            name = embedding_view.model_identity(model, book.models, state_dir)
+        lengths = _of_files(paths, tenant or "")
     else:
+        store = owner_store(state_dir, postgres)
         own, codec = clients(state_dir, kafka, registry)
         own = own if generation is None else own.of(generation)
         kept = asyncio.run(_generation(store, own.generation))
-        name = model or kept.model
+        name = kept.model
+        if model is not None:
+            name = embedding_view.model_identity(model, {kept.model, *book.models}, state_dir)
         preparation = kept.preparation
         if name != kept.model:  # the same texts, before which another model wants other words
             preparation = replace(preparation, passage_prompt=known_model(name).passage_prompt)
         lengths = _of_log(own, codec, preparation, everything, from_offset, since, tenant)
     price = book.price(name, local=embedding_view.local_provider(state_dir))
-    found = asyncio.run(_priced(None if paths else store, lengths, name, price, rate))
+    found = asyncio.run(_priced(store, lengths, name, price, rate))
     _show_estimate(found, name, settings, as_json=as_json)
 
 

@@ -7,11 +7,13 @@ from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace.embedding_models import PROVIDERS, SERVED
+from headrace.embedding_models import PROVIDERS, SERVED, identity
 from headrace_cli import output
 from headrace_cli.state import find_state_dir, read_services
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from headrace.costs import CostSettings
     from headrace_operations.embedding.ledger import Line
 
@@ -32,6 +34,14 @@ def local_provider(state_dir: Path | None) -> bool:
     """Whether the model is known to run in the embedder's own process."""
     named = provider_name(state_dir)
     return named in PROVIDERS and named != SERVED
+
+
+def model_identity(model: str, known: Collection[str], state_dir: Path | None) -> str:
+    """Return a model's identity in cache and index: the last part of its name or folder.
+
+    A name that is ``known`` as one stays as it is, and so does a server's.
+    """
+    return model if model in known or provider_name(state_dir) == SERVED else identity(model)
 
 
 def krw(amount: Decimal | None, settings: CostSettings) -> Decimal | None:
