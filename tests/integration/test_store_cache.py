@@ -14,6 +14,7 @@ from headrace_embedder.batch import Text
 from headrace_embedder.cache_bound import CacheBound
 from headrace_embedder.handler import EmbedHandler
 from headrace_embedder.hashing import HashingProvider
+from headrace_operations.embedding import forget
 
 if TYPE_CHECKING:
     from headrace.store.pool import Pool
@@ -110,3 +111,17 @@ async def test_vectors_cross_tenants_only_where_that_is_allowed(pool: Pool, owne
     assert await Embedder(pool, across_tenants=True)._lent(text) == {("other", key(1)): vector["acme", key(1)]}
     assert await left(owner, "other") == {1}
     assert await left(owner, cache.SHARED) == {1}
+
+
+async def test_what_is_forgotten_is_lent_to_the_tenant_no_more(
+    pool: Pool, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken: after a reset the shared vectors come back, and nothing is embedded anew; or another tenant loses its."""
+    monkeypatch.setattr(forget, "_AT_ONCE", 2)
+    await put(pool, "acme", 1, 2, 3, 4, 5)
+    await put(pool, "other", 1, 6)
+    await put(pool, cache.SHARED, 1, 2, 3, 6)
+    assert await forget.cached(pool, "acme", MODEL) == 5
+    assert await forget.forget(pool, "acme", MODEL, asked_by="olga") == 5
+    assert (await left(owner), await left(owner, "other"), await left(owner, cache.SHARED)) == (set(), {1, 6}, {6})
+    assert await Embedder(pool, across_tenants=True)._lent([Text("acme", key(1), "one", "d")]) == {}

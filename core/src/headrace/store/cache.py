@@ -96,3 +96,20 @@ async def put(connection: Connection, tenant: str, model: str, vectors: Mapping[
         load("cache")["put"], tenant, model, hashes, [to_vector(vectors[text_hash]) for text_hash in hashes]
     )
     return int(status.rsplit(" ", 1)[1])
+
+
+async def count(connection: Connection, tenant: str, model: str) -> int:
+    """Return how many vectors of the model are cached for the tenant."""
+    return int(await connection.fetchval(load("cache")["cached"], tenant, model))
+
+
+async def some(connection: Connection, tenant: str, model: str, at_most: int) -> list[bytes]:
+    """Return the text hashes of so many cached vectors of the model, whichever."""
+    rows = await connection.fetch(load("cache")["some"], tenant, model, at_most)
+    return [row["text_hash"] for row in rows]
+
+
+async def forget(connection: Connection, tenant: str, model: str, text_hashes: Collection[bytes]) -> int:
+    """Delete these vectors and return how many there were, whatever relies on them: an operator's act."""
+    status = await connection.execute(load("cache")["forget"], tenant, model, sorted(text_hashes))
+    return int(status.rsplit(" ", 1)[1])

@@ -11,6 +11,8 @@ from headrace.store.errors import postgresql_errors
 if TYPE_CHECKING:
     from headrace.store.pool import Connection, Pool
 
+_SEES_ALL = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user"
+
 
 async def set_tenant(connection: Connection, tenant: str) -> None:
     """Let the running transaction, and it alone, see the rows of ``tenant``.
@@ -24,6 +26,11 @@ async def set_tenant(connection: Connection, tenant: str) -> None:
     if not connection.is_in_transaction():
         raise ValueError("the tenant is set for a transaction, and none is open")
     await connection.execute("SELECT set_config('headrace.tenant', $1, true)", tenant)
+
+
+async def sees_all(connection: Connection) -> bool:
+    """Whether row-level security does not bind this login: it sees the rows of tenants that it does not name."""
+    return bool(await connection.fetchval(_SEES_ALL))
 
 
 @asynccontextmanager

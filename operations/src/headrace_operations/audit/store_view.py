@@ -12,7 +12,7 @@ from headrace.store.errors import postgresql_errors
 from headrace.store.generations import embedding_table, list_generations
 from headrace.store.pool import StoreSettings, create_pool
 from headrace.store.records import Generation
-from headrace.store.transactions import set_tenant, tenant_transaction
+from headrace.store.transactions import sees_all, set_tenant, tenant_transaction
 from headrace_operations.audit.digests import text_hash
 from headrace_operations.audit.model import Key, Position, StoredChunk, StoredDetail, StoredDocument, StoredVector
 
@@ -23,7 +23,6 @@ PAGE = 2000
 DOCUMENT_PAGE = 200
 _FIRST, _LAST = UUID(int=0), UUID(int=2**128 - 1)
 
-_SEES_ALL = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user"
 _TENANTS = "SELECT tenant FROM document UNION SELECT tenant FROM chunk UNION SELECT tenant FROM {embedding}"
 _DOCUMENT_FIELDS = (
     "document_id, version, deleted, content_hash, generations, model, chunk_ids, starts, ends, indexed_at"
@@ -95,7 +94,7 @@ class StoreView:
         """Return every tenant that has a row, or None where the login sees only those that it names."""
         with postgresql_errors():
             async with self._pool.acquire() as connection:
-                if not await connection.fetchval(_SEES_ALL):
+                if not await sees_all(connection):
                     return None
                 rows = await connection.fetch(_TENANTS.replace("{embedding}", self._table))
         return {row["tenant"] for row in rows}

@@ -13,14 +13,13 @@ from headrace.errors import ConfigurationError
 from headrace.store import usage
 from headrace.store.errors import postgresql_errors
 from headrace.store.queries import load
-from headrace.store.transactions import tenant_transaction
+from headrace.store.transactions import sees_all, tenant_transaction
 from headrace.store.usage import DayUsage, DocumentUsage
 
 if TYPE_CHECKING:
     from headrace.store.pool import Pool
 
 By = Literal["tenant", "document", "stage", "model", "day"]
-_SEES_ALL = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,7 @@ async def tenants(pool: Pool, named: str | None) -> list[str]:
         return [named]
     with postgresql_errors():
         async with pool.acquire() as connection:
-            if not await connection.fetchval(_SEES_ALL):
+            if not await sees_all(connection):
                 raise ConfigurationError(
                     "this login of PostgreSQL sees only tenants that it names", where="--tenant",
                     remedy="Name a tenant with --tenant, or give --postgres a role that row-level security does not "

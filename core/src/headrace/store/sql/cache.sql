@@ -44,3 +44,21 @@ SELECT $1, $2, text_hash, embedding
 FROM unnest($3::bytea[], $4::vector[]) AS given (text_hash, embedding)
 ORDER BY text_hash
 ON CONFLICT DO NOTHING;
+
+-- name: cached
+SELECT count(*) FROM vector_cache WHERE tenant = $1 AND model = $2;
+
+-- name: some
+-- No more than $3 of them, whichever.
+SELECT text_hash FROM vector_cache WHERE tenant = $1 AND model = $2 LIMIT $3;
+
+-- name: forget
+-- Locked by key, as touch does it: the two wait for each other and never in a circle.
+DELETE FROM vector_cache AS cached
+USING (
+    SELECT text_hash FROM vector_cache
+    WHERE tenant = $1 AND model = $2 AND text_hash = ANY ($3::bytea[])
+    ORDER BY text_hash
+    FOR UPDATE
+) AS locked
+WHERE cached.tenant = $1 AND cached.model = $2 AND cached.text_hash = locked.text_hash;
