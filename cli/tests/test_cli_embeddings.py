@@ -24,7 +24,9 @@ from headrace_cli import alert_commands, embedding_acts, embedding_view, schedul
 from headrace_cli.alert_commands import _readyz
 from headrace_cli.main import app
 from headrace_operations.alerts import Alert
-from headrace_operations.audit.model import Finding, Kind, Report
+from headrace_operations.audit import repairs
+from headrace_operations.audit.model import Finding, Key, Kind, Report, Target
+from headrace_operations.audit.run import explained
 
 pytestmark = pytest.mark.unit
 
@@ -185,20 +187,25 @@ def test_wrong_words_are_refused_before_anything_is_reached(tmp_path: Path) -> N
 def test_only_tenants_that_a_replay_repairs_are_replayed() -> None:
     """Broken: incremental replays tenants for what no replay repairs, or leaves out one that lacks vectors."""
 
-    def finding(tenant: str, *repair: str) -> Finding:
-        return Finding(Kind.MISSING, "vector", tenant, "d", "", "", repair)
+    def finding(tenant: str, kind: Kind, *repair: str, replay: str | None = None) -> Finding:
+        return Finding(kind, "document", tenant, "d", "", "", repair, replay=replay)
 
+    key = Key("a", "d")
+    embed = repairs.embed(key, "g1")
+    target = Target("g1", "m", 3, {"g1": "m"}, ("g1",))
+    lost = finding("c", Kind.MISSING, embed, replay="embedder")
+    letters = {Key("c", "d").record_key: ["embedder/0/7"]}
     found = (
-        finding("a", "headrace replay start --stage embedder --tenant a --document d --into g1"),
-        finding("a", "headrace replay start --stage embedder --tenant a --document e --into g1"),
-        finding("b", "headrace delete d"),
-        finding("c", "headrace dlq redrive --stage embedder", "headrace replay start --stage embedder --tenant c"),
+        finding("a", Kind.MISSING, embed, replay="embedder"),
+        finding("a", Kind.STALE, embed, replay="embedder"),
+        finding("b", Kind.ORPHAN, repairs.delete(key)),
+        explained(lost, letters),
+        finding("d", Kind.STALE, *repairs.rewrite(key, target)),
+        finding("e", Kind.MISSING, repairs.replay("chunker", key), replay="chunker"),
     )
-    reset = finding(
-        "d", "headrace audit --tenant d --document d --reset", "headrace replay start --stage embedder --tenant d"
-    )
-    report = Report("g1", (), True, 0, 0, 0, 0, (*found, reset), (), (), False, 0.0)
-    assert embedding_acts.lacking_vectors(report) == (["a", "c"], 2)
+    assert [command.split()[1] for command in found[3].repair] == ["dlq", "replay"]
+    report = Report("g1", (), True, 0, 0, 0, 0, found, (), (), False, 0.0)
+    assert embedding_acts.lacking_vectors(report) == (["a", "c"], 3)
 
 
 def test_money_is_shown_with_its_rate_and_never_as_free_where_it_is_unknown(

@@ -105,6 +105,7 @@ def test_each_difference_from_a_sound_document_is_one_finding(case):
     found = examine(KEY, LOGGED, stored, TARGET)
     assert [(one.kind, one.subject) for one in found] == [(kind, subject)]
     assert verb in found[0].repair[0]
+    assert found[0].replay == ("embedder" if verb == "replay" else None)
     assert "acme" in found[0].repair[0] or verb == "ingest"
 
 

@@ -132,16 +132,8 @@ def incremental(
 
 def lacking_vectors(report: Report) -> tuple[list[str], int]:
     """Return the tenants that a replay of the embedder repairs, and how many findings need more than a replay."""
-    start, before = f"headrace replay start --stage {_EMBEDDER} ", "headrace audit "
-    tenants: set[str] = set()
-    others = 0
-    for one in report.findings:
-        replayed = any(command.startswith(start) for command in one.repair)
-        if replayed and not any(command.startswith(before) for command in one.repair):
-            tenants.add(one.tenant)
-        else:
-            others += 1
-    return sorted(tenants), others
+    repaired = [one.tenant for one in report.findings if one.replay == _EMBEDDER]
+    return sorted(set(repaired)), len(report.findings) - len(repaired)
 
 
 def release(

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
+from headrace.stage import CHUNKER, EMBEDDER
 from headrace_operations.audit import repairs
 from headrace_operations.audit.digests import NO_ROWS, layout_digest
 from headrace_operations.audit.model import (
@@ -97,25 +98,26 @@ def _not_in_log(key: Key, entry: LogEntry, stored: StoredDetail) -> list[Finding
 
 
 def _not_chunked(key: Key, document: LogDocument, chunks: LogChunks | None) -> Finding:
-    kind = Kind.MISSING if chunks is None else Kind.STALE
+    kind, stage = Kind.MISSING if chunks is None else Kind.STALE, None
     if chunks is not None and chunks.version > document.version:
         kind, repair = Kind.ORPHAN, repairs.ingest(key, chunks.version)
     else:
-        repair = repairs.replay("chunker", key)
-    return _finding(kind, "log", key, f"{_say(document)} in the topic chunks, as in documents", _say(chunks), (repair,))
+        stage, repair = CHUNKER.name, repairs.replay(CHUNKER.name, key)
+    expected = f"{_say(document)} in the topic chunks, as in documents"
+    return _finding(kind, "log", key, expected, _say(chunks), (repair,), replay=stage)
 
 
 def _another_version(key: Key, logged: LogDocument, stored: StoredDocument | None, target: Target) -> Finding:
     expected = _say(logged)
+    embed = (repairs.embed(key, target.generation),)
     if stored is None:
-        return _finding(Kind.MISSING, "document", key, expected, "nothing", (repairs.embed(key, target.generation),))
+        return _finding(Kind.MISSING, "document", key, expected, "nothing", embed, replay=EMBEDDER.name)
     if stored.version > logged.version:
         repair: tuple[str, ...] = (repairs.ingest(key, stored.version),)
         return _finding(Kind.ORPHAN, "document", key, expected, f"{_say(stored)}, which the log does not have", repair)
     if stored.version < logged.version:
-        repair = (repairs.embed(key, target.generation),)
-    else:
-        repair = repairs.rewrite(key, target, deleted=logged.deleted)
+        return _finding(Kind.STALE, "document", key, expected, _say(stored), embed, replay=EMBEDDER.name)
+    repair = repairs.rewrite(key, target, deleted=logged.deleted)
     return _finding(Kind.STALE, "document", key, expected, _say(stored), repair)
 
 
@@ -179,9 +181,10 @@ def _vector_rows(key: Key, logged: LoggedDetail, stored: StoredDetail, target: T
     here = sorted(logged.hashes.keys() & stored.chunks.keys())
     vectors = {chunk_id: stored.vectors.get(chunk_id, ()) for chunk_id in here}
     if lacking := [chunk_id for chunk_id in here if not vectors[chunk_id]]:
+        repair, stage = _vector_repair(key, stored, target)
         yield _finding(
             Kind.MISSING, "vector", key, f"a vector in {target.generation} for each chunk",
-            f"{len(lacking)} of {len(here)} chunks without", _vector_repair(key, stored, target), lacking,
+            f"{len(lacking)} of {len(here)} chunks without", repair, lacking, replay=stage,
         )  # fmt: skip
     rewrite = repairs.rewrite(key, target)
     if twice := [chunk_id for chunk_id in here if len(vectors[chunk_id]) > 1]:
@@ -196,12 +199,12 @@ def _vector_rows(key: Key, logged: LoggedDetail, stored: StoredDetail, target: T
         )  # fmt: skip
 
 
-def _vector_repair(key: Key, stored: StoredDetail, target: Target) -> tuple[str, ...]:
+def _vector_repair(key: Key, stored: StoredDetail, target: Target) -> tuple[tuple[str, ...], str | None]:
     """Where the document's row does not claim the generation, a replay adds its vectors and nothing need be reset."""
     assert stored.document is not None
     if target.generation in stored.document.generations:
-        return repairs.rewrite(key, target)
-    return (repairs.embed(key, target.generation),)
+        return repairs.rewrite(key, target), None
+    return (repairs.embed(key, target.generation),), EMBEDDER.name
 
 
 def _alien(vector: StoredVector, target: Target) -> bool:
@@ -216,7 +219,7 @@ def _model(key: Key, stored: StoredDetail, target: Target) -> Iterable[Finding]:
             said = ", ".join(sorted(document.generations)) or "none"
             yield _finding(
                 Kind.MIXED_MODEL, "document", key, f"{target.generation} among its generations", said,
-                (repairs.embed(key, target.generation),),
+                (repairs.embed(key, target.generation),), replay=EMBEDDER.name,
             )  # fmt: skip
     elif not _models_fit(document, target):
         yield _finding(
@@ -233,8 +236,10 @@ def _finding(
     found: str,
     repair: tuple[str, ...],
     chunk_ids: Sequence[bytes] = (),
+    *,
+    replay: str | None = None,
 ) -> Finding:
     return Finding(
         kind, subject, key.tenant, key.document_id, expected, found, repair, max(1, len(chunk_ids)),
-        tuple(str(UUID(bytes=chunk_id)) for chunk_id in chunk_ids[:SHOWN_EXAMPLES]),
+        tuple(str(UUID(bytes=chunk_id)) for chunk_id in chunk_ids[:SHOWN_EXAMPLES]), replay=replay,
     )  # fmt: skip

@@ -153,6 +153,7 @@ class Finding:
     """One inconsistency of one document: ``count`` things of a subject (document, chunk, vector, log, cache).
 
     ``repair`` are commands, to be run in order; ``dead_letters`` are open ones of this document, which may explain it.
+    ``replay`` is the stage whose replay alone repairs it; None where it needs more, as a reset.
     """
 
     kind: Kind
@@ -165,6 +166,7 @@ class Finding:
     count: int = 1
     examples: tuple[str, ...] = ()
     dead_letters: tuple[str, ...] = ()
+    replay: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON has it."""
