@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from headrace.costs import CostSettings
 from headrace.embedding_models import PROVIDERS
+from headrace.errors import DependencyDown, HeadraceError
 from headrace_cli import alert_commands, embedding_acts, embedding_view, schedule_commands, state
 from headrace_cli.alert_commands import _readyz
 from headrace_cli.main import app
@@ -242,3 +243,18 @@ def test_files_are_estimated_for_a_model_by_its_name_without_any_server(tmp_path
     exported = {"HEADRACE_EMBEDDER_MODEL": "nlpai-lab/KURE-v1"}
     assert "no PostgreSQL is known" in run(*files, code=3, **exported).output
     assert "--model" in run("embeddings", "reset", "--tenant", "a", code=2, **exported).output
+
+
+def test_nothing_is_over_because_nobody_could_look() -> None:
+    """Broken: PostgreSQL is away for a look, and Slack hears that the cap has room."""
+    answers: list[list[Alert] | HeadraceError] = [[Alert("cap/acme", "full")], DependencyDown("postgresql", "away"), []]
+
+    def look() -> list[Alert]:
+        answer = answers.pop(0)
+        if isinstance(answer, HeadraceError):
+            raise answer
+        return answer
+
+    seen: dict[str, list[Alert]] = {"caps": []}
+    keys = [[alert.key for alert in alert_commands._looked({"caps": look}, seen)] for _ in range(3)]
+    assert keys == [["cap/acme"], ["blind/caps", "cap/acme"], []]

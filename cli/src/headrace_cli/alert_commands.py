@@ -112,24 +112,29 @@ def watch(
     if not processes:
         output.say("no process is known, so none is watched: name them with --status-url, or a stack with --state-dir")
     told_of = Watch(alerter)
+    seen: dict[str, list[Alert]] = {name: [] for name in sources}
     with stopping(stop):
         for done in itertools.count(1):
-            told_of.take(_looked(sources))
+            told_of.take(_looked(sources, seen))
             if done == looks or stop.wait(every):
                 break
     alerter.close()
 
 
-def _looked(sources: Mapping[str, Callable[[], list[Alert]]]) -> list[Alert]:
-    """Return what all sources tell, and an alert in the place of one that cannot be seen."""
+def _looked(sources: Mapping[str, Callable[[], list[Alert]]], seen: dict[str, list[Alert]]) -> list[Alert]:
+    """Return what all sources tell; of one that cannot be seen an alert, with what was ``seen`` of it last.
+
+    Nothing is over because nobody could look.
+    """
     from headrace_operations.alerts import Alert  # noqa: PLC0415
 
     alerts: list[Alert] = []
     for name, look in sources.items():
         try:
-            alerts += look()
+            seen[name] = look()
         except HeadraceError as error:
             alerts.append(Alert(f"blind/{name}", f"the watcher cannot see {name}", error.message))
+        alerts += seen[name]
     return alerts
 
 
