@@ -57,6 +57,11 @@ def named(place) -> dict[str, set[str]]:
     }
 
 
+def dayless(keys: set[str]) -> set[tuple[str, str]]:
+    """Folder and digest of each ``folder/day/digest``: midnight may lie between a write and its repeat."""
+    return {(key.split("/")[0], key.split("/")[2]) for key in keys}
+
+
 def test_a_large_document_is_found_with_its_payloads_in_a_folder(deployment, place, tmp_path):
     """A large document would be given up, lost with a worker that dies, or leave what nobody ever deletes."""
     folder = tmp_path / "objects"
@@ -78,10 +83,13 @@ def test_a_large_document_is_found_with_its_payloads_in_a_folder(deployment, pla
     found = named(place)
     assert [len(found[topic]) for topic in TOPICS] == [1, 1, 1]
     stored = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert stored - {MARKER} == set().union(*found.values()), "the killed worker's object is the one that counts now"
-    assert {service.name: metric(service, "headrace_objects_stored_total") for service in deployment.services} == {
-        "ingest": 1, "chunker": 1, "embedder": 1, "indexer": 0,
-    }  # fmt: skip
+    assert dayless(stored - {MARKER}) == dayless(set().union(*found.values())), (
+        "the killed worker's object is the one that counts now"
+    )
+    attempts = {one.name: metric(one, "headrace_objects_stored_total") for one in deployment.services}
+    assert {name: count >= 1 for name, count in attempts.items()} == {
+        "ingest": True, "chunker": True, "embedder": True, "indexer": False,
+    }, "a batch that is done again on a slow machine stores its object again"  # fmt: skip
 
     kafka, settings = place.kafka_settings(), ObjectSettings(url=url)
     store = store_of(settings, kafka)

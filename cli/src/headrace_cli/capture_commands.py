@@ -145,7 +145,7 @@ def reconcile(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Say what would be deleted, delete nothing.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", envvar="HEADRACE_YES", help="Do not ask.")] = False,
+    yes: options.Yes = False,
     kafka: options.KafkaUrl = None,
     registry: options.RegistryUrl = None,
     state_dir: options.StateDir = None,
@@ -187,7 +187,7 @@ def reconcile(
 
 def stop(
     name: Annotated[str, typer.Argument(metavar="NAME", help="As `capture list` has it.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", envvar="HEADRACE_YES", help="Do not ask.")] = False,
+    yes: options.Yes = False,
     database: Annotated[
         str | None,
         typer.Option(

@@ -30,9 +30,6 @@ Document: TypeAlias = Annotated[
     str | None,
     typer.Option("--document", envvar="HEADRACE_DOCUMENT", help="Only of this document.", show_default=False),
 ]
-Tenant: TypeAlias = Annotated[
-    str | None, typer.Option("--tenant", envvar="HEADRACE_TENANT", help="Only of this tenant.", show_default=False)
-]
 Since: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -85,7 +82,7 @@ def show_all(
     stage: Stage = None,
     reason: Reason = None,
     document: Document = None,
-    tenant: Tenant = None,
+    tenant: options.OnlyTenant = None,
     since: Since = None,
     until: Until = None,
     batch: Batch = None,
@@ -139,7 +136,7 @@ def redrive(
     stage: Stage = None,
     reason: Reason = None,
     document: Document = None,
-    tenant: Tenant = None,
+    tenant: options.OnlyTenant = None,
     since: Since = None,
     until: Until = None,
     batch: Batch = None,
@@ -180,13 +177,13 @@ def discard(
     stage: Stage = None,
     reason: Reason = None,
     document: Document = None,
-    tenant: Tenant = None,
+    tenant: options.OnlyTenant = None,
     since: Since = None,
     until: Until = None,
     everything: All = False,
     limit: Limit = None,
     dry_run: DryRun = False,
-    yes: Annotated[bool, typer.Option("--yes", envvar="HEADRACE_YES", help="Do not ask.")] = False,
+    yes: options.Yes = False,
     state_dir: options.StateDir = None,
     kafka: options.KafkaUrl = None,
     registry: options.RegistryUrl = None,
@@ -208,7 +205,7 @@ def export(
     stage: Stage = None,
     reason: Reason = None,
     document: Document = None,
-    tenant: Tenant = None,
+    tenant: options.OnlyTenant = None,
     since: Since = None,
     until: Until = None,
     batch: Batch = None,

@@ -25,9 +25,6 @@ Kind: TypeAlias = Annotated[
         help="Only what waits for this: pause (its end), or review.",
     ),
 ]  # fmt: skip
-Tenant: TypeAlias = Annotated[
-    str | None, typer.Option("--tenant", envvar="HEADRACE_TENANT", help="Only of this tenant.", show_default=False)
-]
 Document: TypeAlias = Annotated[
     str | None,
     typer.Option("--document", envvar="HEADRACE_DOCUMENT", help="Only of this document.", show_default=False),
@@ -55,7 +52,7 @@ def register(app: typer.Typer) -> None:
 def show_held(
     stage: Stage = None,
     kind: Kind = None,
-    tenant: Tenant = None,
+    tenant: options.OnlyTenant = None,
     document: Document = None,
     state_dir: options.StateDir = None,
     kafka: options.KafkaUrl = None,
@@ -71,7 +68,7 @@ def show_held(
 
 def show_reviews(
     stage: Stage = None,
-    tenant: Tenant = None,
+    tenant: options.OnlyTenant = None,
     document: Document = None,
     state_dir: options.StateDir = None,
     kafka: options.KafkaUrl = None,

@@ -64,7 +64,7 @@ def gc(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Say what would be deleted; delete nothing.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", envvar="HEADRACE_YES", help="Do not ask.")] = False,
+    yes: options.Yes = False,
     state_dir: options.StateDir = None,
     kafka: options.KafkaUrl = None,
     as_json: options.Json = False,

@@ -57,6 +57,10 @@ Attributes: TypeAlias = Annotated[
         show_default=False,
     ),
 ]
+OnlyTenant: TypeAlias = Annotated[
+    str | None, typer.Option("--tenant", envvar="HEADRACE_TENANT", help="Only of this tenant.", show_default=False)
+]
+Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", envvar="HEADRACE_YES", help="Do not ask.")]
 KafkaUrl: TypeAlias = Annotated[
     str | None,
     typer.Option(
