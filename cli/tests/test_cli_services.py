@@ -155,7 +155,7 @@ def test_another_model_on_a_stack_that_has_an_index_is_told_what_up_can_do(monke
     monkeypatch.setattr("headrace.bootstrap.bootstrap", refuse)
     credentials = state.Credentials("default", "", "login", "password", "token")
     with pytest.raises(GenerationExists, match="generation g1 exists") as refused:
-        _migrate(ENDPOINTS, Provider("hashing", "hashing-384", 384), credentials, print)
+        _migrate(ENDPOINTS, Provider("hashing", "hashing-384", 384), credentials, "file:///objects", print)
     assert "`headrace up --state-dir NEW`" in refused.value.remedy
     assert refused.value.where == "/state"
 
