@@ -54,7 +54,7 @@ def deployment(state_dir: Path, provider: str) -> Iterator[Deployment]:
         shared.release(state_dir)
 
 
-def embedder(state_dir: Path, *, documents: int = 40) -> Result:
+def embedder(state_dir: Path, *, documents: int = 140) -> Result:
     """Chunks a second through the embedder's process, against one ``encode`` over the same chunks."""
     chunked, source = _chunked(documents)
     texts = list(dict.fromkeys(chunk.text for _, document in chunked for chunk in document.chunks))
@@ -98,7 +98,7 @@ def indexer(state_dir: Path, *, documents: int = 120) -> Result:
     )  # fmt: skip
 
 
-def pipeline(state_dir: Path, *, documents: int = 40) -> Result:
+def pipeline(state_dir: Path, *, documents: int = 140) -> Result:
     """Chunks a second from change event to index through all services, against the embedding backend alone."""
     events, source = changes(documents)
     texts = list(dict.fromkeys(chunk.text for _, document in _chunked(documents)[0] for chunk in document.chunks))
