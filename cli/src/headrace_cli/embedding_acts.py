@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from headrace_operations.audit.model import Report
 
 _EMBEDDER = "embedder"
-Tenant: TypeAlias = Annotated[
-    str | None, typer.Option("--tenant", envvar="HEADRACE_TENANT", help="Only this tenant.", show_default=False)
-]
 Into: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -35,7 +32,6 @@ Into: TypeAlias = Annotated[
 DryRun: TypeAlias = Annotated[
     bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Say what would be done, do nothing.")
 ]
-Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", envvar="HEADRACE_YES", help="Do not ask.")]
 
 
 def add_to(commands: typer.Typer) -> None:
@@ -51,7 +47,7 @@ def add_to(commands: typer.Typer) -> None:
 
 def batch(
     into: Into = None,
-    tenant: Tenant = None,
+    tenant: options.OnlyTenant = None,
     rate: Annotated[
         int | None,
         typer.Option(
@@ -78,7 +74,7 @@ def batch(
 
 def incremental(
     into: Into = None,
-    tenant: Tenant = None,
+    tenant: options.OnlyTenant = None,
     dry_run: DryRun = False,
     postgres: options.PostgresDsn = None,
     state_dir: options.StateDir = None,
@@ -137,7 +133,7 @@ def lacking_vectors(report: Report) -> tuple[list[str], int]:
 
 
 def release(
-    tenant: Tenant = None,
+    tenant: options.OnlyTenant = None,
     dry_run: DryRun = False,
     postgres: options.PostgresDsn = None,
     state_dir: options.StateDir = None,
@@ -207,7 +203,7 @@ def reset(
         typer.Option("--model", envvar="HEADRACE_EMBEDDING_MODEL", help="Name of the model, or its identity."),
     ],
     dry_run: DryRun = False,
-    yes: Yes = False,
+    yes: options.Yes = False,
     postgres: options.PostgresDsn = None,
     state_dir: options.StateDir = None,
     as_json: options.Json = False,
@@ -256,7 +252,7 @@ def benchmark(
     texts: Annotated[
         int, typer.Option("--texts", envvar="HEADRACE_BENCHMARK_TEXTS", min=1, max=100_000, help="Texts of each size.")
     ] = 128,
-    yes: Yes = False,
+    yes: options.Yes = False,
     as_json: options.Json = False,
 ) -> None:
     """Measure texts a second by batch size, with the provider of the HEADRACE_EMBEDDER_ settings on this machine.

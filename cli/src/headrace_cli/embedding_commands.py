@@ -32,9 +32,6 @@ commands = typer.Typer(
 )
 BYS = ("tenant", "document", "stage", "model", "day")
 _ERRORS_SHOWN = 20
-Tenant: TypeAlias = Annotated[
-    str | None, typer.Option("--tenant", envvar="HEADRACE_TENANT", help="Only this tenant.", show_default=False)
-]
 GenerationName: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -74,7 +71,7 @@ def estimate(
             help="What lies in the log from this offset of chunks on; may be repeated, no other partition takes part.",
         ),
     ] = None,
-    tenant: Tenant = None,
+    tenant: options.OnlyTenant = None,
     since: Annotated[
         str | None,
         typer.Option(
@@ -140,7 +137,7 @@ def estimate(
 
 def show_costs(
     by: Annotated[str, typer.Option("--by", envvar="HEADRACE_COSTS_BY", help=f"Sums by {', '.join(BYS)}.")] = "tenant",
-    tenant: Tenant = None,
+    tenant: options.OnlyTenant = None,
     since: Annotated[
         str | None,
         typer.Option("--since", envvar="HEADRACE_COSTS_SINCE", help="First day, as 2026-11-01.", show_default=False),
@@ -186,7 +183,7 @@ def show_costs(
 
 
 def status(
-    tenant: Tenant = None,
+    tenant: options.OnlyTenant = None,
     generation: GenerationName = None,
     sample: Annotated[
         float,

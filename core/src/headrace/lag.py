@@ -31,6 +31,23 @@ class StageLag:
     total: int
 
 
+def group_offsets(
+    admin: AdminClient, group: str, places: Sequence[TopicPartition], seconds: float
+) -> list[TopicPartition]:
+    """Return the places at which the group has committed, each with its offset; none of a group that never did.
+
+    Raises :class:`confluent_kafka.KafkaException` and :class:`TimeoutError` where Kafka does not answer in that time.
+    """
+    request = [ConsumerGroupTopicPartitions(group, list(places))]
+    try:
+        answer = admin.list_consumer_group_offsets(request)[group].result(seconds)
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+            return []
+        raise
+    return [place for place in answer.topic_partitions or [] if place.offset >= 0]
+
+
 class LogReader:
     """Reads offsets; every method raises :class:`DependencyDown` where Kafka does not answer."""
 
@@ -94,16 +111,10 @@ class LogReader:
         """Return the group's committed offsets by partition; none where the group never committed."""
         group = self._kafka.group(stage, side=side)
         places = [TopicPartition(self._kafka.topic(topic), number) for number in range(count)]
-        request = [ConsumerGroupTopicPartitions(group, places)]
         try:
-            answer = self._admin.list_consumer_group_offsets(request)[group].result(_CALL_S)
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-                return {}
+            return {place.partition: place.offset for place in group_offsets(self._admin, group, places, _CALL_S)}
+        except (KafkaException, TimeoutError) as error:
             raise self._down(error) from error
-        except TimeoutError as error:
-            raise self._down(error) from error
-        return {place.partition: place.offset for place in answer.topic_partitions or [] if place.offset >= 0}
 
     def _empty(self, topic: str, gaps: Mapping[int, tuple[int, int]]) -> int:
         """Return how much of the gaps holds no record: a transaction's mark takes an offset and is none."""

@@ -9,7 +9,6 @@ from typing import Any
 
 from confluent_kafka import (
     Consumer,
-    ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -21,6 +20,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from headrace.broker.contract import Record, TopicPartition
 from headrace.errors import DependencyDown
+from headrace.lag import group_offsets
 from headrace.settings import KafkaSettings
 from headrace.stage import EMBEDDER
 from headrace.topics import held_topic
@@ -111,20 +111,11 @@ class LogScanner:
         """Return the committed offsets of the stage's live or side lane, where it has any."""
         group = self._kafka.group(stage, side=side)
         asked = [KafkaPlace(self._kafka.topic(place.topic), place.partition) for place in places]
-        request = [ConsumerGroupTopicPartitions(group, asked)]
         try:
-            answer = self._admin.list_consumer_group_offsets(request)[group].result(_CALL_S)
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-                return {}
+            found = group_offsets(self._admin, group, asked, _CALL_S)
+        except (KafkaException, TimeoutError) as error:
             raise self._down(error) from error
-        except TimeoutError as error:
-            raise self._down(error) from error
-        return {
-            TopicPartition(self._kafka.bare(found.topic), found.partition): found.offset
-            for found in answer.topic_partitions or []
-            if found.offset >= 0
-        }
+        return {TopicPartition(self._kafka.bare(place.topic), place.partition): place.offset for place in found}
 
     def newest_first(
         self,

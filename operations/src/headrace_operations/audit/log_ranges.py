@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from headrace.errors import ConfigurationError, DependencyDown
+from headrace.lag import group_offsets
 from headrace.settings import KafkaSettings
 
 _CALL_S = 15.0
@@ -77,20 +78,14 @@ class LogRanges:
         """Return the committed offsets of the stage's live or side lane; 0 where it has none."""
         group = self._kafka.group(stage, side=side)
         names = {(self._kafka.topic(topic), number): (topic, number) for topic, number in partitions}
-        request = [ConsumerGroupTopicPartitions(group, [TopicPartition(*place) for place in names])]
         found = dict.fromkeys(names.values(), 0)
         if not names:
             return found
         try:
-            answer = self._admin.list_consumer_group_offsets(request)[group].result(_CALL_S)
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-                return found
+            for place in group_offsets(self._admin, group, [TopicPartition(*place) for place in names], _CALL_S):
+                found[names[place.topic, place.partition]] = place.offset
+        except (KafkaException, TimeoutError) as error:
             raise self._down(error) from error
-        except TimeoutError as error:
-            raise self._down(error) from error
-        for place in answer.topic_partitions or []:
-            found[names[place.topic, place.partition]] = max(0, place.offset)
         return found
 
     def read(self, ranges: Mapping[Partition, Range], take: Callable[[Partition, KafkaMessage], None]) -> None:
