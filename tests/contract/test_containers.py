@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from headrace.costs import CostBook, parse_book, read_book
 from headrace_testing import containers
 from headrace_testing.discovery import ROOT
 
@@ -40,7 +42,22 @@ def test_the_dockerfile_fits_the_workspace() -> None:
     assert containers.dockerfile_problems(containers.DOCKERFILE.read_text(encoding="utf-8")) == []
 
 
+def test_the_shipped_prices_and_caps_limit_nothing_and_show_how() -> None:
+    """Broken: whoever starts the containers is capped unasked, or copies an example that the embedder refuses."""
+    shipped = ROOT / "infra" / "docker" / "costs" / "costs.yaml"
+    assert read_book(shipped) == CostBook()
+    text, examples = re.subn(r"\{\} +# (?=\{)", "", shipped.read_text(encoding="utf-8"))
+    book = parse_book(text, shipped.name)
+    assert examples == 4
+    assert book.models
+    assert book.caps.tenants
+    assert book.caps.all.set
+    assert book.caps.each_tenant.set
+
+
 Change = Callable[[dict[str, Any]], object]
+MOUNTED = "/etc/headrace/costs"
+OBJECTS = "objects:/var/lib/headrace/objects"
 
 
 @pytest.mark.parametrize(
@@ -62,6 +79,12 @@ Change = Callable[[dict[str, Any]], object]
         (lambda s: s["bootstrap"]["build"]["args"].update(EXTRA="--extra store"), "argument EXTRA "),
         (lambda s: s["chunker"]["build"]["args"].update(SERVICE="chunk"), "is no package"),
         (lambda s: s["embedder"]["build"].update(target="gpu"), "build target gpu"),
+        (lambda s: s["embedder"]["environment"].pop("HEADRACE_COST_FILE"), "HEADRACE_COST_FILE is not set"),
+        (lambda s: s["embedder"]["environment"].update(HEADRACE_COST_FILE="/etc/costs.yaml"), "not mounted read-only"),
+        (lambda s: s["embedder"]["environment"].update(HEADRACE_COST_FILE=f"{MOUNTED}/cost.yaml"), "cannot be read"),
+        (lambda s: s["embedder"].update(volumes=[OBJECTS]), "not mounted read-only"),
+        (lambda s: s["embedder"].update(volumes=[f"./infra/docker/costs:{MOUNTED}"]), "not mounted read-only"),
+        (lambda s: s["embedder"].update(volumes=[f"./infra/docker:{MOUNTED}:ro"]), "cannot be read"),
         (lambda s: s["chunker"]["build"].update(dockerfile="Dockerfile"), "does not exist"),
         (lambda s: s["chunker"]["healthcheck"].update(test=["http://127.0.0.1:8080/readyz"]), "port 8080"),
         (lambda s: s["chunker"]["healthcheck"].update(test=["http://127.0.0.1:8070/ready"]), "asks /ready,"),

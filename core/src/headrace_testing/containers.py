@@ -17,6 +17,8 @@ from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 
 from headrace import topics
+from headrace.costs import read_book
+from headrace.errors import ConfigurationError
 from headrace.settings import KafkaSettings
 from headrace_testing import discovery
 from headrace_testing.discovery import ROOT
@@ -165,6 +167,7 @@ def _ours(service: Service, environment: Mapping[str, str]) -> Iterator[str]:
         yield from _object_store(service, environment.get("HEADRACE_OBJECTS_URL", ""))
     yield from _command(service["command"], project)
     yield from _settings(environment, folder)
+    yield from _cost_file(service, environment, folder)
     yield from _probe(service, environment)
 
 
@@ -175,6 +178,27 @@ def _object_store(service: Service, url: str) -> Iterator[str]:
     mounted = {volume.split(":")[1] for volume in service.get("volumes") or []}
     if url.startswith("file://") and url.removeprefix("file://") not in mounted:
         yield f"begins the object store {url}, which is not mounted"
+
+
+def _cost_file(service: Service, environment: Mapping[str, str], folder: Path) -> Iterator[str]:
+    """Yield why a service that reads prices and caps does not read those that lie beside the compose file."""
+    if not any("CostSettings()" in path.read_text(encoding="utf-8") for path in _entry_sources(folder)):
+        return
+    named = environment.get("HEADRACE_COST_FILE")
+    if named is None:
+        yield "reads prices and caps, and HEADRACE_COST_FILE is not set"
+        return
+    # The file's folder: a file that is mounted itself stays the old one where an editor puts a new one in its place.
+    where, _, name = named.rpartition("/")
+    mounts = (str(volume).split(":") for volume in service.get("volumes") or ())
+    sources = [parts[0] for parts in mounts if parts[0].startswith("./") and parts[1:] == [where, "ro"]]
+    if not sources:
+        yield f"reads {named}, whose folder is not mounted read-only from here"
+    for source in sources:
+        try:
+            read_book(ROOT / source / name)
+        except ConfigurationError as error:
+            yield f"reads {named}: {error}"
 
 
 def _command(command: list[str], project: Mapping[str, Any]) -> Iterator[str]:
