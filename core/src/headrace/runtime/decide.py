@@ -37,7 +37,7 @@ IDLE_POLL_S = 0.25
 YIELDING_POLL_S = 0.02
 BATCH_DEATHS = 2
 """After so many beginnings without an end, the records of a batch are taken one by one."""
-BUSY_POLL_MAX_S = 0.02
+BUSY_POLL_MAX_S = 0.05
 
 EXIT_DONE = 0
 EXIT_BUG = 70
