@@ -1,15 +1,19 @@
-"""Personal data goes no further than ingest: topics, tables, logs and dead letters behind it hold none of it."""
+"""Personal data goes no further than ingest: no topic, table, log, dead letter or stored object behind it holds any."""
 
 from __future__ import annotations
 
 import random
 import time
+from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg import sql
 
 from headrace import topics
+from headrace.avro.codec import ENVELOPES, Codec
+from headrace.objects.places import parse
+from headrace.records import ChunkedDocument, EmbeddedDocument, SourceDocument
 from headrace.stage import INGEST
 from headrace.topics import dead_letter_topic, held_topic, replay_topic, retry_topic
 from headrace_bench.oracle import versions
@@ -21,6 +25,10 @@ from headrace_testing.stream import STAGES, TENANT, publish, wait_until_stored
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 SECRETS = 2000
+LIMIT_BYTES = 64 * 1024
+"""A larger payload goes to the object store: less than by default, since each secret is looked for in every byte."""
+STORED = {ENVELOPES[kind]: kind for kind in (SourceDocument, ChunkedDocument, EmbeddedDocument)}
+"""What the large document comes to in the object store."""
 RAW = {INGEST.source, *(lane(INGEST.name) for lane in (retry_topic, replay_topic, held_topic, dead_letter_topic))}
 """What upstream sent, as it was sent: ingest's own topics."""
 
@@ -49,13 +57,24 @@ def luhn(digits: str) -> str:
     return digits + str(-sum(one - 9 * (one > 9) for one in doubled) % 10)
 
 
+@pytest.fixture
+def objects(deployment, tmp_path) -> Path:
+    """The folder of the deployment's object store."""
+    folder = tmp_path / "objects"
+    folder.mkdir()
+    deployment.env = {"HEADRACE_OBJECTS_URL": f"file://{folder}", "HEADRACE_OBJECTS_LIMIT_BYTES": str(LIMIT_BYTES)}
+    deployment.bootstrap()
+    return folder
+
+
 def documents(secret: list[str]) -> list[dict[str, object]]:
-    """Ten secrets a document, in title, text and attributes."""
+    """Ten secrets a document, in title, text and attributes; the first is too large for a record of any stage."""
     found = []
     for number in range(0, len(secret), 10):
         own = secret[number : number + 10]
         text = "\n\n".join(
-            f"## Part {place}\n\nThis part names {one} and goes on." for place, one in enumerate(own[2:])
+            f"## Part {place}\n\nThis part names {one} and goes on.{'' if number else filler(place)}"
+            for place, one in enumerate(own[2:])
         )
         found.append(
             {"id": f"d{number}", "op": "upsert", "version": 1, "title": f"About {own[0]} today", "content": text,
@@ -64,11 +83,32 @@ def documents(secret: list[str]) -> list[dict[str, object]]:
     return found
 
 
-def places(deployment) -> list[tuple[str, bytes]]:
-    """Everything that was published or stored behind ingest, and every log."""
+def filler(place: int) -> str:
+    """An eighth of what makes a document large, and no two alike."""
+    return "".join(
+        f"\n\nMill {place} has wheel {number}, which turns by day." for number in range(LIMIT_BYTES // 8 // 40)
+    )
+
+
+def in_store(folder: Path, codec: Codec) -> list[tuple[str, bytes]]:
+    """Every file of the object store, as it lies there, and of each object besides what a reader decodes."""
+    found = []
+    for path in folder.rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            found.append((f"file {path.name}", data))
+            if parse(path.relative_to(folder).as_posix()) is not None:
+                name = codec.schema_name(data)
+                found.append((name, repr(codec.decode_payload(data, STORED[name])).encode()))
+    return found
+
+
+def places(deployment, folder: Path) -> list[tuple[str, bytes]]:
+    """Everything that was published or stored behind ingest, large payloads included, and every log."""
     place = deployment.place
     kafka = place.kafka_settings()
-    found = [(service.log.name, service.log.read_bytes()) for service in deployment.services]
+    found = in_store(folder, place.codec())
+    found += [(service.log.name, service.log.read_bytes()) for service in deployment.services]
     for topic in topics.concrete():
         if topic.name not in RAW:
             for message in read_all(kafka.bootstrap, kafka.topic(topic.name)):
@@ -97,20 +137,22 @@ def events(secret: list[str]) -> list[dict[str, object]]:
     return [*bad, *documents(secret)]
 
 
-def test_two_thousand_secrets_stay_before_ingest(deployment, place, seed):
+def test_two_thousand_secrets_stay_before_ingest(deployment, place, objects, seed):
     """Personal data would be indexed, sent to a model's provider, or kept where nobody looks for it."""
     secret = planted(random.Random(seed))
     deployment.start_all(*(flow.name for flow in STAGES))
     publish(place.kafka_settings(), events(secret))
     wait_until_stored(deployment, fold(versions(TENANT, documents(secret))), 120, print)
     assert len(dead_letters_of(place, "ingest")) == 4
-    assert secrets(places(deployment), [one.encode() for one in secret]) == []
+    found = places(deployment, objects)
+    assert STORED.keys() <= {where for where, _ in found}, "the large document lies in the object store, of each stage"
+    assert secrets(found, [one.encode() for one in secret]) == []
 
 
-def test_p_sees_an_ingest_that_masks_nothing(deployment, place, seed):
+def test_p_sees_an_ingest_that_masks_nothing(deployment, place, objects, seed):
     """The check for secrets would be green whatever is published."""
     secret = planted(random.Random(seed))[:40]
-    deployment.env = {"HEADRACE_INGEST_MASK": ""}
+    deployment.env = {**deployment.env, "HEADRACE_INGEST_MASK": ""}
     deployment.start_all(*(flow.name for flow in STAGES))
     publish(place.kafka_settings(), documents(secret))
     deadline = time.monotonic() + 60
@@ -118,5 +160,7 @@ def test_p_sees_an_ingest_that_masks_nothing(deployment, place, seed):
         assert time.monotonic() < deadline
         time.sleep(0.2)
     words = [one.encode() for one in secret]
-    leaky = {where for where, content in places(deployment) if secrets([(where, content)], words)}
+    leaky = {where for where, content in places(deployment, objects) if secrets([(where, content)], words)}
     assert {"documents", "chunks", "indexed", "document", "chunk"} <= leaky
+    assert leaky >= STORED.keys(), "what is decoded of the large document"
+    assert any(where.startswith("file ") for where in leaky), "the files themselves"
