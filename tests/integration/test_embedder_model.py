@@ -67,6 +67,19 @@ def test_float32_stays_exact_and_bfloat16_is_compared_to_it(monkeypatch: pytest.
         in_precision(model, "bfloat16")
 
 
+@pytest.mark.parametrize(("backend", "streams"), [("torch", 3), ("openvino", 1)])
+async def test_runs_of_the_model_beside_each_other_give_the_same_vectors(backend: str, streams: int) -> None:
+    """Two threads in one tokenizer would raise "Already borrowed", or get each other's texts."""
+    texts = [_TEXT[start : start + 40 + start % 170] for start in range(0, 6000, 60)]
+    settings = EmbedderSettings(device="cpu", backend=backend, streams=streams, batch_size=2, precision="float32")
+    assert load(settings).streams == streams
+    several = SentenceTransformersProvider.load(settings)
+    found = await several.embed(texts, Kind.PASSAGE)
+    await several.aclose()
+    plain = load_model("all-MiniLM-L6-v2", "cpu").encode(texts)
+    assert least_cosine(plain, found.vectors) >= 0.9995
+
+
 async def test_a_query_overtakes_a_large_batch(provider: SentenceTransformersProvider) -> None:
     """A search would wait until a whole batch of documents is embedded."""
     texts = [_TEXT[start : start + 500] for start in range(0, len(_TEXT), 250)]

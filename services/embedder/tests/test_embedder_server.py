@@ -27,11 +27,11 @@ class Recording(HashingProvider):
         super().__init__(8)
         self.calls: list[tuple[list[str], Kind]] = []
 
-    async def embed(self, texts: Sequence[str], kind: Kind) -> EmbedResult:
+    async def embed(self, texts: Sequence[str], kind: Kind, lengths: Sequence[int] | None = None) -> EmbedResult:
         self.calls.append((list(texts), kind))
         if "down" in texts:
             raise DependencyDown("embedding provider", "it is down", delay=2.5)
-        result = await super().embed(texts, kind)
+        result = await super().embed(texts, kind, lengths)
         errors = {index: InvalidRecord("vector", "bad") for index, text in enumerate(texts) if text == "bad"}
         return EmbedResult(result.vectors, errors, result.tokens)
 

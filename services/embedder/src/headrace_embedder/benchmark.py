@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import itertools
 import json
 import sys
 import time
-from pydoc_data.topics import topics
 
 import structlog
 from pydantic import ValidationError
@@ -21,15 +19,7 @@ from headrace.errors import HeadraceError
 from headrace.settings import EXIT_CONFIGURATION, wrong_settings
 from headrace_embedder.provider import Kind, Provider, build
 from headrace_embedder.settings import EmbedderSettings
-
-_CHARACTERS = 500
-
-
-def sample(count: int) -> list[str]:
-    """Return so many distinct texts of 500 characters of Python's language reference."""
-    whole = "\n".join(topics[name] for name in sorted(topics))
-    starts = itertools.islice(itertools.cycle(range(0, len(whole) - _CHARACTERS, _CHARACTERS)), count)
-    return [f"{number} {whole[start : start + _CHARACTERS]}" for number, start in enumerate(starts)]
+from headrace_embedder.tuning import sample
 
 
 async def rate(provider: Provider, texts: list[str], size: int) -> dict[str, float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, ClassVar
 
 from headrace.envelope import Context
@@ -37,7 +38,7 @@ from headrace_embedder.batch import (
 )
 from headrace_embedder.cache_bound import CacheBound
 from headrace_embedder.over_long import embed_passages, left_out
-from headrace_embedder.provider import Provider
+from headrace_embedder.provider import Kind, Provider
 from headrace_embedder.settings import EmbedderSettings
 from headrace_embedder.shared import shared_provider
 from headrace_embedder.spending import Spending
@@ -189,12 +190,14 @@ class EmbedHandler(BatchHandler):
     async def _embed(self, texts: Sequence[Text]) -> Computed:
         """Return what became of each text; every vector is in the cache already."""
         computed = Computed()
-        ordered = sorted(texts, key=lambda text: len(text.text), reverse=True)
+        assert self._provider is not None
+        lengths = await self._provider.lengths([text.text for text in texts], Kind.PASSAGE)
+        ordered = sorted(zip(lengths, texts, strict=True), key=itemgetter(0), reverse=True)
         room = asyncio.Semaphore(_SLICES_UNDER_WAY)
         failures: list[Exception] = []
         writes: list[asyncio.Task[None]] = []
 
-        async def one(part: Sequence[Text]) -> None:
+        async def one(part: Sequence[tuple[int, Text]]) -> None:
             async with room:
                 if failures:
                     return
@@ -223,12 +226,14 @@ class EmbedHandler(BatchHandler):
         return computed
 
     async def _embed_slice(
-        self, part: Sequence[Text], computed: Computed
+        self, sized: Sequence[tuple[int, Text]], computed: Computed
     ) -> tuple[dict[Key, bytes], dict[str, Bill], DependencyDown | None]:
         """Return the part's vectors, what they cost and what ended it early; note in ``computed`` what else became."""
         assert self._provider is not None
         assert self._spending is not None
-        result = await embed_passages(self._provider, [text.text for text in part], self._preparation)
+        part = [text for _, text in sized]
+        lengths = [length for length, _ in sized]
+        result = await embed_passages(self._provider, [text.text for text in part], self._preparation, lengths)
         little_endian = result.vectors.astype("<f4", copy=False)
         fresh: dict[Key, bytes] = {}
         for index, text in enumerate(part):

@@ -29,7 +29,9 @@ class HashingProvider(Provider):
         self.model = f"hashing-{dimensions}"
         self.dimensions = dimensions
 
-    async def embed(self, texts: Sequence[str], kind: Kind) -> EmbedResult:  # noqa: ARG002
+    async def embed(
+        self, texts: Sequence[str], kind: Kind, lengths: Sequence[int] | None = None,  # noqa: ARG002
+    ) -> EmbedResult:  # fmt: skip
         """Return the vectors; queries and passages are treated alike, a text without words gets a fixed vector."""
         hashes: list[int] = []
         counts = []

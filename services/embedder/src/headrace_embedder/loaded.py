@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -44,9 +44,8 @@ class TokenCounter:
         """The most tokens of a text that the model reads, None without a limit."""
         return self._limit
 
-    def count(self, texts: list[str]) -> tuple[list[int], tuple[int, ...]]:
-        """Return the tokens of each text after the model's limit, and the positions of texts longer than that."""
-        whole = self.whole(texts)
+    def read(self, whole: Sequence[int]) -> tuple[Sequence[int], tuple[int, ...]]:
+        """Return how many of its tokens the model reads of each text, and the positions of those longer than that."""
         limit = self._limit
         if limit is None:
             return whole, ()

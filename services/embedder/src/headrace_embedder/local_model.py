@@ -22,6 +22,7 @@ from headrace_embedder.batching import Encode, ModelThreads, OutOfMemory, micro_
 from headrace_embedder.loaded import Caps, Loaded, TokenCounter
 from headrace_embedder.provider import EmbedResult, Kind, Provider, check_vectors
 from headrace_embedder.settings import EmbedderSettings
+from headrace_embedder.tuning import tuned
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +44,7 @@ class SentenceTransformersProvider(Provider):
         self.dimensions = dimensions
         self.caps = caps
         self.counter = counter
-        self._prompts = prompts
+        self.prompts = prompts
         self._threads = ModelThreads(encode, streams)
 
     @classmethod
@@ -56,24 +57,24 @@ class SentenceTransformersProvider(Provider):
                 f"{settings.model} has {dimensions} dimensions, {settings.dimensions} are configured",
                 where="HEADRACE_EMBEDDER_DIMENSIONS", remedy=f"Set it to {dimensions}.",
             )  # fmt: skip
-        caps = loaded.caps
         if settings.batch_size:
-            caps = Caps(settings.batch_size, settings.batch_size * (loaded.limit or caps.tokens))
+            caps = Caps(settings.batch_size, settings.batch_size * (loaded.limit or loaded.caps.tokens))
+        else:
+            caps = tuned(loaded, settings)
         log.info("model loaded", model=settings.model, batch_texts=caps.texts, batch_tokens=caps.tokens,
                  **loaded.details)  # fmt: skip
         prompts = {Kind.QUERY: settings.query_prompt, Kind.PASSAGE: settings.passage_prompt}
         name = Path(settings.model).name
         return cls(name, dimensions, loaded.encode, loaded.counter, caps, prompts, loaded.streams)
 
-    async def embed(self, texts: Sequence[str], kind: Kind) -> EmbedResult:
+    async def embed(self, texts: Sequence[str], kind: Kind, lengths: Sequence[int] | None = None) -> EmbedResult:
         """Return the vectors; what exceeds the model's limit is cut, and counted in the result.
 
         Raises :class:`DependencyDown` where the device has no room for one text: others use it, or it is too small.
         """
-        prompt = self._prompts[kind]
-        full = [prompt + text for text in texts]
-        lengths, cut = await asyncio.to_thread(self.counter.count, full)
-        batches = micro_batches(lengths, *self.caps)
+        full = self.prompted(texts, kind)
+        read, cut = self.counter.read(await self.lengths(texts, kind) if lengths is None else lengths)
+        batches = micro_batches(read, *self.caps)
         futures = [self._threads.submit([full[index] for index in batch], kind) for batch in batches]
         try:
             parts = await asyncio.gather(*map(asyncio.wrap_future, futures))
@@ -87,7 +88,7 @@ class SentenceTransformersProvider(Provider):
             vectors[batch] = part
         checked = check_vectors(vectors, len(full), self.dimensions)
         return EmbedResult(
-            checked.vectors, checked.errors, tokens=sum(lengths), cut=cut, text_tokens=lengths, calls=len(batches)
+            checked.vectors, checked.errors, tokens=sum(read), cut=cut, text_tokens=read, calls=len(batches)
         )
 
     async def aclose(self) -> None:

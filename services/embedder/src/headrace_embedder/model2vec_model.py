@@ -37,7 +37,7 @@ class Model2VecProvider(Provider):
         self.dimensions = int(table.dim)
         self.counter = TokenCounter.of(table.tokenizer.to_str(), None)
         self._table = table
-        self._prompts = prompts
+        self.prompts = prompts
 
     @classmethod
     def load(cls, settings: EmbedderSettings) -> Model2VecProvider:
@@ -52,15 +52,14 @@ class Model2VecProvider(Provider):
         prompts = {Kind.QUERY: settings.query_prompt, Kind.PASSAGE: settings.passage_prompt}
         return cls(identity(settings.model), table, prompts)
 
-    async def embed(self, texts: Sequence[str], kind: Kind) -> EmbedResult:
+    async def embed(self, texts: Sequence[str], kind: Kind, lengths: Sequence[int] | None = None) -> EmbedResult:
         """Return the vectors; a passage of which the model knows no word is skipped, such a query is an error."""
-        full = [self._prompts[kind] + text for text in texts]
+        full = self.prompted(texts, kind)
         vectors = np.zeros((len(full), self.dimensions), np.float32)
-        tokens: list[int] = []
+        tokens = await self.lengths(texts, kind) if lengths is None else lengths
         for start in range(0, len(full), _TEXTS):
             part = full[start : start + _TEXTS]
             vectors[start : start + len(part)] = await asyncio.to_thread(self._encode, part)
-            tokens += await asyncio.to_thread(self.counter.whole, part)
         unknown = [] if kind is Kind.QUERY else np.flatnonzero(~vectors.any(axis=1)).tolist()
         checked = check_vectors(vectors, len(full), self.dimensions)
         errors = {position: error for position, error in checked.errors.items() if position not in set(unknown)}

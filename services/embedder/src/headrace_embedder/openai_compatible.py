@@ -53,7 +53,7 @@ class OpenAICompatibleProvider(Provider):
         self._most_tokens = settings.request_tokens
         self._most_texts = settings.request_texts
         self._most_characters = settings.request_characters
-        self._prompts = {Kind.QUERY: settings.query_prompt, Kind.PASSAGE: settings.passage_prompt}
+        self.prompts = {Kind.QUERY: settings.query_prompt, Kind.PASSAGE: settings.passage_prompt}
         self._refused: OrderedDict[int, None] = OrderedDict()
         headers = {"Authorization": f"Bearer {settings.api_key.get_secret_value()}"} if settings.api_key else {}
         self._limits = MinuteLimits(
@@ -74,7 +74,7 @@ class OpenAICompatibleProvider(Provider):
         """Close the connections."""
         await self._http.aclose()
 
-    async def embed(self, texts: Sequence[str], kind: Kind) -> EmbedResult:
+    async def embed(self, texts: Sequence[str], kind: Kind, lengths: Sequence[int] | None = None) -> EmbedResult:
         """Return the vectors of all texts, request by request.
 
         Raises :class:`DependencyDown` for no answer, 5xx, 429 (with the delay of Retry-After), a refused key, and an
@@ -82,18 +82,18 @@ class OpenAICompatibleProvider(Provider):
         of vectors, is halved until the text at fault stands alone; that one gets a :class:`PermanentError`, unless
         the server refuses a harmless text as well: then it is the server that is at fault.
         """
-        result = await self.attempt(texts, kind)
+        result = await self.attempt(texts, kind, lengths)
         if result.failure is not None:
             raise result.failure
         return result
 
-    async def attempt(self, texts: Sequence[str], kind: Kind) -> EmbedResult:
+    async def attempt(self, texts: Sequence[str], kind: Kind, lengths: Sequence[int] | None = None) -> EmbedResult:
         """Do as :meth:`embed`, and keep what was answered before a failure."""
-        full, lengths, over = await asyncio.to_thread(self._fitted, texts, kind)
+        full, weights, over = await self._fitted(texts, kind, lengths)
         sent = list(range(len(full))) if self._cuts[kind] else [at for at in range(len(full)) if at not in over]
         slices = request_slices([len(full[at]) for at in sent], self._most_texts, self._most_characters)
         if self._most_tokens is not None:
-            slices = narrowed(slices, [lengths[at] for at in sent], self._most_tokens)
+            slices = narrowed(slices, [weights[at] for at in sent], self._most_tokens)
         result = await self._in_turn([[full[at] for at in sent[part]] for part in slices])
         if sent and len(result.errors) == len(sent):
             await self._probe()
@@ -123,20 +123,21 @@ class OpenAICompatibleProvider(Provider):
         none = frozenset(range(len(texts)))
         return EmbedResult(nothing, text_tokens=[0] * len(texts), failure=failure, unanswered=none)
 
-    def _fitted(self, texts: Sequence[str], kind: Kind) -> tuple[list[str], list[float], frozenset[int]]:
+    async def _fitted(
+        self, texts: Sequence[str], kind: Kind, lengths: Sequence[int] | None
+    ) -> tuple[list[str], Sequence[float], frozenset[int]]:
         """Return texts behind their prompt, cut where that is asked for, their tokens, and which were over-long.
 
         An over-long text that is not to be cut is not sent: who asked embeds its parts, or leaves it out.
         """
-        prompt, counter = self._prompts[kind], self.counter
-        full = [prompt + text for text in texts]
+        full, counter = self.prompted(texts, kind), self.counter
         if counter is None:
             return full, [estimated_tokens([text]) for text in full], frozenset()
-        lengths, over = counter.count(full)
+        read, over = counter.read(await self.lengths(texts, kind) if lengths is None else lengths)
         if self._cuts[kind]:
             for position in over:
-                full[position] = counter.cut(full[position])
-        return full, [float(length) for length in lengths], frozenset(over)
+                full[position] = await asyncio.to_thread(counter.cut, full[position])
+        return full, read, frozenset(over)
 
     async def _probe(self) -> None:
         """Raise :class:`DependencyDown` where the server cannot embed a harmless text either."""

@@ -77,11 +77,11 @@ def load(settings: EmbedderSettings) -> Loaded:
     core = openvino.Core()
     graph = core.read_model(home / "model.xml")
     tokenizer = (home / "tokenizer.json").read_text(encoding="utf-8")
-    compiled = _compiled(core, graph, "f32", settings.threads)
+    compiled = _compiled(core, graph, "f32", settings.threads, settings.streams)
     exact = runner(compiled, tokenizer, facts)
     encode, precision, cosine = exact, "float32", facts.cosine
     if settings.precision == "bfloat16" or (settings.precision == "auto" and fast_bfloat16()):
-        shorter = _compiled(core, graph, "bf16", settings.threads)
+        shorter = _compiled(core, graph, "bf16", settings.threads, settings.streams)
         brief = runner(shorter, tokenizer, facts)
         least = least_cosine(exact(list(PROBES)), brief(list(PROBES)))
         log.info("bfloat16 compared to float32", least_cosine=round(least, 6), needed=LEAST_COSINE)
@@ -109,12 +109,12 @@ def converted(settings: EmbedderSettings) -> Path:
     source = fetched(model_path(settings.model))
     name = f"{source.name}-{_identity(source)}"
     try:
-        home = _cache(settings) / name
+        home = settings.models_folder / name
         if (home / FACTS).exists():
             return home
         home.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(dir=home.parent, prefix=".converting-"))
-    except (OSError, RuntimeError) as error:  # no home, or nothing can be kept there: it is made anew at each start
+    except OSError as error:  # no home, or nothing can be kept there: it is made anew at each start
         log.warning("the converted model cannot be kept", error=str(error), setting="HEADRACE_EMBEDDER_CACHE_DIR")
         partial = home = Path(tempfile.mkdtemp(prefix="headrace-model-"))
     log.info("model is being converted", model=settings.model, folder=str(home))
@@ -161,7 +161,7 @@ def runner(compiled: openvino.CompiledModel, tokenizer: str, facts: Facts) -> En
 
 
 def _compiled(
-    core: openvino.Core, graph: openvino.Model, precision: str, threads: int | None
+    core: openvino.Core, graph: openvino.Model, precision: str, threads: int | None, streams: int | None = None
 ) -> openvino.CompiledModel:
     """Compile for throughput: batches run beside each other, each on a core of its own.
 
@@ -170,18 +170,14 @@ def _compiled(
     config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "THROUGHPUT"}
     if threads:
         config["INFERENCE_NUM_THREADS"] = threads
+    if streams:
+        config["NUM_STREAMS"] = streams
     return core.compile_model(graph, "CPU", config)
 
 
 def _streams(compiled: openvino.CompiledModel) -> int:
     """Return how many batches run beside each other."""
     return max(1, int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")))
-
-
-def _cache(settings: EmbedderSettings) -> Path:
-    if settings.cache_dir is not None:
-        return settings.cache_dir
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headrace" / "models"
 
 
 def fetched(model: str) -> Path:

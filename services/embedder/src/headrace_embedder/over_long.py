@@ -29,14 +29,16 @@ async def left_out(provider: Provider, texts: Sequence[str], preparation: Prepar
     }
 
 
-async def embed_passages(provider: Provider, texts: Sequence[str], preparation: Preparation) -> EmbedResult:
+async def embed_passages(
+    provider: Provider, texts: Sequence[str], preparation: Preparation, lengths: Sequence[int] | None = None
+) -> EmbedResult:
     """Return the vectors of the texts, over-long ones cut or embedded in parts as the preparation says.
 
     What the provider can tell to be over-long stands in its result; of one whose model's tokenizer is not known
     nothing does. Those to be left out are not for this function: see :func:`left_out`. A failure of the provider
     stands in the result, beside what was answered before.
     """
-    result = await provider.attempt(texts, Kind.PASSAGE)
+    result = await provider.attempt(texts, Kind.PASSAGE, lengths)
     counter = provider.counter
     if not result.cut or counter is None or preparation.over_long is OverLong.CUT:
         return result

@@ -61,15 +61,24 @@ class EmbedderSettings(BaseSettings):
         "auto", description="What runs the model; auto takes OpenVINO on a processor, torch on a GPU."
     )
     cache_dir: Path | None = Field(
-        None, description="Folder of models that were converted to OpenVINO; unset, ~/.cache/headrace/models."
+        None,
+        description="Folder of models that were converted to OpenVINO, and of measured batch sizes; unset, "
+        "~/.cache/headrace/models.",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto takes bfloat16 where the processor computes it natively."
     )
     device: str | None = Field(None, description="cpu, cuda, cuda:1, …; unset, the best there is.")
     batch_size: int | None = Field(
-        None, ge=1, description="Texts in one run of the model; unset, by their tokens and the device."
-    )
+        None, ge=1,
+        description="Texts in one run of the model; unset, as many tokens as were fastest in a short measurement at "
+        "the first start on a machine, kept in the folder of HEADRACE_EMBEDDER_CACHE_DIR.",
+    )  # fmt: skip
+    streams: int | None = Field(
+        None, ge=1, le=64,
+        description="Runs of the model beside each other; unset, what OpenVINO advises on a processor (one a core), "
+        "two on a GPU.",
+    )  # fmt: skip
     threads: int | None = Field(None, ge=1, description="Processor threads of the model; unset, one a core.")
     query_prompt: str = Field(
         "", description="Put before each query; unset, what a model that is known by its name wants."
@@ -145,6 +154,16 @@ class EmbedderSettings(BaseSettings):
         except ConfigurationError as error:
             raise ValueError(f"{error.message}. {error.remedy}") from error
         return template
+
+    @property
+    def models_folder(self) -> Path:
+        """Where converted models and what was measured of them are kept; raises OSError for a user without a home."""
+        if self.cache_dir is not None:
+            return self.cache_dir
+        try:
+            return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headrace" / "models"
+        except RuntimeError as error:
+            raise FileNotFoundError(f"{error} Set HEADRACE_EMBEDDER_CACHE_DIR.") from error
 
     @property
     def preparation(self) -> Preparation:

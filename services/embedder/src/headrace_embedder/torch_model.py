@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-from typing import TYPE_CHECKING
+import threading
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -22,6 +24,8 @@ log = structlog.get_logger(__name__)
 
 CPU_CAPS = Caps(32, 640)
 GPU_CAPS = Caps(256, 16_384)
+_GPU_STREAMS = 2
+"""While one batch computes the next one is tokenised and sent."""
 
 
 def load(settings: EmbedderSettings) -> Loaded:
@@ -42,9 +46,11 @@ def load(settings: EmbedderSettings) -> Loaded:
         "backend": "torch", "device": str(model.device), "precision": str(model.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
     }  # fmt: skip
-    caps = CPU_CAPS if model.device.type == "cpu" else GPU_CAPS
+    caps, streams = (CPU_CAPS, 1) if model.device.type == "cpu" else (GPU_CAPS, _GPU_STREAMS)
+    if model.device.type == "cuda":
+        details["card"] = torch.cuda.get_device_name(model.device)
     counter = TokenCounter.of(tokenizer_of(model), model.max_seq_length)
-    return Loaded(encoder(model), counter, caps, model.max_seq_length, details)
+    return Loaded(encoder(model), counter, caps, model.max_seq_length, details, settings.streams or streams)
 
 
 def load_model(name: str, device: str | None) -> SentenceTransformer:
@@ -70,15 +76,30 @@ def tokenizer_of(model: SentenceTransformer) -> str | None:
 
 
 def encoder(model: SentenceTransformer) -> Encode:
-    """Return texts → float32 vectors in one run of the model, without what ``encode`` adds around it."""
+    """Return texts → float32 vectors in one run of the model, without what ``encode`` adds around it.
+
+    For several threads: each has a stream of its own on a GPU, and one after the other tokenises, which the tokenizer
+    asks for ("Already borrowed").
+    """
     import torch  # noqa: PLC0415
+
+    tokenising, own = threading.Lock(), threading.local()
+
+    def stream() -> AbstractContextManager[Any]:
+        if model.device.type != "cuda":
+            return nullcontext()
+        if not hasattr(own, "stream"):
+            own.stream = torch.cuda.Stream(model.device)  # type: ignore[no-untyped-call]
+        return torch.cuda.stream(own.stream)
 
     def encode(texts: list[str]) -> Vectors:
         try:
-            with torch.inference_mode():
+            with tokenising:
+                tokens = model.preprocess(texts)
+            with torch.inference_mode(), stream():
                 features = {
                     name: value.to(model.device, non_blocking=True) if isinstance(value, torch.Tensor) else value
-                    for name, value in model.preprocess(texts).items()
+                    for name, value in tokens.items()
                 }
                 vectors: Vectors = model(features)["sentence_embedding"].float().cpu().numpy()
                 return vectors
