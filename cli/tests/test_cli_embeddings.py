@@ -21,8 +21,10 @@ from typer.testing import CliRunner
 from headrace.costs import CostSettings
 from headrace.embedding_models import PROVIDERS
 from headrace.errors import DependencyDown, HeadraceError
+from headrace.store.records import Generation
 from headrace_cli import alert_commands, embedding_acts, embedding_view, schedule_commands, state
 from headrace_cli.alert_commands import _readyz
+from headrace_cli.exit_codes import ExitCode
 from headrace_cli.main import app
 from headrace_operations.alerts import Alert
 from headrace_operations.audit import repairs
@@ -135,6 +137,18 @@ def test_a_schedule_tells_its_next_times_and_refuses_nonsense() -> None:
     assert "is no name" in run(
         "embeddings", "schedule", "batch", "--cron", "* * * * *", "--name", "../x", code=2
     ).output  # fmt: skip
+
+
+def test_a_schedule_into_a_generation_that_is_not_there_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: it fails for the first time at night, a week later."""
+
+    async def known(_: object) -> list[Generation]:
+        return [Generation("g1", "m", 8)]
+
+    monkeypatch.setattr("headrace_cli.operator_access.generations", known)
+    words = ("embeddings", "schedule", "batch", "--cron", "0 3 * * sun", "--dry-run", "--into")
+    assert "there is no generation 'g2'" in run(*words, "g2", code=int(ExitCode.NOT_FOUND)).output
+    assert len(run(*words, "g1").stdout.splitlines()) == 5
 
 
 class Sent:

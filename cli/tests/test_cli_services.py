@@ -12,12 +12,13 @@ from headrace.errors import ConfigurationError
 from headrace.settings import ObjectSettings
 from headrace.store.errors import GenerationExists
 from headrace_cli import services, state
-from headrace_cli.failures import UsageError
+from headrace_cli.failures import CommandError, UsageError
 from headrace_cli.generation_commands import _known
 from headrace_cli.launch import Launch, Launched, Launcher, _migrate
+from headrace_cli.observe import without_password
 from headrace_cli.services import Plan, Provider
 from headrace_cli.stack_commands import _launched
-from headrace_local.model import Endpoints
+from headrace_local.model import Endpoints, ProcessStatus
 
 pytestmark = pytest.mark.unit
 
@@ -115,6 +116,10 @@ def test_the_provider_gives_the_index_its_model() -> None:
         services.provider_of("openai-compatible", named)
     with pytest.raises(UsageError, match="no provider"):
         services.provider_of("magic", {})
+    for name in ("sentence-transformers", "model2vec"):
+        with pytest.raises(ConfigurationError, match="nothing is known of the model org/nosuch") as unknown:
+            services.provider_of(name, {"HEADRACE_EMBEDDER_MODEL": "org/nosuch"})
+        assert "HEADRACE_EMBEDDER_DIMENSIONS" in unknown.value.remedy
     with pytest.raises(ConfigurationError, match="dimensions"):
         services.provider_of("hashing", {"HEADRACE_EMBEDDER_DIMENSIONS": "many"})
 
@@ -136,6 +141,35 @@ def test_a_local_stack_has_a_folder_for_large_payloads(tmp_path: Path) -> None:
     assert ObjectSettings(url=own).url == own
     assert Launcher(Launch(tmp_path, environment=given), print)._objects() == "s3://bucket/folder"
     assert commands(**given)["chunker"].env[services.OBJECTS] == "s3://bucket/folder"
+
+
+def test_tables_that_a_running_ingest_has_not_read_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: `up` names another file, says that the stack runs, and every row of it becomes a dead letter."""
+    file = tmp_path / "tables.yaml"
+    file.write_text("tables: {}")
+    running = [ProcessStatus("ingest", 1, "running", 0, 1.0, None)]
+    monkeypatch.setattr("headrace_local.stack.Stack.status", lambda _: running)
+
+    def asked(named: Path | None) -> str | None:
+        launcher = Launcher(Launch(tmp_path, environment={services.TABLES: str(named)} if named else {}), print)
+        return launcher._require_same_tables(launcher._tables())
+
+    first = asked(file)
+    known = state.RunningServices("http://h", "k", "r", "hashing", "hashing-384", tables=first)
+    state.write(tmp_path, state.SERVICES, known)
+    assert asked(file) == asked(None) == first
+    file.write_text("tables: {more: {}}")
+    with pytest.raises(CommandError, match="has not read this file"):
+        asked(file)
+    running.clear()
+    assert asked(file) not in (None, first)
+
+
+def test_the_address_of_the_database_is_shown_without_its_password() -> None:
+    """Broken: a password stands in a terminal, and in the bug report that it is copied to."""
+    assert without_password("postgresql://own:er@h:5/db?sslmode=require") == "postgresql://own@h:5/db"
+    assert without_password("postgresql://h/db") == "postgresql://h/db"
+    assert without_password("host=h user=u password=p") == "as --postgres names it"
 
 
 def test_up_says_where_gateway_and_kafka_answer() -> None:

@@ -271,5 +271,9 @@ def _finish(outcome: Outcome, *, as_json: bool, verb: str, arrived: str = "searc
 def _waited(waited: Arrivals | None, arrived: str) -> str:
     if waited is None:
         return ""
-    late = f"; {len(waited.pending)} still under way, see `headrace status`" if waited.pending else ""
+    late = (
+        f"; {len(waited.pending)} still under way, see `headrace status` and `headrace trace ID`"
+        if waited.pending
+        else ""
+    )
     return f", {waited.indexed} documents {arrived}{late}"

@@ -160,7 +160,10 @@ def release(
         for scope, count in waiting_for_caps(view, codec, tenant).items():
             waiting[scope] = waiting.get(scope, 0) + count
     tenants = [scope.removeprefix(f"{CAP_SCOPE}/") for scope in waiting]
-    book = read_book(CostSettings().file)
+    file = CostSettings().file
+    if waiting and file is None:
+        output.say(embedding_view.NO_CAPS_KNOWN)
+    book = read_book(file)
     ready = asyncio.run(_with_room(owner_store(state_dir, postgres), book, tenants)) if waiting else frozenset()
     counts = dict.fromkeys(sorted(ready), 0)
     if dry_run:

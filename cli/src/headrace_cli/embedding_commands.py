@@ -13,7 +13,7 @@ import typer
 
 from headrace_cli import embedding_view, options, output
 from headrace_cli.failures import UsageError, told
-from headrace_cli.operator_access import clients, owner_store
+from headrace_cli.operator_access import clients, owner_store, require_generation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -202,11 +202,14 @@ def status(
     from headrace_operations.embedding.progress import measured, waiting_for_caps  # noqa: PLC0415
 
     own, codec = clients(state_dir, kafka, registry)
-    own = own if generation is None else own.of(generation)
+    if generation is not None:
+        require_generation(generation, "--generation", state_dir)
+        own = own.of(generation)
     progress, rate = measured(own, sample, time.sleep)
     errors = DeadLetterLog(own, codec).select(Selection(stage="embedder", tenant=tenant))
     held = waiting_for_caps(own, codec, tenant)
-    book = read_book(CostSettings().file)
+    book_file = CostSettings().file
+    book = read_book(book_file)
     in_all, by_tenant, caps = asyncio.run(spending(owner_store(state_dir, postgres), book, tenant, frozenset(held)))
     if as_json:
         output.emit({
@@ -230,6 +233,8 @@ def status(
         output.say(f"{len(errors) - _ERRORS_SHOWN} more: headrace dlq list --stage embedder")
     for why in caps:
         typer.echo(f"paused: {why}")
+    if held and book_file is None:
+        output.say(embedding_view.NO_CAPS_KNOWN)
     for name, count in held.items():
         typer.echo(f"held: {count} records of {name}; `headrace embeddings release` sends on what has room again")
     rows = [(name, *_cells(one)) for name, one in (("all", in_all), *sorted(by_tenant.items()))]

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 _CENTS = Decimal("0.000001")
 _WON = Decimal("0.01")
+NO_CAPS_KNOWN = (
+    "no file of caps is known here, so every cap counts as raised; name the embedder's with HEADRACE_COST_FILE, or a "
+    "record whose cap is still reached waits again"
+)
 
 
 def provider_name(state_dir: Path | None) -> str | None:

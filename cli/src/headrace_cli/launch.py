@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import importlib
 import os
 import secrets
@@ -72,8 +73,10 @@ class Launcher:
         Raises :class:`headrace_local.model.StackError` naming the part that is broken, and what the migration raises.
         """
         self._on_event = on_event
+        tables = self._tables()
         if (running := self._stack.state()) is not None:
             self._require_same_provider()
+            tables = self._require_same_tables(tables)
         else:
             self._loading.start()
         done = self._stack.up(self._services, prepare=self._prepare, external=self._launch.external, on_event=on_event)
@@ -90,6 +93,7 @@ class Launcher:
             status_urls=services.status_urls(self._instances, self._stack.port),
             connect=self._connect_url(),
             objects=self._objects(),
+            tables=tables,
         )
         state.write(self._stack.state_dir, state.SERVICES, known)
         return Launched(done.endpoints, done.started, TENANT, known.url, tuple(known.status_urls))
@@ -102,11 +106,36 @@ class Launcher:
         known = state.read_services(self._stack.state_dir)
         processes = {process.name for process in self._stack.status()}
         if known is not None and "embedder" in processes and known.model != self._provider.model:
+            wanted = f"{self._provider.name} ({self._provider.model})"
             raise CommandError(
-                f"the stack runs with {known.provider} ({known.model}), not with {self._provider.name}",
+                f"the stack runs with {known.provider} ({known.model}), not with {wanted}",
                 where=str(self._stack.state_dir),
-                remedy="Stop it with `headrace down` first, or leave --provider as it is.",
+                remedy="Its index is of that model. Start one beside it with `headrace up --state-dir NEW`, make "
+                "a generation for the other model (`headrace generations create`), or leave provider and model as they "
+                "are.",
             )
+
+    def _require_same_tables(self, named: str | None) -> str | None:
+        """Return the tables that ingest has; raises :class:`CommandError` where it runs with others than are named."""
+        known = state.read_services(self._stack.state_dir)
+        if known is None or not any(process.name == "ingest" for process in self._stack.status()):
+            return named
+        if named is not None and known.tables != named:
+            raise CommandError(
+                "ingest has not read this file: it runs already, and reads its tables at its start",
+                where=self._launch.environment[services.TABLES], remedy="Run `headrace down` first.",
+            )  # fmt: skip
+        return known.tables
+
+    def _tables(self) -> str | None:
+        """Return the file of captured tables with a digest of it, None without one."""
+        path = self._launch.environment.get(services.TABLES)
+        if path is None:
+            return None
+        try:
+            return f"{path} {hashlib.blake2b(Path(path).read_bytes(), digest_size=8).hexdigest()}"
+        except OSError:  # whoever reads it says what is wrong with it
+            return path
 
     def _prepare(self, endpoints: Endpoints) -> None:
         credentials = self._credentials()

@@ -43,6 +43,8 @@ class StackView:
     state_dir: str
     url: str | None
     kafka: str
+    postgres: str
+    """Where PostgreSQL answers, without its password: that is in the owner's file ``stack.json``."""
     provider: str | None
     processes: tuple[ProcessView, ...]
     stages: list[dict[str, Any]] | None
@@ -84,12 +86,22 @@ def look(state_dir: Path) -> StackView:
         str(stack.state_dir),
         known.url if known else None,
         endpoints.kafka_bootstrap,
+        without_password(endpoints.postgres_dsn),
         f"{known.provider} ({known.model})" if known else None,
         views,
         stages,
         index,
         tuple(notes),
     )
+
+
+def without_password(dsn: str) -> str:
+    """Return a URL of PostgreSQL as it may be shown; of one in another form only that it was named."""
+    parts = urlsplit(dsn)
+    if not parts.hostname:
+        return "as --postgres names it"
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{parts.username}@{host}" if parts.username else host, query="").geturl()
 
 
 def stage_lags(bootstrap: str) -> list[dict[str, Any]]:

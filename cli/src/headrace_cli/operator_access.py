@@ -124,9 +124,21 @@ def owner_store(state_dir: Path | None, postgres: str | None) -> StoreSettings:
     folder = find_state_dir(state_dir)
     if postgres is None and read_services(folder) is None:
         raise NotReachable(
-            "no PostgreSQL is known", where=f"{folder} and {STORE_DSN}", remedy="Name it with --postgres."
+            "no PostgreSQL is known",
+            where=f"{folder} and {STORE_DSN}",
+            remedy="Start a stack with `headrace up`, or name it with --postgres.",
         )
     return StoreSettings(dsn=postgres or Stack(folder).endpoints().postgres_dsn)
+
+
+def require_generation(name: str, where: str, state_dir: Path | None) -> None:
+    """Raise :class:`NotFound` for a generation that the index has not; where no store is known nothing is said."""
+    known = asyncio.run(generations(state_dir))
+    if known and name not in {one.name for one in known}:
+        raise NotFound(
+            f"there is no generation {name!r}", where=where,
+            remedy=f"There are: {'; '.join(map(described, known))}. `headrace generations create` makes another.",
+        )  # fmt: skip
 
 
 async def generations(state_dir: Path | None) -> list[Generation] | None:

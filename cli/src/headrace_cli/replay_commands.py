@@ -15,8 +15,8 @@ from typer.core import TyperGroup
 
 from headrace_cli import options, output
 from headrace_cli.exit_codes import ExitCode
-from headrace_cli.failures import NotFound, UsageError, told
-from headrace_cli.operator_access import clients, described, generations, opened_store, store_settings
+from headrace_cli.failures import UsageError, told
+from headrace_cli.operator_access import clients, opened_store, require_generation, store_settings
 from headrace_cli.replay_view import as_document, percent, say_estimate, say_run, shown
 
 if TYPE_CHECKING:
@@ -288,12 +288,7 @@ def _into(settings: KafkaSettings, into: str | None, stage: str, state_dir: Path
             remedy=f"Replay one of {', '.join(sorted(STAGES))}: the compacted topic chunks, which the embedder reads, "
             "keeps the newest version of every document.",
         )  # fmt: skip
-    known = asyncio.run(generations(state_dir))
-    if known and into not in {one.name for one in known}:
-        raise NotFound(
-            f"there is no generation {into!r}", where="--into",
-            remedy=f"There are: {'; '.join(map(described, known))}. `headrace generations create` makes another.",
-        )  # fmt: skip
+    require_generation(into, "--into", state_dir)
     return settings.of(into)
 
 

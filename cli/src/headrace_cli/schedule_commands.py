@@ -15,6 +15,7 @@ import typer
 
 from headrace_cli import options, output
 from headrace_cli.failures import UsageError
+from headrace_cli.operator_access import require_generation
 from headrace_cli.state import find_state_dir
 
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ def schedule(
     own = name or job.value
     if not own or not set(own) <= _NAME_CHARACTERS:
         raise UsageError(f"{own!r} is no name", where="--name", remedy="Use lower-case letters, digits, - and _.")
+    if into is not None:
+        require_generation(into, "--into", state_dir)
     planned = plan(cron, timezone)
     if dry_run:
         times, after = [], datetime.now(UTC)

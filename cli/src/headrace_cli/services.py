@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from headrace.embedding_models import PACKAGED_MODEL, PROVIDERS, SERVED, identity, known_model, shortened
+from headrace.embedding_models import KNOWN, PACKAGED_MODEL, PROVIDERS, SERVED, identity, known_model, shortened
 from headrace.errors import ConfigurationError
 from headrace.preparation import BODY, OverLong, Preparation
 from headrace_cli.failures import UsageError
@@ -18,6 +18,7 @@ SERVICES = ("ingest", "chunker", "embedder", "indexer", "generator", "gateway")
 """In the order of the flow; each is the module ``headrace_<name>.main``."""
 MOST_INSTANCES = 32
 OBJECTS = "HEADRACE_OBJECTS_URL"
+TABLES = "HEADRACE_INGEST_TABLES"
 _PREFIX = "HEADRACE_"
 _OURS = ("HEADRACE_URL", "HEADRACE_API_KEY", "HEADRACE_BOOTSTRAP_POSTGRES_DSN", "HEADRACE_BOOTSTRAP_RUNTIME_PASSWORD")
 """Variables of the command that no service may see."""
@@ -60,7 +61,15 @@ def provider_of(name: str, environment: Mapping[str, str]) -> Provider:
         raise UsageError(f"there is no provider {name!r}", where="--provider", remedy=f"Use {', '.join(PROVIDERS)}.")
     model = environment.get("HEADRACE_EMBEDDER_MODEL", PACKAGED_MODEL)
     known = known_model("" if name == "hashing" else model)
-    given = environment.get("HEADRACE_EMBEDDER_DIMENSIONS", str(known.dimensions))
+    given = environment.get("HEADRACE_EMBEDDER_DIMENSIONS")
+    if given is None:
+        if name != "hashing" and identity(model) not in KNOWN:
+            raise ConfigurationError(
+                f"nothing is known of the model {model}", where="HEADRACE_EMBEDDER_MODEL",
+                remedy="Set HEADRACE_EMBEDDER_DIMENSIONS to the numbers in its vectors, and the prompts that its card "
+                f"names; known by name are {', '.join(KNOWN)}.",
+            )  # fmt: skip
+        given = str(known.dimensions)
     if not given.isdecimal():
         raise ConfigurationError(f"{given!r} is no number of dimensions", where="HEADRACE_EMBEDDER_DIMENSIONS")
     dimensions = int(given)

@@ -83,6 +83,7 @@ def up(
     import time  # noqa: PLC0415
 
     from headrace.capture import read_tables  # noqa: PLC0415
+    from headrace_cli import services  # noqa: PLC0415
     from headrace_cli.launch import Launch, Launcher  # noqa: PLC0415
     from headrace_local.model import External  # noqa: PLC0415
     from headrace_local.progress import shown  # noqa: PLC0415
@@ -97,7 +98,7 @@ def up(
     environment = dict(os.environ)
     if tables is not None:
         read_tables(tables)  # refuses what is wrong in it before anything starts
-        environment["HEADRACE_INGEST_TABLES"] = str(tables.resolve())
+        environment[services.TABLES] = str(tables.resolve())
     launch = Launch(
         folder, provider, External(kafka, registry, postgres), only_infrastructure=only == "infra", scale=scale or (),
         with_connect=with_connect, environment=environment,
@@ -186,6 +187,7 @@ def _show_stack(view: StackView) -> None:
         )
     if view.url:
         typer.echo(f"gateway: {view.url}; Kafka: {view.kafka}; embeddings: {view.provider}")
+    typer.echo(f"PostgreSQL: {view.postgres} (password in {view.state_dir}/stack.json)")
     for note in view.notes:
         output.say(f"note: {note}")
 

@@ -49,6 +49,8 @@ class RunningServices:
     """Kafka Connect's REST interface, where one was started."""
     objects: str | None = None
     """The object store's URL."""
+    tables: str | None = None
+    """The file of captured tables that ingest has read, with a digest of what it said then."""
 
 
 def find_state_dir(given: Path | None, start: Path | None = None) -> Path:

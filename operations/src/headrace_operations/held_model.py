@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from headrace import headers
 from headrace.broker.contract import Headers, Message, Record
+from headrace.costs import CAP_SCOPE
 from headrace.errors import ConfigurationError, HeadraceError
 from headrace.records import HeldAction
 from headrace.settings import KafkaSettings
@@ -159,17 +161,24 @@ class HeldOrder:
     why: str = ""
 
 
+def ends(scope: str) -> str:
+    """Return what ends a pause: the command, for a cap behind what comes first."""
+    of, _, target = scope.partition("/")
+    if of == CAP_SCOPE:
+        return f"raise the cap of {target} in the file of HEADRACE_COST_FILE, then: headrace embeddings release"
+    return f"headrace resume --{of} {shlex.quote(target)}"
+
+
 def refuse_misfits(entries: Iterable[HeldEntry], order: HeldOrder) -> None:
     """Raise :class:`RefusedHeldRecord` where the order is none for one of these, before anything moves."""
     for entry in entries:
-        of, _, target = entry.scope.partition("/")
         if order.action == RELEASED and entry.kind != PAUSE:
             raise RefusedHeldRecord(
                 f"{entry.id} waits for a review", remedy=f"headrace review approve {entry.id} (or reject)"
             )
         if order.action != RELEASED and entry.kind != REVIEW:
             raise RefusedHeldRecord(
-                f"{entry.id} waits for the end of a pause, not for a review", remedy=f"headrace resume --{of} {target}"
+                f"{entry.id} waits for the end of a pause, not for a review", remedy=ends(entry.scope)
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from headrace_operations.held_model import ends
 from headrace_operations.trace_model import Held, Letter, Place, VersionTrace
 
 _BAD_INPUT = ("invalid-record", "undecodable")
@@ -48,5 +49,4 @@ def _of_place(place: Place) -> str:
 def _of_held(held: Held) -> str:
     if held.kind == "review":
         return f"Look at it, then: headrace review approve {held.id} (or reject)"
-    scope, _, target = held.scope.partition("/")
-    return f"When the pause may end: headrace resume --{scope} {shlex.quote(target)}"
+    return f"When the pause may end: {ends(held.scope)}"

@@ -64,7 +64,8 @@ async def document(request: Request, caller: Caller, identifier: str) -> Documen
             404,
             "no-document",
             f"Nothing is known of a document {identifier[:200]!r}.",
-            remedy="Look at the id: it is the one that the change named, percent-encoded in the path.",
+            remedy="Look at the id: it is the one that the change named, percent-encoded in the path. What waits for a "
+            "person, or failed a moment ago, `headrace trace ID` finds in the log.",
         )
     return _status(identifier, row, flow, verdict, notes)
 

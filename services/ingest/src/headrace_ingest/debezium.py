@@ -114,7 +114,8 @@ def _table(source: Mapping[str, Any], tables: Mapping[str, Table]) -> tuple[str,
         mapped = ", ".join(sorted(tables)) or "none"
         raise InvalidRecord(
             "source", f"the table {short!r:.200} is not mapped; mapped are {mapped}"[:1000],
-            remedy="Map it in the file of HEADRACE_INGEST_TABLES, then redrive; or leave it out of the capture.",
+            remedy="Map it in the file of HEADRACE_INGEST_TABLES, start ingest again (it reads the file then) and "
+            "redrive; or leave it out of the capture.",
         )  # fmt: skip
     return full, found
 
