@@ -15,6 +15,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from headrace.bootstrap import make_topics
 from headrace.broker.contract import Broker, Message, Record, TopicPartition
 from headrace.broker.kafka import KafkaBroker
 from headrace.broker.memory import MemoryBroker
@@ -70,7 +71,7 @@ class KafkaLab(BrokerLab):
 
     def topic(self, partitions: int) -> str:
         name = self._kafka.topic(f"topic-{len(self._topics)}")
-        self._admin.create_topics([NewTopic(name, partitions, 1)])[name].result(30)
+        make_topics(self._admin, [NewTopic(name, partitions, 1)])
         self._topics.append(name)
         return name
 

@@ -19,6 +19,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from headrace import metrics, stage
 from headrace.avro.codec import Codec
 from headrace.avro.registry import FixedIds
+from headrace.bootstrap import make_topics
 from headrace.broker.contract import Message
 from headrace.broker.kafka import KafkaBroker, consumer_config, producer_config
 from headrace.envelope import Change, Context, Metadata, Operation, StageRun, Trace
@@ -89,8 +90,7 @@ def _measured(kafka: KafkaSettings, *, envelope: bool, records: int = 40_000) ->
     codec = Codec(FixedIds())
     source, target = (kafka.topic(f"bench-{uuid4().hex[:8]}-{name}") for name in ("in", "out"))
     admin = AdminClient(kafka.client())
-    for future in admin.create_topics([NewTopic(name, PARTITIONS, 1) for name in (source, target)]).values():
-        future.result()
+    make_topics(admin, [NewTopic(name, PARTITIONS, 1) for name in (source, target)])
     try:
         _fill(kafka, source, _value(codec), records)
         process = _envelope_process(codec, target) if envelope else _bytes_process(target)

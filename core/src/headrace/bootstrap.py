@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from headrace.store.errors import postgresql_errors
 
 PIPELINE_FOLDER = Path(__file__).parent / "pipelines"
 _CALL_S = 30.0
+_LOOK_S = 0.05
 
 
 class BootstrapSettings(BaseSettings):
@@ -124,17 +126,38 @@ def create_topics(kafka: KafkaSettings, replication_factor: int) -> list[str]:
         for name, topic in wanted.items()
         if name not in existing
     ]
-    _wait_created(admin.create_topics(missing, operation_timeout=_CALL_S).items() if missing else ())
+    make_topics(admin, missing)
     return [topic.topic for topic in missing]
 
 
-def _wait_created(futures: Iterable[tuple[str, object]]) -> None:
-    for name, future in futures:
+def make_topics(admin: AdminClient, wanted: Sequence[NewTopic]) -> None:
+    """Create topics and wait until a broker tells a leader for each of their partitions; one that exists stays.
+
+    The controller has a topic a moment before the brokers do, and a consumer that subscribes in between is told that
+    there is none. Raises :class:`ConfigurationError` where one cannot be created, and :class:`DependencyDown`.
+    """
+    if not wanted:
+        return
+    for name, created in admin.create_topics(list(wanted), operation_timeout=_CALL_S).items():
         try:
-            future.result()  # type: ignore[attr-defined]
+            created.result()
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise ConfigurationError(f"topic {name!r} cannot be created: {error.args[0].str()}") from error
+    deadline = time.monotonic() + _CALL_S
+    missing = [topic.topic for topic in wanted]
+    while missing := [name for name in missing if not _has_leaders(admin, name)]:
+        if time.monotonic() > deadline:
+            raise DependencyDown("kafka", f"no broker leads the new topics {', '.join(missing)} after {_CALL_S:.0f} s")
+        time.sleep(_LOOK_S)
+
+
+def _has_leaders(admin: AdminClient, name: str) -> bool:
+    try:
+        partitions = admin.list_topics(name, _CALL_S).topics[name].partitions
+    except KafkaException as error:
+        raise DependencyDown("kafka", f"cannot list the topic {name}: {error}") from error
+    return bool(partitions) and all(part.error is None and part.leader >= 0 for part in partitions.values())
 
 
 def begin_objects(objects: ObjectSettings, kafka: KafkaSettings) -> bool:

@@ -18,6 +18,7 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from headrace.bootstrap import make_topics
 from headrace_testing.deployment import free_port
 from headrace_testing.faults.processes import Child, spawn
 
@@ -206,8 +207,7 @@ class Cluster:
     def create_topics(self, names: Sequence[str], partitions: int) -> None:
         """Create topics with the cluster's number of copies."""
         copies = min(3, len(self.nodes))
-        for future in self.admin.create_topics([NewTopic(name, partitions, copies) for name in names]).values():
-            future.result(60)
+        make_topics(self.admin, [NewTopic(name, partitions, copies) for name in names])
 
     def delete_topics(self, names: Sequence[str]) -> None:
         """Delete topics."""
