@@ -152,7 +152,7 @@ def test_tables_that_a_running_ingest_has_not_read_are_refused(tmp_path: Path, m
 
     def asked(named: Path | None) -> str | None:
         launcher = Launcher(Launch(tmp_path, environment={services.TABLES: str(named)} if named else {}), print)
-        return launcher._require_same_tables(launcher._tables())
+        return launcher._require_as_started(launcher._tables())
 
     first = asked(file)
     known = state.RunningServices("http://h", "k", "r", "hashing", "hashing-384", tables=first)

@@ -75,8 +75,7 @@ class Launcher:
         self._on_event = on_event
         tables = self._tables()
         if (running := self._stack.state()) is not None:
-            self._require_same_provider()
-            tables = self._require_same_tables(tables)
+            tables = self._require_as_started(tables)
         else:
             self._loading.start()
         done = self._stack.up(self._services, prepare=self._prepare, external=self._launch.external, on_event=on_event)
@@ -102,10 +101,28 @@ class Launcher:
         """Run the migration step and make the API key where there is none."""
         self._prepare(endpoints)
 
-    def _require_same_provider(self) -> None:
+    def _require_as_started(self, tables: str | None) -> str | None:
+        """Return the tables that ingest has read.
+
+        Raises :class:`CommandError` where those are others, or where the index is of another model.
+        """
         known = state.read_services(self._stack.state_dir)
+        if known is None:
+            return tables
         processes = {process.name for process in self._stack.status()}
-        if known is not None and "embedder" in processes and known.model != self._provider.model:
+        if "embedder" in processes:
+            self._require_same_model(known)
+        if "ingest" not in processes:
+            return tables
+        if tables is not None and known.tables != tables:
+            raise CommandError(
+                "ingest has not read this file: it runs already, and reads its tables at its start",
+                where=self._launch.environment[services.TABLES], remedy="Run `headrace down` first.",
+            )  # fmt: skip
+        return known.tables
+
+    def _require_same_model(self, known: state.RunningServices) -> None:
+        if known.model != self._provider.model:
             wanted = f"{self._provider.name} ({self._provider.model})"
             raise CommandError(
                 f"the stack runs with {known.provider} ({known.model}), not with {wanted}",
@@ -114,18 +131,6 @@ class Launcher:
                 "a generation for the other model (`headrace generations create`), or leave provider and model as they "
                 "are.",
             )
-
-    def _require_same_tables(self, named: str | None) -> str | None:
-        """Return the tables that ingest has; raises :class:`CommandError` where it runs with others than are named."""
-        known = state.read_services(self._stack.state_dir)
-        if known is None or not any(process.name == "ingest" for process in self._stack.status()):
-            return named
-        if named is not None and known.tables != named:
-            raise CommandError(
-                "ingest has not read this file: it runs already, and reads its tables at its start",
-                where=self._launch.environment[services.TABLES], remedy="Run `headrace down` first.",
-            )  # fmt: skip
-        return known.tables
 
     def _tables(self) -> str | None:
         """Return the file of captured tables with a digest of it, None without one."""

@@ -161,7 +161,7 @@ def runner(compiled: openvino.CompiledModel, tokenizer: str, facts: Facts) -> En
 
 
 def _compiled(
-    core: openvino.Core, graph: openvino.Model, precision: str, threads: int | None, streams: int | None = None
+    core: openvino.Core, graph: openvino.Model, precision: str, threads: int | None = None, streams: int | None = None
 ) -> openvino.CompiledModel:
     """Compile for throughput: batches run beside each other, each on a core of its own.
 
@@ -243,7 +243,7 @@ def convert(source: Path, target: Path) -> None:
 def _facts(model: SentenceTransformer, tokenizer: str, core: openvino.Core, graph: openvino.Model) -> dict[str, Any]:
     known = model.tokenizer
     facts = Facts(int(model.max_seq_length or 0), int(known.pad_token_id), str(known.pad_token), 0.0)
-    ours = runner(_compiled(core, graph, "f32", None), tokenizer, facts)
+    ours = runner(_compiled(core, graph, "f32"), tokenizer, facts)
     cosine = least_cosine(encoder(model)(list(PROBES)), ours(list(PROBES)))
     if cosine < LEAST_COSINE:
         raise NotConverted(f"OpenVINO's vectors are too far from torch's: cosine {cosine:.6f}, needed {LEAST_COSINE}")
