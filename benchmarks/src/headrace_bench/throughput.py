@@ -32,6 +32,7 @@ from headrace_testing.stream import STAGES, TENANT, dead_letters
 CHARACTERS = 2048
 SERVICES = (*(flow.name for flow in STAGES), "generator", "gateway")
 _SAMPLE_S = 10.0
+"""Between two looks at the memory of the services, each with a line of progress."""
 _COMPLETED = 0.999
 _GROWTH = 1.10
 _PAGE_KB = 4
@@ -84,6 +85,7 @@ class Load:
                     self.done[(message.key() or b"").decode().partition("/")[2]] = time.monotonic()
             if time.monotonic() >= next_sample:
                 next_sample += _SAMPLE_S
+                print(f"{len(self.sent)} documents sent, {len(self.done)} indexed", file=sys.stderr, flush=True)
                 for service in self.place.services:
                     self.memory.setdefault(service.name, []).append(_resident(service.process.pid))
         consumer.close()
