@@ -17,9 +17,9 @@ import psycopg
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from headrace.loopback import free_port
 from headrace_local import shared
 from headrace_local.model import Command, Endpoints, Event, External, StackError
-from headrace_local.network import free_port
 from headrace_local.stack import Stack
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("local-stack")]
@@ -241,6 +241,6 @@ def test_an_unreachable_external_system_is_refused_before_anything_starts() -> N
     """Kafka would be downloaded and started only to fail for a mistyped address."""
     folder = new_folder()
     with pytest.raises(StackError, match="PostgreSQL was given by its address"):
-        Stack(folder).up(external=External(postgres=f"postgresql://127.0.0.1:{free_port(())}/x"))
+        Stack(folder).up(external=External(postgres=f"postgresql://127.0.0.1:{free_port()}/x"))
     assert not (folder / "logs").exists()
     shutil.rmtree(folder)

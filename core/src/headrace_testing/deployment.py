@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +22,7 @@ from headrace import topics
 from headrace.avro.codec import Codec
 from headrace.avro.registry import Registry, register_all
 from headrace.bootstrap import BootstrapSettings, bootstrap, create_topics
+from headrace.loopback import free_port
 from headrace.settings import KafkaSettings, ObjectSettings, RegistrySettings
 
 log = structlog.get_logger(__name__)
@@ -109,18 +108,6 @@ class Service:
         """End it with SIGTERM and return its exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout)
-
-
-def free_port() -> int:
-    """Return a free port below those of outgoing connections."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 def object_settings(variables: Mapping[str, str]) -> ObjectSettings:

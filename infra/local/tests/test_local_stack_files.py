@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from headrace.loopback import claim, free_port
 from headrace_local import artifacts, parts
 from headrace_local.model import Command, Event, External, StackError
-from headrace_local.network import PORTS, free_port, healthy, port_is_free, require_reachable
+from headrace_local.network import healthy, require_reachable
 from headrace_local.progress import shown
 from headrace_local.stack import Stack
 
@@ -24,33 +25,17 @@ pytestmark = pytest.mark.unit
 def taken() -> socket.socket:
     """A port that somebody listens on."""
     listener = socket.socket()
-    listener.bind(("127.0.0.1", free_port(())))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", free_port()))
     listener.listen()
     return listener
-
-
-def test_a_chosen_port_is_free_and_below_those_of_outgoing_connections() -> None:
-    """A client that reconnects to a server that is down could take the server's own port."""
-    port = free_port(())
-    assert port in PORTS
-    assert PORTS.stop <= 32768
-    assert port_is_free(port)
-
-
-def test_no_port_is_chosen_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two parts would be given one port."""
-    monkeypatch.setattr("headrace_local.network.PORTS", range(20000, 20002))
-    monkeypatch.setattr("headrace_local.network.port_is_free", lambda _: True)
-    assert free_port({20000}) == 20001
-    with pytest.raises(StackError, match="no port from 20000 to 20001 is free"):
-        free_port({20000, 20001})
 
 
 def test_a_taken_port_is_not_free_and_does_not_pass_for_kafka(taken: socket.socket) -> None:
     """A start would collide with another server, or take it for its own part."""
     with taken:
         port = taken.getsockname()[1]
-        assert not port_is_free(port)
+        assert not claim(port)
         assert healthy(f"tcp://127.0.0.1:{port}")
         taken.close()
         assert not healthy(f"kafka://127.0.0.1:{port}")
@@ -69,6 +54,7 @@ def test_a_port_taken_meanwhile_is_chosen_anew(tmp_path: Path) -> None:
     """The next start would fail because another program listens on the kept port."""
     first = Stack(tmp_path)._settings(External())
     with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("127.0.0.1", first["ports"]["kafka"]))
         other.listen()
         again = Stack(tmp_path)._settings(External())

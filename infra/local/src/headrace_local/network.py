@@ -1,44 +1,19 @@
-"""Ports of the loopback address, and whether something answers there."""
+"""Whether something answers at an address."""
 
 from __future__ import annotations
 
-import random
 import socket
 import struct
 import urllib.error
 import urllib.request
-from collections.abc import Collection
 from urllib.parse import urlsplit
 
 import psycopg
 
 from headrace_local.model import External, StackError
 
-LOOPBACK = "127.0.0.1"
-PORTS = range(20000, 32768)
-"""Below the ports that Linux gives to outgoing connections: a client that tries again and again to reach a server
-that is down would, in that range, sooner or later be connected to itself, and hold the server's port."""
 _API_VERSIONS = struct.pack(">ihhih", 10, 18, 0, 1, -1)
 """Kafka's ApiVersions request, version 0: length, key, version, correlation id, no client id."""
-
-
-def free_port(avoid: Collection[int]) -> int:
-    """Return a port that nobody listens on; raises :class:`StackError` where there is none."""
-    for port in random.sample(PORTS, len(PORTS)):
-        if port not in avoid and port_is_free(port):
-            return port
-    raise StackError(f"no port from {PORTS.start} to {PORTS.stop - 1} is free", where=LOOPBACK)
-
-
-def port_is_free(port: int) -> bool:
-    """Whether nobody listens on the port of the loopback address."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return False
-    return True
 
 
 def healthy(health: str | None) -> bool:

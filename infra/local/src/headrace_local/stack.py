@@ -22,6 +22,7 @@ from typing import Any
 
 import psycopg
 
+from headrace.loopback import claim, free_port
 from headrace_local import parts
 from headrace_local.control import Control
 from headrace_local.model import (
@@ -35,7 +36,7 @@ from headrace_local.model import (
     ProcessStatus,
     StackError,
 )
-from headrace_local.network import free_port, healthy, port_is_free, require_reachable
+from headrace_local.network import healthy, require_reachable
 from headrace_local.supervisor import clear_leftovers
 
 TRIES = 2
@@ -252,7 +253,7 @@ class Stack:
     def _settings(self, external: External) -> dict[str, Any]:
         """Return the kept settings, with another port for each that somebody else took meanwhile."""
         kept = self._read()
-        ports = {name: port for name, port in kept.get("ports", {}).items() if port_is_free(port)}
+        ports = {name: port for name, port in kept.get("ports", {}).items() if claim(port)}
         for name in ("kafka", "controller", "registry", "postgres"):
             if name not in ports:
                 ports[name] = free_port(ports.values())
