@@ -13,12 +13,12 @@ from string import Formatter
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from ruamel.yaml import YAML, YAMLError
 
+from headrace import yaml_file
 from headrace.errors import ConfigurationError, InvalidRecord
 
-MAX_FILE_BYTES = 1024 * 1024
 _FULL_NAME_DOTS = 2
+_NO_FILE = "Name the file that says what becomes of each table's rows; the guide on captured tables shows one."
 OFFSET = "offset"
 LSN = "lsn"
 
@@ -111,12 +111,7 @@ def read_tables(path: Path | None) -> dict[str, Table]:
     """
     if path is None:
         return {}
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ConfigurationError(f"the file has more than {MAX_FILE_BYTES} bytes", where=str(path))
-        given = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, YAMLError) as error:
-        raise ConfigurationError(f"the captured tables cannot be read: {error}", where=str(path)) from error
+    given = yaml_file.read(path, "the file of captured tables", remedy=_NO_FILE)
     if not isinstance(given, dict) or set(given) != {"tables"} or not isinstance(given["tables"], dict):
         raise ConfigurationError(
             "the file is no mapping with the one name `tables`", where=str(path),
@@ -136,30 +131,18 @@ def _table(path: Path, tables: Any, name: Any) -> Table:
     try:
         table = Table.model_validate(tables[name])
     except ValidationError as error:
-        first = error.errors()[0]
-        place = [str(part) for part in first["loc"] if not str(part).startswith(("function-", "str", "is-instance"))]
-        reason = "is not known" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
+        place, reason = yaml_file.refusal(error)
         raise ConfigurationError(
-            f"{'.'.join([str(name), *place])}: {reason}", where=f"{path}:{_line(tables, [name, *place])}",
+            f"{'.'.join(map(str, [name, *place]))}: {reason}", where=f"{path}:{yaml_file.line(tables, [name, *place])}",
             remedy=f"A table has {', '.join(Table.model_fields)}; the guide on captured tables shows one.",
         ) from error  # fmt: skip
     if not table.id.columns:
         raise ConfigurationError(
             f"{name}.id: names no column, so that all rows were one document",
-            where=f"{path}:{_line(tables, [name, 'id'])}", remedy="Put the key's columns in braces: article/{id}.",
+            where=f"{path}:{yaml_file.line(tables, [name, 'id'])}",
+            remedy="Put the key's columns in braces: article/{id}.",
         )  # fmt: skip
     return table
-
-
-def _line(node: Any, place: list[Any]) -> int:
-    """Return the line, from 1, of the innermost name of the place that is there."""
-    line = 0
-    for name in place:
-        if not isinstance(node, dict) or name not in node:
-            break
-        line = node.lc.key(name)[0]  # type: ignore[attr-defined]  # ruamel's mapping knows where it stands
-        node = node[name]
-    return line + 1
 
 
 def _joined(row: Mapping[str, Any], column: str) -> str:

@@ -23,16 +23,19 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from headrace import yaml_file
 from headrace.errors import ConfigurationError
 
 MILLION = Decimal(1_000_000)
 CAP_SCOPE = "cap"
 """Scope of records that are held for a tenant's cap: ``cap/acme``."""
-_LARGEST_FILE = 1 << 20
 _FILE = "HEADRACE_COST_FILE"
+_WHAT = "the file of prices"
+_CONTENT = (
+    "It holds `models`, by name, each with usd_per_million_tokens; and `caps`: all, each_tenant, and tenants by name, "
+    "each with usd_per_day, usd_per_month, tokens_per_day, tokens_per_month."
+)
 
 
 class CostSettings(BaseSettings):
@@ -206,27 +209,15 @@ def read_book(path: Path | None) -> CostBook:
     """
     if path is None:
         return CostBook()
-    try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise ConfigurationError(f"the file of prices is larger than {_LARGEST_FILE} bytes", where=str(path))
-        return parse_book(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"the file of prices cannot be read: {error}", where=f"{_FILE}={path}", remedy="Name a file that exists."
-        ) from error
+    return _book(yaml_file.read(path, _WHAT, where=f"{_FILE}={path}"), str(path))
 
 
 def parse_book(text: str, name: str) -> CostBook:
     """Return the prices and caps of a text; raises :class:`ConfigurationError` with ``name:line`` and the field."""
-    yaml = YAML()
-    yaml.allow_duplicate_keys = False
-    try:
-        found = yaml.load(text)
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigurationError(f"this is no YAML: {error.problem}", where=f"{name}:{line}") from error
-    except YAMLError as error:
-        raise ConfigurationError(f"this is no YAML: {error}", where=name) from error
+    return _book(yaml_file.parse(text, _WHAT, name), name)
+
+
+def _book(found: Any, name: str) -> CostBook:
     if found is None:  # a file that is being written, or a full disk, would lift every cap
         raise ConfigurationError(
             "the file holds nothing", where=name, remedy="Write {} into it where nothing is priced and nothing capped."
@@ -234,23 +225,11 @@ def parse_book(text: str, name: str) -> CostBook:
     try:
         return CostBook.model_validate(found)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
+        place, reason = yaml_file.refusal(error)
         raise ConfigurationError(
-            f"{field or 'the file'}: {first['msg']}", where=f"{name}:{_line(found, first['loc'])}",
-            remedy="It holds `models`, by name with usd_per_million_tokens, and `caps`: all, each_tenant, tenants.",
+            f"{'.'.join(map(str, place)) or 'the file'}: {reason}", where=f"{name}:{yaml_file.line(found, place)}",
+            remedy=_CONTENT,
         ) from error  # fmt: skip
-
-
-def _line(node: Any, loc: Sequence[int | str]) -> int:
-    """Return the line, from 1, of the deepest part of the path that stands in the text."""
-    line = 1
-    for step in loc:
-        if not isinstance(node, Mapping) or step not in node:
-            break
-        line = int(node.lc.key(step)[0]) + 1  # type: ignore[attr-defined]  # ruamel's mappings know their lines
-        node = node[step]
-    return line
 
 
 class LiveBook:

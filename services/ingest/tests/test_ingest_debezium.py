@@ -273,9 +273,9 @@ GOOD = "tables:\n  public.article:\n    tenant: acme\n    id: '{id}'\n    text: 
         (
             "tables:\n  public.article:\n    id: '{id}'\n    text: '{body}'\n",
             2,
-            "article.tenant: Field required",
+            "article.tenant: is missing",
         ),
-        ("tables:\n  public.article: 3\n", 2, "valid dictionary"),
+        ("tables:\n  public.article: 3\n", 2, "public.article: 3 is not a mapping of names to values"),
     ],
 )
 def test_a_wrong_file_is_refused_with_its_line(tmp_path: Path, text: str, line: int, said: str) -> None:
