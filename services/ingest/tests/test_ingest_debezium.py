@@ -293,6 +293,15 @@ def test_what_is_no_such_file_is_refused(tmp_path: Path, text: str) -> None:
         raise ConfigurationError(str(_refusal(given(tmp_path, text))))
 
 
+def test_a_file_that_does_not_exist_is_told_with_what_to_do(tmp_path: Path) -> None:
+    """Broken: `headrace up --tables FILE` and `headrace capture check FILE` answer an error number."""
+    error = _refusal(tmp_path / "tabels.yaml")
+    assert "there is no file 'tabels.yaml'" in error.message
+    assert "Errno" not in error.message
+    assert error.where == str(tmp_path / "tabels.yaml")
+    assert "what becomes of each table's rows" in error.remedy
+
+
 def _refusal(path: Path) -> ConfigurationError:
     with pytest.raises(ConfigurationError) as caught:
         read_tables(path)
