@@ -18,7 +18,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from headrace.costs import CostSettings
+from headrace.costs import CostSettings, parse_book
 from headrace.embedding_models import PROVIDERS
 from headrace.errors import DependencyDown, HeadraceError
 from headrace.store.records import Generation
@@ -238,6 +238,21 @@ def test_money_is_shown_with_its_rate_and_never_as_free_where_it_is_unknown(
     up: Any = typer.main.get_command(app)
     (option,) = (one for one in up.commands["up"].params if one.name == "provider")
     assert ", ".join(PROVIDERS) in option.help
+
+
+def test_a_cap_in_dollars_on_a_servers_model_without_a_price_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Broken: `embeddings status` says nothing of a cap that keeps the embedder from starting."""
+    settings = CostSettings(file=tmp_path / "costs.yaml")
+    book = parse_book("models: {small: {usd_per_million_tokens: 0.02}}\ncaps: {all: {usd_per_day: 1}}\n", "costs.yaml")
+    monkeypatch.setenv("HEADRACE_EMBEDDER_PROVIDER", "openai-compatible")
+    told = embedding_view.cap_without_price(book, "large", settings, tmp_path)
+    assert "price of large is unknown" in str(told)
+    assert str(settings.file) in str(told)
+    assert embedding_view.cap_without_price(book, "small", settings, tmp_path) is None
+    monkeypatch.setenv("HEADRACE_EMBEDDER_PROVIDER", "sentence-transformers")
+    assert embedding_view.cap_without_price(book, "large", settings, tmp_path) is None
 
 
 def test_files_are_estimated_for_a_model_by_its_name_without_any_server(tmp_path: Path) -> None:

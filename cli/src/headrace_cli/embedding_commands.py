@@ -208,9 +208,11 @@ def status(
     progress, rate = measured(own, sample, time.sleep)
     errors = DeadLetterLog(own, codec).select(Selection(stage="embedder", tenant=tenant))
     held = waiting_for_caps(own, codec, tenant)
-    book_file = CostSettings().file
-    book = read_book(book_file)
-    in_all, by_tenant, caps = asyncio.run(spending(owner_store(state_dir, postgres), book, tenant, frozenset(held)))
+    settings = CostSettings()
+    book, store = read_book(settings.file), owner_store(state_dir, postgres)
+    in_all, by_tenant, caps = asyncio.run(spending(store, book, tenant, frozenset(held)))
+    model = asyncio.run(_generation(store, own.generation)).model
+    refused = embedding_view.cap_without_price(book, model, settings, state_dir)
     if as_json:
         output.emit({
             "generation": own.generation, "total": progress.total, "pending": progress.pending,
@@ -219,7 +221,7 @@ def status(
                 {"id": str(one.id), "tenant": one.tenant, "document": one.document_id, "reason": one.reason,
                  "message": one.message, "remedy": one.remedy} for one in errors
             ],
-            "held_for_caps": held, "caps_reached": [str(one) for one in caps],
+            "held_for_caps": held, "caps_reached": [str(one) for one in caps], "caps_refused": refused,
             "spent": {"all": _spent(in_all), **{f"tenant/{name}": _spent(one) for name, one in by_tenant.items()}},
         })  # fmt: skip
         return
@@ -231,9 +233,11 @@ def status(
         typer.echo(f"error {one.id}: {one.tenant}/{one.document_id}: {one.reason}: {one.message}")
     if len(errors) > _ERRORS_SHOWN:
         output.say(f"{len(errors) - _ERRORS_SHOWN} more: headrace dlq list --stage embedder")
+    if refused is not None:
+        typer.echo(f"refused by the embedder: {refused}")
     for why in caps:
         typer.echo(f"paused: {why}")
-    if held and book_file is None:
+    if held and settings.file is None:
         output.say(embedding_view.NO_CAPS_KNOWN)
     for name, count in held.items():
         typer.echo(f"held: {count} records of {name}; `headrace embeddings release` sends on what has room again")

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace.embedding_models import PROVIDERS, SERVED, identity
+from headrace.errors import ConfigurationError
 from headrace_cli import output
 from headrace_cli.state import find_state_dir, read_services
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from headrace.costs import CostSettings
+    from headrace.costs import CostBook, CostSettings
     from headrace_operations.embedding.ledger import Line
 
 _CENTS = Decimal("0.000001")
@@ -46,6 +47,17 @@ def model_identity(model: str, known: Collection[str], state_dir: Path | None) -
     A name that is ``known`` as one stays as it is, and so does a server's.
     """
     return model if model in known or provider_name(state_dir) == SERVED else identity(model)
+
+
+def cap_without_price(book: CostBook, model: str, settings: CostSettings, state_dir: Path | None) -> str | None:
+    """Return why the embedder does not take the file: a cap in USD on a server's model without a price; else None."""
+    if provider_name(state_dir) != SERVED:
+        return None
+    try:
+        book.require_price(model, local=False, file=settings.file)
+    except ConfigurationError as error:
+        return str(error)
+    return None
 
 
 def krw(amount: Decimal | None, settings: CostSettings) -> Decimal | None:

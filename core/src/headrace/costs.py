@@ -15,7 +15,7 @@ Days and months are those of UTC.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -117,6 +117,15 @@ class CostBook(_Part):
         if known is not None:
             return known.usd_per_million_tokens
         return Decimal(0) if local else None
+
+    def require_price(self, model: str, *, local: bool, file: Path | None) -> None:
+        """Raise :class:`ConfigurationError` for a cap in USD where the model has no price: nobody could keep it."""
+        if self.caps.in_usd and self.price(model, local=local) is None:
+            raise ConfigurationError(
+                f"there is a cap in USD, and the price of {model} is unknown", where=f"{_FILE}={file}",
+                remedy=f"Add models: {model}: usd_per_million_tokens to the file (0 where nobody charges), or cap "
+                "tokens instead.",
+            )  # fmt: skip
 
 
 class Spent(NamedTuple):
@@ -233,12 +242,16 @@ def _book(found: Any, name: str) -> CostBook:
 
 
 class LiveBook:
-    """The file as it is now: read again where it changed; a change that makes it wrong leaves what was in force."""
+    """The file as it is now: read again where it changed; a change that makes it wrong leaves what was in force.
 
-    def __init__(self, path: Path | None) -> None:
+    ``judge`` raises :class:`ConfigurationError` for what its reader cannot work with.
+    """
+
+    def __init__(self, path: Path | None, judge: Callable[[CostBook], None] = lambda _: None) -> None:
         self._path = path
+        self._judge = judge
         self._seen = self._state()
-        self.book = read_book(path)
+        self.book = self._read()
         self.error: ConfigurationError | None = None
 
     def refresh(self) -> bool:
@@ -248,10 +261,15 @@ class LiveBook:
             return False
         self._seen = state
         try:
-            self.book, self.error = read_book(self._path), None
+            self.book, self.error = self._read(), None
         except ConfigurationError as error:
             self.error = error
         return True
+
+    def _read(self) -> CostBook:
+        book = read_book(self._path)
+        self._judge(book)
+        return book
 
     def _state(self) -> tuple[int, int, int] | None:
         try:

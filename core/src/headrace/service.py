@@ -63,12 +63,14 @@ def run_stage(
     *,
     decoder: MakeDecoder | None = None,
     first: type[Handler] | None = None,
+    check: Callable[[], None] = lambda: None,
     side_tasks: Sequence[SideTask] = (),
 ) -> int:
     """Run the stage's worker until SIGTERM or SIGINT; return the exit code.
 
     ``first`` is a handler that goes before those of every pipeline, for what no template may leave out; it is made at
-    once, so that its wrong settings are told at the start.
+    once, so that its wrong settings are told at the start. ``check`` raises for settings of the stage's own that would
+    have it stand still with the first record.
     Side tasks start at once, so that a model loads while Kafka is still starting; the worker waits for Kafka.
     """
     try:
@@ -80,6 +82,7 @@ def run_stage(
         follower = PipelineFollower(kafka, codec, catalogue)
         decode = decoder(codec, follower.latest) if decoder else None
         own = first() if first else None
+        check()
     except (ValidationError, ConfigurationError) as error:
         what = wrong_settings(error) if isinstance(error, ValidationError) else error
         print(f"{flow.name} cannot start: {what}", file=sys.stderr)

@@ -7,16 +7,20 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from headrace.costs import CostSettings
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
 from headrace.errors import ConfigurationError, SetAside
 from headrace.preparation import Preparation
 from headrace.records import Chunk, ChunkedDocument
+from headrace.settings import EXIT_CONFIGURATION
+from headrace_embedder import main
 from headrace_embedder.batch import Ready, Text, distinct_texts, set_aside, still_missing
 from headrace_embedder.openai_compatible import OpenAICompatibleProvider
 from headrace_embedder.provider import EmbedResult, Kind
@@ -87,11 +91,43 @@ def test_a_cap_in_dollars_on_a_model_without_a_price_is_refused(tmp_path: Path) 
     path = tmp_path / "costs.yaml"
     path.write_text("caps: {all: {usd_per_day: 1}}")
     settings = CostSettings(file=path)
-    with pytest.raises(ConfigurationError, match="price of m is unknown"):
-        Spending("m", local=False, settings=settings).check()
-    Spending("m", local=True, settings=settings).check()
+    with pytest.raises(ConfigurationError, match="price of m is unknown") as caught:
+        Spending("m", local=False, settings=settings)
+    assert str(path) in caught.value.where
+    Spending("m", local=True, settings=settings)
     path.write_text("caps: {all: {tokens_per_day: 1}}")
-    Spending("m", local=False, settings=settings).check()
+    Spending("m", local=False, settings=settings)
+
+
+async def test_a_price_that_goes_while_a_cap_is_in_dollars_leaves_what_was_in_force(tmp_path: Path) -> None:
+    """Broken: a slip in the file of prices stops the embedder, or has it spend at no known price."""
+    path = tmp_path / "costs.yaml"
+    path.write_text("models: {m: {usd_per_million_tokens: 2}}\n")
+    spending = Spending("m", local=False, settings=CostSettings(file=path))
+    path.write_text("caps: {all: {usd_per_day: 1}}\n")
+    with capture_logs() as logs:
+        assert await spending.over(Mock(), ()) == {}
+    assert spending.price == 2
+    (line,) = logs
+    assert (line["log_level"], "price of m is unknown" in line["error"]) == ("error", True)
+
+
+def test_the_embedder_does_not_start_with_a_cap_that_it_cannot_keep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Broken: the embedder is ready, and stands still with the first record."""
+    path = tmp_path / "costs.yaml"
+    path.write_text("caps: {tenants: {acme: {usd_per_month: 1}}}")
+    monkeypatch.setattr("headrace.service.PipelineFollower", Mock())
+    served = {"PROVIDER": "openai-compatible", "BASE_URL": "http://127.0.0.1:9/v1", "MODEL": "m", "DIMENSIONS": "2",
+              "SEND_DIMENSIONS": "true"}  # fmt: skip
+    for name, value in served.items():
+        monkeypatch.setenv(f"HEADRACE_EMBEDDER_{name}", value)
+    monkeypatch.setenv("HEADRACE_COST_FILE", str(path))
+    assert main.main() == EXIT_CONFIGURATION
+    said = capsys.readouterr().err
+    assert "embedder cannot start: there is a cap in USD, and the price of m@2 is unknown" in said
+    assert str(path) in said
 
 
 def provider(answer: Any) -> OpenAICompatibleProvider:

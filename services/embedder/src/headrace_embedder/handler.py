@@ -78,7 +78,7 @@ class EmbedHandler(BatchHandler):
         """Load the model, connect, and see that the generation is of this model and of texts prepared as here."""
         self._provider = await shared_provider()
         self._spending = Spending(self._provider.model, local=self._provider.local)
-        self._spending.check()
+        self._spending.warn()
         self._pool = await create_pool(StoreSettings())
         with postgresql_errors():
             async with self._pool.acquire() as connection:

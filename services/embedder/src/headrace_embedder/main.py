@@ -8,6 +8,7 @@ import structlog
 import uvicorn
 
 from headrace import lag, stage
+from headrace.embedding_models import SERVED, identity
 from headrace.errors import ConfigurationError, DependencyDown
 from headrace.service import run_stage
 from headrace.settings import KafkaSettings
@@ -15,11 +16,19 @@ from headrace_embedder import metrics
 from headrace_embedder.server import create_app
 from headrace_embedder.settings import EmbedderSettings
 from headrace_embedder.shared import shared_provider
+from headrace_embedder.spending import Spending
 
 log = structlog.get_logger(__name__)
 
 _PROGRESS_S = 10.0
 """Seconds between two looks at the log's ends."""
+
+
+def check_spending() -> None:
+    """Raise :class:`ConfigurationError` for prices and caps that the embedder could not keep, before a model loads."""
+    settings = EmbedderSettings()
+    local = settings.provider != SERVED
+    Spending(identity(settings.model) if local else settings.served_model, local=local)
 
 
 async def tell_progress() -> None:
@@ -48,7 +57,8 @@ async def serve_queries() -> None:
 
 def main() -> int:
     """Run the service until it is told to stop."""
-    return run_stage(stage.EMBEDDER, side_tasks=[("query-embeddings", serve_queries), ("progress", tell_progress)])
+    side_tasks = [("query-embeddings", serve_queries), ("progress", tell_progress)]
+    return run_stage(stage.EMBEDDER, check=check_spending, side_tasks=side_tasks)
 
 
 if __name__ == "__main__":

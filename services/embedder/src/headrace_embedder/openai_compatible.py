@@ -14,7 +14,6 @@ import httpx
 import numpy as np
 
 from headrace.costs import split_exactly
-from headrace.embedding_models import shortened
 from headrace.errors import ConfigurationError, DependencyDown, HeadraceError, InvalidRecord
 from headrace.preparation import OverLong
 from headrace.retry_after import retry_after
@@ -43,7 +42,7 @@ class OpenAICompatibleProvider(Provider):
     local: ClassVar[bool] = False
 
     def __init__(self, settings: EmbedderSettings, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        self.model = shortened(settings.model, settings.dimensions) if settings.send_dimensions else settings.model
+        self.model = settings.served_model
         self.dimensions = settings.dimensions
         self.counter = remote_counter(settings)
         self._cuts = {Kind.QUERY: True, Kind.PASSAGE: settings.over_long is OverLong.CUT}

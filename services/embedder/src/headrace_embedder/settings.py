@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from headrace.embedding_models import PACKAGED_MODEL, ProviderName, known_model
+from headrace.embedding_models import PACKAGED_MODEL, ProviderName, known_model, shortened
 from headrace.errors import ConfigurationError
 from headrace.preparation import BODY, OverLong, Preparation, parse_template
 
@@ -164,6 +164,11 @@ class EmbedderSettings(BaseSettings):
             return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headrace" / "models"
         except RuntimeError as error:
             raise FileNotFoundError(f"{error} Set HEADRACE_EMBEDDER_CACHE_DIR.") from error
+
+    @property
+    def served_model(self) -> str:
+        """Identity of a server's model in cache and index."""
+        return shortened(self.model, self.dimensions) if self.send_dimensions else self.model
 
     @property
     def preparation(self) -> Preparation:

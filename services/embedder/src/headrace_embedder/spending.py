@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from headrace.costs import CAP_SCOPE, CostBook, CostSettings, LiveBook, reached, split_exactly
-from headrace.errors import ConfigurationError, DependencyDown, SetAside
+from headrace.errors import DependencyDown, SetAside
 from headrace.stage import EMBEDDER
 from headrace.store import usage
 from headrace.store.errors import postgresql_errors
@@ -46,7 +46,10 @@ def bills(part: Sequence[Text], result: EmbedResult, price: Decimal | None) -> d
 
 
 class Spending:
-    """Prices and caps of the model that runs here, as the file says now."""
+    """Prices and caps of the model that runs here, as the file says now.
+
+    Making one raises :class:`ConfigurationError` where the file is wrong, or caps USD of a model that has no price.
+    """
 
     def __init__(
         self, model: str, *, local: bool, settings: CostSettings | None = None,
@@ -54,24 +57,16 @@ class Spending:
     ) -> None:  # fmt: skip
         self._model = model
         self._local = local
-        self._live = LiveBook((settings or CostSettings()).file)
+        file = (settings or CostSettings()).file
+        self._live = LiveBook(file, lambda book: book.require_price(model, local=local, file=file))
         self._now = now
 
-    def check(self) -> None:
-        """Raise :class:`ConfigurationError` for a cap in dollars on a model without a price: it could not be kept."""
-        self._require_price()
+    def warn(self) -> None:
+        """Log that tokens are counted without a cost, where the model has no price."""
         if self.price is None:
             log.warning(
                 "the price of the model is unknown; its tokens are counted without a cost", model=self._model,
                 remedy="Name its usd_per_million_tokens in the file of HEADRACE_COST_FILE; 0 where nobody charges.",
-            )  # fmt: skip
-
-    def _require_price(self) -> None:
-        if self._live.book.caps.in_usd and self.price is None:
-            raise ConfigurationError(
-                f"there is a cap in USD, and the price of {self._model} is unknown", where="HEADRACE_COST_FILE",
-                remedy=f"Add models: {self._model}: usd_per_million_tokens to the file (0 where nobody charges), or "
-                "cap tokens instead.",
             )  # fmt: skip
 
     @property
@@ -90,11 +85,9 @@ class Spending:
     async def over(self, pool: Pool, tenants: Collection[str]) -> dict[str, SetAside]:
         """Return those of the tenants whose cap is reached, each with what its records get that need the model.
 
-        Raises :class:`DependencyDown` where the cap on all is reached: the stage waits until it ends or is raised, and
-        :class:`ConfigurationError` as :meth:`check` does.
+        Raises :class:`DependencyDown` where the cap on all is reached: the stage waits until it ends or is raised.
         """
         book = self._refreshed()
-        self._require_price()
         if not tenants:
             return {}
         now = self._now()
