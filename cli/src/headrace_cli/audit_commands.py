@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headrace_cli import options, output
+from headrace_cli.asking import require_yes
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.failures import UsageError, told
 from headrace_cli.operator_access import audited, clients, owner_store
@@ -108,11 +109,10 @@ def _reset(
     key = Key(tenant, document)
     planned = asyncio.run(reset(kafka, codec, store, key, dry_run=True))
     if not dry_run:
-        if not yes:
-            typer.confirm(
-                f"Take {planned.chunks} chunks of {document} and their vectors out of the store? Search does not find "
-                "it until a replay has written it again.", abort=True, err=True,
-            )  # fmt: skip
+        require_yes(
+            f"Take {planned.chunks} chunks of {document} and their vectors out of the store? Search does not find it "
+            "until a replay has written it again.", yes=yes,
+        )  # fmt: skip
         planned = asyncio.run(reset(kafka, codec, store, key))
     if as_json:
         output.emit({**asdict(planned), "dry_run": dry_run})

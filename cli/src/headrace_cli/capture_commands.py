@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from headrace_cli import options, output
+from headrace_cli.asking import require_yes
 from headrace_cli.failures import CommandError, NotFound, NotReachable, told
 from headrace_cli.operator_access import clients, kafka_settings
 from headrace_cli.state import find_state_dir, read_services
@@ -170,8 +171,7 @@ def reconcile(
     found = each(dry=True)
     gone = sum(len(one.gone) for one in found)
     if gone and not dry_run:
-        if not yes:
-            typer.confirm(f"Delete {gone} documents whose rows are gone?", abort=True, err=True)
+        require_yes(f"Delete {gone} documents whose rows are gone?", yes=yes)
         found = each(dry=False)
     if as_json:
         output.emit({"dry_run": dry_run, "tables": [asdict(one) for one in found]})
@@ -218,8 +218,7 @@ def stop(
     _require_ours(name, config)
     dsn = database or dsn_of(config)
     asyncio.run(look(dsn, []))  # before anything ends: a slot that cannot be dropped keeps the log for ever
-    if not yes:
-        typer.confirm(f"End {name} and drop its slot? Changes from now on are not captured.", abort=True, err=True)
+    require_yes(f"End {name} and drop its slot? Changes from now on are not captured.", yes=yes)
     client.delete(name)
     asyncio.run(drop_slot(dsn, config["slot.name"], config["publication.name"]))
     if as_json:

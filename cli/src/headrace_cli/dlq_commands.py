@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from headrace_cli import options, output
+from headrace_cli.asking import require_yes
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.failures import NotFound, UsageError, told
 from headrace_cli.operator_access import clients
@@ -286,7 +287,7 @@ def _act(
         return
     if not yes:
         dlq_view.counts(planned.taken, "would be discarded", error=True)
-        typer.confirm(f"Discard {len(planned.taken)} dead letters?", abort=True, err=True)
+    require_yes(f"Discard {len(planned.taken)} dead letters?", yes=yes)
     with dlq_view.progress(action, len(planned.taken)) as progress:
         done = Actor(settings, codec).carry_out(planned.taken, order, progress)
     dlq_view.acted(planned, done, order, as_json=as_json)

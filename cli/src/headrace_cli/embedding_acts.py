@@ -14,6 +14,7 @@ import typer
 
 from headrace.embedding_models import SERVED
 from headrace_cli import embedding_view, options, output
+from headrace_cli.asking import require_yes
 from headrace_cli.failures import CommandError, UsageError, told
 from headrace_cli.operator_access import audited, clients, owner_store
 
@@ -225,11 +226,9 @@ def reset(
     model = embedding_view.model_identity(model, known, state_dir)
     count = asyncio.run(_in_store(store, lambda pool: forget.cached(pool, tenant, model)))
     if not dry_run and count:
-        if not yes:
-            typer.confirm(
-                f"Forget {count} cached vectors of {model} of tenant {tenant}? Embedding them anew may cost money.",
-                abort=True, err=True,
-            )  # fmt: skip
+        require_yes(
+            f"Forget {count} cached vectors of {model} of tenant {tenant}? Embedding them anew may cost money.", yes=yes
+        )
         count = asyncio.run(
             _in_store(store, lambda pool: forget.forget(pool, tenant, model, asked_by=getpass.getuser()))
         )
@@ -266,10 +265,8 @@ def benchmark(
 
     if not all(part.isdecimal() and int(part) for part in sizes.split(",")):
         raise UsageError(f"{sizes!r} are no batch sizes", where="--sizes", remedy="Write them as 1,8,32.")
-    paid = os.environ.get("HEADRACE_EMBEDDER_PROVIDER") == SERVED
-    if paid and not yes:
-        number = len(sizes.split(",")) * texts
-        typer.confirm(f"Send {number} texts of 500 characters to the provider?", abort=True, err=True)
+    if os.environ.get("HEADRACE_EMBEDDER_PROVIDER") == SERVED:
+        require_yes(f"Send {len(sizes.split(',')) * texts} texts of 500 characters to the provider?", yes=yes)
     argv = [sys.executable, "-m", "headrace_embedder.benchmark", "--sizes", sizes, "--texts", str(texts)]
     rows: list[dict[str, Any]] = []
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headrace_cli import options, output
+from headrace_cli.asking import require_yes
 from headrace_cli.failures import UsageError, told
 from headrace_cli.operator_access import kafka_settings, object_settings
 from headrace_cli.times import moment
@@ -84,10 +85,8 @@ def gc(
     with tracked("reading", None) as read:
         garbage = collector.find(before, now, read)
     found = garbage.found
-    if not dry_run and found.objects and not yes:
-        typer.confirm(
-            f"Delete {_amount(found)} of {_amount(garbage.held)} in {store.url}?", abort=True, err=True
-        )  # fmt: skip
+    if not dry_run and found.objects:
+        require_yes(f"Delete {_amount(found)} of {_amount(garbage.held)} in {store.url}?", yes=yes)
     deleted = Amount()
     if not dry_run:
         with tracked("deleting", found.objects) as advance:
