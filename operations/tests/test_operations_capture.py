@@ -46,7 +46,7 @@ def test_a_capture_has_to_do_with_its_own_tables_alone() -> None:
     [
         (Database("replica", True, READY.tables), "wal_level", "only logical"),
         (Database("logical", False, READY.tables), "role", "may not replicate"),
-        (Database("logical", True, {}), "public.article", "is no table"),
+        (Database("logical", True, {}), "public.article", "is no table of the database, which has none"),
         (
             Database("logical", True, {"public.article": Found(("owner", "id", "text"), FOUND.keys, "f")}),
             "public.article.body", "there are owner, id, text",
@@ -75,6 +75,14 @@ def test_what_stands_against_a_capture_is_named(database: Database, where: str, 
     assert found.where == where
     assert said in found.what
     assert found.remedy
+
+
+def test_a_table_that_is_not_there_is_told_with_those_that_are() -> None:
+    """Broken: whoever maps a table of another schema looks for its name elsewhere, or a large database floods them."""
+    (few,) = problems(Database("logical", True, {}, ("app.article", "public.note")), TABLES)
+    assert few.remedy == "Name one that there is, as schema.table: app.article, public.note"
+    (many,) = problems(Database("logical", True, {}, tuple(f"app.t{number:02}" for number in range(21))), TABLES)
+    assert many.remedy.endswith("app.t18, app.t19, …")
 
 
 def test_the_connector_is_told_what_the_guarantees_rest_on() -> None:

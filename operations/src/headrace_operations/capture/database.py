@@ -28,6 +28,12 @@ JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
 WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
 AND k.place <= i.indnkeyatts GROUP BY i.indexrelid
 """
+_NAMES = """
+SELECT n.nspname || '.' || c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+ORDER BY n.nspname, c.relname LIMIT $1
+"""
+_NAMES_SHOWN = 20
 _FULL = "f"
 _ORDINARY = "r"
 _DROP = "End whoever reads it, then SELECT pg_drop_replication_slot('…')."
@@ -51,11 +57,15 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """What capturing rests on: ``tables`` has those that there are, by ``schema.table``."""
+    """What capturing rests on: ``tables`` has those that there are, by ``schema.table``.
+
+    Where a mapped one is missing, ``names`` are the first of all tables, one more than are shown.
+    """
 
     wal_level: str
     may_replicate: bool
     tables: Mapping[str, Found]
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +83,9 @@ async def look(dsn: str, names: Sequence[str]) -> Database:
         level = await connection.fetchval("SHOW wal_level")
         may = await connection.fetchval("SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user")
         found = {name: await _found(connection, name) for name in names}
-        return Database(level, may, {name: table for name, table in found.items() if table is not None})
+        tables = {name: table for name, table in found.items() if table is not None}
+        rows = await connection.fetch(_NAMES, _NAMES_SHOWN + 1) if len(tables) < len(found) else []
+        return Database(level, may, tables, tuple(row["name"] for row in rows))
 
 
 async def drop_slot(dsn: str, slot: str, publication: str, within: float = 30.0) -> None:
@@ -157,13 +169,20 @@ def problems(database: Database, tables: Mapping[str, Table]) -> list[Problem]:
     if not database.may_replicate:
         found.append(Problem("role", "may not replicate", "ALTER ROLE … REPLICATION, or use another role."))
     for name, table in tables.items():
-        found += _of_table(name, table, database.tables.get(name))
+        there = database.tables.get(name)
+        found += [_missing(name, database.names)] if there is None else _of_table(name, table, there)
     return found
 
 
-def _of_table(name: str, table: Table, found: Found | None) -> list[Problem]:
-    if found is None:
-        return [Problem(name, "is no table of the database", "Name one that there is, as schema.table.")]
+def _missing(name: str, names: tuple[str, ...]) -> Problem:
+    if not names:
+        return Problem(name, "is no table of the database, which has none", "Name another database.")
+    more = ", …" if len(names) > _NAMES_SHOWN else ""
+    there = ", ".join(names[:_NAMES_SHOWN])
+    return Problem(name, "is no table of the database", f"Name one that there is, as schema.table: {there}{more}")
+
+
+def _of_table(name: str, table: Table, found: Found) -> list[Problem]:
     if found.kind != _ORDINARY:
         return [Problem(name, "is no ordinary table", "Capture the partitions, or the table behind the view.")]
     if not found.owned:
