@@ -52,6 +52,29 @@ def test_every_service_runs_as_a_module_of_this_python() -> None:
         assert importlib.util.find_spec(f"headrace_{name}") is not None
 
 
+@pytest.mark.parametrize(
+    ("provider", "model", "said"),
+    [
+        ("sentence-transformers", "nlpai-lab/KURE-v1", "nlpai-lab/KURE-v1; its first start fetches and prepares it"),
+        ("sentence-transformers", "all-MiniLM-L6-v2", "all-MiniLM-L6-v2; its first start prepares it"),
+        ("openai-compatible", "m", ""),
+        ("hashing", "m", ""),
+    ],
+)
+def test_an_embedder_that_loads_a_model_says_so_and_has_time_to_fetch_it(provider: str, model: str, said: str) -> None:
+    """Broken: `headrace up` stands still for minutes without a word, and gives up before the model is there."""
+    plan = Plan(
+        Provider(provider, model, 384), "postgresql://s:t@h/db", "tok", services.scale(()),
+        {"HEADRACE_EMBEDDER_MODEL": model},
+    )  # fmt: skip
+    found = {one.name: one for one in services.service_commands(ENDPOINTS, plan, Ports())}
+    assert said in found["embedder"].loads
+    assert bool(found["embedder"].loads) == bool(said)
+    assert (found["embedder"].start_s > found["chunker"].start_s) == ("fetches" in said)
+    assert found["gateway"].start_s == found["embedder"].start_s, "the gateway is ready when the embedder is"
+    assert not found["chunker"].loads + found["gateway"].loads
+
+
 def test_instances_have_slots_ports_and_readiness_of_their_own() -> None:
     """Broken: a second instance fences the first, or both want one port."""
     found = commands("chunker=3", "embedder=2")

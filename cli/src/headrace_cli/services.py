@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from headrace.embedding_models import KNOWN, PACKAGED_MODEL, PROVIDERS, SERVED, identity, known_model, shortened
@@ -26,6 +27,8 @@ _TRUE = ("1", "true", "yes", "on")
 _LOOPBACK = "http://127.0.0.1"
 _START_S = 180.0
 """Seconds that a service may take to become ready: the embedder loads a model, on a busy machine."""
+_FETCH_S = 1800.0
+"""Seconds where the model may have to be fetched and converted: some have gigabytes."""
 
 Port = Callable[[str], int]
 """Returns the port kept for a name, chosen on the first call."""
@@ -165,6 +168,7 @@ def _command(service: str, slot: int, endpoints: Endpoints, plan: Plan, port: Po
         "HEADRACE_WORKER_SLOT": str(slot),
     }
     health = f"{_LOOPBACK}:{status_port}/readyz"
+    loads, start_s = _loading(plan) if service in ("embedder", "gateway") else ("", _START_S)
     query_url = f"{_LOOPBACK}:{port(_query_port(0))}"
     match service:
         case "embedder":
@@ -178,12 +182,23 @@ def _command(service: str, slot: int, endpoints: Endpoints, plan: Plan, port: Po
         case "generator":
             environment |= _queries("GENERATOR", query_url, plan.embedder_token)
         case "gateway":
+            loads = ""  # it is ready when the embedder is
             environment |= {"HEADRACE_GATEWAY_PORT": str(status_port)}
             environment |= _queries("GATEWAY", query_url, plan.embedder_token)
         case _:
             pass
     argv = (sys.executable, "-m", f"headrace_{service}.main")
-    return Command(name, argv, environment, health=health, start_s=_START_S, early=service == "embedder")
+    return Command(name, argv, environment, health=health, start_s=start_s, early=service == "embedder", loads=loads)
+
+
+def _loading(plan: Plan) -> tuple[str, float]:
+    """Return what the embedder loads before it is ready, empty where that is nothing, and how long it may take."""
+    if plan.provider.name in ("hashing", SERVED):
+        return "", _START_S
+    model = plan.environment.get("HEADRACE_EMBEDDER_MODEL", PACKAGED_MODEL)
+    if model == PACKAGED_MODEL or Path(model).exists():
+        return f"the model {model}; its first start prepares it", _START_S
+    return f"the model {model}; its first start fetches and prepares it, which can take minutes", _FETCH_S
 
 
 def _queries(service: str, url: str, token: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ import socket
 import stat
 import tarfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from rich.console import Console
@@ -191,6 +192,18 @@ def test_a_download_is_reported_in_plain_lines_by_tenths() -> None:
     assert len(lines) == 12
     assert lines[0].endswith("registry: downloading 1 of 160 MB")
     assert lines[-1].endswith("registry: ready")
+
+
+def test_what_loads_long_is_said_when_it_starts(tmp_path: Path) -> None:
+    """A start would stand still while a model is fetched, and nobody would know what for."""
+    out, events = io.StringIO(), []
+    with shown(Console(file=out, width=80)) as take:
+        for command in (Command("embedder", (), loads="the model m"), Command("chunker", ())):
+            Stack(tmp_path)._launch(Mock(), [command], lambda event: (events.append(event), take(event)))
+    assert [(event.part, event.state) for event in events] == [
+        ("embedder", "starting"), ("embedder", "loading"), ("chunker", "starting"),
+    ]  # fmt: skip
+    assert "embedder: loading the model m" in out.getvalue()
 
 
 def test_a_terminal_shows_bars() -> None:

@@ -35,6 +35,8 @@ class Command:
     """Seconds that it may take to become healthy."""
     early: bool = False
     """Starts together with the infrastructure and waits for it by itself: it has much to load."""
+    loads: str = ""
+    """What it loads before it is healthy, where that can take long: whoever waits is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,8 @@ class External:
 class Event:
     """Progress of a start.
 
-    ``state`` is one of waiting, downloading, starting and ready; a download counts ``done`` of ``total`` bytes.
+    ``state`` is one of waiting, downloading, starting, loading and ready; a download counts ``done`` of ``total``
+    bytes.
     """
 
     part: str

@@ -296,6 +296,8 @@ class Stack:
                 control.start(command)
             except StackError as error:
                 raise self._broken(command, f"cannot be started: {error.message}") from error
+            if command.loads:
+                on_event(Event(command.name, "loading", command.loads))
 
     def _wait(self, control: Control, commands: Sequence[Command], on_event: OnEvent) -> None:
         begun = time.monotonic()
