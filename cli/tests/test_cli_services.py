@@ -19,6 +19,7 @@ from headrace_cli.observe import without_password
 from headrace_cli.services import Plan, Provider
 from headrace_cli.stack_commands import _launched
 from headrace_local.model import Endpoints, ProcessStatus
+from headrace_testing import discovery
 
 pytestmark = pytest.mark.unit
 
@@ -175,7 +176,7 @@ def test_tables_that_a_running_ingest_has_not_read_are_refused(tmp_path: Path, m
 
     def asked(named: Path | None) -> str | None:
         launcher = Launcher(Launch(tmp_path, environment={services.TABLES: str(named)} if named else {}), print)
-        return launcher._require_as_started(launcher._tables())
+        return launcher._as_started(launcher._tables())[0]
 
     first = asked(file)
     known = state.RunningServices("http://h", "k", "r", "hashing", "hashing-384", tables=first)
@@ -186,6 +187,40 @@ def test_tables_that_a_running_ingest_has_not_read_are_refused(tmp_path: Path, m
         asked(file)
     running.clear()
     assert asked(file) not in (None, first)
+
+
+def test_settings_that_running_services_have_not_read_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: `HEADRACE_COST_FILE=… headrace up` says that the stack runs, and no cap is in force; or keeps secrets."""
+    running = [ProcessStatus("embedder", 1, "running", 0, 1.0, None)]
+    monkeypatch.setattr("headrace_local.stack.Stack.status", lambda _: running)
+    said: list[str] = []
+
+    def again(**environment: str) -> dict[str, str] | None:
+        said.clear()
+        return Launcher(Launch(tmp_path, "hashing", environment=environment), said.append)._as_started(None)[1]
+
+    first = {"HEADRACE_EMBEDDER_API_KEY": "secret", "HEADRACE_FETCH_HOSTS": "a.example", "HEADRACE_JSON": "1"}
+    settings = Launcher(Launch(tmp_path, environment=first), print)._digests()
+    assert set(settings) == {"HEADRACE_EMBEDDER_API_KEY", "HEADRACE_FETCH_HOSTS"}
+    known = state.RunningServices("http://h", "k", "r", "hashing", "hashing-384", settings=settings)
+    state.write(tmp_path, state.SERVICES, known)
+    assert "secret" not in (tmp_path / state.SERVICES).read_text()
+    assert again(**first) == settings
+    assert said == []
+    assert again(**(first | {"HEADRACE_FETCH_HOSTS": "b.example"}), HEADRACE_COST_FILE="c") == settings
+    (note,) = said
+    assert "now: HEADRACE_COST_FILE, HEADRACE_FETCH_HOSTS." in note
+    assert "`headrace down`" in note
+    running.clear()
+    assert again() is None
+    assert said == []
+
+
+def test_every_setting_of_a_service_is_known_as_one() -> None:
+    """Broken: a new service's settings are ignored on a stack that runs, and nobody is told."""
+    theirs = {setting.variable for setting in discovery.settings()}
+    commands_alone = ("HEADRACE_ALERTS_", "HEADRACE_BOOTSTRAP_")
+    assert {name for name in theirs if not name.startswith((*services._SETTINGS, *commands_alone))} == set()
 
 
 def test_the_address_of_the_database_is_shown_without_its_password() -> None:

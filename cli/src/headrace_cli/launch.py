@@ -73,9 +73,9 @@ class Launcher:
         Raises :class:`headrace_local.model.StackError` naming the part that is broken, and what the migration raises.
         """
         self._on_event = on_event
-        tables = self._tables()
+        tables, kept = self._tables(), None
         if (running := self._stack.state()) is not None:
-            tables = self._require_as_started(tables)
+            tables, kept = self._as_started(tables)
         else:
             self._loading.start()
         done = self._stack.up(self._services, prepare=self._prepare, external=self._launch.external, on_event=on_event)
@@ -93,6 +93,7 @@ class Launcher:
             connect=self._connect_url(),
             objects=self._objects(),
             tables=tables,
+            settings=self._digests() if kept is None else kept,
         )
         state.write(self._stack.state_dir, state.SERVICES, known)
         return Launched(done.endpoints, done.started, TENANT, known.url, tuple(known.status_urls))
@@ -101,25 +102,38 @@ class Launcher:
         """Run the migration step and make the API key where there is none."""
         self._prepare(endpoints)
 
-    def _require_as_started(self, tables: str | None) -> str | None:
-        """Return the tables that ingest has read.
+    def _as_started(self, tables: str | None) -> tuple[str | None, dict[str, str] | None]:
+        """Return the tables that ingest has read, and digests of the settings that services run with, None unknown.
 
-        Raises :class:`CommandError` where those are others, or where the index is of another model.
+        Raises :class:`CommandError` where those tables are others, or where the index is of another model.
         """
         known = state.read_services(self._stack.state_dir)
-        if known is None:
-            return tables
         processes = {process.name for process in self._stack.status()}
+        if known is None or not any(name.partition("-")[0] in services.SERVICES for name in processes):
+            return tables, None
         if "embedder" in processes:
             self._require_same_model(known)
-        if "ingest" not in processes:
-            return tables
+        if known.settings is not None:
+            self._tell_unread(known.settings)
+        if "ingest" in processes:
+            self._require_same_tables(known, tables)
+            tables = known.tables
+        return tables, known.settings
+
+    def _require_same_tables(self, known: state.RunningServices, tables: str | None) -> None:
         if tables is not None and known.tables != tables:
             raise CommandError(
                 "ingest has not read this file: it runs already, and reads its tables at its start",
                 where=self._launch.environment[services.TABLES], remedy="Run `headrace down` first.",
             )  # fmt: skip
-        return known.tables
+
+    def _tell_unread(self, then: dict[str, str]) -> None:
+        now = self._digests()
+        if differ := sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name)):
+            self._report(
+                f"note: services that run keep the settings of their start; others are set now: {', '.join(differ)}. "
+                "To have them count, run `headrace down`, then `headrace up`."
+            )
 
     def _require_same_model(self, known: state.RunningServices) -> None:
         if known.model != self._provider.model:
@@ -141,6 +155,9 @@ class Launcher:
             return f"{path} {hashlib.blake2b(Path(path).read_bytes(), digest_size=8).hexdigest()}"
         except OSError:  # whoever reads it says what is wrong with it
             return path
+
+    def _digests(self) -> dict[str, str]:
+        return services.digests(self._launch.environment, self._credentials().embedder_token)
 
     def _prepare(self, endpoints: Endpoints) -> None:
         credentials = self._credentials()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +25,17 @@ TABLES = "HEADRACE_INGEST_TABLES"
 _PREFIX = "HEADRACE_"
 _OURS = ("HEADRACE_URL", "HEADRACE_API_KEY", "HEADRACE_BOOTSTRAP_POSTGRES_DSN", "HEADRACE_BOOTSTRAP_RUNTIME_PASSWORD")
 """Variables of the command that no service may see."""
+_SETTINGS = tuple(
+    f"HEADRACE_{part}_"
+    for part in ("CHUNKER", "COST", "EMBEDDER", "FETCH", "GATEWAY", "GENERATOR", "HTTP", "INGEST", "KAFKA", "LOG",
+                 "OBJECTS", "REGISTRY", "STORE", "WORKER")
+)  # fmt: skip
+"""Variables that services read begin so."""
+_TOLD_ELSEWHERE = frozenset({
+    "HEADRACE_KAFKA_BOOTSTRAP", "HEADRACE_REGISTRY_URL", "HEADRACE_STORE_DSN", "HEADRACE_HTTP_PORT",
+    "HEADRACE_WORKER_SLOT", "HEADRACE_EMBEDDER_TOKEN", TABLES, "HEADRACE_COST_KRW_PER_USD",
+})  # fmt: skip
+"""Of these, what the stack gives, refuses when it changes, or has for commands alone."""
 _TRUE = ("1", "true", "yes", "on")
 _LOOPBACK = "http://127.0.0.1"
 _START_S = 180.0
@@ -53,6 +66,16 @@ class Plan:
     embedder_token: str
     instances: Mapping[str, int]
     environment: Mapping[str, str]
+
+
+def digests(environment: Mapping[str, str], key: str) -> dict[str, str]:
+    """Return a digest of each setting of services in the environment; without the key it tells nothing of the value."""
+    secret = key.encode()[: hashlib.blake2b.MAX_KEY_SIZE]
+    return {
+        name: hashlib.blake2b(os.fsencode(value), key=secret, digest_size=8).hexdigest()
+        for name, value in sorted(environment.items())
+        if name.startswith(_SETTINGS) and name not in _TOLD_ELSEWHERE
+    }
 
 
 def provider_of(name: str, environment: Mapping[str, str]) -> Provider:

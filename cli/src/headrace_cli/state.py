@@ -51,6 +51,8 @@ class RunningServices:
     """The object store's URL."""
     tables: str | None = None
     """The file of captured tables that ingest has read, with a digest of what it said then."""
+    settings: dict[str, str] | None = None
+    """A digest of each setting that the services were started with, by its variable; None where it is not known."""
 
 
 def find_state_dir(given: Path | None, start: Path | None = None) -> Path:
