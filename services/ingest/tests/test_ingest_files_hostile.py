@@ -23,7 +23,7 @@ from headrace_testing import files
 
 pytestmark = pytest.mark.unit
 
-LIMITS = Limits(memory_mib=640, timeout_s=5, max_pages=500, text_bytes=1 << 20)
+LIMITS = Limits(memory_mib=640, timeout_s=20, max_pages=500, text_bytes=1 << 20)
 GOOD = samples()[kinds.DOCX]
 
 
