@@ -377,6 +377,38 @@ async def test_a_key_that_was_used_for_another_binary_event_is_refused(
     assert len(gateway.publisher.messages) == 1
 
 
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({}, "is missing; it names the document where the data has no id"),
+        ({"subject": None}, "is missing; it names the document where the data has no id"),
+        ({"subject": ""}, "is missing or empty"),
+        ({"subject": 7}, "Input should be a valid string"),
+    ],
+)
+async def test_an_event_that_names_no_document_is_told_of_its_subject(
+    gateway: Any, given: dict[str, Any], reason: str
+) -> None:
+    """Broken: who sent an event with an id, but without subject, would be told that its id is missing."""
+    event = {"specversion": "1.0", "id": "1", "source": "/wiki", "type": "page.updated", "data": {"content": "text"}}
+    answer = await gateway.client.post(
+        "/v1/changes", content=json.dumps(event | given), headers={"Content-Type": "application/cloudevents+json"}
+    )
+    is_problem(answer, 422, "invalid-changes")
+    assert [(one["field"], one["reason"]) for one in answer.json()["errors"]] == [("subject", reason)]
+
+
+async def test_an_error_of_an_id_in_the_data_of_an_event_is_the_ids(gateway: Any) -> None:
+    """Broken: who named the document in the data would be sent to look for a subject."""
+    event = {"specversion": "1.0", "id": "1", "source": "/wiki", "type": "page.updated", "subject": "page-1"}
+    answer = await gateway.client.post(
+        "/v1/changes",
+        content=json.dumps({**event, "data": {"id": 7, "content": "text"}}),
+        headers={"Content-Type": "application/cloudevents+json"},
+    )
+    assert [one["field"] for one in answer.json()["errors"]] == ["id"]
+
+
 @pytest.mark.parametrize("event", [{"specversion": "0.3"}, {"specversion": "1.0", "id": "1"}, []])
 async def test_what_is_no_cloud_event_is_refused(gateway: Any, event: Any) -> None:
     """If it failed, an event without the required attributes would pass under a made-up identity."""

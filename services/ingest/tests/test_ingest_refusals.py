@@ -124,6 +124,8 @@ FIELD_REFUSALS = [
     (avro(content="x" * 65), "content", "has 65 bytes; the limit is 64"),
     (avro(media_type="text/xml"), "media_type", "'text/xml' is not known; known are text/plain, text/markdown, text/x-rst, application/pdf, application/vnd.openxmlformats-officedocument.wordprocessingml.document, text/html, application/json"),
     (avro(attributes={"a.b": "1"}), "attributes", "'a.b' is no name of letters, digits, _ and -, 128 at most"),
+    (as_json(CLOUD_TEXT, subject=None)._replace(key=b"acme/"), "subject", "is missing or empty"),
+    (as_binary(ce_subject=None)._replace(key=b"acme/"), "subject", "is missing or empty"),
     (as_json(CLOUD_TEXT, id=None), "id", "is missing; a CloudEvent has specversion, id, source and type"),
     (as_json(CLOUD_TEXT, id=1), "id", "Attribute 'id' must be a <class 'str'>"),
     (as_json(CLOUD_TEXT, specversion="0.3"), "specversion", "Attribute 'specversion' must be '1.0'"),

@@ -27,6 +27,10 @@ _VERSION = re.compile(r"[0-9]{1,19}")
 _JSON_REMEDY = 'Send one change, a list of changes, or {"changes": […]} as JSON in UTF-8.'
 
 
+class NamedBySubject(dict[str, object]):
+    """The item of a CloudEvent whose data names no document, so that its ``subject`` has to."""
+
+
 def read_items(body: bytes, headers: Mapping[str, str]) -> list[object]:
     """Return the items of the body, still unchecked; ``headers`` have lower-case names.
 
@@ -100,8 +104,9 @@ def _from_cloud_event(event: object) -> object:
     if not isinstance(data, dict):
         return data
     item = _stood_in(event, has_data=bool(data)) | data
-    if "id" not in item and "document_id" not in item and event.get("subject"):
-        item["id"] = event["subject"]
+    if "id" not in item and "document_id" not in item:
+        subject = event.get("subject")
+        item = NamedBySubject(item if subject is None else {**item, "id": subject})
     if "op" not in item and "operation" not in item:
         ending = event["type"].rpartition(".")[2].lower()
         item["op"] = "delete" if ending in _DELETE_ENDINGS else "upsert"

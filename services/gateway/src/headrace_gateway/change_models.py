@@ -23,6 +23,7 @@ from pydantic import (
 from headrace.envelope import Change, Operation, check_change
 from headrace.errors import InvalidRecord
 from headrace.records import ChangeEvent
+from headrace_gateway.change_body import NamedBySubject
 from headrace_gateway.problems import field_errors
 from headrace_gateway.texts import Few, Text, few, printable
 
@@ -180,12 +181,12 @@ def _check_item(index: int, value: object, tenant: str, max_content_bytes: int) 
             _check_one_text(item)
     except ValidationError as error:
         found = field_errors(error.errors(include_url=False, include_context=False, include_input=False))
-        return [ItemError(index, shown, one["field"], one["reason"]) for one in found[:_MAX_ERRORS]]
+        return [_error(index, shown, value, one["field"], one["reason"]) for one in found[:_MAX_ERRORS]]
     except ValueError as error:  # of few; a ValidationError is one too
         return [ItemError(index, shown, "(whole)", str(error))]
     except InvalidRecord as error:
         field = "id" if error.field == "document_id" else error.field
-        return [ItemError(index, shown, field, error.reason)]
+        return [_error(index, shown, value, field, error.reason)]
     field, size = "content", len((item.content or "").encode())
     if item.content_base64 is not None:
         field, size = "content_base64", len(item.content_base64)
@@ -193,6 +194,15 @@ def _check_item(index: int, value: object, tenant: str, max_content_bytes: int) 
         reason = f"has {size} bytes; the limit is {max_content_bytes}"
         return [ItemError(index, shown, field, reason, too_large=True)]
     return item
+
+
+def _error(index: int, shown: str | None, value: Mapping[Any, Any], field: str, reason: str) -> ItemError:
+    """Return the error under the name by which its sender stated the field: a CloudEvent's ``id`` is another thing."""
+    if field != "id" or not isinstance(value, NamedBySubject):
+        return ItemError(index, shown, field, reason)
+    if "id" not in value:
+        reason = "is missing; it names the document where the data has no id"
+    return ItemError(index, shown, "subject", reason)
 
 
 def _check_one_text(item: ChangeItem) -> None:

@@ -28,7 +28,7 @@ from headrace.pipelines_log import LatestPipeline
 from headrace.records import ChangeEvent
 from headrace_ingest.fetching.references import MOST_CHARACTERS
 from headrace_ingest.files import kinds
-from headrace_ingest.formats import DEBEZIUM, fields_of
+from headrace_ingest.formats import BINARY, DEBEZIUM, STRUCTURED, fields_of
 from headrace_ingest.masking import Masked, make_masker
 from headrace_ingest.settings import IngestSettings
 from headrace_ingest.strict_json import decode_text
@@ -111,6 +111,8 @@ def decode(
     form, fields = fields_of(record, codec, tables)
     key = None if form == DEBEZIUM else record.key or b""
     key_tenant, key_id = ("", "") if key is None else _key(key)
+    if form in (STRUCTURED, BINARY) and not key_id and not fields.get("document_id"):
+        raise InvalidRecord("subject", "is missing or empty", remedy="It names the document where the data has no id.")
     event = ChangeEvent(
         tenant=_text(fields, "tenant") or (key_tenant if key_id else ""),
         document_id=_text(fields, "document_id") or key_id,
