@@ -176,6 +176,36 @@ def test_lists_of_held_records_cannot_drive_the_terminal(released: object, given
     assert "there is no kind 'nap'" in run("held", "list", "--kind", "nap", code=ExitCode.USAGE).output
 
 
+def test_a_list_of_held_records_says_what_each_waits_for_and_which_command_ends_it(
+    released: object, given: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken: what a cap holds is said to wait for a pause, and nobody learns how it goes on."""
+    waiting = [held(1), held(2), held(3, "cap/acme"), held(4, "pipeline/default", "review")]
+    monkeypatch.setattr(HeldLog, "select", lambda *_: waiting)
+    told = run("held", "list")
+    assert [line.split()[1] for line in told.stdout.splitlines() if "chunker/" in line] == [
+        "pause", "pause", "cap", "review",
+    ]  # fmt: skip
+    raised = "raise the cap of acme in the file of HEADRACE_COST_FILE, then: headrace embeddings release"
+    assert told.stderr.splitlines() == [
+        "what to do (tenant/acme): headrace resume --tenant acme",
+        f"what to do (cap/acme): {raised}",
+        "what to do (review): headrace review approve ID (or reject)",
+    ]
+    listed = json.loads(run("held", "list", "--json").stdout)
+    assert [one["waits_for"] for one in listed] == ["pause", "pause", "cap", "review"]
+    assert listed[3]["ends"] == "headrace review approve chunker/0/4 (or reject)"
+
+
+def test_a_list_of_held_records_of_many_tenants_stays_short(
+    released: object, given: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken: after a thousand paused tenants the list itself scrolls away behind a thousand commands."""
+    monkeypatch.setattr(HeldLog, "select", lambda *_: [held(number, f"tenant/t{number}") for number in range(12)])
+    lines = run("held", "list").stderr.splitlines()
+    assert (len(lines), lines[-1]) == (11, "what to do: 2 more, see `headrace held list --json`")
+
+
 def test_a_rejection_needs_a_reason_and_ids_that_can_be(given: object) -> None:
     """Broken: a dead letter says that somebody rejected it, and nobody knows why."""
     assert "needs a reason" in run("review", "reject", "chunker/0/1", "--why", " ", code=ExitCode.USAGE).output

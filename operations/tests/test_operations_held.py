@@ -131,6 +131,17 @@ def test_all_conditions_of_a_selection_hold() -> None:
             check(HeldSelection(**wrong))
 
 
+def test_a_cap_is_a_pause_that_can_be_asked_for_alone() -> None:
+    """Broken: a list says that somebody paused what a cap holds, or a release of a cap's records finds none."""
+    paused, capped = entry_of(record()), entry_of(record(scope="cap/acme"))
+    assert (paused.waits_for, capped.waits_for) == ("pause", "cap")
+    assert "headrace embeddings release" in capped.ends
+    assert paused.ends == "headrace resume --tenant acme"
+    assert [HeldSelection(kind="pause").holds(one) for one in (paused, capped)] == [True, True]
+    assert [HeldSelection(kind="cap").holds(one) for one in (paused, capped)] == [False, True]
+    assert check(HeldSelection(kind="cap")).kind == "cap"
+
+
 def test_orders_that_do_not_fit_are_refused_before_anything_moves() -> None:
     """If it failed, an approval would end a pause, a release would pass a review, or a decision would be undone."""
     paused, reviewed = entry_of(record()), entry_of(record(target="p-chunks", scope="pipeline/default"))

@@ -163,19 +163,20 @@ def test_a_stage_that_was_paused_is_named_with_the_order_that_ends_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "scope", "command"),
+    ("kind", "scope", "waits_for", "command"),
     [
-        (b"pause", b"tenant/acme", "headrace resume --tenant acme"),
-        (b"pause", b"cap/acme", "headrace embeddings release"),
-        (b"review", b"tenant/acme", "headrace review approve chunker/3/9"),
+        (b"pause", b"tenant/acme", "pause", "headrace resume --tenant acme"),
+        (b"pause", b"cap/acme", "cap", "headrace embeddings release"),
+        (b"review", b"tenant/acme", "review", "headrace review approve chunker/3/9"),
     ],
 )
-def test_what_a_person_holds_back_says_how_it_goes_on(kind: bytes, scope: bytes, command: str) -> None:
+def test_what_a_person_holds_back_says_how_it_goes_on(kind: bytes, scope: bytes, waits_for: str, command: str) -> None:
     """If it failed, a document that waits for a person would look lost, and be sent again by a replay."""
     said: Headers = (("held-kind", kind), ("held-for", scope), ("held-why", b"audit"))
     trace = assemble(material(Seen(record("held.chunker", 9, version=9, more=said), "held", "chunker", 0, 9)))
     (place,) = trace.versions[0].waiting
     assert place.held is not None
     assert (trace.versions[0].state, place.held.why) == ("in_flight", "audit")
+    assert place.held.kind == waits_for
     assert len(trace.versions[0].advice) == 1
     assert command in trace.versions[0].advice[0]

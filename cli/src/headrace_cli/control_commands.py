@@ -169,12 +169,13 @@ def _released(scopes: list[str], why: str, dry_run: bool, place: options.Place) 
 
     An order is to all generations of the index, and each has lanes of its own in which records wait.
     """
+    from headrace.holds import PAUSE  # noqa: PLC0415
     from headrace.names import id_in_generation  # noqa: PLC0415
     from headrace_cli.held_commands import order  # noqa: PLC0415
     from headrace_cli.tracking import tracked  # noqa: PLC0415
     from headrace_operations.held_act import HeldActor  # noqa: PLC0415
     from headrace_operations.held_log import HeldLog  # noqa: PLC0415
-    from headrace_operations.held_model import PAUSE, RELEASED, HeldSelection  # noqa: PLC0415
+    from headrace_operations.held_model import RELEASED, HeldSelection  # noqa: PLC0415
     from headrace_operations.trace_log import LogScanner  # noqa: PLC0415
 
     own, codec = clients(*place)

@@ -22,7 +22,7 @@ Kind: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--kind", envvar="HEADRACE_HELD_KIND", show_default=False,
-        help="Only what waits for this: pause (its end), or review.",
+        help="Only what waits for this: pause (its end, a cap's too), cap, or review.",
     ),
 ]  # fmt: skip
 Document: TypeAlias = Annotated[
@@ -34,13 +34,15 @@ DryRun: TypeAlias = Annotated[
 ]
 _REMEDY = "`headrace review list` shows those that wait."
 
-held = typer.Typer(name="held", help="Records that wait for a person.", no_args_is_help=True)
+held = typer.Typer(name="held", help="Records that wait for a person or a cap.", no_args_is_help=True)
 review = typer.Typer(name="review", help="Outputs that wait for a review.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    held.command("list", short_help="Show what waits for the end of a pause or for a review.")(told(show_held))
+    held.command("list", short_help="Show what waits for the end of a pause, for a cap or for a review.")(
+        told(show_held)
+    )
     review.command("list", short_help="Show what waits for a review.")(told(show_reviews))
     review.command("show", short_help="Print all of one, its payload included.")(told(show))
     review.command("approve", short_help="Have outputs go on.")(told(approve))
@@ -59,9 +61,9 @@ def show_held(
     registry: options.RegistryUrl = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show the records that wait for a person, the oldest first: for the end of a pause, or for a review.
+    """Show the records that wait, the oldest first: for the end of a pause, for room in a cap, or for a review.
 
-    No payload is shown. `headrace resume` and `headrace review` let them go on.
+    No payload is shown. The last lines say which command lets them go on.
     """
     _list(stage, kind, tenant, document, options.Place(state_dir, kafka, registry), as_json)
 

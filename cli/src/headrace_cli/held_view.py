@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from headrace_operations.held_model import HeldEntry, HeldOrder
 
 _WHY = 80
+_MOST_ENDS = 10
+"""Scopes of which a list names the command that ends their waiting."""
 
 
 def entries(shown: Sequence[HeldEntry], *, as_json: bool) -> None:
@@ -26,14 +28,26 @@ def entries(shown: Sequence[HeldEntry], *, as_json: bool) -> None:
         output.emit([_document(entry) for entry in shown])
         return
     rows = [
-        (entry.id, _text(entry.kind), _text(entry.scope), _text(entry.tenant), _text(entry.document_id), entry.version,
-         f"{entry.held_at:%Y-%m-%d %H:%M}", _text(output.one_line(entry.why, _WHY)))
+        (entry.id, _text(entry.waits_for), _text(entry.scope), _text(entry.tenant), _text(entry.document_id),
+         entry.version, f"{entry.held_at:%Y-%m-%d %H:%M}", _text(output.one_line(entry.why, _WHY)))
         for entry in shown
     ]  # fmt: skip
     if rows:
         columns = ("id", "waits for", "of", "tenant", "document", "version", "since", "why")
         output.console().print(output.table(columns, rows, right=("version",)))
     typer.echo(f"{len(shown)} held records")
+    for line in _what_to_do(shown):
+        output.say(harmless(line))
+
+
+def _what_to_do(shown: Sequence[HeldEntry]) -> list[str]:
+    """Return a line for each thing that records wait for, with the command that ends it."""
+    from headrace.holds import REVIEW, ends  # noqa: PLC0415
+
+    found = dict.fromkeys((entry.waits_for, "" if entry.kind == REVIEW else entry.scope) for entry in shown)
+    lines = [f"what to do ({scope or waits_for}): {ends(waits_for, scope)}" for waits_for, scope in found]
+    more = len(lines) - _MOST_ENDS
+    return [*lines[:_MOST_ENDS], f"what to do: {more} more, see `headrace held list --json`"] if more > 0 else lines
 
 
 def one(codec: Codec, found: FoundHeld, *, as_json: bool) -> None:
@@ -49,13 +63,12 @@ def one(codec: Codec, found: FoundHeld, *, as_json: bool) -> None:
     if as_json:
         output.emit(document)
         return
-    for name in ("id", "kind", "scope", "why", "held_at", "tenant", "document", "version", "request_id", "origin",
+    for name in ("id", "waits_for", "scope", "why", "held_at", "tenant", "document", "version", "request_id", "origin",
                  "target", "bytes"):  # fmt: skip
         shown = "–" if document[name] is None else harmless(str(document[name]))
         typer.echo(f"{name.replace('_', ' ') + ':':<12} {shown}")
     typer.echo(harmless(json.dumps(document["holds"], ensure_ascii=False, indent=2, default=str)))
-    if found.entry.kind == "review":
-        typer.echo(f"what to do: headrace review approve {found.entry.id} (or reject)", err=True)
+    output.say(f"what to do: {harmless(found.entry.ends)}")
 
 
 def _decoded(codec: Codec, found: FoundHeld) -> dict[str, Any]:
@@ -107,6 +120,8 @@ def _document(entry: HeldEntry) -> dict[str, Any]:
         "id": str(entry.id),
         "stage": entry.id.stage,
         "kind": entry.kind,
+        "waits_for": entry.waits_for,
+        "ends": entry.ends,
         "scope": entry.scope,
         "why": entry.why,
         "held_at": entry.held_at.isoformat(),

@@ -15,6 +15,7 @@ from headrace.avro.codec import Codec
 from headrace.broker.contract import Record
 from headrace.envelope import Context
 from headrace.errors import DependencyDown, PermanentError, UndecodableRecord
+from headrace.holds import PAUSE
 from headrace.names import id_in_generation
 from headrace.records import HeldAction
 from headrace.runtime.deadletters import Failure, dead_letter
@@ -26,7 +27,6 @@ from headrace_operations.held_log import FoundHeld, HeldLog
 from headrace_operations.held_model import (
     ACTIONS,
     APPROVED,
-    PAUSE,
     RELEASED,
     HeldEntry,
     HeldId,

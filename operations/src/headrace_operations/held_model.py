@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from headrace import headers
 from headrace.broker.contract import Headers, Message, Record
-from headrace.costs import CAP_SCOPE
 from headrace.errors import ConfigurationError, HeadraceError
+from headrace.holds import KINDS, PAUSE, REVIEW, ends, waits_for
 from headrace.records import HeldAction
 from headrace.settings import KafkaSettings
 from headrace.stage import STAGES, next_stage
 from headrace.topics import held_topic, replay_topic, retry_topic
 
 ACTIONS = "held-actions"
-PAUSE = "pause"
-REVIEW = "review"
-KINDS = (PAUSE, REVIEW)
 RELEASED = "RELEASED"
 APPROVED = "APPROVED"
 REJECTED = "REJECTED"
@@ -68,7 +64,10 @@ def parse_id(text: str) -> HeldId:
 
 @dataclass(frozen=True, slots=True)
 class HeldEntry:
-    """A held record without its payload; ``size`` in bytes, ``target`` with the prefix of topics."""
+    """A held record without its payload; ``size`` in bytes, ``target`` with the prefix of topics.
+
+    ``kind`` is what its header says: pause, of a cap too, or review.
+    """
 
     id: HeldId
     kind: str
@@ -82,6 +81,16 @@ class HeldEntry:
     request_id: str | None
     origin: str
     size: int
+
+    @property
+    def waits_for(self) -> str:
+        """What it waits for: pause, cap or review."""
+        return waits_for(self.kind, self.scope)
+
+    @property
+    def ends(self) -> str:
+        """What ends its waiting: the command, for a cap behind what comes first."""
+        return ends(self.kind, self.scope, str(self.id))
 
 
 def entry_of(record: Record) -> HeldEntry:
@@ -111,7 +120,10 @@ def entry_of(record: Record) -> HeldEntry:
 
 @dataclass(frozen=True, slots=True)
 class HeldSelection:
-    """Which held records are meant: all conditions hold. ``scopes`` as ``tenant/acme``; empty means any."""
+    """Which held records are meant: all conditions hold. ``scopes`` as ``tenant/acme``; empty means any.
+
+    ``kind`` pause means caps too, cap them alone.
+    """
 
     ids: frozenset[HeldId] = frozenset()
     stage: str | None = None
@@ -129,13 +141,13 @@ class HeldSelection:
         """Whether the record is meant."""
         exact = (
             (self.stage, entry.id.stage),
-            (self.kind, entry.kind),
             (self.tenant, entry.tenant),
             (self.document, entry.document_id),
         )
         return (
             (not self.ids or entry.id in self.ids)
             and (not self.scopes or entry.scope in self.scopes)
+            and self.kind in (None, entry.kind, entry.waits_for)
             and all(wanted is None or wanted == found for wanted, found in exact)
         )
 
@@ -161,25 +173,13 @@ class HeldOrder:
     why: str = ""
 
 
-def ends(scope: str) -> str:
-    """Return what ends a pause: the command, for a cap behind what comes first."""
-    of, _, target = scope.partition("/")
-    if of == CAP_SCOPE:
-        return f"raise the cap of {target} in the file of HEADRACE_COST_FILE, then: headrace embeddings release"
-    return f"headrace resume --{of} {shlex.quote(target)}"
-
-
 def refuse_misfits(entries: Iterable[HeldEntry], order: HeldOrder) -> None:
     """Raise :class:`RefusedHeldRecord` where the order is none for one of these, before anything moves."""
     for entry in entries:
         if order.action == RELEASED and entry.kind != PAUSE:
-            raise RefusedHeldRecord(
-                f"{entry.id} waits for a review", remedy=f"headrace review approve {entry.id} (or reject)"
-            )
+            raise RefusedHeldRecord(f"{entry.id} waits for a review", remedy=entry.ends)
         if order.action != RELEASED and entry.kind != REVIEW:
-            raise RefusedHeldRecord(
-                f"{entry.id} waits for the end of a pause, not for a review", remedy=ends(entry.scope)
-            )
+            raise RefusedHeldRecord(f"{entry.id} waits for the end of a pause, not for a review", remedy=entry.ends)
 
 
 def refuse_others(

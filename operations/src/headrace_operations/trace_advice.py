@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from headrace_operations.held_model import ends
+from headrace.holds import PAUSE, REVIEW, ends
 from headrace_operations.trace_model import Held, Letter, Place, VersionTrace
 
 _BAD_INPUT = ("invalid-record", "undecodable")
@@ -47,6 +47,5 @@ def _of_place(place: Place) -> str:
 
 
 def _of_held(held: Held) -> str:
-    if held.kind == "review":
-        return f"Look at it, then: headrace review approve {held.id} (or reject)"
-    return f"When the pause may end: {ends(held.scope)}"
+    first = {REVIEW: "Look at it, then", PAUSE: "When the pause may end"}.get(held.kind, "When more may be spent")
+    return f"{first}: {ends(held.kind, held.scope, held.id)}"

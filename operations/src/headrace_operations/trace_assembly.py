@@ -10,6 +10,7 @@ from typing import Any
 from headrace import headers
 from headrace.broker.contract import Record
 from headrace.envelope import StageRun
+from headrace.holds import PAUSE, waits_for
 from headrace.records import DeadLetter, DeadLetterAction
 from headrace.stage import STAGES
 from headrace.store.documents import DocumentRow
@@ -237,10 +238,11 @@ def _place(one: Seen, paused: Mapping[str, str]) -> Place:
 
 
 def _held(record: Record, stage: str) -> Held:
+    scope = _text(record, headers.HELD_FOR) or ""
     return Held(
         f"{stage}/{record.partition}/{record.offset}",
-        _text(record, headers.HELD_KIND) or "pause",
-        _text(record, headers.HELD_FOR) or "",
+        waits_for(_text(record, headers.HELD_KIND) or PAUSE, scope),
+        scope,
         _text(record, headers.HELD_WHY) or "",
     )
 

@@ -33,7 +33,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Why a record waits for a person: ``kind`` is pause or review, ``scope`` what for, as ``tenant/acme``."""
+    """Why a record waits for a person: ``kind`` is pause, cap or review, ``scope`` what for, as ``tenant/acme``."""
 
     id: str
     kind: str
