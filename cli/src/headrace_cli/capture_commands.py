@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from headrace.errors import sentences
 from headrace_cli import options, output
 from headrace_cli.asking import require_yes
 from headrace_cli.failures import CommandError, NotFound, NotReachable, told
@@ -247,7 +248,7 @@ def _looked(file: Path, name: str, dsn: str) -> tuple[Mapping[str, Table], list[
 
 def _refused(found: list[Problem]) -> CommandError:
     for one in found[1:]:
-        output.say(f"also: {one.where} {one.what}. {one.remedy}")
+        output.say(sentences(f"also: {one.where} {one.what}", one.remedy))
     first = found[0]
     return CommandError(f"{first.where} {first.what}", where="FILE and --database", remedy=first.remedy)
 

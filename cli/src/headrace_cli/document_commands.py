@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headrace.errors import sentences
 from headrace_cli import options, output
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.failures import UsageError, told
@@ -261,7 +262,7 @@ def _finish(outcome: Outcome, *, as_json: bool, verb: str, arrived: str = "searc
         output.say(f"skipped: {name} is of no kind that is sent")
     for failure in outcome.failures:
         named = f" (document {failure.document_id})" if failure.document_id else ""
-        output.say(f"failed: {failure.origin}{named}: {failure.reason.removesuffix('.')}. {failure.remedy}".rstrip())
+        output.say(sentences(f"failed: {failure.origin}{named}: {failure.reason}", failure.remedy))
     if outcome.failures:
         output.say(f"{len(outcome.failures)} failed; the others are done")
     if outcome.exit_code is not ExitCode.OK:

@@ -13,6 +13,7 @@ from typing import Any
 
 import typer
 
+from headrace.errors import sentences
 from headrace_cli import output
 from headrace_cli.client import Gateway
 from headrace_cli.failures import CommandError
@@ -79,7 +80,7 @@ class Lines:
             output.emit({name: value for name, value in asdict(event).items() if value != "" and name != "initial"})
         elif event.event == "failed":
             named = f" (document {event.id})" if event.id else ""
-            output.say(f"failed: {event.origin}{named}: {event.reason.removesuffix('.')}. {event.remedy}".rstrip())
+            output.say(sentences(f"failed: {event.origin}{named}: {event.reason}", event.remedy))
         else:
             output.say(f"{event.event}: {event.id} version {event.version}")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headrace.errors import sentences
 from headrace_cli import options, output
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.failures import CommandError, NotFound, told
@@ -62,7 +63,7 @@ def apply(
     refusals = [error for name, text in texts.items() for error in templates.problems(text, name, known)]
     if refusals:
         for error in refusals:
-            output.say(f"{error.position}: {error.reason}: {error.message} {error.remedy}".rstrip())
+            output.say(sentences(f"{error.position}: {error.reason}: {error.message}", error.remedy))
         if as_json:
             output.emit([_refusal(error) for error in refusals])
         raise typer.Exit(ExitCode.FAILED)

@@ -12,6 +12,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+_ENDS = (".", "!", "?", "…")
+"""What ends a sentence."""
+
 
 class HeadraceError(Exception):
     """Something went wrong in Headrace.
@@ -31,9 +34,9 @@ class HeadraceError(Exception):
         super().__init__(self.message)
 
     def __str__(self) -> str:
-        place = f" ({self.where})" if self.where else ""
-        remedy = f" {self.remedy}" if self.remedy else ""
-        return f"{self.message}{place}{remedy}"
+        return sentences(
+            f"{self.message.removesuffix('.')} ({self.where})" if self.where else self.message, self.remedy
+        )
 
 
 class PermanentError(HeadraceError):
@@ -175,6 +178,12 @@ class TemplateError(HeadraceError):
         self.reason = reason
         self.position = position
         super().__init__(message, where=str(position), remedy=remedy)
+
+
+def sentences(*parts: str | None) -> str:
+    """Return the parts that say something as one text: each but the last ends as a sentence does."""
+    said = [part.strip() for part in parts if part and part.strip()]
+    return " ".join([*(part if part.endswith(_ENDS) else f"{part}." for part in said[:-1]), *said[-1:]])
 
 
 def describe(error: BaseException) -> str:

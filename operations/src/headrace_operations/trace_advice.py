@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from headrace.errors import sentences
 from headrace.holds import PAUSE, REVIEW, ends
 from headrace_operations.trace_model import Held, Letter, Place, VersionTrace
 
@@ -31,9 +32,9 @@ def advice(tenant: str, document_id: str, trace: VersionTrace) -> tuple[str, ...
 def _of_letter(letter: Letter) -> list[str]:
     if letter.reason in _BAD_INPUT:
         remedy = letter.remedy or "Repair the document and send it again."
-        return [f"{remedy} Then: headrace dlq discard {letter.id} --why REASON"]
+        return [sentences(remedy, f"Then: headrace dlq discard {letter.id} --why REASON")]
     remedy = letter.remedy or "Repair what the message names."
-    return [f"{remedy} Then: headrace dlq redrive {letter.id}"]
+    return [sentences(remedy, f"Then: headrace dlq redrive {letter.id}")]
 
 
 def _of_place(place: Place) -> str:

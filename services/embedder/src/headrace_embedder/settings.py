@@ -11,7 +11,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from headrace.embedding_models import PACKAGED_MODEL, ProviderName, known_model, shortened
-from headrace.errors import ConfigurationError
+from headrace.errors import ConfigurationError, sentences
 from headrace.preparation import BODY, OverLong, Preparation, parse_template
 
 
@@ -152,7 +152,7 @@ class EmbedderSettings(BaseSettings):
         try:
             parse_template(template)
         except ConfigurationError as error:
-            raise ValueError(f"{error.message}. {error.remedy}") from error
+            raise ValueError(sentences(error.message, error.remedy)) from error
         return template
 
     @property
