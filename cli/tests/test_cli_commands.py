@@ -149,7 +149,9 @@ def test_json_is_all_that_stands_on_stdout(gateway: Any, tmp_path: Path) -> None
     assert found["ask"] == ARTIFACT
     assert found["status"] == STATUS
     assert found["ingest"].pop("run")
-    assert found["ingest"] == {"accepted": 1, "indexed": 1, "pending": [], "skipped": ["b.png"], "failures": []}
+    assert found["ingest"] == {
+        "accepted": 1, "indexed": 1, "given_up": 0, "pending": [], "skipped": ["b.png"], "failures": [],
+    }  # fmt: skip
     assert found["delete"]["accepted"] == 1
 
 
@@ -239,6 +241,19 @@ def test_a_wait_that_takes_too_long_has_its_own_exit_code(gateway: Any, tmp_path
     gateway.reply = lambda one: (200, {}, {"documents": [found]}) if one.path.endswith(":lookup") else None
     result = run("ingest", "a.md", "--wait", "--timeout", "0", url=gateway.url, code=ExitCode.TIMED_OUT)
     assert "1 still under way" in result.stdout
+
+
+def test_a_wait_counts_what_was_given_up_apart(gateway: Any, tmp_path: Path) -> None:
+    """Broken: a dead letter counts as indexed, and whoever looks at the last line believes that all is there."""
+    (tmp_path / "a.md").write_text("good")
+    letter = {"stage": "chunker", "reason": "invalid-record", "message": "title: is bad. Mend it.",
+              "remedy": "Mend it.", "partition": 0, "offset": 4}  # fmt: skip
+    found = {"id": "a.md", "version": None, "indexed": False, "deleted": False, "dead_letter": letter}
+    gateway.reply = lambda one: (200, {}, {"documents": [found]}) if one.path.endswith(":lookup") else None
+    result = run("ingest", "a.md", "--wait", url=gateway.url, code=ExitCode.SOME_FAILED)
+    assert result.stdout == "1 changes accepted, 0 documents searchable, 1 given up: headrace dlq list\n"
+    assert result.stderr.count("indexed: 0 of 1, 1 given up in") == 1
+    assert "title: is bad. Mend it." in result.stderr
 
 
 def test_a_dry_run_sends_nothing(tmp_path: Path) -> None:

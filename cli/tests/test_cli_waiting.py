@@ -39,11 +39,13 @@ class Index:
 def test_every_document_is_waited_for_in_bounded_lookups(fake_time: Any) -> None:
     """Broken: --wait ends early, or asks for more documents than the gateway answers."""
     index = Index(after=3)
-    progress: list[int] = []
-    done = wait_until_searchable(index, {f"d{n}": n for n in range(2500)}, 60, progress.append, fake_time.clock)
+    progress: list[tuple[int, ...]] = []
+    done = wait_until_searchable(
+        index, {f"d{n}": n for n in range(2500)}, 60, lambda *counts: progress.append(counts), fake_time.clock
+    )
     assert (done.indexed, done.pending, done.failures) == (2500, [], [])
     assert max(index.asked) <= LOOKUP
-    assert sum(progress) == 2500
+    assert [sum(counts) for counts in zip(*progress, strict=True)] == [2500, 0]
 
 
 def test_the_time_is_kept_and_what_is_missing_is_named(fake_time: Any) -> None:
@@ -58,8 +60,12 @@ def test_dead_letters_are_told_with_reason_and_remedy(fake_time: Any) -> None:
     """Broken: a document that never comes is waited for until the timeout, and nobody learns why."""
     letter = {"stage": "embedder", "reason": "invalid-record", "message": "vector: NaN", "remedy": "Mend it.",
               "partition": 3, "offset": 14}  # fmt: skip
-    done = wait_until_searchable(Index(letters={"bad": letter}), {"bad": 5, "good": 1}, 30, clock=fake_time.clock)
-    assert (done.indexed, done.pending) == (1, [])
+    told: list[tuple[int, ...]] = []
+    done = wait_until_searchable(
+        Index(letters={"bad": letter}), {"bad": 5, "good": 1}, 30, lambda *counts: told.append(counts), fake_time.clock
+    )
+    assert (done.indexed, done.given_up, done.pending) == (1, 1, [])
+    assert told == [(1, 1)]
     (failure,) = done.failures
     assert failure.document_id == "bad"
     assert "vector: NaN" in failure.reason
@@ -71,5 +77,5 @@ def test_dead_letters_are_told_with_reason_and_remedy(fake_time: Any) -> None:
 def test_a_document_that_stays_deleted_is_no_success(fake_time: Any) -> None:
     """Broken: a file that is older than its delete is reported searchable, and search never finds it."""
     done = wait_until_searchable(Index(deleted=["a", "b"]), {"a": 1, "b": 9}, 30, clock=fake_time.clock, deleted={"b"})
-    assert done.indexed == 1
+    assert (done.indexed, done.given_up) == (1, 0)
     assert "stays deleted" in done.failures[0].reason

@@ -51,6 +51,7 @@ class Outcome:
             "accepted": self.accepted,
             "run": self.run,
             "indexed": None if self.waited is None else self.waited.indexed,
+            "given_up": None if self.waited is None else self.waited.given_up,
             "pending": None if self.waited is None else self.waited.pending,
             "skipped": list(self.skipped),
             "failures": [asdict(failure) for failure in self.failures],
@@ -272,9 +273,9 @@ def _finish(outcome: Outcome, *, as_json: bool, verb: str, arrived: str = "searc
 def _waited(waited: Arrivals | None, arrived: str) -> str:
     if waited is None:
         return ""
-    late = (
-        f"; {len(waited.pending)} still under way, see `headrace status` and `headrace trace ID`"
-        if waited.pending
-        else ""
-    )
-    return f", {waited.indexed} documents {arrived}{late}"
+    text = f", {waited.indexed} documents {arrived}"
+    if waited.given_up:
+        text += f", {waited.given_up} given up: headrace dlq list"
+    if waited.pending:
+        text += f"; {len(waited.pending)} still under way, see `headrace status` and `headrace trace ID`"
+    return text
