@@ -30,7 +30,7 @@ HIT = {"document_id": "a.md", "title": "A", "version": 1, "section": ["Guide", "
 ARTIFACT = {"id": "i", "text": "It flows [1].", "provider": "extractive", "model": "none",
             "citations": [
                 {"marker": 1, "document_id": "a.md", "section": ["Guide"], "start": 3, "end": 40}]}  # fmt: skip
-STATUS = {"id": "a.md", "state": "in_flight", "version": 4, "waiting_for": "embedder", "stored": None,
+STATUS = {"id": "a.md", "state": "in_flight", "version": 4, "waiting_for": "embedder", "stored": None, "held": None,
           "dead_letter": None, "notes": ["one note"], "in_flight": [{"version": 9}],
           "stages": [{"stage": "ingest", "handlers": ["change-event@1"], "worker": "ingest-0", "attempt": 1,
                       "started_at": "2026-01-01T00:00:00.123456Z", "duration_us": 1500}]}  # fmt: skip
@@ -181,6 +181,18 @@ def test_status_of_a_document_shows_its_history(gateway: Any) -> None:
     assert "change-event@1" in result.stdout
     assert "1.5 ms" in result.stdout
     assert "one note" in result.stderr
+
+
+def test_status_of_a_held_document_names_why_and_the_command_that_ends_it(gateway: Any) -> None:
+    """Broken: whoever waits for a document that a cap holds takes it for lost, or clears the screen with a reason."""
+    held = {"stage": "embedder", "waits_for": "cap", "scope": "cap/acme", "why": "cap\x1b[2J reached",
+            "since": "2026-01-01T00:00:00Z", "ends": "headrace embeddings release"}  # fmt: skip
+    gateway.reply = lambda _: (200, {}, {**STATUS, "state": "held", "held": held})
+    assert run("status", "a.md", url=gateway.url).stdout.splitlines()[:3] == [
+        "a.md: held, version 4",
+        r"held at embedder for a cap (cap/acme: cap\x1b[2J reached)",
+        "what to do: headrace embeddings release",
+    ]
 
 
 def test_an_unknown_document_is_told_in_words_of_the_command_line(gateway: Any) -> None:

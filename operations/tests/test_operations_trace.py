@@ -177,6 +177,6 @@ def test_what_a_person_holds_back_says_how_it_goes_on(kind: bytes, scope: bytes,
     (place,) = trace.versions[0].waiting
     assert place.held is not None
     assert (trace.versions[0].state, place.held.why) == ("in_flight", "audit")
-    assert place.held.kind == waits_for
+    assert (trace.state, place.held.kind) == ("held", waits_for)
     assert len(trace.versions[0].advice) == 1
     assert command in trace.versions[0].advice[0]

@@ -20,8 +20,8 @@ DEBUG = "HEADRACE_DEBUG"
 
 
 UNKNOWN_DOCUMENT = (
-    "Look at the id: a file's is its path below the folder that was ingested; `headrace search` shows ids. What waits "
-    "for a person or a cap, or failed a moment ago, `headrace trace ID` finds in the log."
+    "Look at the id: a file's is its path below the folder that was ingested; `headrace search` shows ids. What failed "
+    "a moment ago, `headrace trace ID` finds in the log."
 )
 """What to do where the gateway knows nothing of a document."""
 

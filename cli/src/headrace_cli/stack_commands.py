@@ -195,6 +195,7 @@ def _show_stack(view: StackView) -> None:
 def _document_status(
     identifier: str, url: str | None, api_key: str | None, state_dir: Path | None, *, as_json: bool
 ) -> None:
+    from headrace_cli.dlq_view import harmless  # noqa: PLC0415
     from headrace_cli.failures import UNKNOWN_DOCUMENT, NotFound, ProblemError  # noqa: PLC0415
     from headrace_cli.observe import history_rows  # noqa: PLC0415
     from headrace_cli.state import connect  # noqa: PLC0415
@@ -208,11 +209,16 @@ def _document_status(
     if as_json:
         output.emit(found)
         return
-    waiting = f", waits for {found['waiting_for']}" if found["waiting_for"] else ""
+    held = found["held"]
+    waiting = f", waits for {found['waiting_for']}" if found["waiting_for"] and not held else ""
     typer.echo(f"{found['id']}: {found['state']}, version {found['version']}{waiting}")
+    if held:
+        why = f": {held['why']}" if held["why"] else ""
+        typer.echo(harmless(f"held at {held['stage']} for a {held['waits_for']} ({held['scope']}{why})"))
+        typer.echo(f"what to do: {harmless(held['ends'])}")
     if stored := found["stored"]:
-        held = "deleted" if stored["deleted"] else f"{stored['chunks']} passages, model {stored['model']}"
-        typer.echo(f"in the index: version {stored['version']}, {held}, since {stored['indexed_at']}")
+        holds = "deleted" if stored["deleted"] else f"{stored['chunks']} passages, model {stored['model']}"
+        typer.echo(f"in the index: version {stored['version']}, {holds}, since {stored['indexed_at']}")
     if letter := found["dead_letter"]:
         message = letter["message"].removesuffix(letter["remedy"] or "").rstrip()
         typer.echo(f"given up by {letter['stage']} ({letter['reason']}): {message}")

@@ -10,17 +10,21 @@ from dataclasses import dataclass
 from typing import Literal
 
 from headrace.envelope import StageRun
+from headrace.holds import Hold
 from headrace.records import DeadLetter
 from headrace.store.documents import DocumentRow, DocumentState
 
-State = Literal["indexed", "deleted", "in_flight", "dead_lettered", "unknown"]
+State = Literal["indexed", "deleted", "in_flight", "held", "dead_lettered", "unknown"]
 _LONGEST_TEXT = 1000
 _LONGEST_NUMBER = 19
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A record that a stage has not taken yet; ``version`` is None where the record does not tell it."""
+    """A record that a stage has not taken yet, or that waits in ``held.<stage>``.
+
+    ``version`` is None where the record does not tell it.
+    """
 
     stage: str
     version: int | None
@@ -29,6 +33,7 @@ class Waiting:
     partition: int
     offset: int
     history: tuple[StageRun, ...] = ()
+    hold: Hold | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +77,17 @@ def judge(
     A record that waits counts unless the store already holds its version or a newer one: the fence will drop it.
     A dead letter counts unless the store or a waiting record holds its version or a newer one: it was overtaken.
     Versions that are not known are taken as newer than the store's (waiting), or judged by time (dead letters).
+    A held record counts unless it went on: what is released or decided on may lie in its topic for a while, and then
+    the store, a waiting record or a later dead letter has its version.
     """
     stored = -1 if row is None else complete_to(row, generation)
-    newest = _newest_waiting(stored, waiting)
+    newest = _newest_waiting(stored, [one for one in waiting if one.hold is None])
+    held = _newest_waiting(
+        stored, [one for one in waiting if one.hold and not _went_on(one, one.hold, row, newest, dead)]
+    )
     letter = _newest_letter(row, stored, newest, dead)
+    if held is not None:
+        return Verdict("held", held.version, held, None)
     if letter is not None:
         return Verdict("dead_lettered", letter.version, None, letter)
     if newest is not None:
@@ -126,6 +138,24 @@ def _newest_waiting(stored: int, waiting: Sequence[Waiting]) -> Waiting | None:
     known = [one for one in live if one.version is not None]
     best = max(known, key=lambda one: one.version or 0, default=None)
     return best or (unknown[0] if unknown else None)
+
+
+def _went_on(
+    one: Waiting, hold: Hold, row: DocumentRow | None, newest: Waiting | None, dead: Sequence[DeadLetterEntry]
+) -> bool:
+    """Whether the held record was released or overtaken, by what lies behind it; the store's version is not asked."""
+    if one.version is None and row is not None and row.indexed_at.timestamp() * 1000 >= hold.since_ms:
+        return True
+    if newest is not None and (one.version is None or newest.version is None or newest.version >= one.version):
+        return True
+    return any(_after(letter, one.version, hold) for letter in dead)
+
+
+def _after(letter: DeadLetterEntry, version: int | None, hold: Hold) -> bool:
+    """Whether the dead letter is of a newer version than the held one, or of the same and later."""
+    if letter.version is None or version is None or letter.version == version:
+        return letter.failed_at_ms >= hold.since_ms
+    return letter.version > version
 
 
 def _newest_letter(

@@ -10,7 +10,7 @@ from typing import Any
 from headrace import headers
 from headrace.broker.contract import Record
 from headrace.envelope import StageRun
-from headrace.holds import PAUSE, waits_for
+from headrace.holds import hold_of
 from headrace.records import DeadLetter, DeadLetterAction
 from headrace.stage import STAGES
 from headrace.store.documents import DocumentRow
@@ -127,9 +127,8 @@ def _versions(seen: Sequence[Seen]) -> Iterator[tuple[Seen, int | None]]:
         if one.version is not None or one.stage != "ingest":
             yield one, one.version
             continue
-        said = {name: (value or b"").decode("utf-8", "replace") for name, value in one.record.headers}
         known = followed.get(one.record[:3], came_from.get(_first(one)))
-        yield one, change_version(said, _first(one)[1]) if known is None else known
+        yield one, change_version(_said(one.record), _first(one)[1]) if known is None else known
 
 
 def _first(one: Seen) -> tuple[int, int]:
@@ -238,13 +237,9 @@ def _place(one: Seen, paused: Mapping[str, str]) -> Place:
 
 
 def _held(record: Record, stage: str) -> Held:
-    scope = _text(record, headers.HELD_FOR) or ""
-    return Held(
-        f"{stage}/{record.partition}/{record.offset}",
-        waits_for(_text(record, headers.HELD_KIND) or PAUSE, scope),
-        scope,
-        _text(record, headers.HELD_WHY) or "",
-    )
+    identity = f"{stage}/{record.partition}/{record.offset}"
+    hold = hold_of(_said(record), identity)
+    return Held(identity, hold.kind, hold.scope, hold.why)
 
 
 def _waiting(one: Seen) -> Waiting:
@@ -252,6 +247,7 @@ def _waiting(one: Seen) -> Waiting:
     return Waiting(
         one.stage or "", one.version, _text(record, "operation"), _text(record, "request-id"), record.partition,
         record.offset, one.history,
+        hold_of(_said(record), f"{one.stage}/{record.partition}/{record.offset}") if one.lane == "held" else None,
     )  # fmt: skip
 
 
@@ -278,6 +274,11 @@ def _letter(one: SeenLetter) -> Letter:
         why=None if action is None or not action.why else action.why,
         redrive_of=None if redrive is None else redrive.decode("utf-8", "replace"),
     )
+
+
+def _said(record: Record) -> dict[str, str]:
+    """Return the record's headers as text, the last of each name."""
+    return {name: (value or b"").decode("utf-8", "replace") for name, value in record.headers}
 
 
 def _text(record: Record, name: str) -> str | None:

@@ -10,6 +10,7 @@ from confluent_kafka import murmur2
 
 from headrace.envelope import StageRun
 from headrace.errors import DependencyDown
+from headrace.holds import hold_of
 from headrace.whereabouts import Waiting, judge
 from headrace_gateway.dead_letters import DeadLetterBook
 from headrace_gateway.flow import FlowState
@@ -23,6 +24,12 @@ def waiting(stage: str = "embedder", version: int | None = 4) -> Waiting:
     """A record that waits."""
     run = StageRun("ingest", ("parse@1",), "w", "changes", 0, 1, 1, datetime(2026, 1, 1, tzinfo=UTC), 7)
     return Waiting(stage, version, "UPSERT", "r-4", 2, 17, (run,))
+
+
+def held(version: int | None = 4, since_ms: int = 1_700_000_000_000) -> Waiting:
+    """A record that a cap holds since the end of 2023."""
+    said = {"held-kind": "pause", "held-for": "cap/alpha", "held-why": "the cap is reached", "held-at": str(since_ms)}
+    return Waiting("embedder", version, "UPSERT", "r-4", 2, 17, hold=hold_of(said, "embedder/2/17"))
 
 
 def test_keys_go_where_kafkas_own_clients_write_them() -> None:
@@ -74,6 +81,30 @@ def test_a_dead_letter_counts_until_something_newer_arrived(rows: Any) -> None:
     assert judge(later, [], [unknown], "g1").state == "indexed"
 
 
+def test_a_held_record_counts_until_it_went_on(rows: Any) -> None:
+    """Broken: a held document is unknown, or one that was released stays held as long as its topic keeps the record."""
+    verdict = judge(rows.row("a"), [held()], [], "g1")
+    assert (verdict.state, verdict.version) == ("held", 4)
+    assert judge(None, [held()], [], "g1").waiting == held()
+    assert judge(rows.row("a", version=4), [held()], [], "g1").state == "indexed"
+    assert judge(None, [held(), waiting("indexer", 4)], [], "g1").state == "in_flight"
+    assert judge(None, [held(), waiting("indexer", 3)], [], "g1").state == "held"
+    before, after = rows.letter(failed_at_ms=1_600_000_000_000), rows.letter(failed_at_ms=1_800_000_000_000)
+    assert judge(None, [held()], [before], "g1").state == "held"  # it was redriven since
+    assert judge(None, [held()], [after], "g1").state == "dead_lettered"  # a rejection, or a failure after the release
+    assert judge(None, [held(5)], [after], "g1").state == "held"
+    assert judge(None, [held(3)], [before], "g1").state == "dead_lettered"
+
+
+def test_a_held_record_without_a_version_is_judged_by_time(rows: Any) -> None:
+    """Broken: an upstream's own event that was released long ago stays held for ever."""
+    indexed = datetime(2024, 1, 1, tzinfo=UTC)
+    at = round(indexed.timestamp() * 1000)
+    assert judge(rows.row("a", indexed_at=indexed), [held(None, at + 1)], [], "g1").state == "held"
+    assert judge(rows.row("a", indexed_at=indexed), [held(None, at)], [], "g1").state == "indexed"
+    assert judge(None, [held(None, at)], [rows.letter(failed_at_ms=at)], "g1").state == "dead_lettered"
+
+
 def test_a_version_that_only_another_generation_holds_is_under_way(rows: Any) -> None:
     """If it failed, a document would be called indexed that no search finds, because a new model's index has it."""
     assert judge(rows.row("a"), [], [], "g2").state == "in_flight"
@@ -101,6 +132,18 @@ async def test_status_of_a_document_under_way(gateway: Any) -> None:
     assert (body["state"], body["waiting_for"], body["version"]) == ("in_flight", "embedder", 4)
     assert body["stages"][0]["stage"] == "ingest"
     assert body["in_flight"][0]["offset"] == 17
+
+
+async def test_status_of_a_held_document(gateway: Any) -> None:
+    """Broken: who waits for a document that a cap holds is told that nothing is known of it."""
+    gateway.flow.states[KEY] = FlowState((held(),))
+    body = (await gateway.client.get("/v1/documents/guide.md")).json()
+    assert (body["state"], body["version"], body["waiting_for"], body["in_flight"]) == ("held", 4, "embedder", [])
+    assert body["held"].pop("ends").endswith("then: headrace embeddings release")
+    assert body["held"] == {
+        "stage": "embedder", "waits_for": "cap", "scope": "cap/alpha", "why": "the cap is reached",
+        "since": "2023-11-14T22:13:20Z",
+    }  # fmt: skip
 
 
 async def test_status_of_a_document_that_was_given_up(gateway: Any, rows: Any) -> None:

@@ -1,14 +1,15 @@
 """Where records stand between the stages: read from Kafka, never kept.
 
 A record waits for a stage while it lies between the stage's committed offset and the end of its topic; its key tells
-the partition. Both readings are bounded, and say so where they were cut short.
+the partition. What is set aside lies in ``held.<stage>``; of those that went on since, what followed tells
+(:func:`headrace.whereabouts.judge`). All readings are bounded, and say so where they were cut short.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -28,11 +29,12 @@ from headrace.avro.codec import Codec
 from headrace.broker.kafka import header_pairs
 from headrace.envelope import StageRun
 from headrace.errors import DependencyDown, PermanentError, describe
-from headrace.headers import ORIGIN_OFFSET, ORIGIN_TOPIC
+from headrace.headers import HELD_KIND, ORIGIN_OFFSET, ORIGIN_TOPIC
+from headrace.holds import REVIEW, hold_of
 from headrace.records import ChangeEvent
 from headrace.settings import KafkaSettings
 from headrace.stage import CHUNKER, EMBEDDER, INDEXER, INGEST, StageFlow
-from headrace.topics import retry_topic
+from headrace.topics import held_topic, retry_topic
 from headrace.whereabouts import Waiting, change_version, number
 
 DOCUMENT_STAGES = (INGEST, CHUNKER, EMBEDDER, INDEXER)
@@ -46,7 +48,7 @@ _PARTITIONS_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class FlowState:
-    """The newest record that waits, by stage in the order of the flow; not ``complete`` where reading was cut."""
+    """The newest record that waits, and that is held, by stage; not ``complete`` where reading was cut."""
 
     waiting: tuple[Waiting, ...] = ()
     complete: bool = True
@@ -67,6 +69,7 @@ class KafkaFlowReader:
             for topic, side in ((stage.source, False), (retry_topic(stage.name), True))
         }
         """Topic to the stage that reads it and its group; what is tried again waits in a topic of its own."""
+        self._held = {kafka.topic(held_topic(stage.name)): stage for stage in DOCUMENT_STAGES}
         self._admin = AdminClient({**kafka.client()})
         self._consumer = Consumer(reader_config(kafka))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="flow")
@@ -87,13 +90,30 @@ class KafkaFlowReader:
 
     def _waiting(self, key: bytes) -> FlowState:
         try:
-            places = [TopicPartition(topic, murmur2(key, self._count(topic))) for topic in self._sources]
-            starts, cut = self._starts(places)
+            # The held records come first: one that is released meanwhile is seen twice, and never missed.
+            held_starts, held_cut = self._held_starts(self._places(key, self._held))
+            held, held_finished = self._scan(key, held_starts)
+            starts, cut = self._starts(self._places(key, self._sources))
             newest, finished = self._scan(key, starts)
         except (KafkaException, TimeoutError) as error:
             raise DependencyDown("kafka", f"positions cannot be read: {describe(error)}") from error
         found = [self._describe(stage, newest[topic]) for topic, (stage, _) in self._sources.items() if topic in newest]
-        return FlowState(tuple(found), finished and not cut)
+        found += [self._describe(stage, held[topic], held=True) for topic, stage in self._held.items() if topic in held]
+        return FlowState(tuple(found), finished and held_finished and not cut and not held_cut)
+
+    def _places(self, key: bytes, topics: Iterable[str]) -> list[TopicPartition]:
+        return [TopicPartition(topic, murmur2(key, self._count(topic))) for topic in topics]
+
+    def _held_starts(self, places: Sequence[TopicPartition]) -> tuple[list[TopicPartition], bool]:
+        """Return where to read each partition of held records from, and whether it holds more than is read."""
+        starts, cut = [], False
+        for place in places:
+            low, high = self._consumer.get_watermark_offsets(place, _CALL_S)
+            start = max(low, high - MAX_RECORDS)
+            cut = cut or start > low
+            if start < high:
+                starts.append(TopicPartition(place.topic, place.partition, start))
+        return starts, cut
 
     def _starts(self, places: Sequence[TopicPartition]) -> tuple[list[TopicPartition], bool]:
         """Return where each stage's group stands in its partition, and whether that lies too far back."""
@@ -138,11 +158,12 @@ class KafkaFlowReader:
             self._consumer.unassign()
         return newest, not open_topics
 
-    def _describe(self, stage: StageFlow, message: KafkaMessage) -> Waiting:
+    def _describe(self, stage: StageFlow, message: KafkaMessage, *, held: bool = False) -> Waiting:
         headers = header_texts(message)
-        offset = message.offset() or 0
+        partition, offset = message.partition() or 0, message.offset() or 0
         first = number(headers.get(ORIGIN_OFFSET)) if ORIGIN_TOPIC in headers else None
-        of_change = stage.consumes is ChangeEvent
+        carries = stage.produces if held and headers.get(HELD_KIND) == REVIEW else stage.consumes
+        of_change = carries is ChangeEvent
         version = (
             change_version(headers, offset if first is None else first) if of_change else number(headers.get("version"))
         )
@@ -151,16 +172,17 @@ class KafkaFlowReader:
             version=version,
             operation=headers.get("operation"),
             request_id=headers.get("request-id"),
-            partition=message.partition() or 0,
+            partition=partition,
             offset=offset,
-            history=self._history(stage, message),
+            history=self._history(carries, message),
+            hold=hold_of(headers, f"{stage.name}/{partition}/{offset}") if held else None,
         )
 
-    def _history(self, stage: StageFlow, message: KafkaMessage) -> tuple[StageRun, ...]:
-        if stage.consumes is ChangeEvent:
+    def _history(self, carries: type[Any], message: KafkaMessage) -> tuple[StageRun, ...]:
+        if carries is ChangeEvent:
             return ()
         try:
-            return self._codec.envelope(message.value(), stage.consumes)[0].trace.history
+            return self._codec.envelope(message.value(), carries)[0].trace.history
         except PermanentError:
             return ()  # the stage itself will say so, in its dead letters
 

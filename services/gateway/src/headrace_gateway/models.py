@@ -222,16 +222,29 @@ class StoredDocument(BaseModel):
     indexed_at: datetime
 
 
+class HeldDocument(BaseModel):
+    """Why a document waits: ``waits_for`` is pause, cap or review, ``scope`` whose; ``ends`` is for operators."""
+
+    stage: str
+    waits_for: str
+    scope: str
+    why: str
+    since: datetime
+    ends: str
+
+
 class DocumentStatus(BaseModel):
     """Where a document is now; ``state`` and ``version`` speak of the newest version that is known.
 
+    ``held`` says why it waits where the state is held, and is null otherwise.
     ``notes`` say what could not be looked at, if anything.
     """
 
     id: str
-    state: Literal["indexed", "deleted", "in_flight", "dead_lettered", "unknown"]
+    state: Literal["indexed", "deleted", "in_flight", "held", "dead_lettered", "unknown"]
     version: int | None
     waiting_for: str | None
+    held: HeldDocument | None
     stages: list[StageRunDocument]
     dead_letter: DeadLetterDocument | None
     stored: StoredDocument | None

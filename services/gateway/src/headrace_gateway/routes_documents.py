@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -11,7 +12,7 @@ from fastapi import APIRouter, Request
 from headrace.envelope import Change, Operation, check_change
 from headrace.errors import DependencyDown
 from headrace.store.documents import DocumentRow, DocumentState
-from headrace.whereabouts import DeadLetterEntry, Verdict, complete_to, judge
+from headrace.whereabouts import DeadLetterEntry, Verdict, Waiting, complete_to, judge
 from headrace_gateway.authentication import Caller, require_own_tenant
 from headrace_gateway.dependencies import Dependencies
 from headrace_gateway.flow import FlowState
@@ -20,6 +21,7 @@ from headrace_gateway.models import (
     DocumentsAnswer,
     DocumentsRequest,
     DocumentStatus,
+    HeldDocument,
     ListedDocument,
     LookupAnswer,
     LookupItem,
@@ -33,6 +35,8 @@ from headrace_gateway.openapi import problems
 from headrace_gateway.problems import Problem
 
 router = APIRouter(tags=["documents"])
+_LATEST_MS = 253_402_300_799_000
+"""The end of the year 9999, the last that Python's dates know, in milliseconds since 1970."""
 
 
 @router.get(
@@ -42,7 +46,7 @@ router = APIRouter(tags=["documents"])
     responses=problems(401, 404, 422, 503),
 )
 async def document(request: Request, caller: Caller, identifier: str) -> DocumentStatus:
-    """Return the state of the newest version that is known: in the index, between stages, or given up."""
+    """Return the state of the newest version that is known: in the index, between stages, held, or given up."""
     dependencies: Dependencies = request.app.state.dependencies
     key = _key(caller.tenant, identifier)
     row = await dependencies.store.document(caller.tenant, identifier)
@@ -64,8 +68,8 @@ async def document(request: Request, caller: Caller, identifier: str) -> Documen
             404,
             "no-document",
             f"Nothing is known of a document {identifier[:200]!r}.",
-            remedy="Look at the id: it is the one that the change named, percent-encoded in the path. What waits for a "
-            "person, or failed a moment ago, `headrace trace ID` finds in the log.",
+            remedy="Look at the id: it is the one that the change named, percent-encoded in the path. What failed a "
+            "moment ago, `headrace trace ID` finds in the log.",
         )
     return _status(identifier, row, flow, verdict, notes)
 
@@ -160,6 +164,7 @@ def _status(
         state=verdict.state,
         version=verdict.version,
         waiting_for=None if verdict.waiting is None else verdict.waiting.stage,
+        held=None if verdict.waiting is None else _held(verdict.waiting),
         stages=[StageRunDocument.model_validate(run) for run in stages],
         dead_letter=None if verdict.dead_letter is None else _letter(verdict.dead_letter),
         stored=None if row is None else _stored(row),
@@ -173,8 +178,23 @@ def _status(
                 offset=one.offset,
             )
             for one in flow.waiting
+            if one.hold is None
         ],
         notes=notes,
+    )
+
+
+def _held(waiting: Waiting) -> HeldDocument | None:
+    hold = waiting.hold
+    if hold is None:
+        return None
+    return HeldDocument(
+        stage=waiting.stage,
+        waits_for=hold.kind,
+        scope=hold.scope,
+        why=hold.why,
+        since=datetime.fromtimestamp(min(hold.since_ms, _LATEST_MS) / 1000, UTC),
+        ends=hold.ends,
     )
 
 
