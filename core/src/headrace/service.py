@@ -74,6 +74,7 @@ def run_stage(
     Side tasks start at once, so that a model loads while Kafka is still starting; the worker waits for Kafka.
     """
     try:
+        check()
         service, kafka, settings = ServiceSettings(), KafkaSettings(), WorkerSettings()
         handlers = registry.installed(flow.name)
         codec = Codec(Registry(RegistrySettings().url))
@@ -82,7 +83,6 @@ def run_stage(
         follower = PipelineFollower(kafka, codec, catalogue)
         decode = decoder(codec, follower.latest) if decoder else None
         own = first() if first else None
-        check()
     except (ValidationError, ConfigurationError) as error:
         what = wrong_settings(error) if isinstance(error, ValidationError) else error
         print(f"{flow.name} cannot start: {what}", file=sys.stderr)
