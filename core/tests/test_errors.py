@@ -45,6 +45,7 @@ def test_message_and_remedy_are_sentences(parts: tuple[str | None, ...], joined:
 def test_an_error_as_text_is_made_of_sentences() -> None:
     """Broken: what is kept as a dead letter's message runs into what is to be done about it."""
     assert str(InvalidRecord("title", "is empty", remedy="Give one.")) == "title: is empty. Give one."
-    assert str(HeadraceError("It failed.", where="a:1", remedy="Mend it.")) == "It failed (a:1). Mend it."
+    assert str(HeadraceError("It failed.", where="a:1", remedy="Mend it.")) == "It failed. (a:1) Mend it."
+    assert str(HeadraceError("it failed", where="a:1", remedy="Mend it.")) == "it failed (a:1). Mend it."
     assert str(HeadraceError("it failed", where="a:1")) == "it failed (a:1)"
     assert str(HeadraceError("It failed.")) == "It failed."

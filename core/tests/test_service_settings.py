@@ -86,7 +86,7 @@ def test_a_stage_names_the_package_whose_handler_does_not_load(
 
     monkeypatch.setattr("headrace.registry.installed", installed)
     assert run_stage(INGEST) == EXIT_CONFIGURATION
-    assert "entry point 'ingest.mine' does not load Repair it." in capsys.readouterr().err
+    assert "entry point 'ingest.mine' does not load. Repair it." in capsys.readouterr().err
 
 
 def test_the_bootstrap_names_the_missing_setting(

@@ -34,9 +34,8 @@ class HeadraceError(Exception):
         super().__init__(self.message)
 
     def __str__(self) -> str:
-        return sentences(
-            f"{self.message.removesuffix('.')} ({self.where})" if self.where else self.message, self.remedy
-        )
+        said = f"{self.message} ({self.where})" if self.where else self.message
+        return f"{said} {self.remedy}".rstrip() if self.message.endswith(_ENDS) else sentences(said, self.remedy)
 
 
 class PermanentError(HeadraceError):

@@ -149,7 +149,10 @@ def test_a_wrong_setting_is_named_by_its_variable(
     assert f"gateway cannot start: {variable}: " in capsys.readouterr().err
 
 
-async def test_a_kafka_that_stays_silent_is_a_dependency_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("reading", ["_starts", "_held_starts"])
+async def test_a_kafka_that_stays_silent_is_a_dependency_that_is_down(
+    monkeypatch: pytest.MonkeyPatch, reading: str
+) -> None:
     """If it failed, asking where a document is would be answered 500 while Kafka hangs."""
 
     def silent(*_: object) -> NoReturn:
@@ -157,7 +160,8 @@ async def test_a_kafka_that_stays_silent_is_a_dependency_that_is_down(monkeypatc
 
     reader = KafkaFlowReader(KafkaSettings(bootstrap="127.0.0.1:1"), Codec(FixedIds()))
     monkeypatch.setattr(reader, "_count", lambda _: 8)
-    monkeypatch.setattr(reader, "_starts", silent)
+    monkeypatch.setattr(reader, "_held_starts", lambda _: ([], False))
+    monkeypatch.setattr(reader, reading, silent)
     with pytest.raises(DependencyDown, match="positions cannot be read: TimeoutError"):
         await reader.waiting(b"alpha/a")
     reader.close()
