@@ -229,9 +229,9 @@ def test_the_time_grows_with_the_length_only(unit: str) -> None:
     seconds = []
     for size in (50_000, 200_000):
         text = unit * (size // len(unit))
-        started = time.perf_counter()
+        started = time.process_time()
         MASKER.find(text)
-        seconds.append(time.perf_counter() - started)
+        seconds.append(time.process_time() - started)
     assert seconds[1] < max(1.0, 12 * seconds[0]), seconds
 
 
@@ -242,9 +242,9 @@ def test_many_spans_of_many_kinds_cost_their_number_only(tmp_path: Path) -> None
     own = make_masker(IngestSettings(mask="", mask_patterns=path))
     seconds = []
     for size in (50_000, 400_000):
-        started = time.perf_counter()
+        started = time.process_time()
         assert len(own.find("ab" * (size // 2))) == size
-        seconds.append(time.perf_counter() - started)
+        seconds.append(time.process_time() - started)
     assert seconds[1] < max(2.0, 24 * seconds[0]), seconds
 
 
