@@ -65,7 +65,7 @@ check: .venv/.synced ## Lint, types, import contracts, dependencies, generated d
 	$(MAKE) --no-print-directory isolated
 
 isolated: $(UV) ## Each service imports and passes its unit tests with its own dependencies only
-	for service in $(SERVICES); do bash infra/isolated.sh "$(UV)" $$service || exit 1; done
+	printf '%s\n' $(SERVICES) | xargs -P 2 -I SERVICE bash infra/isolated.sh "$(UV)" SERVICE
 
 bench: .venv/.synced ## Every benchmark beside its baseline
 	$(RUN)/headrace-bench all --json
