@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -313,3 +314,25 @@ async def test_a_store_of_before_takes_its_vectors_along(
     assert await index_batch(pool, generation, [document("d", 2, ["one"], with_vectors=False)]) == [
         IndexResult(Outcome.INDEXED, deleted=1, kept=1)
     ]
+
+
+async def test_a_batch_that_is_cancelled_lets_its_connection_go(pool: Pool, generation: Generation) -> None:
+    """Broken: a rebalance that meets the writing of many rows stops the indexer for three minutes."""
+    texts = [f"{number} " * 150 for number in range(100)]
+    batch = [document(f"d{number}", 1, [f"{number} {text}" for text in texts]) for number in range(8)]
+    begun = time.monotonic()
+    results = await index_batch(pool, generation, batch)
+    whole_s = time.monotonic() - begun
+    assert set(outcomes(results)) == {Outcome.INDEXED}
+    for step in range(8):
+        again = [replace(one, version=2 + step, document_id=f"{step}/{one.document_id}") for one in batch]
+        chunks = [
+            replace(one, chunks=tuple(replace(chunk, chunk_id=text_hash(f"{step}{one.document_id}{chunk.text}"))
+                                      for chunk in one.chunks))
+            for one in again
+        ]  # fmt: skip
+        task = asyncio.create_task(index_batch(pool, generation, chunks))
+        await asyncio.sleep(whole_s * (step + 0.5) / 8)
+        task.cancel()
+        ended, _ = await asyncio.wait({task}, timeout=10 + 2 * whole_s)
+        assert ended, f"cancelled after {step + 0.5} eighths, it still holds its connection"

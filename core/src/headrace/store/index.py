@@ -33,6 +33,7 @@ from headrace.store.plan import (
 from headrace.store.queries import load
 from headrace.store.records import Generation, IndexChunk, IndexDocument, IndexResult, validate
 from headrace.store.transactions import set_tenant
+from headrace.store.whole import whole
 
 if TYPE_CHECKING:
     from headrace.store.pool import Connection, Pool
@@ -132,7 +133,7 @@ async def _find_vectors(
 async def _write(connection: Connection, generation: Generation, tenant: str, plan: Plan, vectors: Vectors) -> None:
     queries = load("index")
     rows = [_document_row(write, generation) for write in plan.writes]
-    written = await connection.fetchmany(queries["write_document"], rows)
+    written = await whole(connection.fetchmany(queries["write_document"], rows))
     if len(written) < len(rows):
         raise _OvertakenError
     gone = [UUID(bytes=chunk_id) for write in plan.writes for chunk_id in write.gone]
@@ -140,7 +141,7 @@ async def _write(connection: Connection, generation: Generation, tenant: str, pl
         await connection.execute(queries["delete_chunks"], tenant, gone)
     chunks = [_chunk_row(write.document, chunk) for write in plan.writes for chunk in write.inserted]
     if chunks:
-        await connection.executemany(queries["insert_chunk"], chunks)
+        await whole(connection.executemany(queries["insert_chunk"], chunks))
     outdated = [UUID(bytes=chunk_id) for write in plan.writes for chunk_id in write.outdated]
     if outdated:
         query = queries["delete_embeddings"].replace("{embedding}", embedding_table(generation.name))
