@@ -211,8 +211,10 @@ def status(
     settings = CostSettings()
     book, store = read_book(settings.file), owner_store(state_dir, postgres)
     in_all, by_tenant, caps = asyncio.run(spending(store, book, tenant, frozenset(held)))
-    model = asyncio.run(_generation(store, own.generation)).model
-    refused = embedding_view.cap_without_price(book, model, settings, state_dir)
+    refused = None
+    if book.caps.in_usd:  # only then does the model's price count, and the store is asked for the model
+        model = asyncio.run(_generation(store, own.generation)).model
+        refused = embedding_view.cap_without_price(book, model, settings, state_dir)
     if as_json:
         output.emit({
             "generation": own.generation, "total": progress.total, "pending": progress.pending,

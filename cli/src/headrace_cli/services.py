@@ -191,10 +191,11 @@ def _command(service: str, slot: int, endpoints: Endpoints, plan: Plan, port: Po
         "HEADRACE_WORKER_SLOT": str(slot),
     }
     health = f"{_LOOPBACK}:{status_port}/readyz"
-    loads, start_s = _loading(plan) if service in ("embedder", "gateway") else ("", _START_S)
+    loads, start_s = "", _START_S
     query_url = f"{_LOOPBACK}:{port(_query_port(0))}"
     match service:
         case "embedder":
+            loads, start_s = _loading(plan)
             own = port(_query_port(slot))
             environment |= {
                 "HEADRACE_EMBEDDER_PROVIDER": plan.provider.name,
@@ -205,7 +206,7 @@ def _command(service: str, slot: int, endpoints: Endpoints, plan: Plan, port: Po
         case "generator":
             environment |= _queries("GENERATOR", query_url, plan.embedder_token)
         case "gateway":
-            loads = ""  # it is ready when the embedder is
+            _, start_s = _loading(plan)  # it is ready when the embedder is
             environment |= {"HEADRACE_GATEWAY_PORT": str(status_port)}
             environment |= _queries("GATEWAY", query_url, plan.embedder_token)
         case _:

@@ -10,7 +10,7 @@ from typing import Any
 from headrace import headers
 from headrace.broker.contract import Record
 from headrace.envelope import StageRun
-from headrace.holds import hold_of
+from headrace.holds import Hold, hold_of
 from headrace.records import DeadLetter, DeadLetterAction
 from headrace.stage import STAGES
 from headrace.store.documents import DocumentRow
@@ -237,17 +237,23 @@ def _place(one: Seen, paused: Mapping[str, str]) -> Place:
 
 
 def _held(record: Record, stage: str) -> Held:
-    identity = f"{stage}/{record.partition}/{record.offset}"
-    hold = hold_of(_said(record), identity)
-    return Held(identity, hold.kind, hold.scope, hold.why)
+    hold = _hold(record, stage)
+    return Held(_identity(record, stage), hold.kind, hold.scope, hold.why)
+
+
+def _hold(record: Record, stage: str) -> Hold:
+    return hold_of(_said(record), _identity(record, stage))
+
+
+def _identity(record: Record, stage: str) -> str:
+    return f"{stage}/{record.partition}/{record.offset}"
 
 
 def _waiting(one: Seen) -> Waiting:
-    record = one.record
+    record, stage = one.record, one.stage or ""
     return Waiting(
-        one.stage or "", one.version, _text(record, "operation"), _text(record, "request-id"), record.partition,
-        record.offset, one.history,
-        hold_of(_said(record), f"{one.stage}/{record.partition}/{record.offset}") if one.lane == "held" else None,
+        stage, one.version, _text(record, "operation"), _text(record, "request-id"), record.partition, record.offset,
+        one.history, _hold(record, stage) if one.lane == "held" else None,
     )  # fmt: skip
 
 
