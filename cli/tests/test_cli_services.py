@@ -19,7 +19,7 @@ from headrace_cli.observe import without_password
 from headrace_cli.services import Plan, Provider
 from headrace_cli.stack_commands import _launched
 from headrace_local.model import Endpoints, ProcessStatus
-from headrace_testing import discovery
+from headrace_tools import discovery
 
 pytestmark = pytest.mark.unit
 

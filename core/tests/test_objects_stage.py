@@ -13,8 +13,6 @@ import pytest
 from headrace.avro.codec import Codec
 from headrace.avro.registry import FixedIds
 from headrace.broker.contract import Message, Record
-from headrace.broker.memory import MemoryBroker
-from headrace.broker.memory_cluster import MemoryCluster
 from headrace.envelope import Change, Context, Operation, Trace
 from headrace.errors import TemporaryError
 from headrace.handler import BatchHandler, Handler
@@ -29,6 +27,8 @@ from headrace.runtime.worker import Worker
 from headrace.settings import ObjectSettings
 from headrace.stage import StageFlow
 from headrace_testing.fakes import FakeClock, InlineComputer, run_inline
+from headrace_testing.memory_broker import MemoryBroker
+from headrace_testing.memory_cluster import MemoryCluster
 
 pytestmark = pytest.mark.unit
 

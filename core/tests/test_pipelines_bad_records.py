@@ -11,8 +11,6 @@ from prometheus_client import REGISTRY
 from headrace.avro.codec import Codec
 from headrace.avro.registry import FixedIds
 from headrace.broker.contract import Message
-from headrace.broker.memory import MemoryBroker
-from headrace.broker.memory_cluster import MemoryCluster
 from headrace.chains import PipelineChains
 from headrace.control import OrderBook, Scope, follow
 from headrace.envelope import Change, Context, Operation, Trace
@@ -29,6 +27,8 @@ from headrace.runtime.worker import Worker
 from headrace.settings import KafkaSettings
 from headrace.stage import StageFlow
 from headrace_testing.fakes import FakeClock, InlineComputer, run_inline
+from headrace_testing.memory_broker import MemoryBroker
+from headrace_testing.memory_cluster import MemoryCluster
 
 pytestmark = pytest.mark.unit
 

@@ -15,7 +15,7 @@ from headrace import envelope, records, topics
 from headrace.avro import schemas
 from headrace.avro.codec import ENVELOPES, PLAIN, Codec
 from headrace.errors import UndecodableRecord
-from headrace_testing import frozen
+from headrace_tools import frozen
 
 pytestmark = pytest.mark.contract
 

@@ -10,10 +10,10 @@ import pytest
 
 from headrace import control
 from headrace.pipelines_log import apply
-from headrace_bench.data import reference_with_edits
-from headrace_bench.oracle import versions
 from headrace_testing.committed import dead_letters_of
+from headrace_testing.data import reference_with_edits
 from headrace_testing.fold import fold
+from headrace_testing.oracle import versions
 from headrace_testing.stream import STAGES, TENANT, publish, wait_until_stored
 from headrace_testing.user_package import install, stream
 

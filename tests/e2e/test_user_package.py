@@ -7,9 +7,9 @@ import pytest
 
 from headrace.pipeline import load
 from headrace.pipelines_log import apply
-from headrace_bench.data import reference_with_edits
-from headrace_bench.oracle import versions
+from headrace_testing.data import reference_with_edits
 from headrace_testing.fold import fold
+from headrace_testing.oracle import versions
 from headrace_testing.stream import STAGES, TENANT, dead_letters, publish, wait_until_stored
 from headrace_testing.user_package import install
 

@@ -12,12 +12,12 @@ import pytest
 
 from headrace.avro.codec import Codec
 from headrace.pipelines_log import apply
-from headrace_bench.data import reference_with_edits
-from headrace_bench.oracle import versions
 from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.dead_letters.model import Selection
+from headrace_testing.data import reference_with_edits
 from headrace_testing.deployment import Deployment
 from headrace_testing.fold import fold
+from headrace_testing.oracle import versions
 from headrace_testing.stream import TENANT, publish, wait_until_stored
 from headrace_testing.user_package import install, stream
 

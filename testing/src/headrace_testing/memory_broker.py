@@ -1,4 +1,4 @@
-"""The broker contract in memory, for tests without processes; see :mod:`headrace.broker.memory_cluster`."""
+"""The broker contract in memory, for tests without processes; see :mod:`headrace_testing.memory_cluster`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from headrace.broker.contract import (
     TransactionAborted,
     TransactionUncertain,
 )
-from headrace.broker.memory_cluster import Member, MemoryCluster
 from headrace.errors import InvalidRecord
+from headrace_testing.memory_cluster import Member, MemoryCluster
 
 
 class CommitOutcome(StrEnum):

@@ -10,14 +10,14 @@ import sys
 
 import pytest
 
-from headrace import loopback
 from headrace.errors import ConfigurationError
-from headrace.loopback import LOOPBACK, PORTS, claim, free_port
+from headrace_local import loopback
+from headrace_local.loopback import LOOPBACK, PORTS, claim, free_port
 
 pytestmark = pytest.mark.unit
 _ASK = """
 import json, sys
-from headrace import loopback
+from headrace_local import loopback
 loopback.PORTS = range(*json.loads(sys.argv[1]))
 print(loopback.free_port())
 """

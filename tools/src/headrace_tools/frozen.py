@@ -1,6 +1,6 @@
 """Freezes the schemas of the topics as released, and refuses one that an older or newer reader cannot read.
 
-``python -m headrace_testing.frozen`` writes ``schemas/frozen/<record>/<n>.avsc`` and ``<n>.bin``, a sample in plain
+``python -m headrace_tools.frozen`` writes ``schemas/frozen/<record>/<n>.avsc`` and ``<n>.bin``, a sample in plain
 Avro, for each record that differs from its newest frozen version. The rule is the registry's FULL_TRANSITIVE, tried by
 reading: each version's bytes with every other's schema.
 """
@@ -23,7 +23,7 @@ from fastavro.read import SchemaResolutionError
 from headrace import topics
 from headrace.avro import schemas
 from headrace.errors import HeadraceError
-from headrace_testing.discovery import ROOT
+from headrace_tools.discovery import ROOT
 
 FOLDER = ROOT / "schemas" / "frozen"
 RULE = "FULL_TRANSITIVE"

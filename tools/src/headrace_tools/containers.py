@@ -20,8 +20,8 @@ from headrace import topics
 from headrace.costs import read_book
 from headrace.errors import ConfigurationError
 from headrace.settings import KafkaSettings
-from headrace_testing import discovery
-from headrace_testing.discovery import ROOT
+from headrace_tools import discovery
+from headrace_tools.discovery import ROOT
 
 COMPOSE = ROOT / "docker-compose.yml"
 DOCKERFILE = ROOT / "infra" / "docker" / "Dockerfile"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from headrace.errors import ConfigurationError
-from headrace_testing.markdown import table
+from headrace_tools.markdown import table
 
 Command = tuple[tuple[str, ...], Any]
 """The words of a command and what Typer made of it."""

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from headrace.loopback import free_port
+from headrace_local.loopback import free_port
 
 BUCKET = "headrace"
 KEY_ID, SECRET = "tests", "only-for-tests-on-loopback"

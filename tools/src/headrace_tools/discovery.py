@@ -20,7 +20,6 @@ ROOT = Path(__file__).resolve().parents[3]
 """The repository; these tools run on a checkout, never on an installed wheel."""
 
 SOURCES = ("core/src", "cli/src", "operations/src", "infra/local/src", "benchmarks/src", "services/*/src")
-_TESTING = "headrace_testing"
 METRIC_TYPES = (Counter, Gauge, Histogram, Summary)
 
 
@@ -43,12 +42,12 @@ class Setting:
 
 @cache
 def modules() -> tuple[Module, ...]:
-    """Return every module of the workspace but the test support, sorted by name."""
+    """Return every module of the workspace but test support and these tools, sorted by name."""
     found = []
     for source in sorted(path for pattern in SOURCES for path in ROOT.glob(pattern)):
         for path in sorted(source.rglob("*.py")):
             parts = path.relative_to(source).with_suffix("").parts
-            if parts[0] == _TESTING or "migrations" in parts:
+            if "migrations" in parts:
                 continue
             name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
             found.append(Module(name, ast.parse(path.read_text(encoding="utf-8"), str(path))))

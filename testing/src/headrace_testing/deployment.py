@@ -22,8 +22,8 @@ from headrace import topics
 from headrace.avro.codec import Codec
 from headrace.avro.registry import Registry, register_all
 from headrace.bootstrap import BootstrapSettings, bootstrap, create_topics
-from headrace.loopback import free_port
 from headrace.settings import KafkaSettings, ObjectSettings, RegistrySettings
+from headrace_local.loopback import free_port
 
 log = structlog.get_logger(__name__)
 

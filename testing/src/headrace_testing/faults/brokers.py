@@ -19,7 +19,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from headrace.bootstrap import make_topics
-from headrace.loopback import free_port
+from headrace_local.loopback import free_port
 from headrace_testing.faults.processes import Child, spawn
 
 OFFSETS, TRANSACTIONS = "__consumer_offsets", "__transaction_state"
