@@ -11,8 +11,8 @@ from random import Random
 
 import pytest
 
-from headrace.broker.contract import Message, TopicPartition, TransactionUncertain
 from headrace.errors import DependencyDown
+from headrace.kafka.broker_contract import Message, TopicPartition, TransactionUncertain
 from headrace.runtime.decide import EXIT_DONE, EXIT_FENCED, Batch, BatchResult, Commit, Event, Limits
 from headrace.runtime.worker import Worker
 from headrace_testing.fakes import FakeClock, InlineComputer

@@ -8,8 +8,14 @@ from collections.abc import Callable
 
 import pytest
 
-from headrace.broker.contract import Message, OffsetsLost, TopicPartition, TransactionAborted, TransactionUncertain
 from headrace.errors import DependencyDown
+from headrace.kafka.broker_contract import (
+    Message,
+    OffsetsLost,
+    TopicPartition,
+    TransactionAborted,
+    TransactionUncertain,
+)
 from headrace.runtime.compute import ComputeThread
 from headrace.runtime.decide import EXIT_BUG, EXIT_DONE, EXIT_FENCED, EXIT_OFFSETS_LOST, Batch, BatchResult, Limits
 from headrace.runtime.watchdog import Watchdog

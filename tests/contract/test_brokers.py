@@ -15,10 +15,10 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from headrace.bootstrap import make_topics
-from headrace.broker.contract import Broker, Message, Record, TopicPartition
-from headrace.broker.kafka import KafkaBroker
-from headrace.settings import KafkaSettings, WorkerSettings
+from headrace.config.settings import KafkaSettings, WorkerSettings
+from headrace.kafka.broker import KafkaBroker
+from headrace.kafka.broker_contract import Broker, Message, Record, TopicPartition
+from headrace.migrate import make_topics
 from headrace_local import shared
 from headrace_testing.broker_contract import DEADLINE_S, BrokerContract, BrokerLab
 from headrace_testing.fakes import FakeClock

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from headrace import control
+from headrace.handlers.pipelines_log import apply
+from headrace.orders import control
 from headrace.pipeline import Review
-from headrace.pipelines_log import apply
 from headrace_cli.main import app
 from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.dead_letters.model import Selection

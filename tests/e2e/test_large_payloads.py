@@ -16,11 +16,11 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import Registry
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import Registry
+from headrace.config.settings import KafkaSettings, ObjectSettings
 from headrace.objects.places import named_in
 from headrace.objects.store import MARKER, store_of
-from headrace.settings import KafkaSettings, ObjectSettings
 from headrace.store.pool import StoreSettings
 from headrace_local import artifacts
 from headrace_operations.audit.run import Scope, audit

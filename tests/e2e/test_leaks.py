@@ -10,12 +10,12 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from headrace import topics
-from headrace.avro.codec import ENVELOPES, Codec
+from headrace.codec.codec import ENVELOPES, Codec
 from headrace.objects.places import parse
-from headrace.records import ChunkedDocument, EmbeddedDocument, SourceDocument
-from headrace.stage import INGEST
-from headrace.topics import dead_letter_topic, held_topic, replay_topic, retry_topic
+from headrace.payloads import ChunkedDocument, EmbeddedDocument, SourceDocument
+from headrace.topology import topics
+from headrace.topology.stages import INGEST
+from headrace.topology.topics import dead_letter_topic, held_topic, replay_topic, retry_topic
 from headrace_testing.committed import dead_letters_of, read_all
 from headrace_testing.faults.checkers import secrets
 from headrace_testing.fold import fold, read_store

@@ -8,8 +8,8 @@ import urllib.request
 
 import pytest
 
-from headrace import control
-from headrace.pipelines_log import apply
+from headrace.handlers.pipelines_log import apply
+from headrace.orders import control
 from headrace_testing.committed import dead_letters_of
 from headrace_testing.data import reference_with_edits
 from headrace_testing.fold import fold
@@ -24,7 +24,7 @@ import os, signal
 from collections import Counter
 from headrace.errors import TemporaryError
 from headrace.handler import Handler
-from headrace.records import SourceDocument
+from headrace.payloads import SourceDocument
 
 tries = Counter()
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from confluent_kafka import Message as KafkaMessage
 
-from headrace import headers
-from headrace.pipelines_log import apply
-from headrace.records import ReplayRun
-from headrace.topics import replay_topic
+from headrace.handlers.pipelines_log import apply
+from headrace.kafka import headers
+from headrace.payloads import ReplayRun
+from headrace.topology.topics import replay_topic
 from headrace_operations.dead_letters.act import REDRIVEN, Actor, Order, plan
 from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.dead_letters.model import ANY_STATE, Entry, Selection

@@ -16,7 +16,7 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
-from headrace.settings import KafkaSettings
+from headrace.config.settings import KafkaSettings
 from headrace_local.stack import Stack
 from headrace_testing.committed import read_all
 from headrace_testing.data import reference_with_edits

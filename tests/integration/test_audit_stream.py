@@ -15,11 +15,11 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from headrace.envelope import Change, Context, Operation, Trace
-from headrace.records import ChunkedDocument, SourceDocument
+from headrace.payloads import ChunkedDocument, SourceDocument
 from headrace.store.generations import get_generation
 from headrace.store.index import index_batch
 from headrace.store.pool import StoreSettings, create_pool
-from headrace.store.records import IndexChunk, IndexDocument, Outcome
+from headrace.store.rows import IndexChunk, IndexDocument, Outcome
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.main import app
 from headrace_operations.audit.log_ranges import LogRanges

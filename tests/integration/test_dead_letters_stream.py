@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from headrace.pipelines_log import apply
+from headrace.handlers.pipelines_log import apply
 from headrace_operations.dead_letters.act import REDRIVEN, Actor, Order, plan
 from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.dead_letters.model import ANY_STATE, Entry, Selection

@@ -31,8 +31,8 @@ from uuid import uuid4
 import psycopg
 from psycopg import sql
 
-from headrace.capture import Table
-from headrace.records import IndexedDocument
+from headrace.config.captured_tables import Table
+from headrace.payloads import IndexedDocument
 from headrace_local import parts, shared
 from headrace_local.loopback import free_port
 from headrace_operations.capture.connector import FAILED, Connect, configuration, slot_of

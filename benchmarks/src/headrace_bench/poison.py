@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from headrace.pipelines_log import apply
+from headrace.handlers.pipelines_log import apply
 from headrace_bench.outage import small_documents
 from headrace_bench.result import Result
 from headrace_bench.stages import deployment

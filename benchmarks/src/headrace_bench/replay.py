@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from headrace.settings import KafkaSettings
+from headrace.config.settings import KafkaSettings
 from headrace_bench.freshness import TENANT, api_key, edit
 from headrace_bench.result import Result
 from headrace_bench.stages import deployment

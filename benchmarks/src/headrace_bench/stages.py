@@ -20,10 +20,10 @@ import numpy as np
 from confluent_kafka import Consumer, Producer, TopicPartition
 from pgvector import Vector
 
-from headrace.avro.codec import Codec
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings
 from headrace.envelope import Change, Context, Operation, Trace
-from headrace.records import ChangeEvent, ChunkedDocument, EmbeddedDocument
-from headrace.settings import KafkaSettings
+from headrace.payloads import ChangeEvent, ChunkedDocument, EmbeddedDocument
 from headrace.store.pool import prepare_connection
 from headrace_bench.model import Backend, own_backend
 from headrace_bench.result import Result

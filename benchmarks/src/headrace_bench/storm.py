@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from headrace.records import IndexedDocument
+from headrace.payloads import IndexedDocument
 from headrace_local import artifacts, shared
 from headrace_testing.committed import read_all
 from headrace_testing.deployment import Deployment, Place

@@ -1,4 +1,4 @@
-"""One suite for every broker: what :mod:`headrace.broker.contract` promises, as tests.
+"""One suite for every broker: what :mod:`headrace.kafka.broker_contract` promises, as tests.
 
 A test class inherits :class:`BrokerContract` and gives it a :class:`BrokerLab` by the fixture ``lab``. Waits are polls
 up to a deadline in the lab's own time; nothing sleeps.
@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from headrace.broker.contract import (
+from headrace.errors import InvalidRecord
+from headrace.kafka.broker_contract import (
     Broker,
     BrokerError,
     Mark,
@@ -23,7 +24,6 @@ from headrace.broker.contract import (
     TransactionAborted,
     TransactionUncertain,
 )
-from headrace.errors import InvalidRecord
 from headrace.runtime.worker import offsets_after
 
 DEADLINE_S = 60.0

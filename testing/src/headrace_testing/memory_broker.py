@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from headrace.broker.contract import (
+from headrace.errors import InvalidRecord
+from headrace.kafka.broker_contract import (
     Broker,
     BrokerUnavailable,
     Mark,
@@ -20,7 +21,6 @@ from headrace.broker.contract import (
     TransactionAborted,
     TransactionUncertain,
 )
-from headrace.errors import InvalidRecord
 from headrace_testing.memory_cluster import Member, MemoryCluster
 
 

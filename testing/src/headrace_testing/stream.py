@@ -17,9 +17,9 @@ from typing import Any
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from headrace import topics
-from headrace.settings import KafkaSettings
-from headrace.stage import CHUNKER, EMBEDDER, INDEXER, INGEST, StageFlow
+from headrace.config.settings import KafkaSettings
+from headrace.topology import topics
+from headrace.topology.stages import CHUNKER, EMBEDDER, INDEXER, INGEST, StageFlow
 from headrace_testing.deployment import Deployment, Service
 from headrace_testing.fold import Expected, Key, Store, compare, read_store
 

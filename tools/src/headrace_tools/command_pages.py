@@ -74,8 +74,8 @@ def exit_codes_page() -> str:
 
 def _process_codes() -> list[tuple[str, str]]:
     decide = importlib.import_module("headrace.runtime.decide")
-    service = importlib.import_module("headrace.service")
-    settings = importlib.import_module("headrace.settings")
+    service = importlib.import_module("headrace.stage_process.main")
+    settings = importlib.import_module("headrace.config.settings")
     watchdog = importlib.import_module("headrace.runtime.watchdog")
     meanings = {
         decide.EXIT_DONE: "told to stop, and drained",

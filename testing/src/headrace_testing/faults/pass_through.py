@@ -15,15 +15,15 @@ import signal
 import sys
 from typing import Any
 
-from headrace import logs
-from headrace.broker import kafka as client
-from headrace.broker.contract import Message, Record
+from headrace.config.settings import KafkaSettings, WorkerSettings
+from headrace.kafka import broker as client
+from headrace.kafka.broker_contract import Message, Record
 from headrace.runtime.compute import ComputeThread, Process
 from headrace.runtime.decide import Batch, BatchResult, Limits
 from headrace.runtime.watchdog import Watchdog
 from headrace.runtime.watchdog import _die as watchdog_die
 from headrace.runtime.worker import Worker
-from headrace.settings import KafkaSettings, WorkerSettings
+from headrace.telemetry import logs
 from headrace_testing.faults.mutants import BROKERS, CONSUMERS
 
 POISON = b"poison"
