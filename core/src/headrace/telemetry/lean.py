@@ -1,6 +1,6 @@
-"""Loads structlog and httpx without rich; a stage's process imports this first.
+"""Loads structlog and httpx without rich and click; a stage's process imports this first.
 
-Both load rich when it is installed, for tracebacks in colour and for a command line of their own. That is half of the
+Both load them when they are installed, for tracebacks in colour and for a command line of their own. That is half of the
 processor time that a stage's imports take, and a stage writes JSON to a log.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-_UNUSED = ("rich", "pygments")
+_UNUSED = ("click", "pygments", "rich")
 
 
 def _load(*names: str) -> None:
