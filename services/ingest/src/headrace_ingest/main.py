@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import headrace.telemetry.lean  # noqa: F401  # first: what it loads is loaded without rich
+import headrace.telemetry.lean  # noqa: F401  # first: loads its part without rich
 
 # isort: split
 from headrace.codec.codec import Codec
