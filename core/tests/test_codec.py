@@ -23,7 +23,7 @@ from headrace.codec.codec import ENVELOPES, PLAIN, Codec
 from headrace.codec.schema_registry import FixedIds, Registry, register_all
 from headrace.envelope import Change, Context, Metadata, Operation, Reference, Trace
 from headrace.errors import ConfigurationError, DependencyDown, InvalidRecord, PermanentError, UndecodableRecord
-from headrace.payloads import ChangeEvent, SourceDocument
+from headrace.payloads import ChangeEvent, DocumentFacts, SourceDocument
 
 pytestmark = pytest.mark.unit
 
@@ -82,7 +82,7 @@ def plain_example() -> Context:
     return Context(
         Trace("r", "default", 1, datetime(2026, 1, 1, tzinfo=UTC)),
         Change("t", "d", 1, Operation.UPSERT),
-        SourceDocument("T", "text", "text/plain", bytes(16)),
+        SourceDocument(DocumentFacts("T", "text/plain", bytes(16)), "text"),
         Metadata({"user.team": "core"}),
     )
 

@@ -25,7 +25,7 @@ from headrace.errors import ConfigurationError, DependencyDown, InvalidRecord, P
 from headrace.objects.claims import Claim, Claims, portions
 from headrace.objects.places import ObjectDamaged, ObjectGone, Place, checked, folder_of, named_in, parse, reference_to
 from headrace.objects.store import MARKER, ObjectStore, store_of
-from headrace.payloads import SourceDocument
+from headrace.payloads import DocumentFacts, SourceDocument
 
 pytestmark = pytest.mark.unit
 
@@ -56,7 +56,7 @@ def claims_in(folder: Path, now: datetime = NOW, **values: Any) -> Claims:
 
 def context(text: str = "large text", tenant: str = "acme") -> Context:
     """An envelope of a document with that text."""
-    payload = SourceDocument("T", text, "text/plain", bytes(16))
+    payload = SourceDocument(DocumentFacts("T", "text/plain", bytes(16)), text)
     return Context(Trace("r", "default", 1, NOW), Change(tenant, "d", 1, Operation.UPSERT), payload, Metadata())
 
 

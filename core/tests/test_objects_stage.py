@@ -20,7 +20,7 @@ from headrace.kafka.broker_contract import Message, Record
 from headrace.objects.claims import Claims
 from headrace.objects.places import named_in
 from headrace.objects.store import MARKER, ObjectStore
-from headrace.payloads import DeadLetter, SourceDocument
+from headrace.payloads import DeadLetter, DocumentFacts, SourceDocument
 from headrace.runtime.decide import Batch, Limits
 from headrace.runtime.outbox import Wiring
 from headrace.runtime.process import StageProcessor
@@ -41,12 +41,10 @@ TOPICS = (
 )  # fmt: skip
 
 
-class Note(BatchHandler):
+class Note(BatchHandler[SourceDocument, SourceDocument]):
     """Adds its stage's name to each text, and remembers what it was given at a time."""
 
     name = "note"
-    consumes = SourceDocument
-    produces = SourceDocument
 
     def __init__(self, stage: str) -> None:
         self.stage = stage  # type: ignore[misc]
@@ -62,7 +60,7 @@ class Note(BatchHandler):
 
     def _noted(self, context: Context) -> Context:
         text = context.payload.text + self.stage
-        return context.with_payload(SourceDocument(context.payload.title, text, "text/plain", bytes(16)))
+        return context.with_payload(SourceDocument(DocumentFacts(context.payload.title, "text/plain", bytes(16)), text))
 
 
 class Chains:
@@ -133,7 +131,7 @@ def send(cluster: MemoryCluster, document: str, text: str = LARGE, *, version: i
     """Have a document come that ingest could still publish."""
     context = Context(
         Trace(document, "default", version, NOW), Change("t", document, 1, Operation.UPSERT),
-        SourceDocument("T", text, "text/plain", bytes(16)),
+        SourceDocument(DocumentFacts("T", "text/plain", bytes(16)), text),
     )  # fmt: skip
     cluster.append(Message("a", context.change.key, CODEC.encode(context, SourceDocument)))
 

@@ -19,7 +19,7 @@ from headrace.handlers.pipelines_log import PipelineCatalogue, PipelineFollower
 from headrace.handlers.registry import HandlerRegistry
 from headrace.kafka.broker_contract import Message
 from headrace.orders.control import OrderBook, Scope, follow
-from headrace.payloads import Control, DeadLetter, PipelineVersion, SourceDocument
+from headrace.payloads import Control, DeadLetter, DocumentFacts, PipelineVersion, SourceDocument
 from headrace.pipeline import canonical, digest, parse
 from headrace.runtime.decide import Limits
 from headrace.runtime.outbox import Wiring
@@ -38,13 +38,11 @@ FLOW = StageFlow("chunker", "documents", "chunks", SourceDocument, SourceDocumen
 TOPICS = ("documents", "chunks", "dead-letters.chunker", "retry.chunker", "replay.chunker", "held.chunker")
 
 
-class Copy(Handler):
+class Copy(Handler[SourceDocument, SourceDocument]):
     """Changes nothing."""
 
     name = "copy"
     stage = "chunker"
-    consumes = SourceDocument
-    produces = SourceDocument
 
     async def process(self, context: Context) -> Context:
         return context
@@ -107,7 +105,7 @@ class Stage:
 
     def send(self, document: str, pipeline: str, number: int) -> None:
         """Have a document come that is bound to the version."""
-        payload = SourceDocument(document, document, "text/plain", bytes(16))
+        payload = SourceDocument(DocumentFacts(document, "text/plain", bytes(16)), document)
         change = Change("t", document, 1, Operation.UPSERT)
         found = Context(Trace(document, pipeline, number, NOW), change, payload)
         self.cluster.append(Message("documents", found.change.key, CODEC.encode(found, SourceDocument)))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from headrace.embeddings.preparation import FIELDS, NO_KEY, OverLong, Preparation, parse_template, text_hash
 from headrace.errors import ConfigurationError
-from headrace.payloads import Chunk, ChunkedDocument
+from headrace.payloads import Chunk, ChunkedDocument, DocumentFacts
 
 pytestmark = pytest.mark.unit
 
@@ -18,7 +18,9 @@ def document(*texts: str, title: str = "T", section: tuple[str, ...] = ("A", "B"
     chunks = tuple(
         Chunk(bytes([number]) * 16, section, 0, len(text), text, text_hash(text)) for number, text in enumerate(texts)
     )
-    return ChunkedDocument(title, "text/plain", bytes(16), None, {"tags": tags} if tags else {}, (), chunks)
+    return ChunkedDocument(
+        DocumentFacts(title, "text/plain", bytes(16), attributes={"tags": tags} if tags else {}), chunks
+    )
 
 
 def rendered(template: str, **fields: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import new_class
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from headrace.envelope import Context
 from headrace.errors import ConfigurationError
 from headrace.handler import Handler
 from headrace.handlers.registry import HandlerRegistry, installed
-from headrace.payloads import SourceDocument
+from headrace.payloads import ChunkedDocument, SourceDocument
 
 pytestmark = pytest.mark.unit
 
@@ -20,10 +21,9 @@ MODULE = """
 from headrace.handler import Handler
 from headrace.payloads import ChunkedDocument
 
-class Redact(Handler):
+class Redact(Handler[ChunkedDocument, ChunkedDocument]):
     name = "redact"
     stage = "acme-stage"
-    consumes = produces = ChunkedDocument
 
     async def process(self, context):
         return context
@@ -39,9 +39,10 @@ def handler(**values: Any) -> type[Handler]:
     async def process(self: Handler, context: Context) -> Context:
         return context
 
-    declared = {"name": "one", "stage": "chunker", "consumes": SourceDocument, "produces": SourceDocument} | values
+    declared = {"name": "one", "stage": "chunker"} | values
     kept = {name: value for name, value in declared.items() if value is not None}
-    return type("One", (Handler,), {**kept, "process": process})
+    base = Handler[SourceDocument, ChunkedDocument]
+    return new_class("One", (base,), exec_body=lambda space: space.update(kept, process=process))
 
 
 def test_handlers_are_found_by_stage_and_name() -> None:
@@ -72,9 +73,9 @@ def test_a_name_is_given_once_in_a_stage() -> None:
         HandlerRegistry([handler(), handler()])
 
 
-@pytest.mark.parametrize("missing", ["name", "stage", "consumes", "produces"])
+@pytest.mark.parametrize("missing", ["name", "stage"])
 def test_an_incomplete_handler_is_refused(missing: str) -> None:
-    """Broken: a handler without a declared record fails only when the first record comes."""
+    """Broken: a handler without a name fails only when a template asks for it."""
     with pytest.raises(ConfigurationError, match=f"declares no {missing}"):
         HandlerRegistry([handler(**{missing: None})])
 

@@ -24,10 +24,10 @@ from headrace.errors import (
     TemporaryError,
     UnknownPipeline,
 )
-from headrace.handler import READ_AGAIN, BatchHandler, Handler
+from headrace.handler import READ_AGAIN, BatchHandler, Handler, In, Out
 from headrace.kafka.broker_contract import Record
 from headrace.kafka.headers import Origin
-from headrace.payloads import ChunkedDocument, DeadLetter, HeaderPart, SourceDocument
+from headrace.payloads import ChunkedDocument, DeadLetter, DocumentFacts, HeaderPart, SourceDocument
 from headrace.runtime.deadletters import ALLOWANCE_BYTES, Failure, dead_letter
 from headrace.runtime.decide import Batch, BatchResult
 from headrace.runtime.outbox import Wiring
@@ -46,13 +46,11 @@ WIRING = Wiring(
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
-class Step(Handler):
+class Acting(Handler[In, Out]):
     """Does what the test wants, by text of the document."""
 
     name = "step"
     stage = "chunker"
-    consumes = SourceDocument
-    produces = SourceDocument
 
     def __init__(self, act: Callable[[Context], Any] = lambda context: context) -> None:
         self.act = act
@@ -63,19 +61,19 @@ class Step(Handler):
         return self.act(context)
 
 
-class Deleting(Step):
+class Step(Acting[SourceDocument, SourceDocument]):
+    """Sees documents only."""
+
+
+class Deleting(Acting[SourceDocument | None, SourceDocument | None]):
     """Sees deletes."""
 
-    sees_deletes = True
 
-
-class BatchStep(BatchHandler):
+class BatchStep(BatchHandler[SourceDocument, SourceDocument]):
     """Fails as a whole where a document at fault is in the batch."""
 
     name = "batch-step"
     stage = "chunker"
-    consumes = SourceDocument
-    produces = SourceDocument
 
     def __init__(self, act: Callable[[Sequence[Context]], Any]) -> None:
         self.act = act
@@ -110,7 +108,11 @@ class Holds:
 
 def context(document: str, *, operation: Operation = Operation.UPSERT, pipeline: str = "default") -> Context:
     """The envelope of a document whose text is its id."""
-    payload = SourceDocument(document, document, "text/plain", bytes(16)) if operation is Operation.UPSERT else None
+    payload = (
+        SourceDocument(DocumentFacts(document, "text/plain", bytes(16)), document)
+        if operation is Operation.UPSERT
+        else None
+    )
     return Context(
         Trace(f"request-{document}", pipeline, 1, NOW),
         Change("t", document, 3, operation),
@@ -450,11 +452,11 @@ def test_a_handler_that_returns_no_context_is_named(returned: Any) -> None:
 @pytest.mark.parametrize(
     "payload",
     [
-        SourceDocument("t", "x" * 20_000, "text/plain", bytes(16)),
-        SourceDocument("t", "a\ud800", "text/plain", bytes(16)),
-        SourceDocument("t", 5, "text/plain", bytes(16)),  # type: ignore[arg-type]
-        SourceDocument("t", "x", "text/plain", bytes(16), acl=5),  # type: ignore[arg-type]
-        ChunkedDocument("t", "text/plain", bytes(16), None, {}, (), ()),
+        SourceDocument(DocumentFacts("t", "text/plain", bytes(16)), "x" * 20_000),
+        SourceDocument(DocumentFacts("t", "text/plain", bytes(16)), "a\ud800"),
+        SourceDocument(DocumentFacts("t", "text/plain", bytes(16)), 5),  # type: ignore[arg-type]
+        SourceDocument(DocumentFacts("t", "text/plain", bytes(16), acl=5), "x"),  # type: ignore[arg-type]
+        ChunkedDocument(DocumentFacts("t", "text/plain", bytes(16)), ()),
     ],
     ids=["oversize", "surrogate", "number", "no-sequence", "other-record"],
 )

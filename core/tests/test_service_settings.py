@@ -25,13 +25,11 @@ from headrace.topology.stages import CHUNKER, INGEST
 pytestmark = pytest.mark.unit
 
 
-class Needy(Handler):
+class Needy(Handler[SourceDocument, SourceDocument]):
     """Reads a setting that is missing."""
 
     name = "needy"
     stage = "chunker"
-    consumes = SourceDocument
-    produces = SourceDocument
 
     def __init__(self) -> None:
         self.settings = StoreSettings()

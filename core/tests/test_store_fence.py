@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.payloads import DocumentFacts
 from headrace.store.fence import Decision, Fence, advance, decide
 from headrace.store.plan import Plan, Stored, Vectors, by_document, carried_vectors, plan_tenant
 from headrace.store.rows import Generation, IndexChunk, IndexDocument, IndexResult, Outcome
@@ -35,7 +36,8 @@ def document(version: int, texts: tuple[str, ...], *, vectors: bool = True, name
         IndexChunk(digest(name + text), (), n, n + 1, text, digest(text), b"\0" * 8 if vectors else None)
         for n, text in enumerate(texts)
     )
-    return IndexDocument("acme", name, version, digest("".join(texts)), deleted=not texts, chunks=chunks)
+    facts = DocumentFacts("", "", digest("".join(texts)))
+    return IndexDocument("acme", name, version, facts, deleted=not texts, chunks=chunks)
 
 
 versions = st.lists(st.integers(0, 8), min_size=1, max_size=20)

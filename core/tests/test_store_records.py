@@ -9,6 +9,7 @@ import pytest
 from asyncpg.exceptions._base import DataError as ClientDataError
 
 from headrace.errors import ConfigurationError, DependencyDown, InvalidRecord
+from headrace.payloads import DocumentFacts
 from headrace.store.error_mapping import postgresql_errors
 from headrace.store.generations import embedding_table
 from headrace.store.pool import StoreSettings
@@ -37,9 +38,14 @@ def chunk(**changes: object) -> IndexChunk:
     return IndexChunk(**(values | changes))  # type: ignore[arg-type]
 
 
+def facts(**changes: tuple[int, ...]) -> DocumentFacts:
+    """Sound facts, changed."""
+    return replace(DocumentFacts("T", "text/plain", b"h"), **changes)
+
+
 def document(**changes: object) -> IndexDocument:
     """A sound document, changed."""
-    values = {"tenant": "acme", "document_id": "d", "version": 1, "content_hash": b"h", "chunks": (chunk(),)}
+    values = {"tenant": "acme", "document_id": "d", "version": 1, "facts": facts(), "chunks": (chunk(),)}
     return IndexDocument(**(values | changes))  # type: ignore[arg-type]
 
 
@@ -57,9 +63,9 @@ def test_a_sound_document_passes() -> None:
         (document(version=-1), "version"),
         (document(version=2**63), "version"),
         (document(deleted=True), "chunks"),
-        (document(pages=(5, 0)), "pages"),
-        (document(pages=(-1,)), "pages"),
-        (document(pages=(2**31,)), "pages"),
+        (document(facts=facts(pages=(5, 0))), "pages"),
+        (document(facts=facts(pages=(-1,))), "pages"),
+        (document(facts=facts(pages=(2**31,))), "pages"),
         (document(chunks=(chunk(), chunk(chunk_id=b"short"))), "chunks[1].chunk_id"),
         (document(chunks=(chunk(start=4),)), "chunks[0].start"),
         (document(chunks=(chunk(text="a\0b"),)), "chunks[0].text"),

@@ -11,7 +11,7 @@ from confluent_kafka import murmur2
 from headrace.codec.codec import Codec
 from headrace.codec.schema_registry import FixedIds
 from headrace.envelope import Change, Context, Operation, Trace
-from headrace.payloads import Chunk, ChunkedDocument, SourceDocument
+from headrace.payloads import Chunk, ChunkedDocument, DocumentFacts, SourceDocument
 from headrace_operations.audit.log_ranges import Range
 from headrace_operations.audit.log_view import LogView
 from headrace_operations.audit.model import Key, LogEntry, Position
@@ -83,13 +83,13 @@ def _context(key, version, payload, operation=Operation.UPSERT):
 
 
 def _document(ranges, key, version, content=b"c" * 16):
-    context = _context(key, version, SourceDocument("t", "text", "text/plain", content))
+    context = _context(key, version, SourceDocument(DocumentFacts("t", "text/plain", content), "text"))
     ranges.add("documents", key.record_key, CODEC.encode(context, SourceDocument))
 
 
 def _chunks(ranges, key, version, *ids):
     chunks = tuple(Chunk(one * 16, (), 0, 4, "text", b"h" * 16) for one in ids)
-    context = _context(key, version, ChunkedDocument("t", "text/plain", b"c" * 16, None, {}, (), chunks))
+    context = _context(key, version, ChunkedDocument(DocumentFacts("t", "text/plain", b"c" * 16), chunks))
     ranges.add("chunks", key.record_key, CODEC.encode(context, ChunkedDocument))
 
 

@@ -15,7 +15,7 @@ from headrace.embeddings.costs import Spent, parse_book
 from headrace.embeddings.preparation import Preparation, text_hash
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
 from headrace.objects.places import ObjectGone
-from headrace.payloads import Chunk, ChunkedDocument, ReplayRun
+from headrace.payloads import Chunk, ChunkedDocument, DocumentFacts, ReplayRun
 from headrace.store.usage import DayUsage, DocumentUsage
 from headrace_operations.audit.log_ranges import LogRanges
 from headrace_operations.embedding import estimate, ledger
@@ -116,7 +116,7 @@ class _Decoded:
         text = (value or b"").decode()
         chunk = Chunk(bytes(16), ("Terms",), 0, len(text), text, text_hash(text))
         change = Change("acme", "d", 1, Operation.UPSERT)
-        document = ChunkedDocument("Guide", "text/plain", bytes(16), None, {}, (), (chunk,))
+        document = ChunkedDocument(DocumentFacts("Guide", "text/plain", bytes(16)), (chunk,))
         return Context(Trace("r", "default", 1, NOW), change, document, Metadata({}))
 
 

@@ -28,13 +28,11 @@ from headrace.payloads import SourceDocument
 
 tries = Counter()
 
-class Moody(Handler):
+class Moody(Handler[SourceDocument, SourceDocument]):
     """Fails a document three times, and dies of another one."""
 
     name = "moody"
     stage = "chunker"
-    consumes = SourceDocument
-    produces = SourceDocument
 
     async def process(self, context):
         document = context.change.document_id

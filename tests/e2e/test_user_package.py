@@ -16,19 +16,18 @@ from headrace_testing.user_package import install
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 HANDLER = '''
+from headrace.envelope import Context
 from headrace.handler import Handler
 from headrace.payloads import SourceDocument
 
-class Stamp(Handler):
+class Stamp(Handler[SourceDocument, SourceDocument]):
     """Notes how many words a document has."""
 
     name = "stamp"
     version = "7"
     stage = "chunker"
-    consumes = SourceDocument
-    produces = SourceDocument
 
-    async def process(self, context):
+    async def process(self, context: Context[SourceDocument]) -> Context[SourceDocument]:
         return context.with_metadata("chunker", words=len(context.payload.text.split()))
 '''
 

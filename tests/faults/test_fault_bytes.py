@@ -14,7 +14,7 @@ from confluent_kafka import Producer
 
 from headrace.codec.codec import Codec
 from headrace.envelope import Change, Context, Metadata, Operation, StageRun, Trace
-from headrace.payloads import ChunkedDocument, SourceDocument
+from headrace.payloads import ChunkedDocument, DocumentFacts, SourceDocument
 from headrace_testing.committed import dead_letters_of, read_all
 from headrace_testing.deployment import Deployment
 from headrace_testing.faults.checkers import Entry, conservation
@@ -36,7 +36,7 @@ def document(codec: Codec, number: int, size: int) -> bytes:
         Context(
             Trace("b2f0c6a4-0000-4000-8000-000000000000", "default", 1, now, None, (run,)),
             Change("fuzz", f"doc/{number}", 1, Operation.UPSERT),
-            SourceDocument(f"Document {number}", text, "text/plain", bytes(32)),
+            SourceDocument(DocumentFacts(f"Document {number}", "text/plain", bytes(32)), text),
             Metadata({"system.format": "avro"}),
         ),
         SourceDocument,

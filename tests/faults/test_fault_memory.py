@@ -36,14 +36,12 @@ LIBC = ctypes.CDLL(None)
 LIBC.malloc.restype = ctypes.c_void_p
 LIBC.malloc.argtypes = [ctypes.c_size_t]
 
-class Hungry(Handler):
+class Hungry(Handler[SourceDocument, SourceDocument]):
     """Wants more than there is: Python says so and goes on, a library in C writes to what it did not get and dies."""
 
     name = "hungry"
     version = "1"
     stage = "chunker"
-    consumes = SourceDocument
-    produces = SourceDocument
 
     async def process(self, context):
         if "hungry in python" in context.payload.text:

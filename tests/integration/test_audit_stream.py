@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from headrace.envelope import Change, Context, Operation, Trace
-from headrace.payloads import ChunkedDocument, SourceDocument
+from headrace.payloads import ChunkedDocument, DocumentFacts, SourceDocument
 from headrace.store.generations import get_generation
 from headrace.store.index import index_batch
 from headrace.store.pool import StoreSettings, create_pool
@@ -172,12 +172,14 @@ def _context(name, version, payload, operation=Operation.UPSERT):
 
 def _source(name, version):
     known = expected(TENANT, _change(name, version))
-    return _context(name, version, SourceDocument(name, _text(name), "text/markdown", known.content_hash))
+    return _context(
+        name, version, SourceDocument(DocumentFacts(name, "text/markdown", known.content_hash), _text(name))
+    )
 
 
 def _chunked(name, version):
     known = expected(TENANT, _change(name, version))
-    made = ChunkedDocument(name, "text/markdown", known.content_hash, "test", {}, (), known.chunks)
+    made = ChunkedDocument(DocumentFacts(name, "text/markdown", known.content_hash, "test"), known.chunks)
     return _context(name, version, made)
 
 
@@ -302,7 +304,8 @@ def _indexed_again(place, name):
         IndexChunk(chunk.chunk_id, chunk.section, chunk.start, chunk.end, chunk.text, chunk.text_hash)
         for chunk in known.chunks
     )
-    document = IndexDocument(TENANT, name, VERSION, known.content_hash, chunks=chunks)
+    facts = DocumentFacts("", "", known.content_hash)
+    document = IndexDocument(TENANT, name, VERSION, facts, chunks=chunks)
 
     async def index():
         pool = await create_pool(_store(place, place.runtime_dsn()))

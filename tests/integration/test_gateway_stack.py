@@ -35,7 +35,7 @@ from headrace.config.settings import KafkaSettings, ObjectSettings, RegistrySett
 from headrace.envelope import Change, Context, Operation, StageRun, Trace
 from headrace.errors import DependencyDown
 from headrace.migrate import BootstrapSettings, bootstrap
-from headrace.payloads import ChangeEvent, DeadLetter, GenerationRequest, HeaderPart, SourceDocument
+from headrace.payloads import ChangeEvent, DeadLetter, DocumentFacts, GenerationRequest, HeaderPart, SourceDocument
 from headrace.store.generations import get_generation
 from headrace.store.index import index_batch
 from headrace.store.keys import create_api_key, revoke_api_keys
@@ -279,7 +279,7 @@ async def test_status_follows_a_document_through_the_stages(ground: Ground, clie
     run = StageRun("ingest", ("parse@1",), "w", "changes", 0, 0, 1, datetime.now(UTC), 5)
     trace = Trace("r-5", "index", 1, datetime.now(UTC), history=(run,))
     value = ground.codec.encode(
-        Context(trace, change, SourceDocument("t", "x", "text/plain", b"h" * 32)), SourceDocument
+        Context(trace, change, SourceDocument(DocumentFacts("t", "text/plain", b"h" * 32), "x")), SourceDocument
     )
     ground.write("documents", change.key, value, request_id="r-5", operation="UPSERT", version="5")
     body = (await client.get(f"/v1/documents/{name}")).json()
@@ -365,14 +365,16 @@ async def index(ground: Ground, name: str, version: int, texts: list[str]) -> No
             TENANT,
             name,
             version,
-            hashlib.sha256("".join(texts).encode()).digest(),
-            title="Gate",
-            source="https://example.com",
-            media_type="text/plain",
+            DocumentFacts(
+                "Gate",
+                "text/plain",
+                hashlib.sha256("".join(texts).encode()).digest(),
+                source="https://example.com",
+                attributes={"set": name},
+            ),
             pipeline_id="index",
             pipeline_version="1",
             request_id=f"r-{version}",
-            attributes={"set": name},
             chunks=tuple(chunks),
         )
         await index_batch(pool, generation, [document])

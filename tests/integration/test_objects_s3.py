@@ -19,7 +19,7 @@ from headrace.errors import ConfigurationError, DependencyDown
 from headrace.objects.claims import Claim, Claims
 from headrace.objects.places import ObjectDamaged, ObjectGone, Place, folder_of
 from headrace.objects.store import MARKER, ObjectStore
-from headrace.payloads import SourceDocument
+from headrace.payloads import DocumentFacts, SourceDocument
 from headrace_local import artifacts
 from headrace_testing.deployment import object_settings
 from headrace_testing.s3 import S3Server, served
@@ -55,7 +55,7 @@ def stored(server: S3Server, folder: str, text: str = "large", tenant: str = "ac
     store = store_at(server, folder)
     store.begin()
     claims = Claims(CODEC, store, configured(server, folder), now=lambda: NOW)
-    payload = SourceDocument("T", text, "text/plain", bytes(16))
+    payload = SourceDocument(DocumentFacts("T", "text/plain", bytes(16)), text)
     whole = Context(Trace("r", "default", 1, NOW), Change(tenant, "d", 1, Operation.UPSERT), payload)
     value, parcel = claims.check_in(whole, SourceDocument)
     asyncio.run(claims.store([parcel]))
@@ -112,7 +112,7 @@ def test_a_refused_key_and_a_dead_service_pause(server: S3Server) -> None:
         fetched(claims, claim)
     assert caught.value.dependency == "object-store"
     _, parcel = claims.check_in(
-        claim.context.with_payload(SourceDocument("T", "t", "text/plain", bytes(16))), SourceDocument
+        claim.context.with_payload(SourceDocument(DocumentFacts("T", "text/plain", bytes(16)), "t")), SourceDocument
     )
     with pytest.raises(DependencyDown):
         asyncio.run(claims.store([parcel]))

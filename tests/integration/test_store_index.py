@@ -17,6 +17,7 @@ import pytest
 import pytest_asyncio
 
 from headrace.errors import InvalidRecord
+from headrace.payloads import DocumentFacts
 from headrace.store import cache
 from headrace.store.generations import activate, create_generation, get_generation
 from headrace.store.index import index_batch
@@ -74,7 +75,7 @@ def document(
         chunks.append(IndexChunk(identity, ("A",), start, start + len(text), text, text_hash(text), given))
         start += len(text)
     values = {
-        "content_hash": text_hash("|".join(texts)),
+        "facts": DocumentFacts("", "", text_hash("|".join(texts))),
         "chunks": tuple(chunks),
         "deleted": not texts,
     } | changes
@@ -217,9 +218,9 @@ async def test_the_same_version_cut_otherwise_leaves_the_first_generation_to_be_
 ) -> None:
     """The first generation would be called complete without its vectors, and no replay would bring them back."""
     second = await create_generation(owner, "second", MODEL, DIMENSIONS)
-    content = text_hash("both")
-    await index_batch(pool, generation, [document("d", 1, ["one", "two"], content_hash=content)])
-    again = document("d", 1, ["one", "three"], content_hash=content)
+    content = DocumentFacts("", "", text_hash("both"))
+    await index_batch(pool, generation, [document("d", 1, ["one", "two"], facts=content)])
+    again = document("d", 1, ["one", "three"], facts=content)
     assert outcomes(await index_batch(pool, second, [again])) == [Outcome.INDEXED]
     assert await owner.fetchval("SELECT generations FROM document") == ["second"]
     assert outcomes(await index_batch(pool, generation, [again])) == [Outcome.INDEXED]

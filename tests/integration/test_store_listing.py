@@ -8,10 +8,11 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from headrace.payloads import DocumentFacts
 from headrace.store import documents
 from headrace.store.generations import create_generation
 from headrace.store.index import index_batch
-from headrace.store.rows import Generation, IndexDocument
+from headrace.store.rows import NO_FACTS, Generation, IndexDocument
 
 if TYPE_CHECKING:
     from headrace.store.pool import Pool
@@ -31,9 +32,9 @@ async def generation(owner: Owner) -> Generation:
 def document(name: str, *, tenant: str = "acme", deleted: bool = False, **attributes: str) -> IndexDocument:
     """A document without passages."""
     return IndexDocument(
-        tenant=tenant, document_id=name, version=2 if deleted else 1, content_hash=b"" if deleted else b"h" * 32,
+        tenant=tenant, document_id=name, version=2 if deleted else 1,
+        facts=NO_FACTS if deleted else DocumentFacts(name, "", b"h" * 32, attributes=attributes),
         deleted=deleted, pipeline_id="index", pipeline_version="1", request_id="r", history=[], metadata={},
-        title="" if deleted else name, attributes=attributes,
     )  # fmt: skip
 
 

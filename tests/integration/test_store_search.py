@@ -12,6 +12,7 @@ import pytest_asyncio
 from pydantic import SecretStr
 
 from headrace.errors import InvalidRecord
+from headrace.payloads import DocumentFacts
 from headrace.store.generations import create_generation
 from headrace.store.index import index_batch
 from headrace.store.pool import create_pool
@@ -53,10 +54,7 @@ def document(document_id: str, texts: dict[str, bytes], *, tenant: str = "acme",
         tenant,
         document_id,
         7,
-        b"h",
-        title=f"Title {document_id}",
-        source="here",
-        attributes=attributes,
+        DocumentFacts(f"Title {document_id}", "", b"h", source="here", attributes=attributes),
         chunks=tuple(chunks),
     )
 

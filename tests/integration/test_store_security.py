@@ -15,6 +15,7 @@ import pytest_asyncio
 from pydantic import SecretStr
 
 from headrace.errors import ConfigurationError, DependencyDown
+from headrace.payloads import DocumentFacts
 from headrace.store import artifacts, cache, documents, keys
 from headrace.store.error_mapping import GenerationExists
 from headrace.store.generations import (
@@ -62,7 +63,7 @@ async def two_tenants(pool: Pool, generation: Generation) -> None:
             tenant,
             "d",
             1,
-            b"h",
+            DocumentFacts("", "", b"h"),
             request_id="r1",
             history=[{"stage": "ingest"}],
             metadata={"user.a": 1},

@@ -17,7 +17,7 @@ import pytest
 from headrace.embeddings.costs import CostSettings, Spent
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
 from headrace.errors import DependencyDown, SetAside
-from headrace.payloads import Chunk, ChunkedDocument
+from headrace.payloads import Chunk, ChunkedDocument, DocumentFacts
 from headrace.store import usage
 from headrace.store.transactions import tenant_transaction
 from headrace.store.usage import Bill, Used
@@ -42,7 +42,7 @@ TOKENS = 100
 def document(tenant: str, name: str, *words: str) -> Context:
     """A document with a chunk for each word."""
     chunks = tuple(Chunk(bytes(16), (), 0, len(word), word, text_hash=word.encode().ljust(16, b".")) for word in words)
-    payload = ChunkedDocument(name, "text/plain", bytes(16), None, {}, (), chunks)
+    payload = ChunkedDocument(DocumentFacts(name, "text/plain", bytes(16)), chunks)
     return Context(
         Trace(f"r-{name}", "default", 1, NOW), Change(tenant, name, 1, Operation.UPSERT), payload, Metadata({})
     )

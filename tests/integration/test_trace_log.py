@@ -15,7 +15,7 @@ from headrace.codec.codec import Codec
 from headrace.codec.schema_registry import Registry
 from headrace.config.settings import KafkaSettings
 from headrace.envelope import Change, Context, Operation, StageRun, Trace
-from headrace.payloads import DeadLetter, DeadLetterAction, HeaderPart, IndexedDocument, SourceDocument
+from headrace.payloads import DeadLetter, DeadLetterAction, DocumentFacts, HeaderPart, IndexedDocument, SourceDocument
 from headrace.store.pool import StoreSettings, create_pool
 from headrace_operations.runs import RunsReader
 from headrace_operations.trace import Tracer
@@ -183,4 +183,4 @@ async def test_a_run_is_followed_by_reading_only_what_is_new(log: Log) -> None:
 
 def source() -> SourceDocument:
     """A parsed document."""
-    return SourceDocument("t", "x", "text/plain", b"h" * 32)
+    return SourceDocument(DocumentFacts("t", "text/plain", b"h" * 32), "x")

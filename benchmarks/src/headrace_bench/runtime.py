@@ -24,7 +24,7 @@ from headrace.handler import Handler
 from headrace.kafka.broker import KafkaBroker, consumer_config, producer_config
 from headrace.kafka.broker_contract import Message
 from headrace.migrate import make_topics
-from headrace.payloads import SourceDocument
+from headrace.payloads import DocumentFacts, SourceDocument
 from headrace.runtime.compute import ComputeThread
 from headrace.runtime.decide import Batch, BatchResult, Limits
 from headrace.runtime.outbox import Wiring
@@ -43,15 +43,13 @@ ROUNDS = 3
 Process = Callable[[Batch], Awaitable[BatchResult]]
 
 
-class PassHandler(Handler):
+class PassHandler(Handler[SourceDocument, SourceDocument]):
     """Checks the record and hands it on."""
 
     name = "pass"
     stage = "chunker"
-    consumes = SourceDocument
-    produces = SourceDocument
 
-    async def process(self, context: Context) -> Context:
+    async def process(self, context: Context[SourceDocument]) -> Context[SourceDocument]:
         """Return the context as it is."""
         return context
 
@@ -117,7 +115,9 @@ def _value(codec: Codec) -> bytes:
         Context(
             Trace("b2f0c6a4-0000-4000-8000-000000000000", "default", 1, now, None, (run,)),
             Change("bench", "peps/pep-0001.rst", 7, Operation.UPSERT),
-            SourceDocument("A title", ("All work and no play. " * 100)[:RECORD_BYTES], "text/plain", bytes(16)),
+            SourceDocument(
+                DocumentFacts("A title", "text/plain", bytes(16)), ("All work and no play. " * 100)[:RECORD_BYTES]
+            ),
             Metadata({"system.format": "avro", "user.team": "core"}),
         ),
         SourceDocument,

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -36,6 +36,7 @@ from headrace_testing.data import changes
 from headrace_testing.deployment import Deployment, Place
 from headrace_testing.stream import DOCUMENT_STAGES, publish
 
+P = TypeVar("P")
 TENANT = "bench"
 _ROUNDS = 2
 _WARM_DOCUMENTS = 40
@@ -145,14 +146,7 @@ def _chunked(documents: int) -> tuple[list[tuple[str, ChunkedDocument]], str]:
         )
         document = source_document(event["id"], change)
         chunks = make_chunks(TENANT, event["id"], document, ChunkerSettings())
-        found.append(
-            (
-                event["id"],
-                ChunkedDocument(
-                    document.title, document.media_type, document.content_hash, document.source, {}, (), chunks
-                ),
-            )
-        )
+        found.append((event["id"], ChunkedDocument(document.facts, chunks)))
     return found, source
 
 
@@ -160,13 +154,12 @@ def _embedded(provider: HashingProvider, document: ChunkedDocument) -> EmbeddedD
     vectors = asyncio.run(provider.embed([chunk.text for chunk in document.chunks], Kind.PASSAGE)).vectors
     pairs = zip(document.chunks, vectors, strict=True)
     return EmbeddedDocument(
-        document.title, document.media_type, document.content_hash, document.source, {}, (), document.chunks, "g1",
-        provider.model, provider.dimensions,
+        document.facts, document.chunks, "g1", provider.model, provider.dimensions,
         {chunk.text_hash.hex(): vector.astype("<f4").tobytes() for chunk, vector in pairs},
     )  # fmt: skip
 
 
-def _context(tenant: str, identity: str, payload: Any) -> Context:
+def _context(tenant: str, identity: str, payload: P) -> Context[P]:
     trace = Trace(str(uuid4()), "default", 1, datetime.now(UTC))
     return Context(trace, Change(tenant, identity, 1, Operation.UPSERT), payload)
 
@@ -233,7 +226,7 @@ def wait_for_model(place: Deployment) -> None:
             time.sleep(0.2)
 
 
-async def _copy(dsn: str, schema: str, contexts: Sequence[Context], batch: int = 200) -> float:
+async def _copy(dsn: str, schema: str, contexts: Sequence[Context[EmbeddedDocument]], batch: int = 200) -> float:
     """Seconds of COPY into document, chunk and embedding, one transaction for each ``batch`` documents."""
     connection = await asyncpg.connect(dsn, server_settings={"search_path": f"{schema},public"})
     await prepare_connection(connection)
@@ -275,11 +268,12 @@ _COLUMNS = [
 ]  # fmt: skip
 
 
-def _row(context: Context) -> tuple[Any, ...]:
+def _row(context: Context[EmbeddedDocument]) -> tuple[Any, ...]:
     document, change, trace = context.payload, context.change, context.trace
+    facts = document.facts
     return (
-        change.tenant, change.document_id, change.version, False, document.content_hash, ["g1"], document.title,
-        document.source or "", document.media_type, [], {}, trace.pipeline_id, str(trace.pipeline_version),
+        change.tenant, change.document_id, change.version, False, facts.content_hash, ["g1"], facts.title,
+        facts.source or "", facts.media_type, [], {}, trace.pipeline_id, str(trace.pipeline_version),
         trace.request_id, [], {}, document.model, [UUID(bytes=chunk.chunk_id) for chunk in document.chunks],
         [chunk.start for chunk in document.chunks], [chunk.end for chunk in document.chunks],
     )  # fmt: skip

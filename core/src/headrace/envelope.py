@@ -13,16 +13,21 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Generic, Self
 from uuid import NAMESPACE_URL, uuid5
+
+from typing_extensions import TypeVar
 
 from headrace.errors import InvalidRecord, MetadataError
 
 MetadataValue = str | int | float | bool
 
+P_co = TypeVar("P_co", covariant=True, default=object)
+Q = TypeVar("Q")
+
 _KEY = re.compile(r"[a-z][a-z0-9_-]*(\.[A-Za-z0-9_-]+)+")
 _RESERVED = ("system", "trace")
-_EMPTY: Mapping[str, Any] = MappingProxyType({})
+_EMPTY: Mapping[str, MetadataValue] = MappingProxyType({})
 
 
 class Operation(StrEnum):
@@ -128,20 +133,22 @@ class Metadata(Mapping[str, MetadataValue]):
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
+class Context(Generic[P_co]):
     """What a handler receives and returns: trace, metadata, change and the stage's record.
 
-    ``payload`` is a frozen record of :mod:`headrace.payloads`, or None for a delete.
+    ``payload`` is a frozen record of :mod:`headrace.payloads`, or None for a delete: ``Context[SourceDocument]``
+    always has its document, ``Context[SourceDocument | None]`` may be a delete, and plain ``Context`` is one whose
+    payload does not matter.
     """
 
     trace: Trace
     change: Change
-    payload: Any
+    payload: P_co
     metadata: Metadata = field(default_factory=Metadata)
 
-    def with_payload(self, payload: Any) -> Self:
+    def with_payload(self, payload: Q) -> Context[Q]:
         """Return a copy with another payload."""
-        return replace(self, payload=payload)
+        return Context(self.trace, self.change, payload, self.metadata)
 
     def with_metadata(self, stage: str, **values: MetadataValue) -> Self:
         """Return a copy with metadata added under ``{stage}.{key}``; see :meth:`Metadata.with_values`."""

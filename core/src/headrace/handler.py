@@ -4,6 +4,13 @@ A handler never mutates its input (it cannot: contexts are frozen), keeps no sta
 a result, and says by the exception that it raises whether a failure is permanent or temporary
 (:mod:`headrace.errors`). Content-based choices are pure functions inside a handler.
 
+A handler names its record types once, as type arguments::
+
+    class RedactCodenames(Handler[SourceDocument, SourceDocument]): ...
+
+A delete carries no payload and passes handlers by. A handler that wants deletes as well says so in the type:
+``Handler[SourceDocument | None, SourceDocument | None]`` is called for deletes too, and its payload is then None.
+
 A package adds a handler by an entry point in the group ``headrace.handlers``; nothing of the core changes::
 
     [project.entry-points."headrace.handlers"]
@@ -15,10 +22,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextvars import ContextVar
-from typing import ClassVar
+from dataclasses import is_dataclass
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Generic, Union, get_args, get_origin
 
-from headrace.envelope import Context
-from headrace.errors import HeadraceError
+from typing_extensions import TypeVar
+
+from headrace.envelope import Context, Operation
+from headrace.errors import HeadraceError, InvalidRecord
+
+In = TypeVar("In", default=Any)
+Out = TypeVar("Out", default=Any)
 
 READ_AGAIN: ContextVar[bool] = ContextVar("READ_AGAIN", default=False)
 """Whether the records under way are read again (retried, deferred, replayed), and so hold up nothing live.
@@ -27,10 +41,12 @@ It may guide when a record is worked on (:class:`~headrace.errors.Deferred`), ne
 """
 
 
-class Handler(ABC):
-    """One step in a stage, record by record.
+class Handler(ABC, Generic[In, Out]):
+    """One step in a stage, record by record: takes a payload ``In``, returns a payload ``Out``.
 
     The class is called without arguments; values such as a URL come from its own settings (environment).
+    A subclass without type arguments, or with others than classes of :mod:`headrace.payloads`, raises TypeError
+    when Python defines it. In annotations plain ``Handler`` means any handler.
     """
 
     name: ClassVar[str]
@@ -39,32 +55,49 @@ class Handler(ABC):
     """Stands in the history of every record; raise it when results change."""
     stage: ClassVar[str]
     """The stage that it runs in."""
-    consumes: ClassVar[type]
-    """Payload class of :mod:`headrace.payloads` that it takes."""
-    produces: ClassVar[type]
-    """Payload class that it returns; the same where it only changes or checks the record."""
+    consumes: ClassVar[type[object]]
+    """Payload class of :mod:`headrace.payloads` that it takes: ``In``. Derived, never declared."""
+    produces: ClassVar[type[object]]
+    """Payload class that it returns: ``Out``; the same as ``In`` if it only changes or checks the record. Derived."""
     sees_deletes: ClassVar[bool] = False
-    """Deletes carry no payload and pass handlers by, save those that ask for them."""
+    """Whether it is called for deletes: True if ``In`` allows None. Derived."""
+    _arguments: ClassVar[tuple[object, object]]
+    """``In`` and ``Out`` as this class binds them; type variables while it leaves them open."""
+
+    def __init_subclass__(cls, **options: object) -> None:
+        """Derive ``consumes``, ``produces`` and ``sees_deletes`` from the type arguments."""
+        super().__init_subclass__(**options)
+        declared = [name for name in ("consumes", "produces", "sees_deletes") if name in cls.__dict__]
+        if declared:
+            raise TypeError(
+                f"handler {cls.__qualname__} declares {', '.join(declared)}, which follow from its type arguments: "
+                f"delete them and write `class {cls.__name__}(Handler[SourceDocument, ChunkedDocument])`"
+            )
+        cls._arguments = _bound(cls)
+        if _parameters(cls):  # still generic, a base of handlers
+            return
+        cls.consumes, cls.sees_deletes = _record_type(cls, cls._arguments[0])
+        cls.produces, _ = _record_type(cls, cls._arguments[1])
 
     @property
     def identity(self) -> str:
         """``name@version``."""
         return f"{self.name}@{self.version}"
 
-    async def start(self) -> None:  # noqa: B027
+    async def start(self) -> None:
         """Open what the handler needs, once, on the loop that later calls :meth:`process`.
 
         May raise :class:`headrace.errors.DependencyDown`: the stage waits and calls again.
         """
 
-    async def close(self) -> None:  # noqa: B027
+    async def close(self) -> None:
         """Close what :meth:`start` opened; called once, also after a failed start."""
 
-    def validate(self, context: Context) -> None:  # noqa: B027
+    def validate(self, context: Context[In]) -> None:
         """Refuse what can never be processed, before any work; raises :class:`headrace.errors.PermanentError`."""
 
     @abstractmethod
-    async def process(self, context: Context) -> Context:
+    async def process(self, context: Context[In]) -> Context[Out]:
         """Return the context with this step's result.
 
         It may await, and it may compute: polling goes on in another thread. It runs outside any transaction and may
@@ -75,20 +108,67 @@ class Handler(ABC):
         """
 
 
-class BatchHandler(Handler):
+class BatchHandler(Handler[In, Out]):
     """One step in a stage for many records at once, where that is cheaper: a model, a database."""
 
     @abstractmethod
-    async def process_batch(self, contexts: Sequence[Context]) -> Sequence[Context | HeadraceError]:
+    async def process_batch(self, contexts: Sequence[Context[In]]) -> Sequence[Context[Out] | HeadraceError]:
         """Return one result for each context, in order: the context, or the error that concerns it alone.
 
         Raising concerns the whole batch: :class:`~headrace.errors.DependencyDown` pauses the stage, anything else
         has the batch halved until the record at fault stands alone.
         """
 
-    async def process(self, context: Context) -> Context:
+    async def process(self, context: Context[In]) -> Context[Out]:
         """Process one record as a batch of one."""
         result = (await self.process_batch([context]))[0]
         if isinstance(result, HeadraceError):
             raise result
         return result
+
+
+def check_payload(handler: Handler, context: Context) -> None:
+    """Raise :class:`InvalidRecord` if the context does not carry what the handler's type says.
+
+    The runtime asks before :meth:`Handler.validate`, so a handler can rely on the type of its payload.
+    """
+    payload = context.payload
+    if isinstance(payload, handler.consumes):
+        return
+    if payload is not None:
+        raise InvalidRecord(
+            "payload", f"is a {type(payload).__name__}; {handler.identity} takes {handler.consumes.__name__}"
+        )
+    if not (handler.sees_deletes and context.change.operation is Operation.DELETE):
+        raise InvalidRecord("payload", f"is missing; an upsert carries a {handler.consumes.__name__}")
+
+
+def _bound(cls: type[Handler]) -> tuple[object, object]:
+    """Return the class's ``In`` and ``Out``: those of its handler base, with that base's type arguments put in."""
+    for base in getattr(cls, "__orig_bases__", ()) if "__orig_bases__" in cls.__dict__ else ():
+        origin = get_origin(base)
+        if isinstance(origin, type) and issubclass(origin, Handler):
+            given = dict(zip(_parameters(origin), get_args(base), strict=True))
+            first, second = getattr(origin, "_arguments", _parameters(Handler))
+            return given.get(first, first), given.get(second, second)
+    first, second = getattr(cls, "_arguments", _parameters(Handler))
+    return first, second
+
+
+def _parameters(cls: type[Handler]) -> tuple[object, ...]:
+    """Return the type variables that the class leaves open."""
+    parameters: tuple[object, ...] = getattr(cls, "__parameters__", ())
+    return parameters
+
+
+def _record_type(cls: type[Handler], argument: object) -> tuple[type[object], bool]:
+    """Return the payload class that a type argument names, and whether it allows None; raises TypeError."""
+    branches = get_args(argument) if get_origin(argument) in (Union, UnionType) else (argument,)
+    classes = [branch for branch in branches if branch is not NoneType]
+    if len(classes) == 1 and isinstance(classes[0], type) and is_dataclass(classes[0]):
+        return classes[0], NoneType in branches
+    given = "has no type arguments" if isinstance(argument, TypeVar) else f"has the type argument {argument!r}"
+    raise TypeError(
+        f"handler {cls.__qualname__} {given}; name the payload class that it takes and the one that it returns, "
+        f"each with `| None` for deletes: `class {cls.__name__}(Handler[SourceDocument, ChunkedDocument])`"
+    )

@@ -12,6 +12,8 @@ from datetime import datetime
 from headrace.envelope import Operation
 
 _NOTHING: Mapping[str, str] = {}
+FLAT = {"flat": True}
+"""Metadata of a dataclass field whose own fields are fields of the record in Avro: no record lies between them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +41,13 @@ class ChangeEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class SourceDocument:
-    """A parsed document; ``pages`` is the first character of each page in ``text``."""
+class DocumentFacts:
+    """What every stage knows of a document, apart from its text; stages pass it on as it is.
+
+    ``content_hash`` has 16 bytes and covers text and facts; ``pages`` is the first character of each page in the text.
+    """
 
     title: str
-    text: str
     media_type: str
     content_hash: bytes
     source: str | None = None
@@ -51,6 +55,14 @@ class SourceDocument:
     acl: tuple[str, ...] = ()
     language: str | None = None
     pages: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SourceDocument:
+    """A parsed document with its text."""
+
+    facts: DocumentFacts = field(metadata=FLAT)
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +81,8 @@ class Chunk:
 class ChunkedDocument:
     """A document split into chunks, in the order of the text."""
 
-    title: str
-    media_type: str
-    content_hash: bytes
-    source: str | None
-    attributes: Mapping[str, str]
-    acl: tuple[str, ...]
+    facts: DocumentFacts = field(metadata=FLAT)
     chunks: tuple[Chunk, ...]
-    language: str | None = None
-    pages: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +95,12 @@ class EmbeddedDocument:
     without any, each chunk goes by its own text hash.
     """
 
-    title: str
-    media_type: str
-    content_hash: bytes
-    source: str | None
-    attributes: Mapping[str, str]
-    acl: tuple[str, ...]
+    facts: DocumentFacts = field(metadata=FLAT)
     chunks: tuple[Chunk, ...]
     generation: str
     model: str
     dimensions: int
     vectors: Mapping[str, bytes]
-    language: str | None = None
-    pages: tuple[int, ...] = ()
     vector_keys: tuple[bytes, ...] = ()
 
 

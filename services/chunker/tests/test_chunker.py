@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from headrace.envelope import Change, Context, Operation, Trace
 from headrace.errors import InvalidRecord
-from headrace.payloads import SourceDocument
+from headrace.payloads import DocumentFacts, SourceDocument
 from headrace_chunker.handler import ChunkerSettings, SectionsHandler, make_chunks
 from headrace_chunker.identity import chunk_ids, text_hash
 from headrace_chunker.sections import sections
@@ -130,7 +130,7 @@ def test_identities_ignore_the_ordinal_and_tell_repeats_apart() -> None:
 def test_handler_returns_chunks_with_offsets_into_the_source() -> None:
     """Citations point into the source by these offsets."""
     text = "# 제목\n\n" + "한국어 문장입니다. 👩‍👩‍👧 " * 100
-    document = SourceDocument("t", text, "text/markdown", b"h" * 16)
+    document = SourceDocument(DocumentFacts("t", "text/markdown", b"h" * 16), text)
     context = Context(
         Trace("r", "default", 1, datetime(2026, 1, 1, tzinfo=UTC)), Change("t", "d", 1, Operation.UPSERT), document
     )

@@ -14,7 +14,7 @@ import pytest
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
 from headrace.errors import Deferred, DependencyDown, SetAside
 from headrace.handler import READ_AGAIN
-from headrace.payloads import Chunk, ChunkedDocument
+from headrace.payloads import Chunk, ChunkedDocument, DocumentFacts
 from headrace_embedder import metrics
 from headrace_embedder.batch import Text, chosen
 from headrace_embedder.fairness import Asked, FairShare
@@ -33,7 +33,7 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
 def document(tenant: str, name: str, *words: str) -> Context:
     """A document with a chunk for each word; a text of ten tokens and the word's hash."""
     chunks = tuple(Chunk(bytes(16), (), 0, len(TEXT), TEXT, text_hash=word.encode().ljust(16, b".")) for word in words)
-    payload = ChunkedDocument(name, "text/plain", bytes(16), None, {}, (), chunks)
+    payload = ChunkedDocument(DocumentFacts(name, "text/plain", bytes(16)), chunks)
     return Context(
         Trace(f"r-{name}", "default", 1, NOW), Change(tenant, name, 1, Operation.UPSERT), payload, Metadata({})
     )

@@ -13,7 +13,7 @@ import pytest
 from headrace.embeddings.preparation import OverLong, Preparation, text_hash
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
 from headrace.errors import DependencyDown, InvalidRecord, SetAside
-from headrace.payloads import Chunk, ChunkedDocument
+from headrace.payloads import Chunk, ChunkedDocument, DocumentFacts
 from headrace_embedder.batch import Text
 from headrace_embedder.handler import EmbedHandler
 from headrace_embedder.loaded import TokenCounter
@@ -80,7 +80,7 @@ def provider(server: Server, **more: Any) -> OpenAICompatibleProvider:
 def document(*texts: str) -> Context:
     """A document with a chunk for each text."""
     chunks = tuple(Chunk(bytes([at]) * 16, (), 0, len(text), text, text_hash(text)) for at, text in enumerate(texts))
-    payload = ChunkedDocument("d", "text/plain", bytes(16), None, {}, (), chunks)
+    payload = ChunkedDocument(DocumentFacts("d", "text/plain", bytes(16)), chunks)
     return Context(Trace("r", "default", 1, NOW), Change("a", "d", 1, Operation.UPSERT), payload, Metadata({}))
 
 

@@ -20,7 +20,7 @@ from tokenizers.processors import TemplateProcessing
 from headrace.embeddings.preparation import OverLong, Preparation, text_hash
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
 from headrace.errors import ConfigurationError, SetAside
-from headrace.payloads import Chunk, ChunkedDocument
+from headrace.payloads import Chunk, ChunkedDocument, DocumentFacts
 from headrace.store.rows import Generation
 from headrace_embedder import handler as handler_module
 from headrace_embedder import metrics
@@ -68,7 +68,7 @@ def context(*texts: str, title: str = "T") -> Context:
     chunks = tuple(
         Chunk(bytes([number]) * 16, ("S",), 0, len(text), text, text_hash(text)) for number, text in enumerate(texts)
     )
-    payload = ChunkedDocument(title, "text/plain", bytes(16), None, {}, (), chunks)
+    payload = ChunkedDocument(DocumentFacts(title, "text/plain", bytes(16)), chunks)
     return Context(Trace("r", "default", 1, NOW), Change("a", "d", 1, Operation.UPSERT), payload, Metadata({}))
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
 from headrace.errors import DependencyDown, SetAside
-from headrace.payloads import Chunk, ChunkedDocument
+from headrace.payloads import Chunk, ChunkedDocument, DocumentFacts
 from headrace_embedder import handler as handler_module
 from headrace_embedder.batch import Text
 from headrace_embedder.handler import EmbedHandler
@@ -98,7 +98,7 @@ def record(number: int) -> Context:
     """A document of so many chunks, longest first, as the handler sorts them."""
     texts = [f"{at:03d}" + "x" * (number - at) for at in range(number)]
     chunks = tuple(Chunk(bytes(16), (), 0, len(text), text, text_hash=text[:3].encode().ljust(16)) for text in texts)
-    payload = ChunkedDocument("d", "text/plain", bytes(16), None, {}, (), chunks)
+    payload = ChunkedDocument(DocumentFacts("d", "text/plain", bytes(16)), chunks)
     now = datetime(2026, 1, 2, tzinfo=UTC)
     return Context(Trace("r", "default", 1, now), Change("t", "d", 1, Operation.UPSERT), payload, Metadata({}))
 

@@ -19,7 +19,7 @@ from headrace.embeddings.costs import CostSettings
 from headrace.embeddings.preparation import Preparation
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
 from headrace.errors import ConfigurationError, SetAside
-from headrace.payloads import Chunk, ChunkedDocument
+from headrace.payloads import Chunk, ChunkedDocument, DocumentFacts
 from headrace_embedder import main
 from headrace_embedder.batch import Ready, Text, distinct_texts, set_aside, still_missing
 from headrace_embedder.openai_compatible import OpenAICompatibleProvider
@@ -39,7 +39,7 @@ def text(tenant: str, word: str, document_id: str) -> Text:
 def document(tenant: str, name: str, *words: str) -> Context:
     """A document with a chunk for each word."""
     chunks = tuple(Chunk(bytes(16), (), 0, len(word), word, text_hash=word.encode().ljust(16, b".")) for word in words)
-    payload = ChunkedDocument(name, "text/plain", bytes(16), None, {}, (), chunks)
+    payload = ChunkedDocument(DocumentFacts(name, "text/plain", bytes(16)), chunks)
     return Context(
         Trace(f"r-{name}", "default", 1, NOW), Change(tenant, name, 1, Operation.UPSERT), payload, Metadata({})
     )

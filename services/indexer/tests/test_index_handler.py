@@ -9,7 +9,7 @@ import pytest
 
 from headrace.envelope import Change, Context, Metadata, Operation, StageRun, Trace
 from headrace.errors import DependencyDown, InvalidRecord, PermanentError
-from headrace.payloads import Chunk, EmbeddedDocument, IndexedDocument
+from headrace.payloads import Chunk, DocumentFacts, EmbeddedDocument, IndexedDocument
 from headrace.store.rows import Generation, IndexResult, Outcome
 from headrace_indexer.handler import IndexHandler, index_document, outcome_of
 
@@ -28,7 +28,9 @@ def context(operation: Operation = Operation.UPSERT, **changed: object) -> Conte
         Chunk(b"b" * 16, ("A",), 4, 7, "two", b"2" * 16),
     )
     fields = {"generation": "g1", "model": "model", "dimensions": 4, "vectors": {(b"1" * 16).hex(): VECTOR}} | changed
-    payload = EmbeddedDocument("T", "text/plain", b"h" * 16, None, {"team": "core"}, ("ann",), chunks, **fields)
+    payload = EmbeddedDocument(
+        DocumentFacts("T", "text/plain", b"h" * 16, attributes={"team": "core"}, acl=("ann",)), chunks, **fields
+    )
     return Context(
         Trace("request", "default", 3, NOW, None, (run,)),
         Change("acme", "doc", 9, operation),

@@ -21,7 +21,7 @@ def expected(tenant: str, change: Mapping[str, Any]) -> Expected:
         return Expected(change["version"], True, b"")
     document = ingested(tenant, change)
     chunks = make_chunks(tenant, change["id"], document, ChunkerSettings())
-    return Expected(change["version"], False, document.content_hash, chunks)
+    return Expected(change["version"], False, document.facts.content_hash, chunks)
 
 
 def ingested(tenant: str, change: Mapping[str, Any]) -> SourceDocument:

@@ -6,7 +6,7 @@ import io
 import struct
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import fastavro
 from fastavro.read import SchemaResolutionError
@@ -16,6 +16,8 @@ from headrace.codec import mapping, schemas
 from headrace.codec.utf8 import escaped_field
 from headrace.envelope import Change, Context, Metadata, Operation, Reference, Trace
 from headrace.errors import InvalidRecord, PermanentError, UndecodableRecord
+
+T = TypeVar("T")
 
 MAGIC = 0
 _HEADER = struct.Struct(">BI")
@@ -27,7 +29,7 @@ _UNDECODABLE = (
 _MAX_REASON = 300
 """Characters of fastavro's own words that an error quotes: some of them hold a whole schema."""
 
-ENVELOPES: dict[type, str] = {
+ENVELOPES: dict[type[object], str] = {
     payloads.SourceDocument: "headrace.SourceDocument",
     payloads.ChunkedDocument: "headrace.ChunkedDocument",
     payloads.EmbeddedDocument: "headrace.EmbeddedDocument",
@@ -37,7 +39,7 @@ ENVELOPES: dict[type, str] = {
 }
 """Payload class to the full name of its envelope's schema."""
 
-PLAIN: dict[type, str] = {
+PLAIN: dict[type[object], str] = {
     payloads.ChangeEvent: "headrace.ChangeEvent",
     payloads.Control: "headrace.Control",
     payloads.DeadLetter: "headrace.DeadLetter",
@@ -90,7 +92,7 @@ class Codec:
         self._payloads = payloads
         self._prefixes: dict[str, bytes] = {}
 
-    def encode(self, context: Context, payload_type: type, reference: Reference | None = None) -> bytes:
+    def encode(self, context: Context, payload_type: type[object], reference: Reference | None = None) -> bytes:
         """Return the envelope's bytes; ``payload_type`` tells the topic's record even where the payload is None.
 
         A ``reference`` stands in place of the payload. Raises :class:`InvalidRecord` where a value does not fit its
@@ -112,7 +114,7 @@ class Codec:
             },
         )
 
-    def decode(self, data: bytes | None, payload_type: type) -> Context:
+    def decode(self, data: bytes | None, payload_type: type[T]) -> Context[T | None]:
         """Return the envelope in ``data``, with its payload wherever that lies.
 
         Raises :class:`UndecodableRecord` where the bytes are no record of this topic, and what :class:`Payloads` does
@@ -126,14 +128,14 @@ class Codec:
         found = self._payloads.read(reference, context.change.tenant, ENVELOPES[payload_type])
         return context.with_payload(self.decode_payload(found, payload_type))
 
-    def envelope(self, data: bytes | None, payload_type: type) -> tuple[Context, Reference | None]:
+    def envelope(self, data: bytes | None, payload_type: type[T]) -> tuple[Context[T | None], Reference | None]:
         """Return the envelope in ``data``, without its payload where that lies in the object store, and where.
 
         Raises :class:`UndecodableRecord` where the bytes are no record of this topic.
         """
         values = self._read(data, ENVELOPES[payload_type])
         payload, reference = values["payload"], values["reference"]
-        context = Context(
+        context: Context[T | None] = Context(
             _read_trace(values["trace"]),
             _read_change(values["change"]),
             None if payload is None else mapping.reader(payload_type)(payload),
@@ -141,22 +143,22 @@ class Codec:
         )
         return context, None if reference is None or payload is not None else _read_reference(reference)
 
-    def encode_payload(self, payload: Any) -> bytes:
+    def encode_payload(self, payload: object) -> bytes:
         """Return the payload alone, in an envelope that says nothing else: what the object store holds."""
         return self.encode(Context(*_NOBODYS, payload), type(payload))
 
-    def decode_payload(self, data: bytes, payload_type: type) -> Any:
+    def decode_payload(self, data: bytes, payload_type: type[T]) -> T:
         """Return the payload that :meth:`encode_payload` encoded; raises :class:`UndecodableRecord`."""
         context, _ = self.envelope(data, payload_type)
         if context.payload is None:
             raise UndecodableRecord(f"the object holds no payload of {ENVELOPES[payload_type]}")
         return context.payload
 
-    def encode_plain(self, record: Any) -> bytes:
+    def encode_plain(self, record: object) -> bytes:
         """Return the bytes of a record that travels without an envelope."""
         return self._write(PLAIN[type(record)], lambda: mapping.to_dict(record))
 
-    def decode_plain(self, data: bytes | None, record_type: type) -> Any:
+    def decode_plain(self, data: bytes | None, record_type: type[T]) -> T:
         """Return the record in ``data``; raises :class:`UndecodableRecord` where it is none."""
         return mapping.reader(record_type)(self._read(data, PLAIN[record_type]))
 

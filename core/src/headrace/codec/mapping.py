@@ -1,7 +1,8 @@
 """Between dicts, as the Avro codec reads and writes them, and frozen dataclasses.
 
 The mapping is derived once from a class's annotations: tuples of records, optional values, enums; everything else
-passes as it is, so the cost at run time is one constructor call for each record.
+passes as it is, so the cost at run time is one constructor call for each record. A field with the metadata
+:data:`headrace.payloads.FLAT` is a record of its own in Python and lies flat among its owner's fields in Avro.
 """
 
 from __future__ import annotations
@@ -9,46 +10,68 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
-Convert = Callable[[Any], Any]
+T = TypeVar("T")
+Values = dict[str, Any]
+"""A record's fields by name, as fastavro takes and gives them."""
+_Convert = Callable[[Any], Any]
 
 
-def to_dict(record: Any) -> dict[str, Any]:
+def to_dict(record: object) -> Values:
     """Return the record as the Avro codec wants it."""
-    cls: Any = type(record)
-    result: dict[str, Any] = writer(cls)(record)
-    return result
+    return writer(type(record))(record)
+
+
+def reader(cls: type[T]) -> Callable[[Values], T]:
+    """Return the function that builds ``cls`` from a freshly decoded dict, which it uses up."""
+    key: Any = cls  # which mypy does not take for hashable
+    build: Callable[[Values], T] = _reader(key)
+    return build
+
+
+def writer(cls: type[T]) -> Callable[[T], Values]:
+    """Return the function that turns an instance of ``cls`` into a dict."""
+    key: Any = cls
+    return _writer(key)
 
 
 @cache
-def reader(cls: Any) -> Convert:
-    """Return the function that builds ``cls`` from a freshly decoded dict, which it uses up."""
+def _reader(cls: Any) -> _Convert:
     hints = typing.get_type_hints(cls)
-    special = [(f.name, convert) for f in fields(cls) if (convert := _reads(hints[f.name])) is not None]
+    flat = [(f.name, _reader(hints[f.name]), _names(hints[f.name])) for f in fields(cls) if _is_flat(f)]
+    special = [
+        (f.name, convert) for f in fields(cls) if not _is_flat(f) and (convert := _reads(hints[f.name])) is not None
+    ]
 
-    def read(values: dict[str, Any]) -> Any:
+    def read(values: Values) -> Any:
         for name, convert in special:
             value = values.get(name)
             if value is not None:
                 values[name] = convert(value)
+        for name, convert, own in flat:
+            values[name] = convert({field: values.pop(field) for field in own})
         return cls(**values)
 
     return read
 
 
 @cache
-def writer(cls: Any) -> Convert:
-    """Return the function that turns an instance of ``cls`` into a dict."""
+def _writer(cls: Any) -> _Convert:
     hints = typing.get_type_hints(cls)
-    plain = [f.name for f in fields(cls) if _writes(hints[f.name]) is None]
-    special = [(f.name, convert) for f in fields(cls) if (convert := _writes(hints[f.name])) is not None]
+    flat = [(f.name, _writer(hints[f.name])) for f in fields(cls) if _is_flat(f)]
+    plain = [f.name for f in fields(cls) if not _is_flat(f) and _writes(hints[f.name]) is None]
+    special = [
+        (f.name, convert) for f in fields(cls) if not _is_flat(f) and (convert := _writes(hints[f.name])) is not None
+    ]
 
-    def write(record: Any) -> dict[str, Any]:
+    def write(record: Any) -> Values:
         values = {name: getattr(record, name) for name in plain}
+        for name, convert in flat:
+            values |= convert(getattr(record, name))
         for name, convert in special:
             value = getattr(record, name)
             values[name] = None if value is None else convert(value)
@@ -57,26 +80,34 @@ def writer(cls: Any) -> Convert:
     return write
 
 
-def _reads(hint: Any) -> Convert | None:
+def _is_flat(field: Field[Any]) -> bool:
+    return bool(field.metadata.get("flat"))
+
+
+def _names(cls: Any) -> list[str]:
+    return [field.name for field in fields(cls)]
+
+
+def _reads(hint: Any) -> _Convert | None:
     hint = _required(hint)
     if typing.get_origin(hint) is tuple:
         item = _reads(typing.get_args(hint)[0])
         return tuple if item is None else lambda values: tuple(map(item, values))
     if isinstance(hint, type) and is_dataclass(hint):
-        return reader(hint)
+        return _reader(hint)
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         members: dict[str, StrEnum] = {member.value: member for member in hint}
         return lambda value: members.get(value, value)
     return None
 
 
-def _writes(hint: Any) -> Convert | None:
+def _writes(hint: Any) -> _Convert | None:
     hint = _required(hint)
     if typing.get_origin(hint) is tuple:
         item = _writes(typing.get_args(hint)[0])
         return None if item is None else lambda values: list(map(item, values))
     if isinstance(hint, type) and is_dataclass(hint):
-        return writer(hint)
+        return _writer(hint)
     return None
 
 

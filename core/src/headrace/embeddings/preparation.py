@@ -91,7 +91,7 @@ class Preparation:
         if self.plain:
             return [_plain(chunk) for chunk in document.chunks]
         template = parse_template(self.template)
-        common = {"title": document.title, "tags": document.attributes.get("tags", "")}
+        common = {"title": document.facts.title, "tags": document.facts.attributes.get("tags", "")}
         return [
             self._prepared(template.render({**common, "section": _STEP.join(chunk.section), "body": chunk.text}))
             for chunk in document.chunks

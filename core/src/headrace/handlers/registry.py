@@ -24,7 +24,7 @@ class HandlerRegistry:
     def add(self, handler: type[Handler]) -> type[Handler]:
         """Add a class; raises :class:`ConfigurationError` where it breaks the contract or the name is taken."""
         where = f"{handler.__module__}:{handler.__qualname__}"
-        missing = [part for part in ("name", "stage", "consumes", "produces") if not hasattr(handler, part)]
+        missing = [part for part in ("name", "stage", "consumes") if not hasattr(handler, part)]
         if missing:
             raise ConfigurationError(f"handler declares no {', '.join(missing)}", where=where)
         if not _NAME.fullmatch(handler.name):

@@ -20,7 +20,7 @@ from headrace.errors import (
     PermanentError,
     UndecodableRecord,
 )
-from headrace.handler import READ_AGAIN, BatchHandler, Handler
+from headrace.handler import READ_AGAIN, BatchHandler, Handler, check_payload
 from headrace.kafka import headers
 from headrace.kafka.broker_contract import Message, Record
 from headrace.objects.claims import Claim, Claims, Parcel, portions
@@ -215,6 +215,7 @@ class StageProcessor:
             if context.change.operation is Operation.DELETE and not handler.sees_deletes:
                 continue
             try:
+                check_payload(handler, context)
                 handler.validate(context)
                 todo.append((index, context))
             except _PASS_THROUGH:

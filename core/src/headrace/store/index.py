@@ -178,18 +178,19 @@ async def _write_embeddings(
 
 def _document_row(write: DocumentWrite, generation: Generation) -> tuple[Any, ...]:
     document, expected = write.document, write.expected
+    facts = document.facts
     return (
         document.tenant,
         document.document_id,
         document.version,
         document.deleted,
-        document.content_hash,
+        facts.content_hash,
         sorted(write.fence.generations),
-        document.title,
-        document.source,
-        document.media_type,
-        list(document.acl),
-        dict(document.attributes),
+        facts.title,
+        facts.source or "",
+        facts.media_type,
+        list(facts.acl),
+        dict(facts.attributes),
         document.pipeline_id,
         document.pipeline_version,
         document.request_id,
@@ -199,8 +200,8 @@ def _document_row(write: DocumentWrite, generation: Generation) -> tuple[Any, ..
         [UUID(bytes=chunk.chunk_id) for chunk in document.chunks],
         [chunk.start for chunk in document.chunks],
         [chunk.end for chunk in document.chunks],
-        document.language,
-        list(document.pages),
+        facts.language or "",
+        list(facts.pages),
         None if expected is None else expected.version,
         None if expected is None else sorted(expected.generations),
     )

@@ -11,10 +11,13 @@ import numpy as np
 
 from headrace.embeddings.preparation import BODY, OverLong, Preparation
 from headrace.errors import InvalidRecord
+from headrace.payloads import DocumentFacts
 from headrace.store.fence import Fence
 
 BYTES_PER_FLOAT = 4
 CHUNK_ID_BYTES = 16
+NO_FACTS = DocumentFacts("", "", b"")
+"""Of a document that was deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +69,13 @@ class IndexChunk:
 
 @dataclass(frozen=True, slots=True)
 class IndexDocument:
-    """One version of a document with its chunks in the order of the text; a deletion has no chunks."""
+    """One version of a document with its chunks in the order of the text; a deletion has no facts and no chunks."""
 
     tenant: str
     document_id: str
     version: int
-    content_hash: bytes
+    facts: DocumentFacts = NO_FACTS
     deleted: bool = False
-    title: str = ""
-    source: str = ""
-    media_type: str = ""
-    acl: tuple[str, ...] = ()
-    attributes: Mapping[str, str] = field(default_factory=dict)
-    language: str = ""
-    pages: tuple[int, ...] = ()
     pipeline_id: str = ""
     pipeline_version: str = ""
     request_id: str = ""
@@ -89,7 +85,7 @@ class IndexDocument:
 
     def fence(self, generation: str) -> Fence:
         """This version as the fence sees it when it is written to ``generation``."""
-        return Fence(self.version, self.content_hash, self.deleted, frozenset((generation,)))
+        return Fence(self.version, self.facts.content_hash, self.deleted, frozenset((generation,)))
 
 
 class Outcome(Enum):
@@ -132,7 +128,8 @@ def validate(document: IndexDocument, generation: Generation) -> None:
         raise InvalidRecord("version", f"{document.version} is not between 0 and 2^63 - 1", where=where)
     if document.deleted and document.chunks:
         raise InvalidRecord("chunks", "a deleted document has none", where=where)
-    if list(document.pages) != sorted(document.pages) or not all(0 <= page < 2**31 for page in document.pages):
+    pages = document.facts.pages
+    if list(pages) != sorted(pages) or not all(0 <= page < 2**31 for page in pages):
         raise InvalidRecord("pages", "are no offsets in order", where=where)
     for ordinal, chunk in enumerate(document.chunks):
         _validate_chunk(chunk, f"chunks[{ordinal}]", generation.dimensions, where)

@@ -14,8 +14,8 @@ class StageFlow:
     name: str
     source: str
     target: str
-    consumes: type
-    produces: type
+    consumes: type[object]
+    produces: type[object]
     batch_records: int = 500
     """Most records in a batch, unless HEADRACE_WORKER_BATCH_RECORDS says otherwise."""
 

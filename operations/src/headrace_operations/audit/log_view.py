@@ -80,8 +80,9 @@ class LogView:
         def take(one: Partition, message: KafkaMessage) -> None:
             key = wanted.get(Place(one[1], message.offset() or 0))
             if key is not None:
-                context = self._codec.decode(_value(message), ChunkedDocument)
-                layout, hashes = _chunks_of(context)
+                document = self._codec.decode(_value(message), ChunkedDocument).payload
+                assert document is not None  # the entry says that it is no delete
+                layout, hashes = _chunks_of(document)
                 found[key] = LoggedDetail(self.entries[key.tenant][key.document_id], layout, hashes)
 
         for ranges in _near(sorted(wanted)):
@@ -114,17 +115,14 @@ class LogView:
         if not self._wanted(message.key()):
             return
         place = Place(one[1], message.offset() or 0)
-        payload_type = SourceDocument if one[0] == DOCUMENTS else ChunkedDocument
         try:
-            context = self._codec.decode(_value(message), payload_type)
+            if one[0] == DOCUMENTS:
+                self._take_document(self._codec.decode(_value(message), SourceDocument), place)
+            else:
+                self._take_chunks(self._codec.decode(_value(message), ChunkedDocument), place)
         except PermanentError as error:
             if len(self.unreadable) < _MOST_UNREADABLE:
                 self.unreadable.append(f"{one[0]}/{place.partition}/{place.offset}: {error.message}")
-            return
-        if one[0] == DOCUMENTS:
-            self._take_document(context, place)
-        else:
-            self._take_chunks(context, place)
 
     def _wanted(self, key: object) -> bool:
         if self._tenant is None or not isinstance(key, bytes):
@@ -137,22 +135,23 @@ class LogView:
         change = context.change
         return self.entries.setdefault(change.tenant, {}).setdefault(change.document_id, LogEntry())
 
-    def _take_document(self, context: Context, place: Place) -> None:
+    def _take_document(self, context: Context[SourceDocument | None], place: Place) -> None:
         change, entry = context.change, self._entry(context)
         if entry.document is None or change.version > entry.document.version:
             deleted = change.operation is Operation.DELETE
-            content_hash = b"" if deleted or context.payload is None else context.payload.content_hash
+            content_hash = b"" if deleted or context.payload is None else context.payload.facts.content_hash
             entry.document = LogDocument(change.version, deleted, content_hash, place)
 
-    def _take_chunks(self, context: Context, place: Place) -> None:
+    def _take_chunks(self, context: Context[ChunkedDocument | None], place: Place) -> None:
         change, entry = context.change, self._entry(context)
         if entry.chunks is None or change.version > entry.chunks.version:
             if change.operation is Operation.DELETE or context.payload is None:
                 entry.chunks = LogChunks(change.version, True, b"", b"", Rows(0, 0), place)
                 return
-            layout, hashes = _chunks_of(context)
+            layout, hashes = _chunks_of(context.payload)
+            content_hash = context.payload.facts.content_hash
             entry.chunks = LogChunks(
-                change.version, False, context.payload.content_hash, layout_digest(layout), rows_digest(hashes), place
+                change.version, False, content_hash, layout_digest(layout), rows_digest(hashes), place
             )
 
 
@@ -186,8 +185,7 @@ class InFlight:
             self._keys.setdefault(key, one[0])
 
 
-def _chunks_of(context: Context) -> tuple[tuple[Position, ...], dict[bytes, bytes]]:
-    document: ChunkedDocument = context.payload
+def _chunks_of(document: ChunkedDocument) -> tuple[tuple[Position, ...], dict[bytes, bytes]]:
     layout = tuple(Position(chunk.chunk_id, chunk.start, chunk.end) for chunk in document.chunks)
     return layout, {chunk.chunk_id: chunk.text_hash for chunk in document.chunks}
 

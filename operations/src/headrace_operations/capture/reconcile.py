@@ -19,7 +19,7 @@ from confluent_kafka import Message as KafkaMessage
 from headrace.codec.codec import Codec
 from headrace.config.captured_tables import OFFSET, Table
 from headrace.config.settings import KafkaSettings
-from headrace.envelope import Context, Operation
+from headrace.envelope import Operation
 from headrace.errors import ConfigurationError
 from headrace.payloads import SourceDocument
 from headrace.topology.stages import INGEST
@@ -65,13 +65,14 @@ def documents_of(kafka: KafkaSettings, codec: Codec, source: str) -> dict[Key, K
         value = message.value()
         if value is None:
             return
-        context: Context = codec.decode(value, SourceDocument)
+        context = codec.decode(value, SourceDocument)
         change = context.change
         key = (change.tenant, change.document_id)
         if change.version < newest.get(key, -1):
             return  # redriven, and long overtaken
         newest[key] = change.version
-        own = change.operation is Operation.UPSERT and context.payload is not None and context.payload.source == source
+        document = context.payload
+        own = change.operation is Operation.UPSERT and document is not None and document.facts.source == source
         if own:
             run = context.trace.history[0]
             found[key] = Known(change.version, run.topic, run.partition)

@@ -13,7 +13,6 @@ from confluent_kafka import Message as KafkaMessage
 from headrace.codec.codec import Codec
 from headrace.config.settings import KafkaSettings
 from headrace.embeddings.preparation import Preparation
-from headrace.envelope import Context
 from headrace.errors import PermanentError
 from headrace.kafka.broker_contract import TopicPartition
 from headrace.payloads import ChunkedDocument, ReplayRun
@@ -156,7 +155,7 @@ def texts_of(codec: Codec, value: object, preparation: Preparation) -> list[Text
     None for what cannot be read, or whose payload is gone: the stage gives it up.
     """
     try:
-        context: Context = codec.decode(value if isinstance(value, bytes) else None, ChunkedDocument)
+        context = codec.decode(value if isinstance(value, bytes) else None, ChunkedDocument)
     except PermanentError:
         return None
     prepared = preparation.of(context.payload) if context.payload is not None else ()

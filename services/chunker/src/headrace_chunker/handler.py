@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from headrace.envelope import Context
-from headrace.errors import ConfigurationError, InvalidRecord
+from headrace.errors import ConfigurationError
 from headrace.handler import Handler
 from headrace.payloads import Chunk, ChunkedDocument, SourceDocument
 from headrace_chunker.identity import chunk_ids, text_hash
@@ -24,13 +24,11 @@ class ChunkerSettings(BaseSettings):
     overlap: int = Field(50, ge=0, description="Characters that a chunk shares with its predecessor, at most.")
 
 
-class SectionsHandler(Handler):
+class SectionsHandler(Handler[SourceDocument, ChunkedDocument]):
     """Sections from headings first, then a recursive split; each chunk knows its section and its offsets."""
 
     name: ClassVar[str] = "sections"
     stage: ClassVar[str] = "chunker"
-    consumes: ClassVar[type] = SourceDocument
-    produces: ClassVar[type] = ChunkedDocument
 
     def __init__(self) -> None:
         self._settings = ChunkerSettings()
@@ -41,20 +39,11 @@ class SectionsHandler(Handler):
                 remedy="Set it lower than HEADRACE_CHUNKER_SIZE.",
             )
 
-    def validate(self, context: Context) -> None:
-        """Refuse a record without a document."""
-        if not isinstance(context.payload, SourceDocument):
-            raise InvalidRecord("payload", "is missing; an upsert carries a document")
-
-    async def process(self, context: Context) -> Context:
+    async def process(self, context: Context[SourceDocument]) -> Context[ChunkedDocument]:
         """Return the document in chunks."""
-        document: SourceDocument = context.payload
-        change = context.change
+        document, change = context.payload, context.change
         chunks = make_chunks(change.tenant, change.document_id, document, self._settings)
-        payload = ChunkedDocument(
-            document.title, document.media_type, document.content_hash, document.source, document.attributes,
-            document.acl, chunks, document.language, document.pages,
-        )  # fmt: skip
+        payload = ChunkedDocument(document.facts, chunks)
         return context.with_payload(payload).with_metadata("chunker", chunks=len(chunks))
 
 
@@ -62,7 +51,7 @@ def make_chunks(
     tenant: str, document_id: str, document: SourceDocument, settings: ChunkerSettings
 ) -> tuple[Chunk, ...]:
     """Return the document's chunks in the order of the text: a pure function of its arguments."""
-    pieces = chunk(document.text, document.media_type, size=settings.size, overlap=settings.overlap)
+    pieces = chunk(document.text, document.facts.media_type, size=settings.size, overlap=settings.overlap)
     parts = [(piece.section, document.text[piece.start : piece.end]) for piece in pieces]
     identities = chunk_ids(tenant, document_id, parts)
     return tuple(

@@ -32,7 +32,7 @@ class Text(NamedTuple):
 class Ready(NamedTuple):
     """A record with its chunks as they are embedded, in their order."""
 
-    context: Context
+    context: Context[ChunkedDocument]
     prepared: Sequence[Prepared]
 
     @property
@@ -106,12 +106,12 @@ def chosen(batch: Sequence[Ready], missing: Sequence[Text], fair: FairShare | No
 
 def embedded(
     one: Ready, computed: Computed, *, generation: str, model: str, dimensions: int
-) -> Context | HeadraceError:
+) -> Context[EmbeddedDocument] | HeadraceError:
     """Return the document with its vectors, taken out of ``computed``: each travels once, with the first that has it.
 
     What has no vector by decision, or one of less than its text, is listed in the metadata.
     """
-    document: ChunkedDocument = one.context.payload
+    document = one.context.payload
     keys = [(one.tenant, prepared.key) for prepared in one.prepared]
     for ordinal, key in enumerate(keys):
         failure = computed.errors.get(key)
@@ -128,11 +128,9 @@ def embedded(
     lists = listed(keys, computed)
     return one.context.with_payload(
         EmbeddedDocument(
-            document.title, document.media_type, document.content_hash, document.source, document.attributes,
-            document.acl, document.chunks, generation, model, dimensions, own,
-            document.language, document.pages, vector_keys,
+            document.facts, document.chunks, generation, model, dimensions, vectors=own, vector_keys=vector_keys
         )
-    ).with_metadata("embedder", model=model, texts=len(document.chunks), embedded=len(own), **lists)  # fmt: skip
+    ).with_metadata("embedder", model=model, texts=len(document.chunks), embedded=len(own), **lists)
 
 
 def listed(keys: Sequence[Key], computed: Computed) -> dict[str, str]:

@@ -55,13 +55,11 @@ TOUCHES = 5
 """How often at most, within the days that a used vector is kept, its use is noted: reading writes next to nothing."""
 
 
-class EmbedHandler(BatchHandler):
+class EmbedHandler(BatchHandler[ChunkedDocument, EmbeddedDocument]):
     """Embeds what no earlier record had; an edit of one chunk costs one text."""
 
     name: ClassVar[str] = "embed"
     stage: ClassVar[str] = "embedder"
-    consumes: ClassVar[type] = ChunkedDocument
-    produces: ClassVar[type] = EmbeddedDocument
 
     def __init__(self) -> None:
         self._pool: Pool | None = None
@@ -103,7 +101,9 @@ class EmbedHandler(BatchHandler):
         if self._pool is not None:
             await self._pool.close()
 
-    async def process_batch(self, contexts: Sequence[Context]) -> Sequence[Context | HeadraceError]:
+    async def process_batch(
+        self, contexts: Sequence[Context[ChunkedDocument]]
+    ) -> Sequence[Context[EmbeddedDocument] | HeadraceError]:
         """Return each document with the vectors that were computed for it."""
         provider = self._provider
         assert provider is not None
@@ -140,7 +140,7 @@ class EmbedHandler(BatchHandler):
         metrics.TEXTS_SKIPPED.inc(sum(document.vector_keys.count(NO_KEY) for document in made))
         return results
 
-    def _embedded(self, one: Ready, computed: Computed) -> Context | HeadraceError:
+    def _embedded(self, one: Ready, computed: Computed) -> Context[EmbeddedDocument] | HeadraceError:
         assert self._provider is not None
         model, dimensions = self._provider.model, self._provider.dimensions
         return embedded(one, computed, generation=self._generation, model=model, dimensions=dimensions)

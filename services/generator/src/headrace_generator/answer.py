@@ -34,7 +34,7 @@ _NOTHING_FOUND = (
 )
 
 
-class AnswerHandler(BatchHandler):
+class AnswerHandler(BatchHandler[GenerationRequest, Artifact]):
     """Retrieves passages, has a provider write, checks its citations, stores the artifact.
 
     Several requests at a time, each by itself. A request whose artifact is stored already is not written again.
@@ -43,8 +43,6 @@ class AnswerHandler(BatchHandler):
 
     name: ClassVar[str] = "answer"
     stage: ClassVar[str] = GENERATOR.name
-    consumes: ClassVar[type] = GenerationRequest
-    produces: ClassVar[type] = Artifact
 
     def __init__(
         self,
@@ -77,9 +75,9 @@ class AnswerHandler(BatchHandler):
             if opened is not None:
                 await opened.close()
 
-    def validate(self, context: Context) -> None:
+    def validate(self, context: Context[GenerationRequest]) -> None:
         """Refuse an empty question, an unknown kind and a number of passages that search refuses."""
-        request: GenerationRequest = context.payload
+        request = context.payload
         if not request.question.strip():
             raise InvalidRecord("question", "is empty")
         if request.kind not in KINDS:
@@ -87,41 +85,43 @@ class AnswerHandler(BatchHandler):
         if not 1 <= request.top_k <= MAXIMUM_HITS:
             raise InvalidRecord("top_k", f"{request.top_k} is not between 1 and {MAXIMUM_HITS}")
 
-    async def process_batch(self, contexts: Sequence[Context]) -> Sequence[Context | HeadraceError]:
+    async def process_batch(
+        self, contexts: Sequence[Context[GenerationRequest]]
+    ) -> Sequence[Context[Artifact] | HeadraceError]:
         """Return an outcome for each request; so many are answered at a time as the settings say."""
         gate = asyncio.Semaphore(self._settings.concurrency)
 
-        async def answered(context: Context) -> Context:
+        async def answered(context: Context[GenerationRequest]) -> Context[Artifact]:
             async with gate:
                 return await self.process(context)
 
         outcomes = await asyncio.gather(*map(answered, contexts), return_exceptions=True)
-        results: list[Context | HeadraceError] = []
+        results: list[Context[Artifact] | HeadraceError] = []
         for outcome in outcomes:
             if not isinstance(outcome, Context | HeadraceError):
                 raise outcome
             results.append(outcome)
         return results
 
-    async def process(self, context: Context) -> Context:
+    async def process(self, context: Context[GenerationRequest]) -> Context[Artifact]:
         """Return the context with the artifact; a repeat of the request is the same artifact."""
         assert self._archive is not None
         identifier = artifacts.artifact_id(context.change.tenant, context.trace.request_id)
         kept = await self._archive.get(context.change.tenant, identifier)
         return await self._write(context, identifier) if kept is None else self._again(context, kept)
 
-    def _again(self, context: Context, kept: artifacts.Artifact) -> Context:
+    def _again(self, context: Context[GenerationRequest], kept: artifacts.Artifact) -> Context[Artifact]:
         """Return the context with the artifact that was written for this request before."""
         artifact = record_of(kept)
         return context.with_payload(artifact).with_metadata(
             self.stage, provider=artifact.provider, model=artifact.model, citations=len(artifact.citations)
         )
 
-    async def _write(self, context: Context, identifier: UUID) -> Context:
+    async def _write(self, context: Context[GenerationRequest], identifier: UUID) -> Context[Artifact]:
         assert self._find is not None
         assert self._provider is not None
         assert self._archive is not None
-        request: GenerationRequest = context.payload
+        request = context.payload
         passages = await self._find(context.change.tenant, request)
         if passages:
             draft = await self._provider.write(request.question, passages)

@@ -30,14 +30,11 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
-class IndexHandler(BatchHandler):
+class IndexHandler(BatchHandler[EmbeddedDocument | None, IndexedDocument]):
     """Writes a batch of documents in one transaction and says for each what became of it."""
 
     name: ClassVar[str] = "index"
     stage: ClassVar[str] = "indexer"
-    consumes: ClassVar[type] = EmbeddedDocument
-    produces: ClassVar[type] = IndexedDocument
-    sees_deletes: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._pool: Pool | None = None
@@ -64,11 +61,13 @@ class IndexHandler(BatchHandler):
         if self._pool is not None:
             await self._pool.close()
 
-    async def process_batch(self, contexts: Sequence[Context]) -> Sequence[Context | HeadraceError]:
+    async def process_batch(
+        self, contexts: Sequence[Context[EmbeddedDocument | None]]
+    ) -> Sequence[Context[IndexedDocument] | HeadraceError]:
         """Write what is valid; a document that the store would refuse is refused alone."""
         assert self._pool is not None
         assert self._generation is not None
-        outcomes: list[Context | HeadraceError | None] = [None] * len(contexts)
+        outcomes: list[Context[IndexedDocument] | HeadraceError | None] = [None] * len(contexts)
         accepted: list[tuple[int, IndexDocument]] = []
         for position, context in enumerate(contexts):
             try:
@@ -84,7 +83,7 @@ class IndexHandler(BatchHandler):
         return [outcome for outcome in outcomes if outcome is not None]
 
 
-def index_document(context: Context, generation: Generation) -> IndexDocument:
+def index_document(context: Context[EmbeddedDocument | None], generation: Generation) -> IndexDocument:
     """Return the document as the store takes it; raises :class:`InvalidRecord` for vectors of another model."""
     change, trace, payload = context.change, context.trace, context.payload
     common: dict[str, Any] = {
@@ -98,8 +97,8 @@ def index_document(context: Context, generation: Generation) -> IndexDocument:
         "metadata": dict(context.metadata),
     }
     if change.operation is Operation.DELETE:
-        return IndexDocument(**common, content_hash=b"", deleted=True)
-    if not isinstance(payload, EmbeddedDocument):
+        return IndexDocument(**common, deleted=True)
+    if payload is None:
         raise InvalidRecord("payload", "is missing; an upsert carries a document")
     if (payload.model, payload.dimensions, payload.generation) != (
         generation.model,
@@ -117,14 +116,7 @@ def index_document(context: Context, generation: Generation) -> IndexDocument:
         raise InvalidRecord("vector_keys", f"has {len(keys)} keys for {len(payload.chunks)} chunks")
     return IndexDocument(
         **common,
-        content_hash=payload.content_hash,
-        title=payload.title,
-        source=payload.source or "",
-        media_type=payload.media_type,
-        acl=payload.acl,
-        attributes=payload.attributes,
-        language=payload.language or "",
-        pages=payload.pages,
+        facts=payload.facts,
         chunks=tuple(
             IndexChunk(
                 chunk.chunk_id, chunk.section, chunk.start, chunk.end, chunk.text, chunk.text_hash,
@@ -140,7 +132,7 @@ def history_entry(run: dict[str, Any]) -> dict[str, Any]:
     return {key: value.isoformat() if isinstance(value, datetime) else value for key, value in run.items()}
 
 
-def outcome_of(context: Context, result: IndexResult, generation: str) -> Context | HeadraceError:
+def outcome_of(context: Context, result: IndexResult, generation: str) -> Context[IndexedDocument] | HeadraceError:
     """Return what the stage says of the document; raises nothing."""
     change = context.change
     if result.outcome is Outcome.MISSING_VECTORS:

@@ -62,7 +62,7 @@ class IngestDecoder:
         self._tables = read_tables(settings.tables)
         self._now = now
 
-    def __call__(self, record: Record) -> Context:
+    def __call__(self, record: Record) -> Context[ChangeEvent | None]:
         """Return the context; its pipeline's version is the newest now and stays with the record."""
         form, stated = decode(record, self._codec, self._settings, self._tables)
         event, masked = self._masked(stated)

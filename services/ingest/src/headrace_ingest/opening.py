@@ -56,7 +56,7 @@ class _Batch:
         return self.characters > _BATCH_CHARACTERS or time.monotonic() > self.until
 
 
-class OpenFile(BatchHandler):
+class OpenFile(BatchHandler[ChangeEvent, ChangeEvent]):
     """Puts the text of a file in the event's content; events that carry their text pass as they are.
 
     No template names it and none can leave it out: what comes after sees text only, and masked. The constructor raises
@@ -65,8 +65,6 @@ class OpenFile(BatchHandler):
 
     name: ClassVar[str] = "open-file"
     stage: ClassVar[str] = "ingest"
-    consumes: ClassVar[type] = ChangeEvent
-    produces: ClassVar[type] = ChangeEvent
 
     def __init__(self) -> None:
         self._settings = IngestSettings()
@@ -84,7 +82,9 @@ class OpenFile(BatchHandler):
         await self._reader.close()
         await self._fetcher.close()
 
-    async def process_batch(self, contexts: Sequence[Context]) -> Sequence[Context | HeadraceError]:
+    async def process_batch(
+        self, contexts: Sequence[Context[ChangeEvent]]
+    ) -> Sequence[Context[ChangeEvent] | HeadraceError]:
         """Return each context with its text, or why it cannot be had."""
         batch = _Batch(time.monotonic() + _BATCH_S)
         outcomes = await asyncio.gather(*(self._outcome(context, batch) for context in contexts))
@@ -93,8 +93,8 @@ class OpenFile(BatchHandler):
                 raise outcome
         return outcomes
 
-    async def _outcome(self, context: Context, batch: _Batch) -> Context | HeadraceError:
-        event: ChangeEvent = context.payload
+    async def _outcome(self, context: Context[ChangeEvent], batch: _Batch) -> Context[ChangeEvent] | HeadraceError:
+        event = context.payload
         if event.data is None and event.reference is None and event.media_type not in kinds.PARSED:
             return context
         try:
@@ -102,7 +102,7 @@ class OpenFile(BatchHandler):
                 if batch.is_full():
                     return Deferred("the batch holds as many files as one batch may; this one goes with a later one")
                 opened = await self._opened(context, await self._file(event))
-                batch.characters += len(opened.payload.content)
+                batch.characters += len(opened.payload.content or "")
                 return opened
         except HeadraceError as error:
             return error
@@ -125,8 +125,8 @@ class OpenFile(BatchHandler):
             served = None
         return File(fetched.data, stated or served, charset or fetched.charset, shown(event.reference))
 
-    async def _opened(self, context: Context, file: File) -> Context:
-        event: ChangeEvent = context.payload
+    async def _opened(self, context: Context[ChangeEvent], file: File) -> Context[ChangeEvent]:
+        event = context.payload
         if len(file.data) > self._settings.max_file_bytes:
             raise InvalidRecord(
                 "data", f"has {len(file.data)} bytes; the limit is {self._settings.max_file_bytes}",
