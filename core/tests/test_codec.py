@@ -23,7 +23,7 @@ from headrace.codec.codec import ENVELOPES, PLAIN, Codec
 from headrace.codec.schema_registry import FixedIds, Registry, register_all
 from headrace.envelope import Change, Context, Metadata, Operation, Reference, Trace
 from headrace.errors import ConfigurationError, DependencyDown, InvalidRecord, PermanentError, UndecodableRecord
-from headrace.payloads import ChangeEvent, DocumentFacts, SourceDocument
+from headrace.payloads import ChangeEvent, Chunk, ChunkedDocument, DocumentFacts, EmbeddedDocument, SourceDocument
 
 pytestmark = pytest.mark.unit
 
@@ -112,6 +112,68 @@ def test_every_plain_record_survives_the_way(record: type) -> None:
         assert CODEC.decode_plain(CODEC.encode_plain(found), record) == found
 
     check()
+
+
+FACTS = DocumentFacts("Title", "text/markdown", b"h" * 16, "s3://b/k", {"team": "core"}, ("ann", "bob"), "en", (0, 2))
+FEW_FACTS = DocumentFacts("Title", "text/markdown", b"h" * 16)
+CHUNKS = (Chunk(b"c" * 16, ("Guide", "Part"), 0, 4, "text", b"t" * 16),)
+# Recorded when each payload had the facts as fields of its own.
+RECORDED: list[tuple[object, str]] = [
+    (
+        SourceDocument(FACTS, "text"),
+        (
+            "0a5469746c6508746578741a746578742f6d61726b646f776e2068686868686868686868686868686868021073333a2f"
+            "2f622f6b02087465616d08636f7265000406616e6e06626f62000204656e0400040000"
+        ),
+    ),
+    (
+        SourceDocument(FEW_FACTS, "text"),
+        "0a5469746c6508746578741a746578742f6d61726b646f776e2068686868686868686868686868686868000000000000",
+    ),
+    (
+        ChunkedDocument(FACTS, CHUNKS),
+        (
+            "0a5469746c651a746578742f6d61726b646f776e2068686868686868686868686868686868021073333a2f2f622f6b02"
+            "087465616d08636f7265000406616e6e06626f6200022063636363636363636363636363636363040a47756964650850"
+            "61727400000808746578742074747474747474747474747474747474000204656e0400040000"
+        ),
+    ),
+    (
+        ChunkedDocument(FEW_FACTS, ()),
+        "0a5469746c651a746578742f6d61726b646f776e206868686868686868686868686868686800000000000000",
+    ),
+    (
+        EmbeddedDocument(FACTS, CHUNKS, "g1", "model", 1, {"74" * 16: bytes(4)}, (b"k" * 16,)),
+        (
+            "0a5469746c651a746578742f6d61726b646f776e2068686868686868686868686868686868021073333a2f2f622f6b02"
+            "087465616d08636f7265000406616e6e06626f6200022063636363636363636363636363636363040a47756964650850"
+            "61727400000808746578742074747474747474747474747474747474000467310a6d6f64656c02024037343734373437"
+            "343734373437343734373437343734373437343734373437340800000000000204656e0400040002206b6b6b6b6b6b6b"
+            "6b6b6b6b6b6b6b6b6b0000"
+        ),
+    ),
+    (
+        EmbeddedDocument(FEW_FACTS, (), "g1", "model", 1, {}),
+        (
+            "0a5469746c651a746578742f6d61726b646f776e2068686868686868686868686868686868000000000467310a6d6f64"
+            "656c020000000000"
+        ),
+    ),
+]
+ENVELOPE = "00000000070e726571756573740e64656661756c740680cde7e4ded7a3060000000861636d651067756964652e6d640a0002"
+"""The bytes of an envelope before its payload: trace, metadata, change, and the branch of the payload's union."""
+
+
+@pytest.mark.parametrize(("payload", "recorded"), RECORDED)
+def test_facts_lie_flat_in_the_bytes(payload: object, recorded: str) -> None:
+    """Broken: records that are in the log, or that another release writes, read differently."""
+    change = Change("acme", "guide.md", 5, Operation.UPSERT)
+    context = Context(Trace("request", "default", 3, datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)), change, payload)
+    data = bytes.fromhex(ENVELOPE + recorded)
+    codec = Codec(FixedIds())
+    own = codec.encode(context, type(payload))
+    assert own[5:] == data[5:]  # after the schema's id
+    assert codec.decode(own[:5] + data[5:], type(payload)) == context
 
 
 def test_a_value_that_does_not_fit_is_named() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -60,7 +61,7 @@ class Note(BatchHandler[SourceDocument, SourceDocument]):
 
     def _noted(self, context: Context) -> Context:
         text = context.payload.text + self.stage
-        return context.with_payload(SourceDocument(DocumentFacts(context.payload.title, "text/plain", bytes(16)), text))
+        return context.with_payload(replace(context.payload, text=text))
 
 
 class Chains:

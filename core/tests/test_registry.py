@@ -11,7 +11,7 @@ import pytest
 
 from headrace.envelope import Context
 from headrace.errors import ConfigurationError
-from headrace.handler import Handler
+from headrace.handler import Handler, Out
 from headrace.handlers.registry import HandlerRegistry, installed
 from headrace.payloads import ChunkedDocument, SourceDocument
 
@@ -78,6 +78,17 @@ def test_an_incomplete_handler_is_refused(missing: str) -> None:
     """Broken: a handler without a name fails only when a template asks for it."""
     with pytest.raises(ConfigurationError, match=f"declares no {missing}"):
         HandlerRegistry([handler(**{missing: None})])
+
+
+def test_a_handler_of_any_record_is_refused() -> None:
+    """Broken: a base class that leaves its records open runs as a step, on whatever comes."""
+
+    class Open(Handler[SourceDocument, Out]):
+        name = "open"
+        stage = "chunker"
+
+    with pytest.raises(ConfigurationError, match="declares no record types"):
+        HandlerRegistry([Open])
 
 
 @pytest.mark.parametrize("name", ["", "Upper", "with space", "a.b", "-a", "x" * 64])

@@ -108,6 +108,37 @@ class Handler(ABC, Generic[In, Out]):
         """
 
 
+def _bound(cls: type[Handler]) -> tuple[object, object]:
+    """Return the class's ``In`` and ``Out``: those of its handler base, with that base's type arguments put in."""
+    for base in getattr(cls, "__orig_bases__", ()) if "__orig_bases__" in cls.__dict__ else ():
+        origin = get_origin(base)
+        if isinstance(origin, type) and issubclass(origin, Handler):
+            given = dict(zip(_parameters(origin), get_args(base), strict=True))
+            first, second = getattr(origin, "_arguments", _parameters(Handler))
+            return given.get(first, first), given.get(second, second)
+    first, second = getattr(cls, "_arguments", _parameters(Handler))
+    return first, second
+
+
+def _parameters(cls: type[Handler]) -> tuple[object, ...]:
+    """Return the type variables that the class leaves open."""
+    parameters: tuple[object, ...] = getattr(cls, "__parameters__", ())
+    return parameters
+
+
+def _record_type(cls: type[Handler], argument: object) -> tuple[type[object], bool]:
+    """Return the payload class that a type argument names, and whether it allows None; raises TypeError."""
+    branches = get_args(argument) if get_origin(argument) in (Union, UnionType) else (argument,)
+    classes = [branch for branch in branches if branch is not NoneType]
+    if len(classes) == 1 and isinstance(classes[0], type) and is_dataclass(classes[0]):
+        return classes[0], NoneType in branches
+    given = "has no type arguments" if isinstance(argument, TypeVar) else f"has the type argument {argument!r}"
+    raise TypeError(
+        f"handler {cls.__qualname__} {given}; name the payload class that it takes and the one that it returns, "
+        f"each with `| None` for deletes: `class {cls.__name__}(Handler[SourceDocument, ChunkedDocument])`"
+    )
+
+
 class BatchHandler(Handler[In, Out]):
     """One step in a stage for many records at once, where that is cheaper: a model, a database."""
 
@@ -141,34 +172,3 @@ def check_payload(handler: Handler, context: Context) -> None:
         )
     if not (handler.sees_deletes and context.change.operation is Operation.DELETE):
         raise InvalidRecord("payload", f"is missing; an upsert carries a {handler.consumes.__name__}")
-
-
-def _bound(cls: type[Handler]) -> tuple[object, object]:
-    """Return the class's ``In`` and ``Out``: those of its handler base, with that base's type arguments put in."""
-    for base in getattr(cls, "__orig_bases__", ()) if "__orig_bases__" in cls.__dict__ else ():
-        origin = get_origin(base)
-        if isinstance(origin, type) and issubclass(origin, Handler):
-            given = dict(zip(_parameters(origin), get_args(base), strict=True))
-            first, second = getattr(origin, "_arguments", _parameters(Handler))
-            return given.get(first, first), given.get(second, second)
-    first, second = getattr(cls, "_arguments", _parameters(Handler))
-    return first, second
-
-
-def _parameters(cls: type[Handler]) -> tuple[object, ...]:
-    """Return the type variables that the class leaves open."""
-    parameters: tuple[object, ...] = getattr(cls, "__parameters__", ())
-    return parameters
-
-
-def _record_type(cls: type[Handler], argument: object) -> tuple[type[object], bool]:
-    """Return the payload class that a type argument names, and whether it allows None; raises TypeError."""
-    branches = get_args(argument) if get_origin(argument) in (Union, UnionType) else (argument,)
-    classes = [branch for branch in branches if branch is not NoneType]
-    if len(classes) == 1 and isinstance(classes[0], type) and is_dataclass(classes[0]):
-        return classes[0], NoneType in branches
-    given = "has no type arguments" if isinstance(argument, TypeVar) else f"has the type argument {argument!r}"
-    raise TypeError(
-        f"handler {cls.__qualname__} {given}; name the payload class that it takes and the one that it returns, "
-        f"each with `| None` for deletes: `class {cls.__name__}(Handler[SourceDocument, ChunkedDocument])`"
-    )

@@ -141,10 +141,3 @@ def test_handler_returns_chunks_with_offsets_into_the_source() -> None:
         assert part.section == ("제목",)
         assert part.text_hash == text_hash(part.text)
     assert result.payload.chunks == make_chunks("t", "d", document, ChunkerSettings())
-
-
-def test_handler_refuses_an_upsert_without_a_document() -> None:
-    """An upsert without a document would be indexed as an empty one."""
-    context = Context(Trace("r", "p", 1, datetime(2026, 1, 1, tzinfo=UTC)), Change("t", "d", 1, Operation.UPSERT), None)
-    with pytest.raises(InvalidRecord, match="payload"):
-        SectionsHandler().validate(context)

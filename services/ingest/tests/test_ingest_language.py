@@ -62,10 +62,10 @@ def test_the_handler_tells_it_only_where_none_is_stated_and_leaves_the_hash(dete
         )
 
     found = process(EVENT)
-    assert (found.payload.language, found.metadata["ingest.language"]) == ("ko", "detected")
-    assert found.payload.content_hash == source_document("a.md", EVENT).content_hash
+    assert (found.payload.facts.language, found.metadata["ingest.language"]) == ("ko", "detected")
+    assert found.payload.facts.content_hash == source_document("a.md", EVENT).facts.content_hash
     stated = process(replace(EVENT, language="en"))
-    assert stated.payload.language == "en"
+    assert stated.payload.facts.language == "en"
     assert not stated.metadata
 
 

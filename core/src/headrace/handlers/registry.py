@@ -24,7 +24,8 @@ class HandlerRegistry:
     def add(self, handler: type[Handler]) -> type[Handler]:
         """Add a class; raises :class:`ConfigurationError` where it breaks the contract or the name is taken."""
         where = f"{handler.__module__}:{handler.__qualname__}"
-        missing = [part for part in ("name", "stage", "consumes") if not hasattr(handler, part)]
+        parts = {"name": "name", "stage": "stage", "consumes": "record types"}
+        missing = [words for part, words in parts.items() if not hasattr(handler, part)]
         if missing:
             raise ConfigurationError(f"handler declares no {', '.join(missing)}", where=where)
         if not _NAME.fullmatch(handler.name):
