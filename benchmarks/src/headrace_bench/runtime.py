@@ -20,8 +20,9 @@ from headrace import metrics, stage
 from headrace.avro.codec import Codec
 from headrace.avro.registry import FixedIds
 from headrace.bootstrap import make_topics
+from headrace.broker.client_config import consumer_config, producer_config
 from headrace.broker.contract import Message
-from headrace.broker.kafka import KafkaBroker, consumer_config, producer_config
+from headrace.broker.kafka import KafkaBroker
 from headrace.envelope import Change, Context, Metadata, Operation, StageRun, Trace
 from headrace.handler import Handler
 from headrace.records import SourceDocument

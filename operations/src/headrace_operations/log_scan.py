@@ -9,8 +9,8 @@ import structlog
 from confluent_kafka import Message as KafkaMessage
 
 from headrace.avro.codec import Codec
+from headrace.broker.client_answers import header_pairs
 from headrace.broker.contract import Record, TopicPartition
-from headrace.broker.kafka import header_pairs
 from headrace.errors import ConfigurationError, UndecodableRecord
 from headrace.names import own_id
 from headrace.settings import KafkaSettings

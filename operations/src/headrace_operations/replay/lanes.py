@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from confluent_kafka import Message as KafkaMessage
 
 from headrace import headers
-from headrace.broker.kafka import header_pairs
+from headrace.broker.client_answers import header_pairs
 from headrace.settings import KafkaSettings
 from headrace.stage import STAGES, StageFlow, next_stage
 from headrace.topics import replay_topic, retry_topic

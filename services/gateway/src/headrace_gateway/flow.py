@@ -26,7 +26,7 @@ from confluent_kafka import Message as KafkaMessage
 from confluent_kafka.admin import AdminClient
 
 from headrace.avro.codec import Codec
-from headrace.broker.kafka import header_pairs
+from headrace.broker.client_answers import header_pairs
 from headrace.envelope import StageRun
 from headrace.errors import DependencyDown, PermanentError, describe
 from headrace.headers import HELD_KIND, ORIGIN_OFFSET, ORIGIN_TOPIC
