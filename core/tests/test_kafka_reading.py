@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from headrace import headers
-from headrace.broker.client_answers import header_pairs
-from headrace.broker.contract import BrokerUnavailable, TopicPartition
-from headrace.broker.kafka import KafkaBroker
-from headrace.broker.partition_book import Committed
-from headrace.settings import KafkaSettings, WorkerSettings
+from headrace.config.settings import KafkaSettings, WorkerSettings
+from headrace.kafka import headers
+from headrace.kafka.broker import KafkaBroker
+from headrace.kafka.broker_contract import BrokerUnavailable, TopicPartition
+from headrace.kafka.client_answers import header_pairs
+from headrace.kafka.partition_book import Committed
 
 pytestmark = pytest.mark.unit
 

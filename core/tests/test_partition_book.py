@@ -9,8 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from headrace.broker.contract import BrokerUnavailable, Mark, OffsetsLost, Record, TopicPartition
-from headrace.broker.partition_book import Committed, PartitionBook, Standing, WayBack
+from headrace.kafka.broker_contract import BrokerUnavailable, Mark, OffsetsLost, Record, TopicPartition
+from headrace.kafka.partition_book import Committed, PartitionBook, Standing, WayBack
 
 pytestmark = pytest.mark.unit
 
