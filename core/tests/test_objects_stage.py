@@ -22,7 +22,7 @@ from headrace.objects.places import named_in
 from headrace.objects.store import MARKER, ObjectStore
 from headrace.payloads import DeadLetter, SourceDocument
 from headrace.runtime.decide import Batch, Limits
-from headrace.runtime.outbox import Wiring
+from headrace.runtime.outcomes import Wiring
 from headrace.runtime.process import StageProcessor
 from headrace.runtime.worker import Worker
 from headrace.topology.stages import StageFlow

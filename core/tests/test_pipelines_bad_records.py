@@ -22,7 +22,7 @@ from headrace.orders.control import OrderBook, Scope, follow
 from headrace.payloads import Control, DeadLetter, PipelineVersion, SourceDocument
 from headrace.pipeline import canonical, digest, parse
 from headrace.runtime.decide import Limits
-from headrace.runtime.outbox import Wiring
+from headrace.runtime.outcomes import Wiring
 from headrace.runtime.process import StageProcessor
 from headrace.runtime.worker import Worker
 from headrace.topology.stages import StageFlow

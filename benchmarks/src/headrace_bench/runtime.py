@@ -28,7 +28,7 @@ from headrace.migrate import make_topics
 from headrace.payloads import SourceDocument
 from headrace.runtime.compute import ComputeThread
 from headrace.runtime.decide import Batch, BatchResult, Limits
-from headrace.runtime.outbox import Wiring
+from headrace.runtime.outcomes import Wiring
 from headrace.runtime.process import StageProcessor
 from headrace.runtime.worker import Worker
 from headrace.telemetry import metrics
