@@ -9,7 +9,6 @@ they had without any.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 

@@ -13,7 +13,11 @@ from headrace.broker.memory import CommitFault, CommitOutcome, MemoryBroker
 from headrace.broker.memory_cluster import MemoryCluster
 from headrace.errors import DependencyDown
 from headrace.runtime.compute import ComputeThread
-from headrace.runtime.decide import EXIT_BUG, EXIT_DONE, EXIT_FENCED, EXIT_OFFSETS_LOST, Batch, BatchResult, Limits
+from headrace.runtime.contract import Lane, Time
+from headrace.runtime.loop.batch import Batch, BatchResult
+from headrace.runtime.loop.breaker import Open
+from headrace.runtime.loop.lifecycle import EXIT_BUG, EXIT_DONE, EXIT_FENCED, EXIT_OFFSETS_LOST
+from headrace.runtime.loop.limits import Limits
 from headrace.runtime.watchdog import Watchdog
 from headrace.runtime.worker import LATELY_S, Worker
 from headrace_testing.fakes import FakeClock, InlineComputer
@@ -34,10 +38,8 @@ class Bench:
         self.cluster.create_topic("out", 2)
         self.broker = MemoryBroker(self.cluster, group="g", transactional_id="g-0")
         self.computer = InlineComputer(compute or copy, self.clock)
-        self.worker = Worker(
-            stage="bench", topics=["in"], broker=self.broker, computer=self.computer,
-            limits=Limits(batch_records=4, backoff_s=1.0), clock=self.clock, jitter=lambda: 1.0,
-        )  # fmt: skip
+        lane = Lane("bench", ["in"], Limits(batch_records=4, backoff_s=1.0))
+        self.worker = Worker(lane, self.broker, self.computer, time=Time(self.clock, jitter=lambda: 1.0))
 
     def produce(self, number: int) -> None:
         """Write so many records."""
@@ -80,7 +82,7 @@ def test_a_lane_is_busy_until_its_last_record_is_a_while_ago() -> None:
     assert not bench.worker.busy()
     bench.broker.subscribe(["in"])
     bench.produce(1)
-    while bench.worker.state.next_number == 1:
+    while bench.worker.state.pipeline.next_number == 1:
         bench.worker.step()
     bench.steps(2)
     assert bench.output() == [0]
@@ -97,15 +99,13 @@ def test_a_successor_does_what_a_stop_left() -> None:
     while len(bench.output()) < 4:
         bench.worker.step()
     bench.worker.stop()
-    while bench.worker.state.exit_code is None:
+    while bench.worker.state.exit is None:
         bench.worker.step()
     bench.broker.close()
     left = bench.output()
     assert 4 <= len(left) < 20
-    successor = Worker(
-        stage="bench", topics=["in"], broker=MemoryBroker(bench.cluster, group="g", transactional_id="g-0"),
-        computer=bench.computer, limits=Limits(), clock=bench.clock,
-    )  # fmt: skip
+    broker = MemoryBroker(bench.cluster, group="g", transactional_id="g-0")
+    successor = Worker(Lane("bench", ["in"], Limits()), broker, bench.computer, time=Time(bench.clock))
     successor._broker.subscribe(["in"])
     for _ in range(40):
         successor.step()
@@ -146,7 +146,7 @@ def test_an_outage_of_a_dependency_keeps_membership_and_records() -> None:
     bench.broker.subscribe(["in"])
     started = bench.clock()
     bench.steps(20)
-    assert bench.worker.state.waiting is not None
+    assert isinstance(bench.worker.state.breaker.circuit, Open)
     assert bench.output() == []
     while bench.clock() - started < 70.0:
         bench.worker.step()
@@ -169,7 +169,8 @@ def test_a_worker_is_ended_by_a_fence_a_bug_or_lost_offsets() -> None:
     bench.broker.subscribe(["in"])
     bench.cluster.init_producer("g-0")
     bench.steps(10)
-    assert bench.worker.state.exit_code == EXIT_FENCED
+    assert bench.worker.state.exit is not None
+    assert bench.worker.state.exit.code == EXIT_FENCED
     bench = Bench()
     bench.produce(40)
     bench.broker.subscribe(["in"])
@@ -178,7 +179,8 @@ def test_a_worker_is_ended_by_a_fence_a_bug_or_lost_offsets() -> None:
     bench.broker.close()
     bench.cluster.delete_before(place, bench.cluster.bounds(place)[1])
     assert bench.worker.run() == EXIT_OFFSETS_LOST
-    assert str(place) in bench.worker.state.exit_reason
+    assert bench.worker.state.exit is not None
+    assert str(place) in bench.worker.state.exit.reason
 
 
 def test_a_broken_connection_is_waited_for() -> None:
@@ -188,8 +190,8 @@ def test_a_broken_connection_is_waited_for() -> None:
     bench.broker.subscribe(["in"])
     bench.cluster.available = False
     bench.steps(5)
-    assert bench.worker.state.waiting is not None
-    assert bench.worker.state.waiting.dependency == "kafka"
+    assert isinstance(bench.worker.state.breaker.circuit, Open)
+    assert bench.worker.state.breaker.circuit.dependency == "kafka"
     bench.cluster.available = True
     bench.steps()
     assert bench.output() == [0, 1, 2]

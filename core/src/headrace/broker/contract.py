@@ -158,12 +158,12 @@ class Broker(ABC):
         """
 
     @abstractmethod
-    def hold(self) -> None:
-        """Stop fetching: polls keep up the membership and return no records until :meth:`release`."""
+    def pause_fetching(self) -> None:
+        """Stop fetching: polls keep up the membership and return no records until :meth:`resume_fetching`."""
 
     @abstractmethod
-    def release(self) -> None:
-        """Fetch again from where :meth:`hold` stopped."""
+    def resume_fetching(self) -> None:
+        """Fetch again from where :meth:`pause_fetching` stopped."""
 
     @abstractmethod
     def rewind(self) -> None:

@@ -62,7 +62,7 @@ class MemoryBroker(Broker):
         self._member: Member | None = None
         self._epoch: int | None = None
         self._positions: dict[TopicPartition, int] = {}
-        self._held = False
+        self._paused = False
         self._turn = 0
         self._known: frozenset[TopicPartition] = frozenset()
         """Partitions of which a poll has told."""
@@ -91,7 +91,7 @@ class MemoryBroker(Broker):
             found = {place: marks[place] for place in assigned - self._known if place in marks}
             self._known = assigned
             return Polled((), True, assigned, found)
-        records = [] if self._held else self._read(owned, max_records)
+        records = [] if self._paused else self._read(owned, max_records)
         if not records:
             self._cluster.wait(timeout)
         return Polled(records, False, assigned)
@@ -101,13 +101,13 @@ class MemoryBroker(Broker):
         self._rejoin_if_expelled()
         return Snapshot(Membership(self._joined().identity, self._cluster.group(self._group).generation))
 
-    def hold(self) -> None:
-        """Return no records until :meth:`release`."""
-        self._held = True
+    def pause_fetching(self) -> None:
+        """Return no records until :meth:`resume_fetching`."""
+        self._paused = True
 
-    def release(self) -> None:
+    def resume_fetching(self) -> None:
         """Return records again."""
-        self._held = False
+        self._paused = False
 
     def rewind(self) -> None:
         """Go back to the committed offsets of every partition that is still ours."""

@@ -25,7 +25,7 @@ from headrace.errors import (
 from headrace.handler import READ_AGAIN, BatchHandler, Handler
 from headrace.objects.claims import Claim, Claims, Parcel, portions
 from headrace.runtime.deadletters import Failure
-from headrace.runtime.decide import Batch, BatchResult
+from headrace.runtime.loop.batch import Batch, BatchResult
 from headrace.runtime.outbox import Fate, Held, Outbox, PassedOver, Result, Settled, Wiring
 
 _PASS_THROUGH = (DependencyDown, ConfigurationError)
