@@ -12,12 +12,17 @@ from headrace.broker.contract import Message, OffsetsLost, TopicPartition, Trans
 from headrace.broker.memory import CommitFault, CommitOutcome, MemoryBroker
 from headrace.broker.memory_cluster import MemoryCluster
 from headrace.errors import DependencyDown
+from headrace.runtime import worker as worker_module
 from headrace.runtime.compute import ComputeThread
 from headrace.runtime.contract import Lane, Time
 from headrace.runtime.loop.batch import Batch, BatchResult
 from headrace.runtime.loop.breaker import Open
-from headrace.runtime.loop.lifecycle import EXIT_BUG, EXIT_DONE, EXIT_FENCED, EXIT_OFFSETS_LOST
+from headrace.runtime.loop.commands import Command
+from headrace.runtime.loop.decide import decide
+from headrace.runtime.loop.events import Event, LiveLaneChanged, OrdersChanged
+from headrace.runtime.loop.lifecycle import EXIT_BUG, EXIT_DONE, EXIT_FENCED, EXIT_OFFSETS_LOST, Lifecycle
 from headrace.runtime.loop.limits import Limits
+from headrace.runtime.loop.state import State
 from headrace.runtime.watchdog import Watchdog
 from headrace.runtime.worker import LATELY_S, Worker
 from headrace_testing.fakes import FakeClock, InlineComputer
@@ -89,6 +94,65 @@ def test_a_lane_is_busy_until_its_last_record_is_a_while_ago() -> None:
     assert bench.worker.busy()
     bench.clock.advance(LATELY_S)
     assert not bench.worker.busy()
+
+
+class Desk:
+    """The operators' orders and the other lane, as tests want them."""
+
+    def __init__(self) -> None:
+        self.why: str | None = None
+        self.gone_on = 3
+        self.live = False
+
+    def paused(self) -> str | None:
+        """Return why nothing is started."""
+        return self.why
+
+    def resumes(self) -> int:
+        """Return the orders to go on."""
+        return self.gone_on
+
+
+def test_orders_and_the_live_lane_come_to_the_decision_as_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: state changes behind the decision's back, so that no recording of events tells what a worker did."""
+    seen: list[Event] = []
+
+    def recorded(state: State, event: Event, limits: Limits) -> tuple[State, list[Command]]:
+        seen.append(event)
+        return decide(state, event, limits)
+
+    monkeypatch.setattr(worker_module, "decide", recorded)
+    bench, desk = Bench(), Desk()
+    bench.broker.subscribe(["in"])
+    worker = Worker(
+        Lane("bench", ["in"], Limits(batch_records=4)), bench.broker, bench.computer,
+        orders=desk, live_busy=lambda: desk.live, time=Time(bench.clock),
+    )  # fmt: skip
+    assert worker.state.lifecycle.resumes == 3  # orders from before the start let nothing go on
+    desk.why, desk.live = "paused by ann", True
+    for _ in range(6):
+        worker.step()
+    bench.produce(2)
+    for _ in range(6):
+        worker.step()
+    assert bench.output() == []
+    desk.why, desk.gone_on = None, 4
+    for _ in range(6):
+        worker.step()
+    assert bench.output() == [0, 1]
+    told = [event for event in seen if isinstance(event, (OrdersChanged, LiveLaneChanged))]
+    assert [(type(event), getattr(event, "paused", None), getattr(event, "resumes", None)) for event in told] == [
+        (OrdersChanged, "paused by ann", 3), (LiveLaneChanged, None, None), (OrdersChanged, None, 4),
+    ]  # fmt: skip
+    assert replay(seen, Limits(batch_records=4), 3) == worker.state
+
+
+def replay(events: list[Event], limits: Limits, resumes: int) -> State:
+    """The state that the events alone lead to."""
+    state = State(lifecycle=Lifecycle(resumes=resumes))
+    for event in events:
+        state, _ = decide(state, event, limits)
+    return state
 
 
 def test_a_successor_does_what_a_stop_left() -> None:

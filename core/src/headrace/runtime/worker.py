@@ -182,8 +182,9 @@ class Worker:
             self._observer.mark_failed(error)
 
     def _commit(self, command: Commit) -> Event:
-        batch, result, started = command.batch, command.result, self._time.clock()
+        batch, result = command.batch, command.result
         failpoints.reach("batch.computed")
+        started = self._time.clock()
         error: BrokerError | None = None
         try:
             with self._watch("commit"):
