@@ -60,9 +60,8 @@ def test_killers_are_given_up_alone_after_a_few_deaths(
     """Broken: one record keeps a stage in a crash loop, or innocent ones go with it into the dead letters."""
     killers = {offset for offset in found if offset < length}
     lives = Lives(length, killers, deaths)
-    most = 1 + (length + len(killers)) * (
-        BATCH_DEATHS + deaths + 1
-    )  # each smaller batch before the killer starts the count again
+    # A batch that ends before the killer is committed, and the count begins again.
+    most = 1 + (length + len(killers)) * (BATCH_DEATHS + deaths + 1)
     for _ in range(most):
         lives.live(data.draw)
     assert lives.committed == length, f"not done after {most} lives"
