@@ -7,21 +7,21 @@ from typing import Any, cast
 
 import pytest
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import FixedIds
-from headrace.broker.contract import Message, TransactionAborted, TransactionUncertain
-from headrace.broker.memory import CommitFault, CommitOutcome, MemoryBroker
-from headrace.broker.memory_cluster import MemoryCluster
-from headrace.control_guard import REMEDY, OrderCheck, OrderGuard
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import FixedIds
 from headrace.errors import DependencyDown
-from headrace.records import Control, DeadLetter, HeaderPart
+from headrace.kafka.broker_contract import Message, TransactionAborted, TransactionUncertain
+from headrace.payloads import Control, DeadLetter, HeaderPart
 from headrace.runtime.contract import Lane, Time
 from headrace.runtime.loop.breaker import Closed, Open
 from headrace.runtime.loop.lifecycle import EXIT_BUG, Exit, Lifecycle
 from headrace.runtime.loop.limits import Limits
 from headrace.runtime.loop.state import State
 from headrace.runtime.worker import Worker
+from headrace.stage_process.order_guard import REMEDY, OrderCheck, OrderGuard
 from headrace_testing.fakes import FakeClock, InlineComputer, run_inline
+from headrace_testing.memory_broker import CommitFault, CommitOutcome, MemoryBroker
+from headrace_testing.memory_cluster import MemoryCluster
 
 pytestmark = pytest.mark.unit
 

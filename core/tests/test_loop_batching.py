@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.broker.contract import Record, Snapshot
+from headrace.kafka.broker_contract import Record, Snapshot
 from headrace.runtime.loop import batching
 from headrace.runtime.loop.batch import BatchResult
 from headrace.runtime.loop.batching import Pipeline, Recovery

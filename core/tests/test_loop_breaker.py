@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.broker.contract import TransactionAborted
 from headrace.errors import DependencyDown
+from headrace.kafka.broker_contract import TransactionAborted
 from headrace.runtime.backoff import backoff
 from headrace.runtime.loop import breaker
 from headrace.runtime.loop.breaker import Breaker, Closed, HalfOpen, Open

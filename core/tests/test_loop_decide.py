@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.broker.contract import (
+from headrace.errors import ConfigurationError, DependencyDown
+from headrace.kafka.broker_contract import (
     BrokerUnavailable,
     Mark,
     Message,
@@ -21,7 +22,6 @@ from headrace.broker.contract import (
     TransactionAborted,
     TransactionUncertain,
 )
-from headrace.errors import ConfigurationError, DependencyDown
 from headrace.runtime.loop.batch import Batch, BatchResult
 from headrace.runtime.loop.batching import Recovery
 from headrace.runtime.loop.breaker import Circuit, Closed, HalfOpen, Open

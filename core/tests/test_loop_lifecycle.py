@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.broker.contract import BrokerUnavailable, OffsetsLost, ProducerFenced, Record, TransactionUncertain
+from headrace.kafka.broker_contract import BrokerUnavailable, OffsetsLost, ProducerFenced, Record, TransactionUncertain
 from headrace.runtime.loop import lifecycle
 from headrace.runtime.loop.batch import Batch, BatchResult
 from headrace.runtime.loop.events import OrdersChanged, StopRequested

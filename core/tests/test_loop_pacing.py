@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.broker.contract import Record
+from headrace.kafka.broker_contract import Record
 from headrace.runtime.loop import pacing
 from headrace.runtime.loop.batch import Batch
 from headrace.runtime.loop.commands import PauseFetching, ResumeFetching

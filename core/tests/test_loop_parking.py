@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.broker.contract import Polled, Record
+from headrace.kafka.broker_contract import Polled, Record
 from headrace.runtime.loop import parking
 from headrace.runtime.loop.events import PollReturned
 from headrace.runtime.loop.limits import Limits

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.broker.contract import Mark, Polled, Record, TopicPartition
+from headrace.kafka.broker_contract import Mark, Polled, Record, TopicPartition
 from headrace.runtime.loop import batching, suspicion
 from headrace.runtime.loop.batch import Batch
 from headrace.runtime.loop.limits import Limits

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from headrace.broker.contract import BrokerUnavailable, Polled, Record, TransactionAborted
+from headrace.kafka.broker_contract import BrokerUnavailable, Polled, Record, TransactionAborted
 from headrace.runtime.contract import Lane
 from headrace.runtime.loop.batch import Batch, BatchResult
 from headrace.runtime.loop.breaker import Breaker, Circuit, Closed, HalfOpen, Open

@@ -11,10 +11,8 @@ from random import Random
 
 import pytest
 
-from headrace.broker.contract import Message, TopicPartition, TransactionUncertain
-from headrace.broker.memory import CommitFault, CommitOutcome, MemoryBroker
-from headrace.broker.memory_cluster import MemoryCluster
 from headrace.errors import DependencyDown
+from headrace.kafka.broker_contract import Message, TopicPartition, TransactionUncertain
 from headrace.runtime.contract import Lane, Time
 from headrace.runtime.loop.batch import Batch, BatchResult
 from headrace.runtime.loop.commands import Commit
@@ -23,6 +21,8 @@ from headrace.runtime.loop.lifecycle import EXIT_DONE, EXIT_FENCED
 from headrace.runtime.loop.limits import Limits
 from headrace.runtime.worker import Worker
 from headrace_testing.fakes import FakeClock, InlineComputer
+from headrace_testing.memory_broker import CommitFault, CommitOutcome, MemoryBroker
+from headrace_testing.memory_cluster import MemoryCluster
 
 pytestmark = pytest.mark.unit
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from headrace import service
+from headrace.config.settings import KafkaSettings
 from headrace.runtime.loop.breaker import Breaker, HalfOpen, Open
 from headrace.runtime.loop.lifecycle import Exit, Lifecycle
 from headrace.runtime.loop.state import State
-from headrace.service import Readiness
-from headrace.settings import KafkaSettings
+from headrace.stage_process import main
+from headrace.stage_process.main import Readiness
 from headrace_testing.fakes import FakeClock
 
 pytestmark = pytest.mark.unit
@@ -37,7 +37,7 @@ class Admin:
 def admin(monkeypatch: pytest.MonkeyPatch) -> Admin:
     """The admin client that readiness asks."""
     made = Admin()
-    monkeypatch.setattr(service, "AdminClient", lambda _: made)
+    monkeypatch.setattr(main, "AdminClient", lambda _: made)
     return made
 
 
@@ -45,7 +45,7 @@ def admin(monkeypatch: pytest.MonkeyPatch) -> Admin:
 def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     """The time between questions."""
     made = FakeClock()
-    monkeypatch.setattr(service.time, "monotonic", made)
+    monkeypatch.setattr(main.time, "monotonic", made)
     return made
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from headrace import metrics
-from headrace.broker.contract import BrokerError, Polled
+from headrace.kafka.broker_contract import BrokerError, Polled
 from headrace.runtime.contract import Lane
 from headrace.runtime.loop.batch import Batch, BatchResult
 from headrace.runtime.loop.breaker import Circuit, Closed, Open
@@ -13,6 +12,7 @@ from headrace.runtime.loop.commands import RecoveryStep
 from headrace.runtime.loop.events import OrdersChanged
 from headrace.runtime.loop.lifecycle import Exit
 from headrace.runtime.loop.state import State
+from headrace.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 

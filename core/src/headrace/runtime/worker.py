@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from headrace import failpoints
-from headrace.broker.contract import Broker, BrokerError, Record, TopicPartition
+from headrace.config import failpoints
+from headrace.kafka.broker_contract import Broker, BrokerError, Record, TopicPartition
 from headrace.runtime.contract import Computer, Lane, NoOrders, Orders, Time, Watch, never_busy, unwatched
 from headrace.runtime.loop.batch import Batch
 from headrace.runtime.loop.commands import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from headrace.broker.contract import Mark, Message, Record, Snapshot, TopicPartition
+from headrace.kafka.broker_contract import Mark, Message, Record, Snapshot, TopicPartition
 
 
 @dataclass(frozen=True, slots=True)

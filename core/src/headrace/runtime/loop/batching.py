@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from headrace.broker.contract import Record, Snapshot
+from headrace.kafka.broker_contract import Record, Snapshot
 from headrace.runtime.loop.batch import Batch, BatchResult
 from headrace.runtime.loop.commands import Cancel, Command, Compute, RecoveryStep
 from headrace.runtime.loop.limits import Limits

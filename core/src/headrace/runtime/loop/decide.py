@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from headrace.broker.contract import BrokerError, TransactionUncertain
 from headrace.errors import ConfigurationError, DependencyDown
+from headrace.kafka.broker_contract import BrokerError, TransactionUncertain
 from headrace.runtime.loop import batching, breaker, lifecycle, pacing, parking, suspicion
 from headrace.runtime.loop.batch import Batch, BatchResult
 from headrace.runtime.loop.commands import Command, Commit, Compute, Recover

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from headrace.broker.contract import BrokerError, Polled, Snapshot
+from headrace.kafka.broker_contract import BrokerError, Polled, Snapshot
 from headrace.runtime.loop.batch import BatchResult
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from headrace.broker.contract import BrokerError, OffsetsLost, ProducerFenced
+from headrace.kafka.broker_contract import BrokerError, OffsetsLost, ProducerFenced
 from headrace.runtime.loop.batch import Batch, BatchResult
 from headrace.runtime.loop.events import OrdersChanged, StopRequested
 from headrace.runtime.loop.limits import Limits

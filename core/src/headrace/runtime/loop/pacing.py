@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from headrace.broker.contract import Record
+from headrace.kafka.broker_contract import Record
 from headrace.runtime.loop.batch import Batch
 from headrace.runtime.loop.commands import Command, PauseFetching, ResumeFetching
 from headrace.runtime.loop.events import LiveLaneChanged

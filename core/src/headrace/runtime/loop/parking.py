@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from headrace import headers
-from headrace.broker.contract import Record, TopicPartition
+from headrace.kafka import headers
+from headrace.kafka.broker_contract import Record, TopicPartition
 from headrace.runtime.loop.events import PollReturned
 from headrace.runtime.loop.limits import Limits
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from headrace.broker.contract import Mark, Polled, Record, TopicPartition
+from headrace.kafka.broker_contract import Mark, Polled, Record, TopicPartition
 from headrace.runtime.loop.batch import Batch
 from headrace.runtime.loop.limits import Limits
 
