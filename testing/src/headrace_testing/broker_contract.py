@@ -20,6 +20,7 @@ from headrace.kafka.broker_contract import (
     OffsetsLost,
     ProducerFenced,
     Record,
+    Snapshot,
     TopicPartition,
     TransactionAborted,
     TransactionUncertain,
@@ -115,7 +116,7 @@ class Session:
         self.records = []
 
 
-def copy(broker: Broker, records: Sequence[Record], target: str, snapshot: object) -> None:
+def copy(broker: Broker, records: Sequence[Record], target: str, snapshot: Snapshot | None) -> None:
     """Commit a copy of the records under the snapshot."""
     messages = [Message(target, record.key or b"-", record.value, record.headers) for record in records]
     broker.commit(messages, offsets_after(records), snapshot)
