@@ -36,7 +36,7 @@ def test_recorded_events_get_the_recorded_answers() -> None:
 
 
 def test_a_world_is_the_same_for_the_same_seed() -> None:
-    """Broken: the recording cannot be made again, so nobody can tell what it holds."""
+    """Broken: the recording cannot be made again, so no reader can check it."""
     recorded = next(read(TRACES))
     assert World(0, LoopDecider).run(200) == recorded
 

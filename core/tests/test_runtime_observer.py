@@ -88,7 +88,7 @@ def test_the_log_tells_of_a_wait_once_and_of_its_end(stage: str) -> None:
 
 
 def test_a_stage_that_stopped_itself_says_what_to_do(stage: str) -> None:
-    """Broken: a stage stands still and nobody learns why."""
+    """Broken: a stage stops its work and the log does not say why."""
     with capture_logs() as lines:
         seen = observer(stage)
         seen.decided(replace(State(), lifecycle=Lifecycle(stopped="4 of the last 6")))

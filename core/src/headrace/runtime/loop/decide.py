@@ -78,7 +78,7 @@ def _polled(state: State, event: PollReturned, limits: Limits) -> Decision:
     if event.polled.rebalanced:
         return _doom(replace(state, suspicion=suspicion.take_over(state.suspicion, event.polled)))
     if state.lifecycle.draining or state.pipeline.recovery is not None:
-        return state, []
+        return state, []  # what is read before a rewind is read again after it
     state = replace(state, pipeline=replace(state.pipeline, snapshot=event.snapshot))
     if limits.retry_topic is not None:
         return replace(state, parking=parking.park(state.parking, event, limits)), []
@@ -213,4 +213,5 @@ def _piles_up(state: State, now: float, limits: Limits) -> bool:
     full = batching.room(state.pipeline, limits) == 0
     if state.pipeline.computing is None:
         return full and pacing.yields(state.pacing, state.pipeline.buffer, now, limits)
-    return state.pipeline.computing.attempt > 1 or (full and pacing.lasts(state.pipeline.computing, now))
+    again = state.pipeline.computing.attempt > 1  # its dependency failed, and may do so for hours
+    return again or (full and pacing.lasts(state.pipeline.computing, now))

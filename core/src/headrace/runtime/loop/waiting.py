@@ -13,10 +13,12 @@ IDLE_POLL_S = 0.25
 YIELDING_POLL_S = 0.02
 """A poll while replayed records leave the live lane its share: it may be idle any moment."""
 BUSY_POLL_MAX_S = 0.05
+"""The longest wait for an outcome before the next poll, so that a long batch costs no membership."""
 BUSY_POLL_PARTS = 10
-"""While a batch computes, a wait for its outcome is a tenth of how long it has computed, so that polls between waits
-cost a short batch nothing and a long one keeps its membership."""
+"""A wait for an outcome is a tenth of the time that the batch has computed so far: polls do not delay a short
+batch, and during a long one they cost little."""
 SHORTEST_WAIT_S = 0.001
+"""A wait for an outcome is never shorter, or the worker would spin."""
 
 
 @dataclass(frozen=True, slots=True)
