@@ -177,12 +177,12 @@ def test_steps_go_on_from_the_last_one_until_the_way_back() -> None:
         made.stepped_over(B, 4)
 
 
-def test_a_held_worker_fetches_nothing() -> None:
+def test_a_paused_worker_fetches_nothing() -> None:
     """Broken: a partition that comes while the buffer is full floods it."""
     made = book(a=4)
-    made.held = True
+    made.paused = True
     assert not made.fetches(A)
-    made.held = False
+    made.paused = False
     assert made.fetches(A)
 
 

@@ -92,15 +92,15 @@ class KafkaBroker(Broker):
         metadata = self._consumer.consumer_group_metadata()
         return None if generation_of(metadata) < 0 else metadata
 
-    def hold(self) -> None:
+    def pause_fetching(self) -> None:
         """Pause every assigned partition."""
-        self._book.held = True
+        self._book.paused = True
         if self._book.assigned:
             self._consumer.pause([KafkaPartition(*place) for place in self._book.assigned])
 
-    def release(self) -> None:
+    def resume_fetching(self) -> None:
         """Resume every assigned partition."""
-        self._book.held = False
+        self._book.paused = False
         if self._book.assigned:
             self._consumer.resume([KafkaPartition(*place) for place in self._book.assigned])
 
@@ -117,8 +117,8 @@ class KafkaBroker(Broker):
             raise BrokerUnavailable(f"cannot go back to the committed offsets: {error}") from error
         unsettled = self._book.unsettled
         self._book.went_back(_committed_in(answers))
-        if unsettled and not self._book.held:
-            self.release()
+        if unsettled and not self._book.paused:
+            self.resume_fetching()
 
     def commit(self, messages: Sequence[Message], offsets: Mapping[TopicPartition, int], snapshot: Any) -> None:
         """One transaction: messages, offsets, commit."""
@@ -240,7 +240,7 @@ class KafkaBroker(Broker):
             log.warning("committed offsets cannot be read", error=str(error))
             consumer.incremental_assign([KafkaPartition(*place, OFFSET_BEGINNING) for place in places])
         if all(self._book.fetches(place) for place in places):
-            # librdkafka remembers a pause beyond the revocation: one that left while it was held comes back paused.
+            # librdkafka remembers a pause beyond the revocation: one that left while it was paused comes back so.
             consumer.resume(partitions)
         else:
             consumer.pause(partitions)

@@ -85,8 +85,8 @@ class PartitionBook:
 
     def __init__(self) -> None:
         self.assigned: frozenset[TopicPartition] = frozenset()
-        self.held = False
-        """Whether the worker wants no records for now."""
+        self.paused = False
+        """Whether fetching is paused: the worker wants no records for now."""
         self._partitions: dict[TopicPartition, _Partition] = {}
         self._certain = True
         self._changed = False
@@ -106,7 +106,7 @@ class PartitionBook:
 
     def fetches(self, place: TopicPartition) -> bool:
         """Whether the client may fetch from the partition; otherwise it is paused."""
-        return not self.held and self.standing(place) in (Standing.PLACED, Standing.MOVED)
+        return not self.paused and self.standing(place) in (Standing.PLACED, Standing.MOVED)
 
     # The group's coordinator gives and takes partitions.
 

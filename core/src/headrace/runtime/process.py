@@ -24,7 +24,7 @@ from headrace.handler import READ_AGAIN, BatchHandler, Handler
 from headrace.kafka import headers
 from headrace.kafka.broker_contract import Message, Record
 from headrace.objects.claims import Claim, Claims, Parcel, portions
-from headrace.runtime.decide import Batch, BatchResult
+from headrace.runtime.loop.batch import Batch, BatchResult
 from headrace.runtime.outcomes import Outcome, OutcomeKind, Outcomes, Wiring
 from headrace.runtime.slots import Held, PassedOver, Slot, SlotState
 from headrace.telemetry import metrics
