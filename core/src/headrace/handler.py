@@ -120,7 +120,7 @@ def _bound(cls: type[Handler]) -> tuple[object, object]:
     return first, second
 
 
-def _parameters(cls: type[Handler]) -> tuple[object, ...]:
+def _parameters(cls: type[object]) -> tuple[object, ...]:
     """Return the type variables that the class leaves open."""
     parameters: tuple[object, ...] = getattr(cls, "__parameters__", ())
     return parameters
