@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
@@ -43,8 +44,8 @@ class Admin:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time that passes by sleeping only."""
     now = [0.0]
-    monkeypatch.setattr(migrate.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(migrate.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
     return now
 
 

@@ -52,10 +52,12 @@ def test_batches_take_each_record_once_in_order(polls: list[list[int]], batch_re
         pipeline = batching.read(pipeline, found, 1.0)
         while batching.ready(pipeline, Pacing(), Suspicion(), 1.0, limits):
             pipeline, commands = batching.seal(pipeline, Pacing(), Suspicion(), 1.0, limits)
-            assert commands == [Compute(pipeline.computing)]
-            sealed += [record.offset for record in pipeline.computing.records]
-            numbers.append(pipeline.computing.number)
-            pipeline = batching.committed(batching.computed(pipeline, pipeline.computing, BatchResult([])))
+            batch = pipeline.computing
+            assert batch is not None
+            assert commands == [Compute(batch)]
+            sealed += [record.offset for record in batch.records]
+            numbers.append(batch.number)
+            pipeline = batching.committed(batching.computed(pipeline, batch, BatchResult([])))
     assert sealed == list(range(offset))
     assert numbers == list(range(1, len(numbers) + 1))
 
@@ -67,6 +69,7 @@ def test_a_doom_leaves_nothing_under_way(computing: bool, computed: bool, renew:
     limits = Limits(batch_records=1)
     if computed:
         pipeline, _ = batching.seal(pipeline, Pacing(), Suspicion(), 1.0, limits)
+        assert pipeline.computing is not None
         pipeline = batching.computed(pipeline, pipeline.computing, BatchResult([]))
     if computing:
         pipeline, _ = batching.seal(pipeline, Pacing(), Suspicion(), 1.0, limits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from headrace.kafka.broker_contract import (
     Polled,
     ProducerFenced,
     Record,
+    Snapshot,
     TopicPartition,
     TransactionAborted,
     TransactionUncertain,
@@ -65,14 +67,15 @@ def records(first: int, number: int, size: int = 1) -> tuple[Record, ...]:
     return tuple(Record("in", 0, first + index, b"k", b"x" * size) for index in range(number))
 
 
-def polled(now: float, *found: Record, snapshot: Any = "s1", rebalanced: bool = False) -> PollReturned:
+def polled(now: float, *found: Record, snapshot: object = "s1", rebalanced: bool = False) -> PollReturned:
     """A poll that came back."""
-    return PollReturned(now, Polled(found, rebalanced), snapshot)
+    return PollReturned(now, Polled(found, rebalanced), Snapshot(snapshot))
 
 
 def after(*events: Event, limits: Limits = LIMITS) -> tuple[State, list[Command]]:
     """The state after the events, and the last one's commands."""
-    state, commands = State(), []
+    state = State()
+    commands: list[Command] = []
     for event in events:
         state, commands = decide(state, event, limits)
     return state, commands
@@ -93,7 +96,7 @@ def ended(state: State) -> int | None:
 def test_a_poll_with_records_is_computed_at_once() -> None:
     """Broken: a lone change waits for a batch to fill."""
     state, commands = after(polled(1.0, *records(0, 2)))
-    assert commands == [Compute(Batch(1, records(0, 2), "s1", 1.0))]
+    assert commands == [Compute(Batch(1, records(0, 2), Snapshot("s1"), 1.0))]
     assert state.pipeline.buffer == ()
 
 
@@ -103,16 +106,22 @@ def test_a_lingering_batch_waits_to_fill() -> None:
     state, commands = after(polled(1.0, *records(0, 2)), limits=limits)
     assert commands == []
     assert next_wait(state, 1.3, limits).timeout == pytest.approx(0.2)
-    assert decide(state, Tick(1.5), limits)[1] == [Compute(Batch(1, records(0, 2), "s1", 1.5))]
+    assert decide(state, Tick(1.5), limits)[1] == [Compute(Batch(1, records(0, 2), Snapshot("s1"), 1.5))]
     assert after(polled(1.0, *records(0, 3)), limits=limits)[1] != []
 
 
 def test_a_batch_is_bounded_in_records_and_bytes() -> None:
     """Broken: a burst of large documents makes a transaction that no broker takes."""
-    assert len(after(polled(1.0, *records(0, 5)))[1][0].batch.records) == 3
+
+    def sealed(found: Sequence[Record], limits: Limits) -> int:
+        command = after(polled(1.0, *found), limits=limits)[1][0]
+        assert isinstance(command, Compute)
+        return len(command.batch.records)
+
+    assert sealed(records(0, 5), LIMITS) == 3
     limits = replace(LIMITS, batch_bytes=10)
-    assert len(after(polled(1.0, *records(0, 3, size=4)), limits=limits)[1][0].batch.records) == 2
-    assert len(after(polled(1.0, *records(0, 3, size=40)), limits=limits)[1][0].batch.records) == 1
+    assert sealed(records(0, 3, size=4), limits) == 2
+    assert sealed(records(0, 3, size=40), limits) == 1
 
 
 def test_the_next_batch_computes_while_one_commits() -> None:
@@ -121,8 +130,8 @@ def test_the_next_batch_computes_while_one_commits() -> None:
         polled(1.0, *records(0, 3)), polled(1.1, *records(3, 2), snapshot="s2"), ComputeReturned(1.2, 1, RESULT, 0.0)
     )
     assert commands == [
-        Compute(Batch(2, records(3, 2), "s2", 1.2)),
-        Commit(Batch(1, records(0, 3), "s1", 1.0), RESULT),
+        Compute(Batch(2, records(3, 2), Snapshot("s2"), 1.2)),
+        Commit(Batch(1, records(0, 3), Snapshot("s1"), 1.0), RESULT),
     ]
     assert decide(state, CommitReturned(1.3, None, 1.0), LIMITS)[0].pipeline.computed is None
 
@@ -132,7 +141,7 @@ def test_a_batch_keeps_the_snapshot_of_its_seal() -> None:
     state, _ = after(polled(1.0, *records(0, 3), snapshot="old"), polled(1.1, *records(3, 1), snapshot="new"))
     _, commands = decide(state, ComputeReturned(1.2, 1, RESULT, 0.0), LIMITS)
     commit = next(command for command in commands if isinstance(command, Commit))
-    assert commit.batch.snapshot == "old"
+    assert commit.batch.snapshot == Snapshot("old")
 
 
 def test_a_rebalance_dooms_everything_in_flight() -> None:
@@ -253,7 +262,7 @@ def test_waiting_keeps_polling_and_computes_the_same_batch_again() -> None:
     assert next_wait(state, 1.1, LIMITS).timeout <= IDLE_POLL_S
     assert decide(state, polled(1.2), LIMITS)[1] == []
     state, commands = decide(state, polled(2.2), LIMITS)
-    assert commands == [Compute(Batch(1, records(0, 2), "s1", 1.0, attempt=2))]
+    assert commands == [Compute(Batch(1, records(0, 2), Snapshot("s1"), 1.0, attempt=2))]
     _, commands = decide(state, ComputeReturned(2.3, 1, RESULT, 0.0), LIMITS)
     assert [type(command) for command in commands] == [ResumeFetching, Commit]
 
@@ -335,7 +344,7 @@ def replayed(offset: int) -> Record:
 
 def read(now: float, *found: Record) -> PollReturned:
     """A poll of the side lane."""
-    return PollReturned(now, Polled(found, rebalanced=False), "s1", WALL)
+    return PollReturned(now, Polled(found, rebalanced=False), Snapshot("s1"), WALL)
 
 
 def offsets(command: Command) -> list[int]:
@@ -420,7 +429,7 @@ def test_a_paused_stage_finishes_what_is_under_way_and_starts_nothing() -> None:
     assert commands == []
     assert next_wait(state, 1.3, LIMITS).timeout == IDLE_POLL_S
     _, commands = decide(state, OrdersChanged(1.4, None, 1), LIMITS)
-    assert commands == [ResumeFetching(), Compute(Batch(2, records(3, 2), "s1", 1.4))]
+    assert commands == [ResumeFetching(), Compute(Batch(2, records(3, 2), Snapshot("s1"), 1.4))]
 
 
 def test_too_many_faults_stop_the_stage_before_they_are_written() -> None:
@@ -457,7 +466,7 @@ PLACE = TopicPartition("in", 0)
 def assigned(mark: Mark | None = None) -> PollReturned:
     """The poll that tells of partition 0, and of the mark that it came with."""
     polled = Polled((), rebalanced=True, assigned=frozenset({PLACE}), marks={} if mark is None else {PLACE: mark})
-    return PollReturned(0.5, polled, "s1")
+    return PollReturned(0.5, polled, Snapshot("s1"))
 
 
 def taken_over(mark: Mark | None = None) -> list[Event]:
@@ -523,7 +532,7 @@ def test_a_batch_that_is_sealed_again_by_the_living_counts_once() -> None:
     """Broken: rebalances count as deaths, and harmless records are given up."""
     state, _ = after(*taken_over(Mark(1, 3, 3, 0)), polled(1.0, *records(0, 3)))
     both = frozenset({PLACE, TopicPartition("in", 1)})
-    state, _ = decide(state, PollReturned(1.1, Polled((), rebalanced=True, assigned=both), "s2"), LIMITS)
+    state, _ = decide(state, PollReturned(1.1, Polled((), rebalanced=True, assigned=both), Snapshot("s2")), LIMITS)
     state, _ = decide(state, RecoveryReturned(1.2, None, 0.0), LIMITS)
     _, commands = decide(state, polled(1.3, *records(0, 3)), LIMITS)
     assert compute(commands).marks == {PLACE: Mark(2, 3, 3, 0)}
@@ -610,7 +619,7 @@ class Machine:
     def commit(self, batch: Batch) -> Event:
         """Check what is committed, then let the commit end one way or another."""
         assert batch.number not in self.doomed, "a doomed batch is committed"
-        assert batch.snapshot == self.epoch, "a batch of an older membership is committed"
+        assert batch.snapshot == Snapshot(self.epoch), "a batch of an older membership is committed"
         assert batch.records[0].offset == self.committed, "the committed offset skips or goes back"
         offsets = [record.offset for record in batch.records]
         assert offsets == list(range(offsets[0], offsets[0] + len(offsets)))

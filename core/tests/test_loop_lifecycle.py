@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.kafka.broker_contract import BrokerUnavailable, OffsetsLost, ProducerFenced, Record, TransactionUncertain
+from headrace.kafka.broker_contract import (
+    BrokerError,
+    BrokerUnavailable,
+    OffsetsLost,
+    ProducerFenced,
+    Record,
+    TransactionUncertain,
+)
 from headrace.runtime.loop import lifecycle
 from headrace.runtime.loop.batch import Batch, BatchResult
 from headrace.runtime.loop.events import OrdersChanged, StopRequested
@@ -82,7 +89,7 @@ def test_a_drain_ends_when_idle_or_when_its_time_is_over(first: float, again: fl
         (BrokerUnavailable(), None), (TransactionUncertain(), None), (None, None),
     ],
 )  # fmt: skip
-def test_what_no_retry_repairs_has_an_exit_code_of_its_own(error: Exception | None, code: int | None) -> None:
+def test_what_no_retry_repairs_has_an_exit_code_of_its_own(error: BrokerError | None, code: int | None) -> None:
     """Broken: a worker whose offsets are lost tries for ever, or one whose broker restarts ends."""
     assert lifecycle.exit_code_of(error) == code
     assert lifecycle.end(Lifecycle(), 70, "why").exit == Exit(70, "why")

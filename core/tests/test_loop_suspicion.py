@@ -32,12 +32,12 @@ class Lives:
         self.given_up: list[int] = []
         self.died = 0
 
-    def live(self, draw: st.DrawFn) -> None:
+    def live(self, data: st.DataObject) -> None:
         """Take the partition over and work until death or the end."""
         found = {} if self.mark is None else {PLACE: self.mark}
         state = suspicion.take_over(Suspicion(), Polled((), True, frozenset({PLACE}), found))
         while self.committed < len(self.records):
-            polled = self.records[self.committed : self.committed + draw(st.integers(1, 5))]
+            polled = self.records[self.committed : self.committed + data.draw(st.integers(1, 5))]
             records = batching.cut(polled, 5, 100, partial(suspicion.taken_alone, state))
             deadly = suspicion.deadly(state, records, self.limits)
             marks = suspicion.marks(state, records)
@@ -63,7 +63,7 @@ def test_killers_are_given_up_alone_after_a_few_deaths(
     # A batch that ends before the killer is committed, and the count begins again.
     most = 1 + (length + len(killers)) * (BATCH_DEATHS + deaths + 1)
     for _ in range(most):
-        lives.live(data.draw)
+        lives.live(data)
     assert lives.committed == length, f"not done after {most} lives"
     assert lives.given_up == sorted(killers)
     assert lives.died >= deaths * bool(killers)

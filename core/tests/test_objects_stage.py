@@ -15,9 +15,9 @@ from headrace.codec.codec import Codec
 from headrace.codec.schema_registry import FixedIds
 from headrace.config.settings import ObjectSettings
 from headrace.envelope import Change, Context, Operation, Trace
-from headrace.errors import TemporaryError
+from headrace.errors import HeadraceError, TemporaryError
 from headrace.handler import BatchHandler, Handler
-from headrace.kafka.broker_contract import Message, Record
+from headrace.kafka.broker_contract import Message, Record, Snapshot
 from headrace.objects.claims import Claims
 from headrace.objects.places import named_in
 from headrace.objects.store import MARKER, ObjectStore
@@ -55,14 +55,16 @@ class Note(BatchHandler[SourceDocument, SourceDocument]):
         self.batches: list[list[str]] = []
         self.fail = 0
 
-    async def process_batch(self, contexts: Sequence[Context]) -> Sequence[Context | BaseException]:
+    async def process_batch(
+        self, contexts: Sequence[Context[SourceDocument]]
+    ) -> Sequence[Context[SourceDocument] | HeadraceError]:
         self.batches.append([context.change.document_id for context in contexts])
         if self.fail:
             self.fail -= 1
             return [TemporaryError("not now") for _ in contexts]
         return [self._noted(context) for context in contexts]
 
-    def _noted(self, context: Context) -> Context:
+    def _noted(self, context: Context[SourceDocument]) -> Context[SourceDocument]:
         text = context.payload.text + self.stage
         return context.with_payload(replace(context.payload, text=text))
 
@@ -148,10 +150,12 @@ def objects(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and path.name != MARKER}
 
 
-def whole(folder: Path, value: bytes) -> Context:
+def whole(folder: Path, value: bytes) -> Context[SourceDocument]:
     """The record with its payload."""
     store = ObjectStore(ObjectSettings(url=f"file://{folder}"), dict)
-    return Codec(FixedIds(), store).decode(value, SourceDocument)
+    found = Codec(FixedIds(), store).decode(value, SourceDocument)
+    assert found.payload is not None
+    return found.with_payload(found.payload)
 
 
 def test_a_large_document_passes_two_stages(cluster: MemoryCluster, home: Path) -> None:
@@ -253,7 +257,7 @@ def test_a_store_that_is_away_pauses_the_stage(cluster: MemoryCluster, home: Pat
     folder.mkdir()
     stage.clock.advance(60)
     stage.run()
-    assert list(folder.iterdir()) == values(cluster, "b") == [], "an empty mount point is no store"
+    assert (list(folder.iterdir()), values(cluster, "b")) == ([], []), "an empty mount point is no store"
     ObjectStore(ObjectSettings(url=f"file://{folder}"), dict).begin()
     stage.clock.advance(60)
     for _ in range(200):
@@ -268,7 +272,9 @@ def test_a_death_before_the_commit_leaves_garbage_and_nothing_else(cluster: Memo
     dying = Stage(cluster, "one", "a", "b", claims_in(home))
     [read] = cluster.read_committed("a")
     record = Record("a", 0, 0, read.key, read.value, read.headers, 0)
-    asyncio.run(dying.processor.process(Batch(1, (record,), "s", 0.0)))  # and then nothing: the process is gone
+    asyncio.run(
+        dying.processor.process(Batch(1, (record,), Snapshot("s"), 0.0))
+    )  # and then nothing: the process is gone
     [garbage] = objects(home)
     Stage(cluster, "one", "a", "b", claims_in(home, NOW + timedelta(days=1))).run()
     [value] = values(cluster, "b")

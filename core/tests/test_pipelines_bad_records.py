@@ -45,7 +45,7 @@ class Copy(Handler[SourceDocument, SourceDocument]):
     name = "copy"
     stage = "chunker"
 
-    async def process(self, context: Context) -> Context:
+    async def process(self, context: Context[SourceDocument]) -> Context[SourceDocument]:
         return context
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -25,7 +25,7 @@ from headrace.errors import (
     UnknownPipeline,
 )
 from headrace.handler import READ_AGAIN, BatchHandler, Handler, In, Out
-from headrace.kafka.broker_contract import Record
+from headrace.kafka.broker_contract import Record, Snapshot
 from headrace.kafka.headers import Origin
 from headrace.payloads import ChunkedDocument, DeadLetter, DocumentFacts, HeaderPart, SourceDocument
 from headrace.runtime.deadletters import ALLOWANCE_BYTES, Failure, dead_letter
@@ -132,7 +132,7 @@ def record(document: str, offset: int = 0, **changes: Any) -> Record:
 def process(*records: Record, handlers: Sequence[Handler] = (), **options: Any) -> BatchResult:
     """Run the processor over the records."""
     processor = StageProcessor(WIRING, CODEC, Chains(*handlers), now=lambda: NOW, **options)
-    return asyncio.run(processor.process(Batch(1, records, "s", 0.0, attempt=2)))
+    return asyncio.run(processor.process(Batch(1, records, Snapshot("s"), 0.0, attempt=2)))
 
 
 def letters(result: BatchResult) -> list[DeadLetter]:
@@ -144,7 +144,7 @@ def letters(result: BatchResult) -> list[DeadLetter]:
     ]
 
 
-def failing(documents: dict[str, BaseException]) -> Step:
+def failing(documents: Mapping[str, BaseException]) -> Step:
     """A handler that raises for these documents."""
 
     def act(found: Context) -> Context:
@@ -349,7 +349,7 @@ def test_a_deadly_record_is_given_up_without_being_touched() -> None:
         raise AssertionError("touched")
 
     processor = StageProcessor(WIRING, CODEC, Chains(), decode=never, now=lambda: NOW)
-    result = asyncio.run(processor.process(Batch(1, (record("a"),), "s", 0.0, deadly=True)))
+    result = asyncio.run(processor.process(Batch(1, (record("a"),), Snapshot("s"), 0.0, deadly=True)))
     letter = letters(result)[0]
     assert (letter.reason, letter.value) == ("deadly", record("a").value)
 
@@ -566,6 +566,7 @@ def test_a_record_larger_than_any_message_is_given_up_in_part(changes: dict[str,
     result = process(Record("p-documents", 2, 7, b"k", b"v", ())._replace(**changes))
     (message,) = result.messages
     assert result.dead_letters == 1
+    assert message.value is not None
     assert len(message.value) + len(message.key) + sum(len(value or b"") for _, value in message.headers) < HUGE
     (letter,) = letters(result)
     assert (letter.topic, letter.partition, letter.offset) == ("p-documents", 2, 7)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.unit
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 BEFORE = Context(Trace("r", "default", 1, NOW), Change("t", "a", 3, Operation.UPSERT), None, Metadata({}))
 AFTER = BEFORE.with_metadata("chunker", number=2)
-REFERENCE = Reference("file:///x", 10, bytes(32), "SourceDocument")
+REFERENCE = Reference("file:///x", bytes(32), 10, "SourceDocument")
 ERROR = PermanentError("no")
 
 MOVES: dict[str, Callable[[Slot], object]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,7 +46,7 @@ def admin(monkeypatch: pytest.MonkeyPatch) -> Admin:
 def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     """The time between questions."""
     made = FakeClock()
-    monkeypatch.setattr(main.time, "monotonic", made)
+    monkeypatch.setattr(time, "monotonic", made)
     return made
 
 

@@ -34,7 +34,7 @@ class Needy(Handler[SourceDocument, SourceDocument]):
     def __init__(self) -> None:
         self.settings = StoreSettings()
 
-    async def process(self, context: Context) -> Context:
+    async def process(self, context: Context[SourceDocument]) -> Context[SourceDocument]:
         """Never called."""
         return context
 

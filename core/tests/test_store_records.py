@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from uuid import UUID
 
 import asyncpg
@@ -39,9 +38,9 @@ def chunk(**changes: object) -> IndexChunk:
     return IndexChunk(**(values | changes))  # type: ignore[arg-type]
 
 
-def facts(**changes: tuple[int, ...]) -> DocumentFacts:
-    """Sound facts, changed."""
-    return replace(DocumentFacts("T", "text/plain", b"h"), **changes)
+def facts(pages: tuple[int, ...] = ()) -> DocumentFacts:
+    """Sound facts but for the pages."""
+    return DocumentFacts("T", "text/plain", b"h", pages=pages)
 
 
 def document(**changes: object) -> IndexDocument:

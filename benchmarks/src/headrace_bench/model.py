@@ -9,10 +9,11 @@ from collections.abc import Sequence
 import torch
 from sentence_transformers import SentenceTransformer
 
+from headrace.embeddings.models import PACKAGED_MODEL
 from headrace_embedder.agreement import fast_bfloat16
 from headrace_embedder.local_model import SentenceTransformersProvider
 from headrace_embedder.provider import Kind
-from headrace_embedder.settings import PACKAGED_MODEL, EmbedderSettings, model_path
+from headrace_embedder.settings import EmbedderSettings, model_path
 
 BATCH_SIZES = (4, 8, 16, 32)
 

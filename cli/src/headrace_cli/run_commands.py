@@ -72,11 +72,11 @@ def runs(
     Reads what was sent since the time given, and what came of it: an outcome in the index, superseded ones too, is
     done; an open or discarded dead letter is failed. All tenants, unless one is named.
     """
-    from headrace_cli import operator_access, pipeline_commands  # noqa: PLC0415
+    from headrace_cli import operator_access  # noqa: PLC0415
     from headrace_operations.trace_log import Limits  # noqa: PLC0415
 
     begin = since_ms(since if run is None or since != _DAY else begun(run) or since, datetime.now(UTC))
-    clients = pipeline_commands.clients(state_dir, kafka, registry)
+    clients = operator_access.clients(state_dir, kafka, registry)
     store = operator_access.store_settings(state_dir)
     show = _Show(run, tenant, limit, as_json=as_json)
     asyncio.run(_follow(clients, store, Limits(records, seconds), begin, show, watch=watch))

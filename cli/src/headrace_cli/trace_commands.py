@@ -73,10 +73,10 @@ def trace(
     Of a document, every version that is still known: reads the store's row and, in every topic of the flow, the one
     partition that its key belongs to. For a request, every partition of the changes and outcomes is read besides.
     """
-    from headrace_cli import operator_access, pipeline_commands, trace_view  # noqa: PLC0415
+    from headrace_cli import operator_access, trace_view  # noqa: PLC0415
     from headrace_operations.trace_log import Limits  # noqa: PLC0415
 
-    clients = pipeline_commands.clients(state_dir, kafka, registry)
+    clients = operator_access.clients(state_dir, kafka, registry)
     owner = operator_access.tenant_of(state_dir, tenant)
     store = operator_access.store_settings(state_dir)
     if is_request or (is_request is None and _REQUEST.fullmatch(name)):

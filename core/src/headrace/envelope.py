@@ -20,7 +20,23 @@ from typing_extensions import TypeVar
 
 from headrace.errors import InvalidRecord, MetadataError
 
+__all__ = [
+    "MAX_ID_LENGTH",
+    "Change",
+    "Context",
+    "Metadata",
+    "MetadataValue",
+    "Operation",
+    "Reference",
+    "StageRun",
+    "Trace",
+    "check_change",
+    "check_transition",
+    "derived_request_id",
+]
+
 MetadataValue = str | int | float | bool
+"""What a value of the metadata can be."""
 
 P_co = TypeVar("P_co", covariant=True, default=object)
 Q = TypeVar("Q")

@@ -12,6 +12,27 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+__all__ = [
+    "LONGEST_DELAY_S",
+    "ConfigurationError",
+    "DeadlyRecord",
+    "Deferred",
+    "DependencyDown",
+    "HeadraceError",
+    "InvalidRecord",
+    "MetadataError",
+    "NoChange",
+    "PermanentError",
+    "SetAside",
+    "SourcePosition",
+    "TemplateError",
+    "TemporaryError",
+    "UndecodableRecord",
+    "UnknownPipeline",
+    "describe",
+    "sentences",
+]
+
 _ENDS = (".", "!", "?", "…")
 """What ends a sentence."""
 

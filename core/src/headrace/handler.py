@@ -31,8 +31,19 @@ from typing_extensions import TypeVar
 from headrace.envelope import Context, Operation
 from headrace.errors import HeadraceError, InvalidRecord
 
+__all__ = [
+    "READ_AGAIN",
+    "BatchHandler",
+    "Handler",
+    "In",
+    "Out",
+    "check_payload",
+]
+
 In = TypeVar("In", default=Any)
+"""The payload that a handler takes; for a base class that leaves it open."""
 Out = TypeVar("Out", default=Any)
+"""The payload that a handler returns."""
 
 READ_AGAIN: ContextVar[bool] = ContextVar("READ_AGAIN", default=False)
 """Whether the records under way are read again (retried, deferred, replayed), and so hold up nothing live.

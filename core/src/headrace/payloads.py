@@ -11,6 +11,28 @@ from datetime import datetime
 
 from headrace.envelope import Operation
 
+__all__ = [
+    "FLAT",
+    "Artifact",
+    "ChangeEvent",
+    "Chunk",
+    "ChunkedDocument",
+    "Citation",
+    "Control",
+    "DeadLetter",
+    "DeadLetterAction",
+    "DocumentFacts",
+    "EmbeddedDocument",
+    "GenerationRequest",
+    "HeaderPart",
+    "HeldAction",
+    "IndexedDocument",
+    "PipelineVersion",
+    "ReplayPosition",
+    "ReplayRun",
+    "SourceDocument",
+]
+
 _NOTHING: Mapping[str, str] = {}
 FLAT = {"flat": True}
 """Metadata of a dataclass field whose own fields are fields of the record in Avro: no record lies between them."""

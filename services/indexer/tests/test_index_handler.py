@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 from unittest.mock import AsyncMock, Mock
 
 import pytest
@@ -20,14 +21,19 @@ GENERATION = Generation("g1", "model", 4)
 VECTOR = bytes(16)
 
 
-def context(operation: Operation = Operation.UPSERT, **changed: object) -> Context:
+def context(operation: Operation = Operation.UPSERT, **changed: Any) -> Context[EmbeddedDocument | None]:
     """An embedded document of two chunks, of which one brings its vector."""
     run = StageRun("embedder", ("embed@1",), "embedder-0", "chunks", 3, 7, 1, NOW, 1500)
     chunks = (
         Chunk(b"a" * 16, ("A",), 0, 3, "one", b"1" * 16),
         Chunk(b"b" * 16, ("A",), 4, 7, "two", b"2" * 16),
     )
-    fields = {"generation": "g1", "model": "model", "dimensions": 4, "vectors": {(b"1" * 16).hex(): VECTOR}} | changed
+    fields: dict[str, Any] = {
+        "generation": "g1",
+        "model": "model",
+        "dimensions": 4,
+        "vectors": {(b"1" * 16).hex(): VECTOR},
+    } | changed
     payload = EmbeddedDocument(
         DocumentFacts("T", "text/plain", b"h" * 16, attributes={"team": "core"}, acl=("ann",)), chunks, **fields
     )
@@ -58,7 +64,7 @@ def test_delete_has_no_chunks() -> None:
 
 
 @pytest.mark.parametrize("changed", [{"model": "other"}, {"dimensions": 5}, {"generation": "g2"}])
-def test_vectors_of_another_model_are_refused(changed: dict[str, object]) -> None:
+def test_vectors_of_another_model_are_refused(changed: dict[str, Any]) -> None:
     """Vectors of two models in one index would make every distance meaningless."""
     with pytest.raises(InvalidRecord, match="model:"):
         index_document(context(**changed), GENERATION)

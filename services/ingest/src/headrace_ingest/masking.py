@@ -17,7 +17,8 @@ from ruamel.yaml.error import YAMLError
 
 from headrace.errors import ConfigurationError
 from headrace.payloads import ChangeEvent
-from headrace_ingest.personal_data import DETECTORS, Kind, Span, plain, visible
+from headrace_ingest.personal_data import DETECTORS, Kind, plain, visible
+from headrace_ingest.postal import Span
 from headrace_ingest.settings import IngestSettings
 
 MAX_PATTERNS = 100

@@ -17,6 +17,7 @@ from typing import Any
 
 from headrace.config.settings import KafkaSettings, WorkerSettings
 from headrace.kafka import broker as client
+from headrace.kafka import client_config
 from headrace.kafka.broker_contract import Message, Record
 from headrace.runtime.compute import ComputeThread, Process
 from headrace.runtime.contract import Lane
@@ -77,7 +78,7 @@ def _tune(parsed: argparse.Namespace) -> None:
         vars(client)["_CALL_S"] = parsed.call_s
     over = {**CONSUMERS.get(parsed.mutant, {}), **parsed.consumer}
     if over:
-        original = client.consumer_config
+        original = client_config.consumer_config
 
         def tuned(*given: Any) -> dict[str, Any]:
             return {**original(*given), **over}
