@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import itertools
 import re
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def documented(path: Path) -> set[str]:
         for node in body
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node)
     }
-    for node, following in zip(body, body[1:], strict=False):
+    for node, following in itertools.pairwise(body):
         if not (isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)):
             continue
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
