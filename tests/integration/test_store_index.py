@@ -269,14 +269,14 @@ async def test_a_chunk_whose_prepared_text_changed_gets_its_new_vector(
     second = await create_generation(owner, "second", MODEL, DIMENSIONS)
     for one in (generation, second):
         await index_batch(pool, one, [embedded("one", "A: one")])
-    renamed = replace(embedded("one", "B: one"), version=2, content_hash=b"other")
+    renamed = replace(embedded("one", "B: one"), version=2, facts=DocumentFacts("", "", b"other"))
     for one in (generation, second):
         (result,) = await index_batch(pool, one, [renamed])
         assert result == IndexResult(Outcome.INDEXED, kept=1)
         (row,) = await owner.fetch(f"SELECT vector_key, embedding FROM embedding_{one.name}")
         assert row["vector_key"] == text_hash("B: one")
         np.testing.assert_array_equal(row["embedding"].to_numpy(), np.frombuffer(vector("B: one"), "<f4"))
-    again = replace(renamed, version=3, content_hash=b"third")
+    again = replace(renamed, version=3, facts=DocumentFacts("", "", b"third"))
     before = await rows(owner)
     await index_batch(pool, generation, [replace(again, chunks=(replace(again.chunks[0], vector=None),))])
     assert (await rows(owner))["embedding_first"] == before["embedding_first"]
@@ -291,7 +291,7 @@ async def test_a_chunk_without_a_vector_by_decision_is_stored_and_not_waited_for
     assert await owner.fetchval("SELECT embedding IS NULL FROM embedding_first")
     for only in (None, ["d"]):
         assert await search(pool, "acme", generation, vector("x"), document_ids=only) == []
-    now_with_one = replace(embedded(" ", "title"), version=2, content_hash=b"other")
+    now_with_one = replace(embedded(" ", "title"), version=2, facts=DocumentFacts("", "", b"other"))
     await index_batch(pool, generation, [now_with_one])
     assert await owner.fetchval("SELECT vector_key FROM embedding_first") == text_hash("title")
 
