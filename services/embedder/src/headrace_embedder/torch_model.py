@@ -28,15 +28,19 @@ _GPU_STREAMS = 2
 """While one batch computes the next one is tokenised and sent."""
 
 
+def installed() -> bool:
+    """Whether torch and sentence-transformers can be imported; to import them takes seconds."""
+    return all(importlib.util.find_spec(name) is not None for name in ("torch", "sentence_transformers"))
+
+
 def load(settings: EmbedderSettings) -> Loaded:
     """Return the model; raises :class:`ConfigurationError` where it does not load, or torch is not installed."""
-    if importlib.util.find_spec("torch") is None:
+    if not installed():
         raise ConfigurationError(
-            f"the model {settings.model} is not converted to OpenVINO, and torch is not installed to run it",
-            where="HEADRACE_EMBEDDER_MODEL",
-            remedy="Where it is installed (headrace-embedder[torch], the GPU image) run `headrace-embedder-convert "
-            f"{settings.model} FOLDER` once, and set HEADRACE_EMBEDDER_MODEL to the folder.",
-        )
+            f"torch is not installed to run the model {settings.model}", where="HEADRACE_EMBEDDER_BACKEND, _DEVICE",
+            remedy="Install headrace-embedder[torch] (`make setup-torch` in the repository), or set the backend to "
+            "openvino.",
+        )  # fmt: skip
     import torch  # noqa: PLC0415
 
     if settings.threads:
@@ -59,7 +63,7 @@ def load_model(name: str, device: str | None) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer  # noqa: PLC0415
     from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415
 
-    disable_progress_bar()  # type: ignore[no-untyped-call]
+    disable_progress_bar()
     try:
         return SentenceTransformer(path, device=device).eval()
     except (OSError, ValueError, RuntimeError) as error:
@@ -89,7 +93,7 @@ def encoder(model: SentenceTransformer) -> Encode:
         if model.device.type != "cuda":
             return nullcontext()
         if not hasattr(own, "stream"):
-            own.stream = torch.cuda.Stream(model.device)  # type: ignore[no-untyped-call]
+            own.stream = torch.cuda.Stream(model.device)
         return torch.cuda.stream(own.stream)
 
     def encode(texts: list[str]) -> Vectors:
@@ -101,8 +105,7 @@ def encoder(model: SentenceTransformer) -> Encode:
                     name: value.to(model.device, non_blocking=True) if isinstance(value, torch.Tensor) else value
                     for name, value in tokens.items()
                 }
-                vectors: Vectors = model(features)["sentence_embedding"].float().cpu().numpy()
-                return vectors
+                return model(features)["sentence_embedding"].float().cpu().numpy()
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             raise OutOfMemory(str(error)) from error
