@@ -16,7 +16,7 @@ _ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish"
 _LEGACY_POOLING = "pooling_mode_"
 _POOLINGS = {"mean": "mean", "mean_tokens": "mean", "cls": "cls", "cls_token": "cls"}
 _HARMLESS = {"max_seq_length", "modality_config"}
-_TRANSFORMER_DEFAULTS = {"transformer_task": "feature-extraction", "module_output_name": "token_embeddings"}
+_DEFAULTS = {"transformer_task": "feature-extraction", "module_output_name": "token_embeddings"}
 
 
 class NotConverted(Exception):
@@ -135,9 +135,7 @@ def _limit(transformer: Path, config: Config) -> int:
     """Return the most tokens of a text, by the same files and in the same order as sentence-transformers."""
     found = sorted(transformer.glob("sentence_*_config.json"))
     settings = _json(found[0], {}) if found else {}
-    odd = [
-        name for name, value in settings.items() if value and name not in _HARMLESS and value != _TRANSFORMER_DEFAULTS.get(name)
-    ]
+    odd = [name for name, value in settings.items() if value and name not in _HARMLESS and value != _DEFAULTS.get(name)]
     if odd:
         raise NotConverted(f"{found[0].name} sets {', '.join(odd)}, which the graph does not know")
     limit = settings.get("max_seq_length") or _json(transformer / "tokenizer_config.json", {}).get("model_max_length")

@@ -44,7 +44,7 @@ would cost memory and time; measured, the padding itself costs nothing."""
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The most tokens of a text, what pads the others, and the least cosine to torch in float32 where it was compared."""
+    """The most tokens of a text, the id that fills shorter rows, and the least cosine to torch, if it was compared."""
 
     limit: int
     pad_id: int

@@ -23,7 +23,7 @@ _LONGEST_HEADER = 100_000_000
 class Weights:
     """The tensors of a model, in float32, each to be taken once; those in float32 already are not copied.
 
-    Their names may have a prefix before ``first``, the name of the first one: models that were trained with a head have.
+    Their names may have a prefix, as models that were trained with a head have; ``first`` is a name that shows it.
     """
 
     def __init__(self, file: Path, first: str) -> None:
