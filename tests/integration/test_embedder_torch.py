@@ -39,7 +39,7 @@ def made(folder: Path, architecture: str, pooling: str, *, half: bool = False, *
     """Write a model with random weights by transformers and sentence-transformers, as they write theirs."""
     import torch
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Normalize, Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
     from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
     torch.manual_seed(5)
