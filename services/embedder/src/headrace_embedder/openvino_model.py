@@ -12,7 +12,6 @@ import os
 import queue
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,7 +161,7 @@ def padded(tokenizer: str, facts: Facts) -> Callable[[list[str]], Mapping[str, A
     own = Tokenizer.from_str(tokenizer)
     own.no_padding()
     own.enable_truncation(facts.limit)
-    fillers = dict(zip_longest(INPUTS, (facts.pad_id,), fillvalue=0))
+    fillers = {name: facts.pad_id if name == "input_ids" else 0 for name in INPUTS}
 
     def inputs(texts: list[str]) -> Mapping[str, Any]:
         encodings = own.encode_batch(texts)

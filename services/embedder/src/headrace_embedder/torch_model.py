@@ -94,7 +94,8 @@ def encoder(model: SentenceTransformer) -> Encode:
             return nullcontext()
         if not hasattr(own, "stream"):
             own.stream = torch.cuda.Stream(model.device)
-        return torch.cuda.stream(own.stream)
+        active: AbstractContextManager[Any] = torch.cuda.stream(own.stream)
+        return active
 
     def encode(texts: list[str]) -> Vectors:
         try:
@@ -105,7 +106,8 @@ def encoder(model: SentenceTransformer) -> Encode:
                     name: value.to(model.device, non_blocking=True) if isinstance(value, torch.Tensor) else value
                     for name, value in tokens.items()
                 }
-                return model(features)["sentence_embedding"].float().cpu().numpy()
+                vectors: Vectors = model(features)["sentence_embedding"].float().cpu().numpy()
+                return vectors
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             raise OutOfMemory(str(error)) from error
