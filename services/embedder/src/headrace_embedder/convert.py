@@ -10,7 +10,7 @@ from pathlib import Path
 
 from headrace.embeddings.models import identity
 from headrace.errors import ConfigurationError
-from headrace_embedder.model_folder import NotConverted
+from headrace_embedder.model_folder import FILES, NotConverted
 from headrace_embedder.openvino_model import built, fetched, save
 from headrace_embedder.settings import model_path
 from headrace_embedder.torch_model import installed
@@ -32,7 +32,7 @@ def converted_to(model: str, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
     try:
-        _write(fetched(model_path(model)), partial)
+        _write(model_path(model), partial)
         partial.chmod(0o755)
         partial.rename(folder)
     except BaseException:
@@ -40,16 +40,16 @@ def converted_to(model: str, folder: Path) -> None:
         raise
 
 
-def _write(source: Path, partial: Path) -> None:
+def _write(model: str, partial: Path) -> None:
     """Write the model, built from its weights where its architecture allows, else converted by torch."""
     try:
-        save(built(source), partial)
+        save(built(fetched(model, FILES)), partial)
     except NotConverted as error:
         if not installed():
             raise NotConverted(f"{error}. Install headrace-embedder[torch], which converts other models.") from error
         from headrace_embedder.conversion import convert  # noqa: PLC0415
 
-        convert(source, partial)
+        convert(fetched(model), partial)
 
 
 def main() -> int:

@@ -10,6 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 WEIGHTS = "model.safetensors"
+FILES = ("*.json", f"*{WEIGHTS}")
+"""All that is read of a model: repositories hold the same weights in other formats beside it, GB each."""
 _COUNTS_FROM_PADDING = {"bert": False, "roberta": True, "xlm-roberta": True}
 """The architectures of the BERT family, and whether their positions start behind the id of the padding."""
 _ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import queue
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from headrace_embedder.agreement import LEAST_COSINE, PROBES, fast_bfloat16, least_cosine
 from headrace_embedder.batching import Encode
 from headrace_embedder.loaded import Caps, Loaded, TokenCounter
-from headrace_embedder.model_folder import NotConverted
+from headrace_embedder.model_folder import FILES, NotConverted
 from headrace_embedder.model_folder import read as read_folder
 from headrace_embedder.provider import Vectors
 from headrace_embedder.settings import EmbedderSettings, model_path
@@ -99,16 +99,16 @@ def runnable(core: openvino.Core, settings: EmbedderSettings) -> Runnable:
     """
     if (Path(settings.model) / FACTS).is_file():
         return saved(core, Path(settings.model))
-    source = fetched(model_path(settings.model))
+    model = model_path(settings.model)
     try:
-        return built(source)
+        return built(fetched(model, FILES))
     except NotConverted as error:
         if not installed():
             raise NotConverted(f"{error}, and torch, which converts other models, is not installed") from error
         log.info("the model is not built from its weights; torch converts it", model=settings.model, reason=str(error))
     from headrace_embedder.conversion import converted  # noqa: PLC0415
 
-    return saved(core, converted(source, settings))
+    return saved(core, converted(fetched(model), settings))
 
 
 def built(source: Path) -> Runnable:
@@ -196,14 +196,17 @@ def _streams(model: openvino.CompiledModel) -> int:
     return max(1, int(model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")))
 
 
-def fetched(model: str) -> Path:
-    """Return the model's folder, fetched where it is a name; raises :class:`NotConverted`."""
+def fetched(model: str, files: Sequence[str] | None = None) -> Path:
+    """Return the model's folder; if it is a name, download the files of these patterns, or all.
+
+    Raises :class:`NotConverted`.
+    """
     if Path(model).is_dir():
         return Path(model)
     from huggingface_hub import snapshot_download  # noqa: PLC0415
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
 
     try:
-        return Path(snapshot_download(model))
+        return Path(snapshot_download(model, allow_patterns=None if files is None else list(files)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise NotConverted(f"{model} cannot be fetched: {error}") from error
