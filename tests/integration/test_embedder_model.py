@@ -23,8 +23,8 @@ from headrace_cli.main import app
 from headrace_embedder.agreement import least_cosine
 from headrace_embedder.local_model import SentenceTransformersProvider, load
 from headrace_embedder.over_long import embed_passages, left_out
-from headrace_embedder.provider import Kind, Vectors
 from headrace_embedder.settings import EmbedderSettings, model_path
+from headrace_embedder.types import Kind, Vectors
 
 pytestmark = pytest.mark.integration
 

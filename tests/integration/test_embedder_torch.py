@@ -17,10 +17,11 @@ from tokenizers.pre_tokenizers import Whitespace
 from headrace.errors import ConfigurationError
 from headrace_embedder.agreement import least_cosine
 from headrace_embedder.local_model import load
-from headrace_embedder.openvino_model import built, compiled, fetched, padded, runner
-from headrace_embedder.provider import Vectors
+from headrace_embedder.openvino_model import built, fetched
+from headrace_embedder.runnable import compiled, padded, runner
 from headrace_embedder.settings import EmbedderSettings, model_path
 from headrace_embedder.torch_model import encoder, in_precision, load_model
+from headrace_embedder.types import Vectors
 
 pytestmark = pytest.mark.torch
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from headrace.errors import ConfigurationError
 from headrace_embedder.agreement import fast_bfloat16
 from headrace_embedder.local_model import SentenceTransformersProvider
-from headrace_embedder.provider import Kind
 from headrace_embedder.settings import PACKAGED_MODEL, EmbedderSettings, model_path
+from headrace_embedder.types import Kind
 
 BATCH_SIZES = (4, 8, 16, 32)
 

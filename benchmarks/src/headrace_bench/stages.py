@@ -29,7 +29,7 @@ from headrace_bench.model import Backend, own_backend
 from headrace_bench.result import Result
 from headrace_chunker.handler import ChunkerSettings, make_chunks
 from headrace_embedder.hashing import HashingProvider
-from headrace_embedder.provider import Kind
+from headrace_embedder.types import Kind
 from headrace_ingest.handler import source_document
 from headrace_local import shared
 from headrace_testing.data import changes

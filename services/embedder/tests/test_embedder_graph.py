@@ -20,7 +20,8 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from headrace_embedder.agreement import least_cosine
 from headrace_embedder.model_folder import NotConverted, read
-from headrace_embedder.openvino_model import Facts, built, compiled, padded, runnable, runner
+from headrace_embedder.openvino_model import built, runnable
+from headrace_embedder.runnable import Facts, compiled, padded, runner
 from headrace_embedder.settings import EmbedderSettings
 
 pytestmark = pytest.mark.unit

@@ -23,9 +23,10 @@ from headrace.payloads import Chunk, ChunkedDocument
 from headrace_embedder import main
 from headrace_embedder.batch import Ready, Text, distinct_texts, set_aside, still_missing
 from headrace_embedder.openai_compatible import OpenAICompatibleProvider
-from headrace_embedder.provider import EmbedResult, Kind
+from headrace_embedder.provider import EmbedResult
 from headrace_embedder.settings import EmbedderSettings
 from headrace_embedder.spending import Spending, bills
+from headrace_embedder.types import Kind
 
 pytestmark = pytest.mark.unit
 NOW = datetime(2026, 1, 2, tzinfo=UTC)

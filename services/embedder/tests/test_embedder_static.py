@@ -17,9 +17,11 @@ from tokenizers.pre_tokenizers import Whitespace
 from headrace.errors import ConfigurationError
 from headrace_embedder import local_model, openvino_model
 from headrace_embedder.convert import converted_to
+from headrace_embedder.factory import build
 from headrace_embedder.model_folder import NotConverted
-from headrace_embedder.provider import Kind, build
+from headrace_embedder.runnable import FACTS
 from headrace_embedder.settings import EmbedderSettings
+from headrace_embedder.types import Kind
 
 pytestmark = pytest.mark.unit
 
@@ -129,9 +131,7 @@ def test_a_conversion_is_whole_or_not_there_and_keeps_the_models_name(
     assert list((tmp_path / "made").iterdir()) == []
     with pytest.raises(ConfigurationError, match="'other' is not 'model'"):
         converted_to(str(source), tmp_path / "made" / "other")
-    monkeypatch.setattr(
-        "headrace_embedder.convert._write", lambda _, partial: (partial / openvino_model.FACTS).write_text("{}")
-    )
+    monkeypatch.setattr("headrace_embedder.convert._write", lambda _, partial: (partial / FACTS).write_text("{}"))
     converted_to(str(source), target)
     assert [file.name for file in target.iterdir()] == ["facts.json"]
     with pytest.raises(ConfigurationError, match="is there already"):

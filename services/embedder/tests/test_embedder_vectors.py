@@ -14,11 +14,13 @@ from pydantic import SecretStr, ValidationError
 
 from headrace.errors import ConfigurationError, DependencyDown, InvalidRecord
 from headrace_embedder.batching import OutOfMemory
+from headrace_embedder.factory import build
 from headrace_embedder.hashing import HashingProvider
 from headrace_embedder.loaded import Caps, TokenCounter
 from headrace_embedder.local_model import SentenceTransformersProvider
-from headrace_embedder.provider import Kind, Vectors, build, check_vectors
+from headrace_embedder.provider import check_vectors
 from headrace_embedder.settings import EmbedderSettings, model_path
+from headrace_embedder.types import Kind, Vectors
 
 pytestmark = pytest.mark.unit
 
@@ -114,7 +116,7 @@ sys.meta_path.insert(0, Refused())
 import headrace_embedder
 for module in pkgutil.walk_packages(headrace_embedder.__path__, "headrace_embedder."):
     importlib.import_module(module.name)
-from headrace_embedder.provider import build
+from headrace_embedder.factory import build
 from headrace_embedder.settings import EmbedderSettings
 for name in ("hashing", "openai-compatible"):
     print(build(EmbedderSettings(provider=name, base_url="http://127.0.0.1:9/v1")).name)

@@ -6,17 +6,13 @@ positions. The tensors' names are those of transformers, the pooling is that of 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import openvino
 import openvino.opset13 as ops
+from openvino import Node
 
 from headrace_embedder.model_folder import Config, ModelFolder
 from headrace_embedder.weights import Array, Weights
-
-if TYPE_CHECKING:
-    import openvino
-    from openvino import Node
 
 _WORDS = "embeddings.word_embeddings.weight"
 _TYPES = "embeddings.token_type_embeddings.weight"
@@ -31,8 +27,6 @@ def build(folder: ModelFolder) -> openvino.Model:
 
     Raises :class:`headrace_embedder.model_folder.NotConverted` where the weights are not those of the configuration.
     """
-    import openvino  # noqa: PLC0415
-
     config = folder.config
     weights = Weights(folder.weights, _WORDS)
     ids = ops.parameter([-1, -1], np.int64)

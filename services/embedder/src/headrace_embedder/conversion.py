@@ -18,7 +18,7 @@ import structlog
 
 from headrace_embedder.agreement import LEAST_COSINE, PROBES, least_cosine
 from headrace_embedder.model_folder import NotConverted
-from headrace_embedder.openvino_model import FACTS, INPUTS, Facts, Runnable, compiled, runner, save
+from headrace_embedder.runnable import FACTS, INPUTS, Facts, Runnable, compiled, runner, save
 from headrace_embedder.settings import EmbedderSettings
 from headrace_embedder.torch_model import encoder, load_model, tokenizer_of
 

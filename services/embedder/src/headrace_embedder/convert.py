@@ -10,8 +10,10 @@ from pathlib import Path
 
 from headrace.embeddings.models import identity
 from headrace.errors import ConfigurationError
+from headrace_embedder.conversion import convert
 from headrace_embedder.model_folder import FILES, NotConverted
-from headrace_embedder.openvino_model import built, fetched, save
+from headrace_embedder.openvino_model import built, fetched
+from headrace_embedder.runnable import save
 from headrace_embedder.settings import model_path
 from headrace_embedder.torch_model import installed
 
@@ -47,8 +49,6 @@ def _write(model: str, partial: Path) -> None:
     except NotConverted as error:
         if not installed():
             raise NotConverted(f"{error}. Install headrace-embedder[torch], which converts other models.") from error
-        from headrace_embedder.conversion import convert  # noqa: PLC0415
-
         convert(fetched(model), partial)
 
 

@@ -21,9 +21,10 @@ from headrace_embedder.agreement import PROBES
 from headrace_embedder.batching import Encode, ModelThreads, OutOfMemory, micro_batches
 from headrace_embedder.loaded import Caps, Loaded, TokenCounter
 from headrace_embedder.model_folder import NotConverted
-from headrace_embedder.provider import EmbedResult, Kind, Provider, check_vectors
+from headrace_embedder.provider import EmbedResult, Provider, check_vectors
 from headrace_embedder.settings import EmbedderSettings
 from headrace_embedder.tuning import tuned
+from headrace_embedder.types import Kind
 
 log = structlog.get_logger(__name__)
 

@@ -14,8 +14,8 @@ from headrace.errors import ConfigurationError
 from headrace_embedder.agreement import LEAST_COSINE, PROBES, fast_bfloat16, least_cosine
 from headrace_embedder.batching import Encode, OutOfMemory
 from headrace_embedder.loaded import Caps, Loaded, TokenCounter
-from headrace_embedder.provider import Vectors
 from headrace_embedder.settings import EmbedderSettings, model_path
+from headrace_embedder.types import Vectors
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
