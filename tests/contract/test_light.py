@@ -11,6 +11,10 @@ import pytest
 from packaging.tags import sys_tags
 from packaging.utils import parse_wheel_filename
 
+from headrace.config.settings import EXIT_CONFIGURATION
+from headrace_bench import model
+from headrace_bench.main import main
+
 ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "triton", "transformers", "sentence-transformers", "scipy", "scikit-learn", "sympy"}
 MOST_MB = 450
@@ -76,3 +80,15 @@ def test_torch_comes_by_its_extra_alone(lock: Lock) -> None:
 def test_what_is_fetched_is_no_more_than_the_readme_says(lock: Lock) -> None:
     """Broken: the first `make demo` takes longer than promised."""
     assert sum(sizes(lock, installed(lock))) < MOST_MB * 1_000_000 < sum(sizes(lock, installed(lock, "torch")))
+
+
+@pytest.mark.parametrize("name", ["embedder", "pipeline"])
+def test_a_benchmark_without_its_baseline_says_what_to_do(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Broken: it starts a stack, works for minutes, and then ends in a stack trace."""
+    monkeypatch.setattr(model, "installed", lambda: False)
+    assert main([name]) == EXIT_CONFIGURATION
+    told = capsys.readouterr().err
+    assert f"the benchmark {name} cannot start" in told
+    assert "make setup-torch" in told

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import time
 from collections.abc import Sequence
 
@@ -11,26 +10,28 @@ from headrace.errors import ConfigurationError
 from headrace_embedder.agreement import fast_bfloat16
 from headrace_embedder.local_model import SentenceTransformersProvider
 from headrace_embedder.settings import PACKAGED_MODEL, EmbedderSettings, model_path
+from headrace_embedder.torch_model import installed
 from headrace_embedder.types import Kind
 
 BATCH_SIZES = (4, 8, 16, 32)
 
 
-def installed() -> bool:
-    """Whether the baseline can run."""
-    return importlib.util.find_spec("sentence_transformers") is not None
+def require_baseline() -> None:
+    """Raise :class:`ConfigurationError` where sentence-transformers is not installed."""
+    if not installed():
+        raise ConfigurationError(
+            "the baseline of this benchmark is sentence-transformers, which is not installed",
+            where="headrace-bench[torch]",
+            remedy="Run `make setup-torch`, and start .venvs/torch/bin/headrace-bench instead.",
+        )
 
 
 class Backend:
     """The packaged model at the precision that the embedder chooses by itself on this machine."""
 
     def __init__(self) -> None:
-        """Load the model; raises :class:`ConfigurationError` where torch is not installed."""
-        if not installed():
-            raise ConfigurationError(
-                "the baseline of this benchmark is sentence-transformers, which is not installed",
-                where="headrace-bench[torch]", remedy="Run `make setup-torch`, then .venvs/torch/bin/headrace-bench.",
-            )  # fmt: skip
+        """Load the model; raises :class:`ConfigurationError` as :func:`require_baseline` does."""
+        require_baseline()
         from sentence_transformers import SentenceTransformer  # noqa: PLC0415
 
         self._model = SentenceTransformer(model_path(PACKAGED_MODEL), device="cpu")
