@@ -42,7 +42,7 @@ from headrace.orders.control import OrderBook, StageOrders
 from headrace.runtime.compute import ComputeThread
 from headrace.runtime.loop.breaker import Closed, HalfOpen
 from headrace.runtime.loop.state import State
-from headrace.runtime.outbox import Wiring
+from headrace.runtime.outcomes import Wiring
 from headrace.runtime.process import StageProcessor
 from headrace.runtime.retry import RetryPolicy
 from headrace.stage_process.lanes import Lanes
