@@ -4,6 +4,7 @@ SHELL := /bin/bash
 UV_HOME := $(CURDIR)/.venvs/uv
 UV := $(shell command -v uv 2>/dev/null || echo $(UV_HOME)/bin/uv)
 RUN := .venv/bin
+TORCH := .venvs/torch
 PYTHON ?= python3
 SEEDS ?= 5
 HOURS ?= 1
@@ -12,10 +13,10 @@ PARALLEL := -n 2 --dist worksteal
 WAITING := -n 3 --dist worksteal
 SERVICES := ingest chunker embedder indexer generator gateway
 
-.PHONY: help setup demo test check unit contract integration e2e faults-short faults soak isolated bench up down docs freeze format clean
+.PHONY: help setup setup-torch demo test check unit contract integration test-torch reference-vectors e2e faults-short faults soak isolated bench up down docs freeze format clean
 
 help: ## This list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 $(UV):
 	$(PYTHON) -m venv $(UV_HOME)
@@ -25,7 +26,13 @@ $(UV):
 	$(UV) sync --locked
 	@touch $@
 
-setup: .venv/.synced ## Install everything that the lock names into .venv
+setup: .venv/.synced ## Install everything but torch into .venv
+
+$(TORCH)/.synced: $(UV) uv.lock pyproject.toml $(wildcard */pyproject.toml */*/pyproject.toml)
+	UV_PROJECT_ENVIRONMENT=$(TORCH) $(UV) sync --locked --extra torch
+	@touch $@
+
+setup-torch: $(TORCH)/.synced ## Install the same with torch into .venvs/torch (6 GB): for GPUs, other architectures, baselines
 
 demo: .venv/.synced ## Start the stack, index real text, search, ask, edit, delete, stop
 	$(RUN)/python -m headrace_cli.demo
@@ -39,7 +46,13 @@ contract: .venv/.synced ## One suite over memory and Kafka, schemas, documents
 	$(RUN)/python -m pytest -q -m contract $(PARALLEL)
 
 integration: .venv/.synced ## Real Kafka, registry, PostgreSQL and model
-	$(RUN)/python -m pytest -q -m integration $(PARALLEL)
+	$(RUN)/python -m pytest -q -m "integration and not torch" $(PARALLEL)
+
+test-torch: $(TORCH)/.synced ## What needs torch: the embedder's graph beside the live model, other architectures
+	$(TORCH)/bin/python -m pytest -q -m torch tests/integration
+
+reference-vectors: $(TORCH)/.synced ## Record the packaged model's vectors by torch again, after a change of the model
+	$(TORCH)/bin/python tests/integration/make_reference_vectors.py
 
 e2e: .venv/.synced ## Processes, signals, the command line
 	$(RUN)/python -m pytest -q -m e2e $(WAITING)
@@ -67,8 +80,8 @@ check: .venv/.synced ## Lint, types, import contracts, dependencies, generated d
 isolated: $(UV) ## Each service imports and passes its unit tests with its own dependencies only
 	printf '%s\n' $(SERVICES) | xargs -P 2 -I SERVICE bash infra/isolated.sh "$(UV)" SERVICE
 
-bench: .venv/.synced ## Every benchmark beside its baseline
-	$(RUN)/headrace-bench all --json
+bench: $(TORCH)/.synced ## Every benchmark beside its baseline, with torch for that of the embedder
+	$(TORCH)/bin/headrace-bench all --json
 
 up: .venv/.synced ## Start the local stack
 	$(RUN)/headrace up
