@@ -82,9 +82,12 @@ docs: .venv/.synced ## Write the generated reference anew
 freeze: .venv/.synced ## Freeze the schemas as released
 	$(RUN)/python -m headrace_testing.frozen
 
-format: .venv/.synced ## Format the code
+lock-jars: .venv/.synced ## Lock the local stack's files from Maven by their SHA-256
+	$(RUN)/python -m headrace_local.lock_jars
+
+format: .venv/.synced ## Repair what can be repaired, then format
+	$(RUN)/ruff check --fix-only --exit-zero .
 	$(RUN)/ruff format .
-	$(RUN)/ruff check --fix .
 
 clean: ## Remove environments and caches; the state folder stays
 	rm -rf .venv .venvs .mypy_cache .ruff_cache .import_linter_cache
