@@ -59,8 +59,8 @@ check: .venv/.synced ## Lint, types, import contracts, dependencies, generated d
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
 	$(RUN)/lint-imports
-	$(RUN)/python -m headrace_testing.dependencies
-	$(RUN)/python -m headrace_testing.reference --check
+	$(RUN)/python -m headrace_tools.dependencies
+	$(RUN)/python -m headrace_tools.reference --check
 	$(RUN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(MAKE) --no-print-directory isolated
 
@@ -77,10 +77,10 @@ down: .venv/.synced ## Stop it
 	$(RUN)/headrace down
 
 docs: .venv/.synced ## Write the generated reference anew
-	$(RUN)/python -m headrace_testing.reference
+	$(RUN)/python -m headrace_tools.reference
 
 freeze: .venv/.synced ## Freeze the schemas as released
-	$(RUN)/python -m headrace_testing.frozen
+	$(RUN)/python -m headrace_tools.frozen
 
 lock-jars: .venv/.synced ## Lock the local stack's files from Maven by their SHA-256
 	$(RUN)/python -m headrace_local.lock_jars

@@ -20,6 +20,6 @@ for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
     importlib.import_module(module.name)
 PYTHON
 # The test tools come on top, for the run only; what the service itself needs must be there already.
-"$uv" run --no-project --python "$UV_PROJECT_ENVIRONMENT/bin/python" \
+PYTHONPATH="$PWD/testing/src" "$uv" run --no-project --python "$UV_PROJECT_ENVIRONMENT/bin/python" \
     --with-requirements <("$uv" export --quiet --locked --only-group test --no-emit-workspace) \
     python -m pytest -q -m unit "services/$service/tests"

@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from headrace.capture import Table
+from headrace.config.captured_tables import Table
 from headrace_cli import asking, capture_commands
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.main import app

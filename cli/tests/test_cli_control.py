@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from headrace import control, pipelines_log
+from headrace.config.settings import KafkaSettings
 from headrace.errors import DependencyDown
-from headrace.records import Control, PipelineVersion
-from headrace.settings import KafkaSettings
+from headrace.handlers import pipelines_log
+from headrace.orders import control
+from headrace.payloads import Control, PipelineVersion
 from headrace_cli import control_commands, held_commands
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.main import app

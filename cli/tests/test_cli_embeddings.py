@@ -18,10 +18,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from headrace.costs import CostSettings, parse_book
-from headrace.embedding_models import PROVIDERS
+from headrace.embeddings.costs import CostSettings, parse_book
+from headrace.embeddings.models import PROVIDERS
 from headrace.errors import DependencyDown, HeadraceError
-from headrace.store.records import Generation
+from headrace.store.rows import Generation
 from headrace_cli import alert_commands, embedding_acts, embedding_view, schedule_commands, state
 from headrace_cli.alert_commands import _readyz
 from headrace_cli.exit_codes import ExitCode

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from headrace import control
-from headrace.records import ReplayPosition, ReplayRun
-from headrace.settings import KafkaSettings
+from headrace.config.settings import KafkaSettings
+from headrace.orders import control
+from headrace.payloads import ReplayPosition, ReplayRun
 from headrace_cli import replay_commands
 from headrace_cli.main import app
 from headrace_operations.replay import plan as planning

@@ -7,17 +7,17 @@ from typing import Any, cast
 
 import pytest
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import FixedIds
-from headrace.broker.contract import Message, TransactionAborted, TransactionUncertain
-from headrace.broker.memory import CommitFault, CommitOutcome, MemoryBroker
-from headrace.broker.memory_cluster import MemoryCluster
-from headrace.control_guard import REMEDY, OrderCheck, OrderGuard
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import FixedIds
 from headrace.errors import DependencyDown
-from headrace.records import Control, DeadLetter, HeaderPart
+from headrace.kafka.broker_contract import Message, TransactionAborted, TransactionUncertain
+from headrace.payloads import Control, DeadLetter, HeaderPart
 from headrace.runtime.decide import EXIT_BUG, Limits, State
 from headrace.runtime.worker import Worker
+from headrace.stage_process.order_guard import REMEDY, OrderCheck, OrderGuard
 from headrace_testing.fakes import FakeClock, InlineComputer, run_inline
+from headrace_testing.memory_broker import CommitFault, CommitOutcome, MemoryBroker
+from headrace_testing.memory_cluster import MemoryCluster
 
 pytestmark = pytest.mark.unit
 

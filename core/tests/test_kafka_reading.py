@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from headrace import headers
-from headrace.broker.contract import BrokerUnavailable, TopicPartition
-from headrace.broker.kafka import KafkaBroker, header_pairs
-from headrace.settings import KafkaSettings, WorkerSettings
+from headrace.config.settings import KafkaSettings, WorkerSettings
+from headrace.kafka import headers
+from headrace.kafka.broker import KafkaBroker, header_pairs
+from headrace.kafka.broker_contract import BrokerUnavailable, TopicPartition
 
 pytestmark = pytest.mark.unit
 

@@ -10,25 +10,25 @@ from pathlib import Path
 
 import pytest
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import FixedIds
-from headrace.broker.contract import Message, Record
-from headrace.broker.memory import MemoryBroker
-from headrace.broker.memory_cluster import MemoryCluster
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import FixedIds
+from headrace.config.settings import ObjectSettings
 from headrace.envelope import Change, Context, Operation, Trace
 from headrace.errors import TemporaryError
 from headrace.handler import BatchHandler, Handler
+from headrace.kafka.broker_contract import Message, Record
 from headrace.objects.claims import Claims
 from headrace.objects.places import named_in
 from headrace.objects.store import MARKER, ObjectStore
-from headrace.records import DeadLetter, SourceDocument
+from headrace.payloads import DeadLetter, SourceDocument
 from headrace.runtime.decide import Batch, Limits
 from headrace.runtime.outbox import Wiring
 from headrace.runtime.process import StageProcessor
 from headrace.runtime.worker import Worker
-from headrace.settings import ObjectSettings
-from headrace.stage import StageFlow
+from headrace.topology.stages import StageFlow
 from headrace_testing.fakes import FakeClock, InlineComputer, run_inline
+from headrace_testing.memory_broker import MemoryBroker
+from headrace_testing.memory_cluster import MemoryCluster
 
 pytestmark = pytest.mark.unit
 

@@ -8,27 +8,27 @@ from datetime import UTC, datetime
 import pytest
 from prometheus_client import REGISTRY
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import FixedIds
-from headrace.broker.contract import Message
-from headrace.broker.memory import MemoryBroker
-from headrace.broker.memory_cluster import MemoryCluster
-from headrace.chains import PipelineChains
-from headrace.control import OrderBook, Scope, follow
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import FixedIds
+from headrace.config.settings import KafkaSettings
 from headrace.envelope import Change, Context, Operation, Trace
 from headrace.errors import UnknownPipeline
 from headrace.handler import Handler
+from headrace.handlers.chains import PipelineChains
+from headrace.handlers.pipelines_log import PipelineCatalogue, PipelineFollower
+from headrace.handlers.registry import HandlerRegistry
+from headrace.kafka.broker_contract import Message
+from headrace.orders.control import OrderBook, Scope, follow
+from headrace.payloads import Control, DeadLetter, PipelineVersion, SourceDocument
 from headrace.pipeline import canonical, digest, parse
-from headrace.pipelines_log import PipelineCatalogue, PipelineFollower
-from headrace.records import Control, DeadLetter, PipelineVersion, SourceDocument
-from headrace.registry import HandlerRegistry
 from headrace.runtime.decide import Limits
 from headrace.runtime.outbox import Wiring
 from headrace.runtime.process import StageProcessor
 from headrace.runtime.worker import Worker
-from headrace.settings import KafkaSettings
-from headrace.stage import StageFlow
+from headrace.topology.stages import StageFlow
 from headrace_testing.fakes import FakeClock, InlineComputer, run_inline
+from headrace_testing.memory_broker import MemoryBroker
+from headrace_testing.memory_cluster import MemoryCluster
 
 pytestmark = pytest.mark.unit
 
@@ -73,7 +73,7 @@ BAD: dict[str, bytes | None] = {
 @pytest.fixture(autouse=True)
 def _no_kafka(monkeypatch: pytest.MonkeyPatch) -> None:
     for client in ("Consumer", "AdminClient"):
-        monkeypatch.setattr(f"headrace.topic_follower.{client}", lambda _config: None)
+        monkeypatch.setattr(f"headrace.kafka.follower.{client}", lambda _config: None)
 
 
 class Stage:

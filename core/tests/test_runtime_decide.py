@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.broker.contract import (
+from headrace.errors import ConfigurationError, DependencyDown
+from headrace.kafka.broker_contract import (
     BrokerUnavailable,
     Mark,
     Message,
@@ -21,7 +22,6 @@ from headrace.broker.contract import (
     TransactionAborted,
     TransactionUncertain,
 )
-from headrace.errors import ConfigurationError, DependencyDown
 from headrace.runtime.decide import (
     EXIT_BUG,
     EXIT_DONE,

@@ -11,13 +11,13 @@ from random import Random
 
 import pytest
 
-from headrace.broker.contract import Message, TopicPartition, TransactionUncertain
-from headrace.broker.memory import CommitFault, CommitOutcome, MemoryBroker
-from headrace.broker.memory_cluster import MemoryCluster
 from headrace.errors import DependencyDown
+from headrace.kafka.broker_contract import Message, TopicPartition, TransactionUncertain
 from headrace.runtime.decide import EXIT_DONE, EXIT_FENCED, Batch, BatchResult, Commit, Event, Limits
 from headrace.runtime.worker import Worker
 from headrace_testing.fakes import FakeClock, InlineComputer
+from headrace_testing.memory_broker import CommitFault, CommitOutcome, MemoryBroker
+from headrace_testing.memory_cluster import MemoryCluster
 
 pytestmark = pytest.mark.unit
 

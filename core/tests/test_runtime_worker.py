@@ -8,15 +8,21 @@ from collections.abc import Callable
 
 import pytest
 
-from headrace.broker.contract import Message, OffsetsLost, TopicPartition, TransactionAborted, TransactionUncertain
-from headrace.broker.memory import CommitFault, CommitOutcome, MemoryBroker
-from headrace.broker.memory_cluster import MemoryCluster
 from headrace.errors import DependencyDown
+from headrace.kafka.broker_contract import (
+    Message,
+    OffsetsLost,
+    TopicPartition,
+    TransactionAborted,
+    TransactionUncertain,
+)
 from headrace.runtime.compute import ComputeThread
 from headrace.runtime.decide import EXIT_BUG, EXIT_DONE, EXIT_FENCED, EXIT_OFFSETS_LOST, Batch, BatchResult, Limits
 from headrace.runtime.watchdog import Watchdog
 from headrace.runtime.worker import LATELY_S, Worker
 from headrace_testing.fakes import FakeClock, InlineComputer
+from headrace_testing.memory_broker import CommitFault, CommitOutcome, MemoryBroker
+from headrace_testing.memory_cluster import MemoryCluster
 
 pytestmark = pytest.mark.unit
 

@@ -15,15 +15,15 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from headrace.bootstrap import make_topics
-from headrace.broker.contract import Broker, Message, Record, TopicPartition
-from headrace.broker.kafka import KafkaBroker
-from headrace.broker.memory import MemoryBroker
-from headrace.broker.memory_cluster import MemoryCluster
-from headrace.settings import KafkaSettings, WorkerSettings
+from headrace.config.settings import KafkaSettings, WorkerSettings
+from headrace.kafka.broker import KafkaBroker
+from headrace.kafka.broker_contract import Broker, Message, Record, TopicPartition
+from headrace.migrate import make_topics
 from headrace_local import shared
 from headrace_testing.broker_contract import DEADLINE_S, BrokerContract, BrokerLab
 from headrace_testing.fakes import FakeClock
+from headrace_testing.memory_broker import MemoryBroker
+from headrace_testing.memory_cluster import MemoryCluster
 
 pytestmark = pytest.mark.contract
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from headrace.costs import CostBook, parse_book, read_book
-from headrace_testing import containers
-from headrace_testing.discovery import ROOT
+from headrace.embeddings.costs import CostBook, parse_book, read_book
+from headrace_tools import containers
+from headrace_tools.discovery import ROOT
 
 pytestmark = pytest.mark.contract
 

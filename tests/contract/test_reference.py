@@ -10,10 +10,10 @@ import typer
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from headrace.embeddings.preparation import OverLong
 from headrace.errors import ConfigurationError
-from headrace.preparation import OverLong
-from headrace_testing import command_pages, discovery, reference
-from headrace_testing.discovery import ROOT
+from headrace_tools import command_pages, discovery, reference
+from headrace_tools.discovery import ROOT
 
 pytestmark = pytest.mark.contract
 

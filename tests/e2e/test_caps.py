@@ -15,12 +15,12 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from headrace_bench.data import reference_with_edits
-from headrace_bench.oracle import versions
 from headrace_cli.main import app
 from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.dead_letters.model import Selection
+from headrace_testing.data import reference_with_edits
 from headrace_testing.fold import fold
+from headrace_testing.oracle import versions
 from headrace_testing.stream import STAGES, TENANT, metric, publish, wait_until_stored
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]

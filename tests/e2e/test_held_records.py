@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from headrace import control
+from headrace.handlers.pipelines_log import apply
+from headrace.orders import control
 from headrace.pipeline import Review
-from headrace.pipelines_log import apply
-from headrace_bench.data import reference_with_edits
-from headrace_bench.oracle import versions
 from headrace_cli.main import app
 from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.dead_letters.model import Selection
 from headrace_operations.held_log import HeldLog
 from headrace_operations.held_model import HeldEntry, HeldSelection
+from headrace_testing.data import reference_with_edits
 from headrace_testing.fold import fold
+from headrace_testing.oracle import versions
 from headrace_testing.stream import STAGES, TENANT, publish, wait_until_stored
 from headrace_testing.user_package import stream
 

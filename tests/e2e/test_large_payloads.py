@@ -16,13 +16,12 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import Registry
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import Registry
+from headrace.config.settings import KafkaSettings, ObjectSettings
 from headrace.objects.places import named_in
 from headrace.objects.store import MARKER, store_of
-from headrace.settings import KafkaSettings, ObjectSettings
 from headrace.store.pool import StoreSettings
-from headrace_bench.oracle import versions
 from headrace_local import artifacts
 from headrace_operations.audit.run import Scope, audit
 from headrace_operations.dead_letters.log import DeadLetterLog
@@ -32,6 +31,7 @@ from headrace_testing import s3
 from headrace_testing.committed import read_all
 from headrace_testing.deployment import Service
 from headrace_testing.fold import fold
+from headrace_testing.oracle import versions
 from headrace_testing.stream import STAGES, TENANT, metric, publish, wait_until_stored
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]

@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from headrace_bench.data import reference_with_edits
-from headrace_bench.oracle import versions
 from headrace_testing.committed import dead_letters_of
+from headrace_testing.data import reference_with_edits
 from headrace_testing.fold import fold
+from headrace_testing.oracle import versions
 from headrace_testing.proxy import Proxy
 from headrace_testing.stream import STAGES, TENANT, dead_letters, publish, wait_until_stored
 

@@ -8,12 +8,12 @@ import urllib.request
 
 import pytest
 
-from headrace import control
-from headrace.pipelines_log import apply
-from headrace_bench.data import reference_with_edits
-from headrace_bench.oracle import versions
+from headrace.handlers.pipelines_log import apply
+from headrace.orders import control
 from headrace_testing.committed import dead_letters_of
+from headrace_testing.data import reference_with_edits
 from headrace_testing.fold import fold
+from headrace_testing.oracle import versions
 from headrace_testing.stream import STAGES, TENANT, publish, wait_until_stored
 from headrace_testing.user_package import install, stream
 
@@ -24,7 +24,7 @@ import os, signal
 from collections import Counter
 from headrace.errors import TemporaryError
 from headrace.handler import Handler
-from headrace.records import SourceDocument
+from headrace.payloads import SourceDocument
 
 tries = Counter()
 

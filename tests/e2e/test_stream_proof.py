@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from headrace_bench.data import reference_with_edits
 from headrace_bench.proof import Options, prove
+from headrace_testing.data import reference_with_edits
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import psycopg
 import pytest
 
+from headrace.handlers.pipelines_log import apply
 from headrace.pipeline import load
-from headrace.pipelines_log import apply
-from headrace_bench.data import reference_with_edits
-from headrace_bench.oracle import versions
+from headrace_testing.data import reference_with_edits
 from headrace_testing.fold import fold
+from headrace_testing.oracle import versions
 from headrace_testing.stream import STAGES, TENANT, dead_letters, publish, wait_until_stored
 from headrace_testing.user_package import install
 
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 HANDLER = '''
 from headrace.handler import Handler
-from headrace.records import SourceDocument
+from headrace.payloads import SourceDocument
 
 class Stamp(Handler):
     """Notes how many words a document has."""

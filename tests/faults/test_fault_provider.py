@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from headrace_bench.data import reference_with_edits
-from headrace_bench.oracle import versions
+from headrace_testing.data import reference_with_edits
 from headrace_testing.deployment import Deployment
 from headrace_testing.fold import fold
 from headrace_testing.model_server import FAULTS, ModelServer, serving, settings
+from headrace_testing.oracle import versions
 from headrace_testing.stream import TENANT, dead_letters, publish, wait_until_stored
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(200)]

@@ -13,12 +13,10 @@ from typing import Any
 import pytest
 from confluent_kafka import Message as KafkaMessage
 
-from headrace import headers
-from headrace.pipelines_log import apply
-from headrace.records import ReplayRun
-from headrace.topics import replay_topic
-from headrace_bench.data import reference_with_edits
-from headrace_bench.oracle import versions
+from headrace.handlers.pipelines_log import apply
+from headrace.kafka import headers
+from headrace.payloads import ReplayRun
+from headrace.topology.topics import replay_topic
 from headrace_operations.dead_letters.act import REDRIVEN, Actor, Order, plan
 from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.dead_letters.model import ANY_STATE, Entry, Selection
@@ -27,10 +25,12 @@ from headrace_operations.replay import selection as replay_selection
 from headrace_operations.replay.copier import Copier
 from headrace_operations.replay.runs import DONE
 from headrace_testing.committed import read_all
+from headrace_testing.data import reference_with_edits
 from headrace_testing.deployment import Deployment
 from headrace_testing.faults.checkers import Entry as Counted
 from headrace_testing.faults.checkers import canary, conservation, replayed
 from headrace_testing.fold import fold, read_store
+from headrace_testing.oracle import versions
 from headrace_testing.stream import STAGES, TENANT, publish, wait_until_drained, wait_until_stored
 from headrace_testing.user_package import stream
 

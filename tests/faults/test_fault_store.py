@@ -16,14 +16,14 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
-from headrace.settings import KafkaSettings
-from headrace_bench.data import reference_with_edits
-from headrace_bench.oracle import versions
+from headrace.config.settings import KafkaSettings
 from headrace_local.stack import Stack
 from headrace_testing.committed import read_all
+from headrace_testing.data import reference_with_edits
 from headrace_testing.deployment import Deployment
 from headrace_testing.faults.checkers import replayed
 from headrace_testing.fold import fold, read_store
+from headrace_testing.oracle import versions
 from headrace_testing.proxy import Proxy
 from headrace_testing.stream import (
     STAGES,

@@ -15,12 +15,11 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from headrace.envelope import Change, Context, Operation, Trace
-from headrace.records import ChunkedDocument, SourceDocument
+from headrace.payloads import ChunkedDocument, SourceDocument
 from headrace.store.generations import get_generation
 from headrace.store.index import index_batch
 from headrace.store.pool import StoreSettings, create_pool
-from headrace.store.records import IndexChunk, IndexDocument, Outcome
-from headrace_bench.oracle import expected
+from headrace.store.rows import IndexChunk, IndexDocument, Outcome
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.main import app
 from headrace_operations.audit.log_ranges import LogRanges
@@ -28,6 +27,7 @@ from headrace_operations.audit.model import Key
 from headrace_operations.audit.reset import NoReset, reset
 from headrace_operations.audit.run import Scope, UnknownDocument, audit
 from headrace_testing.deployment import Deployment, Place
+from headrace_testing.oracle import expected
 from headrace_testing.stream import STAGES, TENANT, publish, wait_until_drained
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]

@@ -12,16 +12,16 @@ import pytest
 from confluent_kafka import Message, Producer
 from typer.testing import CliRunner
 
-from headrace.avro.codec import Codec
-from headrace.bootstrap import create_topics
-from headrace.broker.contract import Headers, Record
-from headrace.control_guard import guarding
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings, WorkerSettings
 from headrace.errors import InvalidRecord
-from headrace.headers import Origin
+from headrace.kafka.broker_contract import Headers, Record
+from headrace.kafka.headers import Origin
+from headrace.migrate import create_topics
 from headrace.runtime.compute import ComputeThread
 from headrace.runtime.deadletters import Failure, dead_letter
-from headrace.settings import KafkaSettings, WorkerSettings
-from headrace.stage import INGEST, STAGES
+from headrace.stage_process.order_guard import guarding
+from headrace.topology.stages import INGEST, STAGES
 from headrace_cli.main import app
 from headrace_operations import transactions
 from headrace_operations.dead_letters.act import REDRIVEN, Actor, Order, plan

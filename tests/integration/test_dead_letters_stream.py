@@ -6,13 +6,13 @@ import time
 
 import pytest
 
-from headrace.pipelines_log import apply
-from headrace_bench.data import reference_with_edits
-from headrace_bench.oracle import versions
+from headrace.handlers.pipelines_log import apply
 from headrace_operations.dead_letters.act import REDRIVEN, Actor, Order, plan
 from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.dead_letters.model import ANY_STATE, Entry, Selection
+from headrace_testing.data import reference_with_edits
 from headrace_testing.fold import fold
+from headrace_testing.oracle import versions
 from headrace_testing.stream import STAGES, TENANT, publish, wait_until_stored
 from headrace_testing.user_package import stream
 

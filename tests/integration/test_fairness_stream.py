@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 import pytest
 
-from headrace_bench.oracle import versions
 from headrace_bench.outage import small_documents
 from headrace_testing.deployment import Deployment
 from headrace_testing.fold import fold, read_store
 from headrace_testing.model_server import ModelServer, serving, settings
+from headrace_testing.oracle import versions
 from headrace_testing.stream import STAGES, dead_letters, metric, publish, wait_until_stored
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]

@@ -17,8 +17,8 @@ import psycopg
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from headrace.loopback import free_port
 from headrace_local import shared
+from headrace_local.loopback import free_port
 from headrace_local.model import Command, Endpoints, Event, External, StackError
 from headrace_local.stack import Stack
 

@@ -31,11 +31,10 @@ from uuid import uuid4
 import psycopg
 from psycopg import sql
 
-from headrace.capture import Table
-from headrace.loopback import free_port
-from headrace.records import IndexedDocument
-from headrace_bench.oracle import expected
+from headrace.config.captured_tables import Table
+from headrace.payloads import IndexedDocument
 from headrace_local import parts, shared
+from headrace_local.loopback import free_port
 from headrace_operations.capture.connector import FAILED, Connect, configuration, slot_of
 from headrace_operations.capture.database import drop_slot
 from headrace_operations.capture.reconcile import documents_of, reconcile
@@ -43,6 +42,7 @@ from headrace_testing.committed import read_all
 from headrace_testing.deployment import Deployment, Place, Service
 from headrace_testing.faults.schedules import evenly
 from headrace_testing.fold import Expected, Key, Store, compare, read_store
+from headrace_testing.oracle import expected
 from headrace_testing.stream import STAGES, dead_letters
 
 TENANT = "acme"

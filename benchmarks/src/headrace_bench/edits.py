@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 
-from headrace_bench.data import changes, reference_with_edits
-from headrace_bench.oracle import expected, ingested
 from headrace_bench.result import Result
+from headrace_testing.data import changes, reference_with_edits
+from headrace_testing.oracle import expected, ingested
 
 Span = tuple[int, int]
 """Characters of the new text; an empty one is a place where something was taken out."""

@@ -12,9 +12,9 @@ import httpx
 import numpy as np
 
 from headrace.store.keys import create_api_key
-from headrace_bench.data import changes
 from headrace_bench.result import Result
 from headrace_bench.stages import deployment, wait_for_model
+from headrace_testing.data import changes
 from headrace_testing.stream import STAGES, publish
 
 TENANT = "fresh"

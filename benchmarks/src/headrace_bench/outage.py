@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from headrace_bench.oracle import versions
 from headrace_bench.result import Result
 from headrace_bench.stages import deployment
 from headrace_testing.deployment import Deployment, Service
 from headrace_testing.fold import Expected, Key, fold
 from headrace_testing.model_server import ModelServer, serving, settings
+from headrace_testing.oracle import versions
 from headrace_testing.stream import TENANT, dead_letters, lag, metric, publish, wait_until_stored
 
 SLICES = 60

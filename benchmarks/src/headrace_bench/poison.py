@@ -10,8 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from headrace.pipelines_log import apply
-from headrace_bench.oracle import versions
+from headrace.handlers.pipelines_log import apply
 from headrace_bench.outage import small_documents
 from headrace_bench.result import Result
 from headrace_bench.stages import deployment
@@ -20,6 +19,7 @@ from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.dead_letters.model import Selection
 from headrace_testing.deployment import Deployment
 from headrace_testing.fold import fold
+from headrace_testing.oracle import versions
 from headrace_testing.stream import STAGES, TENANT, metric, publish, wait_until_stored
 from headrace_testing.user_package import stream
 

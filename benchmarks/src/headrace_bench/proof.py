@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from headrace_bench.oracle import versions
 from headrace_local import shared
 from headrace_testing.deployment import Deployment, Place
 from headrace_testing.fold import Expected, Key, distinct_texts, fold, read_store
+from headrace_testing.oracle import versions
 from headrace_testing.stream import (
     STAGES,
     TENANT,

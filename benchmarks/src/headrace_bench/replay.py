@@ -17,17 +17,17 @@ from typing import Any
 import httpx
 import numpy as np
 
-from headrace.settings import KafkaSettings
-from headrace_bench.data import changes
+from headrace.config.settings import KafkaSettings
 from headrace_bench.freshness import TENANT, api_key, edit
-from headrace_bench.oracle import versions
 from headrace_bench.result import Result
 from headrace_bench.stages import deployment
 from headrace_operations.replay.copier import Copier
 from headrace_operations.replay.plan import plan
 from headrace_operations.replay.selection import Selection
+from headrace_testing.data import changes
 from headrace_testing.deployment import Deployment
 from headrace_testing.fold import fold, read_store
+from headrace_testing.oracle import versions
 from headrace_testing.stream import STAGES, metric, publish, wait_until_stored
 
 WARM = 20

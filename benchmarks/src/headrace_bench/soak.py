@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from headrace_bench.data import reference_with_edits
+from headrace_testing.data import reference_with_edits
 
 STORM_EVENTS = 1500
 

@@ -20,12 +20,11 @@ import numpy as np
 from confluent_kafka import Consumer, Producer, TopicPartition
 from pgvector import Vector
 
-from headrace.avro.codec import Codec
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings
 from headrace.envelope import Change, Context, Operation, Trace
-from headrace.records import ChangeEvent, ChunkedDocument, EmbeddedDocument
-from headrace.settings import KafkaSettings
+from headrace.payloads import ChangeEvent, ChunkedDocument, EmbeddedDocument
 from headrace.store.pool import prepare_connection
-from headrace_bench.data import changes
 from headrace_bench.model import Backend, own_backend
 from headrace_bench.result import Result
 from headrace_chunker.handler import ChunkerSettings, make_chunks
@@ -33,6 +32,7 @@ from headrace_embedder.hashing import HashingProvider
 from headrace_embedder.provider import Kind
 from headrace_ingest.handler import source_document
 from headrace_local import shared
+from headrace_testing.data import changes
 from headrace_testing.deployment import Deployment, Place
 from headrace_testing.stream import STAGES, publish
 

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from headrace.records import IndexedDocument
-from headrace_bench.oracle import versions
+from headrace.payloads import IndexedDocument
 from headrace_local import artifacts, shared
 from headrace_testing.committed import read_all
 from headrace_testing.deployment import Deployment, Place
@@ -29,6 +28,7 @@ from headrace_testing.faults.brokers import Cluster, Distribution
 from headrace_testing.faults.checkers import Entry, ledger
 from headrace_testing.faults.schedules import evenly
 from headrace_testing.fold import Expected, Key, compare, fold, read_store
+from headrace_testing.oracle import versions
 from headrace_testing.stream import STAGES, TENANT, dead_letters, publish, read_changes
 
 PARTITIONS = 8

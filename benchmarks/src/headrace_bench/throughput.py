@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from confluent_kafka import Producer
 
-from headrace_bench.data import changes
 from headrace_bench.stages import deployment, wait_for_model
 from headrace_testing.committed import beginnings, reader
+from headrace_testing.data import changes
 from headrace_testing.deployment import Deployment
 from headrace_testing.stream import STAGES, TENANT, dead_letters
 

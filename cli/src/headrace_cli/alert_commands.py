@@ -24,8 +24,8 @@ from headrace_cli.state import find_state_dir, read_services
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from headrace.avro.codec import Codec
-    from headrace.settings import KafkaSettings
+    from headrace.codec.codec import Codec
+    from headrace.config.settings import KafkaSettings
     from headrace.store.pool import StoreSettings
     from headrace_operations.alerts import Alert
     from headrace_operations.watching import ErrorShare
@@ -139,7 +139,7 @@ def _looked(sources: Mapping[str, Callable[[], list[Alert]]], seen: dict[str, li
 
 
 def _caps(store: StoreSettings) -> list[Alert]:
-    from headrace.costs import CostSettings, read_book  # noqa: PLC0415
+    from headrace.embeddings.costs import CostSettings, read_book  # noqa: PLC0415
     from headrace_cli.embedding_commands import spending  # noqa: PLC0415
     from headrace_operations.watching import of_caps  # noqa: PLC0415
 
@@ -170,7 +170,7 @@ def _readyz(url: str) -> dict[str, Any] | None:
 
 
 def _errors(own: KafkaSettings, codec: Codec, share: ErrorShare) -> list[Alert]:
-    from headrace import lag  # noqa: PLC0415
+    from headrace.kafka import lag  # noqa: PLC0415
     from headrace_operations.dead_letters.log import DeadLetterLog, Found  # noqa: PLC0415
     from headrace_operations.dead_letters.model import ANY_STATE, Selection  # noqa: PLC0415
     from headrace_operations.watching import is_new  # noqa: PLC0415

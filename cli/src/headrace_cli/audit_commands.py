@@ -15,8 +15,8 @@ from headrace_cli.failures import UsageError, told
 from headrace_cli.operator_access import audited, clients, owner_store
 
 if TYPE_CHECKING:
-    from headrace.avro.codec import Codec
-    from headrace.settings import KafkaSettings
+    from headrace.codec.codec import Codec
+    from headrace.config.settings import KafkaSettings
     from headrace.store.pool import StoreSettings
     from headrace_operations.audit.model import Finding, Report
 

@@ -18,7 +18,7 @@ from headrace_cli.operator_access import clients, kafka_settings
 from headrace_cli.state import find_state_dir, read_services
 
 if TYPE_CHECKING:
-    from headrace.capture import Table
+    from headrace.config.captured_tables import Table
     from headrace_operations.capture.connector import Connect
     from headrace_operations.capture.database import Problem
     from headrace_operations.capture.reconcile import Reconciled
@@ -158,7 +158,7 @@ def reconcile(
     For rows that were deleted while nothing captured, or by TRUNCATE. Writers of a table wait while its keys are read,
     where it has lost any.
     """
-    from headrace.capture import of_capture, read_tables  # noqa: PLC0415
+    from headrace.config.captured_tables import of_capture, read_tables  # noqa: PLC0415
     from headrace_operations.capture.reconcile import reconcile as run  # noqa: PLC0415
 
     tables, dsn = of_capture(read_tables(file), name), _database(database, state_dir)
@@ -239,7 +239,7 @@ def _require_ours(name: str, config: Mapping[str, str]) -> None:
 
 
 def _looked(file: Path, name: str, dsn: str) -> tuple[Mapping[str, Table], list[Problem]]:
-    from headrace.capture import of_capture, read_tables  # noqa: PLC0415
+    from headrace.config.captured_tables import of_capture, read_tables  # noqa: PLC0415
     from headrace_operations.capture.database import look, problems  # noqa: PLC0415
 
     tables = of_capture(read_tables(file), name)

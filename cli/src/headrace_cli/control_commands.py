@@ -13,9 +13,9 @@ from headrace_cli.failures import NotFound, UsageError, told
 from headrace_cli.operator_access import clients
 
 if TYPE_CHECKING:
-    from headrace.avro.codec import Codec
-    from headrace.records import Control
-    from headrace.settings import KafkaSettings
+    from headrace.codec.codec import Codec
+    from headrace.config.settings import KafkaSettings
+    from headrace.payloads import Control
 
 READ_S = 2.0
 """Seconds after which every worker has surely read an order, which takes it one at most."""
@@ -121,7 +121,7 @@ def orders(
     as_json: options.Json = False,
 ) -> None:
     """Show the newest order for each stage, tenant, pipeline and replay that ever had one."""
-    from headrace.control import read_orders  # noqa: PLC0415
+    from headrace.orders.control import read_orders  # noqa: PLC0415
 
     output.quiet_logs()
     found = read_orders(*clients(state_dir, kafka, registry)).all()
@@ -137,7 +137,7 @@ def orders(
 
 
 def _give(action: str, targets: list[tuple[str, str]], why: str, place: options.Place) -> list[Control]:
-    from headrace import control  # noqa: PLC0415
+    from headrace.orders import control  # noqa: PLC0415
 
     settings, codec = clients(*place)
     _check_pipelines(settings, codec, [target for scope, target in targets if scope == "pipeline"])
@@ -152,7 +152,7 @@ def _give(action: str, targets: list[tuple[str, str]], why: str, place: options.
 
 def _check_pipelines(settings: KafkaSettings, codec: Codec, names: list[str]) -> None:
     """Raise :class:`NotFound` for a pipeline that was never applied, naming those that were."""
-    from headrace import pipelines_log  # noqa: PLC0415
+    from headrace.handlers import pipelines_log  # noqa: PLC0415
 
     if not names:
         return
@@ -169,8 +169,8 @@ def _released(scopes: list[str], why: str, dry_run: bool, place: options.Place) 
 
     An order is to all generations of the index, and each has lanes of its own in which records wait.
     """
-    from headrace.holds import PAUSE  # noqa: PLC0415
-    from headrace.names import id_in_generation  # noqa: PLC0415
+    from headrace.orders.holds import PAUSE  # noqa: PLC0415
+    from headrace.topology.generation_names import id_in_generation  # noqa: PLC0415
     from headrace_cli.held_commands import order  # noqa: PLC0415
     from headrace_cli.tracking import tracked  # noqa: PLC0415
     from headrace_operations.held_act import HeldActor  # noqa: PLC0415
@@ -213,7 +213,7 @@ def _targets(
     stages: list[str] | None, run: str | None, tenants: list[str] | None, names: list[str] | None
 ) -> list[tuple[str, str]]:
     """Return scopes and targets; raises :class:`UsageError` for a stage that does not exist, and for none at all."""
-    from headrace.stage import STAGES  # noqa: PLC0415
+    from headrace.topology.stages import STAGES  # noqa: PLC0415
 
     wanted = list(STAGES) if stages == ["all"] else list(dict.fromkeys(stages or []))
     unknown = [name for name in wanted if name not in STAGES]
@@ -232,6 +232,6 @@ def _targets(
 
 
 def _document(order: object) -> dict[str, object]:
-    from headrace.avro.mapping import to_dict  # noqa: PLC0415
+    from headrace.codec.mapping import to_dict  # noqa: PLC0415
 
     return to_dict(order)

@@ -11,8 +11,8 @@ from typing import IO, TYPE_CHECKING
 from headrace_cli.failures import CommandError, UsageError
 
 if TYPE_CHECKING:
-    from headrace.avro.codec import Codec
-    from headrace.settings import KafkaSettings
+    from headrace.codec.codec import Codec
+    from headrace.config.settings import KafkaSettings
     from headrace_operations.dead_letters.log import Found
     from headrace_operations.dead_letters.model import Selection
 

@@ -16,7 +16,7 @@ from headrace_cli.tracking import tracked
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from headrace.avro.codec import Codec
+    from headrace.codec.codec import Codec
     from headrace_operations.dead_letters.act import Order, Plan
     from headrace_operations.dead_letters.log import Found
     from headrace_operations.dead_letters.model import Entry, Id

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from headrace.embedding_models import SERVED
+from headrace.embeddings.models import SERVED
 from headrace_cli import embedding_view, options, output
 from headrace_cli.asking import require_yes
 from headrace_cli.failures import CommandError, UsageError, told
@@ -146,7 +146,7 @@ def release(
 
     A record that finds the cap full once more waits again. Nothing happens while the cap on all tenants is reached.
     """
-    from headrace.costs import CAP_SCOPE, CostSettings, read_book  # noqa: PLC0415
+    from headrace.embeddings.costs import CAP_SCOPE, CostSettings, read_book  # noqa: PLC0415
     from headrace_cli.held_commands import order  # noqa: PLC0415
     from headrace_cli.tracking import tracked  # noqa: PLC0415
     from headrace_operations.embedding.progress import waiting_for_caps  # noqa: PLC0415

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from decimal import Decimal
 
-    from headrace.costs import CostBook, CostSettings, Reached, Spent
-    from headrace.preparation import Preparation
-    from headrace.settings import KafkaSettings
+    from headrace.config.settings import KafkaSettings
+    from headrace.embeddings.costs import CostBook, CostSettings, Reached, Spent
+    from headrace.embeddings.preparation import Preparation
     from headrace.store.pool import StoreSettings
-    from headrace.store.records import Generation
+    from headrace.store.rows import Generation
     from headrace_operations.embedding.estimate import Estimate, Lengths
     from headrace_operations.embedding.ledger import By
 
@@ -105,8 +105,8 @@ def estimate(
     Texts of the log are counted exactly, without those that the cache has. Of files the texts are not split yet: their
     number is an estimate, and with a model that is named nothing is asked. Tokens are a third of the characters.
     """
-    from headrace.costs import CostSettings, read_book  # noqa: PLC0415
-    from headrace.embedding_models import known_model  # noqa: PLC0415
+    from headrace.embeddings.costs import CostSettings, read_book  # noqa: PLC0415
+    from headrace.embeddings.models import known_model  # noqa: PLC0415
 
     output.quiet_logs()
     settings = CostSettings()
@@ -157,7 +157,7 @@ def show_costs(
 
     Days are those of UTC. Documents are summed over all days, so --since and --until do not go with --by document.
     """
-    from headrace.costs import CostSettings  # noqa: PLC0415
+    from headrace.embeddings.costs import CostSettings  # noqa: PLC0415
     from headrace_operations.embedding import ledger  # noqa: PLC0415
 
     if by not in BYS:
@@ -196,7 +196,7 @@ def status(
     as_json: options.Json = False,
 ) -> None:
     """Show how far the embedder is with the log, each record that failed and why, and the spending against its caps."""
-    from headrace.costs import CostSettings, read_book  # noqa: PLC0415
+    from headrace.embeddings.costs import CostSettings, read_book  # noqa: PLC0415
     from headrace_operations.dead_letters.log import DeadLetterLog  # noqa: PLC0415
     from headrace_operations.dead_letters.model import Selection  # noqa: PLC0415
     from headrace_operations.embedding.progress import measured, waiting_for_caps  # noqa: PLC0415

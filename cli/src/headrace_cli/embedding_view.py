@@ -7,7 +7,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace.embedding_models import PROVIDERS, SERVED, identity
+from headrace.embeddings.models import PROVIDERS, SERVED, identity
 from headrace.errors import ConfigurationError
 from headrace_cli import output
 from headrace_cli.state import find_state_dir, read_services
@@ -15,7 +15,7 @@ from headrace_cli.state import find_state_dir, read_services
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from headrace.costs import CostBook, CostSettings
+    from headrace.embeddings.costs import CostBook, CostSettings
     from headrace_operations.embedding.ledger import Line
 
 _CENTS = Decimal("0.000001")

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from headrace.embedding_models import KNOWN, KnownModel, identity
-from headrace.preparation import OverLong, Preparation, parse_template
+from headrace.embeddings.models import KNOWN, KnownModel, identity
+from headrace.embeddings.preparation import OverLong, Preparation, parse_template
 from headrace_cli import options, output
 from headrace_cli.failures import CommandError, NotReachable, UsageError, told
 from headrace_cli.operator_access import STORE_DSN, audited, clients, described, generations, owner_store
 
 if TYPE_CHECKING:
     from headrace.store.pool import Connection, StoreSettings
-    from headrace.store.records import Generation
+    from headrace.store.rows import Generation
 
 Name: TypeAlias = Annotated[
     str, typer.Argument(metavar="GENERATION", help="Lower-case letters, digits and underscores, as g2.")
@@ -115,7 +115,7 @@ def create(
     An embedder and an indexer with HEADRACE_KAFKA_GENERATION set to it fill it from the log, beside those of the active
     one: they begin with the oldest record of the compacted topic chunks and go on with what comes.
     """
-    from headrace.bootstrap import create_topics  # noqa: PLC0415
+    from headrace.migrate import create_topics  # noqa: PLC0415
     from headrace.store.generations import create_generation, embedding_table  # noqa: PLC0415
 
     embedding_table(name)  # refuses a bad name before anything is made

@@ -12,7 +12,7 @@ from headrace_cli import output
 from headrace_cli.dlq_view import harmless
 
 if TYPE_CHECKING:
-    from headrace.avro.codec import Codec
+    from headrace.codec.codec import Codec
     from headrace_operations.held_act import Done
     from headrace_operations.held_log import FoundHeld
     from headrace_operations.held_model import HeldEntry, HeldOrder
@@ -42,7 +42,7 @@ def entries(shown: Sequence[HeldEntry], *, as_json: bool) -> None:
 
 def _what_to_do(shown: Sequence[HeldEntry]) -> list[str]:
     """Return a line for each thing that records wait for, with the command that ends it."""
-    from headrace.holds import REVIEW, ends  # noqa: PLC0415
+    from headrace.orders.holds import REVIEW, ends  # noqa: PLC0415
 
     found = dict.fromkeys((entry.waits_for, "" if entry.kind == REVIEW else entry.scope) for entry in shown)
     lines = [f"what to do ({scope or waits_for}): {ends(waits_for, scope)}" for waits_for, scope in found]
@@ -73,7 +73,7 @@ def one(codec: Codec, found: FoundHeld, *, as_json: bool) -> None:
 
 def _decoded(codec: Codec, found: FoundHeld) -> dict[str, Any]:
     from headrace.errors import PermanentError  # noqa: PLC0415
-    from headrace.stage import STAGES  # noqa: PLC0415
+    from headrace.topology.stages import STAGES  # noqa: PLC0415
     from headrace_operations.dead_letters.payload import envelope_document  # noqa: PLC0415
 
     flow = STAGES[found.entry.id.stage]

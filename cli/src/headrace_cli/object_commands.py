@@ -18,8 +18,8 @@ from headrace_cli.tracking import tracked
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from headrace.config.settings import KafkaSettings
     from headrace.objects.store import ObjectStore
-    from headrace.settings import KafkaSettings
     from headrace_operations.objects import Amount
 
 objects = typer.Typer(name="objects", help="The object store: payloads too large for a record.", no_args_is_help=True)

@@ -106,8 +106,8 @@ def without_password(dsn: str) -> str:
 
 def stage_lags(bootstrap: str) -> list[dict[str, Any]]:
     """Return stage, topic and how many records it is behind; raises :class:`DependencyDown`."""
-    from headrace.lag import LogReader  # noqa: PLC0415
-    from headrace.settings import KafkaSettings  # noqa: PLC0415
+    from headrace.config.settings import KafkaSettings  # noqa: PLC0415
+    from headrace.kafka.lag import LogReader  # noqa: PLC0415
 
     reader = LogReader(KafkaSettings(bootstrap=bootstrap))
     return [asdict(one) for one in reader.stages()]

@@ -15,10 +15,10 @@ from headrace_cli.failures import NotFound, NotReachable, UsageError
 from headrace_cli.state import find_state_dir, read_credentials, read_services
 
 if TYPE_CHECKING:
-    from headrace.avro.codec import Codec
-    from headrace.settings import KafkaSettings, ObjectSettings
+    from headrace.codec.codec import Codec
+    from headrace.config.settings import KafkaSettings, ObjectSettings
     from headrace.store.pool import Pool, StoreSettings
-    from headrace.store.records import Generation
+    from headrace.store.rows import Generation
     from headrace_operations.audit.model import Report
     from headrace_operations.audit.run import Scope
 
@@ -70,7 +70,7 @@ async def opened_store(settings: StoreSettings | None) -> AsyncIterator[Pool | N
 
 def kafka_settings(state_dir: Path | None, given: str | None) -> KafkaSettings:
     """Return how to reach the Kafka that was named, or the local stack's; raises :class:`NotReachable`."""
-    from headrace.settings import KafkaSettings  # noqa: PLC0415
+    from headrace.config.settings import KafkaSettings  # noqa: PLC0415
     from headrace_local.network import accepts_any  # noqa: PLC0415
 
     folder = find_state_dir(state_dir)
@@ -93,7 +93,7 @@ def kafka_settings(state_dir: Path | None, given: str | None) -> KafkaSettings:
 
 def object_settings(state_dir: Path | None) -> ObjectSettings:
     """Return what HEADRACE_OBJECTS_… says of the object store, or the local stack's; its URL is None without one."""
-    from headrace.settings import ObjectSettings  # noqa: PLC0415
+    from headrace.config.settings import ObjectSettings  # noqa: PLC0415
 
     settings = ObjectSettings()
     known = read_services(find_state_dir(state_dir))
@@ -102,10 +102,10 @@ def object_settings(state_dir: Path | None) -> ObjectSettings:
 
 def clients(state_dir: Path | None, kafka: str | None, registry_url: str | None) -> tuple[KafkaSettings, Codec]:
     """Return Kafka's settings, and a codec over registry and object store; as named, or the local stack's."""
-    from headrace.avro.codec import Codec  # noqa: PLC0415
-    from headrace.avro.registry import Registry  # noqa: PLC0415
+    from headrace.codec.codec import Codec  # noqa: PLC0415
+    from headrace.codec.schema_registry import Registry  # noqa: PLC0415
+    from headrace.config.settings import RegistrySettings  # noqa: PLC0415
     from headrace.objects.store import store_of  # noqa: PLC0415
-    from headrace.settings import RegistrySettings  # noqa: PLC0415
 
     output.quiet_logs()
     known = read_services(find_state_dir(state_dir))

@@ -15,8 +15,8 @@ from headrace_cli.failures import CommandError, NotFound, told
 from headrace_cli.operator_access import clients, kafka_settings
 
 if TYPE_CHECKING:
+    from headrace.payloads import PipelineVersion
     from headrace.pipeline import Catalogue
-    from headrace.records import PipelineVersion
 
 pipelines = typer.Typer(name="pipeline", help="Pipelines: which stages run, with which handlers.", no_args_is_help=True)
 
@@ -53,7 +53,7 @@ def apply(
 ) -> None:
     """Publish templates as the next versions of their pipelines; nothing is published where one file is refused."""
     from headrace import pipeline as templates  # noqa: PLC0415
-    from headrace import pipelines_log  # noqa: PLC0415
+    from headrace.handlers import pipelines_log  # noqa: PLC0415
 
     texts = {str(path): _text_of(path) for path in files if path.is_file()}
     missing = [str(path) for path in files if not path.is_file()]
@@ -91,7 +91,7 @@ def _text_of(path: Path) -> str:
 
 def catalogue() -> Catalogue:
     """Return the stages, and the handlers that are installed here; with none installed, handlers are not checked."""
-    from headrace import registry  # noqa: PLC0415
+    from headrace.handlers import registry  # noqa: PLC0415
     from headrace.pipeline import Catalogue, HandlerInfo  # noqa: PLC0415
 
     handlers = {
@@ -103,7 +103,7 @@ def catalogue() -> Catalogue:
 
 def _without_handlers() -> Catalogue:
     from headrace.pipeline import Catalogue, StageTypes  # noqa: PLC0415
-    from headrace.stage import STAGES  # noqa: PLC0415
+    from headrace.topology.stages import STAGES  # noqa: PLC0415
 
     return Catalogue(
         {name: StageTypes(flow.consumes.__name__, flow.produces.__name__) for name, flow in STAGES.items()}
@@ -117,7 +117,7 @@ def show_all(
     as_json: options.Json = False,
 ) -> None:
     """List the pipelines and their versions."""
-    from headrace import pipelines_log  # noqa: PLC0415
+    from headrace.handlers import pipelines_log  # noqa: PLC0415
 
     versions = pipelines_log.read_all(*clients(state_dir, kafka, registry)).all()
     if as_json:
@@ -145,7 +145,7 @@ def show(
     as_json: options.Json = False,
 ) -> None:
     """Print a pipeline's template as YAML, to be edited and applied again."""
-    from headrace import pipelines_log  # noqa: PLC0415
+    from headrace.handlers import pipelines_log  # noqa: PLC0415
     from headrace.pipeline import dump, parse  # noqa: PLC0415
 
     known = pipelines_log.read_all(*clients(state_dir, kafka, registry)).all()
@@ -167,8 +167,8 @@ def topics(
     as_json: options.Json = False,
 ) -> None:
     """Show the topics: partitions, records' end offsets, and how far the stages that read them are behind."""
-    from headrace import topics as declared  # noqa: PLC0415
-    from headrace.lag import LogReader  # noqa: PLC0415
+    from headrace.kafka.lag import LogReader  # noqa: PLC0415
+    from headrace.topology import topics as declared  # noqa: PLC0415
 
     settings = kafka_settings(state_dir, kafka)
     reader = LogReader(settings)

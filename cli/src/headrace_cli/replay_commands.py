@@ -20,10 +20,10 @@ from headrace_cli.operator_access import clients, opened_store, require_generati
 from headrace_cli.replay_view import as_document, percent, say_estimate, say_run, shown
 
 if TYPE_CHECKING:
-    from headrace.avro.codec import Codec
-    from headrace.preparation import Preparation
-    from headrace.records import ReplayRun
-    from headrace.settings import KafkaSettings
+    from headrace.codec.codec import Codec
+    from headrace.config.settings import KafkaSettings
+    from headrace.embeddings.preparation import Preparation
+    from headrace.payloads import ReplayRun
     from headrace.store.pool import Pool
     from headrace_operations.replay.plan import Estimate, Known
 
@@ -221,7 +221,7 @@ def show_all(
     as_json: options.Json = False,
 ) -> None:
     """Show every replay, the newest last."""
-    from headrace.names import STAGES  # noqa: PLC0415
+    from headrace.topology.generation_names import STAGES  # noqa: PLC0415
     from headrace_operations.replay.runs import read_runs  # noqa: PLC0415
 
     runs = list(read_runs(*clients(state_dir, kafka, registry)).values())
@@ -255,8 +255,8 @@ def selection_of(
     tenant: str | None, *, everything: bool,
 ) -> Any:  # fmt: skip
     """Return the selection that the options say; raises :class:`UsageError` for a place or time that is none."""
-    from headrace import names  # noqa: PLC0415
-    from headrace.stage import STAGES  # noqa: PLC0415
+    from headrace.topology import generation_names  # noqa: PLC0415
+    from headrace.topology.stages import STAGES  # noqa: PLC0415
     from headrace_cli.times import moment  # noqa: PLC0415
     from headrace_operations.replay.selection import Selection  # noqa: PLC0415
 
@@ -266,10 +266,10 @@ def selection_of(
         if found is None:
             raise UsageError(f"{text!r} is no place", where="--from-offset", remedy="Write TOPIC:PARTITION:OFFSET.")
         source = STAGES[stage].source if stage in STAGES else None
-        if source is not None and found[1] not in (source, names.in_generation(source, settings.generation)):
+        if source is not None and found[1] not in (source, generation_names.in_generation(source, settings.generation)):
             raise UsageError(
                 f"{found[1]!r} is not what {stage} reads", where="--from-offset",
-                remedy=f"It reads {names.in_generation(source, settings.generation)}.",
+                remedy=f"It reads {generation_names.in_generation(source, settings.generation)}.",
             )  # fmt: skip
         places[int(found[2])] = int(found[3])
     when = moment(since, "--since", datetime.now(UTC))
@@ -278,7 +278,7 @@ def selection_of(
 
 def _into(settings: KafkaSettings, into: str | None, stage: str, state_dir: Path | None) -> KafkaSettings:
     """Return how to reach the lanes of the generation that is to be filled; refuses one that cannot be."""
-    from headrace.names import STAGES  # noqa: PLC0415
+    from headrace.topology.generation_names import STAGES  # noqa: PLC0415
 
     if into is None:
         return settings
@@ -295,7 +295,7 @@ def _into(settings: KafkaSettings, into: str | None, stage: str, state_dir: Path
 def _estimate(
     settings: KafkaSettings, codec: Codec, run: ReplayRun, state_dir: Path | None, *, exactly: bool
 ) -> Estimate:
-    from headrace.stage import EMBEDDER  # noqa: PLC0415
+    from headrace.topology.stages import EMBEDDER  # noqa: PLC0415
     from headrace_operations.replay.plan import estimate  # noqa: PLC0415
 
     async def count() -> Estimate:
@@ -330,7 +330,7 @@ def _carry_out(copier: Any, run_id: str, *, as_json: bool) -> None:
 
 
 def _order(settings: KafkaSettings, codec: Codec, action: str, run_id: str, why: str) -> None:
-    from headrace import control  # noqa: PLC0415
+    from headrace.orders import control  # noqa: PLC0415
 
     control.give(
         settings, codec, action=control.Action(action), scope=control.Scope.RUN, target=run_id, reason=why,

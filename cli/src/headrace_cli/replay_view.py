@@ -13,7 +13,7 @@ import typer
 from headrace_cli import output
 
 if TYPE_CHECKING:
-    from headrace.records import ReplayRun
+    from headrace.payloads import ReplayRun
     from headrace_operations.replay.copier import Progress
     from headrace_operations.replay.plan import Estimate, Planned
 
@@ -74,6 +74,6 @@ def percent(run: ReplayRun) -> int:
 
 def as_document(run: ReplayRun) -> dict[str, Any]:
     """Return the run as ``--json`` shows it."""
-    from headrace.avro.mapping import to_dict  # noqa: PLC0415
+    from headrace.codec.mapping import to_dict  # noqa: PLC0415
 
     return {**to_dict(run), "percent": percent(run)}

@@ -17,8 +17,8 @@ from headrace_cli.failures import NotFound, UsageError, told
 from headrace_cli.trace_commands import Records, Seconds
 
 if TYPE_CHECKING:
-    from headrace.avro.codec import Codec
-    from headrace.settings import KafkaSettings
+    from headrace.codec.codec import Codec
+    from headrace.config.settings import KafkaSettings
     from headrace.store.pool import StoreSettings
     from headrace_operations.runs import RunsReader
     from headrace_operations.runs_fold import Item, Run

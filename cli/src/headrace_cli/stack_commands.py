@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.embedding_models import PROVIDERS
+from headrace.embeddings.models import PROVIDERS
 from headrace_cli import options, output
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.failures import UsageError, told
@@ -82,7 +82,7 @@ def up(
     import os  # noqa: PLC0415
     import time  # noqa: PLC0415
 
-    from headrace.capture import read_tables  # noqa: PLC0415
+    from headrace.config.captured_tables import read_tables  # noqa: PLC0415
     from headrace_cli import services  # noqa: PLC0415
     from headrace_cli.launch import Launch, Launcher  # noqa: PLC0415
     from headrace_local.model import External  # noqa: PLC0415

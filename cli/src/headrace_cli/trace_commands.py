@@ -12,8 +12,8 @@ from headrace_cli import options, output
 from headrace_cli.failures import UNKNOWN_DOCUMENT, NotFound, told
 
 if TYPE_CHECKING:
-    from headrace.avro.codec import Codec
-    from headrace.settings import KafkaSettings
+    from headrace.codec.codec import Codec
+    from headrace.config.settings import KafkaSettings
     from headrace.store.pool import StoreSettings
     from headrace_operations.trace_log import Limits
     from headrace_operations.trace_model import Traces

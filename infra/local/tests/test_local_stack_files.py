@@ -11,8 +11,8 @@ from unittest.mock import Mock
 import pytest
 from rich.console import Console
 
-from headrace.loopback import claim, free_port
 from headrace_local import artifacts, parts
+from headrace_local.loopback import claim, free_port
 from headrace_local.model import Command, Event, External, StackError
 from headrace_local.network import healthy, require_reachable
 from headrace_local.progress import shown

@@ -10,18 +10,18 @@ import structlog
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from headrace import headers
-from headrace.avro.codec import Codec
-from headrace.broker.contract import Record
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings
 from headrace.envelope import Context
 from headrace.errors import DependencyDown, PermanentError, UndecodableRecord
-from headrace.holds import PAUSE
-from headrace.names import id_in_generation
-from headrace.records import HeldAction
+from headrace.kafka import headers
+from headrace.kafka.broker_contract import Record
+from headrace.orders.holds import PAUSE
+from headrace.payloads import HeldAction
 from headrace.runtime.deadletters import Failure, dead_letter
-from headrace.settings import KafkaSettings
-from headrace.stage import STAGES
-from headrace.topics import dead_letter_topic
+from headrace.topology.generation_names import id_in_generation
+from headrace.topology.stages import STAGES
+from headrace.topology.topics import dead_letter_topic
 from headrace_operations import held_model
 from headrace_operations.held_log import FoundHeld, HeldLog
 from headrace_operations.held_model import (

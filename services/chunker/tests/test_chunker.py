@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from headrace.envelope import Change, Context, Operation, Trace
 from headrace.errors import InvalidRecord
-from headrace.records import SourceDocument
+from headrace.payloads import SourceDocument
 from headrace_chunker.handler import ChunkerSettings, SectionsHandler, make_chunks
 from headrace_chunker.identity import chunk_ids, text_hash
 from headrace_chunker.sections import sections

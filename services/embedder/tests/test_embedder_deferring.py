@@ -14,7 +14,7 @@ import pytest
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
 from headrace.errors import Deferred, DependencyDown, SetAside
 from headrace.handler import READ_AGAIN
-from headrace.records import Chunk, ChunkedDocument
+from headrace.payloads import Chunk, ChunkedDocument
 from headrace_embedder import metrics
 from headrace_embedder.batch import Text, chosen
 from headrace_embedder.fairness import Asked, FairShare

@@ -17,11 +17,11 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
+from headrace.embeddings.preparation import OverLong, Preparation, text_hash
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
 from headrace.errors import ConfigurationError, SetAside
-from headrace.preparation import OverLong, Preparation, text_hash
-from headrace.records import Chunk, ChunkedDocument
-from headrace.store.records import Generation
+from headrace.payloads import Chunk, ChunkedDocument
+from headrace.store.rows import Generation
 from headrace_embedder import handler as handler_module
 from headrace_embedder import metrics
 from headrace_embedder.batch import Ready, Text, distinct_texts

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from headrace.costs import CostSettings
+from headrace.config.settings import EXIT_CONFIGURATION
+from headrace.embeddings.costs import CostSettings
+from headrace.embeddings.preparation import Preparation
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
 from headrace.errors import ConfigurationError, SetAside
-from headrace.preparation import Preparation
-from headrace.records import Chunk, ChunkedDocument
-from headrace.settings import EXIT_CONFIGURATION
+from headrace.payloads import Chunk, ChunkedDocument
 from headrace_embedder import main
 from headrace_embedder.batch import Ready, Text, distinct_texts, set_aside, still_missing
 from headrace_embedder.openai_compatible import OpenAICompatibleProvider
@@ -118,7 +118,7 @@ def test_the_embedder_does_not_start_with_a_cap_that_it_cannot_keep(
     """Broken: the embedder is ready, and stands still with the first record."""
     path = tmp_path / "costs.yaml"
     path.write_text("caps: {tenants: {acme: {usd_per_month: 1}}}")
-    monkeypatch.setattr("headrace.service.PipelineFollower", Mock())
+    monkeypatch.setattr("headrace.stage_process.main.PipelineFollower", Mock())
     served = {"PROVIDER": "openai-compatible", "BASE_URL": "http://127.0.0.1:9/v1", "MODEL": "m", "DIMENSIONS": "2",
               "SEND_DIMENSIONS": "true"}  # fmt: skip
     for name, value in served.items():

@@ -11,13 +11,13 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import FixedIds
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import FixedIds
+from headrace.config.settings import EXIT_CONFIGURATION, KafkaSettings
+from headrace.documents.status import entry_of
 from headrace.errors import ConfigurationError, DependencyDown, InvalidRecord
-from headrace.records import DeadLetter, HeaderPart
-from headrace.settings import EXIT_CONFIGURATION, KafkaSettings
-from headrace.store.records import Generation
-from headrace.whereabouts import entry_of
+from headrace.payloads import DeadLetter, HeaderPart
+from headrace.store.rows import Generation
 from headrace_gateway.dead_letters import DeadLetterFollower
 from headrace_gateway.embedding import HttpEmbedder
 from headrace_gateway.flow import KafkaFlowReader
@@ -141,7 +141,7 @@ def test_a_wrong_setting_is_named_by_its_variable(
     variable: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """If it failed, an operator would get a stack of calls instead of the variable to repair."""
-    monkeypatch.setattr("headrace.logs.configure", lambda *_, **__: None)
+    monkeypatch.setattr("headrace.telemetry.logs.configure", lambda *_, **__: None)
     monkeypatch.setenv("HEADRACE_GATEWAY_PORT", "0")
     monkeypatch.setenv("HEADRACE_STORE_DSN", "postgresql://127.0.0.1/none")
     monkeypatch.setenv(variable, value)

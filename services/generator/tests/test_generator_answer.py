@@ -13,14 +13,14 @@ import httpx2 as httpx
 import pytest
 from pydantic import SecretStr
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import FixedIds
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import FixedIds
 from headrace.envelope import Change, Context, Operation, Trace, check_transition
 from headrace.errors import ConfigurationError, DependencyDown, InvalidRecord, PermanentError
-from headrace.records import Artifact, GenerationRequest
-from headrace.registry import installed
+from headrace.handlers.registry import installed
+from headrace.payloads import Artifact, GenerationRequest
 from headrace.store import artifacts
-from headrace.store.records import Generation
+from headrace.store.rows import Generation
 from headrace.store.search import Hit
 from headrace_generator.answer import AnswerHandler, make_provider
 from headrace_generator.extractive import ExtractiveProvider

@@ -6,7 +6,7 @@ import httpx2 as httpx
 import pytest
 
 from headrace.errors import DependencyDown
-from headrace.store.records import Generation
+from headrace.store.rows import Generation
 from headrace_generator.language_model import LanguageModelProvider
 from headrace_generator.passages import QuestionEmbedder
 from headrace_generator.settings import GeneratorSettings

@@ -6,16 +6,16 @@ from datetime import UTC, datetime
 
 import pytest
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import FixedIds
-from headrace.broker.contract import Message, Record
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import FixedIds
 from headrace.envelope import StageRun
 from headrace.errors import InvalidRecord, TemporaryError, UndecodableRecord
-from headrace.headers import Origin
+from headrace.kafka.broker_contract import Message, Record
+from headrace.kafka.headers import Origin
 from headrace.runtime.deadletters import Failure
 from headrace.runtime.outbox import Fate, Held, Outbox, Result, Wiring
 from headrace.runtime.retry import RetryPolicy, retry_message
-from headrace.stage import INGEST
+from headrace.topology.stages import INGEST
 from headrace_ingest.events import decode
 from headrace_ingest.settings import IngestSettings
 

@@ -17,8 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from headrace import headers
-from headrace.broker.contract import (
+from headrace.errors import ConfigurationError, DependencyDown, HeadraceError
+from headrace.kafka import headers
+from headrace.kafka.broker_contract import (
     BrokerError,
     Mark,
     Message,
@@ -29,7 +30,6 @@ from headrace.broker.contract import (
     TopicPartition,
     TransactionUncertain,
 )
-from headrace.errors import ConfigurationError, DependencyDown, HeadraceError
 
 HOLD_AFTER_S = 1.0
 """A batch that computes longer than this has fetching paused, so that polling can keep up the membership."""

@@ -10,15 +10,15 @@ from enum import StrEnum
 
 import structlog
 
-from headrace import headers
-from headrace.avro.codec import Codec
-from headrace.broker.contract import Message, Record
+from headrace.codec.codec import Codec
 from headrace.envelope import Context, Operation, StageRun
 from headrace.errors import Deferred, InvalidRecord, PermanentError, SetAside, TemporaryError
+from headrace.kafka import headers
+from headrace.kafka.broker_contract import Message, Record
 from headrace.objects.claims import Claims, Parcel
 from headrace.runtime.deadletters import ALLOWANCE_BYTES, Failure, dead_letter, record_size
 from headrace.runtime.retry import RetryPolicy, retry_message
-from headrace.stage import StageFlow
+from headrace.topology.stages import StageFlow
 
 log = structlog.get_logger(__name__)
 

@@ -9,9 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
-from headrace import headers, metrics
-from headrace.avro.codec import Codec, no_store
-from headrace.broker.contract import Message, Record
+from headrace.codec.codec import Codec, no_store
 from headrace.envelope import Context, Operation, StageRun, check_transition
 from headrace.errors import (
     ConfigurationError,
@@ -23,10 +21,13 @@ from headrace.errors import (
     UndecodableRecord,
 )
 from headrace.handler import READ_AGAIN, BatchHandler, Handler
+from headrace.kafka import headers
+from headrace.kafka.broker_contract import Message, Record
 from headrace.objects.claims import Claim, Claims, Parcel, portions
 from headrace.runtime.deadletters import Failure
 from headrace.runtime.decide import Batch, BatchResult
 from headrace.runtime.outbox import Fate, Held, Outbox, PassedOver, Result, Settled, Wiring
+from headrace.telemetry import metrics
 
 _PASS_THROUGH = (DependencyDown, ConfigurationError)
 """What no record is to blame for: the runtime waits and computes the batch again."""

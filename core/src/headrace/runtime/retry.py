@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from headrace import headers
-from headrace.broker.contract import Message, Record
 from headrace.errors import Deferred, TemporaryError
+from headrace.kafka import headers
+from headrace.kafka.broker_contract import Message, Record
 
 _NO_KEY = b"-"
 

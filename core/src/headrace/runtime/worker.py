@@ -16,8 +16,8 @@ from typing import Protocol
 
 import structlog
 
-from headrace import failpoints, metrics
-from headrace.broker.contract import Broker, BrokerError, Record, TopicPartition
+from headrace.config import failpoints
+from headrace.kafka.broker_contract import Broker, BrokerError, Record, TopicPartition
 from headrace.runtime.decide import (
     Batch,
     Cancel,
@@ -41,6 +41,7 @@ from headrace.runtime.decide import (
     decide,
     next_wait,
 )
+from headrace.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 

@@ -22,9 +22,9 @@ from typing import Any
 
 import psycopg
 
-from headrace.loopback import claim, free_port
 from headrace_local import parts
 from headrace_local.control import Control
+from headrace_local.loopback import claim, free_port
 from headrace_local.model import (
     Command,
     Endpoints,

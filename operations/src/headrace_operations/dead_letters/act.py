@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 
 from confluent_kafka import KafkaException
 
-from headrace.avro.codec import Codec
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings
 from headrace.errors import DependencyDown
-from headrace.names import id_in_generation
-from headrace.records import DeadLetterAction
-from headrace.settings import KafkaSettings
-from headrace.topics import retry_topic
+from headrace.payloads import DeadLetterAction
+from headrace.topology.generation_names import id_in_generation
+from headrace.topology.topics import retry_topic
 from headrace_operations.dead_letters import messages
 from headrace_operations.dead_letters.log import DeadLetterLog, Found
 from headrace_operations.dead_letters.model import ACTIONS, ANY_STATE, Entry, Id, RefusedDeadLetter, Selection, State

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from headrace import lag
-from headrace.avro.codec import Codec
-from headrace.costs import CAP_SCOPE
-from headrace.settings import KafkaSettings
-from headrace.stage import EMBEDDER
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings
+from headrace.embeddings.costs import CAP_SCOPE
+from headrace.kafka import lag
+from headrace.topology.stages import EMBEDDER
 from headrace_operations.held_log import HeldLog
 from headrace_operations.held_model import HeldSelection
 

@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from headrace.envelope import Context
 from headrace.errors import ConfigurationError, InvalidRecord
 from headrace.handler import Handler
-from headrace.records import Chunk, ChunkedDocument, SourceDocument
+from headrace.payloads import Chunk, ChunkedDocument, SourceDocument
 from headrace_chunker.identity import chunk_ids, text_hash
 from headrace_chunker.splitter import chunk
 

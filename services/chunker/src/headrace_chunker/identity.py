@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
-from headrace.preparation import text_hash
+from headrace.embeddings.preparation import text_hash
 
 ID_BYTES = 16
 

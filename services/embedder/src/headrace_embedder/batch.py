@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from headrace.embeddings.preparation import NO_KEY, Prepared
 from headrace.envelope import Context
 from headrace.errors import HeadraceError, InvalidRecord, SetAside
-from headrace.preparation import NO_KEY, Prepared
-from headrace.records import ChunkedDocument, EmbeddedDocument
+from headrace.payloads import ChunkedDocument, EmbeddedDocument
 from headrace_embedder.fairness import Asked, FairShare
 
 MOST_LISTED = 50

@@ -12,14 +12,14 @@ from collections.abc import Collection, Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, ClassVar
 
+from headrace.config.settings import KafkaSettings
+from headrace.embeddings.preparation import NO_KEY
 from headrace.envelope import Context
 from headrace.errors import ConfigurationError, Deferred, DependencyDown, HeadraceError, SetAside
 from headrace.handler import READ_AGAIN, BatchHandler
-from headrace.preparation import NO_KEY
-from headrace.records import ChunkedDocument, EmbeddedDocument
-from headrace.settings import KafkaSettings
+from headrace.payloads import ChunkedDocument, EmbeddedDocument
 from headrace.store import cache
-from headrace.store.errors import postgresql_errors
+from headrace.store.error_mapping import postgresql_errors
 from headrace.store.generations import differently, get_generation
 from headrace.store.pool import StoreSettings, create_pool
 from headrace.store.transactions import tenant_transaction

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
 
-from headrace.avro.codec import Codec
-from headrace.settings import KafkaSettings
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings
+from headrace.documents.status import DeadLetterEntry
 from headrace.store.artifacts import Artifact
 from headrace.store.documents import DocumentRow, DocumentState, Listed
-from headrace.store.records import Generation
+from headrace.store.rows import Generation
 from headrace.store.search import Hit
-from headrace.whereabouts import DeadLetterEntry
 from headrace_gateway.embedding import QueryEmbedder
 from headrace_gateway.flow import FlowState
 from headrace_gateway.publisher import Publisher

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import httpx
 from cachetools import TTLCache
 
+from headrace.codec.retry_after import retry_after
 from headrace.errors import DependencyDown, InvalidRecord, describe
-from headrace.retry_after import retry_after
-from headrace.store.records import Generation
+from headrace.store.rows import Generation
 from headrace_gateway.settings import GatewaySettings
 
 _DEPENDENCY = "embedder"

@@ -13,12 +13,18 @@ import structlog
 import uvicorn
 from pydantic import ValidationError
 
-from headrace import logs
-from headrace.avro.codec import Codec
-from headrace.avro.registry import Registry
-from headrace.pipelines_log import PipelineCatalogue, PipelineFollower
-from headrace.settings import EXIT_CONFIGURATION, KafkaSettings, RegistrySettings, ServiceSettings, wrong_settings
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import Registry
+from headrace.config.settings import (
+    EXIT_CONFIGURATION,
+    KafkaSettings,
+    RegistrySettings,
+    ServiceSettings,
+    wrong_settings,
+)
+from headrace.handlers.pipelines_log import PipelineCatalogue, PipelineFollower
 from headrace.store.pool import StoreSettings
+from headrace.telemetry import logs
 from headrace_gateway.app import create_app
 from headrace_gateway.dead_letters import DeadLetterFollower, KafkaFlow
 from headrace_gateway.dependencies import Dependencies

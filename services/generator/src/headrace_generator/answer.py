@@ -10,11 +10,11 @@ from uuid import UUID
 from headrace.envelope import Context
 from headrace.errors import HeadraceError, InvalidRecord
 from headrace.handler import BatchHandler
-from headrace.records import Artifact, GenerationRequest
-from headrace.stage import GENERATOR
+from headrace.payloads import Artifact, GenerationRequest
 from headrace.store import artifacts
 from headrace.store.pool import StoreSettings, create_pool
 from headrace.store.search import MAXIMUM_HITS
+from headrace.topology.stages import GENERATOR
 from headrace_generator.archive import Archive, StoreArchive, citation, record_of, row_of
 from headrace_generator.citations import check_citations
 from headrace_generator.extractive import ExtractiveProvider

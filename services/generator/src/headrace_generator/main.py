@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from headrace.service import run_stage
-from headrace.stage import GENERATOR
+from headrace.stage_process.main import run_stage
+from headrace.topology.stages import GENERATOR
 
 
 def main() -> int:

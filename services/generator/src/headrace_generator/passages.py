@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import openai
 
 from headrace.errors import DependencyDown
-from headrace.records import GenerationRequest
+from headrace.payloads import GenerationRequest
 from headrace.store.generations import ActiveGeneration, check_query
-from headrace.store.records import Generation
+from headrace.store.rows import Generation
 from headrace.store.search import Hit, search
 from headrace_generator.openai_errors import translated
 from headrace_generator.settings import GeneratorSettings

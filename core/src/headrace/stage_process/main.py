@@ -1,0 +1,226 @@
+"""A stage as a process: settings in, worker out; SIGTERM drains, a dead side task ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import structlog
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from pydantic import ValidationError
+
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import Registry
+from headrace.config.settings import (
+    EXIT_CONFIGURATION,
+    KafkaSettings,
+    ObjectSettings,
+    RegistrySettings,
+    ServiceSettings,
+    WorkerSettings,
+    wrong_settings,
+)
+from headrace.envelope import Context
+from headrace.errors import ConfigurationError, DependencyDown
+from headrace.handler import Handler
+from headrace.handlers import registry
+from headrace.handlers.chains import PipelineChains
+from headrace.handlers.pipelines_log import LatestPipeline, PipelineCatalogue, PipelineFollower
+from headrace.kafka.broker_contract import Record
+from headrace.kafka.follower import TopicFollower
+from headrace.objects.claims import Claims
+from headrace.orders import control
+from headrace.orders.control import OrderBook, StageOrders
+from headrace.runtime.compute import ComputeThread
+from headrace.runtime.decide import State
+from headrace.runtime.outbox import Wiring
+from headrace.runtime.process import StageProcessor
+from headrace.runtime.retry import RetryPolicy
+from headrace.stage_process.lanes import Lanes
+from headrace.stage_process.order_guard import guarding
+from headrace.stage_process.status_server import StatusServer
+from headrace.telemetry import logs
+from headrace.topology.stages import StageFlow, next_stage
+from headrace.topology.topics import dead_letter_topic, held_topic, replay_topic, retry_topic
+
+log = structlog.get_logger(__name__)
+
+Decode = Callable[[Record], Context]
+MakeDecoder = Callable[[Codec, LatestPipeline], Decode]
+SideTask = tuple[str, Callable[[], Coroutine[Any, Any, None]]]
+"""A name and what makes the coroutine; it runs on the loop on which the handlers run, as long as the service."""
+
+EXIT_SIDE_TASK = 73
+_PING_S = 2.0
+
+
+def run_stage(
+    flow: StageFlow,
+    *,
+    decoder: MakeDecoder | None = None,
+    first: type[Handler] | None = None,
+    check: Callable[[], None] = lambda: None,
+    side_tasks: Sequence[SideTask] = (),
+) -> int:
+    """Run the stage's worker until SIGTERM or SIGINT; return the exit code.
+
+    ``first`` is a handler that goes before those of every pipeline, for what no template may leave out; it is made at
+    once, so that its wrong settings are told at the start. ``check`` raises for settings of the stage's own that would
+    have it stand still with the first record.
+    Side tasks start at once, so that a model loads while Kafka is still starting; the worker waits for Kafka.
+    """
+    try:
+        check()
+        service, kafka, settings = ServiceSettings(), KafkaSettings(), WorkerSettings()
+        handlers = registry.installed(flow.name)
+        codec = Codec(Registry(RegistrySettings().url))
+        claims = claims_of(ObjectSettings(), kafka, codec)
+        catalogue = PipelineCatalogue()
+        follower = PipelineFollower(kafka, codec, catalogue)
+        decode = decoder(codec, follower.latest) if decoder else None
+        own = first() if first else None
+    except (ValidationError, ConfigurationError) as error:
+        what = wrong_settings(error) if isinstance(error, ValidationError) else error
+        print(f"{flow.name} cannot start: {what}", file=sys.stderr)
+        return EXIT_CONFIGURATION
+    name = f"{flow.name}-{settings.slot}"
+    logs.configure(service.log_level, service.log_format, stage=flow.name, worker=name)
+    chains = PipelineChains(flow.name, catalogue, handlers, follower.refresh, first=own)
+    book = OrderBook()
+    stage_orders = StageOrders(book, flow.name)
+    processor = StageProcessor(
+        wiring(flow, kafka, settings, name), codec, chains, decode=decode, holds=stage_orders, claims=claims
+    )
+    orders = control.follow(kafka, codec, book)
+    compute = ComputeThread()
+    source = kafka.topic(flow.source)
+    lanes = Lanes(flow, kafka, settings, source, compute, processor.process, stage_orders)
+    status = StatusServer(service.http_host, service.http_port, readiness(flow.name, lanes, kafka, source))
+    _stop_on_signals(lanes)
+    status.start()
+    follower.start()
+    orders.start()
+    for task_name, make in side_tasks:
+        compute.spawn(task_name, make(), _end_process)
+    try:
+        if not _read_once([follower, orders], lanes):
+            return 0
+        log.info("service starts", port=status.port, handlers=handlers.names(flow.name))
+        with guarding(flow, kafka, settings, codec, compute):
+            return lanes.run()
+    finally:
+        compute.call(chains.close())
+        compute.close()
+        orders.close()
+        follower.close()
+        status.close()
+
+
+def _read_once(followers: Sequence[TopicFollower[Any]], lanes: Lanes) -> bool:
+    """Wait until each topic was read once; return False where the service was told to stop meanwhile."""
+    for follower in followers:
+        while True:
+            if lanes.stop_requested:
+                return False
+            try:
+                follower.wait_until_read(1.0)
+                break
+            except DependencyDown as error:
+                log.warning("service waits", error=str(error))
+    return True
+
+
+def claims_of(settings: ObjectSettings, kafka: KafkaSettings, codec: Codec) -> Claims | None:
+    """Return what takes large payloads out of records; None without an object store. Raises `ConfigurationError`."""
+    if settings.url is None:
+        return None
+    from headrace.objects.store import store_of  # noqa: PLC0415  # the library behind it is large
+
+    store = store_of(settings, kafka)
+    return None if store is None else Claims(codec, store, settings)
+
+
+def wiring(flow: StageFlow, kafka: KafkaSettings, settings: WorkerSettings, worker: str) -> Wiring:
+    """Return the names that the stage's messages carry and go to."""
+    target = kafka.topic(flow.target)
+    following = next_stage(flow)
+    return Wiring(
+        flow=flow,
+        target=target,
+        dead_letters=kafka.topic(dead_letter_topic(flow.name)),
+        retry=kafka.topic(retry_topic(flow.name)),
+        replay=kafka.topic(replay_topic(flow.name)),
+        replay_target=kafka.topic(replay_topic(following.name)) if following else target,
+        held=kafka.topic(held_topic(flow.name)),
+        worker=worker,
+        max_message_bytes=kafka.max_message_bytes,
+        retries=RetryPolicy(settings.retry_attempts, settings.retry_first_s, settings.retry_max_s),
+    )
+
+
+def readiness(stage: str, lanes: Lanes, kafka: KafkaSettings, source: str) -> Callable[[], tuple[bool, dict[str, Any]]]:
+    """Return the function behind ``/readyz``: not ready while the stage waits, drains, or Kafka does not answer.
+
+    ``source`` is the topic that Kafka is asked for, as the worker reads it.
+    """
+    admin = AdminClient(kafka.client())
+    last: list[tuple[float, str | None]] = [(0.0, "not asked yet")]
+
+    def kafka_error() -> str | None:
+        if time.monotonic() - last[0][0] > _PING_S:
+            try:
+                admin.list_topics(topic=source, timeout=_PING_S)
+                last[0] = (time.monotonic(), None)
+            except KafkaException as error:
+                last[0] = (time.monotonic(), str(error.args[0].str()))
+        return last[0][1]
+
+    def read() -> tuple[bool, dict[str, Any]]:
+        state = lanes.live.state
+        details: dict[str, Any] = {
+            "stage": stage, "waiting": None, "paused": state.paused, "stopped": state.stopped,
+            "draining": state.draining_until is not None, "side": waiting_of(lanes.side.state),
+        }  # fmt: skip
+        if not lanes.live.started:
+            return False, {**details, "waiting": {"dependency": "kafka", "reason": "starting"}}
+        details["waiting"] = waiting_of(state)
+        if details["waiting"] is None and (failure := kafka_error()) is not None:
+            details["waiting"] = {"dependency": "kafka", "reason": failure}
+        held_up = details["waiting"] or details["draining"] or state.stopped or state.exit_code is not None
+        return not held_up, details
+
+    return read
+
+
+def waiting_of(state: State) -> dict[str, str] | None:
+    """Return what the lane waits for: the dependency, whose circuit is open, and the reason; None where it works."""
+    if state.waiting is None:
+        return None
+    trying = state.waiting.until == float("inf")
+    return {
+        "dependency": state.waiting.dependency, "reason": state.waiting.reason,
+        "circuit": "half open" if trying else "open",
+    }  # fmt: skip
+
+
+def _stop_on_signals(lanes: Lanes) -> None:
+    def stop(number: int, _frame: object) -> None:
+        log.info("signal received, draining", signal=signal.Signals(number).name)
+        lanes.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+
+
+def _end_process(name: str, failure: BaseException | None) -> None:
+    """End the process when a side task ended by itself; during a drain the loop cancels it, which is no failure."""
+    if isinstance(failure, asyncio.CancelledError):
+        return
+    log.critical("side task ended", task=name, error=repr(failure))
+    os._exit(EXIT_SIDE_TASK)

@@ -1,0 +1,57 @@
+"""Reading what is committed in a topic, from its beginning to its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+from uuid import uuid4
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
+from confluent_kafka import Message as KafkaMessage
+
+from headrace.payloads import DeadLetter
+from headrace_testing.deployment import Place
+
+QUIET = {"log_level": 0, "reconnect.backoff.max.ms": 500}
+
+
+def reader(bootstrap: str) -> Consumer:
+    """Return a consumer of committed records, alone in its group, that says where partitions end."""
+    settings: dict[str, Any] = {
+        **QUIET, "bootstrap.servers": bootstrap, "group.id": f"reader-{uuid4().hex}", "enable.auto.commit": False,
+        "isolation.level": "read_committed", "enable.partition.eof": True, "auto.offset.reset": "earliest",
+        "fetch.wait.max.ms": 100,
+    }  # fmt: skip
+    return Consumer(settings)
+
+
+def beginnings(topic: str, partitions: Iterable[int]) -> list[TopicPartition]:
+    """Return where these partitions begin."""
+    return [TopicPartition(topic, number, OFFSET_BEGINNING) for number in partitions]
+
+
+def read_all(bootstrap: str, topic: str, timeout: float = 120.0) -> list[KafkaMessage]:
+    """Return the committed records of the topic as it stands, partition by partition in order."""
+    consumer = reader(bootstrap)
+    open_ends = set(consumer.list_topics(topic, 30).topics[topic].partitions)
+    consumer.assign(beginnings(topic, open_ends))
+    found: list[KafkaMessage] = []
+    deadline = time.monotonic() + timeout
+    while open_ends:
+        assert time.monotonic() < deadline, f"{topic} cannot be read to its end: is a transaction open?"
+        for message in consumer.consume(1000, 0.5):
+            error = message.error()
+            if error is None:
+                found.append(message)
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+                open_ends.discard(message.partition() or 0)
+    consumer.close()
+    return sorted(found, key=lambda message: (message.partition() or 0, message.offset() or 0))
+
+
+def dead_letters_of(place: Place, stage: str) -> list[DeadLetter]:
+    """Return the stage's dead letters."""
+    found = read_all(place.kafka, place.kafka_settings().topic(f"dead-letters.{stage}"))
+    codec = place.codec()
+    return [codec.decode_plain(message.value(), DeadLetter) for message in found]

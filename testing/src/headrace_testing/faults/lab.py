@@ -1,0 +1,305 @@
+"""A bench for one fault of delivery: numbered records in, pass-through workers in between, readers at the end."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, Producer
+from confluent_kafka import Message as KafkaMessage
+from confluent_kafka import TopicPartition as KafkaPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from headrace.config.settings import KafkaSettings
+from headrace.kafka.broker_contract import TopicPartition
+from headrace_testing.committed import QUIET, beginnings, read_all, reader
+from headrace_testing.faults.brokers import Cluster
+from headrace_testing.faults.checkers import Ends, Entry, Placed, conservation, ledger, offsets, progress
+from headrace_testing.faults.pass_through import POISON
+from headrace_testing.faults.processes import Child, spawn
+
+SESSION_MS = 3000
+TRANSACTION_MS = 8000
+
+
+class Seen(NamedTuple):
+    """An output as the concurrent reader met it, at a moment of the monotonic clock."""
+
+    at: float
+    topic: str
+    entry: Entry
+
+
+@dataclass(slots=True)
+class Lab:
+    """Topics and a group of its own on the cluster; close it at the end."""
+
+    cluster: Cluster
+    logs: Path
+    partitions: int = 4
+    keys: int = 24
+    prefix: str = field(default_factory=lambda: f"fault-{uuid4().hex[:8]}-")
+    sent: list[Entry] = field(default_factory=list)
+    poison: list[Entry] = field(default_factory=list)
+    workers: list[Child] = field(default_factory=list)
+    revived: int = 0
+    """Workers that ended by themselves and were started again, as a supervisor does."""
+    doubled: int = 0
+    """Records that stand in the source once more than they were sent; known after :meth:`problems`."""
+    _kept: dict[str, tuple[Child, Callable[[], Child]]] = field(default_factory=dict)
+    _reader: Reader | None = None
+    _starts: Iterator[int] = field(default_factory=count)
+
+    def __post_init__(self) -> None:
+        """Create the topics and start to read what comes out."""
+        self.cluster.create_topics([self.source, self.target, self.dead], self.partitions)
+        self._reader = Reader(self.cluster.bootstrap, [self.target, self.dead], self.partitions)
+
+    @property
+    def source(self) -> str:
+        """The topic that the workers read."""
+        return f"{self.prefix}in"
+
+    @property
+    def target(self) -> str:
+        """The topic that they write."""
+        return f"{self.prefix}out"
+
+    @property
+    def dead(self) -> str:
+        """The topic of their dead letters."""
+        return f"{self.prefix}dead-letters"
+
+    @property
+    def group(self) -> str:
+        """Their consumer group."""
+        return f"{self.prefix}group"
+
+    @property
+    def reader(self) -> Reader:
+        """The reader that runs beside the workers."""
+        assert self._reader is not None
+        return self._reader
+
+    def start(
+        self,
+        slot: str,
+        *options: str,
+        failpoints: str = "",
+        bootstrap: str | None = None,
+        batch: int = 50,
+        env: Mapping[str, str] | None = None,
+        keep: bool = False,
+    ) -> Child:
+        """Start a worker; ``options`` go to :mod:`headrace_testing.faults.pass_through`.
+
+        One to ``keep`` is started again whenever it ends by itself while outputs are waited for.
+        """
+        argv = [
+            sys.executable, "-m", "headrace_testing.faults.pass_through", "--source", self.source, "--target",
+            self.target, "--dead", self.dead, "--group", self.group, *options,
+        ]  # fmt: skip
+        settings = {
+            "HEADRACE_KAFKA_BOOTSTRAP": bootstrap or self.cluster.bootstrap,
+            "HEADRACE_WORKER_SLOT": slot,
+            "HEADRACE_WORKER_BATCH_RECORDS": str(batch),
+            "HEADRACE_WORKER_SESSION_TIMEOUT_MS": str(SESSION_MS),
+            "HEADRACE_WORKER_TRANSACTION_TIMEOUT_MS": str(TRANSACTION_MS),
+            "HEADRACE_WORKER_BACKOFF_MAX_S": "2",
+            "HEADRACE_WORKER_CALL_BOUND_S": "20",
+            "HEADRACE_FAILPOINTS": failpoints,
+        }
+        log = self.logs / f"worker-{slot}-{next(self._starts)}.log"
+        worker = spawn(f"worker {slot}", argv, log, {**settings, **(env or {})})
+        self.workers.append(worker)
+        if keep:
+            again = partial(self.start, slot, *options, bootstrap=bootstrap, batch=batch, env=env, keep=True)
+            self._kept[slot] = worker, again
+        return worker
+
+    def fill(self, records: int, seconds: float = 0.0, *, poison: Sequence[int] = ()) -> None:
+        """Write so many numbered records, evenly over ``seconds``; those whose number is in ``poison`` are bad."""
+        producer = Producer(
+            {
+                **QUIET, "bootstrap.servers": self.cluster.bootstrap, "partitioner": "murmur2_random",
+                "enable.idempotence": True, "linger.ms": 5, "delivery.timeout.ms": 300_000,
+            }
+        )  # fmt: skip
+        failed: list[KafkaError] = []
+        started, first = time.monotonic(), len(self.sent)
+        for number in range(first, first + records):
+            entry = Entry(f"t/{number % self.keys}".encode(), number)
+            value = (POISON if number in poison else b"") + str(number).encode()
+            producer.produce(self.source, value, entry.key, on_delivery=_note_failure(failed))
+            self.sent.append(entry)
+            if number in poison:
+                self.poison.append(entry)
+            ahead = started + seconds * (number - first) / records - time.monotonic()
+            producer.poll(max(0.0, ahead) if ahead > 0.01 else 0)
+        assert producer.flush(300) == 0, "not every record was written"
+        assert not failed, f"the feeder's own records failed: {failed[:3]}"
+
+    def feed(self, records: int, seconds: float, *, poison: Sequence[int] = ()) -> threading.Thread:
+        """Do :meth:`fill` in a thread; join it before :meth:`wait_done`."""
+        thread = threading.Thread(target=self.fill, args=(records, seconds), kwargs={"poison": poison}, name="feeder")
+        thread.start()
+        return thread
+
+    def wait_seen(self, number: int, timeout: float) -> None:
+        """Wait until so many outputs were seen; raises :class:`AssertionError` with the workers' logs."""
+        deadline = time.monotonic() + timeout
+        while len(self.reader.seen) < number:
+            if time.monotonic() > deadline:
+                raise AssertionError(
+                    f"{len(self.reader.seen)} of {number} outputs after {timeout:.0f} s\n{self._show()}"
+                )
+            for worker, again in list(self._kept.values()):
+                if not worker.alive():
+                    self.revived += 1
+                    again()
+            time.sleep(0.05)
+
+    def wait_done(self, timeout: float = 90.0) -> None:
+        """Wait until as many outputs were seen as records were sent."""
+        self.wait_seen(len(self.sent), timeout)
+
+    def finish(self) -> None:
+        """Drain the workers that still run, so that nothing comes any more."""
+        alive = [worker for worker in self.workers if worker.alive()]
+        for worker in alive:
+            worker.go_on()
+            worker.process.terminate()
+        for worker in alive:
+            worker.wait(60)
+
+    def problems(self, healed_at: float | None = None, bound: float = 30.0) -> list[str]:
+        """L, O and C, by the reader beside the workers and by one that comes after; V where a fault was healed.
+
+        What came in is what stands in the source, as often as it stands there: the feeder is a client under the same
+        faults as the workers, and what it did to its own records is not theirs to answer for.
+        """
+        self.finish()
+        bad = set(self.poison)
+        source = [placed.entry for placed in self._all(self.source)]
+        self.doubled = len(source) - len(set(source))
+        good = [entry for entry in source if entry not in bad]
+        found = self._all(self.target)
+        dead = self._all(self.dead)
+        live = [seen.entry for seen in list(self.reader.seen) if seen.topic == self.target]
+        problems = [f"{entry} was acknowledged, and is not in the source" for entry in set(self.sent) - set(source)]
+        problems += [f"L {line}" for line in ledger(good, [placed.entry for placed in found])]
+        problems += [f"L, read beside: {line}" for line in ledger(good, live)]
+        problems += [f"O {line}" for line in self._offsets({placed.entry for placed in (*found, *dead)})]
+        entries = [placed.entry for placed in found], [placed.entry for placed in dead]
+        problems += [f"C {line}" for line in conservation(source, written=entries[0], dead=entries[1])]
+        if healed_at is not None:
+            problems += [f"V {line}" for line in progress([seen.at for seen in self.reader.seen], healed_at, bound)]
+        return problems
+
+    def close(self) -> None:
+        """Kill what runs and delete the topics."""
+        for worker in self.workers:
+            if worker.alive():
+                worker.kill()
+        self.reader.close()
+        self.cluster.delete_topics([self.source, self.target, self.dead])
+
+    def _show(self) -> str:
+        """Return the end of the newest workers' logs, with where each thread of a living one stands."""
+        alive = [worker for worker in self.workers if worker.alive()]
+        for worker in alive:
+            worker.process.send_signal(signal.SIGUSR1)
+        if alive:
+            time.sleep(1)
+        return "\n".join(f"{w.name} (exit {w.process.poll()}):\n{w.tail(40)}" for w in self.workers[-4:])
+
+    def _all(self, topic: str) -> list[Placed]:
+        return _entries(read_all(self.cluster.bootstrap, topic))
+
+    def _offsets(self, done: set[Entry]) -> list[str]:
+        source = self._all(self.source)
+        settings = {**QUIET, "bootstrap.servers": self.cluster.bootstrap, "group.id": self.group}
+        consumer = Consumer({**settings, "isolation.level": "read_committed"})
+        places = [KafkaPartition(self.source, number) for number in range(self.partitions)]
+        committed = {
+            TopicPartition(found.topic, found.partition): found.offset for found in consumer.committed(places, 60)
+        }
+        consumer.close()
+        return offsets(source, done, committed, ends(self.cluster.bootstrap, [self.target, self.dead], self.partitions))
+
+
+class Reader:
+    """Reads committed records of some topics from their beginning, in a thread, and notes when each came."""
+
+    def __init__(self, bootstrap: str, topics: Sequence[str], partitions: int) -> None:
+        self.seen: list[Seen] = []
+        self._partitions = partitions
+        self._bootstrap = bootstrap
+        self._topics = topics
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        consumer = reader(self._bootstrap)
+        consumer.assign([place for topic in self._topics for place in beginnings(topic, range(self._partitions))])
+        while not self._closed.is_set():
+            for message in consumer.consume(500, 0.1):
+                if message.error() is None:
+                    self.seen.append(Seen(time.monotonic(), str(message.topic()), _entry(message)))
+        consumer.close()
+
+
+def ends(bootstrap: str, topics: Sequence[str], partitions: int) -> dict[TopicPartition, Ends]:
+    """Return the last stable offset and the end of every partition."""
+    places = [KafkaPartition(topic, number) for topic in topics for number in range(partitions)]
+    admin = AdminClient({**QUIET, "bootstrap.servers": bootstrap})  # a new one: an old one's leaders may be of the past
+
+    def latest(level: IsolationLevel) -> dict[TopicPartition, int]:
+        newest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        asked = admin.list_offsets(dict.fromkeys(places, newest), isolation_level=level)
+        return {TopicPartition(p.topic, p.partition): future.result(60).offset for p, future in asked.items()}
+
+    stable, high = latest(IsolationLevel.READ_COMMITTED), latest(IsolationLevel.READ_UNCOMMITTED)
+    return {place: Ends(stable[place], high[place]) for place in high}
+
+
+def _entry(message: KafkaMessage) -> Entry:
+    return Entry(message.key() or b"", int((message.value() or b"-1").removeprefix(POISON)))
+
+
+def _entries(messages: Sequence[KafkaMessage]) -> list[Placed]:
+    return [Placed(TopicPartition(str(m.topic()), m.partition() or 0), m.offset() or 0, _entry(m)) for m in messages]
+
+
+def _note_failure(failed: list[KafkaError]) -> Any:
+    def delivered(error: KafkaError | None, _message: object) -> None:
+        if error is not None:
+            failed.append(error)
+
+    return delivered
+
+
+def tuned(**consumer: Any) -> tuple[str, str]:
+    """Return the options that put settings over a worker's consumer; write dots as double underscores."""
+    return "--consumer", json.dumps({name.replace("__", "."): value for name, value in consumer.items()})
+
+
+def connection(cluster: Cluster) -> KafkaSettings:
+    """Return the settings of a client of the cluster."""
+    return KafkaSettings(bootstrap=cluster.bootstrap)

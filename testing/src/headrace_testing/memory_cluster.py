@@ -1,0 +1,327 @@
+"""A Kafka cluster in memory, as far as the runtime can tell: logs, transactions, groups, producer epochs.
+
+Deterministic: no threads and no sleeps; time comes from the caller. What it imitates of Kafka 4:
+
+* a reader of committed records stops at the first record of an open transaction (last stable offset), and control
+  markers and aborted records take offsets without ever being seen;
+* a group fences commits by member and generation, not by who owns a partition (KIP-447);
+* partitions move cooperatively: the old owner keeps one until it polls, leaves or expires;
+* committed offsets of an open transaction are pending, and nobody takes the partition up until it ends;
+* a producer fences the older one with its transactional id and aborts what that left open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+
+from confluent_kafka import murmur2
+
+from headrace.errors import ConfigurationError
+from headrace.kafka.broker_contract import (
+    BrokerUnavailable,
+    Mark,
+    Message,
+    OffsetsLost,
+    Record,
+    TopicPartition,
+    TransactionAborted,
+)
+
+SESSION_TIMEOUT_S = 10.0
+TRANSACTION_TIMEOUT_S = 30.0
+
+
+@dataclass(slots=True, eq=False)
+class Transaction:
+    """One transaction; ``committed`` is None while it is open."""
+
+    transactional_id: str
+    started_at: float
+    committed: bool | None = None
+    places: set[TopicPartition] = field(default_factory=set)
+    offsets: dict[tuple[str, TopicPartition], int] = field(default_factory=dict)
+    """Offsets to commit by group and partition; pending while the transaction is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One offset of a log: a message, or None for a control marker."""
+
+    message: Message | None
+    transaction: Transaction | None
+    timestamp_ms: int
+
+    @property
+    def visible(self) -> bool:
+        return self.message is not None and (self.transaction is None or self.transaction.committed is True)
+
+
+@dataclass(slots=True)
+class _Log:
+    """One partition; ``start`` is the first offset that retention left."""
+
+    entries: list[_Entry] = field(default_factory=list)
+    start: int = 0
+    open: dict[Transaction, int] = field(default_factory=dict)
+    """First offset of each open transaction."""
+
+    @property
+    def stable_end(self) -> int:
+        return min(self.open.values(), default=len(self.entries))
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """A member of a group: what it owns, when it was last seen, and the generation that it was told of."""
+
+    identity: str
+    topics: frozenset[str]
+    last_seen: float
+    told: int = -1
+
+
+@dataclass(slots=True)
+class Group:
+    """Membership, the assignment as it is and as it shall become, and committed offsets."""
+
+    generation: int = 0
+    members: dict[str, Member] = field(default_factory=dict)
+    owners: dict[TopicPartition, str] = field(default_factory=dict)
+    target: dict[TopicPartition, str] = field(default_factory=dict)
+    committed: dict[TopicPartition, int] = field(default_factory=dict)
+    marks: dict[TopicPartition, Mark] = field(default_factory=dict)
+
+    def owned(self, member: str) -> list[TopicPartition]:
+        """Partitions of the member, sorted."""
+        return sorted(place for place, owner in self.owners.items() if owner == member)
+
+
+class MemoryCluster:
+    """Topics, groups and producers shared by the :class:`headrace_testing.memory_broker.MemoryBroker` of each worker.
+
+    ``clock`` gives seconds; ``wait`` is told the seconds that an empty poll would have waited, so that a fake clock
+    can go on.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        wait: Callable[[float], None] = lambda _: None,
+        session_timeout_s: float = SESSION_TIMEOUT_S,
+        transaction_timeout_s: float = TRANSACTION_TIMEOUT_S,
+    ) -> None:
+        self.clock = clock
+        self.wait = wait
+        self.available = True
+        """Set False and every call of a broker fails as an unreachable Kafka does."""
+        self._session_timeout_s = session_timeout_s
+        self._transaction_timeout_s = transaction_timeout_s
+        self._topics: dict[str, list[_Log]] = {}
+        self._groups: dict[str, Group] = {}
+        self._epochs: dict[str, int] = {}
+        self._open: dict[str, Transaction] = {}
+        self._numbers = count(1)
+
+    # Topics
+
+    def create_topic(self, name: str, partitions: int) -> None:
+        """Create an empty topic."""
+        if name in self._topics:
+            raise ConfigurationError(f"topic {name!r} exists already")
+        self._topics[name] = [_Log() for _ in range(partitions)]
+
+    def places(self, topics: Iterable[str]) -> list[TopicPartition]:
+        """Every partition of the topics, sorted."""
+        return [
+            TopicPartition(name, number) for name in sorted(topics) for number in range(len(self._topics.get(name, ())))
+        ]
+
+    def append(self, message: Message) -> TopicPartition:
+        """Write outside any transaction, as upstream does; return the partition that the key chose."""
+        place = self._place_of(message)
+        self._log(place).entries.append(_Entry(message, None, self._now_ms()))
+        return place
+
+    def read_committed(self, topic: str) -> list[Record]:
+        """Every record that a reader of committed records sees now, by partition and offset."""
+        return [record for place in self.places([topic]) for record in self.records(place, 0, 1 << 62)[0]]
+
+    def delete_before(self, place: TopicPartition, offset: int) -> None:
+        """Move the partition's log start, as retention does."""
+        log = self._log(place)
+        log.start = max(log.start, offset)
+
+    def records(self, place: TopicPartition, position: int, most: int) -> tuple[list[Record], int]:
+        """Return at most ``most`` committed records from ``position`` on, and the position after them."""
+        log = self._log(place)
+        found: list[Record] = []
+        position = max(position, log.start)
+        while position < log.stable_end and len(found) < most:
+            entry = log.entries[position]
+            if entry.visible:
+                message = entry.message
+                assert message is not None
+                found.append(Record(*place, position, message.key, message.value, message.headers, entry.timestamp_ms))
+            position += 1
+        return found, position
+
+    def bounds(self, place: TopicPartition) -> tuple[int, int]:
+        """Return the log's first offset and the offset after its last."""
+        log = self._log(place)
+        return log.start, len(log.entries)
+
+    # Groups
+
+    def group(self, name: str) -> Group:
+        """Return the group after members and transactions whose time is over were dropped."""
+        self._expire()
+        return self._groups.setdefault(name, Group())
+
+    def committed(self, group: str) -> Mapping[TopicPartition, int]:
+        """Committed offsets of the group."""
+        return dict(self.group(group).committed)
+
+    def join(self, name: str, topics: Iterable[str]) -> Member:
+        """Add a member; partitions come to it when it polls."""
+        group = self.group(name)
+        member = Member(f"member-{next(self._numbers)}", frozenset(topics), self.clock())
+        group.members[member.identity] = member
+        self._rebalance(group)
+        return member
+
+    def leave(self, name: str, member: str) -> None:
+        """Remove a member; also what a session timeout does, and how a test makes a zombie."""
+        group = self._groups[name]
+        if group.members.pop(member, None) is not None:
+            group.owners = {place: owner for place, owner in group.owners.items() if owner != member}
+            self._rebalance(group)
+
+    def settle(self, name: str, member: Member) -> bool:
+        """Let the member give up and take up what the target says; return whether its partitions may have changed."""
+        group = self.group(name)
+        identity = member.identity
+        given_up = [place for place in group.owned(identity) if group.target.get(place) != identity]
+        for place in given_up:
+            del group.owners[place]
+        taken = [place for place, owner in group.target.items() if owner == identity and place not in group.owners]
+        group.owners.update(dict.fromkeys(taken, identity))
+        group.generation += bool(given_up)
+        changed = bool(taken) or member.told != group.generation
+        member.told = group.generation
+        return changed
+
+    def start_position(self, name: str, place: TopicPartition) -> int:
+        """Return where the group reads on: its committed offset, or the beginning where there is none.
+
+        Raises :class:`BrokerUnavailable` while the offset is pending in an open transaction, and
+        :class:`OffsetsLost` where it lies outside the log.
+        """
+        group = self.group(name)
+        if any((name, place) in transaction.offsets for transaction in self._open.values()):
+            raise BrokerUnavailable("the committed offset is not stable yet", where=str(place))
+        first, end = self.bounds(place)
+        position = group.committed.get(place, first)
+        self.check_position(place, position, first, end)
+        return position
+
+    def check_position(self, place: TopicPartition, position: int, first: int, end: int) -> None:
+        """Raise :class:`OffsetsLost` where the position lies outside the log."""
+        if not first <= position <= end:
+            raise OffsetsLost(
+                f"the committed offset {position} of {place} lies outside the log, which runs from {first} to {end}",
+                where=str(place),
+            )
+
+    # Producers
+
+    def init_producer(self, transactional_id: str) -> int:
+        """Return a new epoch for the id; older producers are fenced and their open transaction is aborted."""
+        self.end_open_transaction(transactional_id, commit=False)
+        self._epochs[transactional_id] = self._epochs.get(transactional_id, -1) + 1
+        return self._epochs[transactional_id]
+
+    def epoch(self, transactional_id: str) -> int:
+        """Return the newest epoch of the id, after transactions whose time is over were aborted."""
+        self._expire()
+        return self._epochs[transactional_id]
+
+    def write(
+        self, transactional_id: str, messages: Iterable[Message], offsets: Mapping[tuple[str, TopicPartition], int]
+    ) -> Transaction:
+        """Write messages and pending offsets and leave the transaction open."""
+        placed = [(self._place_of(message), message) for message in messages]
+        transaction = Transaction(transactional_id, self.clock())
+        self._open[transactional_id] = transaction
+        transaction.offsets.update(offsets)
+        for place, message in placed:
+            log = self._log(place)
+            log.open.setdefault(transaction, len(log.entries))
+            log.entries.append(_Entry(message, transaction, self._now_ms()))
+            transaction.places.add(place)
+        return transaction
+
+    def has_open_transaction(self, transactional_id: str) -> bool:
+        """Whether the id left a transaction open."""
+        return transactional_id in self._open
+
+    def end_open_transaction(self, transactional_id: str, *, commit: bool) -> None:
+        """Commit or abort what the id left open, if anything: also how a test delivers a delayed end."""
+        transaction = self._open.pop(transactional_id, None)
+        if transaction is None:
+            return
+        transaction.committed = commit
+        for place in sorted(transaction.places):
+            log = self._log(place)
+            del log.open[transaction]
+            log.entries.append(_Entry(None, None, self._now_ms()))
+        if commit:
+            for (group, place), offset in transaction.offsets.items():
+                self._groups[group].committed[place] = offset
+                self._groups[group].marks.pop(place, None)
+
+    # Inside
+
+    def _log(self, place: TopicPartition) -> _Log:
+        return self._topics[place.topic][place.partition]
+
+    def _place_of(self, message: Message) -> TopicPartition:
+        if message.topic not in self._topics:
+            raise TransactionAborted(f"there is no topic {message.topic!r}")
+        return TopicPartition(message.topic, murmur2(message.key, len(self._topics[message.topic])))
+
+    def _now_ms(self) -> int:
+        return int(self.clock() * 1000)
+
+    def _expire(self) -> None:
+        now = self.clock()
+        for transactional_id, transaction in list(self._open.items()):
+            if now - transaction.started_at > self._transaction_timeout_s:
+                self.end_open_transaction(transactional_id, commit=False)
+                self._epochs[transactional_id] += 1
+        for name, group in self._groups.items():
+            for member in list(group.members.values()):
+                if now - member.last_seen > self._session_timeout_s:
+                    self.leave(name, member.identity)
+
+    def _rebalance(self, group: Group) -> None:
+        """Start a generation with an even target that leaves partitions where they are as far as that allows."""
+        group.generation += 1
+        group.target = {}
+        topics = sorted({topic for member in group.members.values() for topic in member.topics})
+        load = dict.fromkeys(group.members, 0)
+        places = self.places(topics)
+        most = -(-len(places) // len(group.members)) if group.members else 0
+        for place in places:
+            owner = group.owners.get(place)
+            if owner in load and load[owner] < most:
+                group.target[place] = owner
+                load[owner] += 1
+        for place in places:
+            if place not in group.target:
+                eligible = [name for name, member in group.members.items() if place.topic in member.topics]
+                chosen = min(eligible, key=lambda name: load[name])
+                group.target[place] = chosen
+                load[chosen] += 1
