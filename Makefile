@@ -45,6 +45,10 @@ test: unit contract integration e2e faults-short ## Every test: unit, contract, 
 unit: .venv/.synced ## Tests without a server or network
 	$(RUN)/python -m pytest -q -m unit $(PARALLEL) $(UNIT)
 
+unit-3.%: $(UV)
+	UV_PROJECT_ENVIRONMENT=.venvs/python-3.$* $(UV) sync --quiet --locked --python 3.$*
+	.venvs/python-3.$*/bin/python -m pytest -q -m unit $(PARALLEL) $(UNIT)
+
 contract: .venv/.synced ## One suite over memory and Kafka, schemas, documents
 	$(RUN)/python -m pytest -q -m contract $(PARALLEL) tests/contract
 
