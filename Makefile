@@ -17,6 +17,8 @@ UNIT := $(wildcard $(addsuffix /tests,$(PACKAGES)))
 # The time that files in wheels and archives carry: that of the commit, so that two builds of it are the same.
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
 export SOURCE_DATE_EPOCH
+# Without compiled modules, each of the tests' many processes compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup hooks demo test check lint types unit contract integration e2e faults-short faults soak isolated \
 	coverage audit bench up down docs freeze lock-jars format wheels images sbom clean
