@@ -78,8 +78,8 @@ def test_a_passing_failure_of_one_record_ends_well_and_holds_nothing_up(deployme
     assert chunker.log.read_text().count("later") == 0  # a retry is no event of the log
     with urllib.request.urlopen(f"http://127.0.0.1:{chunker.port}/metrics", timeout=5) as answer:
         metrics = answer.read().decode()
-    assert 'headrace_retries_total{stage="chunker"} 1.0' in metrics
-    assert 'headrace_retries_total{stage="chunker-side"} 2.0' in metrics
+    assert 'headrace_retries_total{lane="live",stage="chunker"} 1.0' in metrics
+    assert 'headrace_retries_total{lane="side",stage="chunker"} 2.0' in metrics
 
 
 def test_a_record_that_kills_the_process_is_given_up_and_the_others_are_done(deployment, place, seed, moody):

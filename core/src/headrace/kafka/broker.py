@@ -62,7 +62,7 @@ class KafkaBroker(Broker):
         self._consumer = Consumer(consumer_config(kafka, worker, group, transactional_id), logger=_library_log())
         self._producer: Producer | None = None
         self._assigned: set[TopicPartition] = set()
-        self._held = False
+        self._paused = False
         self._closing = False
         self._rebalanced = False
         self._deferred: BrokerError | None = None
@@ -131,15 +131,15 @@ class KafkaBroker(Broker):
         metadata = self._consumer.consumer_group_metadata()
         return None if _generation(metadata) < 0 else metadata
 
-    def hold(self) -> None:
+    def pause_fetching(self) -> None:
         """Pause every assigned partition."""
-        self._held = True
+        self._paused = True
         if self._assigned:
             self._consumer.pause([KafkaPartition(*place) for place in self._assigned])
 
-    def release(self) -> None:
+    def resume_fetching(self) -> None:
         """Resume every assigned partition."""
-        self._held = False
+        self._paused = False
         if self._assigned:
             self._consumer.resume([KafkaPartition(*place) for place in self._assigned])
 
@@ -163,8 +163,8 @@ class KafkaBroker(Broker):
             raise BrokerUnavailable(f"cannot go back to the committed offsets: {error}") from error
         if self._unsettled:
             self._unsettled = False
-            if not self._held:
-                self.release()
+            if not self._paused:
+                self.resume_fetching()
 
     def commit(self, messages: Sequence[Message], offsets: Mapping[TopicPartition, int], snapshot: Any) -> None:
         """One transaction: messages, offsets, commit."""
@@ -292,10 +292,10 @@ class KafkaBroker(Broker):
             log.warning("committed offsets cannot be read", error=str(error))
             self._unsettled = True
             consumer.incremental_assign([KafkaPartition(*place, OFFSET_BEGINNING) for place in places])
-        if self._held or self._unsettled:
+        if self._paused or self._unsettled:
             consumer.pause(partitions)
         else:
-            # librdkafka remembers a pause beyond the revocation: one that left while it was held comes back paused.
+            # librdkafka remembers a pause beyond the revocation: one that left while it was paused comes back so.
             consumer.resume(partitions)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:

@@ -25,7 +25,7 @@ from headrace.kafka import headers
 from headrace.kafka.broker_contract import Message, Record
 from headrace.objects.claims import Claim, Claims, Parcel, portions
 from headrace.runtime.deadletters import Failure
-from headrace.runtime.decide import Batch, BatchResult
+from headrace.runtime.loop.batch import Batch, BatchResult
 from headrace.runtime.outbox import Fate, Held, Outbox, PassedOver, Result, Settled, Wiring
 from headrace.telemetry import metrics
 

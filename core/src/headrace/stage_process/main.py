@@ -38,7 +38,8 @@ from headrace.objects.claims import Claims
 from headrace.orders import control
 from headrace.orders.control import OrderBook, StageOrders
 from headrace.runtime.compute import ComputeThread
-from headrace.runtime.decide import State
+from headrace.runtime.loop.breaker import Closed, HalfOpen
+from headrace.runtime.loop.state import State
 from headrace.runtime.outbox import Wiring
 from headrace.runtime.process import StageProcessor
 from headrace.runtime.retry import RetryPolicy
@@ -101,7 +102,7 @@ def run_stage(
     compute = ComputeThread()
     source = kafka.topic(flow.source)
     lanes = Lanes(flow, kafka, settings, source, compute, processor.process, stage_orders)
-    status = StatusServer(service.http_host, service.http_port, readiness(flow.name, lanes, kafka, source))
+    status = StatusServer(service.http_host, service.http_port, Readiness(flow.name, lanes, kafka, source))
     _stop_on_signals(lanes)
     status.start()
     follower.start()
@@ -164,49 +165,57 @@ def wiring(flow: StageFlow, kafka: KafkaSettings, settings: WorkerSettings, work
     )
 
 
-def readiness(stage: str, lanes: Lanes, kafka: KafkaSettings, source: str) -> Callable[[], tuple[bool, dict[str, Any]]]:
-    """Return the function behind ``/readyz``: not ready while the stage waits, drains, or Kafka does not answer.
+class Readiness:
+    """What ``/readyz`` says: not ready while the stage waits, drains, or Kafka does not answer.
 
-    ``source`` is the topic that Kafka is asked for, as the worker reads it.
+    Kafka is asked for the topic ``source``, as the worker reads it, and not more often than every :data:`_PING_S`.
     """
-    admin = AdminClient(kafka.client())
-    last: list[tuple[float, str | None]] = [(0.0, "not asked yet")]
 
-    def kafka_error() -> str | None:
-        if time.monotonic() - last[0][0] > _PING_S:
-            try:
-                admin.list_topics(topic=source, timeout=_PING_S)
-                last[0] = (time.monotonic(), None)
-            except KafkaException as error:
-                last[0] = (time.monotonic(), str(error.args[0].str()))
-        return last[0][1]
+    def __init__(self, stage: str, lanes: Lanes, kafka: KafkaSettings, source: str) -> None:
+        self._stage = stage
+        self._lanes = lanes
+        self._admin = AdminClient(kafka.client())
+        self._source = source
+        self._asked_at = float("-inf")
+        self._kafka_error: str | None = None
 
-    def read() -> tuple[bool, dict[str, Any]]:
-        state = lanes.live.state
-        details: dict[str, Any] = {
-            "stage": stage, "waiting": None, "paused": state.paused, "stopped": state.stopped,
-            "draining": state.draining_until is not None, "side": waiting_of(lanes.side.state),
+    def __call__(self) -> tuple[bool, dict[str, Any]]:
+        """Return whether the live lane works, and the details of both lanes."""
+        state = self._lanes.live.state
+        lifecycle = state.lifecycle
+        waiting = self._waiting(state)
+        ready = not (waiting or lifecycle.draining or lifecycle.stopped or lifecycle.exit)
+        return ready, {
+            "stage": self._stage, "waiting": waiting, "paused": lifecycle.paused, "stopped": lifecycle.stopped,
+            "draining": lifecycle.draining, "side": waiting_of(self._lanes.side.state),
         }  # fmt: skip
-        if not lanes.live.started:
-            return False, {**details, "waiting": {"dependency": "kafka", "reason": "starting"}}
-        details["waiting"] = waiting_of(state)
-        if details["waiting"] is None and (failure := kafka_error()) is not None:
-            details["waiting"] = {"dependency": "kafka", "reason": failure}
-        held_up = details["waiting"] or details["draining"] or state.stopped or state.exit_code is not None
-        return not held_up, details
 
-    return read
+    def _waiting(self, state: State) -> dict[str, str] | None:
+        if not self._lanes.live.started:
+            return {"dependency": "kafka", "reason": "starting"}
+        if (waiting := waiting_of(state)) is not None:
+            return waiting
+        failure = self._ask_kafka()
+        return None if failure is None else {"dependency": "kafka", "reason": failure}
+
+    def _ask_kafka(self) -> str | None:
+        if time.monotonic() - self._asked_at > _PING_S:
+            try:
+                self._admin.list_topics(topic=self._source, timeout=_PING_S)
+                self._kafka_error = None
+            except KafkaException as error:
+                self._kafka_error = str(error.args[0].str())
+            self._asked_at = time.monotonic()
+        return self._kafka_error
 
 
 def waiting_of(state: State) -> dict[str, str] | None:
     """Return what the lane waits for: the dependency, whose circuit is open, and the reason; None where it works."""
-    if state.waiting is None:
+    circuit = state.breaker.circuit
+    if isinstance(circuit, Closed):
         return None
-    trying = state.waiting.until == float("inf")
-    return {
-        "dependency": state.waiting.dependency, "reason": state.waiting.reason,
-        "circuit": "half open" if trying else "open",
-    }  # fmt: skip
+    position = "half open" if isinstance(circuit, HalfOpen) else "open"
+    return {"dependency": circuit.dependency, "reason": circuit.reason, "circuit": position}
 
 
 def _stop_on_signals(lanes: Lanes) -> None:

@@ -26,8 +26,10 @@ from headrace.kafka.headers import Origin
 from headrace.orders.control import TOPIC, check
 from headrace.payloads import Control
 from headrace.runtime.compute import ComputeThread
+from headrace.runtime.contract import Lane
 from headrace.runtime.deadletters import Failure, dead_letter
-from headrace.runtime.decide import Batch, BatchResult, Limits
+from headrace.runtime.loop.batch import Batch, BatchResult
+from headrace.runtime.loop.limits import Limits
 from headrace.runtime.watchdog import Watchdog
 from headrace.runtime.worker import Worker
 from headrace.topology.stages import INGEST, StageFlow
@@ -119,7 +121,7 @@ class OrderGuard:
                 if self._closed.is_set():
                     self._worker.stop()
                 self._worker.run()
-                reason = self._worker.state.exit_reason
+                reason = self._worker.state.exit.reason if self._worker.state.exit else ""
             except Exception as error:  # no order is worth a stage
                 log.exception("check of orders failed")
                 reason = str(error)
@@ -144,11 +146,9 @@ def guarding(
     def make() -> Worker:
         group = f"{kafka.topic_prefix}headrace-{TOPIC}"
         broker = KafkaBroker(kafka, settings, group=group, transactional_id=f"{group}-{settings.slot}")
-        return Worker(
-            stage=TOPIC, topics=[kafka.topic(TOPIC)], broker=broker, computer=compute.computer(checks.process),
-            limits=Limits(backoff_s=settings.backoff_s, backoff_max_s=settings.backoff_max_s, deaths=settings.deaths),
-            watch=watchdog.watch,
-        )  # fmt: skip
+        limits = Limits(backoff_s=settings.backoff_s, backoff_max_s=settings.backoff_max_s, deaths=settings.deaths)
+        lane = Lane(TOPIC, [kafka.topic(TOPIC)], limits)
+        return Worker(lane, broker, compute.computer(checks.process), watch=watchdog.watch)
 
     guard = OrderGuard(make)
     watchdog.start()
