@@ -25,7 +25,7 @@ from headrace.runtime.contract import Lane, Time
 from headrace.runtime.loop.batch import Batch
 from headrace.runtime.loop.breaker import Closed, Open
 from headrace.runtime.loop.limits import Limits
-from headrace.runtime.outbox import Wiring
+from headrace.runtime.outcomes import Wiring
 from headrace.runtime.process import StageProcessor
 from headrace.runtime.worker import Worker
 from headrace.topology.stages import StageFlow

@@ -21,15 +21,16 @@ from headrace.codec.schema_registry import FixedIds
 from headrace.config.settings import KafkaSettings, WorkerSettings
 from headrace.envelope import Change, Context, Metadata, Operation, StageRun, Trace
 from headrace.handler import Handler
-from headrace.kafka.broker import KafkaBroker, consumer_config, producer_config
+from headrace.kafka.broker import KafkaBroker
 from headrace.kafka.broker_contract import Message
+from headrace.kafka.client_config import consumer_config, producer_config
 from headrace.migrate import make_topics
 from headrace.payloads import SourceDocument
 from headrace.runtime.compute import ComputeThread
 from headrace.runtime.contract import Lane
 from headrace.runtime.loop.batch import Batch, BatchResult
 from headrace.runtime.loop.limits import Limits
-from headrace.runtime.outbox import Wiring
+from headrace.runtime.outcomes import Wiring
 from headrace.runtime.process import StageProcessor
 from headrace.runtime.worker import Worker
 from headrace.telemetry import metrics

@@ -11,8 +11,8 @@ from confluent_kafka import Message as KafkaMessage
 from headrace.codec.codec import Codec
 from headrace.config.settings import KafkaSettings
 from headrace.errors import ConfigurationError, UndecodableRecord
-from headrace.kafka.broker import header_pairs
 from headrace.kafka.broker_contract import Record, TopicPartition
+from headrace.kafka.client_answers import header_pairs
 from headrace.topology.generation_names import own_id
 from headrace_operations.audit.log_ranges import LogRanges, Partition, Range
 from headrace_operations.trace_log import LogScanner

@@ -8,6 +8,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -40,11 +42,10 @@ from headrace.orders.control import OrderBook, StageOrders
 from headrace.runtime.compute import ComputeThread
 from headrace.runtime.loop.breaker import Closed, HalfOpen
 from headrace.runtime.loop.state import State
-from headrace.runtime.outbox import Wiring
+from headrace.runtime.outcomes import Wiring
 from headrace.runtime.process import StageProcessor
 from headrace.runtime.retry import RetryPolicy
 from headrace.stage_process.lanes import Lanes
-from headrace.stage_process.order_guard import guarding
 from headrace.stage_process.status_server import StatusServer
 from headrace.telemetry import logs
 from headrace.topology.stages import StageFlow, next_stage
@@ -61,6 +62,26 @@ EXIT_SIDE_TASK = 73
 _PING_S = 2.0
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a stage's process is made of, for what a service runs beside the lanes."""
+
+    flow: StageFlow
+    kafka: KafkaSettings
+    settings: WorkerSettings
+    codec: Codec
+    compute: ComputeThread
+
+    @property
+    def worker(self) -> str:
+        """The worker's name: stage and slot."""
+        return f"{self.flow.name}-{self.settings.slot}"
+
+
+BesideLanes = Callable[[Parts], AbstractContextManager[None]]
+"""Runs something else while the lanes run, and ends it when they end."""
+
+
 def run_stage(
     flow: StageFlow,
     *,
@@ -68,13 +89,14 @@ def run_stage(
     first: type[Handler] | None = None,
     check: Callable[[], None] = lambda: None,
     side_tasks: Sequence[SideTask] = (),
+    beside: BesideLanes = lambda _parts: nullcontext(),
 ) -> int:
     """Run the stage's worker until SIGTERM or SIGINT; return the exit code.
 
-    ``first`` is a handler that goes before those of every pipeline, for what no template may leave out; it is made at
-    once, so that its wrong settings are told at the start. ``check`` raises for settings of the stage's own that would
-    have it stand still with the first record.
-    Side tasks start at once, so that a model loads while Kafka is still starting; the worker waits for Kafka.
+    ``first`` is a handler that runs before those of every pipeline, for steps that no template may leave out. It is
+    made at once, so that wrong settings show at the start. ``check`` raises for settings of the stage itself that
+    would stop it at the first record. Side tasks start at once, so that a model loads while Kafka is still starting;
+    the worker waits for Kafka. ``beside`` runs while the lanes run.
     """
     try:
         check()
@@ -82,45 +104,40 @@ def run_stage(
         handlers = registry.installed(flow.name)
         codec = Codec(Registry(RegistrySettings().url))
         claims = claims_of(ObjectSettings(), kafka, codec)
-        catalogue = PipelineCatalogue()
-        follower = PipelineFollower(kafka, codec, catalogue)
+        follower = PipelineFollower(kafka, codec, PipelineCatalogue())
         decode = decoder(codec, follower.latest) if decoder else None
-        own = first() if first else None
+        chains = PipelineChains(
+            flow.name, follower.catalogue, handlers, follower.refresh, first=first() if first else None
+        )
     except (ValidationError, ConfigurationError) as error:
         what = wrong_settings(error) if isinstance(error, ValidationError) else error
         print(f"{flow.name} cannot start: {what}", file=sys.stderr)
         return EXIT_CONFIGURATION
-    name = f"{flow.name}-{settings.slot}"
-    logs.configure(service.log_level, service.log_format, stage=flow.name, worker=name)
-    chains = PipelineChains(flow.name, catalogue, handlers, follower.refresh, first=own)
+    parts = Parts(flow, kafka, settings, codec, ComputeThread())
+    logs.configure(service.log_level, service.log_format, stage=flow.name, worker=parts.worker)
     book = OrderBook()
-    stage_orders = StageOrders(book, flow.name)
+    orders, stage_orders = control.follow(kafka, codec, book), StageOrders(book, flow.name)
     processor = StageProcessor(
-        wiring(flow, kafka, settings, name), codec, chains, decode=decode, holds=stage_orders, claims=claims
+        wiring(flow, kafka, settings, parts.worker), codec, chains, decode=decode, holds=stage_orders, claims=claims
     )
-    orders = control.follow(kafka, codec, book)
-    compute = ComputeThread()
     source = kafka.topic(flow.source)
-    lanes = Lanes(flow, kafka, settings, source, compute, processor.process, stage_orders)
+    lanes = Lanes(flow, kafka, settings, source, parts.compute, processor.process, stage_orders)
     status = StatusServer(service.http_host, service.http_port, Readiness(flow.name, lanes, kafka, source))
     _stop_on_signals(lanes)
-    status.start()
-    follower.start()
-    orders.start()
-    for task_name, make in side_tasks:
-        compute.spawn(task_name, make(), _end_process)
-    try:
+    with ExitStack() as closing:
+        for close in (status.close, follower.close, orders.close, parts.compute.close):
+            closing.callback(close)
+        closing.callback(lambda: parts.compute.call(chains.close()))
+        status.start()
+        follower.start()
+        orders.start()
+        for name, make in side_tasks:
+            parts.compute.spawn(name, make(), _end_process)
         if not _read_once([follower, orders], lanes):
             return 0
         log.info("service starts", port=status.port, handlers=handlers.names(flow.name))
-        with guarding(flow, kafka, settings, codec, compute):
+        with beside(parts):
             return lanes.run()
-    finally:
-        compute.call(chains.close())
-        compute.close()
-        orders.close()
-        follower.close()
-        status.close()
 
 
 def _read_once(followers: Sequence[TopicFollower[Any]], lanes: Lanes) -> bool:

@@ -9,7 +9,7 @@ from confluent_kafka import Message as KafkaMessage
 
 from headrace.config.settings import KafkaSettings
 from headrace.kafka import headers
-from headrace.kafka.broker import header_pairs
+from headrace.kafka.client_answers import header_pairs
 from headrace.topology.stages import STAGES, StageFlow, next_stage
 from headrace.topology.topics import replay_topic, retry_topic
 from headrace_operations.audit.log_ranges import LogRanges, Partition, Range

@@ -30,7 +30,7 @@ from headrace.config.settings import KafkaSettings
 from headrace.documents.status import Waiting, change_version, number
 from headrace.envelope import StageRun
 from headrace.errors import DependencyDown, PermanentError, describe
-from headrace.kafka.broker import header_pairs
+from headrace.kafka.client_answers import header_pairs
 from headrace.kafka.headers import HELD_KIND, ORIGIN_OFFSET, ORIGIN_TOPIC
 from headrace.orders.holds import REVIEW, hold_of
 from headrace.payloads import ChangeEvent

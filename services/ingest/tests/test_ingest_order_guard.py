@@ -18,7 +18,7 @@ from headrace.runtime.loop.lifecycle import EXIT_BUG, Exit, Lifecycle
 from headrace.runtime.loop.limits import Limits
 from headrace.runtime.loop.state import State
 from headrace.runtime.worker import Worker
-from headrace.stage_process.order_guard import REMEDY, OrderCheck, OrderGuard
+from headrace_ingest.order_guard import REMEDY, OrderCheck, OrderGuard
 from headrace_testing.fakes import FakeClock, InlineComputer, run_inline
 from headrace_testing.memory_broker import CommitFault, CommitOutcome, MemoryBroker
 from headrace_testing.memory_cluster import MemoryCluster
