@@ -21,7 +21,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from headrace.config.settings import KafkaSettings
 from headrace.errors import DependencyDown
 from headrace.kafka.broker_contract import Record, TopicPartition
-from headrace.kafka.lag import group_offsets
+from headrace.kafka.offsets import group_offsets
 from headrace.topology.stages import EMBEDDER
 from headrace.topology.topics import held_topic
 

@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from headrace.config.settings import KafkaSettings
 from headrace.errors import ConfigurationError, DependencyDown
-from headrace.kafka.lag import group_offsets
+from headrace.kafka.offsets import group_offsets
 
 _CALL_S = 15.0
 _SILENCE_S = 90.0
