@@ -92,15 +92,19 @@ class RangeReader:
         self.open(ranges)
         until = None if seconds is None else time.monotonic() + seconds
         heard, before = time.monotonic(), dict(self._cursor.at)
-        while self._ends:
-            left = _POLL_S if until is None else min(_POLL_S, until - time.monotonic())
-            if left <= 0:
-                return False
-            for record in self.next(_BATCH, left):
-                take(record)
-            if self._cursor.at != before:
-                heard, before = time.monotonic(), dict(self._cursor.at)
-            self._require_answer(time.monotonic() - heard)
+        try:
+            while self._ends:
+                left = _POLL_S if until is None else min(_POLL_S, until - time.monotonic())
+                if left <= 0:
+                    return False
+                for record in self.next(_BATCH, left):
+                    take(record)
+                if self._cursor.at != before:
+                    heard, before = time.monotonic(), dict(self._cursor.at)
+                self._require_answer(time.monotonic() - heard)
+        finally:
+            if self._ends:
+                self.open({})  # otherwise the client fetches on, into memory
         return True
 
     def _require_answer(self, silent_s: float) -> None:
