@@ -69,7 +69,7 @@ class RunsReader:
         return self.fold.items(run, tenant)
 
     def _read(self) -> Cost:
-        counts = self._scanner.partition_counts([INGEST.source, INDEXER.target, ACTIONS, *self._letters])
+        counts = self._scanner.counts([INGEST.source, INDEXER.target, ACTIONS, *self._letters])
         places = {
             name: [TopicPartition(name, partition) for partition in range(count)] for name, count in counts.items()
         }

@@ -99,7 +99,7 @@ class Tracer:
         return Traces(traces, cost)
 
     def _read(self, keys: Sequence[bytes]) -> tuple[list[Record], Mapping[TopicPartition, int], Cost]:
-        counts = self._scanner.partition_counts([*self._topics, *self._letters, *_ACTED_ON])
+        counts = self._scanner.counts([*self._topics, *self._letters, *_ACTED_ON])
         places = {
             place
             for key in keys
@@ -124,12 +124,12 @@ class Tracer:
                     for place in places
                     if (topic := self._topics.get(place.topic)) and topic.stage == flow.name and topic.lane in lanes
                 ]
-                found |= dict.fromkeys(own, 0) | self._scanner.committed(flow.name, own, side=side)
+                found |= self._scanner.committed(flow.name, own, side=side)
         return found
 
     def _paused(self) -> dict[str, str]:
         """Return who paused which stage, and why."""
-        if not self._scanner.partition_counts([CONTROL]):
+        if not self._scanner.counts([CONTROL]):
             return {}
         orders = read_orders(self._kafka, self._codec)
         paused = {}

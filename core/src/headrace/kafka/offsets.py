@@ -193,18 +193,3 @@ def _answered(answer: Any, seconds: float) -> list[KafkaPlace]:
         if place.error is not None:
             raise KafkaException(place.error)
     return list(places)
-
-
-def group_offsets(admin: AdminClient, group: str, places: Sequence[KafkaPlace], seconds: float) -> list[KafkaPlace]:
-    """Return the places at which the group has committed, each with its offset; none of a group that never did.
-
-    Raises :class:`confluent_kafka.KafkaException` and :class:`TimeoutError` where Kafka does not answer in that time.
-    """
-    request = [ConsumerGroupTopicPartitions(group, list(places))]
-    try:
-        answer = admin.list_consumer_group_offsets(request)[group].result(seconds)
-    except KafkaException as error:
-        if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-            return []
-        raise
-    return [place for place in answer.topic_partitions or [] if place.offset >= 0]
