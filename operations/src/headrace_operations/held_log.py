@@ -11,8 +11,8 @@ from headrace.kafka.broker_contract import Record, TopicPartition
 from headrace.kafka.offsets import LogOffsets
 from headrace.payloads import HeldAction
 from headrace.topology.stages import EMBEDDER
-from headrace.topology.topics import held_topic
-from headrace_operations.held_model import ACTIONS, HeldEntry, HeldId, HeldSelection, NoSuchHeldRecord, entry_of
+from headrace.topology.topics import HELD_ACTIONS, held_topic
+from headrace_operations.held_model import HeldEntry, HeldId, HeldSelection, NoSuchHeldRecord, entry_of
 from headrace_operations.log_scan import LogScan
 
 
@@ -73,7 +73,7 @@ class HeldLog:
 
     def actions(self) -> dict[str, HeldAction]:
         """Return the action of each held record that had one, by id."""
-        return self._scan.actions(ACTIONS, HeldAction)
+        return self._scan.actions(HELD_ACTIONS, HeldAction)
 
     def read(self, selection: HeldSelection, actions: dict[str, HeldAction], take: Take) -> None:
         """Hand what waits and is meant to ``take``, each partition's in order; what has an action waits no longer."""

@@ -20,7 +20,14 @@ from headrace.payloads import DeadLetter, DeadLetterAction, IndexedDocument
 from headrace.store import documents
 from headrace.topology.generation_names import own_id
 from headrace.topology.stages import CHUNKER, EMBEDDER, INDEXER, INGEST, STAGES
-from headrace.topology.topics import dead_letter_topic, held_topic, replay_topic, retry_topic
+from headrace.topology.topics import (
+    DEAD_LETTER_ACTIONS,
+    HELD_ACTIONS,
+    dead_letter_topic,
+    held_topic,
+    replay_topic,
+    retry_topic,
+)
 from headrace_operations.trace_assembly import Material, Seen, SeenLetter, assemble
 from headrace_operations.trace_log import Cost, Limits, LogScanner, place_of
 from headrace_operations.trace_model import Lane, Traces
@@ -29,9 +36,7 @@ if TYPE_CHECKING:
     from headrace.store.pool import Pool
 
 DOCUMENT_STAGES = (INGEST, CHUNKER, EMBEDDER, INDEXER)
-ACTIONS = "dead-letter-actions"
-HELD_ACTIONS = "held-actions"
-_ACTED_ON = (ACTIONS, HELD_ACTIONS)
+_ACTED_ON = (DEAD_LETTER_ACTIONS, HELD_ACTIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +172,7 @@ class Tracer:
         return {
             identity: self._codec.decode_plain(record.value, DeadLetterAction)
             for record in records
-            if record.topic == ACTIONS
+            if record.topic == DEAD_LETTER_ACTIONS
             and record.value is not None
             and (identity := own_id(record.key, self._kafka.generation)) is not None
         }

@@ -8,9 +8,8 @@ from headrace.kafka.broker_contract import Record
 from headrace.kafka.ranges import LogReader
 from headrace.topology.generation_names import own_id
 from headrace.topology.stages import CHUNKER, EMBEDDER, INDEXER, INGEST
-from headrace.topology.topics import dead_letter_topic, held_topic
+from headrace.topology.topics import DEAD_LETTER_ACTIONS, HELD_ACTIONS, dead_letter_topic, held_topic
 
-DEAD_LETTER_ACTIONS, HELD_ACTIONS = "dead-letter-actions", "held-actions"
 _AFTER_THE_LOG = (CHUNKER.name, EMBEDDER.name, INDEXER.name)
 
 

@@ -11,10 +11,9 @@ from headrace.errors import UndecodableRecord
 from headrace.kafka.broker_contract import Record, TopicPartition
 from headrace.kafka.offsets import Range
 from headrace.payloads import DeadLetter, DeadLetterAction
-from headrace.topology.topics import dead_letter_topic
+from headrace.topology.topics import DEAD_LETTER_ACTIONS, dead_letter_topic
 from headrace_operations.dead_letters import messages
 from headrace_operations.dead_letters.model import (
-    ACTIONS,
     ANY_STATE,
     Entry,
     Id,
@@ -77,7 +76,7 @@ class DeadLetterLog:
 
     def actions(self) -> dict[str, DeadLetterAction]:
         """Return the newest action of each dead letter that has one, by id."""
-        return self._scan.actions(ACTIONS, DeadLetterAction)
+        return self._scan.actions(DEAD_LETTER_ACTIONS, DeadLetterAction)
 
     def show(self, identity: Id) -> list[Found]:
         """Return the dead letter, and behind it those that it came of, the newest first.

@@ -18,6 +18,7 @@ from headrace.config.settings import KafkaSettings
 from headrace.errors import DependencyDown
 from headrace.kafka import headers
 from headrace.kafka.broker_contract import OffsetsLost, Record, TopicPartition
+from headrace.kafka.constants import NO_KEY
 from headrace.kafka.ranges import RangeReader
 from headrace.orders.control import Action, OrderBook, Scope, follow
 from headrace.payloads import ReplayPosition, ReplayRun
@@ -135,7 +136,7 @@ class Copier:
             for record in found:
                 first = headers.Origin(self._kafka.topic(record.topic), record.partition, record.offset)
                 said = list(headers.for_replay(record.headers, first, run.run_id))
-                produce(replay_topic(run.stage), value=record.value, key=record.key or b"-", headers=said)
+                produce(replay_topic(run.stage), value=record.value, key=record.key or NO_KEY, headers=said)
             produce(TOPIC, value=self._codec.encode_plain(run), key=run.run_id.encode())
         self._saved = time.monotonic()
 
