@@ -13,12 +13,12 @@ from confluent_kafka import TopicPartition as KafkaPlace
 from headrace.config.settings import KafkaSettings
 from headrace.errors import ConfigurationError, DependencyDown, UndecodableRecord
 from headrace.kafka import client_config, cursor, follower, offsets, ranges
-from headrace.kafka.answers import unavailable
 from headrace.kafka.broker_contract import OffsetsLost, Record, TopicPartition
 from headrace.kafka.cursor import LogCursor
 from headrace.kafka.follower import LogFollower
 from headrace.kafka.offsets import LogOffsets, Range
 from headrace.kafka.ranges import LogReader, RangeReader
+from headrace.kafka.unavailable import unavailable
 
 pytestmark = pytest.mark.unit
 

@@ -21,8 +21,9 @@ from headrace.kafka.broker_contract import Message, Record
 from headrace.orders.control import OrderBook, Scope, follow
 from headrace.payloads import Control, DeadLetter, PipelineVersion, SourceDocument
 from headrace.pipeline import canonical, digest, parse
-from headrace.runtime.decide import Limits
-from headrace.runtime.outbox import Wiring
+from headrace.runtime.contract import Lane, Time
+from headrace.runtime.loop.limits import Limits
+from headrace.runtime.outcomes import Wiring
 from headrace.runtime.process import StageProcessor
 from headrace.runtime.worker import Worker
 from headrace.topology.stages import StageFlow
@@ -80,17 +81,15 @@ class Stage:
             self.cluster.create_topic(name, 1)
         self.follower = PipelineFollower(KafkaSettings(), CODEC, PipelineCatalogue())
         monkeypatch.setattr(self.follower, "refresh", lambda: None)
-        chains = PipelineChains("chunker", self.follower._catalogue, HandlerRegistry([Copy]), self.follower.refresh)
+        chains = PipelineChains("chunker", self.follower.catalogue, HandlerRegistry([Copy]), self.follower.refresh)
         wiring = Wiring(
             FLOW, "chunks", "dead-letters.chunker", "retry.chunker", "replay.chunker", "replay.embedder",
             "held.chunker", "chunker-0", 100_000,
         )  # fmt: skip
         processor = StageProcessor(wiring, CODEC, chains)
         broker = MemoryBroker(self.cluster, group="g", transactional_id="g-0")
-        self.worker = Worker(
-            stage="chunker", topics=["documents"], broker=broker, limits=Limits(), clock=self.clock,
-            computer=InlineComputer(run_inline(processor.process), self.clock),
-        )  # fmt: skip
+        computer = InlineComputer(run_inline(processor.process), self.clock)
+        self.worker = Worker(Lane("chunker", ["documents"], Limits()), broker, computer, time=Time(self.clock))
         broker.subscribe(["documents"])
         self.read = 0
 
@@ -109,7 +108,7 @@ class Stage:
     def outcomes(self) -> dict[str, list[str]]:
         """Let the worker work; return the documents by what they came to."""
         for _ in range(30):
-            if self.worker.state.exit_code is None:
+            if self.worker.state.exit is None:
                 self.worker.step()
         done = [CODEC.decode(one.value, SourceDocument) for one in self.cluster.read_committed("chunks")]
         dead = [CODEC.decode_plain(one.value, DeadLetter) for one in self.cluster.read_committed(TOPICS[2])]
@@ -141,7 +140,7 @@ def test_a_bad_record_ends_no_stage_and_the_version_before_stays_in_force(
     stage.send("a", "default", 1)
     stage.send("b", "later", 1)
     assert stage.outcomes() == {"done": ["a", "b"]}
-    assert stage.worker.state.exit_code is None
+    assert stage.worker.state.exit is None
     assert refused() == before + 1
 
 
@@ -155,7 +154,7 @@ def test_a_document_bound_to_a_refused_version_is_given_up_with_the_reason_and_n
     stage.send("a", "default", 2)
     stage.send("b", "default", 1)
     found = stage.outcomes()
-    assert stage.worker.state.exit_code is None
+    assert stage.worker.state.exit is None
     assert found["done"] == ["b"]
     (dead,) = found["dead"]
     assert dead.startswith("a unknown-pipeline: pipeline 'default' version 2 is refused by this release: ")
@@ -176,7 +175,7 @@ def test_a_good_record_in_place_of_a_refused_one_comes_into_force(monkeypatch: p
 def test_the_number_of_a_refused_version_is_not_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken: an older release's `pipeline apply` writes over a version that a newer release has in flight."""
     stage = Stage(monkeypatch)
-    catalogue = stage.follower._catalogue
+    catalogue = stage.follower.catalogue
     assert catalogue.next_number("default") == 1
     stage.learn(CODEC.encode_plain(version(1)))
     assert catalogue.next_number("default") == 2

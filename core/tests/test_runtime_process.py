@@ -29,8 +29,8 @@ from headrace.kafka.broker_contract import Record
 from headrace.kafka.headers import Origin
 from headrace.payloads import ChunkedDocument, DeadLetter, HeaderPart, SourceDocument
 from headrace.runtime.deadletters import ALLOWANCE_BYTES, Failure, dead_letter
-from headrace.runtime.decide import Batch, BatchResult
-from headrace.runtime.outbox import Wiring
+from headrace.runtime.loop.batch import Batch, BatchResult
+from headrace.runtime.outcomes import Wiring
 from headrace.runtime.process import StageProcessor, run_handler
 from headrace.runtime.retry import RetryPolicy
 from headrace.topology.stages import StageFlow

@@ -21,7 +21,7 @@ from headrace_operations.held_model import HeldEntry, HeldSelection
 from headrace_testing.data import reference_with_edits
 from headrace_testing.fold import fold
 from headrace_testing.oracle import versions
-from headrace_testing.stream import STAGES, TENANT, publish, wait_until_stored
+from headrace_testing.stream import DOCUMENT_STAGES, TENANT, publish, wait_until_stored
 from headrace_testing.user_package import stream
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -70,7 +70,7 @@ def test_a_paused_tenant_waits_and_another_does_not(deployment, operator: Operat
     paused, other = (reference_with_edits(edits=6, seed=seed + number, documents=6) for number in range(2))
     publish(operator.kafka, paused, PAUSED)
     publish(operator.kafka, other)
-    deployment.start_all(*(flow.name for flow in STAGES))
+    deployment.start_all(*(flow.name for flow in DOCUMENT_STAGES))
     wait_until_stored(deployment, fold(versions(TENANT, other)), 60, print)
     held = operator.wait_for(len(paused), scopes=frozenset({f"tenant/{PAUSED}"}))
     assert {(entry.id.stage, entry.kind, entry.tenant) for entry in held} == {("ingest", "pause", PAUSED)}
@@ -92,7 +92,7 @@ def test_what_a_pipeline_has_reviewed_waits_for_its_reviewer(deployment, operato
     for change in changes[:3]:
         change["pipeline"] = "reviewed"
     publish(operator.kafka, changes)
-    deployment.start_all(*(flow.name for flow in STAGES))
+    deployment.start_all(*(flow.name for flow in DOCUMENT_STAGES))
     wait_until_stored(deployment, fold(versions(TENANT, changes[3:])), 60, print)
     good, bad, *_ = ids = [str(entry.id) for entry in operator.wait_for(3, kind="review")]
     rejected = operator.run("review", "show", bad)["document"]

@@ -20,9 +20,10 @@ from headrace.kafka.headers import Origin
 from headrace.migrate import create_topics
 from headrace.runtime.compute import ComputeThread
 from headrace.runtime.deadletters import Failure, dead_letter
-from headrace.stage_process.order_guard import guarding
+from headrace.stage_process.main import Parts
 from headrace.topology.stages import INGEST, STAGES
 from headrace_cli.main import app
+from headrace_ingest.order_guard import guarding
 from headrace_operations import transactions
 from headrace_operations.dead_letters.act import REDRIVEN, Actor, Order, plan
 from headrace_operations.dead_letters.log import DeadLetterLog
@@ -232,7 +233,7 @@ def test_a_bad_order_is_one_dead_letter_over_two_workers_and_a_restart(ground: G
         return [(entry.origin.rpartition("/")[2], entry.reason) for entry in found]
 
     def guard(slot: str) -> Any:
-        return guarding(INGEST, ground.kafka, WorkerSettings(slot=slot), ground.codec, compute)
+        return guarding(Parts(INGEST, ground.kafka, WorkerSettings(slot=slot), ground.codec, compute))
 
     compute = ComputeThread()
     try:

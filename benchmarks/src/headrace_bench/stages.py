@@ -34,7 +34,7 @@ from headrace_ingest.handler import source_document
 from headrace_local import shared
 from headrace_testing.data import changes
 from headrace_testing.deployment import Deployment, Place
-from headrace_testing.stream import STAGES, publish
+from headrace_testing.stream import DOCUMENT_STAGES, publish
 
 TENANT = "bench"
 _ROUNDS = 2
@@ -117,7 +117,7 @@ def pipeline(state_dir: Path, *, documents: int = 140) -> Result:
     events, source = changes(documents)
     texts = list(dict.fromkeys(chunk.text for _, document in _chunked(documents)[0] for chunk in document.chunks))
     with deployment(state_dir, "sentence-transformers") as place:
-        place.start_all(*(flow.name for flow in STAGES))
+        place.start_all(*(flow.name for flow in DOCUMENT_STAGES))
         wait_for_model(place)
         backend = Backend()
         size = backend.best_batch_size(texts[:96])

@@ -89,25 +89,25 @@ class PipelineFollower(TopicFollower[PipelineVersion]):
 
     def __init__(self, kafka: KafkaSettings, codec: Codec, catalogue: PipelineCatalogue) -> None:
         super().__init__(kafka, codec, TOPIC, PipelineVersion, self._add)
-        self._catalogue = catalogue
+        self.catalogue = catalogue
 
     def latest(self, pipeline_id: str) -> tuple[str, int]:
         """Return the pipeline and its newest version; one that is not known yet is looked for up to the topic's end.
 
         Raises :class:`UnknownPipeline`, and :class:`DependencyDown` where that end cannot be read.
         """
-        if self._catalogue.newest(pipeline_id) is None:
+        if self.catalogue.newest(pipeline_id) is None:
             self.refresh()
-        return self._catalogue.latest(pipeline_id)
+        return self.catalogue.latest(pipeline_id)
 
     def _add(self, version: PipelineVersion) -> None:
         """Take the version in; raises what is wrong with it, and then the one before stays in force."""
         try:
             check(version)
         except HeadraceError as error:
-            self._catalogue.refuse(version, str(error))
+            self.catalogue.refuse(version, str(error))
             raise
-        self._catalogue.add(version)
+        self.catalogue.add(version)
         log.info("pipeline known", pipeline=version.pipeline_id, version=version.version)
 
 

@@ -9,11 +9,13 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple, NewType
 
 from headrace.errors import HeadraceError
 
 Headers = tuple[tuple[str, bytes | None], ...]
+Snapshot = NewType("Snapshot", object)
+"""A worker's membership in its group at one moment. Only the broker that made it reads it."""
 
 
 class TopicPartition(NamedTuple):
@@ -149,26 +151,28 @@ class Broker(ABC):
         """
 
     @abstractmethod
-    def snapshot(self) -> Any:
-        """Return the membership as of now; opaque, and None where there is none to commit under.
+    def snapshot(self) -> Snapshot | None:
+        """Return the membership as of now, and None where there is none to commit under.
 
         A batch keeps the one of its seal and never takes a newer one.
         """
 
     @abstractmethod
-    def hold(self) -> None:
-        """Stop fetching: polls keep up the membership and return no records until :meth:`release`."""
+    def pause_fetching(self) -> None:
+        """Stop fetching: polls keep up the membership and return no records until :meth:`resume_fetching`."""
 
     @abstractmethod
-    def release(self) -> None:
-        """Fetch again from where :meth:`hold` stopped."""
+    def resume_fetching(self) -> None:
+        """Fetch again from where :meth:`pause_fetching` stopped."""
 
     @abstractmethod
     def rewind(self) -> None:
         """Go back to the committed offsets on every assigned partition. Raises :class:`BrokerUnavailable`."""
 
     @abstractmethod
-    def commit(self, messages: Sequence[Message], offsets: Mapping[TopicPartition, int], snapshot: Any) -> None:
+    def commit(
+        self, messages: Sequence[Message], offsets: Mapping[TopicPartition, int], snapshot: Snapshot | None
+    ) -> None:
         """Write messages and offsets (each the next one to read) in one transaction: all or nothing.
 
         Raises :class:`TransactionAborted` (also for a snapshot of an older membership, or of none),

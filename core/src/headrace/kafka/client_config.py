@@ -1,18 +1,58 @@
-"""The configuration of every client that reads the log outside a consumer group's membership."""
+"""The settings of every Kafka client: of stages (why each one: ``docs/adr/0001-kafka-client.md``) and of readers."""
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Literal
 
 from confluent_kafka.admin import AdminClient
 
-from headrace.config.settings import KafkaSettings
+from headrace.config.settings import KafkaSettings, WorkerSettings
 
 _SLACK_BYTES = 1024 * 1024
 """Dead letters, retries and replays may exceed the largest record by this."""
 _QUEUED_KBYTES = 16 * 1024
 Lost = Literal["earliest", "error"]
 """What to do when records age out before they are read: continue with the oldest that are left, or fail."""
+
+
+def consumer_config(kafka: KafkaSettings, worker: WorkerSettings, group: str, client: str) -> dict[str, Any]:
+    """Return the settings of a stage's consumer."""
+    return {
+        **kafka.client(),
+        **({"group.instance.id": client} if worker.static_membership else {}),
+        "client.id": client,
+        "group.id": group,
+        "group.protocol": "classic",
+        "partition.assignment.strategy": "cooperative-sticky",
+        "isolation.level": "read_committed",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",
+        "session.timeout.ms": worker.session_timeout_ms,
+        "heartbeat.interval.ms": min(500, worker.session_timeout_ms // 3),  # how fast a rebalance is heard of
+        "max.poll.interval.ms": 300_000,
+        "fetch.wait.max.ms": 500,
+        "fetch.error.backoff.ms": 50,
+        "fetch.message.max.bytes": kafka.max_message_bytes,
+        "queued.max.messages.kbytes": 16 * 1024,
+        "statistics.interval.ms": 0,
+    }
+
+
+def producer_config(kafka: KafkaSettings, worker: WorkerSettings, transactional_id: str) -> dict[str, Any]:
+    """Return the settings of a stage's producer."""
+    return {
+        **kafka.client(),
+        "client.id": transactional_id,
+        "transactional.id": transactional_id,
+        "transaction.timeout.ms": worker.transaction_timeout_ms,
+        "partitioner": "murmur2_random",
+        "compression.type": "zstd",
+        "linger.ms": 1,
+        "message.max.bytes": kafka.max_message_bytes + 1024 * 1024,
+        "queue.buffering.max.kbytes": 256 * 1024,
+    }
 
 
 def reader_config(kafka: KafkaSettings, role: str, *, wait_ms: int, lost: Lost = "earliest") -> dict[str, Any]:
@@ -43,3 +83,8 @@ def reader_config(kafka: KafkaSettings, role: str, *, wait_ms: int, lost: Lost =
 def admin_client(kafka: KafkaSettings) -> AdminClient:
     """Return a client that asks for metadata, offsets and groups."""
     return AdminClient({**kafka.client(), "log_level": 0})
+
+
+def library_log() -> logging.Logger:
+    """Return the logger that librdkafka's own messages go to."""
+    return logging.getLogger("headrace.librdkafka")

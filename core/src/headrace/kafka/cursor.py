@@ -7,17 +7,17 @@ Everything that reads the log outside a consumer group reads through here: :mod:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from typing import Self
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import Message as KafkaMessage
 from confluent_kafka import TopicPartition as KafkaPlace
 
 from headrace.config.settings import KafkaSettings
-from headrace.kafka.answers import answering, unavailable
-from headrace.kafka.broker import header_pairs
 from headrace.kafka.broker_contract import OffsetsLost, Record, TopicPartition
+from headrace.kafka.client_answers import record_of
 from headrace.kafka.client_config import Lost, reader_config
+from headrace.kafka.unavailable import answering, unavailable
 
 _END = KafkaError._PARTITION_EOF  # noqa: SLF001
 _LOST = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})  # noqa: SLF001
@@ -95,7 +95,7 @@ class LogCursor:
             self.ended.add(place)
             return None
         self.at[place] = offset + 1
-        return record_of(place, message)
+        return record_of(message)._replace(topic=place.topic)
 
     def _refuse(self, error: KafkaError, message: KafkaMessage) -> None:
         if error.code() in _LOST:
@@ -105,15 +105,3 @@ class LogCursor:
 
     def _place(self, place: TopicPartition, offset: int) -> KafkaPlace:
         return KafkaPlace(self._kafka.topic(place.topic), place.partition, offset)
-
-
-def record_of(place: TopicPartition, message: KafkaMessage) -> Record:
-    """Return the message as a record of that partition."""
-    return Record(
-        place.topic, place.partition, message.offset() or 0, _bytes(message.key()), _bytes(message.value()),
-        header_pairs(message), max(0, message.timestamp()[1]),
-    )  # fmt: skip
-
-
-def _bytes(value: Any) -> bytes | None:
-    return value if value is None or isinstance(value, bytes) else str(value).encode()

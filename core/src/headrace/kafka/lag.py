@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from headrace.config.settings import KafkaSettings
 from headrace.errors import ConfigurationError
-from headrace.kafka.answers import unavailable
 from headrace.kafka.broker_contract import TopicPartition
 from headrace.kafka.cursor import LogCursor
 from headrace.kafka.offsets import LogOffsets, Range
+from headrace.kafka.unavailable import unavailable
 from headrace.topology.stages import STAGES
 from headrace.topology.topics import replay_topic, retry_topic
 

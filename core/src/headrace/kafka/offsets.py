@@ -24,9 +24,9 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from headrace.config.settings import KafkaSettings
 from headrace.errors import ConfigurationError
-from headrace.kafka.answers import answering
 from headrace.kafka.broker_contract import TopicPartition
 from headrace.kafka.client_config import admin_client
+from headrace.kafka.unavailable import answering
 
 _CALL_S = 10.0
 _PAUSE_S = 0.1

@@ -8,11 +8,11 @@ from typing import Self
 
 from headrace.config.settings import KafkaSettings
 from headrace.errors import DependencyDown
-from headrace.kafka.answers import unavailable
 from headrace.kafka.broker_contract import Record, TopicPartition
 from headrace.kafka.client_config import Lost
 from headrace.kafka.cursor import LogCursor
 from headrace.kafka.offsets import LogOffsets, Range
+from headrace.kafka.unavailable import unavailable
 
 _SILENCE_S = 30.0
 _OPEN_S = 90.0

@@ -84,7 +84,7 @@ class OrderBook:
 
 
 class StageOrders:
-    """What the orders say to one stage; see :class:`headrace.runtime.worker.Orders` and ``runtime.process.Holds``."""
+    """What the orders say to one stage; see :class:`headrace.runtime.contract.Orders` and ``runtime.process.Holds``."""
 
     def __init__(self, book: OrderBook, stage: str) -> None:
         self._book = book

@@ -10,9 +10,11 @@ import structlog
 from headrace.config.settings import KafkaSettings, WorkerSettings
 from headrace.kafka.broker import KafkaBroker
 from headrace.runtime.compute import ComputeThread, Process
-from headrace.runtime.decide import EXIT_BUG, EXIT_DONE, Limits
+from headrace.runtime.contract import Lane, Orders
+from headrace.runtime.loop.lifecycle import EXIT_BUG, EXIT_DONE
+from headrace.runtime.loop.limits import Limits
 from headrace.runtime.watchdog import Watchdog
-from headrace.runtime.worker import Orders, Worker
+from headrace.runtime.worker import Worker
 from headrace.topology.stages import StageFlow
 from headrace.topology.topics import replay_topic, retry_topic
 
@@ -37,18 +39,20 @@ class Lanes:
         self._watchdogs = [Watchdog(settings.call_bound_s) for _ in range(2)]
         live, side = (watchdog.watch for watchdog in self._watchdogs)
         self.live = Worker(
-            stage=flow.name, topics=[source], limits=live_limits(flow, settings), watch=live, orders=orders,
-            broker=KafkaBroker(kafka, settings, group=kafka.group(flow.name), transactional_id=name),
-            computer=compute.computer(process),
-        )  # fmt: skip
+            Lane(flow.name, [source], live_limits(flow, settings)),
+            KafkaBroker(kafka, settings, group=kafka.group(flow.name), transactional_id=name),
+            compute.computer(process),
+            orders=orders,
+            watch=live,
+        )
         self.side = Worker(
-            stage=f"{flow.name}-side", topics=[retry, replay],
-            limits=side_limits(flow, settings, retry, replay), watch=side, orders=orders,
-            broker=KafkaBroker(
-                kafka, settings, group=kafka.group(flow.name, side=True), transactional_id=f"{name}-side"
-            ),
-            computer=compute.computer(process), live_busy=self.live.busy,
-        )  # fmt: skip
+            Lane(flow.name, [retry, replay], side_limits(flow, settings, retry, replay), "side"),
+            KafkaBroker(kafka, settings, group=kafka.group(flow.name, side=True), transactional_id=f"{name}-side"),
+            compute.computer(process),
+            orders=orders,
+            live_busy=self.live.busy,
+            watch=side,
+        )
         self._side_code = EXIT_DONE
 
     @property

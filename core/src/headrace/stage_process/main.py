@@ -8,6 +8,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -38,12 +40,12 @@ from headrace.objects.claims import Claims
 from headrace.orders import control
 from headrace.orders.control import OrderBook, StageOrders
 from headrace.runtime.compute import ComputeThread
-from headrace.runtime.decide import State
-from headrace.runtime.outbox import Wiring
+from headrace.runtime.loop.breaker import Closed, HalfOpen
+from headrace.runtime.loop.state import State
+from headrace.runtime.outcomes import Wiring
 from headrace.runtime.process import StageProcessor
 from headrace.runtime.retry import RetryPolicy
 from headrace.stage_process.lanes import Lanes
-from headrace.stage_process.order_guard import guarding
 from headrace.stage_process.status_server import StatusServer
 from headrace.telemetry import logs
 from headrace.topology.stages import StageFlow, next_stage
@@ -60,6 +62,26 @@ EXIT_SIDE_TASK = 73
 _PING_S = 2.0
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a stage's process is made of, for what a service runs beside the lanes."""
+
+    flow: StageFlow
+    kafka: KafkaSettings
+    settings: WorkerSettings
+    codec: Codec
+    compute: ComputeThread
+
+    @property
+    def worker(self) -> str:
+        """The worker's name: stage and slot."""
+        return f"{self.flow.name}-{self.settings.slot}"
+
+
+BesideLanes = Callable[[Parts], AbstractContextManager[None]]
+"""Runs something else while the lanes run, and ends it when they end."""
+
+
 def run_stage(
     flow: StageFlow,
     *,
@@ -67,13 +89,14 @@ def run_stage(
     first: type[Handler] | None = None,
     check: Callable[[], None] = lambda: None,
     side_tasks: Sequence[SideTask] = (),
+    beside: BesideLanes = lambda _parts: nullcontext(),
 ) -> int:
     """Run the stage's worker until SIGTERM or SIGINT; return the exit code.
 
-    ``first`` is a handler that goes before those of every pipeline, for what no template may leave out; it is made at
-    once, so that its wrong settings are told at the start. ``check`` raises for settings of the stage's own that would
-    have it stand still with the first record.
-    Side tasks start at once, so that a model loads while Kafka is still starting; the worker waits for Kafka.
+    ``first`` is a handler that runs before those of every pipeline, for steps that no template may leave out. It is
+    made at once, so that wrong settings show at the start. ``check`` raises for settings of the stage itself that
+    would stop it at the first record. Side tasks start at once, so that a model loads while Kafka is still starting;
+    the worker waits for Kafka. ``beside`` runs while the lanes run.
     """
     try:
         check()
@@ -81,45 +104,40 @@ def run_stage(
         handlers = registry.installed(flow.name)
         codec = Codec(Registry(RegistrySettings().url))
         claims = claims_of(ObjectSettings(), kafka, codec)
-        catalogue = PipelineCatalogue()
-        follower = PipelineFollower(kafka, codec, catalogue)
+        follower = PipelineFollower(kafka, codec, PipelineCatalogue())
         decode = decoder(codec, follower.latest) if decoder else None
-        own = first() if first else None
+        chains = PipelineChains(
+            flow.name, follower.catalogue, handlers, follower.refresh, first=first() if first else None
+        )
     except (ValidationError, ConfigurationError) as error:
         what = wrong_settings(error) if isinstance(error, ValidationError) else error
         print(f"{flow.name} cannot start: {what}", file=sys.stderr)
         return EXIT_CONFIGURATION
-    name = f"{flow.name}-{settings.slot}"
-    logs.configure(service.log_level, service.log_format, stage=flow.name, worker=name)
-    chains = PipelineChains(flow.name, catalogue, handlers, follower.refresh, first=own)
+    parts = Parts(flow, kafka, settings, codec, ComputeThread())
+    logs.configure(service.log_level, service.log_format, stage=flow.name, worker=parts.worker)
     book = OrderBook()
-    stage_orders = StageOrders(book, flow.name)
+    orders, stage_orders = control.follow(kafka, codec, book), StageOrders(book, flow.name)
     processor = StageProcessor(
-        wiring(flow, kafka, settings, name), codec, chains, decode=decode, holds=stage_orders, claims=claims
+        wiring(flow, kafka, settings, parts.worker), codec, chains, decode=decode, holds=stage_orders, claims=claims
     )
-    orders = control.follow(kafka, codec, book)
-    compute = ComputeThread()
     source = kafka.topic(flow.source)
-    lanes = Lanes(flow, kafka, settings, source, compute, processor.process, stage_orders)
-    status = StatusServer(service.http_host, service.http_port, readiness(flow.name, lanes, kafka, source))
+    lanes = Lanes(flow, kafka, settings, source, parts.compute, processor.process, stage_orders)
+    status = StatusServer(service.http_host, service.http_port, Readiness(flow.name, lanes, kafka, source))
     _stop_on_signals(lanes)
-    status.start()
-    follower.start()
-    orders.start()
-    for task_name, make in side_tasks:
-        compute.spawn(task_name, make(), _end_process)
-    try:
+    with ExitStack() as closing:
+        for close in (status.close, follower.close, orders.close, parts.compute.close):
+            closing.callback(close)
+        closing.callback(lambda: parts.compute.call(chains.close()))
+        status.start()
+        follower.start()
+        orders.start()
+        for name, make in side_tasks:
+            parts.compute.spawn(name, make(), _end_process)
         if not _read_once([follower, orders], lanes):
             return 0
         log.info("service starts", port=status.port, handlers=handlers.names(flow.name))
-        with guarding(flow, kafka, settings, codec, compute):
+        with beside(parts):
             return lanes.run()
-    finally:
-        compute.call(chains.close())
-        compute.close()
-        orders.close()
-        follower.close()
-        status.close()
 
 
 def _read_once(followers: Sequence[TopicFollower[Any]], lanes: Lanes) -> bool:
@@ -164,49 +182,57 @@ def wiring(flow: StageFlow, kafka: KafkaSettings, settings: WorkerSettings, work
     )
 
 
-def readiness(stage: str, lanes: Lanes, kafka: KafkaSettings, source: str) -> Callable[[], tuple[bool, dict[str, Any]]]:
-    """Return the function behind ``/readyz``: not ready while the stage waits, drains, or Kafka does not answer.
+class Readiness:
+    """What ``/readyz`` says: not ready while the stage waits, drains, or Kafka does not answer.
 
-    ``source`` is the topic that Kafka is asked for, as the worker reads it.
+    Kafka is asked for the topic ``source``, as the worker reads it, and not more often than every :data:`_PING_S`.
     """
-    admin = AdminClient(kafka.client())
-    last: list[tuple[float, str | None]] = [(0.0, "not asked yet")]
 
-    def kafka_error() -> str | None:
-        if time.monotonic() - last[0][0] > _PING_S:
-            try:
-                admin.list_topics(topic=source, timeout=_PING_S)
-                last[0] = (time.monotonic(), None)
-            except KafkaException as error:
-                last[0] = (time.monotonic(), str(error.args[0].str()))
-        return last[0][1]
+    def __init__(self, stage: str, lanes: Lanes, kafka: KafkaSettings, source: str) -> None:
+        self._stage = stage
+        self._lanes = lanes
+        self._admin = AdminClient(kafka.client())
+        self._source = source
+        self._asked_at = float("-inf")
+        self._kafka_error: str | None = None
 
-    def read() -> tuple[bool, dict[str, Any]]:
-        state = lanes.live.state
-        details: dict[str, Any] = {
-            "stage": stage, "waiting": None, "paused": state.paused, "stopped": state.stopped,
-            "draining": state.draining_until is not None, "side": waiting_of(lanes.side.state),
+    def __call__(self) -> tuple[bool, dict[str, Any]]:
+        """Return whether the live lane works, and the details of both lanes."""
+        state = self._lanes.live.state
+        lifecycle = state.lifecycle
+        waiting = self._waiting(state)
+        ready = not (waiting or lifecycle.draining or lifecycle.stopped or lifecycle.exit)
+        return ready, {
+            "stage": self._stage, "waiting": waiting, "paused": lifecycle.paused, "stopped": lifecycle.stopped,
+            "draining": lifecycle.draining, "side": waiting_of(self._lanes.side.state),
         }  # fmt: skip
-        if not lanes.live.started:
-            return False, {**details, "waiting": {"dependency": "kafka", "reason": "starting"}}
-        details["waiting"] = waiting_of(state)
-        if details["waiting"] is None and (failure := kafka_error()) is not None:
-            details["waiting"] = {"dependency": "kafka", "reason": failure}
-        held_up = details["waiting"] or details["draining"] or state.stopped or state.exit_code is not None
-        return not held_up, details
 
-    return read
+    def _waiting(self, state: State) -> dict[str, str] | None:
+        if not self._lanes.live.started:
+            return {"dependency": "kafka", "reason": "starting"}
+        if (waiting := waiting_of(state)) is not None:
+            return waiting
+        failure = self._ask_kafka()
+        return None if failure is None else {"dependency": "kafka", "reason": failure}
+
+    def _ask_kafka(self) -> str | None:
+        if time.monotonic() - self._asked_at > _PING_S:
+            try:
+                self._admin.list_topics(topic=self._source, timeout=_PING_S)
+                self._kafka_error = None
+            except KafkaException as error:
+                self._kafka_error = str(error.args[0].str())
+            self._asked_at = time.monotonic()
+        return self._kafka_error
 
 
 def waiting_of(state: State) -> dict[str, str] | None:
     """Return what the lane waits for: the dependency, whose circuit is open, and the reason; None where it works."""
-    if state.waiting is None:
+    circuit = state.breaker.circuit
+    if isinstance(circuit, Closed):
         return None
-    trying = state.waiting.until == float("inf")
-    return {
-        "dependency": state.waiting.dependency, "reason": state.waiting.reason,
-        "circuit": "half open" if trying else "open",
-    }  # fmt: skip
+    position = "half open" if isinstance(circuit, HalfOpen) else "open"
+    return {"dependency": circuit.dependency, "reason": circuit.reason, "circuit": position}
 
 
 def _stop_on_signals(lanes: Lanes) -> None:

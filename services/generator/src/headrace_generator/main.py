@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import headrace.telemetry.lean  # noqa: F401  # first: loads its part without rich
+
+# isort: split
 from headrace.stage_process.main import run_stage
 from headrace.topology.stages import GENERATOR
 

@@ -12,9 +12,13 @@ from headrace.codec.schema_registry import FixedIds
 from headrace.errors import DependencyDown
 from headrace.kafka.broker_contract import Message, TransactionAborted, TransactionUncertain
 from headrace.payloads import Control, DeadLetter, HeaderPart
-from headrace.runtime.decide import EXIT_BUG, Limits, State
+from headrace.runtime.contract import Lane, Time
+from headrace.runtime.loop.breaker import Closed, Open
+from headrace.runtime.loop.lifecycle import EXIT_BUG, Exit, Lifecycle
+from headrace.runtime.loop.limits import Limits
+from headrace.runtime.loop.state import State
 from headrace.runtime.worker import Worker
-from headrace.stage_process.order_guard import REMEDY, OrderCheck, OrderGuard
+from headrace_ingest.order_guard import REMEDY, OrderCheck, OrderGuard
 from headrace_testing.fakes import FakeClock, InlineComputer, run_inline
 from headrace_testing.memory_broker import CommitFault, CommitOutcome, MemoryBroker
 from headrace_testing.memory_cluster import MemoryCluster
@@ -53,8 +57,8 @@ class Site:
         """A worker that has joined the group."""
         broker = MemoryBroker(self.cluster, group=GROUP, transactional_id=f"{GROUP}-{slot}")
         worker = Worker(
-            stage="control", topics=[TOPIC], broker=broker, limits=Limits(backoff_s=1.0), clock=self.clock,
-            computer=InlineComputer(run_inline(self.check.process), self.clock), jitter=lambda: 1.0,
+            Lane("control", [TOPIC], Limits(backoff_s=1.0)), broker,
+            InlineComputer(run_inline(self.check.process), self.clock), time=Time(self.clock, jitter=lambda: 1.0),
         )  # fmt: skip
         broker.subscribe([TOPIC])
         return worker, broker
@@ -150,10 +154,10 @@ def test_a_registry_that_is_down_gives_no_order_up() -> None:
     site.write(order())
     worker, _ = site.worker()
     steps(worker, number=5)
-    assert worker.state.waiting is not None
+    assert isinstance(worker.state.breaker.circuit, Open)
     while site.clock() < 1_060.0:
         worker.step()
-    assert worker.state.waiting is None
+    assert isinstance(worker.state.breaker.circuit, Closed)
     assert site.letters() == []
     assert list(site.cluster.committed(GROUP).values()) == [1]
 
@@ -176,7 +180,7 @@ class Ending:
         self.lives = lives
         self.failure = failure
         self.stopped = False
-        self.state = State(exit_code=EXIT_BUG, exit_reason="gone")
+        self.state = State(lifecycle=Lifecycle(exit=Exit(EXIT_BUG, "gone")))
         self.guard = OrderGuard(self.make, again_s=0.0)
 
     def make(self) -> Worker:

@@ -1,9 +1,9 @@
-"""What on the topic ``control`` is no order ends as one dead letter; its followers pass it over (ADR 9).
+"""Dead-letters invalid records on the topic ``control``, each exactly once; its followers skip them (ADR 9).
 
-Every worker follows the topic, so none of the followers can write it: there would be one dead letter for each of them,
-again at each start. The duty belongs to one consumer group, ``headrace-control``, of which the workers of ingest are
-the members. The topic has one partition, so one of them reads it, and another takes over where it ends. Dead letter
-and offset are one Kafka transaction, as a stage's are.
+Every worker follows the topic. If each of them wrote a dead letter, there would be one for every worker, again at each
+start. One consumer group, ``headrace-control``, does it instead. Its members are the workers of ingest: ingest runs
+wherever the flow runs, because nothing enters without it. The topic has one partition, so one member reads it, and
+another takes over when that one ends. Dead letter and offset are one Kafka transaction, as in a stage.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from datetime import UTC, datetime
 import structlog
 
 from headrace.codec.codec import Codec
-from headrace.config.settings import KafkaSettings, WorkerSettings
 from headrace.errors import ConfigurationError, DeadlyRecord, DependencyDown, HeadraceError, UndecodableRecord
 from headrace.kafka import headers
 from headrace.kafka.broker import KafkaBroker
@@ -25,18 +24,17 @@ from headrace.kafka.broker_contract import Message, Record
 from headrace.kafka.headers import Origin
 from headrace.orders.control import TOPIC, check
 from headrace.payloads import Control
-from headrace.runtime.compute import ComputeThread
+from headrace.runtime.contract import Lane
 from headrace.runtime.deadletters import Failure, dead_letter
-from headrace.runtime.decide import Batch, BatchResult, Limits
+from headrace.runtime.loop.batch import Batch, BatchResult
+from headrace.runtime.loop.limits import Limits
 from headrace.runtime.watchdog import Watchdog
 from headrace.runtime.worker import Worker
-from headrace.topology.stages import INGEST, StageFlow
+from headrace.stage_process.main import Parts
 from headrace.topology.topics import dead_letter_topic
 
 log = structlog.get_logger(__name__)
 
-OWNER = INGEST
-"""The stage whose workers have the duty: without it nothing comes into the flow, so it runs wherever there is one."""
 REMEDY = (
     "It changed nothing. Find out who wrote it: another release of Headrace, or another tool. "
     "Give the order again (`headrace pause`, `headrace resume`, `headrace replay`), then discard this."
@@ -119,7 +117,7 @@ class OrderGuard:
                 if self._closed.is_set():
                     self._worker.stop()
                 self._worker.run()
-                reason = self._worker.state.exit_reason
+                reason = self._worker.state.exit.reason if self._worker.state.exit else ""
             except Exception as error:  # no order is worth a stage
                 log.exception("check of orders failed")
                 reason = str(error)
@@ -129,26 +127,18 @@ class OrderGuard:
 
 
 @contextmanager
-def guarding(
-    flow: StageFlow, kafka: KafkaSettings, settings: WorkerSettings, codec: Codec, compute: ComputeThread
-) -> Iterator[None]:
-    """Check orders during the block, where that is the duty of the stage's workers."""
-    if flow.name != OWNER.name:
-        yield
-        return
+def guarding(parts: Parts) -> Iterator[None]:
+    """Check orders during the block."""
+    kafka, settings = parts.kafka, parts.settings
     watchdog = Watchdog(settings.call_bound_s)
-    checks = OrderCheck(
-        codec, kafka.topic(dead_letter_topic(TOPIC)), f"{flow.name}-{settings.slot}", kafka.max_message_bytes
-    )
+    checks = OrderCheck(parts.codec, kafka.topic(dead_letter_topic(TOPIC)), parts.worker, kafka.max_message_bytes)
 
     def make() -> Worker:
         group = f"{kafka.topic_prefix}headrace-{TOPIC}"
         broker = KafkaBroker(kafka, settings, group=group, transactional_id=f"{group}-{settings.slot}")
-        return Worker(
-            stage=TOPIC, topics=[kafka.topic(TOPIC)], broker=broker, computer=compute.computer(checks.process),
-            limits=Limits(backoff_s=settings.backoff_s, backoff_max_s=settings.backoff_max_s, deaths=settings.deaths),
-            watch=watchdog.watch,
-        )  # fmt: skip
+        limits = Limits(backoff_s=settings.backoff_s, backoff_max_s=settings.backoff_max_s, deaths=settings.deaths)
+        lane = Lane(TOPIC, [kafka.topic(TOPIC)], limits)
+        return Worker(lane, broker, parts.compute.computer(checks.process), watch=watchdog.watch)
 
     guard = OrderGuard(make)
     watchdog.start()

@@ -1,4 +1,4 @@
-"""What becomes of each record of a batch, as the message that goes into its transaction, if any."""
+"""The outcome of each record of a batch, as the message that goes into its transaction, if any."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from headrace.kafka.constants import NO_KEY
 from headrace.objects.claims import Claims, Parcel
 from headrace.runtime.deadletters import ALLOWANCE_BYTES, Failure, dead_letter, record_size
 from headrace.runtime.retry import RetryPolicy, retry_message
+from headrace.runtime.slots import Held, PassedOver, Result
 from headrace.topology.stages import StageFlow
 
 log = structlog.get_logger(__name__)
@@ -41,24 +42,8 @@ class Wiring:
     retries: RetryPolicy = field(default_factory=RetryPolicy)
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """The record waits to be released: for which scope (``tenant/acme``), and why."""
-
-    scope: str
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class PassedOver:
-    """The record tells of no document; nothing follows from it."""
-
-
-Result = Context | Failure | Held | PassedOver
-
-
-class Fate(StrEnum):
-    """What became of a record."""
+class OutcomeKind(StrEnum):
+    """How a record's way through the stage ended."""
 
     DONE = "done"
     RETRIED = "retried"
@@ -73,16 +58,16 @@ class Fate(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """What became of a record: its message, and the payload to be stored before that is written, where it has one."""
+class Outcome:
+    """How a record ended: its message, and the payload to be stored before that is written, where it has one."""
 
-    message: Message | None
-    fate: Fate
+    kind: OutcomeKind
+    message: Message | None = None
     parcel: Parcel | None = None
 
 
-class Outbox:
-    """Makes the messages of a stage."""
+class Outcomes:
+    """Makes the outcomes of a stage's records."""
 
     def __init__(
         self,
@@ -112,30 +97,36 @@ class Outbox:
         here = headers.Origin(record.topic, record.partition, record.offset)
         return headers.origin(record) if self.came_back(record) else here
 
-    def settle(self, record: Record, result: Result, run: StageRun, *, review: bool) -> Settled:
-        """Return the record's message and what became of it; with ``review``, what it came to waits for approval."""
-        if isinstance(result, PassedOver):
-            return Settled(None, Fate.PASSED_OVER)
-        if isinstance(result, Held):
-            return Settled(self._held(record, result), Fate.HELD)
-        failure = result if isinstance(result, Failure) else None
-        if isinstance(result, Context):
-            try:
-                made, parcel = self._made(record, result, run)
-            except PermanentError as error:
-                failure = Failure(error, None, result)
-            else:
-                if review and result.change.operation is not Operation.DELETE:
-                    return Settled(self._to_review(record, result, made), Fate.HELD, parcel)
-                return Settled(made, Fate.DONE, parcel)
-        assert failure is not None
-        if isinstance(failure.error, SetAside):
-            return Settled(self._held(record, Held(failure.error.scope, failure.error.message)), Fate.HELD)
+    def outcome(self, record: Record, result: Result, run: StageRun, *, review: bool) -> Outcome:
+        """Return the record's outcome; with ``review``, an output waits for approval."""
+        match result:
+            case Context():
+                return self._of_output(record, result, run, review=review)
+            case Failure():
+                return self._of_failure(record, result)
+            case Held():
+                return Outcome(OutcomeKind.HELD, self._held(record, result))
+            case PassedOver():
+                return Outcome(OutcomeKind.PASSED_OVER)
+
+    def _of_output(self, record: Record, context: Context, run: StageRun, *, review: bool) -> Outcome:
+        try:
+            made, parcel = self._made(record, context, run)
+        except PermanentError as error:
+            return self._of_failure(record, Failure(error, None, context))
+        if review and context.change.operation is not Operation.DELETE:
+            return Outcome(OutcomeKind.HELD, self._to_review(record, context, made), parcel)
+        return Outcome(OutcomeKind.DONE, made, parcel)
+
+    def _of_failure(self, record: Record, failure: Failure) -> Outcome:
+        error = failure.error
+        if isinstance(error, SetAside):
+            return Outcome(OutcomeKind.HELD, self._held(record, Held(error.scope, error.message)))
         again = self._again(record, failure)
         if again is not None:
-            return Settled(again, Fate.DEFERRED if isinstance(failure.error, Deferred) else Fate.RETRIED)
-        fate = Fate.DEAD if getattr(failure.error, "senders_fault", False) else Fate.FAULT
-        return Settled(self._give_up(record, failure), fate)
+            return Outcome(OutcomeKind.DEFERRED if isinstance(error, Deferred) else OutcomeKind.RETRIED, again)
+        kind = OutcomeKind.DEAD if getattr(error, "senders_fault", False) else OutcomeKind.FAULT
+        return Outcome(kind, self._give_up(record, failure))
 
     def _made(self, record: Record, context: Context, run: StageRun) -> tuple[Message, Parcel | None]:
         """Return the output; raises :class:`PermanentError` for one that cannot be written."""
