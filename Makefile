@@ -62,7 +62,7 @@ contract: .venv/.synced ## One suite over memory and Kafka, schemas, documents
 	$(RUN)/python -m pytest -q -m contract $(PARALLEL) tests/contract
 
 integration: .venv/.synced ## Real Kafka, registry, PostgreSQL and model
-	$(RUN)/python -m pytest -q -m "integration and not torch" $(PARALLEL) tests/integration
+	$(RUN)/python -m pytest -q -m "integration and not torch" $(PARALLEL) tests/integration infra/local/tests
 
 test-torch: $(TORCH)/.synced ## What needs torch: the embedder's graph beside the live model, other architectures
 	$(TORCH)/bin/python -m pytest -q -m torch tests/integration
