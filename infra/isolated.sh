@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 export UV_PROJECT_ENVIRONMENT="$PWD/.venvs/$service"
 "$uv" sync --locked --quiet --package "headrace-$service" --no-dev
 if "$UV_PROJECT_ENVIRONMENT/bin/python" -c 'import torch' 2>/dev/null; then
-    echo "headrace-$service brings torch along; only the embedder's extra may" >&2
+    echo "headrace-$service brings torch along; only the extra torch of the embedder may" >&2
     exit 1
 fi
 "$UV_PROJECT_ENVIRONMENT/bin/python" - "$service" <<'PYTHON'

@@ -15,7 +15,6 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-import structlog
 
 from headrace_local import shared
 from headrace_testing.deployment import Deployment, Place
@@ -57,13 +56,6 @@ def _local(folder: Path) -> Iterator[TestStack]:
         yield TestStack(endpoints.kafka_bootstrap, endpoints.registry_url, endpoints.postgres_dsn)
     finally:
         shared.release(folder)
-
-
-@pytest.fixture(autouse=True)
-def default_logging() -> Iterator[None]:
-    """Undo what a command called within this process did to logging."""
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture

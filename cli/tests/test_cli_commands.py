@@ -93,11 +93,12 @@ def test_every_option_has_help_and_a_variable_of_its_own() -> None:
     assert len(found) >= 14
     for words, command in found:
         assert command.help, words
+        shown = run(*words.split(), "--help").output.replace("\n", "")
         for option in command.params:
             assert option.help, (words, option.name)
             if option.param_type_name == "option" and option.name != "help":
                 assert str(option.envvar).startswith("HEADRACE_"), (words, option.name)
-                assert str(option.envvar) in run(*words.split(), "--help").output.replace("\n", ""), option.name
+                assert str(option.envvar) in shown, option.name
 
 
 def test_every_command_and_exit_code_is_in_the_guide_and_the_reference() -> None:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from headrace.config.settings import KafkaSettings
 from headrace.errors import DependencyDown
 from headrace.handlers import pipelines_log
+from headrace.kafka.offsets import LogOffsets
 from headrace.orders import control
 from headrace.payloads import Control, PipelineVersion
 from headrace_cli import control_commands, held_commands
@@ -20,7 +21,6 @@ from headrace_cli.main import app
 from headrace_operations.held_act import Done, HeldActor
 from headrace_operations.held_log import HeldLog
 from headrace_operations.held_model import HeldEntry, HeldId, HeldOrder
-from headrace_operations.trace_log import LogScanner
 
 pytestmark = pytest.mark.unit
 
@@ -104,7 +104,7 @@ def released(
         passes.append((len(given), scopes))
         return Done([held(1), held(2)] if len(passes) == 1 else [])
 
-    monkeypatch.setattr(LogScanner, "generations", lambda _: ["g1", "g2"])
+    monkeypatch.setattr(LogOffsets, "generations", lambda *_: ["g1", "g2"])
     monkeypatch.setattr(HeldActor, "__init__", lambda *_: None)
     monkeypatch.setattr(HeldActor, "release", release)
     monkeypatch.setattr(HeldLog, "__init__", lambda *_: None)

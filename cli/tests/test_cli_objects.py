@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from headrace.kafka.broker_contract import Record, TopicPartition
+from headrace.kafka.offsets import Range
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.main import app
 from headrace_operations import objects
@@ -22,32 +24,23 @@ OLD, KEPT = f"acme/20260101/{'ab' * 32}", f"acme/20260102/{'cd' * 32}"
 class Ranges:
     """A log in which one topic names one object."""
 
-    def __init__(self, _kafka: Any) -> None:
-        pass
-
-    def partitions(self, topics: Any) -> list[tuple[str, int]]:
-        return [(name, 0) for name in topics if name == "documents"]
-
-    def bounds(self, partitions: Any) -> dict[tuple[str, int], objects.Range]:
-        return {one: objects.Range(0, 1) for one in partitions}
-
-    def read(self, ranges: Any, take: Any) -> None:
-        for one, (start, end) in ranges.items():
-            if start < end:
-                take(one, self)
-
-    def value(self) -> bytes:
-        return f"claim:{KEPT}".encode()
-
-
-class Scanner:
-    """No generation has lanes."""
-
-    def __init__(self, _kafka: Any) -> None:
+    def __init__(self, _kafka: Any, _role: str) -> None:
         pass
 
     def generations(self, _own: Any) -> list[str]:
         return []
+
+    def partitions(self, topics: Any) -> list[TopicPartition]:
+        return [TopicPartition(name, 0) for name in topics if name == "documents"]
+
+    def bounds(self, partitions: Any, *, open_too: bool) -> dict[TopicPartition, Range]:
+        assert open_too
+        return {one: Range(0, 1) for one in partitions}
+
+    def read(self, ranges: Any, take: Any) -> None:
+        for one, (start, end) in ranges.items():
+            if start < end:
+                take(Record(*one, start, b"k", f"claim:{KEPT}".encode()))
 
 
 @pytest.fixture
@@ -62,8 +55,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HEADRACE_OBJECTS_URL", f"file://{found}")
     monkeypatch.setattr("headrace_local.network.accepts_any", lambda _: True)
     monkeypatch.setattr("headrace.objects.store.AdminClient", Admin)
-    monkeypatch.setattr(objects, "LogRanges", Ranges)
-    monkeypatch.setattr(objects, "LogScanner", Scanner)
+    monkeypatch.setattr(objects, "LogReader", Ranges)
     return found
 
 

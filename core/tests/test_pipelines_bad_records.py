@@ -17,7 +17,7 @@ from headrace.handler import Handler
 from headrace.handlers.chains import PipelineChains
 from headrace.handlers.pipelines_log import PipelineCatalogue, PipelineFollower
 from headrace.handlers.registry import HandlerRegistry
-from headrace.kafka.broker_contract import Message
+from headrace.kafka.broker_contract import Message, Record
 from headrace.orders.control import OrderBook, Scope, follow
 from headrace.payloads import Control, DeadLetter, DocumentFacts, PipelineVersion, SourceDocument
 from headrace.pipeline import canonical, digest, parse
@@ -69,12 +69,6 @@ BAD: dict[str, bytes | None] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _no_kafka(monkeypatch: pytest.MonkeyPatch) -> None:
-    for client in ("Consumer", "AdminClient"):
-        monkeypatch.setattr(f"headrace.kafka.follower.{client}", lambda _config: None)
-
-
 class Stage:
     """The chunker with one worker on a cluster in memory; the topic ``pipelines`` is what the test hands in."""
 
@@ -99,7 +93,7 @@ class Stage:
 
     def learn(self, value: bytes | None) -> None:
         """Have the stage read the next record of ``pipelines``."""
-        self.follower._take(value, self.read)
+        self.follower.deliver(Record("pipelines", 0, self.read, None, value))
         self.read += 1
 
     def send(self, document: str, pipeline: str, number: int) -> None:
@@ -193,7 +187,8 @@ def test_a_record_that_is_no_order_counts_and_leaves_the_orders_as_they_were() -
     follower = follow(KafkaSettings(), CODEC, book)
     before = REGISTRY.get_sample_value("headrace_refused_entries_total", {"topic": "control"}) or 0.0
     for offset, order in enumerate(("PAUSE", "STOP", "RESUME")):
-        follower._take(CODEC.encode_plain(Control(order, "stage", "chunker", "", "ann", NOW)), offset)
+        value = CODEC.encode_plain(Control(order, "stage", "chunker", "", "ann", NOW))
+        follower.deliver(Record("control", 0, offset, None, value))
     newest = book.newest(Scope.STAGE, "chunker")
     assert newest is not None
     assert newest.action == "RESUME"

@@ -11,11 +11,13 @@ from headrace.codec.codec import Codec
 from headrace.config.settings import KafkaSettings
 from headrace.errors import ConfigurationError, DependencyDown, UndecodableRecord, UnknownPipeline
 from headrace.handlers.pipelines_log import PipelineCatalogue, PipelineFollower
+from headrace.kafka.broker_contract import Record
 from headrace.payloads import PipelineVersion
 
 pytestmark = pytest.mark.unit
 
 TEMPLATE = '{"id": "late", "stages": [{"stage": "chunker", "handlers": ["sections"]}]}'
+RECORD = Record("pipelines", 0, 0, None, b"")
 VERSION = PipelineVersion("late", 3, TEMPLATE, "", "test", datetime(2026, 1, 1, tzinfo=UTC))
 
 
@@ -33,12 +35,6 @@ class ScriptedCodec:
         return answer
 
 
-@pytest.fixture(autouse=True)
-def _no_kafka(monkeypatch: pytest.MonkeyPatch) -> None:
-    for client in ("Consumer", "AdminClient"):
-        monkeypatch.setattr(f"headrace.kafka.follower.{client}", lambda _config: None)
-
-
 def follower(*answers: Any) -> PipelineFollower:
     """A follower that reads from no Kafka."""
     return PipelineFollower(KafkaSettings(), cast("Codec", ScriptedCodec(*answers)), PipelineCatalogue())
@@ -47,7 +43,7 @@ def follower(*answers: Any) -> PipelineFollower:
 def test_a_pipeline_applied_a_moment_ago_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken: a change that names a pipeline applied just before it goes to the dead letters."""
     following = follower(VERSION)
-    monkeypatch.setattr(following, "refresh", lambda: following._take(b"", 0))
+    monkeypatch.setattr(following, "refresh", lambda: following.deliver(RECORD))
     assert following.latest("late") == ("late", 3)
 
 
@@ -64,14 +60,14 @@ def test_a_registry_that_refuses_hides_no_pipeline(refusal: Exception, monkeypat
     """Broken: every change goes to the dead letters as one of an unknown pipeline, until a restart."""
     monkeypatch.setattr("headrace.kafka.follower._RETRY_S", 0.0)
     following = follower(refusal, refusal, VERSION)
-    following._take(b"", 0)
+    following.deliver(RECORD)
     assert following.latest("late") == ("late", 3)
 
 
 def test_the_wait_names_the_registry_that_refuses() -> None:
     """Broken: an operator searches Kafka while the registry is to blame."""
     following = follower()
-    following._failure = ConfigurationError("the registry answered HTTP 401", remedy="Give it a login.")
+    following._failure = DependencyDown("schema registry", "the registry answered HTTP 401", remedy="Give it a login.")
     with pytest.raises(DependencyDown, match=r"was not read within 0.01 s: the registry answered HTTP 401") as caught:
         following.wait_until_read(0.01)
     assert (caught.value.dependency, caught.value.remedy) == ("schema registry", "Give it a login.")
@@ -80,6 +76,6 @@ def test_the_wait_names_the_registry_that_refuses() -> None:
 def test_one_bad_record_hides_no_other() -> None:
     """Broken: a stray record in the topic keeps every service from starting."""
     following = follower(UndecodableRecord("stray"), VERSION)
-    following._take(b"", 0)
-    following._take(b"", 1)
+    following.deliver(RECORD)
+    following.deliver(RECORD)
     assert following.latest("late") == ("late", 3)

@@ -11,8 +11,9 @@ from confluent_kafka import murmur2
 from headrace.codec.codec import Codec
 from headrace.codec.schema_registry import FixedIds
 from headrace.envelope import Change, Context, Operation, Trace
+from headrace.kafka.broker_contract import Record, TopicPartition
+from headrace.kafka.offsets import Range
 from headrace.payloads import Chunk, ChunkedDocument, DocumentFacts, SourceDocument
-from headrace_operations.audit.log_ranges import Range
 from headrace_operations.audit.log_view import LogView
 from headrace_operations.audit.model import Key, LogEntry, Position
 from headrace_operations.audit.put_aside import open_dead_letters
@@ -24,28 +25,10 @@ PARTITIONS = 4
 
 
 @dataclass
-class Message:
-    """A record as the client gives it."""
-
-    place: int
-    record_key: bytes
-    data: bytes
-
-    def offset(self):
-        return self.place
-
-    def key(self):
-        return self.record_key
-
-    def value(self):
-        return self.data
-
-
-@dataclass
 class FakeRanges:
     """A log in memory, with the methods that the audit calls."""
 
-    log: dict[tuple[str, int], list[Message]] = field(default_factory=dict)
+    log: dict[tuple[str, int], list[Record]] = field(default_factory=dict)
     groups: dict[tuple[str, tuple[str, int]], int] = field(default_factory=dict)
     reads: list[dict[tuple[str, int], Range]] = field(default_factory=list)
 
@@ -53,12 +36,13 @@ class FakeRanges:
         """Append a record to the partition of its key."""
         number = murmur2(record_key, PARTITIONS)
         records = self.log.setdefault((topic, number), [])
-        records.append(Message(len(records), record_key, data))
+        records.append(Record(topic, number, len(records), record_key, data))
 
     def partitions(self, topics, *, needed=False):
-        return [(topic, number) for topic in topics for number in range(PARTITIONS)]
+        return [TopicPartition(topic, number) for topic in topics for number in range(PARTITIONS)]
 
-    def bounds(self, partitions):
+    def bounds(self, partitions, *, open_too):
+        assert open_too, "what is about to be committed would be missing from the audit"
         return {one: Range(0, len(self.log.get(one, []))) for one in partitions}
 
     generation = "g1"
@@ -74,8 +58,8 @@ class FakeRanges:
     def read(self, ranges, take):
         self.reads.append({one: found for one, found in ranges.items() if found.start < found.end})
         for one, (start, end) in ranges.items():
-            for message in self.log.get(one, [])[start:end]:
-                take(one, message)
+            for record in self.log.get(one, [])[start:end]:
+                take(record)
 
 
 def _context(key, version, payload, operation=Operation.UPSERT):
@@ -196,7 +180,7 @@ def test_a_document_that_a_person_holds_back_waits_until_there_is_an_action():
 
 def _offset(ranges, key):
     records = ranges.log["held.chunker", murmur2(key.record_key, PARTITIONS)]
-    return next(message.place for message in records if message.record_key == key.record_key)
+    return next(record.offset for record in records if record.key == key.record_key)
 
 
 def test_records_that_do_not_decode_are_listed():

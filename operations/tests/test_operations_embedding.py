@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,10 +14,11 @@ from headrace.config.settings import KafkaSettings
 from headrace.embeddings.costs import Spent, parse_book
 from headrace.embeddings.preparation import Preparation, text_hash
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
+from headrace.kafka.broker_contract import Record
+from headrace.kafka.ranges import LogReader
 from headrace.objects.places import ObjectGone
 from headrace.payloads import Chunk, ChunkedDocument, DocumentFacts, ReplayRun
 from headrace.store.usage import DayUsage, DocumentUsage
-from headrace_operations.audit.log_ranges import LogRanges
 from headrace_operations.embedding import estimate, ledger
 
 pytestmark = pytest.mark.unit
@@ -91,21 +92,6 @@ async def test_an_estimate_counts_distinct_texts_without_a_vector() -> None:
     assert (about.usd, about.seconds) == (None, None)
 
 
-class KafkaRecord(NamedTuple):
-    """A record as the consumer gives it, as far as it is looked at."""
-
-    own_key: bytes
-    own_value: bytes
-
-    def key(self) -> bytes:
-        """Return the key."""
-        return self.own_key
-
-    def value(self) -> bytes:
-        """Return the value."""
-        return self.own_value
-
-
 class _Decoded:
     """Stands in for the codec: a record's value is its text, or names a payload that is lost."""
 
@@ -122,9 +108,8 @@ class _Decoded:
 
 def test_texts_of_the_log_are_counted_as_the_generation_embeds_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken: with a template or a prompt every cached text counts as new, or one lost payload ends the estimate."""
-    messages = [KafkaRecord(b"acme/d", value) for value in (b"lost", b"one", b"one")]
-    monkeypatch.setattr(LogRanges, "__init__", lambda *_: None)
-    monkeypatch.setattr(LogRanges, "read", lambda _, __, take: [take(("chunks", 0), message) for message in messages])
+    records = [Record("chunks", 0, 0, b"acme/d", value) for value in (b"lost", b"one", b"one")]
+    monkeypatch.setattr(LogReader, "read", lambda _, __, take: [take(record) for record in records])
     run = ReplayRun("r1", "embedder", "all", None, None, None, (), 0, "RUNNING", "olga", NOW, NOW, "chunks")
     codec: Any = _Decoded()
     prepared = Preparation("{title}: {body}", "passage: ")

@@ -6,17 +6,17 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from headrace.config.settings import KafkaSettings, ObjectSettings
 from headrace.errors import ConfigurationError, DependencyDown
+from headrace.kafka.broker_contract import Record, TopicPartition
+from headrace.kafka.offsets import Range
 from headrace.objects.places import Place, reference_to
 from headrace.objects.store import MARKER, ObjectStore
 from headrace.topology.topics import concrete
 from headrace_operations import objects
-from headrace_operations.audit.log_ranges import Partition, Range
 from headrace_operations.objects import Amount, Collector, carriers, holdings
 
 pytestmark = pytest.mark.unit
@@ -24,16 +24,6 @@ pytestmark = pytest.mark.unit
 NOW = datetime(2026, 1, 10, 12, tzinfo=UTC)
 BEFORE = NOW - timedelta(hours=24)
 OWNER = {"kafka_cluster": "c1", "topic_prefix": "p-"}
-
-
-class Message:
-    """A record's value."""
-
-    def __init__(self, value: bytes | None) -> None:
-        self._value = value
-
-    def value(self) -> bytes | None:
-        return self._value
 
 
 class Log:
@@ -45,39 +35,34 @@ class Log:
     def write(self, topic: str, value: bytes | None) -> None:
         self.topics.setdefault(topic, []).append(value)
 
-    def ranges(self, kafka: KafkaSettings) -> Any:
+    def ranges(self, kafka: KafkaSettings, _role: str) -> Ranges:
         """What reads it."""
         return Ranges(self, kafka)
 
 
 class Ranges:
-    """Reads the log as the generation's :class:`LogRanges` does."""
+    """Reads the log as the generation's :class:`LogReader` does; there are two generations."""
 
     def __init__(self, log: Log, kafka: KafkaSettings) -> None:
         self._log = log
         self._kafka = kafka
 
-    def partitions(self, topics: Iterable[str]) -> list[Partition]:
-        return [(name, 0) for name in topics if self._kafka.topic(name) in self._log.topics]
-
-    def bounds(self, partitions: Iterable[Partition]) -> dict[Partition, Range]:
-        return {one: Range(0, len(self._log.topics[self._kafka.topic(one[0])])) for one in partitions}
-
-    def read(self, ranges: Mapping[Partition, Range], take: Callable[[Partition, Any], None]) -> None:
-        for one, (start, end) in ranges.items():
-            for value in self._log.topics[self._kafka.topic(one[0])][start:end]:
-                take(one, Message(value))
-
-
-class Scanner:
-    """Knows two generations."""
-
-    def __init__(self, _kafka: KafkaSettings) -> None:
-        pass
-
     def generations(self, own: Iterable[str]) -> list[str]:
         assert "vectors" in own
         return ["g1", "g2"]
+
+    def partitions(self, topics: Iterable[str]) -> list[TopicPartition]:
+        return [TopicPartition(name, 0) for name in topics if self._kafka.topic(name) in self._log.topics]
+
+    def bounds(self, partitions: Iterable[TopicPartition], *, open_too: bool) -> dict[TopicPartition, Range]:
+        assert open_too, "an object would be deleted whose record is being committed"
+        return {one: Range(0, len(self._log.topics[self._kafka.topic(one.topic)])) for one in partitions}
+
+    def read(self, ranges: Mapping[TopicPartition, Range], take: Callable[[Record], None]) -> None:
+        for one, (start, end) in ranges.items():
+            for offset in range(start, end):
+                value = self._log.topics[self._kafka.topic(one.topic)][offset]
+                take(Record(one.topic, one.partition, offset, b"k", value))
 
 
 @pytest.fixture
@@ -87,8 +72,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Log:
     for generation in ("g1", "g2"):
         for topic in concrete():
             made.topics.setdefault(KafkaSettings(topic_prefix="p-", generation=generation).topic(topic.name), [])
-    monkeypatch.setattr(objects, "LogRanges", made.ranges)
-    monkeypatch.setattr(objects, "LogScanner", Scanner)
+    monkeypatch.setattr(objects, "LogReader", made.ranges)
     return made
 
 

@@ -14,9 +14,9 @@ from headrace.codec.codec import Codec
 from headrace.codec.schema_registry import FixedIds
 from headrace.config.settings import KafkaSettings
 from headrace.kafka import headers
-from headrace.kafka.broker_contract import Record
+from headrace.kafka.broker_contract import Record, TopicPartition
+from headrace.kafka.offsets import Range
 from headrace.payloads import ReplayPosition, ReplayRun
-from headrace_operations.audit.log_ranges import Range
 from headrace_operations.replay import copier
 from headrace_operations.replay import lanes as lanes_module
 from headrace_operations.replay.lanes import SideLanes, lanes
@@ -106,30 +106,29 @@ class Ranges:
         self.offsets = offsets
         self.records = records
 
-    def partitions(self, topics: Any, *, needed: bool) -> list[tuple[str, int]]:
-        return [(topic, 0) for topic in topics if topic == "replay.indexer"]
+    def partitions(self, topics: Any, *, needed: bool) -> list[TopicPartition]:
+        return [TopicPartition(topic, 0) for topic in topics if topic == "replay.indexer"]
 
-    def committed(self, _: str, places: Any, *, side: bool) -> dict[tuple[str, int], int]:
+    def committed(self, _: str, places: Any, *, side: bool) -> dict[TopicPartition, int]:
         return dict.fromkeys(places, 100)
 
-    def bounds(self, places: Any) -> dict[tuple[str, int], Range]:
+    def bounds(self, places: Any, *, open_too: bool) -> dict[TopicPartition, Range]:
+        assert open_too, "a run would be done while a record of it is being committed"
         return {place: Range(0, 100 + self.offsets) for place in places}
 
     def read(self, gaps: Any, take: Any) -> None:
         assert gaps == ({("replay.indexer", 0): Range(100, 100 + self.offsets)} if self.offsets else {})
         for number in range(self.records):
-            message = Record("replay.indexer", 0, number, b"k", b"v", (("replay", b"mine" if number else b"other"),))
-            take(("replay.indexer", 0), message)
+            take(Record("replay.indexer", 0, number, b"k", b"v", (("replay", b"mine" if number else b"other"),)))
 
 
 @pytest.fixture
 def side(monkeypatch: pytest.MonkeyPatch) -> Any:
     """What makes the side lanes over a planted log, at most ten records outstanding; each look is a new one."""
-    monkeypatch.setattr(lanes_module, "header_pairs", lambda message: message.headers)
     monkeypatch.setattr(lanes_module, "LOOK_S", -1.0)
 
     def make(offsets: int, records: int) -> SideLanes:
-        monkeypatch.setattr(lanes_module, "LogRanges", lambda _: Ranges(offsets, records))
+        monkeypatch.setattr(lanes_module, "LogReader", lambda *_: Ranges(offsets, records))
         return SideLanes(KafkaSettings(), 10)
 
     return make

@@ -58,7 +58,9 @@ def webhook() -> Iterator[Any]:
         server.server_close()
 
 
-def test_a_cap_holds_a_tenant_and_lets_it_go_when_raised(deployment, place, tmp_path: Path, seed: int) -> None:
+def test_a_cap_holds_a_tenant_and_lets_it_go_when_raised(  # noqa: PLR0915 (one story, told in order)
+    deployment, place, tmp_path: Path, seed: int
+) -> None:
     """A capped tenant would go on spending, lose documents, stop others, or wait for ever after the cap was raised."""
     costs = tmp_path / "costs.yaml"
     costs.write_text(_CAPS.format(tokens=1))

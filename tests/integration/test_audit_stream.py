@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from headrace.envelope import Change, Context, Operation, Trace
+from headrace.kafka.offsets import LogOffsets
 from headrace.payloads import ChunkedDocument, DocumentFacts, SourceDocument
 from headrace.store.generations import get_generation
 from headrace.store.index import index_batch
@@ -22,7 +23,6 @@ from headrace.store.pool import StoreSettings, create_pool
 from headrace.store.rows import IndexChunk, IndexDocument, Outcome
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.main import app
-from headrace_operations.audit.log_ranges import LogRanges
 from headrace_operations.audit.model import Key
 from headrace_operations.audit.reset import NoReset, reset
 from headrace_operations.audit.run import Scope, UnknownDocument, audit
@@ -195,9 +195,9 @@ def _produce(place, topic, *contexts):
 def _pass_by(place, stage, topic):
     """Commit the end of the topic for the stage's group, as if it had taken everything."""
     kafka = place.kafka_settings()
-    ranges = LogRanges(kafka)
-    bounds = ranges.bounds(ranges.partitions([topic]))
-    ends = [TopicPartition(kafka.topic(topic), number, found.end) for (_, number), found in bounds.items()]
+    offsets = LogOffsets(kafka)
+    found = offsets.high_watermarks(offsets.partitions([topic]))
+    ends = [TopicPartition(kafka.topic(topic), place.partition, end) for place, end in found.items()]
     request = ConsumerGroupTopicPartitions(kafka.group(stage), ends)
     admin = AdminClient(kafka.client())  # ends what it was asked when it goes out of scope
     for future in admin.alter_consumer_group_offsets([request]).values():

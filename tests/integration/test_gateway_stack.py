@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
 import os
@@ -64,6 +65,11 @@ def vector_of(text: str) -> list[float]:
     return [1.0, angle, 0.0, 0.0]
 
 
+def in_base64(vector: list[float]) -> str:
+    """The vector as the embedder's endpoint writes it: float32, little endian."""
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+
+
 @pytest.fixture(scope="session")
 def infrastructure() -> Iterator[Endpoints]:
     """Kafka, registry and PostgreSQL, shared by all processes of the run."""
@@ -81,9 +87,9 @@ def embedder_url() -> Iterator[str]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            assert (body["kind"], body["model"]) == ("query", "toy")
+            assert (body["kind"], body["model"], body["encoding_format"]) == ("query", "toy", "base64")
             data = [
-                {"object": "embedding", "index": index, "embedding": vector_of(text)}
+                {"object": "embedding", "index": index, "embedding": in_base64(vector_of(text))}
                 for index, text in enumerate(body["input"])
             ]
             self._answer({"object": "list", "model": "toy", "data": data, "usage": {}})

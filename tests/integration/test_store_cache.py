@@ -104,11 +104,13 @@ async def test_vectors_cross_tenants_only_where_that_is_allowed(pool: Pool, owne
     vector = {("acme", key(1)): np.ones(384, "<f4").tobytes()}
     text = [Text("other", key(1), "one", "d")]
     await Embedder(pool)._remember(vector, {})
-    assert await Embedder(pool, across_tenants=True)._lent(text) == {}
+    assert await Embedder(pool, across_tenants=True)._shared_vectors(text) == {}
     await Embedder(pool, across_tenants=True)._remember(vector, {})
-    assert await Embedder(pool)._lent(text) == {}
+    assert await Embedder(pool)._shared_vectors(text) == {}
     assert await left(owner, "other") == set()
-    assert await Embedder(pool, across_tenants=True)._lent(text) == {("other", key(1)): vector["acme", key(1)]}
+    assert await Embedder(pool, across_tenants=True)._shared_vectors(text) == {
+        ("other", key(1)): vector["acme", key(1)]
+    }
     assert await left(owner, "other") == {1}
     assert await left(owner, cache.SHARED) == {1}
 
@@ -124,4 +126,4 @@ async def test_what_is_forgotten_is_lent_to_the_tenant_no_more(
     assert await forget.cached(pool, "acme", MODEL) == 5
     assert await forget.forget(pool, "acme", MODEL, asked_by="olga") == 5
     assert (await left(owner), await left(owner, "other"), await left(owner, cache.SHARED)) == (set(), {1, 6}, {6})
-    assert await Embedder(pool, across_tenants=True)._lent([Text("acme", key(1), "one", "d")]) == {}
+    assert await Embedder(pool, across_tenants=True)._shared_vectors([Text("acme", key(1), "one", "d")]) == {}

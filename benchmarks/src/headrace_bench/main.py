@@ -9,6 +9,8 @@ from pathlib import Path
 
 import structlog
 
+from headrace.config.settings import EXIT_CONFIGURATION
+from headrace.errors import ConfigurationError
 from headrace_bench.result import Result
 
 BENCHMARKS = {
@@ -45,7 +47,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(given)
     for name in BENCHMARKS if options.name == "all" else [options.name]:
         module, _, function = BENCHMARKS[name].partition(":")
-        result: Result = getattr(import_module(f"headrace_bench.{module}"), function)(options.state_dir)
+        try:
+            result: Result = getattr(import_module(f"headrace_bench.{module}"), function)(options.state_dir)
+        except ConfigurationError as error:
+            print(f"the benchmark {name} cannot start: {error}", file=sys.stderr)
+            return EXIT_CONFIGURATION
         if not options.json:
             print(result.text())
         print(result.line(), flush=True)

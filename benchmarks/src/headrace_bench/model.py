@@ -6,22 +6,35 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-import torch
-from sentence_transformers import SentenceTransformer
-
 from headrace.embeddings.models import PACKAGED_MODEL
+from headrace.errors import ConfigurationError
 from headrace_embedder.agreement import fast_bfloat16
 from headrace_embedder.local_model import SentenceTransformersProvider
-from headrace_embedder.provider import Kind
 from headrace_embedder.settings import EmbedderSettings, model_path
+from headrace_embedder.torch_model import installed
+from headrace_embedder.types import Kind
 
 BATCH_SIZES = (4, 8, 16, 32)
+
+
+def require_baseline() -> None:
+    """Raise :class:`ConfigurationError` where sentence-transformers is not installed."""
+    if not installed():
+        raise ConfigurationError(
+            "the baseline of this benchmark is sentence-transformers, which is not installed",
+            where="headrace-bench[torch]",
+            remedy="Run `make setup-torch`, and start .venvs/torch/bin/headrace-bench instead.",
+        )
 
 
 class Backend:
     """The packaged model at the precision that the embedder chooses by itself on this machine."""
 
     def __init__(self) -> None:
+        """Load the model; raises :class:`ConfigurationError` as :func:`require_baseline` does."""
+        require_baseline()
+        from sentence_transformers import SentenceTransformer  # noqa: PLC0415
+
         self._model = SentenceTransformer(model_path(PACKAGED_MODEL), device="cpu")
         self.precision = "bfloat16" if fast_bfloat16() else "float32"
         if self.precision == "bfloat16":
@@ -30,6 +43,8 @@ class Backend:
 
     def seconds(self, texts: Sequence[str], batch_size: int) -> float:
         """Seconds of one ``encode`` over the texts."""
+        import torch  # noqa: PLC0415
+
         started = time.perf_counter()
         with torch.inference_mode():
             self._model.encode(list(texts), batch_size=batch_size, show_progress_bar=False)

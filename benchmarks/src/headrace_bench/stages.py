@@ -25,11 +25,11 @@ from headrace.config.settings import KafkaSettings
 from headrace.envelope import Change, Context, Operation, Trace
 from headrace.payloads import ChangeEvent, ChunkedDocument, EmbeddedDocument
 from headrace.store.pool import prepare_connection
-from headrace_bench.model import Backend, own_backend
+from headrace_bench.model import Backend, own_backend, require_baseline
 from headrace_bench.result import Result
 from headrace_chunker.handler import ChunkerSettings, make_chunks
 from headrace_embedder.hashing import HashingProvider
-from headrace_embedder.provider import Kind
+from headrace_embedder.types import Kind
 from headrace_ingest.handler import source_document
 from headrace_local import shared
 from headrace_testing.data import changes
@@ -65,6 +65,7 @@ def embedder(state_dir: Path, *, documents: int = 240) -> Result:
     comes first in a round warms everything up, a Java broker above all, and is not measured. sentence-transformers,
     which is slower, gets one text in four.
     """
+    require_baseline()
     chunked, source = _chunked(documents)
     texts = list(dict.fromkeys(chunk.text for _, document in chunked for chunk in document.chunks))
     some = texts[::4]
@@ -115,6 +116,7 @@ def indexer(state_dir: Path, *, documents: int = 120) -> Result:
 
 def pipeline(state_dir: Path, *, documents: int = 140) -> Result:
     """Chunks a second from change event to index through all services, against the embedding backend alone."""
+    require_baseline()
     events, source = changes(documents)
     texts = list(dict.fromkeys(chunk.text for _, document in _chunked(documents)[0] for chunk in document.chunks))
     with deployment(state_dir, "sentence-transformers") as place:

@@ -1,5 +1,1 @@
 """The headrace command."""
-
-from __future__ import annotations
-
-__version__ = "0.1.0"

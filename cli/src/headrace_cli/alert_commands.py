@@ -175,7 +175,7 @@ def _errors(own: KafkaSettings, codec: Codec, share: ErrorShare) -> list[Alert]:
     from headrace_operations.dead_letters.model import ANY_STATE, Selection  # noqa: PLC0415
     from headrace_operations.watching import is_new  # noqa: PLC0415
 
-    progress = lag.progress(lag.LogReader(own), "embedder")
+    progress = lag.progress(lag.LagReader(own), "embedder")
     since, records = share.window(datetime.now(UTC), progress.total - progress.pending)
     lately = Selection(stage="embedder", since=since, states=ANY_STATE)
     failed = 0

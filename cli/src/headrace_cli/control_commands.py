@@ -174,12 +174,11 @@ def _released(scopes: list[str], why: str, dry_run: bool, place: options.Place) 
     from headrace_cli.held_commands import order  # noqa: PLC0415
     from headrace_cli.tracking import tracked  # noqa: PLC0415
     from headrace_operations.held_act import HeldActor  # noqa: PLC0415
-    from headrace_operations.held_log import HeldLog  # noqa: PLC0415
+    from headrace_operations.held_log import HeldLog, generations  # noqa: PLC0415
     from headrace_operations.held_model import RELEASED, HeldSelection  # noqa: PLC0415
-    from headrace_operations.trace_log import LogScanner  # noqa: PLC0415
 
     own, codec = clients(*place)
-    views = [own.of(name) for name in LogScanner(own).generations()]
+    views = [own.of(name) for name in generations(own)]
     counts = dict.fromkeys(scopes, 0)
     meant = HeldSelection(kind=PAUSE, scopes=frozenset(scopes))
     if dry_run:

@@ -151,11 +151,11 @@ def release(
     from headrace_cli.tracking import tracked  # noqa: PLC0415
     from headrace_operations.embedding.progress import waiting_for_caps  # noqa: PLC0415
     from headrace_operations.held_act import HeldActor  # noqa: PLC0415
+    from headrace_operations.held_log import generations  # noqa: PLC0415
     from headrace_operations.held_model import RELEASED  # noqa: PLC0415
-    from headrace_operations.trace_log import LogScanner  # noqa: PLC0415
 
     own, codec = clients(state_dir, kafka, registry)
-    views = [own.of(name) for name in LogScanner(own).generations()]
+    views = [own.of(name) for name in generations(own)]
     waiting: dict[str, int] = {}
     for view in views:
         for scope, count in waiting_for_caps(view, codec, tenant).items():

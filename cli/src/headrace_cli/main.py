@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from headrace import __version__
 from headrace_cli import (
-    __version__,
     alert_commands,
     audit_commands,
     capture_commands,

@@ -107,9 +107,9 @@ def without_password(dsn: str) -> str:
 def stage_lags(bootstrap: str) -> list[dict[str, Any]]:
     """Return stage, topic and how many records it is behind; raises :class:`DependencyDown`."""
     from headrace.config.settings import KafkaSettings  # noqa: PLC0415
-    from headrace.kafka.lag import LogReader  # noqa: PLC0415
+    from headrace.kafka.lag import LagReader  # noqa: PLC0415
 
-    reader = LogReader(KafkaSettings(bootstrap=bootstrap))
+    reader = LagReader(KafkaSettings(bootstrap=bootstrap))
     return [asdict(one) for one in reader.stages()]
 
 

@@ -167,21 +167,23 @@ def topics(
     as_json: options.Json = False,
 ) -> None:
     """Show the topics: partitions, records' end offsets, and how far the stages that read them are behind."""
-    from headrace.kafka.lag import LogReader  # noqa: PLC0415
+    from headrace.kafka.lag import LagReader  # noqa: PLC0415
+    from headrace.kafka.offsets import LogOffsets  # noqa: PLC0415
     from headrace.topology import topics as declared  # noqa: PLC0415
 
     settings = kafka_settings(state_dir, kafka)
-    reader = LogReader(settings)
+    offsets = LogOffsets(settings)
     known = declared.concrete()
-    partitions = reader.partitions(topic.name for topic in known)
-    ends = reader.ends(partitions)
-    readers = {one.topic: one for one in reader.stages()}
+    partitions = offsets.partitions(topic.name for topic in known)
+    existing = {place.topic for place in partitions}
+    ends = offsets.ends(partitions)
+    readers = {one.topic: one for one in LagReader(settings).stages()}
     rows: list[dict[str, Any]] = [
         {
             "topic": topic.name,
-            "exists": topic.name in partitions,
+            "exists": topic.name in existing,
             "partitions": topic.partitions,
-            "end": sum(end for (name, _), end in ends.items() if name == topic.name),
+            "end": sum(end for place, end in ends.items() if place.topic == topic.name),
             "read_by": readers[topic.name].stage if topic.name in readers else None,
             "behind": readers[topic.name].behind if topic.name in readers else None,
         }
@@ -193,9 +195,9 @@ def topics(
         columns = ("topic", "exists", "partitions", "end offsets", "read by", "records behind")
         cells = [(r["topic"], "yes" if r["exists"] else "no", *list(r.values())[2:]) for r in rows]
         output.console().print(output.table(columns, cells, right=("partitions", "end offsets", "records behind")))
-    if len(partitions) < len(known):
+    if len(existing) < len(known):
         raise NotFound(
-            f"{len(known) - len(partitions)} of the declared topics do not exist", remedy="Run `headrace bootstrap`."
+            f"{len(known) - len(existing)} of the declared topics do not exist", remedy="Run `headrace bootstrap`."
         )
 
 

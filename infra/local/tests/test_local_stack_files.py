@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import socket
 import stat
-import tarfile
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -215,48 +214,3 @@ def test_a_terminal_shows_bars() -> None:
         take(Event("registry", "starting"))
     assert "ready" in out.getvalue()
     assert "━" in out.getvalue()
-
-
-def test_downloads_add_up_over_all_files_of_a_part() -> None:
-    """The bar would start anew with each of Kafka's 46 files."""
-    events: list[Event] = []
-    callback = artifacts._counter("kafka", 4_000_000, events.append)
-    for name in ("a.jar", "b.jar"):
-        with callback(name, 3_000_000) as count:
-            for _ in range(3):
-                count(1_000_000)
-    assert [event.done for event in events] == [number * 1_000_000 for number in range(1, 7)]
-    assert (events[0].total, events[-1].total) == (4_000_000, 6_000_000)
-    assert events[-1].detail == "b.jar"
-
-
-def test_a_download_cut_short_is_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a file, left by a killed start, would be taken for whole for ever, and every later start would fail."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    half = tmp_path / "half.jar"
-    half.touch()
-    marks = artifacts.cache_dir() / "unfinished"
-    marks.mkdir(parents=True)
-    (marks / "mark").write_text(str(half))
-    with artifacts._fetching("kafka", "g:a:1", 1, lambda _: None):
-        assert not half.exists()
-    assert list(marks.iterdir()) == []
-
-
-def test_what_cannot_be_fetched_is_named_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user without network would see the fetching library's stack trace."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with (
-        pytest.raises(StackError, match=r"kafka cannot be fetched: ConnectionError: no network .*jgo\.conf"),
-        artifacts._fetching("kafka", "g:a:1", 1, lambda _: None),
-    ):
-        raise ConnectionError("no network")
-
-
-def test_a_damaged_archive_is_not_kept(tmp_path: Path) -> None:
-    """A damaged download would be unpacked in part, or make every later start fail."""
-    archive = tmp_path / "registry.tar.gz"
-    archive.write_bytes(b"no archive")
-    with pytest.raises(tarfile.TarError):
-        artifacts._unpack(archive, tmp_path / "home")
-    assert list(tmp_path.iterdir()) == []

@@ -21,11 +21,10 @@ from headrace.payloads import HeldAction
 from headrace.runtime.deadletters import Failure, dead_letter
 from headrace.topology.generation_names import id_in_generation
 from headrace.topology.stages import STAGES
-from headrace.topology.topics import dead_letter_topic
+from headrace.topology.topics import HELD_ACTIONS, dead_letter_topic
 from headrace_operations import held_model
 from headrace_operations.held_log import FoundHeld, HeldLog
 from headrace_operations.held_model import (
-    ACTIONS,
     APPROVED,
     RELEASED,
     HeldEntry,
@@ -150,7 +149,7 @@ class HeldActor:
             order.why,
         )  # fmt: skip
         key = id_in_generation(str(entry.id), self._kafka.generation)
-        produce(ACTIONS, value=self._codec.encode_plain(action), key=key, partition=0)
+        produce(HELD_ACTIONS, value=self._codec.encode_plain(action), key=key, partition=0)
 
     def _reject(self, produce: Produce, stage: str, record: Record, order: HeldOrder, now: datetime) -> None:
         flow = STAGES[stage]

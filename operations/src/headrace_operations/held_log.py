@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from headrace.codec.codec import Codec
 from headrace.config.settings import KafkaSettings
-from headrace.kafka.broker_contract import Record
+from headrace.kafka.broker_contract import Record, TopicPartition
+from headrace.kafka.offsets import LogOffsets
 from headrace.payloads import HeldAction
-from headrace.topology.topics import held_topic
-from headrace_operations.audit.log_ranges import Partition
-from headrace_operations.held_model import ACTIONS, HeldEntry, HeldId, HeldSelection, NoSuchHeldRecord, entry_of
+from headrace.topology.stages import EMBEDDER
+from headrace.topology.topics import HELD_ACTIONS, held_topic
+from headrace_operations.held_model import HeldEntry, HeldId, HeldSelection, NoSuchHeldRecord, entry_of
 from headrace_operations.log_scan import LogScan
 
 
@@ -72,7 +73,7 @@ class HeldLog:
 
     def actions(self) -> dict[str, HeldAction]:
         """Return the action of each held record that had one, by id."""
-        return self._scan.actions(ACTIONS, HeldAction)
+        return self._scan.actions(HELD_ACTIONS, HeldAction)
 
     def read(self, selection: HeldSelection, actions: dict[str, HeldAction], take: Take) -> None:
         """Hand what waits and is meant to ``take``, each partition's in order; what has an action waits no longer."""
@@ -83,20 +84,25 @@ class HeldLog:
 
         self._pass(selection.stages(), actions, one)
 
-    def reach(self, stages: Sequence[str]) -> dict[Partition, Reach]:
+    def reach(self, stages: Sequence[str]) -> dict[TopicPartition, Reach]:
         """Return how far each partition of these stages' held topics holds nothing that waits."""
         return self._pass(stages, self.actions(), lambda _: None)
 
-    def _pass(self, stages: Sequence[str], actions: dict[str, HeldAction], take: Take) -> dict[Partition, Reach]:
+    def _pass(self, stages: Sequence[str], actions: dict[str, HeldAction], take: Take) -> dict[TopicPartition, Reach]:
         bounds = self._scan.bounds([held_topic(stage) for stage in stages])
         reach = {place: Reach(span.start, span.end) for place, span in bounds.items()}
 
         def one(record: Record) -> None:
             entry = entry_of(record)
             if str(entry.id) not in actions:
-                own = reach[record.topic, record.partition]
+                own = reach[record.place]
                 own.open = min(own.open, record.offset)
                 take(FoundHeld(entry, record))
 
         self._scan.read(bounds, one)
         return reach
+
+
+def generations(kafka: KafkaSettings) -> list[str]:
+    """Return the generations of the index that have lanes, by name: each can hold records; raises `DependencyDown`."""
+    return LogOffsets(kafka).generations([held_topic(EMBEDDER.name)])

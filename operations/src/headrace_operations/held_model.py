@@ -11,19 +11,16 @@ from headrace.config.settings import KafkaSettings
 from headrace.errors import ConfigurationError, HeadraceError
 from headrace.kafka import headers
 from headrace.kafka.broker_contract import Headers, Message, Record
+from headrace.kafka.constants import LATEST_MS, NO_KEY
 from headrace.orders.holds import KINDS, PAUSE, REVIEW, ends, waits_for
 from headrace.payloads import HeldAction
 from headrace.topology.stages import STAGES, next_stage
 from headrace.topology.topics import held_topic, replay_topic, retry_topic
 
-ACTIONS = "held-actions"
 RELEASED = "RELEASED"
 APPROVED = "APPROVED"
 REJECTED = "REJECTED"
 _ID = re.compile(r"(?P<stage>[a-z]+)/(?P<partition>[0-9]{1,9})/(?P<offset>[0-9]{1,18})")
-_NO_KEY = b"-"
-_LATEST_MS = 253_402_300_799_000
-"""The end of the year 9999, the last that Python's dates know, in milliseconds since 1970."""
 
 
 class NoSuchHeldRecord(HeadraceError):
@@ -99,9 +96,9 @@ def entry_of(record: Record) -> HeldEntry:
     key_tenant, mark, document_id = (record.key or b"").decode("utf-8", "replace").partition("/")
     of, _, target = scope.partition("/")
     tenant = key_tenant if mark and key_tenant else target if of == "tenant" else None
-    version = headers.number(record, "version", -1)
+    version = headers.number(record, headers.VERSION, -1)
     first = headers.origin(record)
-    held_ms = min(headers.number(record, headers.HELD_AT, max(0, record.timestamp_ms)), _LATEST_MS)
+    held_ms = min(headers.number(record, headers.HELD_AT, max(0, record.timestamp_ms)), LATEST_MS)
     return HeldEntry(
         id=HeldId(record.topic.removeprefix(held_topic("")), record.partition, record.offset),
         kind=headers.text(record, headers.HELD_KIND) or PAUSE,
@@ -112,7 +109,7 @@ def entry_of(record: Record) -> HeldEntry:
         tenant=tenant or None,
         document_id=document_id if mark and document_id else None,
         version=None if version < 0 else version,
-        request_id=headers.text(record, "request-id"),
+        request_id=headers.text(record, headers.REQUEST_ID),
         origin=f"{first.topic}/{first.partition}/{first.offset}",
         size=len(record.value or b""),
     )
@@ -212,7 +209,7 @@ def released(record: Record, kafka: KafkaSettings, *, now_ms: int) -> Message:
     if first.topic != kafka.topic(replay_topic(stage)):
         own = tuple(pair for pair in own if pair[0] != headers.REPLAY)
     again = headers.for_retry(own, first, attempt=1, due_ms=now_ms)
-    key = b"" if record.key is None or record.key == _NO_KEY else record.key
+    key = b"" if record.key is None or record.key == NO_KEY else record.key
     return Message(retry_topic(stage), key, record.value, again)
 
 

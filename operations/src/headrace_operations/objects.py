@@ -7,16 +7,15 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
-from confluent_kafka import Message as KafkaMessage
-
 from headrace.codec.codec import ENVELOPES
 from headrace.config.settings import KafkaSettings
 from headrace.errors import ConfigurationError
+from headrace.kafka.broker_contract import Record, TopicPartition
+from headrace.kafka.offsets import Range
+from headrace.kafka.ranges import LogReader
 from headrace.objects.places import named_in, parse
 from headrace.objects.store import ObjectStore
 from headrace.topology import generation_names, topics
-from headrace_operations.audit.log_ranges import LogRanges, Partition, Range
-from headrace_operations.trace_log import LogScanner
 
 LEAST_GRACE = timedelta(hours=24)
 """Longer than from a batch's first object to its commit.
@@ -25,6 +24,7 @@ The batch is computed in portions, each stored when it is done; hours may pass b
 transaction (15 minutes at most, by the brokers' own limit) and what clocks differ.
 """
 _AT_ONCE = 500
+_ROLE = "objects"
 Progress = Callable[[int], None]
 """Told how many more records were read, or objects deleted."""
 
@@ -100,7 +100,7 @@ class Collector:
     def __init__(self, store: ObjectStore, kafka: KafkaSettings) -> None:
         self._store = store
         self._kafka = kafka
-        self._read_to: dict[tuple[str, Partition], int] = {}
+        self._read_to: dict[tuple[str, TopicPartition], int] = {}
 
     def find(self, before: datetime, now: datetime, progress: Progress = lambda _: None) -> Garbage:
         """Return what was written on days that were over before that time, and what no record refers to.
@@ -146,23 +146,21 @@ class Collector:
     def _strike_named(self, garbage: Garbage, progress: Progress) -> None:
         """Take out of the garbage what records name that were not read yet."""
         own = [name for name in carriers() if generation_names.is_own(name)]
-        for generation in LogScanner(self._kafka).generations(own):
+        for generation in LogReader(self._kafka, _ROLE).generations(own):
             self._read(generation, own, garbage, progress)
         self._read("", [name for name in carriers() if not generation_names.is_own(name)], garbage, progress)
 
     def _read(self, generation: str, wanted: Iterable[str], garbage: Garbage, progress: Progress) -> None:
         """Read what was not read yet of those topics; ``generation`` is empty for what all share."""
-        ranges = LogRanges(self._kafka.of(generation or self._kafka.generation))
+        ranges = LogReader(self._kafka.of(generation or self._kafka.generation), _ROLE)
         spans = {}
-        for one, (start, end) in ranges.bounds(ranges.partitions(wanted)).items():
+        for one, (start, end) in ranges.bounds(ranges.partitions(wanted), open_too=True).items():
             spans[one] = Range(max(start, self._read_to.get((generation, one), start)), end)
 
-        def take(_: Partition, message: KafkaMessage) -> None:
-            value = message.value()
+        def take(record: Record) -> None:
             garbage.records += 1
-            if isinstance(value, bytes):
-                for key in named_in(value):
-                    garbage.keys.pop(key, None)
+            for key in named_in(record.value or b""):
+                garbage.keys.pop(key, None)
             progress(1)
 
         ranges.read(spans, take)

@@ -19,9 +19,9 @@ from headrace.payloads import DeadLetter, DeadLetterAction, IndexedDocument
 from headrace.store import documents
 from headrace.topology.generation_names import own_id
 from headrace.topology.stages import INDEXER, INGEST
-from headrace.topology.topics import dead_letter_topic
-from headrace_operations.runs_fold import RUN_HEADER, Failed, Fold, Item, Run, SentChange, runs_of
-from headrace_operations.trace import ACTIONS, DOCUMENT_STAGES
+from headrace.topology.topics import DEAD_LETTER_ACTIONS, dead_letter_topic
+from headrace_operations.runs_fold import Failed, Fold, Item, Run, SentChange, runs_of
+from headrace_operations.trace import DOCUMENT_STAGES
 from headrace_operations.trace_log import Cost, Limits, LogScanner
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class RunsReader:
         return self.fold.items(run, tenant)
 
     def _read(self) -> Cost:
-        counts = self._scanner.partition_counts([INGEST.source, INDEXER.target, ACTIONS, *self._letters])
+        counts = self._scanner.counts([INGEST.source, INDEXER.target, DEAD_LETTER_ACTIONS, *self._letters])
         places = {
             name: [TopicPartition(name, partition) for partition in range(count)] for name, count in counts.items()
         }
@@ -88,22 +88,24 @@ class RunsReader:
         return cost + more
 
     def _first_floors(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        since = self._scanner.starts_at([place for place in places if place.topic != ACTIONS], self._since_ms)
+        since = self._scanner.starts_at(
+            [place for place in places if place.topic != DEAD_LETTER_ACTIONS], self._since_ms
+        )
         ends = self._scanner.bounds([place for place, start in since.items() if start < 0])
         return {place: start if start >= 0 else ends[place][1] for place, start in since.items()}
 
     def _take_change(self, record: Record) -> bool:
         """Take a change in; nothing of the record is kept."""
-        request = headers.text(record, "request-id")
+        request = headers.text(record, headers.REQUEST_ID)
         if request is None and self.asked_for is not None and self._derived(record) == self.asked_for:
             request = self.asked_for
-        run = headers.text(record, RUN_HEADER) or request
+        run = headers.text(record, headers.RUN) or request
         if run is not None and record.key:
             place = (record.partition, record.offset)
-            version = number(headers.text(record, "version"))
+            version = number(headers.text(record, headers.VERSION))
             if version is None:
                 self._unstated.add(record.key)
-                ours = headers.text(record, "operation") is not None  # what comes by the gateway says it
+                ours = headers.text(record, headers.OPERATION) is not None  # what comes by the gateway says it
                 version = record.offset if ours else None
             self.fold.sent(SentChange(record.key, place, version, run, request, record.timestamp_ms))
         return False
@@ -114,7 +116,7 @@ class RunsReader:
 
     def _take_outcome(self, record: Record, keys: set[bytes]) -> bool:
         try:
-            if record.topic == ACTIONS:
+            if record.topic == DEAD_LETTER_ACTIONS:
                 self._take_action(record)
             elif record.key in keys:
                 if record.topic == INDEXER.target:
@@ -126,7 +128,7 @@ class RunsReader:
         return False
 
     def _take_indexed(self, record: Record, key: bytes) -> None:
-        version = number(headers.text(record, "version"))
+        version = number(headers.text(record, headers.VERSION))
         if version is None:
             return
         place = None

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-RUN_HEADER = "run"
 _LEAST_MS = 1000
 """A run shorter than this has no rate worth telling."""
 Fate = Literal["done", "pending", "failed"]

@@ -20,7 +20,14 @@ from headrace.payloads import DeadLetter, DeadLetterAction, IndexedDocument
 from headrace.store import documents
 from headrace.topology.generation_names import own_id
 from headrace.topology.stages import CHUNKER, EMBEDDER, INDEXER, INGEST, STAGES
-from headrace.topology.topics import dead_letter_topic, held_topic, replay_topic, retry_topic
+from headrace.topology.topics import (
+    DEAD_LETTER_ACTIONS,
+    HELD_ACTIONS,
+    dead_letter_topic,
+    held_topic,
+    replay_topic,
+    retry_topic,
+)
 from headrace_operations.trace_assembly import Material, Seen, SeenLetter, assemble
 from headrace_operations.trace_log import Cost, Limits, LogScanner, place_of
 from headrace_operations.trace_model import Lane, Traces
@@ -29,9 +36,7 @@ if TYPE_CHECKING:
     from headrace.store.pool import Pool
 
 DOCUMENT_STAGES = (INGEST, CHUNKER, EMBEDDER, INDEXER)
-ACTIONS = "dead-letter-actions"
-HELD_ACTIONS = "held-actions"
-_ACTED_ON = (ACTIONS, HELD_ACTIONS)
+_ACTED_ON = (DEAD_LETTER_ACTIONS, HELD_ACTIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +104,7 @@ class Tracer:
         return Traces(traces, cost)
 
     def _read(self, keys: Sequence[bytes]) -> tuple[list[Record], Mapping[TopicPartition, int], Cost]:
-        counts = self._scanner.partition_counts([*self._topics, *self._letters, *_ACTED_ON])
+        counts = self._scanner.counts([*self._topics, *self._letters, *_ACTED_ON])
         places = {
             place
             for key in keys
@@ -124,12 +129,12 @@ class Tracer:
                     for place in places
                     if (topic := self._topics.get(place.topic)) and topic.stage == flow.name and topic.lane in lanes
                 ]
-                found |= dict.fromkeys(own, 0) | self._scanner.committed(flow.name, own, side=side)
+                found |= self._scanner.committed(flow.name, own, side=side)
         return found
 
     def _paused(self) -> dict[str, str]:
         """Return who paused which stage, and why."""
-        if not self._scanner.partition_counts([CONTROL]):
+        if not self._scanner.counts([CONTROL]):
             return {}
         orders = read_orders(self._kafka, self._codec)
         paused = {}
@@ -167,7 +172,7 @@ class Tracer:
         return {
             identity: self._codec.decode_plain(record.value, DeadLetterAction)
             for record in records
-            if record.topic == ACTIONS
+            if record.topic == DEAD_LETTER_ACTIONS
             and record.value is not None
             and (identity := own_id(record.key, self._kafka.generation)) is not None
         }

@@ -28,8 +28,6 @@ from headrace_operations.trace_model import (
     VersionTrace,
 )
 
-RUN_HEADER = "run"
-"""Header of a change that names the run which its sender counts it to."""
 _OUTCOMES: Mapping[str, VersionState] = {
     "INDEXED": "indexed",
     "UNCHANGED": "indexed",
@@ -128,7 +126,7 @@ def _versions(seen: Sequence[Seen]) -> Iterator[tuple[Seen, int | None]]:
             yield one, one.version
             continue
         known = followed.get(one.record[:3], came_from.get(_first(one)))
-        yield one, change_version(_said(one.record), _first(one)[1]) if known is None else known
+        yield one, change_version(headers.texts(one.record), _first(one)[1]) if known is None else known
 
 
 def _first(one: Seen) -> tuple[int, int]:
@@ -149,15 +147,15 @@ def _version(material: Material, version: int | None, all_seen: Sequence[Seen]) 
     outcome = ends[0].outcome if ends else None
     places = tuple(_place(one, material.paused) for one in seen if one.behind is not None)
     state = _state(material.row, version, outcome, places, letters)
-    requests = [_text(one.record, "request-id") for one in seen]
+    requests = [headers.text(one.record, headers.REQUEST_ID) for one in seen]
     requests += [row.request_id if row is not None else None, *(one.entry.request_id for one in letters)]
-    operations = [_text(one.record, "operation") for one in seen]
+    operations = [headers.text(one.record, headers.OPERATION) for one in seen]
     trace = VersionTrace(
         version=version,
         state=state,
         operation=next((one for one in operations if one), "DELETE" if row is not None and row.deleted else None),
         request_ids=_distinct(requests),
-        runs=_distinct(_text(one.record, RUN_HEADER) for one in seen),
+        runs=_distinct(headers.text(one.record, headers.RUN) for one in seen),
         outcome=outcome,
         indexed_ms=ends[0].record.timestamp_ms if ends else None,
         steps=_steps(seen, row),
@@ -229,8 +227,8 @@ def _place(one: Seen, paused: Mapping[str, str]) -> Place:
         behind=one.behind or 0,
         attempt=headers.attempt(record) if one.lane == "retry" else 1,
         due_ms=headers.number(record, headers.RETRY_DUE, 0) if one.lane == "retry" else None,
-        operation=_text(record, "operation"),
-        request_id=_text(record, "request-id"),
+        operation=headers.text(record, headers.OPERATION),
+        request_id=headers.text(record, headers.REQUEST_ID),
         paused=paused.get(stage),
         held=_held(record, stage) if one.lane == "held" else None,
     )
@@ -242,7 +240,7 @@ def _held(record: Record, stage: str) -> Held:
 
 
 def _hold(record: Record, stage: str) -> Hold:
-    return hold_of(_said(record), _identity(record, stage))
+    return hold_of(headers.texts(record), _identity(record, stage))
 
 
 def _identity(record: Record, stage: str) -> str:
@@ -252,8 +250,8 @@ def _identity(record: Record, stage: str) -> str:
 def _waiting(one: Seen) -> Waiting:
     record, stage = one.record, one.stage or ""
     return Waiting(
-        stage, one.version, _text(record, "operation"), _text(record, "request-id"), record.partition, record.offset,
-        one.history, _hold(record, stage) if one.lane == "held" else None,
+        stage, one.version, headers.text(record, headers.OPERATION), headers.text(record, headers.REQUEST_ID),
+        record.partition, record.offset, one.history, _hold(record, stage) if one.lane == "held" else None,
     )  # fmt: skip
 
 
@@ -280,15 +278,6 @@ def _letter(one: SeenLetter) -> Letter:
         why=None if action is None or not action.why else action.why,
         redrive_of=None if redrive is None else redrive.decode("utf-8", "replace"),
     )
-
-
-def _said(record: Record) -> dict[str, str]:
-    """Return the record's headers as text, the last of each name."""
-    return {name: (value or b"").decode("utf-8", "replace") for name, value in record.headers}
-
-
-def _text(record: Record, name: str) -> str | None:
-    return headers.text(record, name)
 
 
 def _distinct(values: Iterable[str | None]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace_embedder.batching import ModelThreads, OutOfMemory, encode_halving, micro_batches, request_slices
-from headrace_embedder.provider import Kind, Vectors
+from headrace_embedder.types import Kind, Vectors
 
 pytestmark = pytest.mark.unit
 

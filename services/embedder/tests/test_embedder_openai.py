@@ -26,8 +26,9 @@ from headrace_embedder.local_model import SentenceTransformersProvider
 from headrace_embedder.model2vec_model import Model2VecProvider
 from headrace_embedder.openai_compatible import OpenAICompatibleProvider
 from headrace_embedder.over_long import embed_passages, left_out
-from headrace_embedder.provider import EmbedResult, Kind, Vectors
+from headrace_embedder.provider import EmbedResult
 from headrace_embedder.settings import EmbedderSettings
+from headrace_embedder.types import Kind, Vectors
 
 pytestmark = pytest.mark.unit
 

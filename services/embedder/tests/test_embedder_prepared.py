@@ -31,9 +31,9 @@ from headrace_embedder.hashing import HashingProvider
 from headrace_embedder.loaded import Caps, TokenCounter
 from headrace_embedder.local_model import SentenceTransformersProvider
 from headrace_embedder.over_long import embed_passages
-from headrace_embedder.provider import Kind, Vectors
 from headrace_embedder.settings import EmbedderSettings
 from headrace_embedder.spending import Spending
+from headrace_embedder.types import Kind, Vectors
 
 pytestmark = pytest.mark.unit
 

@@ -14,8 +14,9 @@ from pydantic import SecretStr
 from headrace.errors import DependencyDown, InvalidRecord
 from headrace_embedder import server
 from headrace_embedder.hashing import HashingProvider
-from headrace_embedder.provider import EmbedResult, Kind
+from headrace_embedder.provider import EmbedResult
 from headrace_embedder.server import QueryEmbedder, create_app
+from headrace_embedder.types import Kind
 
 pytestmark = pytest.mark.unit
 

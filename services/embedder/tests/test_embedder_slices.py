@@ -16,8 +16,9 @@ from headrace.payloads import Chunk, ChunkedDocument, DocumentFacts
 from headrace_embedder import handler as handler_module
 from headrace_embedder.batch import Text
 from headrace_embedder.handler import EmbedHandler
-from headrace_embedder.provider import EmbedResult, Kind, Provider
+from headrace_embedder.provider import EmbedResult, Provider
 from headrace_embedder.spending import Spending
+from headrace_embedder.types import Kind
 
 pytestmark = pytest.mark.unit
 

@@ -24,9 +24,10 @@ from headrace_embedder import main
 from headrace_embedder.batch import Computed, Document, EmbeddingBatch, Text
 from headrace_embedder.fairness import FairShare
 from headrace_embedder.openai_compatible import OpenAICompatibleProvider
-from headrace_embedder.provider import EmbedResult, Kind
+from headrace_embedder.provider import EmbedResult
 from headrace_embedder.settings import EmbedderSettings
 from headrace_embedder.spending import Spending, bills
+from headrace_embedder.types import Kind
 
 pytestmark = pytest.mark.unit
 NOW = datetime(2026, 1, 2, tzinfo=UTC)

@@ -9,16 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from headrace.errors import ConfigurationError
-from headrace_embedder import openvino_model
+from headrace_embedder import local_model, openvino_model
 from headrace_embedder.convert import converted_to
-from headrace_embedder.openvino_model import NotConverted, converted
-from headrace_embedder.provider import Kind, build
+from headrace_embedder.factory import build
+from headrace_embedder.model_folder import NotConverted
+from headrace_embedder.runnable import FACTS
 from headrace_embedder.settings import EmbedderSettings
+from headrace_embedder.types import Kind
 
 pytestmark = pytest.mark.unit
 
@@ -79,18 +82,36 @@ def test_another_dimension_a_missing_model_and_a_missing_package_are_refused(
         build(EmbedderSettings(provider="model2vec", model=str(folder), dimensions=3))
 
 
-def test_a_converted_folder_is_taken_as_it_is_and_without_torch_nothing_else(
+def test_without_torch_another_architecture_is_refused_with_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Broken: the image without torch tries to convert, or fails with a stack instead of the command that helps."""
-    (tmp_path / "facts.json").write_text("{}")
-    assert converted(EmbedderSettings(model=str(tmp_path))) == tmp_path
+    """Broken: the default installation fails with a stack instead of what to install."""
+    (tmp_path / "config.json").write_text('{"model_type": "mpnet"}')
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else real(name))
-    with pytest.raises(NotConverted, match="torch is not installed"):
-        converted(EmbedderSettings(model="some/name"))
-    with pytest.raises(ConfigurationError, match="headrace-embedder-convert some/name FOLDER"):
-        build(EmbedderSettings(model="some/name", device="cpu"))
+    settings = EmbedderSettings(model=str(tmp_path), device="cpu")
+    with pytest.raises(ConfigurationError, match=r"architecture is mpnet.*torch, which converts") as refused:
+        build(settings)
+    assert "Install headrace-embedder[torch]" in refused.value.remedy
+    assert f"headrace-embedder-convert {tmp_path} FOLDER" in refused.value.remedy
+    for torch in ({"backend": "torch"}, {"device": "cuda"}):
+        with pytest.raises(ConfigurationError, match=r"torch is not installed.*headrace-embedder\[torch\]"):
+            build(EmbedderSettings.model_validate({"model": str(tmp_path), **torch}))
+    with pytest.raises(NotConverted, match=r"architecture is mpnet.*Install headrace-embedder\[torch\]"):
+        converted_to(str(tmp_path), tmp_path / "made" / tmp_path.name)
+
+
+def test_a_gpu_without_torch_leaves_the_model_to_the_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: the default installation does not start on a machine that happens to have a GPU."""
+    (tmp_path / "config.json").write_text('{"model_type": "mpnet"}')
+    (card := tmp_path / "nvidia0").touch()
+    monkeypatch.setattr(local_model, "_ACCELERATORS", (str(card),))
+    assert not local_model.on_processor(None)
+    monkeypatch.setattr(local_model.torch_model, "installed", lambda: False)
+    monkeypatch.setattr(openvino_model, "installed", lambda: False)
+    with capture_logs() as logs, pytest.raises(ConfigurationError, match="cannot run in OpenVINO"):
+        build(EmbedderSettings(model=str(tmp_path)))
+    assert [log["event"] for log in logs] == ["a GPU is not used, as torch is not installed"]
 
 
 def test_a_conversion_is_whole_or_not_there_and_keeps_the_models_name(
@@ -104,15 +125,13 @@ def test_a_conversion_is_whole_or_not_there_and_keeps_the_models_name(
         (partial / "model.xml").write_text("half")
         raise NotConverted("no such operation")
 
-    monkeypatch.setattr("headrace_embedder.convert.convert", fails)
+    monkeypatch.setattr("headrace_embedder.convert._write", fails)
     with pytest.raises(NotConverted, match="no such operation"):
         converted_to(str(source), target)
     assert list((tmp_path / "made").iterdir()) == []
     with pytest.raises(ConfigurationError, match="'other' is not 'model'"):
         converted_to(str(source), tmp_path / "made" / "other")
-    monkeypatch.setattr(
-        "headrace_embedder.convert.convert", lambda _, partial: (partial / openvino_model.FACTS).write_text("{}")
-    )
+    monkeypatch.setattr("headrace_embedder.convert._write", lambda _, partial: (partial / FACTS).write_text("{}"))
     converted_to(str(source), target)
     assert [file.name for file in target.iterdir()] == ["facts.json"]
     with pytest.raises(ConfigurationError, match="is there already"):

@@ -12,9 +12,9 @@ import pytest
 from headrace_embedder import tuning
 from headrace_embedder.batching import OutOfMemory
 from headrace_embedder.loaded import Caps, Loaded, TokenCounter
-from headrace_embedder.provider import Vectors
 from headrace_embedder.settings import EmbedderSettings
 from headrace_embedder.tuning import fastest, measured, sample, tuned
+from headrace_embedder.types import Vectors
 
 pytestmark = pytest.mark.unit
 

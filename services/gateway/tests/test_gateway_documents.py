@@ -246,8 +246,6 @@ def test_the_book_keeps_the_newest_keys_within_its_bound(rows: Any) -> None:
     book.add(b"k1", rows.letter(offset=9, failed_at_ms=1))
     assert [letter.offset for letter in book.of(b"k1")] == [9, 1]
     assert book.of(b"k2") == ()
-    book.clear()
-    assert book.of(b"k1") == ()
 
 
 async def test_documents_are_found_by_all_of_their_attributes_a_page_at_a_time(gateway: Any, rows: Any) -> None:

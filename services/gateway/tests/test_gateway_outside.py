@@ -11,7 +11,10 @@ from headrace.codec.codec import Codec
 from headrace.codec.schema_registry import FixedIds
 from headrace.config.settings import EXIT_CONFIGURATION, KafkaSettings
 from headrace.documents.status import entry_of
-from headrace.errors import ConfigurationError, DependencyDown
+from headrace.errors import DependencyDown
+from headrace.kafka.broker_contract import Record, TopicPartition
+from headrace.kafka.offsets import Range
+from headrace.kafka.unavailable import unavailable
 from headrace.payloads import DeadLetter, HeaderPart
 from headrace.store.rows import Generation
 from headrace_gateway.dead_letters import DeadLetterFollower
@@ -23,6 +26,7 @@ from headrace_gateway.problems import Problem
 pytestmark = pytest.mark.unit
 
 
+KAFKA = KafkaSettings(bootstrap="127.0.0.1:1")
 GENERATION = Generation("g1", "model", 2)
 
 
@@ -41,39 +45,71 @@ def test_a_wrong_setting_is_named_by_its_variable(
     assert f"gateway cannot start: {variable}: " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("reading", ["_starts", "_held_starts"])
+@pytest.mark.parametrize("question", ["counts", "bounds", "committed_of"])
 async def test_a_kafka_that_stays_silent_is_a_dependency_that_is_down(
-    monkeypatch: pytest.MonkeyPatch, reading: str
+    monkeypatch: pytest.MonkeyPatch, question: str
 ) -> None:
     """If it failed, asking where a document is would be answered 500 while Kafka hangs."""
 
     def silent(*_: object) -> NoReturn:
-        raise TimeoutError
+        raise unavailable(KAFKA, TimeoutError())
 
-    reader = KafkaFlowReader(KafkaSettings(bootstrap="127.0.0.1:1"), Codec(FixedIds()))
-    monkeypatch.setattr(reader, "_count", lambda _: 8)
-    monkeypatch.setattr(reader, "_held_starts", lambda _: ([], False))
-    monkeypatch.setattr(reader, reading, silent)
-    with pytest.raises(DependencyDown, match="positions cannot be read: TimeoutError"):
+    reader = KafkaFlowReader(KAFKA, Codec(FixedIds()))
+    monkeypatch.setattr(reader._offsets, "counts", lambda topics: dict.fromkeys(topics, 8))
+    monkeypatch.setattr(reader._offsets, "bounds", lambda places: dict.fromkeys(places, Range(0, 0)))
+    monkeypatch.setattr(reader._offsets, question, silent)
+    with pytest.raises(DependencyDown, match=r"Kafka does not answer at 127.0.0.1:1: TimeoutError"):
         await reader.waiting(b"alpha/a")
     reader.close()
 
 
-def test_dead_letters_are_followed_again_after_the_registry_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If it failed, one refusal by the registry would hide every later dead letter until the gateway is restarted."""
-    follower = DeadLetterFollower(KafkaSettings(), Codec(FixedIds()))
-    turns: list[int] = []
+@pytest.mark.parametrize(
+    ("committed", "most", "start", "complete"), [(10, 10, 10, True), (3, 10, 4, True), (3, 5, 9, False)]
+)
+async def test_the_newest_record_of_the_key_is_what_waits(
+    monkeypatch: pytest.MonkeyPatch, committed: int, most: int, start: int, complete: bool
+) -> None:
+    """If it failed, a document that waits would look indexed, or one that was taken would look waiting."""
+    reader = KafkaFlowReader(KAFKA, Codec(FixedIds()))
+    asked: list[dict[TopicPartition, Range]] = []
 
-    def follow() -> None:
-        turns.append(len(turns))
-        if len(turns) == 1:
-            raise ConfigurationError("the registry answered HTTP 401")
-        follower._closed.set()
+    def read(spans: dict[TopicPartition, Range], take: Any, *, seconds: float) -> bool:
+        assert seconds == 1.0
+        asked.append(spans)
+        for place in spans:
+            if place.topic in ("changes", "held.chunker"):
+                for offset, key in ((11, b"alpha/a"), (12, b"alpha/a"), (13, b"alpha/b")):
+                    take(Record(*place, offset, key, b"", (("version", b"7"), ("request-id", b"r"))))
+        return True
 
-    monkeypatch.setattr(follower, "_follow", follow)
-    monkeypatch.setattr("headrace_gateway.dead_letters._RETRY_S", 0.0)
-    follower._run()
-    assert turns == [0, 1]
+    monkeypatch.setattr("headrace_gateway.flow.MAX_RECORDS", most)
+    monkeypatch.setattr(reader._offsets, "counts", lambda topics: dict.fromkeys(topics, 1))
+    monkeypatch.setattr(reader._offsets, "bounds", lambda places: dict.fromkeys(places, Range(4, 14)))
+    monkeypatch.setattr(
+        reader._offsets, "committed_of",
+        lambda groups: {place: committed for places in groups.values() for place in places},
+    )  # fmt: skip
+    monkeypatch.setattr(reader._reader, "read", read)
+    state = await reader.waiting(b"alpha/a")
+    reader.close()
+    assert [(one.stage, one.version, one.offset, one.hold is not None) for one in state.waiting] == [
+        ("ingest", 7, 12, False), ("chunker", 7, 12, True),
+    ]  # fmt: skip
+    held, sources = asked
+    assert set(held.values()) == {Range(max(4, 14 - most), 14)}
+    assert set(sources.values()) == {Range(start, 14)}
+    assert state.complete is complete
+
+
+def test_dead_letters_are_remembered_by_the_key_of_what_failed() -> None:
+    """If it failed, where a document is would be answered without the reason for which it was given up."""
+    codec = Codec(FixedIds())
+    follower = DeadLetterFollower(KAFKA, codec)
+    letter = make_dead_letter(stage="chunker", message="too long")
+    follower.deliver(Record("dead-letters.chunker", 2, 5, b"alpha/a", codec.encode_plain(letter)))
+    follower.deliver(Record("dead-letters.chunker", 2, 6, b"alpha/a", b"stray"))
+    follower.deliver(Record("dead-letters.chunker", 2, 7, None, codec.encode_plain(letter)))
+    assert [(one.message, one.partition, one.offset) for one in follower.book.of(b"alpha/a")] == [("too long", 2, 5)]
 
 
 async def test_the_same_request_under_way_is_409() -> None:

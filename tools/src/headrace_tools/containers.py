@@ -236,7 +236,7 @@ def _settings(environment: Mapping[str, str], folder: Path) -> Iterator[str]:
 
 def _entry_sources(folder: Path) -> list[Path]:
     if folder.name == "core":
-        return [folder / "src" / "headrace" / "bootstrap.py"]
+        return [folder / "src" / "headrace" / "migrate.py"]
     return sorted(folder.glob("src/**/*.py"))
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from headrace.envelope import StageRun
+from headrace.kafka.headers import REQUEST_ID, VERSION
 from headrace.orders.holds import Hold
 from headrace.payloads import DeadLetter
 from headrace.store.documents import DocumentRow, DocumentState
@@ -109,14 +110,14 @@ def change_version(headers: Mapping[str, str], offset: int) -> int | None:
 
     A change of the gateway's without a version takes its offset; the gateway's carry a request id.
     """
-    version = number(headers.get("version"))
-    return offset if version is None and "request-id" in headers else version
+    version = number(headers.get(VERSION))
+    return offset if version is None and REQUEST_ID in headers else version
 
 
 def entry_of(letter: DeadLetter, partition: int, offset: int) -> DeadLetterEntry:
     """Return what is remembered; a version that is missing is taken from the failed record's headers or offset."""
     headers = {part.name: (part.value or b"").decode("utf-8", "replace") for part in letter.headers}
-    version = letter.version if letter.version is not None else number(headers.get("version"))
+    version = letter.version if letter.version is not None else number(headers.get(VERSION))
     if version is None and letter.stage == "ingest":
         version = change_version(headers, letter.offset)
     return DeadLetterEntry(
@@ -125,7 +126,7 @@ def entry_of(letter: DeadLetter, partition: int, offset: int) -> DeadLetterEntry
         message=letter.message[:_LONGEST_TEXT],
         remedy=letter.remedy[:_LONGEST_TEXT],
         version=version,
-        request_id=letter.request_id or headers.get("request-id"),
+        request_id=letter.request_id or headers.get(REQUEST_ID),
         partition=partition,
         offset=offset,
         failed_at_ms=round(letter.failed_at.timestamp() * 1000),

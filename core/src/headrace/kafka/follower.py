@@ -1,139 +1,175 @@
-"""A compacted topic of one partition, read from its beginning and followed, in a thread of its own."""
+"""Topics that are followed in a thread of their own: from their start or near their end, then whatever comes."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
-from uuid import uuid4
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from headrace.codec.codec import Codec
 from headrace.config.settings import KafkaSettings
 from headrace.errors import ConfigurationError, DependencyDown, HeadraceError
+from headrace.kafka.broker_contract import Record, TopicPartition
+from headrace.kafka.cursor import LogCursor
+from headrace.kafka.offsets import LogOffsets
 from headrace.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 _CALL_S = 10.0
+_ASK_S = 5.0
+"""Bounds how long :meth:`LogFollower.close` may take while Kafka does not answer."""
+_POLL_S = 0.2
 _RETRY_S = 1.0
-_FETCH_WAIT_MS = 250
-"""How late the end of the log is told; with shorter ones, idle services keep a broker busy."""
+_BATCH = 500
+_WAIT_MS = 250
+"""How late the end of the log is reported; with shorter ones, idle services keep a broker busy."""
 
 
-class TopicFollower(Generic[T]):
-    """Hands every record of the topic, decoded as ``record_type``, to ``take``, which is called from one thread.
+class LogFollower:
+    """Hands every committed record of the topics to ``take``, which is called from one thread.
 
-    A record that does not decode, or that ``take`` raises for, is logged and counted, and the reading goes on.
+    It begins at the topics' start, or ``last`` offsets before their end. After an outage, and for a topic that does
+    not exist yet, it tries again, and resumes where it stopped: no record is handed over twice. A record that ``take``
+    raises :class:`DependencyDown` or :class:`ConfigurationError` for is handed over again until it succeeds; one that
+    it raises anything else for is logged and counted, and the reading goes on.
     """
 
     def __init__(
-        self, kafka: KafkaSettings, codec: Codec, topic: str, record_type: type[T], take: Callable[[T], None]
-    ) -> None:
-        self._codec = codec
-        self._name = topic
-        self._record_type = record_type
-        self._taken = take
-        self._partition = TopicPartition(kafka.topic(topic), 0, OFFSET_BEGINNING)
-        self._consumer = Consumer(
-            {
-                **kafka.client(),
-                "group.id": f"{kafka.topic_prefix}headrace-{topic}-{uuid4()}",
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "enable.partition.eof": True,
-                "fetch.wait.max.ms": _FETCH_WAIT_MS,
-            }
-        )
-        self._admin = AdminClient(kafka.client())
+        self, kafka: KafkaSettings, name: str, topics: Sequence[str], take: Callable[[Record], None],
+        *, last: int | None = None,
+    ) -> None:  # fmt: skip
+        self._kafka = kafka
+        self._name = name
+        self._topics = tuple(topics)
+        self._take = take
+        self._last = last
+        self._offsets = LogOffsets(kafka, call_s=_ASK_S)
+        self._next: dict[TopicPartition, int] = {}
+        """Where to resume each partition; what lies before was handed over."""
+        self._ended: set[TopicPartition] = set()
         self._closed = threading.Event()
-        self._at_end = threading.Event()
-        self._read_to = 0
-        self._failure: HeadraceError | None = None
-        """Why the thread waits with a record in hand; None while it reads on."""
-        self._thread = threading.Thread(target=self._run, name=topic, daemon=True)
+        self._caught_up = threading.Event()
+        self._failure: DependencyDown | None = None
+        """Why the thread waits; None while it reads on."""
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         """Begin to read."""
-        self._consumer.assign([self._partition])
         self._thread.start()
-
-    def wait_until_read(self, timeout: float = 30.0) -> None:
-        """Wait until everything that the topic holds now was read; raises :class:`DependencyDown`."""
-        if not self._at_end.wait(timeout):
-            raise self._unread(f"was not read within {timeout} s")
-
-    def refresh(self) -> None:
-        """Read on to what is the topic's end now; raises :class:`DependencyDown`.
-
-        The end is asked of another client: a question to the consumer would wait behind the poll of its thread.
-        """
-        place = TopicPartition(self._partition.topic, 0)
-        try:
-            latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-            futures = self._admin.list_offsets({place: latest}, request_timeout=_CALL_S)
-            high = futures[place].result(_CALL_S).offset
-        except (KafkaException, TimeoutError) as error:
-            raise DependencyDown("kafka", f"the end of the topic {place.topic!r} is not known: {error}") from error
-        deadline = time.monotonic() + _CALL_S
-        while self._read_to < high:
-            if time.monotonic() > deadline or self._failure:
-                raise self._unread("is not read to its end")
-            time.sleep(0.01)
 
     def close(self) -> None:
         """Stop reading."""
         self._closed.set()
         self._thread.join()
-        self._consumer.close()
 
-    def _unread(self, what: str) -> DependencyDown:
-        """Return the error of a topic that was not read, which names the other system where that is to blame."""
-        topic, failure = self._partition.topic, self._failure
-        if failure is None:
-            return DependencyDown("kafka", f"the topic {topic!r} {what}")
-        return DependencyDown(
-            "schema registry", f"the topic {topic!r} {what}: {failure.message}", remedy=failure.remedy
-        )
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything that was readable at the start has been handed over."""
+        return self._caught_up.is_set()
+
+    def wait_until_read(self, timeout: float = 30.0) -> None:
+        """Wait until :attr:`caught_up`; raises :class:`DependencyDown`."""
+        if not self._caught_up.wait(timeout):
+            raise self._unread(f"was not read within {timeout} s")
+
+    def refresh(self) -> None:
+        """Wait until everything that was written until now is handed over; raises :class:`DependencyDown`.
+
+        That is up to the high watermark, so it includes a transaction whose commit has just returned.
+        """
+        ends = self._offsets.high_watermarks(self._places())
+        deadline = time.monotonic() + _CALL_S
+        while any(self._next.get(place, 0) < end for place, end in ends.items()):
+            if time.monotonic() > deadline or self._failure:
+                raise self._unread("is not read to its end")
+            time.sleep(0.01)
+
+    def deliver(self, record: Record) -> None:
+        """Hand the record over, and again while another system keeps it from being used."""
+        while not self._closed.is_set():
+            try:
+                self._take(record)
+            # A registry that is down or refuses us: to skip the record would lose what it says.
+            except DependencyDown as error:
+                self._wait(error)
+                continue
+            except ConfigurationError as error:
+                self._wait(DependencyDown("schema registry", error.message, remedy=error.remedy))
+                continue
+            except HeadraceError as error:
+                log.warning(
+                    "record refused", topic=record.topic, offset=record.offset, code=error.code, error=str(error)
+                )
+                metrics.REFUSED_ENTRIES.labels(record.topic).inc()
+            except Exception as error:  # one bad record must not hide the others
+                log.exception("record refused", topic=record.topic, offset=record.offset, error=str(error))
+                metrics.REFUSED_ENTRIES.labels(record.topic).inc()
+            self._failure = None
+            self._next[record.place] = record.offset + 1
+            return
 
     def _run(self) -> None:
         while not self._closed.is_set():
-            message = self._consumer.poll(0.2)
-            if message is None:
-                continue
-            error = message.error()
-            if error is None:
-                self._take(message.value(), message.offset() or 0)
-            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
-                # Its offset is the log's end; a transaction's marker, which is no record, lies before it.
-                self._read_to = message.offset() or 0
-                self._at_end.set()
-            else:
-                log.warning("topic cannot be read", topic=self._name, error=error.str())
-
-    def _take(self, value: bytes | None, offset: int) -> None:
-        while not self._closed.is_set():
             try:
-                self._taken(self._codec.decode_plain(value, self._record_type))
-            except (DependencyDown, ConfigurationError) as error:
-                # A registry that is down or refuses us: to skip the record would lose what it says.
-                self._failure = error
-                log.warning("topic waits", topic=self._name, error=str(error))
-                self._closed.wait(_RETRY_S)
-                continue
-            except HeadraceError as error:
-                log.warning("record refused", topic=self._name, offset=offset, code=error.code, error=str(error))
-                self._refused()
-            except Exception as error:  # one bad record must not hide the others
-                log.exception("record refused", topic=self._name, offset=offset, error=str(error))
-                self._refused()
-            self._failure = None
-            return
+                self._follow()
+            except DependencyDown as error:
+                self._wait(error)
 
-    def _refused(self) -> None:
-        metrics.REFUSED_ENTRIES.labels(self._name).inc()
+    def _follow(self) -> None:
+        starts = self._starts()
+        with LogCursor(self._kafka, self._name, wait_ms=_WAIT_MS) as cursor:
+            cursor.assign(starts)
+            while not self._closed.is_set():
+                for record in cursor.fetch(_BATCH, _POLL_S):
+                    self.deliver(record)
+                if self._closed.is_set():
+                    return
+                self._failure = None
+                self._next |= cursor.at
+                self._ended |= cursor.ended
+                if self._ended >= starts.keys():
+                    self._caught_up.set()
+
+    def _starts(self) -> dict[TopicPartition, int]:
+        """Return where to read each partition from: where it was left, or where the follower begins."""
+        places = self._places()
+        bounds = self._offsets.bounds([place for place in places if place not in self._next])
+        for place, (start, end) in bounds.items():
+            self._next[place] = start if self._last is None else max(start, end - self._last)
+        return {place: self._next[place] for place in places}
+
+    def _places(self) -> list[TopicPartition]:
+        """Return the partitions of the topics; raises :class:`DependencyDown` also for a topic that does not exist."""
+        try:
+            return self._offsets.partitions(self._topics, needed=True)
+        except ConfigurationError as error:
+            raise DependencyDown("kafka", error.message, remedy=error.remedy) from error
+
+    def _wait(self, error: DependencyDown) -> None:
+        """Note why nothing is read for now, and wait before the next attempt."""
+        self._failure = error
+        log.warning("topic waits", topic=self._name, error=str(error))
+        self._closed.wait(_RETRY_S)
+
+    def _unread(self, what: str) -> DependencyDown:
+        """Return the error of topics that were not read, which names the other system if that is the reason."""
+        topics = ", ".join(repr(self._kafka.topic(name)) for name in self._topics)
+        failure = self._failure
+        what = f"the topic {topics} {what}"
+        if failure is None:
+            return DependencyDown("kafka", what)
+        return DependencyDown(failure.dependency, f"{what}: {failure.message}", remedy=failure.remedy)
+
+
+class TopicFollower(LogFollower, Generic[T]):
+    """Follows one topic from its start, and hands every record to ``take``, decoded as ``record_type``."""
+
+    def __init__(
+        self, kafka: KafkaSettings, codec: Codec, topic: str, record_type: type[T], take: Callable[[T], None]
+    ) -> None:
+        super().__init__(kafka, topic, [topic], lambda record: take(codec.decode_plain(record.value, record_type)))

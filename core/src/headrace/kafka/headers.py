@@ -1,6 +1,10 @@
-"""Headers by which a record says that it is not read for the first time; everything else in it is as it was.
+"""The headers of records.
 
-A record in a retry or replay topic keeps the key, value and headers that it had; these come on top:
+Every change that comes by the gateway, and every record of a stage, has ``request-id``, ``operation`` and ``version``;
+``run`` names the batch of work that sent it, if its sender gave one.
+
+Others say that a record is not read for the first time; everything else in it is as it was. A record in a retry or
+replay topic keeps the key, value and headers that it had; these come on top:
 
 - ``origin-topic``, ``origin-partition``, ``origin-offset``: where the stage read it first;
 - ``retry-due`` (milliseconds since 1970) and ``retry-attempt`` (counts from 1): when, and as which attempt;
@@ -19,6 +23,10 @@ from dataclasses import dataclass
 
 from headrace.kafka.broker_contract import Headers, Record
 
+REQUEST_ID = "request-id"
+OPERATION = "operation"
+VERSION = "version"
+RUN = "run"
 ORIGIN_TOPIC = "origin-topic"
 ORIGIN_PARTITION = "origin-partition"
 ORIGIN_OFFSET = "origin-offset"
@@ -53,6 +61,11 @@ def text(record: Record, name: str) -> str | None:
         if key == name and value is not None:
             return value.decode("utf-8", "replace")
     return None
+
+
+def texts(record: Record) -> dict[str, str]:
+    """Return the headers as text, the newest of each name."""
+    return {name: value.decode("utf-8", "replace") for name, value in record.headers if value is not None}
 
 
 def number(record: Record, name: str, default: int) -> int:

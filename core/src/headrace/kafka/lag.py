@@ -1,28 +1,33 @@
-"""How far each stage is behind, from Kafka: committed offsets, ends, and what really lies between them."""
+"""How far each stage is behind: what its consumer group has still to read.
+
+Lag counts the offsets of a partition from the group's committed offset, or the first one that is left, to the end
+(:mod:`headrace.kafka.offsets`: open transactions do not count). Offsets before the first readable record do not count
+either, so lag is 0 exactly if there is nothing to read; markers and compacted records behind it do, so it is an upper
+bound of the records.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from headrace.config.settings import KafkaSettings
-from headrace.errors import ConfigurationError, DependencyDown
+from headrace.errors import ConfigurationError
+from headrace.kafka.broker_contract import TopicPartition
+from headrace.kafka.cursor import LogCursor
+from headrace.kafka.offsets import LogOffsets, Range
+from headrace.kafka.unavailable import unavailable
 from headrace.topology.stages import STAGES
 from headrace.topology.topics import replay_topic, retry_topic
 
-_CALL_S = 10.0
-_LOOK_S = 2.0
-Offsets = dict[tuple[str, int], int]
+_LOOKS = 100
+_LOOK_S = 0.1
+_WAIT_MS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class StageLag:
-    """Records of ``topic`` that the stage's group has not taken, of the offsets that there are in all."""
+    """How many offsets of ``topic`` the stage's group is behind, and how many there are in all."""
 
     stage: str
     topic: str
@@ -31,148 +36,89 @@ class StageLag:
     total: int
 
 
-def group_offsets(
-    admin: AdminClient, group: str, places: Sequence[TopicPartition], seconds: float
-) -> list[TopicPartition]:
-    """Return the places at which the group has committed, each with its offset; none of a group that never did.
-
-    Raises :class:`confluent_kafka.KafkaException` and :class:`TimeoutError` where Kafka does not answer in that time.
-    """
-    request = [ConsumerGroupTopicPartitions(group, list(places))]
-    try:
-        answer = admin.list_consumer_group_offsets(request)[group].result(seconds)
-    except KafkaException as error:
-        if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-            return []
-        raise
-    return [place for place in answer.topic_partitions or [] if place.offset >= 0]
-
-
-class LogReader:
-    """Reads offsets; every method raises :class:`DependencyDown` where Kafka does not answer."""
+class LagReader:
+    """Reads how far stages are behind; every method raises :class:`DependencyDown` if Kafka does not answer."""
 
     def __init__(self, kafka: KafkaSettings) -> None:
         self._kafka = kafka
-        self._admin = AdminClient({**kafka.client(), "log_level": 0})
-
-    def partitions(self, topics: Iterable[str]) -> dict[str, int]:
-        """Return the number of partitions of each topic (without prefix) that exists."""
-        try:
-            known = self._admin.list_topics(timeout=_CALL_S).topics
-        except KafkaException as error:
-            raise self._down(error) from error
-        names = {name: self._kafka.topic(name) for name in topics}
-        return {name: len(known[full].partitions) for name, full in names.items() if full in known}
-
-    def ends(self, partitions: Mapping[str, int], *, earliest: bool = False) -> Offsets:
-        """Return the end (or the first) offset of every partition."""
-        spec: Any = OffsetSpec.earliest() if earliest else OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        places = {
-            (topic, number): TopicPartition(self._kafka.topic(topic), number)
-            for topic, count in partitions.items()
-            for number in range(count)
-        }
-        try:
-            futures = self._admin.list_offsets(dict.fromkeys(places.values(), spec), request_timeout=_CALL_S)
-            return {key: futures[place].result(_CALL_S).offset for key, place in places.items()}
-        except (KafkaException, TimeoutError) as error:
-            raise self._down(error) from error
+        self._offsets = LogOffsets(kafka)
 
     def stages(self) -> list[StageLag]:
-        """Return the lag of every stage whose topic exists."""
-        return self._lags([(name, flow.source) for name, flow in STAGES.items()], side=False)
+        """Return the lag of every stage's live lane whose topic exists."""
+        return self._lags([(name, flow.source, False) for name, flow in STAGES.items()])
 
     def stage(self, stage: str) -> list[StageLag]:
         """Return the lag of a stage's live lane, and of each topic of its side lane, as far as they exist."""
-        again = [(stage, retry_topic(stage)), (stage, replay_topic(stage))]
-        return [*self._lags([(stage, STAGES[stage].source)], side=False), *self._lags(again, side=True)]
-
-    def _lags(self, sources: Sequence[tuple[str, str]], *, side: bool) -> list[StageLag]:
-        partitions = self.partitions(topic for _, topic in sources)
-        ends, starts = self.ends(partitions), self.ends(partitions, earliest=True)
-        found = []
-        for stage, topic in sources:
-            if topic not in partitions:
-                continue
-            committed = self._committed(stage, topic, partitions[topic], side=side)
-            gaps = {
-                number: (max(committed.get(number, 0), starts[topic, number]), ends[topic, number])
-                for number in range(partitions[topic])
-            }
-            open_gaps = {number: gap for number, gap in gaps.items() if gap[1] > gap[0]}
-            behind = sum(end - start for start, end in open_gaps.values())
-            if open_gaps:
-                behind -= self._empty(topic, open_gaps)
-            total = sum(ends[topic, number] - starts[topic, number] for number in gaps)
-            found.append(StageLag(stage, topic, partitions[topic], behind, total))
-        return found
-
-    def _committed(self, stage: str, topic: str, count: int, *, side: bool) -> dict[int, int]:
-        """Return the group's committed offsets by partition; none where the group never committed."""
-        group = self._kafka.group(stage, side=side)
-        places = [TopicPartition(self._kafka.topic(topic), number) for number in range(count)]
-        try:
-            return {place.partition: place.offset for place in group_offsets(self._admin, group, places, _CALL_S)}
-        except (KafkaException, TimeoutError) as error:
-            raise self._down(error) from error
-
-    def _empty(self, topic: str, gaps: Mapping[int, tuple[int, int]]) -> int:
-        """Return how much of the gaps holds no record: a transaction's mark takes an offset and is none."""
-        name = self._kafka.topic(topic)
-        consumer = Consumer(
-            {
-                **self._kafka.client(),
-                "group.id": "headrace-lag",
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "enable.partition.eof": True,
-                "fetch.wait.max.ms": 20,
-                "log_level": 0,
-            }
+        return self._lags(
+            [
+                (stage, STAGES[stage].source, False),
+                (stage, retry_topic(stage), True),
+                (stage, replay_topic(stage), True),
+            ]
         )
-        try:
-            consumer.assign([TopicPartition(name, number, start) for number, (start, _) in gaps.items()])
-            unseen, empty = set(gaps), 0
-            deadline = time.monotonic() + _LOOK_S
-            while unseen and time.monotonic() < deadline:
-                message = consumer.poll(0.1)
-                if message is None or message.partition() not in unseen:
-                    continue
-                number = message.partition()
-                assert number is not None
-                error = message.error()
-                start, end = gaps[number]
-                if error is None:  # from here on records lie, up to the end
-                    empty += max(0, min(message.offset() or 0, end) - start)
-                    unseen.discard(number)
-                elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
-                    empty += end - start
-                    unseen.discard(number)
-            return empty
-        finally:
-            consumer.close()
 
-    def _down(self, error: Exception) -> DependencyDown:
-        return DependencyDown("kafka", f"Kafka does not answer at {self._kafka.bootstrap}: {error}")
+    def _lags(self, sources: Sequence[tuple[str, str, bool]]) -> list[StageLag]:
+        """Return the lag of each stage in a topic; the third value says whether its side lane reads it."""
+        places: dict[str, list[TopicPartition]] = {}
+        for place in self._offsets.partitions(topic for _, topic, _ in sources):
+            places.setdefault(place.topic, []).append(place)
+        groups: dict[str, list[TopicPartition]] = {}
+        for stage, topic, side in sources:
+            groups.setdefault(self._kafka.group(stage, side=side), []).extend(places.get(topic, ()))
+        bounds = self._offsets.bounds(place for own in groups.values() for place in own)
+        committed = self._offsets.committed_of(groups)
+        gaps = {place: Range(max(committed[place], span.start), span.end) for place, span in bounds.items()}
+        empty = self._empty({place: gap for place, gap in gaps.items() if gap.size})
+        return [
+            StageLag(
+                stage, topic, len(places[topic]),
+                behind=sum(gaps[place].size - empty.get(place, 0) for place in places[topic]),
+                total=sum(bounds[place].size for place in places[topic]),
+            )
+            for stage, topic, _ in sources
+            if topic in places
+        ]  # fmt: skip
+
+    def _empty(self, gaps: Mapping[TopicPartition, Range]) -> dict[TopicPartition, int]:
+        """Return how many offsets at the beginning of each gap hold no record: a transaction's marker is none.
+
+        Raises :class:`DependencyDown` if a partition does not show its first record, or its end, within 10 s.
+        """
+        found: dict[TopicPartition, int] = {}
+        if not gaps:
+            return found
+        with LogCursor(self._kafka, "lag", wait_ms=_WAIT_MS) as cursor:
+            cursor.assign({place: gap.start for place, gap in gaps.items()})
+            for _ in range(_LOOKS):
+                for record in cursor.fetch(len(gaps), _LOOK_S):
+                    first = min(record.offset, gaps[record.place].end)
+                    found.setdefault(record.place, max(0, first - gaps[record.place].start))
+                for place in cursor.ended - found.keys():
+                    found[place] = gaps[place].size
+                if found.keys() == gaps.keys():
+                    return found
+                cursor.drop(found.keys() & cursor.at.keys())
+        silent = min(gaps.keys() - found.keys())
+        raise unavailable(self._kafka, f"{silent} was silent for {_LOOKS * _LOOK_S:.0f} s")
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a stage is: records in all, and those that are pending in its live and side lanes."""
+    """How far a stage is: offsets in all, and those that are pending in its live and side lanes."""
 
     total: int
     pending: int
 
     @property
     def percent(self) -> float:
-        """How much is done, 100 where there is nothing to do."""
+        """How much is done; 100 if there is nothing to do."""
         return 100.0 if not self.total else 100.0 * (self.total - self.pending) / self.total
 
 
-def progress(reader: LogReader, stage: str) -> Progress:
+def progress(reader: LagReader, stage: str) -> Progress:
     """Return how far the stage is with its log, and with what it reads again.
 
-    Raises :class:`DependencyDown`, and :class:`ConfigurationError` where its topic does not exist.
+    Raises :class:`DependencyDown`, and :class:`ConfigurationError` if its topic does not exist.
     """
     lanes = reader.stage(stage)
     live = [lane for lane in lanes if lane.topic == STAGES[stage].source]

@@ -10,7 +10,8 @@ from headrace.codec.codec import Codec
 from headrace.envelope import Context
 from headrace.errors import HeadraceError, PermanentError
 from headrace.kafka.broker_contract import Message, Record
-from headrace.kafka.headers import Origin
+from headrace.kafka.constants import LATEST_MS, NO_KEY
+from headrace.kafka.headers import REQUEST_ID, Origin
 from headrace.payloads import DeadLetter, HeaderPart
 
 ALLOWANCE_BYTES = 512 * 1024
@@ -22,9 +23,6 @@ _KEPT_VALUE = 64 * 1024
 _KEPT_KEY = 8 * 1024
 _KEPT_HEADERS = 32
 _KEPT_HEADER = 1024
-_NO_KEY = b"-"
-_LATEST_MS = 253_402_300_799_000
-"""The end of the year 9999, the last that Python's dates know, in milliseconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +81,7 @@ def dead_letter(
         tenant=_bounded(context.change.tenant) if context else None,
         document_id=_bounded(context.change.document_id) if context else None,
         version=context.change.version if context else None,
-        request_id=_bounded(context.trace.request_id) if context else _header(record, "request-id"),
+        request_id=_bounded(context.trace.request_id) if context else _header(record, REQUEST_ID),
     )
     headers = [("reason", letter.reason.encode()), ("source-topic", first.topic.encode())]
     headers += [
@@ -93,8 +91,8 @@ def dead_letter(
     if cut:
         headers.append((CUT, str(size).encode()))
     if letter.request_id:
-        headers.append(("request-id", letter.request_id.encode("utf-8", "replace")))
-    return Message(topic, record.key or _NO_KEY, codec.encode_plain(letter), tuple(headers))
+        headers.append((REQUEST_ID, letter.request_id.encode("utf-8", "replace")))
+    return Message(topic, record.key or NO_KEY, codec.encode_plain(letter), tuple(headers))
 
 
 def record_size(record: Record) -> int:
@@ -115,7 +113,7 @@ def _cut(record: Record) -> Record:
 
 def _timestamp(milliseconds: int) -> datetime:
     """Return the time, or the nearest there is: a producer may have written microseconds, or anything."""
-    return datetime.fromtimestamp(min(max(milliseconds, 0), _LATEST_MS) / 1000, UTC)
+    return datetime.fromtimestamp(min(max(milliseconds, 0), LATEST_MS) / 1000, UTC)
 
 
 def _header(record: Record, name: str) -> str | None:

@@ -15,6 +15,7 @@ from headrace.envelope import Context, Operation, StageRun
 from headrace.errors import Deferred, InvalidRecord, PermanentError, SetAside, TemporaryError
 from headrace.kafka import headers
 from headrace.kafka.broker_contract import Message, Record
+from headrace.kafka.constants import NO_KEY
 from headrace.objects.claims import Claims, Parcel
 from headrace.runtime.deadletters import ALLOWANCE_BYTES, Failure, dead_letter, record_size
 from headrace.runtime.retry import RetryPolicy, retry_message
@@ -22,8 +23,6 @@ from headrace.runtime.slots import Held, PassedOver, Result
 from headrace.topology.stages import StageFlow
 
 log = structlog.get_logger(__name__)
-
-_NO_KEY = b"-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +134,9 @@ class Outcomes:
         trace = replace(context.trace, history=(*context.trace.history, run))
         value, parcel = self._encoded(replace(context, trace=trace))
         said = (
-            ("request-id", context.trace.request_id.encode()),
-            ("operation", change.operation.value.encode()),
-            ("version", str(change.version).encode()),
+            (headers.REQUEST_ID, context.trace.request_id.encode()),
+            (headers.OPERATION, change.operation.value.encode()),
+            (headers.VERSION, str(change.version).encode()),
         )
         replay_run = headers.text(record, headers.REPLAY) if self.came_back(record) else None
         if replay_run is None:
@@ -165,7 +164,7 @@ class Outcomes:
         said = headers.for_hold(
             record.headers, self.first(record), kind="pause", scope=held.scope, why=held.why, now_ms=self._now_ms()
         )
-        return Message(self._wiring.held, record.key or _NO_KEY, record.value, said)
+        return Message(self._wiring.held, record.key or NO_KEY, record.value, said)
 
     def _to_review(self, record: Record, context: Context, made: Message) -> Message:
         """Return what the record came to, for the topic of what waits, with where it goes on once it is approved."""

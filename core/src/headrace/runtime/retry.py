@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from headrace.errors import Deferred, TemporaryError
 from headrace.kafka import headers
 from headrace.kafka.broker_contract import Message, Record
+from headrace.kafka.constants import NO_KEY
 from headrace.runtime.backoff import backoff
-
-_NO_KEY = b"-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,4 +43,4 @@ def retry_message(
     else:
         return None
     again = headers.for_retry(record.headers, first, attempt=following, due_ms=now_ms + int(1000 * wait_s))
-    return Message(topic, record.key or _NO_KEY, record.value, again)
+    return Message(topic, record.key or NO_KEY, record.value, again)

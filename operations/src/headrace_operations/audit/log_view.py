@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from confluent_kafka import Message as KafkaMessage
 from confluent_kafka import murmur2
 
 from headrace.codec.codec import Codec
 from headrace.envelope import Context, Operation
 from headrace.errors import PermanentError
+from headrace.kafka.broker_contract import Record, TopicPartition
+from headrace.kafka.offsets import Range
+from headrace.kafka.ranges import LogReader
 from headrace.payloads import ChunkedDocument, SourceDocument
 from headrace.topology.stages import CHUNKER, EMBEDDER, INDEXER
 from headrace.topology.topics import replay_topic, retry_topic
 from headrace_operations.audit.digests import layout_digest, rows_digest
-from headrace_operations.audit.log_ranges import LogRanges, Partition, Range
 from headrace_operations.audit.model import (
     Key,
     LogChunks,
@@ -43,7 +44,7 @@ class LogView:
     """
 
     def __init__(
-        self, ranges: LogRanges, codec: Codec, *, tenant: str | None, document_id: str | None, progress: Progress
+        self, ranges: LogReader, codec: Codec, *, tenant: str | None, document_id: str | None, progress: Progress
     ) -> None:
         self.entries: dict[str, dict[str, LogEntry]] = {}
         self.unreadable: list[str] = []
@@ -52,13 +53,13 @@ class LogView:
         self._tenant = tenant
         self._document_id = document_id
         self._progress = progress
-        self._read: dict[Partition, int] = {}
+        self._read: dict[TopicPartition, int] = {}
         self._records = 0
 
     def advance(self) -> None:
         """Read on to the present ends of both topics."""
         partitions = self._ranges.partitions((DOCUMENTS, CHUNKS), needed=True)
-        bounds = self._ranges.bounds(self._own(partitions))
+        bounds = self._ranges.bounds(self._own(partitions), open_too=True)
         ranges = {one: Range(max(start, self._read.get(one, 0)), end) for one, (start, end) in bounds.items()}
         self._ranges.read(ranges, self._take)
         self._read = {one: end for one, (_, end) in bounds.items()}
@@ -77,10 +78,10 @@ class LogView:
             else:
                 wanted[entry.chunks.place] = key
 
-        def take(one: Partition, message: KafkaMessage) -> None:
-            key = wanted.get(Place(one[1], message.offset() or 0))
+        def take(record: Record) -> None:
+            key = wanted.get(Place(record.partition, record.offset))
             if key is not None:
-                document = self._codec.decode(_value(message), ChunkedDocument).payload
+                document = self._codec.decode(record.value, ChunkedDocument).payload
                 assert document is not None  # the entry says that it is no delete
                 layout, hashes = _chunks_of(document)
                 found[key] = LoggedDetail(self.entries[key.tenant][key.document_id], layout, hashes)
@@ -91,7 +92,7 @@ class LogView:
 
     def in_flight(self) -> InFlight:
         """Return which documents stages have yet to come to, as of the groups' committed offsets now."""
-        committed: dict[Partition, int] = {}
+        committed: dict[TopicPartition, int] = {}
         for flow in _STAGES:
             live = self._ranges.partitions((flow.source,), needed=True)
             committed |= self._ranges.committed(flow.name, live)
@@ -99,33 +100,33 @@ class LogView:
             committed |= self._ranges.committed(flow.name, side, side=True)
         return InFlight(self._ranges, committed)
 
-    def _own(self, partitions: Iterable[Partition]) -> list[Partition]:
+    def _own(self, partitions: Iterable[TopicPartition]) -> list[TopicPartition]:
         """Return those in which the one document can be, where one is named."""
         found = list(partitions)
         if self._tenant is None or self._document_id is None:
             return found
         counts = {topic: sum(name == topic for name, _ in found) for topic, _ in found}
         record_key = Key(self._tenant, self._document_id).record_key
-        return [(topic, number) for topic, number in found if murmur2(record_key, counts[topic]) == number]
+        return [place for place in found if murmur2(record_key, counts[place.topic]) == place.partition]
 
-    def _take(self, one: Partition, message: KafkaMessage) -> None:
+    def _take(self, record: Record) -> None:
         self._records += 1
         if self._records % 10_000 == 0:
             self._progress(f"log: {self._records} records read")
-        if not self._wanted(message.key()):
+        if not self._wanted(record.key):
             return
-        place = Place(one[1], message.offset() or 0)
+        place = Place(record.partition, record.offset)
         try:
-            if one[0] == DOCUMENTS:
-                self._take_document(self._codec.decode(_value(message), SourceDocument), place)
+            if record.topic == DOCUMENTS:
+                self._take_document(self._codec.decode(record.value, SourceDocument), place)
             else:
-                self._take_chunks(self._codec.decode(_value(message), ChunkedDocument), place)
+                self._take_chunks(self._codec.decode(record.value, ChunkedDocument), place)
         except PermanentError as error:
             if len(self.unreadable) < _MOST_UNREADABLE:
-                self.unreadable.append(f"{one[0]}/{place.partition}/{place.offset}: {error.message}")
+                self.unreadable.append(f"{record.topic}/{place.partition}/{place.offset}: {error.message}")
 
-    def _wanted(self, key: object) -> bool:
-        if self._tenant is None or not isinstance(key, bytes):
+    def _wanted(self, key: bytes | None) -> bool:
+        if self._tenant is None or key is None:
             return self._tenant is None
         if self._document_id is None:
             return key.startswith(f"{self._tenant}/".encode())
@@ -158,7 +159,7 @@ class LogView:
 class InFlight:
     """Which documents are on their way, as of the committed offsets that were taken; read :meth:`scan` afterwards."""
 
-    def __init__(self, ranges: LogRanges, committed: Mapping[Partition, int]) -> None:
+    def __init__(self, ranges: LogReader, committed: Mapping[TopicPartition, int]) -> None:
         self._ranges = ranges
         self._committed = committed
         self._keys: dict[bytes, str] = {}
@@ -168,21 +169,23 @@ class InFlight:
         # Held ones first: what is let go meanwhile is met again in the topics that follow.
         self._keys = dict.fromkeys(held_records(self._ranges, keys), "a person's decision, in held.<stage>")
         others = [one for one in self._committed if one[0] not in (DOCUMENTS, CHUNKS)]
-        bounds = self._ranges.bounds(others)
+        bounds = self._ranges.bounds(others, open_too=True)
         ranges = {one: Range(max(start, self._committed[one]), end) for one, (start, end) in bounds.items()}
         self._ranges.read(ranges, self._take)
 
     def waits_for(self, key: Key, entry: LogEntry) -> str | None:
         """Return the topic in which a stage has yet to come to the document, or None."""
         for topic, version in ((DOCUMENTS, entry.document), (CHUNKS, entry.chunks)):
-            if version is not None and version.place.offset >= self._committed[topic, version.place.partition]:
+            if version is None:
+                continue
+            place = TopicPartition(topic, version.place.partition)
+            if version.place.offset >= self._committed[place]:
                 return topic
         return self._keys.get(key.record_key)
 
-    def _take(self, one: Partition, message: KafkaMessage) -> None:
-        key = message.key()
-        if isinstance(key, bytes):
-            self._keys.setdefault(key, one[0])
+    def _take(self, record: Record) -> None:
+        if record.key is not None:
+            self._keys.setdefault(record.key, record.topic)
 
 
 def _chunks_of(document: ChunkedDocument) -> tuple[tuple[Position, ...], dict[bytes, bytes]]:
@@ -190,11 +193,11 @@ def _chunks_of(document: ChunkedDocument) -> tuple[tuple[Position, ...], dict[by
     return layout, {chunk.chunk_id: chunk.text_hash for chunk in document.chunks}
 
 
-def _near(places: Iterable[Place]) -> Iterable[dict[Partition, Range]]:
+def _near(places: Iterable[Place]) -> Iterable[dict[TopicPartition, Range]]:
     """Return ranges of ``chunks`` that hold the places, each with no long way between two of them."""
-    runs: list[tuple[Partition, Range]] = []
+    runs: list[tuple[TopicPartition, Range]] = []
     for partition, offset in places:
-        one = (CHUNKS, partition)
+        one = TopicPartition(CHUNKS, partition)
         if runs and runs[-1][0] == one and offset - runs[-1][1].end < _NEAR:
             runs[-1] = (one, Range(runs[-1][1].start, offset + 1))
         else:
@@ -203,8 +206,3 @@ def _near(places: Iterable[Place]) -> Iterable[dict[Partition, Range]]:
         now = dict(reversed(runs))
         runs = [run for run in runs if now[run[0]] is not run[1]]
         yield now
-
-
-def _value(message: KafkaMessage) -> bytes | None:
-    value = message.value()
-    return value if isinstance(value, bytes) else None

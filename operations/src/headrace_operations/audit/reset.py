@@ -15,12 +15,12 @@ from uuid import UUID
 from headrace.codec.codec import Codec
 from headrace.config.settings import KafkaSettings
 from headrace.errors import HeadraceError
+from headrace.kafka.ranges import LogReader
 from headrace.store.generations import embedding_table, kept_fresh, list_generations
 from headrace.store.pool import StoreSettings
 from headrace.store.rows import Generation
 from headrace.store.transactions import tenant_transaction
 from headrace_operations.audit import repairs
-from headrace_operations.audit.log_ranges import LogRanges
 from headrace_operations.audit.log_view import LogView
 from headrace_operations.audit.model import Key, LogDocument
 from headrace_operations.audit.store_view import opened_pool
@@ -64,7 +64,8 @@ async def reset(kafka: KafkaSettings, codec: Codec, store: StoreSettings, key: K
     Raises :class:`NoReset` where the log does not have the document, the store has it in a newer version, or not at
     all, and :class:`headrace.errors.DependencyDown` where a system does not answer.
     """
-    log = LogView(LogRanges(kafka), codec, tenant=key.tenant, document_id=key.document_id, progress=lambda _: None)
+    ranges = LogReader(kafka, "audit")
+    log = LogView(ranges, codec, tenant=key.tenant, document_id=key.document_id, progress=lambda _: None)
     log.advance()
     logged = log.chunk_lists([key]).get(key)
     if logged is None or logged.entry.document is None:

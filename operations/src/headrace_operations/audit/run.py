@@ -15,13 +15,13 @@ from uuid import UUID
 from headrace.codec.codec import Codec
 from headrace.config.settings import KafkaSettings
 from headrace.errors import ConfigurationError, HeadraceError
+from headrace.kafka.ranges import LogReader
 from headrace.store.generations import kept_fresh
 from headrace.store.pool import StoreSettings
 from headrace.store.rows import Generation
 from headrace_operations.audit import repairs
 from headrace_operations.audit.compare import examine, in_order
 from headrace_operations.audit.digests import NO_ROWS, with_row
-from headrace_operations.audit.log_ranges import LogRanges
 from headrace_operations.audit.log_view import InFlight, LogView
 from headrace_operations.audit.model import (
     Finding,
@@ -104,8 +104,9 @@ async def audit(
             kept_fresh(known, generation.name),
         )
         kafka = kafka.of(generation.name)
-        log = LogView(LogRanges(kafka), codec, tenant=scope.tenant, document_id=scope.document_id, progress=progress)
-        run = _Audit(log, LogRanges(kafka), StoreView(pool, generation, deep=scope.deep), target, scope, progress)
+        ranges = LogReader(kafka, "audit")
+        log = LogView(ranges, codec, tenant=scope.tenant, document_id=scope.document_id, progress=progress)
+        run = _Audit(log, ranges, StoreView(pool, generation, deep=scope.deep), target, scope, progress)
         report = await run.run()
     return replace(report, seconds=round(time.monotonic() - started, 2))
 
@@ -126,7 +127,7 @@ def chosen(known: Iterable[Generation], wanted: str | None) -> Generation:
 
 class _Audit:
     def __init__(
-        self, log: LogView, ranges: LogRanges, store: StoreView, target: Target, scope: Scope, progress: Progress
+        self, log: LogView, ranges: LogReader, store: StoreView, target: Target, scope: Scope, progress: Progress
     ) -> None:
         self._log = log
         self._ranges = ranges

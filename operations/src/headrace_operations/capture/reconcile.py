@@ -14,16 +14,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import asyncpg
-from confluent_kafka import Message as KafkaMessage
 
 from headrace.codec.codec import Codec
 from headrace.config.captured_tables import OFFSET, Table
 from headrace.config.settings import KafkaSettings
 from headrace.envelope import Operation
 from headrace.errors import ConfigurationError
+from headrace.kafka.broker_contract import Record
+from headrace.kafka.ranges import LogReader
 from headrace.payloads import SourceDocument
 from headrace.topology.stages import INGEST
-from headrace_operations.audit.log_ranges import LogRanges, Partition
 from headrace_operations.capture.database import opened, quoted
 from headrace_operations.transactions import Transactions
 
@@ -56,16 +56,15 @@ class Reconciled:
 
 
 def documents_of(kafka: KafkaSettings, codec: Codec, source: str) -> dict[Key, Known]:
-    """Return the documents of the source that the log holds; raises what :class:`LogRanges` does."""
-    ranges = LogRanges(kafka)
+    """Return the documents of the source that the log holds; raises what :class:`LogReader` does."""
+    ranges = LogReader(kafka, "capture")
     found: dict[Key, Known] = {}
     newest: dict[Key, int] = {}
 
-    def take(_place: Partition, message: KafkaMessage) -> None:
-        value = message.value()
-        if value is None:
+    def take(record: Record) -> None:
+        if record.value is None:
             return
-        context = codec.decode(value, SourceDocument)
+        context = codec.decode(record.value, SourceDocument)
         change = context.change
         key = (change.tenant, change.document_id)
         if change.version < newest.get(key, -1):
@@ -79,7 +78,7 @@ def documents_of(kafka: KafkaSettings, codec: Codec, source: str) -> dict[Key, K
         else:
             found.pop(key, None)  # deleted, or another source has it now
 
-    ranges.read(ranges.bounds(ranges.partitions((INGEST.target,), needed=True)), take)
+    ranges.read(ranges.bounds(ranges.partitions((INGEST.target,), needed=True), open_too=True), take)
     return found
 
 

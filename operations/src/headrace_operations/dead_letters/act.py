@@ -13,10 +13,10 @@ from headrace.config.settings import KafkaSettings
 from headrace.errors import DependencyDown
 from headrace.payloads import DeadLetterAction
 from headrace.topology.generation_names import id_in_generation
-from headrace.topology.topics import retry_topic
+from headrace.topology.topics import DEAD_LETTER_ACTIONS, retry_topic
 from headrace_operations.dead_letters import messages
 from headrace_operations.dead_letters.log import DeadLetterLog, Found
-from headrace_operations.dead_letters.model import ACTIONS, ANY_STATE, Entry, Id, RefusedDeadLetter, Selection, State
+from headrace_operations.dead_letters.model import ANY_STATE, Entry, Id, RefusedDeadLetter, Selection, State
 from headrace_operations.transactions import Produce, Transactions, in_batches, interrupted
 
 REDRIVEN = "REDRIVEN"
@@ -139,4 +139,4 @@ class Actor:
             order.why,
         )  # fmt: skip
         key = id_in_generation(str(identity), self._kafka.generation)
-        produce(ACTIONS, value=self._codec.encode_plain(action), key=key, partition=0)
+        produce(DEAD_LETTER_ACTIONS, value=self._codec.encode_plain(action), key=key, partition=0)

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from headrace.codec.codec import Codec
 from headrace.config.settings import KafkaSettings
 from headrace.errors import UndecodableRecord
-from headrace.kafka.broker_contract import Record
+from headrace.kafka.broker_contract import Record, TopicPartition
+from headrace.kafka.offsets import Range
 from headrace.payloads import DeadLetter, DeadLetterAction
-from headrace.topology.topics import dead_letter_topic
-from headrace_operations.audit.log_ranges import Partition, Range
+from headrace.topology.topics import DEAD_LETTER_ACTIONS, dead_letter_topic
 from headrace_operations.dead_letters import messages
 from headrace_operations.dead_letters.model import (
-    ACTIONS,
     ANY_STATE,
     Entry,
     Id,
@@ -77,7 +76,7 @@ class DeadLetterLog:
 
     def actions(self) -> dict[str, DeadLetterAction]:
         """Return the newest action of each dead letter that has one, by id."""
-        return self._scan.actions(ACTIONS, DeadLetterAction)
+        return self._scan.actions(DEAD_LETTER_ACTIONS, DeadLetterAction)
 
     def show(self, identity: Id) -> list[Found]:
         """Return the dead letter, and behind it those that it came of, the newest first.
@@ -114,7 +113,7 @@ class DeadLetterLog:
             return Found(messages.undecodable(identity, error.message, record, action), None, record)
         return Found(messages.entry(identity, letter, record, action), letter, record)
 
-    def _narrowed(self, selection: Selection) -> dict[Partition, Range]:
+    def _narrowed(self, selection: Selection) -> dict[TopicPartition, Range]:
         """Return what has to be read; raises where an id lies outside it."""
         bounds = self._scan.bounds([dead_letter_topic(stage) for stage in selection.stages()])
         if selection.since is not None:
@@ -123,11 +122,11 @@ class DeadLetterLog:
         return _around(bounds, selection.ids) if selection.ids else bounds
 
 
-def _around(bounds: dict[Partition, Range], ids: Collection[Id]) -> dict[Partition, Range]:
+def _around(bounds: dict[TopicPartition, Range], ids: Collection[Id]) -> dict[TopicPartition, Range]:
     """Return the ranges from the first to the last id of each partition; raises :class:`NoSuchDeadLetter`."""
-    found: dict[Partition, Range] = {}
+    found: dict[TopicPartition, Range] = {}
     for one in sorted(ids):
-        place = (dead_letter_topic(one.stage), one.partition)
+        place = TopicPartition(dead_letter_topic(one.stage), one.partition)
         span = bounds.get(place)
         if span is None:
             count = sum(topic == place[0] for topic, _ in bounds)

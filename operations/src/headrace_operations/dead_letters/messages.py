@@ -9,6 +9,7 @@ from headrace.config.settings import KafkaSettings
 from headrace.documents.status import entry_of
 from headrace.kafka import headers
 from headrace.kafka.broker_contract import Headers, Record
+from headrace.kafka.constants import LATEST_MS, NO_KEY
 from headrace.orders.control import TOPIC as CONTROL
 from headrace.payloads import DeadLetter, DeadLetterAction
 from headrace.runtime.deadletters import CUT
@@ -16,9 +17,6 @@ from headrace.topology.topics import replay_topic
 from headrace_operations.dead_letters.model import UNREADABLE_REASON, Entry, Id
 
 ORDER = "it is no order, and no stage reads it again"
-_NO_KEY = b"-"
-_LATEST_MS = 253_402_300_799_000
-"""The end of the year 9999, the last that Python's dates know, in milliseconds since 1970."""
 
 
 def entry(identity: Id, letter: DeadLetter, record: Record, action: DeadLetterAction | None) -> Entry:
@@ -61,7 +59,7 @@ def undecodable(identity: Id, why: str, record: Record, action: DeadLetterAction
         version=None,
         request_id=None,
         attempt=1,
-        failed_at=datetime.fromtimestamp(min(max(0, record.timestamp_ms), _LATEST_MS) / 1000, UTC),
+        failed_at=datetime.fromtimestamp(min(max(0, record.timestamp_ms), LATEST_MS) / 1000, UTC),
         origin="",
         redrive_of=None,
         size=len(record.value or b""),
@@ -90,7 +88,7 @@ def retry_key(letter: DeadLetter, kafka: KafkaSettings) -> bytes | None:
 
     The retry topic cannot hold an empty key and has ``-`` instead, which no record of a document has.
     """
-    return None if letter.key == _NO_KEY and _came_back(letter, kafka) else letter.key
+    return None if letter.key == NO_KEY and _came_back(letter, kafka) else letter.key
 
 
 def follows(earlier: DeadLetter, action: DeadLetterAction | None, later: DeadLetter) -> bool:

@@ -14,7 +14,6 @@ from headrace.payloads import DeadLetterAction
 from headrace.topology.stages import STAGES
 from headrace.topology.topics import dead_letter_topic
 
-ACTIONS = "dead-letter-actions"
 UNREADABLE_REASON = "unreadable"
 """Reason of what lies in a topic of dead letters and does not decode as one."""
 SOURCES = (*STAGES, CONTROL)

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import blake2b
 
-from confluent_kafka import Message as KafkaMessage
-
 from headrace.codec.codec import Codec
 from headrace.config.settings import KafkaSettings
 from headrace.embeddings import costs
 from headrace.embeddings.preparation import Preparation
+from headrace.kafka.broker_contract import Record
+from headrace.kafka.ranges import LogReader
 from headrace.payloads import ReplayRun
-from headrace_operations.audit.log_ranges import LogRanges, Partition
-from headrace_operations.replay.plan import Known, spans, texts_of
+from headrace_operations.replay.plan import Known, texts_of
+from headrace_operations.replay.runs import spans
 from headrace_operations.replay.selection import wanted
 
 CHARACTERS_A_TOKEN = 3
@@ -108,19 +108,18 @@ def of_log(
     """
     found = Lengths()
 
-    def take(_: Partition, message: KafkaMessage) -> None:
-        key, value = message.key(), message.value()
-        if not isinstance(key, bytes) or not wanted(run.tenant, run.document_id, key):
+    def take(record: Record) -> None:
+        if record.key is None or not wanted(run.tenant, run.document_id, record.key):
             return
         progress(1)
-        texts = texts_of(codec, value, preparation)
+        texts = texts_of(codec, record.value, preparation)
         if texts is None:
             return
         found.documents += 1
         for text in texts:
             found.add(*text)
 
-    LogRanges(kafka).read(spans(run), take)
+    LogReader(kafka, "replay").read(spans(run), take)
     return found
 
 

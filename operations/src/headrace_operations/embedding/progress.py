@@ -19,7 +19,7 @@ def measured(kafka: KafkaSettings, sample_s: float, sleep: Callable[[float], Non
 
     The rate is taken over so many seconds; it is 0 where nothing is pending. Raises :class:`DependencyDown`.
     """
-    reader = lag.LogReader(kafka)
+    reader = lag.LagReader(kafka)
     first = lag.progress(reader, EMBEDDER.name)
     if sample_s <= 0 or not first.pending:
         return first, 0.0

@@ -11,19 +11,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaException
 
 from headrace.codec.codec import Codec
 from headrace.config.settings import KafkaSettings
 from headrace.errors import DependencyDown
 from headrace.kafka import headers
-from headrace.kafka.broker_contract import Record
+from headrace.kafka.broker_contract import OffsetsLost, Record, TopicPartition
+from headrace.kafka.constants import NO_KEY
+from headrace.kafka.ranges import RangeReader
 from headrace.orders.control import Action, OrderBook, Scope, follow
 from headrace.payloads import ReplayPosition, ReplayRun
 from headrace.topology.topics import replay_topic
-from headrace_operations.log_scan import record_of
 from headrace_operations.replay.lanes import LOOK_S, SideLanes, lanes
-from headrace_operations.replay.runs import CANCELLED, DONE, OPEN, PAUSED, RUNNING, SENT, TOPIC, read_run
+from headrace_operations.replay.runs import CANCELLED, DONE, OPEN, PAUSED, RUNNING, SENT, TOPIC, read_run, spans
 from headrace_operations.replay.selection import RefusedReplay, wanted
 from headrace_operations.transactions import Transactions, fenced
 
@@ -88,16 +89,24 @@ class Copier:
             if fenced(error) and (run := read_run(self._kafka, self._codec, run_id)).state == CANCELLED:
                 return run
             raise self._failed(error, run_id) from error
+        except OffsetsLost as error:
+            raise RefusedReplay(
+                f"records of the replay {run_id} aged out before they were read: {error.message}",
+                remedy="Cancel it, and start one from what is left, or from an earlier stage: documents and "
+                "chunks keep the newest version of every document.",
+            ) from error
+        except DependencyDown as error:
+            if error.dependency != "kafka":
+                raise
+            raise _interrupted(error.message, run_id) from error
         finally:
             follower.close()
 
     def _send(self, transactions: Transactions, run: ReplayRun, progress: Progress) -> ReplayRun:
-        consumer = Consumer(self._reader())
         due = time.monotonic()
-        try:
-            places = [TopicPartition(self._kafka.topic(run.source), at.partition, at.next) for at in _unfinished(run)]
-            consumer.assign(places)
-            while _unfinished(run):
+        with RangeReader(self._kafka, "replay", lost="error") as reader:
+            reader.open(spans(run))
+            while reader.unread:
                 run = self._alive(transactions, self._obey(transactions, run))
                 progress(run, self._lanes.waiting)
                 if run.state == CANCELLED:
@@ -105,7 +114,7 @@ class Copier:
                 if run.state == PAUSED or self._lanes.full(run.stage) or time.monotonic() < due:
                     time.sleep(LOOK_S if run.state == PAUSED else 0.05)
                     continue
-                found, read = self._read(consumer, run)
+                found, read = self._read(reader, run)
                 moved = replace(read, sent=run.sent + len(found), updated_at=self._now())
                 if found:
                     self._commit(transactions, moved, found)
@@ -114,37 +123,20 @@ class Copier:
                 self._lanes.waiting += len(found)
                 run = moved
             return self._note(transactions, run, SENT)
-        finally:
-            consumer.close()
 
-    def _read(self, consumer: Consumer, run: ReplayRun) -> tuple[list[Record], ReplayRun]:
+    def _read(self, reader: RangeReader, run: ReplayRun) -> tuple[list[Record], ReplayRun]:
         """Read one batch; return what takes part, and the run with its new positions."""
-        found: list[Record] = []
-        at = {one.partition: one for one in run.positions}
         most = min(_BATCH, run.records_per_second or _BATCH, max(1, self._lanes.room))
-        for message in consumer.consume(most, 0.2):
-            number, offset = message.partition() or 0, message.offset() or 0
-            error = message.error()
-            if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001
-                if not error.retriable():
-                    raise KafkaException(error)
-                continue
-            one = at[number]
-            if error is None and one.next <= offset < one.end:
-                record = record_of((message.topic() or "", number), message)
-                if wanted(run.tenant, run.document_id, record.key):
-                    found.append(record)
-                offset += 1
-            at[number] = replace(one, next=max(one.next, min(offset, one.end)))
-        return found, replace(run, positions=tuple(at.values()))
+        found = [one for one in reader.next(most, 0.2) if wanted(run.tenant, run.document_id, one.key)]
+        return found, replace(run, positions=tuple(_moved(reader, run.source, at) for at in run.positions))
 
     def _commit(self, transactions: Transactions, run: ReplayRun, found: Sequence[Record]) -> None:
         """Write the batch and the run's state, together or not at all."""
         with transactions.one() as produce:
             for record in found:
-                first = headers.Origin(record.topic, record.partition, record.offset)
+                first = headers.Origin(self._kafka.topic(record.topic), record.partition, record.offset)
                 said = list(headers.for_replay(record.headers, first, run.run_id))
-                produce(replay_topic(run.stage), value=record.value, key=record.key or b"-", headers=said)
+                produce(replay_topic(run.stage), value=record.value, key=record.key or NO_KEY, headers=said)
             produce(TOPIC, value=self._codec.encode_plain(run), key=run.run_id.encode())
         self._saved = time.monotonic()
 
@@ -193,34 +185,21 @@ class Copier:
         """Fence whoever else carries the run out, and end what they left open."""
         return Transactions(self._kafka, f"headrace-replay-{run_id}")
 
-    def _reader(self) -> dict[str, str | int | bool]:
-        return {
-            **self._kafka.client(),
-            "group.id": f"{self._kafka.topic_prefix}headrace-replay",
-            "enable.auto.commit": False,
-            "isolation.level": "read_committed",
-            "enable.partition.eof": True,
-            "auto.offset.reset": "error",
-            "queued.max.messages.kbytes": 16 * 1024,
-            "fetch.message.max.bytes": self._kafka.max_message_bytes,
-            "log_level": 0,
-        }
-
     def _failed(self, raised: KafkaException, run_id: str) -> Exception:
         error = raised.args[0]
         if fenced(raised):
             return RefusedReplay(f"another command took the replay {run_id} over", remedy="Let that one go on.")
-        if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
-            return RefusedReplay(
-                f"records of the replay {run_id} aged out before they were read: {error.str()}",
-                remedy="Cancel it, and start one from what is left, or from an earlier stage: documents and "
-                "chunks keep the newest version of every document.",
-            )
-        return DependencyDown(
-            "kafka", f"{error.str()}; what was sent stays, and is noted",
-            remedy=f"Run `headrace replay resume {run_id}` when Kafka answers: nothing is sent twice.",
-        )  # fmt: skip
+        return _interrupted(error.str(), run_id)
 
 
-def _unfinished(run: ReplayRun) -> list[ReplayPosition]:
-    return [at for at in run.positions if at.next < at.end]
+def _interrupted(why: str, run_id: str) -> DependencyDown:
+    return DependencyDown(
+        "kafka", f"{why}; what was sent stays, and is noted",
+        remedy=f"Run `headrace replay resume {run_id}` when Kafka answers: nothing is sent twice.",
+    )  # fmt: skip
+
+
+def _moved(reader: RangeReader, source: str, at: ReplayPosition) -> ReplayPosition:
+    """Return how far the reader is in the partition."""
+    following = reader.at(TopicPartition(source, at.partition))
+    return replace(at, next=max(at.next, at.end if following is None else following))

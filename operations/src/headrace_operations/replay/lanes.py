@@ -5,20 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
-from confluent_kafka import Message as KafkaMessage
-
 from headrace.config.settings import KafkaSettings
 from headrace.kafka import headers
-from headrace.kafka.client_answers import header_pairs
+from headrace.kafka.broker_contract import Record, TopicPartition
+from headrace.kafka.offsets import Range
+from headrace.kafka.ranges import LogReader
 from headrace.topology.stages import STAGES, StageFlow, next_stage
 from headrace.topology.topics import replay_topic, retry_topic
-from headrace_operations.audit.log_ranges import LogRanges, Partition, Range
 
 LOOK_S = 0.5
 """How often the lanes are looked at, for looking costs requests."""
 _MANY = 10
 """Times what may be outstanding: more than that is not read to be counted, for its offsets tell enough."""
-Gaps = dict[Partition, Range]
+Gaps = dict[TopicPartition, Range]
 """What lies between a lane's committed offset and the end of its topic."""
 
 
@@ -37,7 +36,7 @@ class SideLanes:
     """
 
     def __init__(self, kafka: KafkaSettings, outstanding: int) -> None:
-        self._ranges = LogRanges(kafka)
+        self._ranges = LogReader(kafka, "replay")
         self._outstanding = outstanding
         self._looked = 0.0
         self._then: Gaps = {}
@@ -83,9 +82,9 @@ class SideLanes:
         """Return how many records lie there, of the run or of all; a marker is none."""
         count = 0
 
-        def take(_place: Partition, message: KafkaMessage) -> None:
+        def take(record: Record) -> None:
             nonlocal count
-            count += run_id is None or (headers.REPLAY, run_id.encode()) in header_pairs(message)
+            count += run_id is None or (headers.REPLAY, run_id.encode()) in record.headers
 
         self._ranges.read(gaps, take)
         return count
@@ -95,7 +94,7 @@ class SideLanes:
         for flow, names in topics.items():
             places = self._ranges.partitions(names, needed=True)
             committed = self._ranges.committed(flow.name, places, side=True)
-            for place, span in self._ranges.bounds(places).items():
+            for place, span in self._ranges.bounds(places, open_too=True).items():
                 start = max(span.start, committed[place])
                 if start < span.end:
                     gaps[place] = Range(start, span.end)

@@ -8,22 +8,19 @@ from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
-from confluent_kafka import Message as KafkaMessage
-
 from headrace.codec.codec import Codec
 from headrace.config.settings import KafkaSettings
 from headrace.embeddings.preparation import Preparation
 from headrace.errors import PermanentError
-from headrace.kafka.broker_contract import TopicPartition
+from headrace.kafka.broker_contract import Record
+from headrace.kafka.ranges import LogReader
 from headrace.payloads import ChunkedDocument, ReplayRun
 from headrace.store import cache
 from headrace.store.transactions import tenant_transaction
 from headrace.topology.stages import EMBEDDER, GENERATOR, INDEXER, STAGES
 from headrace.topology.topics import replay_topic
-from headrace_operations.audit.log_ranges import LogRanges, Partition, Range
-from headrace_operations.replay.runs import RUNNING
+from headrace_operations.replay.runs import RUNNING, spans
 from headrace_operations.replay.selection import RefusedReplay, Selection, checked, cut_off, positions, wanted
-from headrace_operations.trace_log import LogScanner
 
 if TYPE_CHECKING:
     from headrace.store.pool import Pool
@@ -71,14 +68,13 @@ def plan(kafka: KafkaSettings, selection: Selection, *, rate: int | None, asked_
     """
     selection = checked(selection, now)
     topic = STAGES[selection.stage].source
-    ranges = LogRanges(kafka)
+    ranges = LogReader(kafka, "replay")
     ranges.partitions([replay_topic(selection.stage)], needed=True)
     partitions = ranges.partitions([topic], needed=True)
-    bounds = {number: span for (_, number), span in ranges.bounds(partitions).items()}
+    bounds = {number: span for (_, number), span in ranges.bounds(partitions, open_too=True).items()}
     since: dict[int, int] = {}
     if selection.since is not None:
-        places = [TopicPartition(*place) for place in partitions]
-        found = LogScanner(kafka).starts_at(places, int(selection.since.timestamp() * 1000))
+        found = ranges.starts_at(partitions, int(selection.since.timestamp() * 1000))
         since = {place.partition: offset for place, offset in found.items()}
     where = positions(selection, topic, bounds, since)
     if selection.tenant is None and not any(at.end > at.start for at in where):
@@ -91,11 +87,6 @@ def plan(kafka: KafkaSettings, selection: Selection, *, rate: int | None, asked_
         kafka.generation,
     )  # fmt: skip
     return Planned(run, cut_off(where, selection, bounds))
-
-
-def spans(run: ReplayRun) -> dict[Partition, Range]:
-    """Return what is left to be read, by partition of the source topic."""
-    return {(run.source, at.partition): Range(at.next, at.end) for at in run.positions}
 
 
 async def estimate(
@@ -115,18 +106,17 @@ async def estimate(
     texts: dict[str, set[bytes]] = {}
     records = 0
 
-    def take(_: Partition, message: KafkaMessage) -> None:
+    def take(record: Record) -> None:
         nonlocal records
-        key, value = message.key(), message.value()
-        if not isinstance(key, bytes) or not wanted(run.tenant, run.document_id, key):
+        if record.key is None or not wanted(run.tenant, run.document_id, record.key):
             return
         records += 1
-        keys.add(key)
+        keys.add(record.key)
         if run.stage == EMBEDDER.name:
-            for text in texts_of(codec, value, preparation) or ():
+            for text in texts_of(codec, record.value, preparation) or ():
                 texts.setdefault(text.tenant, set()).add(text.key)
 
-    LogRanges(kafka).read(spans(run), take)
+    LogReader(kafka, "replay").read(spans(run), take)
     if not records:
         what = f"document {run.document_id!r} of tenant {run.tenant!r}" if run.document_id else f"tenant {run.tenant!r}"
         raise RefusedReplay(
@@ -149,13 +139,13 @@ async def _cached(known: Known, tenant: str, hashes: set[bytes]) -> set[bytes]:
     return found
 
 
-def texts_of(codec: Codec, value: object, preparation: Preparation) -> list[Text] | None:
+def texts_of(codec: Codec, value: bytes | None, preparation: Preparation) -> list[Text] | None:
     """Return every text to embed of a record of the topic chunks, prepared as the generation has it.
 
     None for what cannot be read, or whose payload is gone: the stage gives it up.
     """
     try:
-        context = codec.decode(value if isinstance(value, bytes) else None, ChunkedDocument)
+        context = codec.decode(value, ChunkedDocument)
     except PermanentError:
         return None
     prepared = preparation.of(context.payload) if context.payload is not None else ()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from confluent_kafka import Message as KafkaMessage
-
 from headrace.codec.codec import Codec
 from headrace.config.settings import KafkaSettings
+from headrace.kafka.broker_contract import Record, TopicPartition
+from headrace.kafka.offsets import Range
+from headrace.kafka.ranges import LogReader
 from headrace.payloads import ReplayRun
-from headrace_operations.audit.log_ranges import LogRanges, Partition
-from headrace_operations.log_scan import record_of
 from headrace_operations.replay.selection import RefusedReplay
 
 TOPIC = "replay-runs"
@@ -19,14 +18,14 @@ OPEN = frozenset({RUNNING, PAUSED, SENT})
 
 def read_runs(kafka: KafkaSettings, codec: Codec) -> dict[str, ReplayRun]:
     """Return the newest state of every run, by id, the oldest run first; raises :class:`DependencyDown`."""
-    ranges = LogRanges(kafka)
+    ranges = LogReader(kafka, "replay")
     runs: dict[str, ReplayRun] = {}
 
-    def take(place: Partition, message: KafkaMessage) -> None:
-        run: ReplayRun = codec.decode_plain(record_of(place, message).value, ReplayRun)
+    def take(record: Record) -> None:
+        run: ReplayRun = codec.decode_plain(record.value, ReplayRun)
         runs[run.run_id] = run
 
-    ranges.read(ranges.bounds(ranges.partitions([TOPIC], needed=True)), take)
+    ranges.read(ranges.bounds(ranges.partitions([TOPIC], needed=True), open_too=True), take)
     return dict(sorted(runs.items(), key=lambda item: item[1].asked_at))
 
 
@@ -50,6 +49,11 @@ def read_open(kafka: KafkaSettings, codec: Codec, run_id: str) -> ReplayRun:
 def lanes_of(kafka: KafkaSettings, run: ReplayRun) -> KafkaSettings:
     """Return how to reach the lanes that the run goes through: those of its generation."""
     return kafka.of(run.generation)
+
+
+def spans(run: ReplayRun) -> dict[TopicPartition, Range]:
+    """Return what is left to be read, by partition of the source topic."""
+    return {TopicPartition(run.source, at.partition): Range(at.next, at.end) for at in run.positions}
 
 
 def to_read(run: ReplayRun) -> int:

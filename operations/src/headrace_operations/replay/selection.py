@@ -9,9 +9,9 @@ from datetime import datetime
 from confluent_kafka import murmur2
 
 from headrace.errors import HeadraceError
+from headrace.kafka.offsets import Range
 from headrace.payloads import ReplayPosition
 from headrace.topology.stages import STAGES
-from headrace_operations.audit.log_ranges import Range
 
 
 class RefusedReplay(HeadraceError):

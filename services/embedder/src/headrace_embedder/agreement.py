@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from headrace_embedder.provider import Vectors
+from headrace_embedder.types import Vectors
 
 LEAST_COSINE = 0.9995
 """Another precision or backend is used only where its vectors agree so well on the probe sentences."""

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 import numpy as np
 import structlog
 
-from headrace_embedder.provider import Kind, Vectors
+from headrace_embedder.types import Kind, Vectors
 
 log = structlog.get_logger(__name__)
 

@@ -17,9 +17,11 @@ from pydantic import ValidationError
 
 from headrace.config.settings import EXIT_CONFIGURATION, wrong_settings
 from headrace.errors import HeadraceError
-from headrace_embedder.provider import Kind, Provider, build
+from headrace_embedder.factory import build
+from headrace_embedder.provider import Provider
 from headrace_embedder.settings import EmbedderSettings
 from headrace_embedder.tuning import sample
+from headrace_embedder.types import Kind
 
 
 async def rate(provider: Provider, texts: list[str], size: int) -> dict[str, float]:

@@ -10,8 +10,12 @@ from pathlib import Path
 
 from headrace.embeddings.models import identity
 from headrace.errors import ConfigurationError
-from headrace_embedder.openvino_model import NotConverted, convert, fetched
+from headrace_embedder.conversion import convert
+from headrace_embedder.model_folder import FILES, NotConverted
+from headrace_embedder.openvino_model import built, fetched
+from headrace_embedder.runnable import save
 from headrace_embedder.settings import model_path
+from headrace_embedder.torch_model import installed
 
 
 def converted_to(model: str, folder: Path) -> None:
@@ -30,12 +34,22 @@ def converted_to(model: str, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
     try:
-        convert(fetched(model_path(model)), partial)
+        _write(model_path(model), partial)
         partial.chmod(0o755)
         partial.rename(folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def _write(model: str, partial: Path) -> None:
+    """Write the model, built from its weights where its architecture allows, else converted by torch."""
+    try:
+        save(built(fetched(model, FILES)), partial)
+    except NotConverted as error:
+        if not installed():
+            raise NotConverted(f"{error}. Install headrace-embedder[torch], which converts other models.") from error
+        convert(fetched(model), partial)
 
 
 def main() -> int:
@@ -46,9 +60,6 @@ def main() -> int:
     given = parser.parse_args()
     try:
         converted_to(given.model, given.folder)
-    except ImportError as error:
-        print(f"not converted: {error}. Install headrace-embedder[torch].", file=sys.stderr)
-        return 1
     except (ConfigurationError, NotConverted, OSError) as error:
         print(f"not converted: {error}", file=sys.stderr)
         return 1

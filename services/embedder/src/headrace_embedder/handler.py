@@ -28,10 +28,11 @@ from headrace_embedder import metrics
 from headrace_embedder.batch import Computed, Document, EmbeddingBatch, Key, Text, by_tenant
 from headrace_embedder.cache_bound import CacheBound
 from headrace_embedder.over_long import embed_passages, left_out
-from headrace_embedder.provider import Kind, Provider
+from headrace_embedder.provider import Provider
 from headrace_embedder.settings import EmbedderSettings
 from headrace_embedder.shared import shared_provider
 from headrace_embedder.spending import Spending
+from headrace_embedder.types import Kind
 
 if TYPE_CHECKING:
     from headrace.store.pool import Pool

@@ -14,7 +14,8 @@ from zlib import crc32
 
 import numpy as np
 
-from headrace_embedder.provider import EmbedResult, Kind, Provider, check_vectors
+from headrace_embedder.provider import EmbedResult, Provider, check_vectors
+from headrace_embedder.types import Kind
 
 _WORD = re.compile(r"\w+")
 _SIGN = 0x80000000

@@ -20,9 +20,11 @@ from headrace_embedder import openvino_model, torch_model
 from headrace_embedder.agreement import PROBES
 from headrace_embedder.batching import Encode, ModelThreads, OutOfMemory, micro_batches
 from headrace_embedder.loaded import Caps, Loaded, TokenCounter
-from headrace_embedder.provider import EmbedResult, Kind, Provider, check_vectors
+from headrace_embedder.model_folder import NotConverted
+from headrace_embedder.provider import EmbedResult, Provider, check_vectors
 from headrace_embedder.settings import EmbedderSettings
 from headrace_embedder.tuning import tuned
+from headrace_embedder.types import Kind
 
 log = structlog.get_logger(__name__)
 
@@ -97,22 +99,36 @@ class SentenceTransformersProvider(Provider):
 
 
 def load(settings: EmbedderSettings) -> Loaded:
-    """Return the model in the backend that the settings name; ``auto`` takes OpenVINO on a processor where it can be.
+    """Return the model in the backend that the settings name.
 
-    Raises :class:`ConfigurationError`.
+    ``auto`` takes OpenVINO on a processor where it can be, and on a GPU where torch is not installed. Raises
+    :class:`ConfigurationError`.
     """
     if settings.backend == "torch" or (settings.backend == "auto" and not on_processor(settings.device)):
-        return torch_model.load(settings)
+        if settings.backend == "torch" or settings.device is not None or torch_model.installed():
+            return torch_model.load(settings)
+        log.warning("a GPU is not used, as torch is not installed", remedy="Install headrace-embedder[torch].")
     try:
         return openvino_model.load(settings)
-    except openvino_model.NotConverted as error:
-        if settings.backend == "openvino":
+    except NotConverted as error:
+        if settings.backend == "openvino" or not torch_model.installed():
             raise ConfigurationError(
-                f"the model {settings.model} cannot run in OpenVINO: {error}", where="HEADRACE_EMBEDDER_BACKEND",
-                remedy="Set the backend to torch or auto, or name another model.",
+                f"the model {settings.model} cannot run in OpenVINO: {error}",
+                where="HEADRACE_EMBEDDER_MODEL, _BACKEND", remedy=_remedy(settings),
             ) from error  # fmt: skip
         log.warning("the model cannot run in OpenVINO; torch takes it", model=settings.model, error=str(error))
         return torch_model.load(settings)
+
+
+def _remedy(settings: EmbedderSettings) -> str:
+    """Return what to do about a model that OpenVINO does not run."""
+    if torch_model.installed():
+        return "Set the backend to torch or auto, or name another model."
+    return (
+        "Install headrace-embedder[torch] (`make setup-torch` in the repository). Or run `headrace-embedder-convert "
+        f"{settings.model} FOLDER` where it is installed, and set HEADRACE_EMBEDDER_MODEL to the folder. Or name a "
+        "model of the BERT family."
+    )
 
 
 def on_processor(device: str | None) -> bool:

@@ -37,7 +37,7 @@ def check_spending() -> None:
 
 async def tell_progress() -> None:
     """Set the metrics of how far embedding is, until the process ends; while Kafka is silent they stay as they are."""
-    reader = lag.LogReader(KafkaSettings())
+    reader = lag.LagReader(KafkaSettings())
     while True:
         try:
             found = await asyncio.to_thread(lag.progress, reader, stages.EMBEDDER.name)

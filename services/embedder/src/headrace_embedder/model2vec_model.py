@@ -13,8 +13,9 @@ import structlog
 from headrace.embeddings.models import identity
 from headrace.errors import ConfigurationError
 from headrace_embedder.loaded import TokenCounter
-from headrace_embedder.provider import EmbedResult, Kind, Provider, check_vectors
+from headrace_embedder.provider import EmbedResult, Provider, check_vectors
 from headrace_embedder.settings import EmbedderSettings
+from headrace_embedder.types import Kind
 
 if TYPE_CHECKING:
     from model2vec import StaticModel

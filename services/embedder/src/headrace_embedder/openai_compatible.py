@@ -21,8 +21,9 @@ from headrace_embedder.batching import narrowed, request_slices
 from headrace_embedder.fairness import FairShare
 from headrace_embedder.limits import MinuteLimits, estimated_tokens
 from headrace_embedder.loaded import TokenCounter
-from headrace_embedder.provider import EmbedResult, Kind, Provider, check_vectors
+from headrace_embedder.provider import EmbedResult, Provider, check_vectors
 from headrace_embedder.settings import EmbedderSettings
+from headrace_embedder.types import Kind
 
 _NAME = "embedding provider"
 _PASSING = frozenset({408, 409, 425, 429})

@@ -10,7 +10,8 @@ import numpy as np
 
 from headrace.embeddings.preparation import OverLong, Preparation
 from headrace_embedder.loaded import TokenCounter
-from headrace_embedder.provider import EmbedResult, Kind, Provider, check_vectors
+from headrace_embedder.provider import EmbedResult, Provider, check_vectors
+from headrace_embedder.types import Kind
 
 
 async def left_out(provider: Provider, texts: Sequence[str], preparation: Preparation) -> Mapping[int, str]:

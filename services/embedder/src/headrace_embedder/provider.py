@@ -6,30 +6,18 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from headrace.embeddings.models import KNOWN, PACKAGED_MODEL
-from headrace.errors import ConfigurationError, DependencyDown, HeadraceError, InvalidRecord
+from headrace.errors import DependencyDown, HeadraceError, InvalidRecord
 from headrace_embedder.fairness import FairShare
-from headrace_embedder.settings import EmbedderSettings
+from headrace_embedder.loaded import TokenCounter
+from headrace_embedder.types import Kind, Vectors
 
-if TYPE_CHECKING:
-    from headrace_embedder.loaded import TokenCounter
-
-Vectors = npt.NDArray[np.float32]
 _REMEDY = "Compare HEADRACE_EMBEDDER_MODEL and _DIMENSIONS to what the provider runs."
-
-
-class Kind(StrEnum):
-    """What a text is; some models embed queries and passages differently."""
-
-    PASSAGE = "passage"
-    QUERY = "query"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,32 +132,3 @@ def _rows(vectors: Sequence[npt.ArrayLike] | Vectors, dimensions: int) -> tuple[
             found = f"a vector of {row.size} dimensions instead of {dimensions}" if row.ndim == 1 else "no vector"
             errors[index] = InvalidRecord("vector", f"the provider returned {found}", remedy=_REMEDY)
     return array, errors
-
-
-def build(settings: EmbedderSettings) -> Provider:
-    """Return the provider that the settings name; only the local one imports torch.
-
-    Raises :class:`ConfigurationError` naming the setting that is missing or wrong.
-    """
-    if settings.provider == "hashing":
-        from headrace_embedder.hashing import HashingProvider  # noqa: PLC0415
-
-        return HashingProvider(settings.dimensions)
-    if settings.provider == "openai-compatible":
-        from headrace_embedder.openai_compatible import OpenAICompatibleProvider  # noqa: PLC0415
-
-        if settings.base_url is None:
-            raise ConfigurationError(
-                "the provider openai-compatible has no server", where="HEADRACE_EMBEDDER_BASE_URL",
-                remedy="Set it to the server's URL up to /v1.",
-            )  # fmt: skip
-        if settings.model == PACKAGED_MODEL and settings.dimensions != KNOWN[PACKAGED_MODEL].dimensions:
-            raise ConfigurationError(f"{PACKAGED_MODEL} has 384 dimensions", where="HEADRACE_EMBEDDER_DIMENSIONS")
-        return OpenAICompatibleProvider(settings)
-    if settings.provider == "model2vec":
-        from headrace_embedder.model2vec_model import Model2VecProvider  # noqa: PLC0415
-
-        return Model2VecProvider.load(settings)
-    from headrace_embedder.local_model import SentenceTransformersProvider  # noqa: PLC0415
-
-    return SentenceTransformersProvider.load(settings)

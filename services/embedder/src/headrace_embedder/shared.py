@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from headrace_embedder.provider import Provider, build
+from headrace_embedder.factory import build
+from headrace_embedder.provider import Provider
 from headrace_embedder.settings import EmbedderSettings
 
 _provider: Provider | None = None

@@ -14,8 +14,8 @@ from headrace.errors import ConfigurationError
 from headrace_embedder.agreement import LEAST_COSINE, PROBES, fast_bfloat16, least_cosine
 from headrace_embedder.batching import Encode, OutOfMemory
 from headrace_embedder.loaded import Caps, Loaded, TokenCounter
-from headrace_embedder.provider import Vectors
 from headrace_embedder.settings import EmbedderSettings, model_path
+from headrace_embedder.types import Vectors
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -28,15 +28,19 @@ _GPU_STREAMS = 2
 """While one batch computes the next one is tokenised and sent."""
 
 
+def installed() -> bool:
+    """Whether torch and sentence-transformers can be imported; to import them takes seconds."""
+    return all(importlib.util.find_spec(name) is not None for name in ("torch", "sentence_transformers"))
+
+
 def load(settings: EmbedderSettings) -> Loaded:
     """Return the model; raises :class:`ConfigurationError` where it does not load, or torch is not installed."""
-    if importlib.util.find_spec("torch") is None:
+    if not installed():
         raise ConfigurationError(
-            f"the model {settings.model} is not converted to OpenVINO, and torch is not installed to run it",
-            where="HEADRACE_EMBEDDER_MODEL",
-            remedy="Where it is installed (headrace-embedder[torch], the GPU image) run `headrace-embedder-convert "
-            f"{settings.model} FOLDER` once, and set HEADRACE_EMBEDDER_MODEL to the folder.",
-        )
+            f"torch is not installed to run the model {settings.model}", where="HEADRACE_EMBEDDER_BACKEND, _DEVICE",
+            remedy="Install headrace-embedder[torch] (`make setup-torch` in the repository), or set the backend to "
+            "openvino.",
+        )  # fmt: skip
     import torch  # noqa: PLC0415
 
     if settings.threads:
@@ -59,7 +63,7 @@ def load_model(name: str, device: str | None) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer  # noqa: PLC0415
     from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415
 
-    disable_progress_bar()  # type: ignore[no-untyped-call]
+    disable_progress_bar()
     try:
         return SentenceTransformer(path, device=device).eval()
     except (OSError, ValueError, RuntimeError) as error:
@@ -89,8 +93,9 @@ def encoder(model: SentenceTransformer) -> Encode:
         if model.device.type != "cuda":
             return nullcontext()
         if not hasattr(own, "stream"):
-            own.stream = torch.cuda.Stream(model.device)  # type: ignore[no-untyped-call]
-        return torch.cuda.stream(own.stream)
+            own.stream = torch.cuda.Stream(model.device)
+        active: AbstractContextManager[Any] = torch.cuda.stream(own.stream)
+        return active
 
     def encode(texts: list[str]) -> Vectors:
         try:

@@ -9,29 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import (
-    Consumer,
-    ConsumerGroupTopicPartitions,
-    KafkaError,
-    KafkaException,
-    TopicPartition,
-    murmur2,
-)
-from confluent_kafka import Message as KafkaMessage
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import murmur2
 
 from headrace.codec.codec import Codec
 from headrace.config.settings import KafkaSettings
 from headrace.documents.status import Waiting, change_version, number
 from headrace.envelope import StageRun
-from headrace.errors import DependencyDown, PermanentError, describe
-from headrace.kafka.client_answers import header_pairs
-from headrace.kafka.headers import HELD_KIND, ORIGIN_OFFSET, ORIGIN_TOPIC
+from headrace.errors import DependencyDown, PermanentError
+from headrace.kafka.broker_contract import Record, TopicPartition
+from headrace.kafka.headers import HELD_KIND, OPERATION, ORIGIN_OFFSET, ORIGIN_TOPIC, REQUEST_ID, VERSION, texts
+from headrace.kafka.offsets import LogOffsets, Range
+from headrace.kafka.ranges import RangeReader
 from headrace.orders.holds import REVIEW, hold_of
 from headrace.payloads import ChangeEvent
 from headrace.topology.stages import CHUNKER, EMBEDDER, INDEXER, INGEST, StageFlow
@@ -44,6 +37,7 @@ MAX_RECORDS = 5000
 MAX_SECONDS = 1.0
 _CALL_S = 5.0
 _PARTITIONS_S = 60.0
+_WAIT_MS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +55,19 @@ class KafkaFlowReader:
     """
 
     def __init__(self, kafka: KafkaSettings, codec: Codec) -> None:
-        self._kafka = kafka
         self._codec = codec
         self._sources = {
-            kafka.topic(topic): (stage, kafka.group(stage.name, side=side))
+            topic: (stage, kafka.group(stage.name, side=side))
             for stage in DOCUMENT_STAGES
             for topic, side in ((stage.source, False), (retry_topic(stage.name), True))
         }
         """Topic to the stage that reads it and its group; what is tried again waits in a topic of its own."""
-        self._held = {kafka.topic(held_topic(stage.name)): stage for stage in DOCUMENT_STAGES}
-        self._admin = AdminClient({**kafka.client()})
-        self._consumer = Consumer(reader_config(kafka))
+        self._held = {held_topic(stage.name): stage for stage in DOCUMENT_STAGES}
+        self._offsets = LogOffsets(kafka, call_s=_CALL_S)
+        self._reader = RangeReader(kafka, "gateway-reader", wait_ms=_WAIT_MS)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="flow")
-        self._partitions: dict[str, tuple[float, int]] = {}
+        self._counts: tuple[float, Mapping[str, int]] = (0.0, {})
+        """When the numbers of partitions were asked for, and what they were."""
 
     async def waiting(self, key: bytes) -> FlowState:
         """Return what waits for each stage; raises :class:`DependencyDown` where Kafka does not answer."""
@@ -81,159 +75,81 @@ class KafkaFlowReader:
 
     async def ping(self) -> None:
         """Raise :class:`DependencyDown` where Kafka does not answer."""
-        await asyncio.to_thread(self._metadata, self._kafka.topic(INGEST.source))
+        await asyncio.to_thread(self._offsets.counts, [INGEST.source])
 
     def close(self) -> None:
         """Let go of the connections."""
         self._thread.shutdown(cancel_futures=True)
-        self._consumer.close()
+        self._reader.close()
 
     def _waiting(self, key: bytes) -> FlowState:
-        try:
-            # The held records come first: one that is released meanwhile is seen twice, and never missed.
-            held_starts, held_cut = self._held_starts(self._places(key, self._held))
-            held, held_finished = self._scan(key, held_starts)
-            starts, cut = self._starts(self._places(key, self._sources))
-            newest, finished = self._scan(key, starts)
-        except (KafkaException, TimeoutError) as error:
-            raise DependencyDown("kafka", f"positions cannot be read: {describe(error)}") from error
+        places = self._places(key)
+        # The held records come first: one that is released meanwhile is seen twice, and never missed.
+        held, held_whole = self._newest(key, [places[topic] for topic in self._held], {})
+        groups: dict[str, list[TopicPartition]] = {}
+        for topic, (_, group) in self._sources.items():
+            groups.setdefault(group, []).append(places[topic])
+        committed = self._offsets.committed_of(groups)
+        newest, whole = self._newest(key, [places[topic] for topic in self._sources], committed)
         found = [self._describe(stage, newest[topic]) for topic, (stage, _) in self._sources.items() if topic in newest]
         found += [self._describe(stage, held[topic], held=True) for topic, stage in self._held.items() if topic in held]
-        return FlowState(tuple(found), finished and held_finished and not cut and not held_cut)
+        return FlowState(tuple(found), whole and held_whole)
 
-    def _places(self, key: bytes, topics: Iterable[str]) -> list[TopicPartition]:
-        return [TopicPartition(topic, murmur2(key, self._count(topic))) for topic in topics]
+    def _places(self, key: bytes) -> dict[str, TopicPartition]:
+        """Return the partition of the key in each topic; raises :class:`DependencyDown` for a topic that is missing."""
+        asked_at, counts = self._counts
+        if not counts or time.monotonic() - asked_at > _PARTITIONS_S:
+            counts = self._offsets.counts([*self._sources, *self._held])
+            if missing := sorted({*self._sources, *self._held} - counts.keys()):
+                raise DependencyDown(
+                    "kafka", f"there is no topic {', '.join(missing)}", remedy="Run `headrace bootstrap`."
+                )
+            self._counts = (time.monotonic(), counts)
+        return {topic: TopicPartition(topic, murmur2(key, count)) for topic, count in counts.items()}
 
-    def _held_starts(self, places: Sequence[TopicPartition]) -> tuple[list[TopicPartition], bool]:
-        """Return where to read each partition of held records from, and whether it holds more than is read."""
-        starts, cut = [], False
-        for place in places:
-            low, high = self._consumer.get_watermark_offsets(place, _CALL_S)
-            start = max(low, high - MAX_RECORDS)
-            cut = cut or start > low
-            if start < high:
-                starts.append(TopicPartition(place.topic, place.partition, start))
-        return starts, cut
+    def _newest(
+        self, key: bytes, places: Sequence[TopicPartition], floors: Mapping[TopicPartition, int]
+    ) -> tuple[dict[str, Record], bool]:
+        """Return the newest record of the key by topic, from the floors on, and whether everything was read."""
+        spans, whole = {}, True
+        for place, (low, end) in self._offsets.bounds(places).items():
+            floor = max(low, floors.get(place, 0))
+            start = max(floor, end - MAX_RECORDS)
+            whole = whole and start == floor
+            spans[place] = Range(start, end)
+        newest: dict[str, Record] = {}
 
-    def _starts(self, places: Sequence[TopicPartition]) -> tuple[list[TopicPartition], bool]:
-        """Return where each stage's group stands in its partition, and whether that lies too far back."""
-        asked: list[tuple[TopicPartition, Future[Any]]] = []
-        for place in places:
-            group = self._sources[place.topic][1]
-            request = [ConsumerGroupTopicPartitions(group, [TopicPartition(place.topic, place.partition)])]
-            answer = self._admin.list_consumer_group_offsets(request, request_timeout=_CALL_S)
-            asked.append((place, answer[group]))
-        starts, cut = [], False
-        for place, answered in asked:
-            committed = _committed(answered)
-            low, high = self._consumer.get_watermark_offsets(place, _CALL_S)
-            start = max(low, committed, high - MAX_RECORDS)
-            cut = cut or start > max(low, committed)
-            if start < high:
-                starts.append(TopicPartition(place.topic, place.partition, start))
-        return starts, cut
+        def take(record: Record) -> None:
+            if record.key == key:
+                newest[record.topic] = record
 
-    def _scan(self, key: bytes, starts: Sequence[TopicPartition]) -> tuple[dict[str, KafkaMessage], bool]:
-        """Return the newest record of the key by topic, and whether every partition was read to its end."""
-        newest: dict[str, KafkaMessage] = {}
-        if not starts:
-            return newest, True
-        open_topics = {start.topic for start in starts}
-        deadline = time.monotonic() + MAX_SECONDS
-        self._consumer.assign(list(starts))
-        try:
-            while open_topics and (left := deadline - time.monotonic()) > 0:
-                message = self._consumer.poll(left)
-                if message is None:
-                    break
-                topic = message.topic() or ""
-                error = message.error()
-                if error is None and message.key() == key:
-                    newest[topic] = message
-                elif error is not None and error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
-                    open_topics.discard(topic)
-                elif error is not None and not error.retriable():
-                    raise KafkaException(error)
-        finally:
-            self._consumer.unassign()
-        return newest, not open_topics
+        return newest, self._reader.read(spans, take, seconds=MAX_SECONDS) and whole
 
-    def _describe(self, stage: StageFlow, message: KafkaMessage, *, held: bool = False) -> Waiting:
-        headers = header_texts(message)
-        partition, offset = message.partition() or 0, message.offset() or 0
+    def _describe(self, stage: StageFlow, record: Record, *, held: bool = False) -> Waiting:
+        headers = texts(record)
         first = number(headers.get(ORIGIN_OFFSET)) if ORIGIN_TOPIC in headers else None
         carries = stage.produces if held and headers.get(HELD_KIND) == REVIEW else stage.consumes
         of_change = carries is ChangeEvent
         version = (
-            change_version(headers, offset if first is None else first) if of_change else number(headers.get("version"))
+            change_version(headers, record.offset if first is None else first)
+            if of_change
+            else number(headers.get(VERSION))
         )
         return Waiting(
             stage=stage.name,
             version=version,
-            operation=headers.get("operation"),
-            request_id=headers.get("request-id"),
-            partition=partition,
-            offset=offset,
-            history=self._history(carries, message),
-            hold=hold_of(headers, f"{stage.name}/{partition}/{offset}") if held else None,
+            operation=headers.get(OPERATION),
+            request_id=headers.get(REQUEST_ID),
+            partition=record.partition,
+            offset=record.offset,
+            history=self._history(carries, record),
+            hold=hold_of(headers, f"{stage.name}/{record.partition}/{record.offset}") if held else None,
         )
 
-    def _history(self, carries: type[Any], message: KafkaMessage) -> tuple[StageRun, ...]:
+    def _history(self, carries: type[Any], record: Record) -> tuple[StageRun, ...]:
         if carries is ChangeEvent:
             return ()
         try:
-            return self._codec.envelope(message.value(), carries)[0].trace.history
+            return self._codec.envelope(record.value, carries)[0].trace.history
         except PermanentError:
             return ()  # the stage itself will say so, in its dead letters
-
-    def _count(self, topic: str) -> int:
-        asked_at, count = self._partitions.get(topic, (0.0, 0))
-        if not count or time.monotonic() - asked_at > _PARTITIONS_S:
-            count = self._metadata(topic)
-            self._partitions[topic] = (time.monotonic(), count)
-        return count
-
-    def _metadata(self, topic: str) -> int:
-        return partition_count(self._admin, topic)
-
-
-def partition_count(admin: AdminClient, topic: str) -> int:
-    """Return how many partitions the topic has; raises :class:`DependencyDown`, also where it does not exist."""
-    try:
-        found = admin.list_topics(topic, timeout=_CALL_S).topics[topic]
-    except KafkaException as error:
-        raise DependencyDown("kafka", f"Kafka does not answer: {error}") from error
-    if found.error is not None or not found.partitions:
-        raise DependencyDown("kafka", f"topic {topic!r} is not there", remedy="Run `headrace bootstrap`.")
-    return len(found.partitions)
-
-
-def reader_config(kafka: KafkaSettings) -> dict[str, Any]:
-    """Return the configuration of a consumer that only looks: it joins no group and commits nothing."""
-    return {
-        **kafka.client(),
-        "client.id": "headrace-gateway-reader",
-        "group.id": f"{kafka.topic_prefix}headrace-gateway-reader",
-        "enable.auto.commit": False,
-        "enable.auto.offset.store": False,
-        "isolation.level": "read_committed",
-        "enable.partition.eof": True,
-        "auto.offset.reset": "earliest",
-        "fetch.wait.max.ms": 10,
-        "fetch.message.max.bytes": kafka.max_message_bytes,
-        "queued.max.messages.kbytes": 32 * 1024,
-    }
-
-
-def header_texts(message: KafkaMessage) -> dict[str, str]:
-    """Return the record's headers as text, the last of each name."""
-    return {name: value.decode("utf-8", "replace") for name, value in header_pairs(message) if isinstance(value, bytes)}
-
-
-def _committed(answered: Future[Any]) -> int:
-    """Return the group's offset in the one partition that was asked for; without one, the log's beginning."""
-    partition = answered.result(_CALL_S).topic_partitions[0]
-    if partition.error is not None:
-        raise KafkaException(partition.error)
-    offset: int = partition.offset
-    return max(0, offset)  # negative where the group never committed

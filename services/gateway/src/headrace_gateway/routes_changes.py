@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 
 from headrace.envelope import Change, Operation
 from headrace.kafka.broker_contract import Message
+from headrace.kafka.headers import OPERATION, REQUEST_ID, RUN, VERSION
 from headrace.topology.stages import INGEST
 from headrace_gateway import metrics
 from headrace_gateway.authentication import Caller, Principal, require_own_tenant
@@ -126,11 +127,11 @@ def _messages(
                 413, "too-large", f"The change of {item.id[:200]!r} has {len(value)} bytes; the limit is {limit}."
             )
         operation = Operation(item.op.upper())
-        headers = [("request-id", identity.encode()), ("operation", operation.value.encode())]
+        headers = [(REQUEST_ID, identity.encode()), (OPERATION, operation.value.encode())]
         if item.version is not None:
-            headers.append(("version", str(item.version).encode()))
+            headers.append((VERSION, str(item.version).encode()))
         if run is not None:
-            headers.append(("run", run.encode()))
+            headers.append((RUN, run.encode()))
         key = Change(caller.tenant, item.id, item.version or 0, operation).key
         messages.append(Message(topic, key, value, tuple(headers)))
     return messages

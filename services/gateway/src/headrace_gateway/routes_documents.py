@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request
 from headrace.documents.status import DeadLetterEntry, Verdict, Waiting, complete_to, judge
 from headrace.envelope import Change, Operation, check_change
 from headrace.errors import DependencyDown
+from headrace.kafka.constants import LATEST_MS
 from headrace.store.documents import DocumentRow, DocumentState
 from headrace_gateway.authentication import Caller, require_own_tenant
 from headrace_gateway.dependencies import Dependencies
@@ -35,8 +36,6 @@ from headrace_gateway.openapi import problems
 from headrace_gateway.problems import Problem
 
 router = APIRouter(tags=["documents"])
-_LATEST_MS = 253_402_300_799_000
-"""The end of the year 9999, the last that Python's dates know, in milliseconds since 1970."""
 
 
 @router.get(
@@ -193,7 +192,7 @@ def _held(waiting: Waiting) -> HeldDocument | None:
         waits_for=hold.kind,
         scope=hold.scope,
         why=hold.why,
-        since=datetime.fromtimestamp(min(hold.since_ms, _LATEST_MS) / 1000, UTC),
+        since=datetime.fromtimestamp(min(hold.since_ms, LATEST_MS) / 1000, UTC),
         ends=hold.ends,
     )
 

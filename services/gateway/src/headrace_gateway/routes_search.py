@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse, Response
 
 from headrace.envelope import Change, Context, Operation, Trace
 from headrace.kafka.broker_contract import Message
+from headrace.kafka.headers import OPERATION, REQUEST_ID, VERSION
 from headrace.payloads import GenerationRequest
 from headrace.store.artifacts import Artifact, artifact_id
 from headrace.store.search import Hit
@@ -156,7 +157,7 @@ def _request_message(body: AskRequest, caller: Principal, identity: str, depende
         top_k=body.top_k,
     )
     value = dependencies.codec.encode(Context(trace, change, payload), GenerationRequest)
-    headers = (("request-id", identity.encode()), ("operation", b"UPSERT"), ("version", b"0"))
+    headers = ((REQUEST_ID, identity.encode()), (OPERATION, b"UPSERT"), (VERSION, b"0"))
     return Message(dependencies.kafka.topic(GENERATOR.source), change.key, value, headers)
 
 

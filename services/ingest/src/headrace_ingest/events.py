@@ -25,6 +25,7 @@ from headrace.envelope import (
 from headrace.errors import InvalidRecord
 from headrace.handlers.pipelines_log import LatestPipeline
 from headrace.kafka.broker_contract import Record
+from headrace.kafka.headers import REQUEST_ID
 from headrace.payloads import ChangeEvent
 from headrace_ingest.fetching.references import MOST_CHARACTERS
 from headrace_ingest.files import kinds
@@ -309,6 +310,6 @@ def _time(value: Any) -> datetime | None:
 
 def _request_id_header(record: Record) -> str | None:
     for name, value in record.headers:
-        if name.lower() == "request-id" and value:
-            return checked_text("request-id", decode_text(value, "request-id"), MAX_REQUEST_ID_CHARACTERS)
+        if name.lower() == REQUEST_ID and value:
+            return checked_text(REQUEST_ID, decode_text(value, REQUEST_ID), MAX_REQUEST_ID_CHARACTERS)
     return None

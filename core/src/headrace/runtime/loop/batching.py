@@ -68,9 +68,10 @@ def read(pipeline: Pipeline, records: Sequence[Record], now: float) -> Pipeline:
 
 def room(pipeline: Pipeline, limits: Limits) -> int:
     """Return how many records the buffer still takes: none where it holds a batch, by records or bytes."""
-    if sum(len(record.value or b"") for record in pipeline.buffer) >= limits.batch_bytes:
+    left = limits.batch_records - len(pipeline.buffer)
+    if left <= 0 or sum(len(record.value or b"") for record in pipeline.buffer) >= limits.batch_bytes:
         return 0
-    return max(0, limits.batch_records - len(pipeline.buffer))
+    return left
 
 
 def due_at(pipeline: Pipeline, limits: Limits) -> float:

@@ -1,0 +1,53 @@
+"""What it means when Kafka does not answer, or refuses: the one place that words these errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from confluent_kafka import KafkaError, KafkaException
+
+from headrace.config.settings import KafkaSettings
+from headrace.errors import DependencyDown, describe
+
+_REFUSED = frozenset(
+    {
+        KafkaError._AUTHENTICATION,  # noqa: SLF001
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    }
+)
+_UNPACKED = frozenset({KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG})  # noqa: SLF001
+_ANSWER = (
+    "Check that Kafka runs and that this machine reaches it; HEADRACE_KAFKA_BOOTSTRAP and "
+    "HEADRACE_KAFKA_SECURITY_PROTOCOL say how."
+)
+_ACCESS = (
+    "Check HEADRACE_KAFKA_SASL_USERNAME and the password. Its user needs READ and DESCRIBE on every topic and group "
+    "that begins with HEADRACE_KAFKA_TOPIC_PREFIX."
+)
+
+
+def unavailable(kafka: KafkaSettings, error: BaseException | str) -> DependencyDown:
+    """Return the error for what Kafka answered, or did not answer, to a reader."""
+    said = error if isinstance(error, str) else describe(error)
+    code = error.args[0].code() if isinstance(error, KafkaException) else None
+    if code in _REFUSED:
+        return DependencyDown("kafka", f"Kafka refuses access at {kafka.bootstrap}: {said}", remedy=_ACCESS)
+    if code in _UNPACKED:
+        return DependencyDown(
+            "kafka", f"a record cannot be read at {kafka.bootstrap}: {said}",
+            remedy="Find the record with Kafka's own tools. Its stage dead-letters it; readers cannot pass it.",
+        )  # fmt: skip
+    return DependencyDown("kafka", f"Kafka does not answer at {kafka.bootstrap}: {said}", remedy=_ANSWER)
+
+
+@contextmanager
+def answering(kafka: KafkaSettings) -> Iterator[None]:
+    """Turn what the client raises within into :class:`DependencyDown`."""
+    try:
+        yield
+    except (KafkaException, TimeoutError) as error:
+        raise unavailable(kafka, error) from error

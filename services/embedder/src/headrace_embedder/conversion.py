@@ -1,0 +1,114 @@
+"""Models of other architectures than the graph's own: converted once by torch, kept in a folder, and run without torch.
+
+Converting runs in a process of its own, so that the service never holds torch; what it makes is compared to torch in
+float32 there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import structlog
+
+from headrace_embedder.agreement import LEAST_COSINE, PROBES, least_cosine
+from headrace_embedder.model_folder import NotConverted
+from headrace_embedder.runnable import FACTS, INPUTS, Facts, Runnable, compiled, runner, save
+from headrace_embedder.settings import EmbedderSettings
+from headrace_embedder.torch_model import encoder, load_model, tokenizer_of
+
+log = structlog.get_logger(__name__)
+
+_FORMAT = "2"
+"""Part of the folder's name: a change of what stands in it makes another."""
+_CONVERTER = ("-m", "headrace_embedder.conversion")
+_CONVERT_S = 1800.0
+_LAST_LINES = 5
+
+
+def converted(source: Path, settings: EmbedderSettings) -> Path:
+    """Return the folder of the converted model, made on the first call; raises :class:`NotConverted`."""
+    name = f"{source.name}-{_identity(source)}"
+    try:
+        home = settings.models_folder / name
+        if (home / FACTS).exists():
+            return home
+        home.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=home.parent, prefix=".converting-"))
+    except OSError as error:  # no home, or nothing can be kept there: it is converted at each start
+        log.warning("the converted model cannot be kept", error=str(error), setting="HEADRACE_EMBEDDER_CACHE_DIR")
+        partial = home = Path(tempfile.mkdtemp(prefix="headrace-model-"))
+    log.info("model is being converted", model=settings.model, folder=str(home))
+    done = subprocess.run(
+        [sys.executable, *_CONVERTER, str(source), str(partial)],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=_CONVERT_S,
+    )  # fmt: skip
+    if done.returncode != 0:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise NotConverted(" ".join(done.stderr.strip().splitlines()[-_LAST_LINES:])[-1000:])
+    if partial != home:
+        try:
+            partial.rename(home)
+        except OSError:  # another process was first
+            shutil.rmtree(partial, ignore_errors=True)
+    return home
+
+
+def _identity(source: Path) -> str:
+    """Return a digest of the model's files, and of what converts them."""
+    import openvino  # noqa: PLC0415
+
+    hasher = hashlib.blake2b(f"{_FORMAT} {openvino.__version__}".encode(), digest_size=8)
+    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+        hasher.update(str(file.relative_to(source)).encode())
+        with file.open("rb") as content:
+            while part := content.read(1 << 20):
+                hasher.update(part)
+    return hasher.hexdigest()
+
+
+def convert(source: Path, target: Path) -> None:
+    """Write the model, its tokenizer and its facts into ``target``.
+
+    Raises :class:`NotConverted` where the model has no fast tokenizer or no limit, or disagrees with torch.
+    """
+    import openvino  # noqa: PLC0415
+    import torch  # noqa: PLC0415
+
+    model = load_model(str(source), "cpu").float()
+    tokenizer = tokenizer_of(model)
+    if tokenizer is None or not model.max_seq_length:
+        raise NotConverted("the model has no fast tokenizer, or no limit of tokens")
+
+    class Sentences(torch.nn.Module):  # type: ignore[misc]  # torch is not installed where types are checked
+        """Tokens to sentences' vectors, without the dictionaries around it."""
+
+        def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
+            return model(dict(zip(names, tensors, strict=True)))["sentence_embedding"]
+
+    example = {name: value for name, value in model.preprocess(list(PROBES)).items() if name in INPUTS}
+    names = list(example)
+    wrapped = Sentences()
+    wrapped.model = model
+    with torch.inference_mode():
+        graph = openvino.convert_model(wrapped.eval(), example_input=tuple(example.values()))
+    for one, name in zip(graph.inputs, names, strict=True):
+        one.get_tensor().set_names({name})
+    facts = Facts(int(model.max_seq_length), int(model.tokenizer.pad_token_id))
+    ours = runner(compiled(openvino.Core(), graph, "f32"), Runnable(graph, tokenizer, facts))
+    cosine = least_cosine(np.asarray(encoder(model)(list(PROBES))), ours(list(PROBES)))
+    if cosine < LEAST_COSINE:
+        raise NotConverted(f"OpenVINO's vectors are too far from torch's: cosine {cosine:.6f}, needed {LEAST_COSINE}")
+    save(Runnable(graph, tokenizer, Facts(facts.limit, facts.pad_id, cosine)), target)
+
+
+if __name__ == "__main__":
+    try:
+        convert(Path(sys.argv[1]), Path(sys.argv[2]))
+    except Exception as error:  # noqa: BLE001  # told to the parent by its last lines
+        sys.exit(f"{type(error).__name__}: {error}")
