@@ -58,7 +58,7 @@ def _types(text_of: Read) -> Iterator[str]:
     sources = [f"{member}/src" for member in members()]
     yield from _differences("pyproject.toml: mypy_path", settings["mypy_path"].split(":"), sources)
     for where, patterns in (
-        ("pyproject.toml: mypy files", settings["files"]),
+        ("pyproject.toml: mypy files", [pattern for pattern in settings["files"] if not pattern.endswith("/tests")]),
         ("ruff.toml: src", tomllib.loads(text_of("ruff.toml"))["src"]),
     ):
         yield from _differences(where, _matched(patterns), sources)
