@@ -12,7 +12,7 @@ PARALLEL := -n 2 --dist worksteal
 WAITING := -n 3 --dist worksteal
 SERVICES := ingest chunker embedder indexer generator gateway
 
-.PHONY: help setup demo test check unit contract integration e2e faults-short faults soak isolated bench up down docs freeze format clean
+.PHONY: help setup demo test check unit contract integration e2e faults-short faults soak isolated bench up down docs freeze golden format clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -85,6 +85,9 @@ freeze: .venv/.synced ## Freeze the schemas as released
 format: .venv/.synced ## Format the code
 	$(RUN)/ruff format .
 	$(RUN)/ruff check --fix .
+
+golden: .venv/.synced ## Freeze the command line's help and JSON as they are now
+	REWRITE_GOLDEN=1 $(RUN)/python -m pytest -q cli/tests -k golden
 
 clean: ## Remove environments and caches; the state folder stays
 	rm -rf .venv .venvs .mypy_cache .ruff_cache .import_linter_cache
