@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from headrace.errors import ConfigurationError
+from headrace_cli.app import app
 from headrace_cli.exit_codes import ExitCode
-from headrace_cli.main import app
 from headrace_operations.audit.model import Finding, Key, Kind, Pending, Report
 from headrace_operations.audit.reset import Reset
 from headrace_operations.audit.run import Scope, UnknownDocument

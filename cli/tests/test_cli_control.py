@@ -13,13 +13,14 @@ from headrace import control, pipelines_log
 from headrace.errors import DependencyDown
 from headrace.records import Control, PipelineVersion
 from headrace.settings import KafkaSettings
-from headrace_cli import control_commands, held_commands
+from headrace_cli.app import app
+from headrace_cli.commands import held as held_commands
+from headrace_cli.commands import orders as control_commands
 from headrace_cli.exit_codes import ExitCode
-from headrace_cli.main import app
-from headrace_operations.held_act import Done, HeldActor
-from headrace_operations.held_log import HeldLog
-from headrace_operations.held_model import HeldEntry, HeldId, HeldOrder
-from headrace_operations.trace_log import LogScanner
+from headrace_operations.held.act import Done, HeldActor
+from headrace_operations.held.log import HeldLog
+from headrace_operations.held.model import HeldEntry, HeldId, HeldOrder
+from headrace_operations.trace.log import LogScanner
 
 pytestmark = pytest.mark.unit
 

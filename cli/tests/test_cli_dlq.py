@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from headrace_cli import dlq_commands, dlq_export, dlq_view
+from headrace_cli.app import app
+from headrace_cli.commands import dlq as dlq_commands
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.failures import UsageError
-from headrace_cli.main import app
 from headrace_cli.times import moment
+from headrace_cli.views import dlq as dlq_view
+from headrace_cli.views import dlq_export
 from headrace_operations.dead_letters.act import Order, Plan
 from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.dead_letters.model import Entry, Id, NoSuchDeadLetter, Selection

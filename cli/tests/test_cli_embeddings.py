@@ -22,11 +22,15 @@ from headrace.costs import CostSettings, parse_book
 from headrace.embedding_models import PROVIDERS
 from headrace.errors import DependencyDown, HeadraceError
 from headrace.store.records import Generation
-from headrace_cli import alert_commands, embedding_acts, embedding_view, schedule_commands, state
-from headrace_cli.alert_commands import _readyz
+from headrace_cli import state
+from headrace_cli.app import app
+from headrace_cli.commands import alerts as alert_commands
+from headrace_cli.commands import embedding_acts
+from headrace_cli.commands import embedding_schedule as schedule_commands
+from headrace_cli.commands.alerts import _readyz
 from headrace_cli.exit_codes import ExitCode
-from headrace_cli.main import app
-from headrace_operations.alerts import Alert
+from headrace_cli.views import embeddings as embedding_view
+from headrace_operations.alerts.alerter import Alert
 from headrace_operations.audit import repairs
 from headrace_operations.audit.model import Finding, Key, Kind, Report, Target
 from headrace_operations.audit.run import explained
@@ -145,7 +149,7 @@ def test_a_schedule_into_a_generation_that_is_not_there_is_refused_at_once(monke
     async def known(_: object) -> list[Generation]:
         return [Generation("g1", "m", 8)]
 
-    monkeypatch.setattr("headrace_cli.operator_access.generations", known)
+    monkeypatch.setattr("headrace_cli.context.generations", known)
     words = ("embeddings", "schedule", "batch", "--cron", "0 3 * * sun", "--dry-run", "--into")
     assert "there is no generation 'g2'" in run(*words, "g2", code=int(ExitCode.NOT_FOUND)).output
     assert len(run(*words, "g1").stdout.splitlines()) == 5

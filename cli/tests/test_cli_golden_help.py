@@ -16,6 +16,7 @@ import typer
 from typer.testing import CliRunner
 
 from headrace.errors import ConfigurationError, DependencyDown, HeadraceError, InvalidRecord, PermanentError
+from headrace_cli.app import app
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.failures import (
     CommandError,
@@ -26,7 +27,6 @@ from headrace_cli.failures import (
     UsageError,
     exit_code_of,
 )
-from headrace_cli.main import app
 
 pytestmark = pytest.mark.unit
 

@@ -33,11 +33,11 @@ from headrace.records import Control, DeadLetter, HeaderPart, PipelineVersion, R
 from headrace.store.records import Generation
 from headrace.store.usage import DayUsage
 from headrace_cli import state
-from headrace_cli.launch import Launched, Launcher
-from headrace_cli.main import app
-from headrace_cli.observe import ProcessView, StackView
+from headrace_cli.app import app
+from headrace_cli.stack.launch import Launched, Launcher
+from headrace_cli.stack.observe import ProcessView, StackView
 from headrace_local.model import Endpoints
-from headrace_operations.alerts import Alerter
+from headrace_operations.alerts.alerter import Alerter
 from headrace_operations.audit.model import Finding, Kind, Pending, Report
 from headrace_operations.audit.reset import Reset
 from headrace_operations.capture.connector import Connect, Status, configuration
@@ -46,19 +46,19 @@ from headrace_operations.capture.reconcile import Reconciled
 from headrace_operations.dead_letters.act import Actor
 from headrace_operations.dead_letters.log import DeadLetterLog, Found
 from headrace_operations.dead_letters.model import Entry, Id
-from headrace_operations.embedding.estimate import Lengths
-from headrace_operations.held_act import Done, HeldActor
-from headrace_operations.held_log import FoundHeld, HeldLog
-from headrace_operations.held_model import HeldEntry, HeldId
-from headrace_operations.objects import Amount, Collector, Garbage
+from headrace_operations.embeddings.estimate import Lengths
+from headrace_operations.held.act import Done, HeldActor
+from headrace_operations.held.log import FoundHeld, HeldLog
+from headrace_operations.held.model import HeldEntry, HeldId
+from headrace_operations.objects.garbage import Amount, Collector, Garbage
 from headrace_operations.replay.copier import Copier
 from headrace_operations.replay.plan import Estimate, Planned
-from headrace_operations.runs import RunsReader
-from headrace_operations.runs_fold import Failed, Item, Run, SentChange
-from headrace_operations.trace import Tracer
-from headrace_operations.trace_log import Cost, LogScanner
-from headrace_operations.trace_model import Copy, DocumentTrace, Held, Letter, Place, Step, Traces, VersionTrace
-from headrace_operations.trace_request import RequestTrace
+from headrace_operations.runs.fold import Failed, Item, Run, SentChange
+from headrace_operations.runs.reader import RunsReader
+from headrace_operations.trace.log import Cost, LogScanner
+from headrace_operations.trace.model import Copy, DocumentTrace, Held, Letter, Place, Step, Traces, VersionTrace
+from headrace_operations.trace.request import RequestTrace
+from headrace_operations.trace.tracer import Tracer
 
 pytestmark = pytest.mark.unit
 
@@ -187,13 +187,13 @@ def set_store(monkeypatch: pytest.MonkeyPatch) -> None:
     everywhere(monkeypatch, "headrace_operations.audit.run:audit", answering(report))
     everywhere(monkeypatch, "headrace_operations.audit.reset:reset", answering(Reset(3, 5, False, ("headrace x",))))
     day = DayUsage("acme", date(2026, 1, 1), "embedder", "m", 1, 2, 1, Decimal("0.5"), 0)
-    ledger = "headrace_operations.embedding.ledger"
+    ledger = "headrace_operations.embeddings.ledger"
     everywhere(monkeypatch, f"{ledger}:tenants", answering(["acme"]))
     everywhere(monkeypatch, f"{ledger}:read_days", answering([day]))
     everywhere(monkeypatch, f"{ledger}:spent_by", answering({"acme": Spent()}))
     everywhere(monkeypatch, f"{ledger}:spent_in_all", answering(Spent()))
-    everywhere(monkeypatch, "headrace_operations.embedding.forget:cached", answering(3))
-    everywhere(monkeypatch, "headrace_operations.embedding.forget:forget", answering(3))
+    everywhere(monkeypatch, "headrace_operations.embeddings.forget:cached", answering(3))
+    everywhere(monkeypatch, "headrace_operations.embeddings.forget:forget", answering(3))
     everywhere(monkeypatch, "headrace_operations.replay.plan:cached_in", lambda *_: answering(set()))
 
 
@@ -225,7 +225,7 @@ def set_log(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HeldActor, "plan", lambda *_: decided)
     monkeypatch.setattr(HeldActor, "decide", lambda *_: decided)
     monkeypatch.setattr(HeldActor, "release", lambda *_: Done())
-    everywhere(monkeypatch, "headrace_operations.embedding.estimate:of_log", lambda *_: Lengths())
+    everywhere(monkeypatch, "headrace_operations.embeddings.estimate:of_log", lambda *_: Lengths())
 
 
 def set_replay(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +268,7 @@ def set_traces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Tracer, "__init__", lambda *_: None)
     monkeypatch.setattr(Tracer, "documents", answering(Traces([document], Cost())))
     request = RequestTrace("q", "acme", [run], items, [document], 0, ("note",), Cost())
-    everywhere(monkeypatch, "headrace_operations.trace_request:trace_request", answering(request))
+    everywhere(monkeypatch, "headrace_operations.trace.request:trace_request", answering(request))
 
 
 def set_capture(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -312,7 +312,7 @@ def set_stack(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     process = ProcessView("ingest-0", "running", None, 0, 1.5, True, None)
     stages, index = [{"stage": "ingest", "topic": "t", "behind": 0}], {"tenant": "default", "documents": 1}
     view = StackView(str(folder), None, "h:1", "postgresql://u@h", None, (process,), stages, index, ("note",))
-    everywhere(monkeypatch, "headrace_cli.observe:look", lambda _: view)
+    everywhere(monkeypatch, "headrace_cli.stack.observe:look", lambda _: view)
     logs = folder / ".headrace" / "logs"
     logs.mkdir(parents=True)
     (logs / "ingest.log").write_text("one\n")

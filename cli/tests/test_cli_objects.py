@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from headrace_cli.app import app
 from headrace_cli.exit_codes import ExitCode
-from headrace_cli.main import app
-from headrace_operations import objects
+from headrace_operations.objects import garbage as objects
 
 pytestmark = pytest.mark.unit
 

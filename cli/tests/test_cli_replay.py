@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from headrace import control
 from headrace.records import ReplayPosition, ReplayRun
 from headrace.settings import KafkaSettings
-from headrace_cli import replay_commands
-from headrace_cli.main import app
+from headrace_cli.app import app
+from headrace_cli.commands import replay as replay_commands
 from headrace_operations.replay import plan as planning
 from headrace_operations.replay import runs as runs_log
 from headrace_operations.replay.copier import Copier

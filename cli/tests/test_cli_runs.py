@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from headrace_cli.commands.runs import begun, since_ms
 from headrace_cli.failures import UsageError
-from headrace_cli.run_commands import begun, since_ms
-from headrace_cli.sending import new_run
+from headrace_cli.ingest.sending import new_run
 
 pytestmark = pytest.mark.unit
 

@@ -11,13 +11,14 @@ import pytest
 from headrace.errors import ConfigurationError
 from headrace.settings import ObjectSettings
 from headrace.store.errors import GenerationExists
-from headrace_cli import services, state
+from headrace_cli import state
+from headrace_cli.commands.generations import _known
+from headrace_cli.commands.stack import _launched
 from headrace_cli.failures import CommandError, UsageError
-from headrace_cli.generation_commands import _known
-from headrace_cli.launch import Launch, Launched, Launcher, _migrate
-from headrace_cli.observe import without_password
-from headrace_cli.services import Plan, Provider
-from headrace_cli.stack_commands import _launched
+from headrace_cli.stack import services
+from headrace_cli.stack.launch import Launch, Launched, Launcher, _migrate
+from headrace_cli.stack.observe import without_password
+from headrace_cli.stack.services import Plan, Provider
 from headrace_local.model import Endpoints, ProcessStatus
 from headrace_tools import discovery
 

@@ -17,8 +17,8 @@ from pydantic import SecretStr
 from headrace.costs import Reached
 from headrace.errors import ConfigurationError
 from headrace.records import HeaderPart
-from headrace_operations.alerts import Alert, Alerter, AlertSettings, Clock, Watch
-from headrace_operations.watching import ErrorShare, is_new, of_caps, of_stages
+from headrace_operations.alerts.alerter import Alert, Alerter, AlertSettings, Clock, Watch
+from headrace_operations.alerts.conditions import ErrorShare, is_new, of_caps, of_stages
 
 pytestmark = pytest.mark.unit
 

@@ -18,7 +18,7 @@ from headrace.records import Chunk, ChunkedDocument, ReplayRun
 from headrace.settings import KafkaSettings
 from headrace.store.usage import DayUsage, DocumentUsage
 from headrace_operations.audit.log_ranges import LogRanges
-from headrace_operations.embedding import estimate, ledger
+from headrace_operations.embeddings import estimate, ledger
 
 pytestmark = pytest.mark.unit
 NOW = datetime(2026, 5, 4, tzinfo=UTC)

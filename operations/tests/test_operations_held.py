@@ -13,7 +13,7 @@ from headrace.errors import ConfigurationError
 from headrace.headers import Origin
 from headrace.records import HeldAction
 from headrace.settings import KafkaSettings
-from headrace_operations.held_model import (
+from headrace_operations.held.model import (
     APPROVED,
     REJECTED,
     RELEASED,

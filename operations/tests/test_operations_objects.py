@@ -15,9 +15,9 @@ from headrace.objects.places import Place, reference_to
 from headrace.objects.store import MARKER, ObjectStore
 from headrace.settings import KafkaSettings, ObjectSettings
 from headrace.topics import concrete
-from headrace_operations import objects
 from headrace_operations.audit.log_ranges import Partition, Range
-from headrace_operations.objects import Amount, Collector, carriers, holdings
+from headrace_operations.objects import garbage as objects
+from headrace_operations.objects.garbage import Amount, Collector, carriers, holdings
 
 pytestmark = pytest.mark.unit
 

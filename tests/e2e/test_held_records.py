@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 from headrace import control
 from headrace.pipeline import Review
 from headrace.pipelines_log import apply
-from headrace_cli.main import app
+from headrace_cli.app import app
 from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.dead_letters.model import Selection
-from headrace_operations.held_log import HeldLog
-from headrace_operations.held_model import HeldEntry, HeldSelection
+from headrace_operations.held.log import HeldLog
+from headrace_operations.held.model import HeldEntry, HeldSelection
 from headrace_testing.data import reference_with_edits
 from headrace_testing.fold import fold
 from headrace_testing.oracle import versions

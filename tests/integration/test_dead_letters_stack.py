@@ -22,7 +22,7 @@ from headrace.runtime.compute import ComputeThread
 from headrace.runtime.deadletters import Failure, dead_letter
 from headrace.settings import KafkaSettings, WorkerSettings
 from headrace.stage import INGEST, STAGES
-from headrace_cli.main import app
+from headrace_cli.app import app
 from headrace_operations import transactions
 from headrace_operations.dead_letters.act import REDRIVEN, Actor, Order, plan
 from headrace_operations.dead_letters.log import DeadLetterLog

@@ -17,11 +17,11 @@ from headrace.errors import InvalidRecord
 from headrace.headers import Origin
 from headrace.records import DeadLetter
 from headrace.settings import KafkaSettings
-from headrace_cli.main import app
+from headrace_cli.app import app
 from headrace_operations import transactions
-from headrace_operations.held_act import HeldActor
-from headrace_operations.held_log import HeldLog
-from headrace_operations.held_model import (
+from headrace_operations.held.act import HeldActor
+from headrace_operations.held.log import HeldLog
+from headrace_operations.held.model import (
     APPROVED,
     REJECTED,
     RELEASED,

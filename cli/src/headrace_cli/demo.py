@@ -20,14 +20,14 @@ from typing import Any
 from headrace.errors import HeadraceError
 from headrace_cli import output, state
 from headrace_cli.client import Gateway
+from headrace_cli.commands.search import show_answer, show_hits
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.failures import CommandError, TimedOut, exit_code_of, show
-from headrace_cli.launch import Launch, Launched, Launcher
-from headrace_cli.search_commands import show_answer, show_hits
-from headrace_cli.sending import send
-from headrace_cli.sources import Change
-from headrace_cli.tracking import tracked
-from headrace_cli.waiting import wait_until_searchable
+from headrace_cli.ingest.sending import send
+from headrace_cli.ingest.sources import Change
+from headrace_cli.ingest.waiting import wait_until_searchable
+from headrace_cli.stack.launch import Launch, Launched, Launcher
+from headrace_cli.views.tracking import tracked
 from headrace_local.progress import shown
 from headrace_local.stack import Stack
 

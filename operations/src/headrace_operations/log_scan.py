@@ -15,7 +15,7 @@ from headrace.errors import ConfigurationError, UndecodableRecord
 from headrace.names import own_id
 from headrace.settings import KafkaSettings
 from headrace_operations.audit.log_ranges import LogRanges, Partition, Range
-from headrace_operations.trace_log import LogScanner
+from headrace_operations.trace.log import LogScanner
 
 log = structlog.get_logger(__name__)
 

@@ -24,7 +24,7 @@ from headrace.topics import replay_topic
 from headrace_operations.audit.log_ranges import LogRanges, Partition, Range
 from headrace_operations.replay.runs import RUNNING
 from headrace_operations.replay.selection import RefusedReplay, Selection, checked, cut_off, positions, wanted
-from headrace_operations.trace_log import LogScanner
+from headrace_operations.trace.log import LogScanner
 
 if TYPE_CHECKING:
     from headrace.store.pool import Pool
