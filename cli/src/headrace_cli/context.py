@@ -10,17 +10,24 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headrace.avro.codec import Codec
+from headrace.avro.registry import Registry
+from headrace.objects.store import store_of
+from headrace.settings import KafkaSettings, ObjectSettings, RegistrySettings
+from headrace.store.generations import list_generations
+from headrace.store.pool import StoreSettings, create_pool
+from headrace.store.records import Generation
 from headrace_cli import output
 from headrace_cli.failures import NotFound, NotReachable, UsageError
+from headrace_cli.stack import services
 from headrace_cli.state import find_state_dir, read_credentials, read_services
+from headrace_local.network import accepts_any
+from headrace_local.stack import Stack
+from headrace_operations.audit.model import Report
+from headrace_operations.audit.run import Scope, UnknownDocument, audit
 
 if TYPE_CHECKING:
-    from headrace.avro.codec import Codec
-    from headrace.settings import KafkaSettings, ObjectSettings
-    from headrace.store.pool import Pool, StoreSettings
-    from headrace.store.records import Generation
-    from headrace_operations.audit.model import Report
-    from headrace_operations.audit.run import Scope
+    from headrace.store.pool import Pool
 
 STORE_DSN = "HEADRACE_STORE_DSN"
 _PROGRESS_S = 2.0
@@ -38,10 +45,6 @@ def tenant_of(state_dir: Path | None, given: str | None) -> str:
 
 def store_settings(state_dir: Path | None) -> StoreSettings | None:
     """Return how to reach the store: HEADRACE_STORE_DSN, or the local stack's; None where neither is known."""
-    from headrace.store.pool import StoreSettings  # noqa: PLC0415
-    from headrace_cli.stack import services  # noqa: PLC0415
-    from headrace_local.stack import Stack  # noqa: PLC0415
-
     if os.environ.get(STORE_DSN):
         return StoreSettings(pool_minimum=0, pool_maximum=2)
     folder = find_state_dir(state_dir)
@@ -56,8 +59,6 @@ def store_settings(state_dir: Path | None) -> StoreSettings | None:
 @asynccontextmanager
 async def opened_store(settings: StoreSettings | None) -> AsyncIterator[Pool | None]:
     """Yield a pool of connections, or None without settings; raises :class:`DependencyDown`."""
-    from headrace.store.pool import create_pool  # noqa: PLC0415
-
     if settings is None:
         yield None
         return
@@ -70,9 +71,6 @@ async def opened_store(settings: StoreSettings | None) -> AsyncIterator[Pool | N
 
 def kafka_settings(state_dir: Path | None, given: str | None) -> KafkaSettings:
     """Return how to reach the Kafka that was named, or the local stack's; raises :class:`NotReachable`."""
-    from headrace.settings import KafkaSettings  # noqa: PLC0415
-    from headrace_local.network import accepts_any  # noqa: PLC0415
-
     folder = find_state_dir(state_dir)
     known = read_services(folder)
     if given is None and known is None:
@@ -93,8 +91,6 @@ def kafka_settings(state_dir: Path | None, given: str | None) -> KafkaSettings:
 
 def object_settings(state_dir: Path | None) -> ObjectSettings:
     """Return what HEADRACE_OBJECTS_… says of the object store, or the local stack's; its URL is None without one."""
-    from headrace.settings import ObjectSettings  # noqa: PLC0415
-
     settings = ObjectSettings()
     known = read_services(find_state_dir(state_dir))
     return settings if settings.url or known is None else settings.model_copy(update={"url": known.objects})
@@ -102,11 +98,6 @@ def object_settings(state_dir: Path | None) -> ObjectSettings:
 
 def clients(state_dir: Path | None, kafka: str | None, registry_url: str | None) -> tuple[KafkaSettings, Codec]:
     """Return Kafka's settings, and a codec over registry and object store; as named, or the local stack's."""
-    from headrace.avro.codec import Codec  # noqa: PLC0415
-    from headrace.avro.registry import Registry  # noqa: PLC0415
-    from headrace.objects.store import store_of  # noqa: PLC0415
-    from headrace.settings import RegistrySettings  # noqa: PLC0415
-
     output.quiet_logs()
     known = read_services(find_state_dir(state_dir))
     url = registry_url or (known.registry if known else RegistrySettings().url)
@@ -116,9 +107,6 @@ def clients(state_dir: Path | None, kafka: str | None, registry_url: str | None)
 
 def owner_store(state_dir: Path | None, postgres: str | None) -> StoreSettings:
     """Return how to reach the store: as the owner, by the services' login, or as the local stack's owner."""
-    from headrace.store.pool import StoreSettings  # noqa: PLC0415
-    from headrace_local.stack import Stack  # noqa: PLC0415
-
     if postgres is None and os.environ.get(STORE_DSN):
         return StoreSettings()
     folder = find_state_dir(state_dir)
@@ -143,8 +131,6 @@ def require_generation(name: str, where: str, state_dir: Path | None) -> None:
 
 async def generations(state_dir: Path | None) -> list[Generation] | None:
     """Return the generations of the index; None where no store is known. Raises :class:`DependencyDown`."""
-    from headrace.store.generations import list_generations  # noqa: PLC0415
-
     async with opened_store(store_settings(state_dir)) as pool:
         if pool is None:
             return None
@@ -159,8 +145,6 @@ def described(one: Generation) -> str:
 
 def audited(kafka: KafkaSettings, codec: Codec, store: StoreSettings, scope: Scope) -> Report:
     """Compare log and store, telling how far it is; raises :class:`NotFound` for a document that nothing knows."""
-    from headrace_operations.audit.run import UnknownDocument, audit  # noqa: PLC0415
-
     try:
         return asyncio.run(audit(kafka, codec, store, scope, _progress()))
     except UnknownDocument as unknown:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, NamedTuple, TypeAlias
+from typing import Annotated, TypeAlias
 
 import typer
 
@@ -90,9 +90,19 @@ PostgresDsn: TypeAlias = Annotated[
 ]
 
 
-class Place(NamedTuple):
-    """Where a command finds Kafka and the registry, as its options say."""
+BY_NAME = {
+    "state_dir": StateDir,
+    "kafka": KafkaUrl,
+    "registry": RegistryUrl,
+    "postgres": PostgresDsn,
+    "url": Url,
+    "api_key": ApiKey,
+}
+"""The options that say where a command finds what it reaches."""
 
-    state_dir: Path | None
-    kafka: str | None
-    registry: str | None
+
+class Found:
+    """Says by which options, in their order, a parameter of a command is found."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names

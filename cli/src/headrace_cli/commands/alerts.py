@@ -7,47 +7,40 @@ import http.client
 import itertools
 import json
 import threading
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
 
+from headrace import lag
+from headrace.avro.codec import Codec
+from headrace.costs import CostSettings, read_book
 from headrace.errors import HeadraceError
+from headrace.settings import KafkaSettings
+from headrace.store.pool import StoreSettings
 from headrace_cli import options, output
+from headrace_cli.command import command, commands_of
+from headrace_cli.commands.embeddings import spending
 from headrace_cli.context import clients, owner_store
-from headrace_cli.failures import CommandError, UsageError, told
+from headrace_cli.failures import CommandError, UsageError
 from headrace_cli.ingest.following import stopping
 from headrace_cli.state import find_state_dir, read_services
+from headrace_operations.alerts.alerter import Alert, Alerter, AlertSettings, Watch
+from headrace_operations.alerts.conditions import ErrorShare, is_new, of_caps, of_stages
+from headrace_operations.dead_letters.log import DeadLetterLog, Found
+from headrace_operations.dead_letters.model import ANY_STATE, Selection
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from headrace.avro.codec import Codec
-    from headrace.settings import KafkaSettings
-    from headrace.store.pool import StoreSettings
-    from headrace_operations.alerts.alerter import Alert
-    from headrace_operations.alerts.conditions import ErrorShare
-
-commands = typer.Typer(
-    name="alerts", help="Alerts to Slack and Discord, by the webhooks of HEADRACE_ALERTS_.", no_args_is_help=True
-)
+commands = commands_of("alerts", "Alerts to Slack and Discord, by the webhooks of HEADRACE_ALERTS_.")
 _ASK_S = 4.0
 _MOST_BODY = 64 * 1024
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    commands.command("test", short_help="Send a test alert to every webhook that is set.")(told(send_test))
-    commands.command("watch", short_help="Watch caps, stages and errors, and alert, until Ctrl-C.")(told(watch))
-    app.add_typer(commands, rich_help_panel="Operations")
-
-
+@command(commands, "test", "Send a test alert to every webhook that is set.")
 def send_test(as_json: options.Json = False) -> None:
     """Send a test alert to every webhook that is set, and say which took it."""
-    from headrace_operations.alerts.alerter import Alert, Alerter, AlertSettings  # noqa: PLC0415
-
     output.quiet_logs()
     alerter = Alerter(AlertSettings())
     alerter.require()
@@ -66,6 +59,7 @@ def send_test(as_json: options.Json = False) -> None:
         )
 
 
+@command(commands, "watch", "Watch caps, stages and errors, and alert, until Ctrl-C.")
 def watch(
     every: Annotated[
         float, typer.Option("--every", envvar="HEADRACE_ALERTS_EVERY_S", min=0.1, help="Seconds between two looks.")
@@ -92,9 +86,6 @@ def watch(
     An alert is said once, again after HEADRACE_ALERTS_REPEAT_S while it stays true, and when it is over. What the
     watcher cannot reach is an alert as well.
     """
-    from headrace_operations.alerts.alerter import Alerter, AlertSettings, Watch  # noqa: PLC0415
-    from headrace_operations.alerts.conditions import ErrorShare  # noqa: PLC0415
-
     settings = AlertSettings()
     alerter = Alerter(settings)
     alerter.require()
@@ -126,8 +117,6 @@ def _looked(sources: Mapping[str, Callable[[], list[Alert]]], seen: dict[str, li
 
     Nothing is over because nobody could look.
     """
-    from headrace_operations.alerts.alerter import Alert  # noqa: PLC0415
-
     alerts: list[Alert] = []
     for name, look in sources.items():
         try:
@@ -139,9 +128,6 @@ def _looked(sources: Mapping[str, Callable[[], list[Alert]]], seen: dict[str, li
 
 
 def _caps(store: StoreSettings) -> list[Alert]:
-    from headrace.costs import CostSettings, read_book  # noqa: PLC0415
-    from headrace_cli.commands.embeddings import spending  # noqa: PLC0415
-    from headrace_operations.alerts.conditions import of_caps  # noqa: PLC0415
 
     book = read_book(CostSettings().file)
     _, _, reached = asyncio.run(spending(store, book, None, frozenset()))
@@ -149,7 +135,6 @@ def _caps(store: StoreSettings) -> list[Alert]:
 
 
 def _stages(urls: dict[str, str]) -> list[Alert]:
-    from headrace_operations.alerts.conditions import of_stages  # noqa: PLC0415
 
     with ThreadPoolExecutor(max_workers=16, thread_name_prefix="readyz") as pool:
         return of_stages(dict(zip(urls, pool.map(_readyz, urls.values()), strict=True)))
@@ -170,10 +155,6 @@ def _readyz(url: str) -> dict[str, Any] | None:
 
 
 def _errors(own: KafkaSettings, codec: Codec, share: ErrorShare) -> list[Alert]:
-    from headrace import lag  # noqa: PLC0415
-    from headrace_operations.alerts.conditions import is_new  # noqa: PLC0415
-    from headrace_operations.dead_letters.log import DeadLetterLog, Found  # noqa: PLC0415
-    from headrace_operations.dead_letters.model import ANY_STATE, Selection  # noqa: PLC0415
 
     progress = lag.progress(lag.LogReader(own), "embedder")
     since, records = share.window(datetime.now(UTC), progress.total - progress.pending)

@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.markup import escape
 
+from headrace.avro.codec import Codec
+from headrace.settings import KafkaSettings
+from headrace.store.pool import StoreSettings
 from headrace_cli import options, output
 from headrace_cli.asking import require_yes
+from headrace_cli.command import command, commands_of
 from headrace_cli.context import audited, clients, owner_store
 from headrace_cli.exit_codes import ExitCode
-from headrace_cli.failures import UsageError, told
-
-if TYPE_CHECKING:
-    from headrace.avro.codec import Codec
-    from headrace.settings import KafkaSettings
-    from headrace.store.pool import StoreSettings
-    from headrace_operations.audit.model import Finding, Report
+from headrace_cli.failures import UsageError
+from headrace_operations.audit.model import Finding, Key, Report
+from headrace_operations.audit.reset import reset
+from headrace_operations.audit.run import Scope
 
 _SHOWN_PENDING = 10
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(
-        "audit", rich_help_panel="Operations", short_help="Compare the log with the store, document by document."
-    )(told(audit))
+commands = commands_of()
 
 
+@command(commands, "audit", "Compare the log with the store, document by document.")
 def audit(
     tenant: Annotated[
         str | None,
@@ -77,8 +76,6 @@ def audit(
     Lists what is missing, duplicate, orphan, stale or of another model, each with the command that repairs it, and
     ends with exit code 8 where there is any. What a stage has yet to come to is pending, and no finding.
     """
-    from headrace_operations.audit.run import Scope  # noqa: PLC0415
-
     if document is not None and tenant is None:
         raise UsageError("a document needs its tenant", where="--document", remedy="Name it with --tenant.")
     output.quiet_logs()
@@ -103,8 +100,6 @@ def _reset(
     kafka: KafkaSettings, codec: Codec, store: StoreSettings, tenant: str, document: str, *,
     dry_run: bool, yes: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    from headrace_operations.audit.model import Key  # noqa: PLC0415
-    from headrace_operations.audit.reset import reset  # noqa: PLC0415
 
     key = Key(tenant, document)
     planned = asyncio.run(reset(kafka, codec, store, key, dry_run=True))
@@ -119,12 +114,11 @@ def _reset(
         return
     verb = "would be" if dry_run else "were"
     typer.echo(f"{document}: {planned.chunks} chunks and their vectors {verb} taken out; version {planned.version}")
-    for command in planned.then:
-        typer.echo(f"next: {command}")
+    for line in planned.then:
+        typer.echo(f"next: {line}")
 
 
 def _show(report: Report) -> None:
-    from rich.markup import escape  # noqa: PLC0415
 
     console = output.console()
     for finding in report.findings:

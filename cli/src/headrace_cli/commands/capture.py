@@ -6,22 +6,23 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import Annotated, TypeAlias
 
 import typer
 
+from headrace.capture import Table, of_capture, read_tables
 from headrace.errors import sentences
 from headrace_cli import options, output
 from headrace_cli.asking import require_yes
+from headrace_cli.command import command, commands_of
 from headrace_cli.context import clients, kafka_settings
-from headrace_cli.failures import CommandError, NotFound, NotReachable, told
+from headrace_cli.failures import CommandError, NotFound, NotReachable
 from headrace_cli.state import find_state_dir, read_services
-
-if TYPE_CHECKING:
-    from headrace.capture import Table
-    from headrace_operations.capture.connector import Connect
-    from headrace_operations.capture.database import Problem
-    from headrace_operations.capture.reconcile import Reconciled
+from headrace_local.stack import Stack
+from headrace_operations.capture.connector import FAILED, Connect, configuration, dsn_of, is_ours, unread
+from headrace_operations.capture.database import Problem, drop_slot, look, problems
+from headrace_operations.capture.reconcile import Reconciled
+from headrace_operations.capture.reconcile import reconcile as run
 
 File: TypeAlias = Annotated[
     Path, typer.Argument(metavar="FILE", help="What becomes of each table's rows; ingest reads the same file.")
@@ -45,21 +46,10 @@ Name: TypeAlias = Annotated[
     str, typer.Option("--name", envvar="HEADRACE_CAPTURE_NAME", help="Names connector, slot and publication.")
 ]
 _START_S = 60.0
-commands = typer.Typer(name="capture", help="Tables of a database become documents.", no_args_is_help=True)
+commands = commands_of("capture", "Tables of a database become documents.")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    commands.command("check", short_help="Say whether a database can be captured as mapped.")(told(check))
-    commands.command("start", short_help="Capture the mapped tables from now on.")(told(start))
-    commands.command("list", short_help="Show what is captured, and whether it runs.")(told(show_all))
-    commands.command("reconcile", short_help="Delete the documents whose rows are gone without a trace.")(
-        told(reconcile)
-    )
-    commands.command("stop", short_help="End a capture, and drop its slot.")(told(stop))
-    app.add_typer(commands, rich_help_panel="Operations")
-
-
+@command(commands, "check", "Say whether a database can be captured as mapped.")
 def check(
     file: File,
     name: Name = "captured",
@@ -80,6 +70,7 @@ def check(
         raise _refused(found)
 
 
+@command(commands, "start", "Capture the mapped tables from now on.")
 def start(
     file: File,
     name: Name = "captured",
@@ -96,8 +87,6 @@ def start(
 
     Again with the same name, it takes over what FILE says now. Ingest has to know FILE: HEADRACE_INGEST_TABLES.
     """
-    from headrace_operations.capture.connector import FAILED, configuration, unread  # noqa: PLC0415
-
     dsn = _database(database, state_dir)
     tables, found = _looked(file, name, dsn)
     if found:
@@ -128,6 +117,7 @@ def start(
         typer.echo(f"{name}: {status.state.lower()}, of {', '.join(status.tables)}")
 
 
+@command(commands, "list", "Show what is captured, and whether it runs.")
 def show_all(connect: ConnectUrl = None, state_dir: options.StateDir = None, as_json: options.Json = False) -> None:
     """Show every connector of Kafka Connect with its tables and its state."""
     client = _connect(connect, state_dir)
@@ -140,6 +130,7 @@ def show_all(connect: ConnectUrl = None, state_dir: options.StateDir = None, as_
     output.console().print(output.table(columns, rows) if rows else "Nothing is captured.")
 
 
+@command(commands, "reconcile", "Delete the documents whose rows are gone without a trace.")
 def reconcile(
     file: File,
     name: Name = "captured",
@@ -158,9 +149,6 @@ def reconcile(
     For rows that were deleted while nothing captured, or by TRUNCATE. Writers of a table wait while its keys are read,
     where it has lost any.
     """
-    from headrace.capture import of_capture, read_tables  # noqa: PLC0415
-    from headrace_operations.capture.reconcile import reconcile as run  # noqa: PLC0415
-
     tables, dsn = of_capture(read_tables(file), name), _database(database, state_dir)
     settings, codec = clients(state_dir, kafka, registry)
 
@@ -186,6 +174,7 @@ def reconcile(
             output.say(f"note: {tenant}/{document} was redriven, so its place is not known; use `headrace delete`")
 
 
+@command(commands, "stop", "End a capture, and drop its slot.")
 def stop(
     name: Annotated[str, typer.Argument(metavar="NAME", help="As `capture list` has it.")],
     yes: options.Yes = False,
@@ -206,9 +195,6 @@ def stop(
 
     The documents stay. A later capture of the same name reads every row again.
     """
-    from headrace_operations.capture.connector import dsn_of  # noqa: PLC0415
-    from headrace_operations.capture.database import drop_slot, look  # noqa: PLC0415
-
     client = _connect(connect, state_dir)
     config = client.configuration(name)
     if config is None:
@@ -229,7 +215,6 @@ def stop(
 
 
 def _require_ours(name: str, config: Mapping[str, str]) -> None:
-    from headrace_operations.capture.connector import is_ours  # noqa: PLC0415
 
     if not is_ours(name, config):
         raise CommandError(
@@ -239,8 +224,6 @@ def _require_ours(name: str, config: Mapping[str, str]) -> None:
 
 
 def _looked(file: Path, name: str, dsn: str) -> tuple[Mapping[str, Table], list[Problem]]:
-    from headrace.capture import of_capture, read_tables  # noqa: PLC0415
-    from headrace_operations.capture.database import look, problems  # noqa: PLC0415
 
     tables = of_capture(read_tables(file), name)
     return tables, problems(asyncio.run(look(dsn, list(tables))), tables)
@@ -254,7 +237,6 @@ def _refused(found: list[Problem]) -> CommandError:
 
 
 def _database(given: str | None, state_dir: Path | None) -> str:
-    from headrace_local.stack import Stack  # noqa: PLC0415
 
     if given is not None:
         return given
@@ -267,7 +249,6 @@ def _database(given: str | None, state_dir: Path | None) -> str:
 
 
 def _connect(given: str | None, state_dir: Path | None) -> Connect:
-    from headrace_operations.capture.connector import Connect  # noqa: PLC0415
 
     known = read_services(find_state_dir(state_dir))
     url = given or (known.connect if known else None)

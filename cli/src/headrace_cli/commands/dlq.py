@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import getpass
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import Annotated, TypeAlias
+from uuid import uuid4
 
 import typer
 
 from headrace_cli import options, output
 from headrace_cli.asking import require_yes
+from headrace_cli.command import command, commands_of
 from headrace_cli.context import clients
 from headrace_cli.exit_codes import ExitCode
-from headrace_cli.failures import NotFound, UsageError, told
-
-if TYPE_CHECKING:
-    from headrace_operations.dead_letters.act import Plan
-    from headrace_operations.dead_letters.model import Selection
+from headrace_cli.failures import NotFound, UsageError
+from headrace_cli.times import moment
+from headrace_cli.views import dlq as dlq_view
+from headrace_cli.views import dlq_export
+from headrace_operations.dead_letters.act import Actor, Order, Plan, plan
+from headrace_operations.dead_letters.log import DeadLetterLog
+from headrace_operations.dead_letters.model import ANY_STATE, NoSuchDeadLetter, Selection, State, check, parse_id
 
 Ids: TypeAlias = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Dead letters: stage/partition/offset.")]
 Stage: TypeAlias = Annotated[
@@ -66,19 +71,10 @@ Limit: TypeAlias = Annotated[
 ]
 NamedId: TypeAlias = Annotated[str, typer.Argument(metavar="ID", help="A dead letter: stage/partition/offset.")]
 
-letters = typer.Typer(name="dlq", help="Dead letters: records that a stage gave up.", no_args_is_help=True)
+commands = commands_of("dlq", "Dead letters: records that a stage gave up.")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    letters.command("list", short_help="Show open dead letters by cause.")(told(show_all))
-    letters.command("show", short_help="Print all of one, its payload included.")(told(show))
-    letters.command("redrive", short_help="Send the records again.")(told(redrive))
-    letters.command("discard", short_help="Note that nothing is to be done about them.")(told(discard))
-    letters.command("export", short_help="Write them as JSON lines.")(told(export))
-    app.add_typer(letters, rich_help_panel="Operations")
-
-
+@command(commands, "list", "Show open dead letters by cause.")
 def show_all(
     stage: Stage = None,
     reason: Reason = None,
@@ -99,15 +95,13 @@ def show_all(
 
     No payload is shown. Reads the dead letters of the stage, or of all of them, from --since on.
     """
-    from headrace_cli.views import dlq as dlq_view  # noqa: PLC0415
-    from headrace_operations.dead_letters.log import DeadLetterLog  # noqa: PLC0415
-
     selection = _selection(None, stage, reason, document, tenant, since, until, batch, all_states=all_states)
     entries = DeadLetterLog(*clients(state_dir, kafka, registry)).select(selection)
     shown = entries if limit is None else entries[-limit:] if each else entries
     dlq_view.entries(shown, len(entries), each=each, as_json=as_json)
 
 
+@command(commands, "show", "Print all of one, its payload included.")
 def show(
     name: NamedId,
     state_dir: options.StateDir = None,
@@ -119,10 +113,6 @@ def show(
 
     The payload may hold personal data: mind who reads the terminal.
     """
-    from headrace_cli.views import dlq as dlq_view  # noqa: PLC0415
-    from headrace_operations.dead_letters.log import DeadLetterLog  # noqa: PLC0415
-    from headrace_operations.dead_letters.model import NoSuchDeadLetter, parse_id  # noqa: PLC0415
-
     identity = parse_id(name)
     settings, codec = clients(state_dir, kafka, registry)
     try:
@@ -132,6 +122,7 @@ def show(
     dlq_view.one(codec, chain, as_json=as_json)
 
 
+@command(commands, "redrive", "Send the records again.")
 def redrive(
     ids: Ids = None,
     stage: Stage = None,
@@ -162,8 +153,6 @@ def redrive(
     Each goes to the stage's retry topic as it was, in one transaction with the note that it did: a crash sends none
     twice. One that fails again becomes a new dead letter, which names this one.
     """
-    from headrace_operations.dead_letters.model import ANY_STATE, State  # noqa: PLC0415
-
     selection = _selection(ids, stage, reason, document, tenant, since, until, batch, all_states=False)
     _check_asked(selection, everything=everything)
     if again:
@@ -172,6 +161,7 @@ def redrive(
     _act("REDRIVEN", selection, why, limit, dry_run, again, True, options.Place(state_dir, kafka, registry), as_json)
 
 
+@command(commands, "discard", "Note that nothing is to be done about them.")
 def discard(
     why: Annotated[str, typer.Option("--why", envvar="HEADRACE_WHY", help="The reason, kept with the action.")],
     ids: Ids = None,
@@ -201,6 +191,7 @@ def discard(
     _act("DISCARDED", selection, why, limit, dry_run, False, yes, options.Place(state_dir, kafka, registry), as_json)
 
 
+@command(commands, "export", "Write them as JSON lines.")
 def export(
     target: Annotated[str, typer.Argument(metavar="FILE", help="A file that does not exist yet; - for stdout.")],
     stage: Stage = None,
@@ -220,8 +211,6 @@ def export(
 
     The file holds payloads, so its owner alone may read it.
     """
-    from headrace_cli.views import dlq_export  # noqa: PLC0415
-
     selection = _selection(None, stage, reason, document, tenant, since, until, batch, all_states=all_states)
     settings, codec = clients(state_dir, kafka, registry)
     count = dlq_export.export(settings, codec, selection, None if target == "-" else Path(target))
@@ -236,11 +225,6 @@ def _selection(
     since: str | None, until: str | None, batch: str | None, *, all_states: bool,
 ) -> Selection:  # fmt: skip
     """Return what the options ask for; a batch is never open."""
-    from datetime import UTC, datetime  # noqa: PLC0415
-
-    from headrace_cli.times import moment  # noqa: PLC0415
-    from headrace_operations.dead_letters.model import ANY_STATE, Selection, State, check, parse_id  # noqa: PLC0415
-
     now = datetime.now(UTC)
     named = frozenset(parse_id(one) for one in ids or ())
     conditions = (stage, reason, document, tenant, since, until, batch)
@@ -266,12 +250,6 @@ def _act(
     action: str, selection: Selection, why: str, limit: int | None, dry_run: bool, again: bool, yes: bool,
     place: options.Place, as_json: bool,
 ) -> None:  # fmt: skip
-    from uuid import uuid4  # noqa: PLC0415
-
-    from headrace_cli.views import dlq as dlq_view  # noqa: PLC0415
-    from headrace_operations.dead_letters.act import Actor, Order, plan  # noqa: PLC0415
-    from headrace_operations.dead_letters.log import DeadLetterLog  # noqa: PLC0415
-    from headrace_operations.dead_letters.model import NoSuchDeadLetter  # noqa: PLC0415
 
     settings, codec = clients(*place)
     order = Order(action, uuid4().hex, getpass.getuser(), why, again)

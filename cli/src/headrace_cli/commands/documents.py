@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from headrace.errors import sentences
 from headrace_cli import options, output
+from headrace_cli.client import Gateway
+from headrace_cli.command import command, commands_of
+from headrace_cli.commands.search import attributes_of
 from headrace_cli.exit_codes import ExitCode
-from headrace_cli.failures import UsageError, told
-
-if TYPE_CHECKING:
-    from headrace_cli.client import Gateway
-    from headrace_cli.ingest.sources import Change, Failure, Found
-    from headrace_cli.ingest.waiting import Arrivals
+from headrace_cli.failures import UsageError
+from headrace_cli.ingest import sources
+from headrace_cli.ingest.following import follow
+from headrace_cli.ingest.sending import delete_of, send
+from headrace_cli.ingest.sources import Change, Failure, Found
+from headrace_cli.ingest.waiting import Arrivals, wait_until_searchable
+from headrace_cli.state import connect
+from headrace_cli.views.tracking import tracked
 
 _PAGE = 1000
 """Documents asked for in one request, the most that the gateway gives."""
@@ -24,14 +29,7 @@ RETRY_S = 60.0
 """How long a request that finds the gateway, Kafka or the registry down is sent again."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    panel = "Documents"
-    app.command("ingest", rich_help_panel=panel, short_help="Send documents and change events.")(told(ingest))
-    app.command("delete", rich_help_panel=panel)(told(delete))
-    app.command("documents", rich_help_panel=panel, short_help="List the documents that have attributes.")(
-        told(documents)
-    )
+commands = commands_of()
 
 
 @dataclass(slots=True)
@@ -65,6 +63,7 @@ class Outcome:
         return ExitCode.TIMED_OUT if self.waited is not None and self.waited.pending else ExitCode.OK
 
 
+@command(commands, "ingest", "Send documents and change events.")
 def ingest(
     paths: Annotated[
         list[str],
@@ -108,12 +107,7 @@ def ingest(
     files are skipped and listed. What cannot be read or is refused is listed at the end; the rest is done.
     A file that went away while nobody watched is not noticed: `headrace delete` takes its document out.
     """
-    from headrace_cli.ingest import sources  # noqa: PLC0415
-    from headrace_cli.state import connect  # noqa: PLC0415
-
     if watch:
-        from headrace_cli.ingest.following import follow  # noqa: PLC0415
-
         _refuse_with_watch({"--dry-run": dry_run, "--version": version is not None, "--wait": wait})
         follow(paths, prefix, connect(url, api_key, state_dir), as_json=as_json)
         return
@@ -130,6 +124,7 @@ def ingest(
     _finish(outcome, as_json=as_json, verb="accepted")
 
 
+@command(commands, "delete")
 def delete(
     ids: Annotated[list[str], typer.Argument(metavar="ID", help="Ids of documents.")],
     version: Annotated[
@@ -147,9 +142,6 @@ def delete(
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
     """Delete documents from the index."""
-    from headrace_cli.ingest.sending import delete_of  # noqa: PLC0415
-    from headrace_cli.state import connect  # noqa: PLC0415
-
     if not all(ids):
         raise UsageError("an id is empty", where="ID")
     gateway = connect(url, api_key, state_dir, retry_s=RETRY_S)
@@ -158,6 +150,7 @@ def delete(
     _finish(outcome, as_json=as_json, verb="accepted", arrived="gone from search")
 
 
+@command(commands, "documents", "List the documents that have attributes.")
 def documents(
     where: Annotated[
         list[str] | None,
@@ -182,9 +175,6 @@ def documents(
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
     """List the documents in the index that have attributes which their sender gave them, by id."""
-    from headrace_cli.commands.search import attributes_of  # noqa: PLC0415
-    from headrace_cli.state import connect  # noqa: PLC0415
-
     request: dict[str, Any] = {"attributes": attributes_of(where or (), "--where"), "tenant": tenant}
     gateway = connect(url, api_key, state_dir, retry_s=RETRY_S)
     found: list[dict[str, Any]] = []
@@ -223,10 +213,6 @@ def _deliver(
     gateway: Gateway, changes: Iterable[Change | Failure], total: int | None, *, wait_s: float | None
 ) -> Outcome:
     """Send the changes and, where ``wait_s`` is given, wait until search sees them."""
-    from headrace_cli.ingest.sending import send  # noqa: PLC0415
-    from headrace_cli.ingest.waiting import wait_until_searchable  # noqa: PLC0415
-    from headrace_cli.views.tracking import tracked  # noqa: PLC0415
-
     with tracked("sent", total) as progress:
         sent = send(gateway, changes, progress)
     outcome = Outcome(sent.accepted, failures=sent.failures, run=sent.run if sent.accepted else None)
@@ -238,7 +224,6 @@ def _deliver(
 
 
 def _dry(found: Found, changes: Iterator[Change | Failure], *, as_json: bool) -> Outcome:
-    from headrace_cli.ingest.sources import Failure  # noqa: PLC0415
 
     outcome = Outcome(skipped=found.skipped, failures=list(found.failures))
     for change in changes:

@@ -5,23 +5,36 @@ from __future__ import annotations
 import asyncio
 import getpass
 import json
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
+from headrace.costs import CAP_SCOPE, CostSettings, read_book
 from headrace.embedding_models import SERVED
+from headrace.store.pool import StoreSettings
 from headrace_cli import options, output
 from headrace_cli.asking import require_yes
+from headrace_cli.commands import dlq as dlq_commands
+from headrace_cli.commands import replay as replay_commands
+from headrace_cli.commands.held import order
 from headrace_cli.context import audited, clients, owner_store
-from headrace_cli.failures import CommandError, UsageError, told
+from headrace_cli.failures import CommandError, UsageError
 from headrace_cli.views import embeddings as embedding_view
-
-if TYPE_CHECKING:
-    from headrace.store.pool import StoreSettings
-    from headrace_operations.audit.model import Report
+from headrace_cli.views.tracking import tracked
+from headrace_operations.audit.model import Report
+from headrace_operations.audit.run import Scope
+from headrace_operations.audit.store_view import generations, opened_pool
+from headrace_operations.dead_letters.log import DeadLetterLog
+from headrace_operations.dead_letters.model import Selection
+from headrace_operations.embeddings import forget, ledger
+from headrace_operations.embeddings.progress import waiting_for_caps
+from headrace_operations.held.act import HeldActor
+from headrace_operations.held.model import RELEASED
+from headrace_operations.trace.log import LogScanner
 
 _EMBEDDER = "embedder"
 Into: TypeAlias = Annotated[
@@ -34,17 +47,6 @@ Into: TypeAlias = Annotated[
 DryRun: TypeAlias = Annotated[
     bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Say what would be done, do nothing.")
 ]
-
-
-def add_to(commands: typer.Typer) -> None:
-    """Add the commands that act."""
-    commands.command("batch", short_help="Have everything go through the embedder again.")(told(batch))
-    commands.command("incremental", short_help="Have what is not embedded yet go through the embedder.")(
-        told(incremental)
-    )
-    commands.command("release", short_help="Send on what waits for caps that have room again.")(told(release))
-    commands.command("reset", short_help="Forget cached vectors, so that texts are embedded anew.")(told(reset))
-    commands.command("benchmark", short_help="Measure texts a second by batch size.")(told(benchmark))
 
 
 def batch(
@@ -66,8 +68,6 @@ def batch(
 
     Texts whose vectors are cached cost nothing; `embeddings reset` before it has them embedded anew.
     """
-    from headrace_cli.commands import replay as replay_commands  # noqa: PLC0415
-
     replay_commands.start(
         _EMBEDDER, tenant=tenant, everything=tenant is None, into=into, rate=rate, dry_run=dry_run,
         state_dir=state_dir, kafka=kafka, registry=registry, as_json=as_json,
@@ -89,12 +89,6 @@ def incremental(
     What is missing is what the audit finds without a vector in the generation. A replay of a tenant reads all its
     documents; those that have their vectors cost nothing.
     """
-    from headrace_cli.commands import dlq as dlq_commands  # noqa: PLC0415
-    from headrace_cli.commands import replay as replay_commands  # noqa: PLC0415
-    from headrace_operations.audit.run import Scope  # noqa: PLC0415
-    from headrace_operations.dead_letters.log import DeadLetterLog  # noqa: PLC0415
-    from headrace_operations.dead_letters.model import Selection  # noqa: PLC0415
-
     own, codec = clients(state_dir, kafka, registry)
     own = own if into is None else own.of(into)
     report = audited(own, codec, owner_store(state_dir, postgres), Scope(tenant, generation=own.generation))
@@ -148,14 +142,6 @@ def release(
 
     A record that finds the cap full once more waits again. Nothing happens while the cap on all tenants is reached.
     """
-    from headrace.costs import CAP_SCOPE, CostSettings, read_book  # noqa: PLC0415
-    from headrace_cli.commands.held import order  # noqa: PLC0415
-    from headrace_cli.views.tracking import tracked  # noqa: PLC0415
-    from headrace_operations.embeddings.progress import waiting_for_caps  # noqa: PLC0415
-    from headrace_operations.held.act import HeldActor  # noqa: PLC0415
-    from headrace_operations.held.model import RELEASED  # noqa: PLC0415
-    from headrace_operations.trace.log import LogScanner  # noqa: PLC0415
-
     own, codec = clients(state_dir, kafka, registry)
     views = [own.of(name) for name in LogScanner(own).generations()]
     waiting: dict[str, int] = {}
@@ -190,8 +176,6 @@ def release(
 
 
 async def _with_room(store: StoreSettings, book: Any, tenants: list[str]) -> frozenset[str]:
-    from headrace_operations.audit.store_view import opened_pool  # noqa: PLC0415
-    from headrace_operations.embeddings import ledger  # noqa: PLC0415
 
     now = datetime.now(UTC)
     async with opened_pool(store) as pool:
@@ -219,9 +203,6 @@ def reset(
     What is in the index stays and is found. Let the indexer finish before: what is between embedder and indexer takes
     its vectors from the cache. The ledger keeps what was spent.
     """
-    from headrace_operations.audit.store_view import generations  # noqa: PLC0415
-    from headrace_operations.embeddings import forget  # noqa: PLC0415
-
     output.quiet_logs()
     store = owner_store(state_dir, postgres)
     known = {one.model for one in asyncio.run(_in_store(store, generations))}
@@ -243,7 +224,6 @@ def reset(
 
 
 async def _in_store(store: StoreSettings, act: Any) -> Any:
-    from headrace_operations.audit.store_view import opened_pool  # noqa: PLC0415
 
     async with opened_pool(store) as pool:
         return await act(pool)
@@ -263,8 +243,6 @@ def benchmark(
 
     The texts are 500 characters of Python's own reference. A provider that is paid is asked for them, so it asks first.
     """
-    import os  # noqa: PLC0415
-
     if not all(part.isdecimal() and int(part) for part in sizes.split(",")):
         raise UsageError(f"{sizes!r} are no batch sizes", where="--sizes", remedy="Write them as 1,8,32.")
     if os.environ.get("HEADRACE_EMBEDDER_PROVIDER") == SERVED:

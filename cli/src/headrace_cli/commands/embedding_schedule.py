@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -17,9 +17,8 @@ from headrace_cli import options, output
 from headrace_cli.context import require_generation
 from headrace_cli.failures import UsageError
 from headrace_cli.state import find_state_dir
-
-if TYPE_CHECKING:
-    from headrace_operations.alerts.alerter import Alerter
+from headrace_operations.alerts.alerter import Alert, Alerter, AlertSettings
+from headrace_operations.embeddings.schedule import Memory, plan, run
 
 _STDERR = 2
 """Where the output of a run goes: stdout is for what the schedule says."""
@@ -102,9 +101,6 @@ def schedule(
     Runs never overlap, here or in another process of the same name and state folder. Each ends with an alert, where
     webhooks are set. Kafka, registry and PostgreSQL are those of the environment or of the local stack.
     """
-    from headrace_operations.alerts.alerter import Alerter, AlertSettings  # noqa: PLC0415
-    from headrace_operations.embeddings.schedule import Memory, plan, run  # noqa: PLC0415
-
     own = name or job.value
     if not own or not set(own) <= _NAME_CHARACTERS:
         raise UsageError(f"{own!r} is no name", where="--name", remedy="Use lower-case letters, digits, - and _.")
@@ -135,7 +131,6 @@ def schedule(
 
 def runner(job: Job, argv: list[str], alerter: Alerter, *, as_json: bool) -> Callable[[datetime], None]:
     """Return what runs the job as a process of its own, says how it ended, and alerts; a failure ends no schedule."""
-    from headrace_operations.alerts.alerter import Alert  # noqa: PLC0415
 
     def go(due: datetime) -> None:
         begun = datetime.now(UTC)
@@ -152,8 +147,3 @@ def runner(job: Job, argv: list[str], alerter: Alerter, *, as_json: bool) -> Cal
         )  # fmt: skip
 
     return go
-
-
-def add_to(commands: typer.Typer, told: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
-    """Add the command."""
-    commands.command("schedule", short_help="Run batch, incremental or release by a cron expression.")(told(schedule))

@@ -5,32 +5,42 @@ from __future__ import annotations
 import asyncio
 import getpass
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from decimal import Decimal
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
+from headrace.costs import CostBook, CostSettings, Reached, Spent, read_book
+from headrace.embedding_models import known_model
+from headrace.errors import ConfigurationError
+from headrace.preparation import Preparation
+from headrace.settings import KafkaSettings
+from headrace.store.pool import StoreSettings
+from headrace.store.records import Generation
 from headrace_cli import options, output
+from headrace_cli.command import command, commands_of
+from headrace_cli.commands.embedding_acts import batch, benchmark, incremental, release, reset
+from headrace_cli.commands.embedding_schedule import schedule
+from headrace_cli.commands.replay import selection_of
 from headrace_cli.context import clients, owner_store, require_generation
-from headrace_cli.failures import UsageError, told
+from headrace_cli.failures import UsageError
+from headrace_cli.ingest import sources
 from headrace_cli.views import embeddings as embedding_view
+from headrace_cli.views.tracking import tracked
+from headrace_operations.audit.run import chosen
+from headrace_operations.audit.store_view import generations, opened_pool
+from headrace_operations.dead_letters.log import DeadLetterLog
+from headrace_operations.dead_letters.model import Selection
+from headrace_operations.embeddings import ledger
+from headrace_operations.embeddings.estimate import Estimate, Lengths, of_log, of_texts, priced
+from headrace_operations.embeddings.ledger import By
+from headrace_operations.embeddings.progress import measured, waiting_for_caps
+from headrace_operations.replay.plan import cached_in, plan
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from decimal import Decimal
-
-    from headrace.costs import CostBook, CostSettings, Reached, Spent
-    from headrace.preparation import Preparation
-    from headrace.settings import KafkaSettings
-    from headrace.store.pool import StoreSettings
-    from headrace.store.records import Generation
-    from headrace_operations.embeddings.estimate import Estimate, Lengths
-    from headrace_operations.embeddings.ledger import By
-
-commands = typer.Typer(
-    name="embeddings", help="Embeddings: what they cost, how far they are, and doing them again.", no_args_is_help=True
-)
+commands = commands_of("embeddings", "Embeddings: what they cost, how far they are, and doing them again.")
 BYS = ("tenant", "document", "stage", "model", "day")
 _ERRORS_SHOWN = 20
 GenerationName: TypeAlias = Annotated[
@@ -42,19 +52,7 @@ GenerationName: TypeAlias = Annotated[
 ]  # fmt: skip
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    from headrace_cli.commands import embedding_acts  # noqa: PLC0415
-    from headrace_cli.commands import embedding_schedule as schedule_commands  # noqa: PLC0415
-
-    commands.command("estimate", short_help="Say what embedding would cost, before it is done.")(told(estimate))
-    commands.command("costs", short_help="Show what embedding has cost.")(told(show_costs))
-    commands.command("status", short_help="Show how far embedding is, and what stops it.")(told(status))
-    embedding_acts.add_to(commands)
-    schedule_commands.add_to(commands, told)
-    app.add_typer(commands, rich_help_panel="Operations")
-
-
+@command(commands, "estimate", "Say what embedding would cost, before it is done.")
 def estimate(
     paths: Annotated[
         list[str] | None,
@@ -107,9 +105,6 @@ def estimate(
     Texts of the log are counted exactly, without those that the cache has. Of files the texts are not split yet: their
     number is an estimate, and with a model that is named nothing is asked. Tokens are a third of the characters.
     """
-    from headrace.costs import CostSettings, read_book  # noqa: PLC0415
-    from headrace.embedding_models import known_model  # noqa: PLC0415
-
     output.quiet_logs()
     settings = CostSettings()
     book = read_book(settings.file)
@@ -137,6 +132,7 @@ def estimate(
     _show_estimate(found, name, settings, as_json=as_json)
 
 
+@command(commands, "costs", "Show what embedding has cost.")
 def show_costs(
     by: Annotated[str, typer.Option("--by", envvar="HEADRACE_COSTS_BY", help=f"Sums by {', '.join(BYS)}.")] = "tenant",
     tenant: options.OnlyTenant = None,
@@ -159,9 +155,6 @@ def show_costs(
 
     Days are those of UTC. Documents are summed over all days, so --since and --until do not go with --by document.
     """
-    from headrace.costs import CostSettings  # noqa: PLC0415
-    from headrace_operations.embeddings import ledger  # noqa: PLC0415
-
     if by not in BYS:
         raise UsageError(f"there are no sums by {by!r}", where="--by", remedy=f"There are: {', '.join(BYS)}.")
     first, last = _day(since, "--since"), _day(until, "--until")
@@ -184,6 +177,7 @@ def show_costs(
     embedding_view.show_lines(("tenant", "document") if by == "document" else (by,), lines, last_line, settings)
 
 
+@command(commands, "status", "Show how far embedding is, and what stops it.")
 def status(
     tenant: options.OnlyTenant = None,
     generation: GenerationName = None,
@@ -198,11 +192,6 @@ def status(
     as_json: options.Json = False,
 ) -> None:
     """Show how far the embedder is with the log, each record that failed and why, and the spending against its caps."""
-    from headrace.costs import CostSettings, read_book  # noqa: PLC0415
-    from headrace_operations.dead_letters.log import DeadLetterLog  # noqa: PLC0415
-    from headrace_operations.dead_letters.model import Selection  # noqa: PLC0415
-    from headrace_operations.embeddings.progress import measured, waiting_for_caps  # noqa: PLC0415
-
     own, codec = clients(state_dir, kafka, registry)
     if generation is not None:
         require_generation(generation, "--generation", state_dir)
@@ -269,10 +258,6 @@ async def spending(
     store: StoreSettings, book: CostBook, tenant: str | None, held: frozenset[str]
 ) -> tuple[Spent, dict[str, Spent], list[Reached]]:
     """Return what all spent, what the tenants spent that can be seen, and the caps that are reached."""
-    from headrace.errors import ConfigurationError  # noqa: PLC0415
-    from headrace_operations.audit.store_view import opened_pool  # noqa: PLC0415
-    from headrace_operations.embeddings import ledger  # noqa: PLC0415
-
     now = datetime.now(UTC)
     async with opened_pool(store) as pool:
         try:
@@ -287,8 +272,6 @@ async def spending(
 async def _lines(
     store: StoreSettings, by: By, tenant: str | None, first: date | None, last: date | None, limit: int
 ) -> list[Any]:
-    from headrace_operations.audit.store_view import opened_pool  # noqa: PLC0415
-    from headrace_operations.embeddings import ledger  # noqa: PLC0415
 
     async with opened_pool(store) as pool:
         names = await ledger.tenants(pool, tenant)
@@ -302,11 +285,6 @@ def _of_log(
     since: str | None, tenant: str | None,
 ) -> Lengths:  # fmt: skip
     """Read what the selection comes to in the log."""
-    from headrace_cli.commands.replay import selection_of  # noqa: PLC0415
-    from headrace_cli.views.tracking import tracked  # noqa: PLC0415
-    from headrace_operations.embeddings.estimate import of_log  # noqa: PLC0415
-    from headrace_operations.replay.plan import plan  # noqa: PLC0415
-
     selection = selection_of(own, "embedder", offsets, since, None, tenant, everything=everything)
     planned = plan(own, selection, rate=None, asked_by=getpass.getuser(), now=datetime.now(UTC))
     with tracked("read", None) as progress:
@@ -314,8 +292,6 @@ def _of_log(
 
 
 def _of_files(paths: list[str], tenant: str) -> Lengths:
-    from headrace_cli.views.tracking import tracked  # noqa: PLC0415
-    from headrace_operations.embeddings.estimate import of_texts  # noqa: PLC0415
 
     unread: list[str] = []
     with tracked("read", None) as progress:
@@ -329,8 +305,6 @@ def _of_files(paths: list[str], tenant: str) -> Lengths:
 
 def _texts(paths: list[str], unread: list[str]) -> Iterator[str]:
     """Yield the text of each change that carries one; what carries none is told in ``unread``."""
-    from headrace_cli.ingest import sources  # noqa: PLC0415
-
     found = sources.find(paths)
     unread += [f"{failure.origin}: {failure.reason}" for failure in found.failures]
     for source in found.sources:
@@ -345,9 +319,6 @@ def _texts(paths: list[str], unread: list[str]) -> Iterator[str]:
 
 async def _generation(store: StoreSettings, name: str | None) -> Generation:
     """Return the generation of that name, or the active one; raises :class:`ConfigurationError` naming all."""
-    from headrace_operations.audit.run import chosen  # noqa: PLC0415
-    from headrace_operations.audit.store_view import generations, opened_pool  # noqa: PLC0415
-
     async with opened_pool(store) as pool:
         return chosen(await generations(pool), name)
 
@@ -356,10 +327,6 @@ async def _priced(
     store: StoreSettings | None, lengths: Lengths, model: str, price: Decimal | None, rate: float | None
 ) -> Estimate:
     """Return what the texts come to: exactly with a store, whose cache is asked, and about without one."""
-    from headrace_operations.audit.store_view import opened_pool  # noqa: PLC0415
-    from headrace_operations.embeddings.estimate import priced  # noqa: PLC0415
-    from headrace_operations.replay.plan import cached_in  # noqa: PLC0415
-
     if store is None:
         return await priced(lengths, None, price=price, rate=rate, exact=False)
     async with opened_pool(store) as pool:
@@ -396,3 +363,11 @@ def _day(text: str | None, where: str) -> date | None:
         return date.fromisoformat(text)
     except ValueError as error:
         raise UsageError(f"{text!r} is no day", where=where, remedy="Write it as 2026-11-30.") from error
+
+
+command(commands, "batch", "Have everything go through the embedder again.")(batch)
+command(commands, "incremental", "Have what is not embedded yet go through the embedder.")(incremental)
+command(commands, "release", "Send on what waits for caps that have room again.")(release)
+command(commands, "reset", "Forget cached vectors, so that texts are embedded anew.")(reset)
+command(commands, "benchmark", "Measure texts a second by batch size.")(benchmark)
+command(commands, "schedule", "Run batch, incremental or release by a cron expression.")(schedule)

@@ -9,34 +9,30 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from headrace.bootstrap import create_topics
 from headrace.embedding_models import KNOWN, KnownModel, identity
 from headrace.preparation import OverLong, Preparation, parse_template
+from headrace.store import generations as store
+from headrace.store.generations import create_generation, embedding_table, may_switch
+from headrace.store.pool import StoreSettings
+from headrace.store.records import Generation
 from headrace_cli import options, output
+from headrace_cli.command import command, commands_of
 from headrace_cli.context import STORE_DSN, audited, clients, described, generations, owner_store
-from headrace_cli.failures import CommandError, NotReachable, UsageError, told
+from headrace_cli.failures import CommandError, NotReachable, UsageError
+from headrace_operations.audit.run import Scope
+from headrace_operations.audit.store_view import opened_pool
 
 if TYPE_CHECKING:
-    from headrace.store.pool import Connection, StoreSettings
-    from headrace.store.records import Generation
+    from headrace.store.pool import Connection
 
 Name: TypeAlias = Annotated[
     str, typer.Argument(metavar="GENERATION", help="Lower-case letters, digits and underscores, as g2.")
 ]
-commands = typer.Typer(
-    name="generations", help="Generations of the index: one model's complete set of vectors each.", no_args_is_help=True
-)
+commands = commands_of("generations", "Generations of the index: one model's complete set of vectors each.")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    commands.command("list", short_help="Show the generations.")(told(show_all))
-    commands.command("create", short_help="Make room for another model's vectors.")(told(create))
-    commands.command("activate", short_help="Have a generation searched from now on; the way back as well.")(
-        told(activate)
-    )
-    app.add_typer(commands, rich_help_panel="Operations")
-
-
+@command(commands, "list", "Show the generations.")
 def show_all(state_dir: options.StateDir = None, as_json: options.Json = False) -> None:
     """Show every generation with its model and state, from HEADRACE_STORE_DSN or the local stack's store."""
     known = asyncio.run(generations(state_dir))
@@ -52,6 +48,7 @@ def show_all(state_dir: options.StateDir = None, as_json: options.Json = False) 
     output.console().print(output.table(columns, rows, right=("Dimensions",)) if rows else "There is none yet.")
 
 
+@command(commands, "create", "Make room for another model's vectors.")
 def create(
     name: Name,
     model: Annotated[
@@ -115,9 +112,6 @@ def create(
     An embedder and an indexer with HEADRACE_KAFKA_GENERATION set to it fill it from the log, beside those of the active
     one: they begin with the oldest record of the compacted topic chunks and go on with what comes.
     """
-    from headrace.bootstrap import create_topics  # noqa: PLC0415
-    from headrace.store.generations import create_generation, embedding_table  # noqa: PLC0415
-
     embedding_table(name)  # refuses a bad name before anything is made
     parse_template(template)
     known = _known(model, dimensions, passage_prompt)
@@ -154,6 +148,7 @@ def _known(model: str, dimensions: int | None, passage_prompt: str | None) -> Kn
     )
 
 
+@command(commands, "activate", "Have a generation searched from now on; the way back as well.")
 def activate(
     name: Name,
     under_way: Annotated[
@@ -182,9 +177,6 @@ def activate(
     It is audited first, and refused while documents, chunks or vectors are missing in it. The one before stays as it
     is, kept fresh as long as its embedder and indexer run, so the same command is the way back.
     """
-    from headrace.store import generations as store  # noqa: PLC0415
-    from headrace_operations.audit.run import Scope  # noqa: PLC0415
-
     owner = owner_store(state_dir, postgres)
     asyncio.run(_as_owner(owner, _see_rights))
     if not unchecked:
@@ -205,8 +197,6 @@ def activate(
 
 async def _see_rights(connection: Connection) -> None:
     """Raise :class:`CommandError` for a login that may not change generations, before anything is done."""
-    from headrace.store.generations import may_switch  # noqa: PLC0415
-
     if not await may_switch(connection):
         raise CommandError(
             "this login of PostgreSQL may not change the generations", where=STORE_DSN,
@@ -216,7 +206,5 @@ async def _see_rights(connection: Connection) -> None:
 
 async def _as_owner(store: StoreSettings, act: Callable[[Connection], Awaitable[Any]]) -> Any:
     """Do it on a connection of the role that owns the schema; services may not."""
-    from headrace_operations.audit.store_view import opened_pool  # noqa: PLC0415
-
     async with opened_pool(store.model_copy(update={"pool_minimum": 0})) as pool, pool.acquire() as connection:
         return await act(connection)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import getpass
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import Annotated, TypeAlias
+from uuid import uuid4
 
 import typer
 
 from headrace_cli import options, output
+from headrace_cli.command import command, commands_of
 from headrace_cli.context import clients
-from headrace_cli.failures import NotFound, UsageError, told
-
-if TYPE_CHECKING:
-    from headrace_operations.held.model import HeldOrder
+from headrace_cli.views import held as held_view
+from headrace_operations.held.log import HeldLog
+from headrace_operations.held.model import HeldOrder, HeldSelection, check
 
 Ids: TypeAlias = Annotated[list[str], typer.Argument(metavar="ID", help="Held records: stage/partition/offset.")]
 Stage: TypeAlias = Annotated[
@@ -32,25 +33,11 @@ Document: TypeAlias = Annotated[
 DryRun: TypeAlias = Annotated[
     bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Say which, decide nothing.")
 ]
+commands = commands_of("held", "Records that wait for a person or a cap.")
 _REMEDY = "`headrace review list` shows those that wait."
 
-held = typer.Typer(name="held", help="Records that wait for a person or a cap.", no_args_is_help=True)
-review = typer.Typer(name="review", help="Outputs that wait for a review.", no_args_is_help=True)
 
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    held.command("list", short_help="Show what waits for the end of a pause, for a cap or for a review.")(
-        told(show_held)
-    )
-    review.command("list", short_help="Show what waits for a review.")(told(show_reviews))
-    review.command("show", short_help="Print all of one, its payload included.")(told(show))
-    review.command("approve", short_help="Have outputs go on.")(told(approve))
-    review.command("reject", short_help="Turn outputs down: they become dead letters.")(told(reject))
-    app.add_typer(held, rich_help_panel="Operations")
-    app.add_typer(review, rich_help_panel="Operations")
-
-
+@command(commands, "list", "Show what waits for the end of a pause, for a cap or for a review.")
 def show_held(
     stage: Stage = None,
     kind: Kind = None,
@@ -68,118 +55,15 @@ def show_held(
     _list(stage, kind, tenant, document, options.Place(state_dir, kafka, registry), as_json)
 
 
-def show_reviews(
-    stage: Stage = None,
-    tenant: options.OnlyTenant = None,
-    document: Document = None,
-    state_dir: options.StateDir = None,
-    kafka: options.KafkaUrl = None,
-    registry: options.RegistryUrl = None,
-    as_json: options.Json = False,
-) -> None:
-    """Show the outputs that wait for a review, the oldest first, without their payloads."""
-    _list(stage, "review", tenant, document, options.Place(state_dir, kafka, registry), as_json)
-
-
-def show(
-    name: Annotated[str, typer.Argument(metavar="ID", help="A held record: stage/partition/offset.")],
-    state_dir: options.StateDir = None,
-    kafka: options.KafkaUrl = None,
-    registry: options.RegistryUrl = None,
-    as_json: options.Json = False,
-) -> None:
-    """Print everything of a held record: why it waits, and what it holds.
-
-    The payload may hold personal data: mind who reads the terminal.
-    """
-    from headrace_cli.views import held as held_view  # noqa: PLC0415
-    from headrace_operations.held.log import HeldLog  # noqa: PLC0415
-    from headrace_operations.held.model import NoSuchHeldRecord, parse_id  # noqa: PLC0415
-
-    identity = parse_id(name)
-    output.quiet_logs()
-    settings, codec = clients(state_dir, kafka, registry)
-    try:
-        found = HeldLog(settings, codec).one(identity)
-    except NoSuchHeldRecord as error:
-        raise NotFound(error.message, remedy=_REMEDY) from error
-    held_view.one(codec, found, as_json=as_json)
-
-
-def approve(
-    ids: Ids,
-    why: Annotated[str, typer.Option("--why", envvar="HEADRACE_WHY", help="The reason, kept with the decision.")] = "",
-    dry_run: DryRun = False,
-    state_dir: options.StateDir = None,
-    kafka: options.KafkaUrl = None,
-    registry: options.RegistryUrl = None,
-    as_json: options.Json = False,
-) -> None:
-    """Have outputs that wait for a review go on to the next stage, as they are.
-
-    Each goes on in one transaction with the note that it did; approving it a second time does nothing.
-    """
-    _decide("APPROVED", ids, why, dry_run, options.Place(state_dir, kafka, registry), as_json)
-
-
-def reject(
-    ids: Ids,
-    why: Annotated[
-        str,
-        typer.Option("--why", envvar="HEADRACE_WHY", help="The reason, kept with the decision and the dead letter."),
-    ],
-    dry_run: DryRun = False,
-    state_dir: options.StateDir = None,
-    kafka: options.KafkaUrl = None,
-    registry: options.RegistryUrl = None,
-    as_json: options.Json = False,
-) -> None:
-    """Turn outputs that wait for a review down: each becomes a dead letter with your name and the reason.
-
-    The document stays as it was before that version. A decision is final.
-    """
-    if not why.strip():
-        raise UsageError("a rejection needs a reason", where="--why", remedy="Say what is wrong with it.")
-    _decide("REJECTED", ids, why, dry_run, options.Place(state_dir, kafka, registry), as_json)
-
-
 def _list(
     stage: str | None, kind: str | None, tenant: str | None, document: str | None, place: options.Place, as_json: bool
 ) -> None:
-    from headrace_cli.views import held as held_view  # noqa: PLC0415
-    from headrace_operations.held.log import HeldLog  # noqa: PLC0415
-    from headrace_operations.held.model import HeldSelection, check  # noqa: PLC0415
 
     selection = check(HeldSelection(stage=stage, kind=kind, tenant=tenant, document=document))
     output.quiet_logs()
     held_view.entries(HeldLog(*clients(*place)).select(selection), as_json=as_json)
 
 
-def _decide(action: str, names: list[str], why: str, dry_run: bool, place: options.Place, as_json: bool) -> None:
-    from headrace_cli.views import held as held_view  # noqa: PLC0415
-    from headrace_cli.views.tracking import tracked  # noqa: PLC0415
-    from headrace_operations.held.act import HeldActor  # noqa: PLC0415
-    from headrace_operations.held.model import NoSuchHeldRecord, parse_id  # noqa: PLC0415
-
-    ids = frozenset(parse_id(name) for name in names)
-    output.quiet_logs()
-    made = order(action, why)
-    actor = HeldActor(*clients(*place))
-    try:
-        if dry_run:
-            held_view.decided(actor.plan(ids, made), made, len(ids), dry_run=True, as_json=as_json)
-            return
-        with tracked(action.lower(), len(ids)) as progress:
-            done = actor.decide(ids, made, progress)
-    except NoSuchHeldRecord as error:
-        raise NotFound(error.message, remedy=_REMEDY) from error
-    held_view.decided(done, made, len(ids), dry_run=False, as_json=as_json)
-
-
 def order(action: str, why: str) -> HeldOrder:
     """Return an order of whoever runs this."""
-    from uuid import uuid4  # noqa: PLC0415
-
-    from headrace_operations.held.model import HeldOrder  # noqa: PLC0415
-
     return HeldOrder(action, uuid4().hex, getpass.getuser(), why)

@@ -4,44 +4,34 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
+from headrace.objects.store import ObjectStore, store_of
+from headrace.settings import KafkaSettings
 from headrace_cli import options, output
 from headrace_cli.asking import require_yes
+from headrace_cli.command import command, commands_of
 from headrace_cli.context import kafka_settings, object_settings
-from headrace_cli.failures import UsageError, told
+from headrace_cli.failures import UsageError
 from headrace_cli.times import moment
 from headrace_cli.views.tracking import tracked
+from headrace_operations.objects.garbage import Amount, Collector, holdings
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from headrace.objects.store import ObjectStore
-    from headrace.settings import KafkaSettings
-    from headrace_operations.objects.garbage import Amount
-
-objects = typer.Typer(name="objects", help="The object store: payloads too large for a record.", no_args_is_help=True)
+commands = commands_of("objects", "The object store: payloads too large for a record.")
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 _STEP = 1024
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    objects.command("stats", short_help="Show what the store holds, by tenant.")(told(stats))
-    objects.command("gc", short_help="Delete what no record refers to any more.")(told(gc))
-    app.add_typer(objects, rich_help_panel="Operations")
-
-
+@command(commands, "stats", "Show what the store holds, by tenant.")
 def stats(
     state_dir: options.StateDir = None,
     kafka: options.KafkaUrl = None,
     as_json: options.Json = False,
 ) -> None:
     """Show what the object store holds, by tenant's folder. Lists every object; no topic is read."""
-    from headrace_operations.objects.garbage import holdings  # noqa: PLC0415
-
     store, _ = _opened(state_dir, kafka)
     found = holdings(store)
     if as_json:
@@ -54,6 +44,7 @@ def stats(
                f"{store.url}")  # fmt: skip
 
 
+@command(commands, "gc", "Delete what no record refers to any more.")
 def gc(
     older_than: Annotated[
         str,
@@ -75,8 +66,6 @@ def gc(
     Reads every topic that can carry a reference, of all generations, from its start; that is what it costs. The stages
     may run meanwhile.
     """
-    from headrace_operations.objects.garbage import Amount, Collector  # noqa: PLC0415
-
     now = datetime.now(UTC)
     before = moment(older_than, "--older-than", now)
     assert before is not None
@@ -105,8 +94,6 @@ def gc(
 
 def _opened(state_dir: Path | None, kafka: str | None) -> tuple[ObjectStore, KafkaSettings]:
     """Return the store that is configured; raises :class:`UsageError` where none is."""
-    from headrace.objects.store import store_of  # noqa: PLC0415
-
     output.quiet_logs()
     settings = kafka_settings(state_dir, kafka)
     store = store_of(object_settings(state_dir), settings)

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import getpass
 import time
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import Annotated, TypeAlias
 
 import typer
 
+from headrace import control, pipelines_log
+from headrace.avro.codec import Codec
+from headrace.avro.mapping import to_dict
+from headrace.control import read_orders
+from headrace.holds import PAUSE
+from headrace.names import id_in_generation
+from headrace.records import Control
+from headrace.settings import KafkaSettings
+from headrace.stage import STAGES
 from headrace_cli import options, output
+from headrace_cli.command import command, commands_of
+from headrace_cli.commands.held import order
 from headrace_cli.context import clients
-from headrace_cli.failures import NotFound, UsageError, told
-
-if TYPE_CHECKING:
-    from headrace.avro.codec import Codec
-    from headrace.records import Control
-    from headrace.settings import KafkaSettings
+from headrace_cli.failures import NotFound, UsageError
+from headrace_cli.views.tracking import tracked
+from headrace_operations.held.act import HeldActor
+from headrace_operations.held.log import HeldLog
+from headrace_operations.held.model import RELEASED, HeldSelection
+from headrace_operations.trace.log import LogScanner
 
 READ_S = 2.0
 """Seconds after which every worker has surely read an order, which takes it one at most."""
@@ -44,16 +55,10 @@ DryRun: TypeAlias = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    panel = "Operations"
-    app.command("pause", rich_help_panel=panel, short_help="Have a stage, tenant, pipeline or replay wait.")(
-        told(pause)
-    )
-    app.command("resume", rich_help_panel=panel, short_help="Have them go on.")(told(resume))
-    app.command("orders", rich_help_panel=panel, short_help="Show the orders that count.")(told(orders))
+commands = commands_of()
 
 
+@command(commands, "pause", "Have a stage, tenant, pipeline or replay wait.")
 def pause(
     stages: Stages = None,
     tenants: Tenants = None,
@@ -81,6 +86,7 @@ def pause(
         _say("paused", targets, dry_run=dry_run)
 
 
+@command(commands, "resume", "Have them go on.")
 def resume(
     stages: Stages = None,
     tenants: Tenants = None,
@@ -114,6 +120,7 @@ def resume(
         typer.echo(f"{scope.replace('/', ' ', 1)}: {count} held records {'would be ' if dry_run else ''}released")
 
 
+@command(commands, "orders", "Show the orders that count.")
 def orders(
     state_dir: options.StateDir = None,
     kafka: options.KafkaUrl = None,
@@ -121,8 +128,6 @@ def orders(
     as_json: options.Json = False,
 ) -> None:
     """Show the newest order for each stage, tenant, pipeline and replay that ever had one."""
-    from headrace.control import read_orders  # noqa: PLC0415
-
     output.quiet_logs()
     found = read_orders(*clients(state_dir, kafka, registry)).all()
     if as_json:
@@ -137,7 +142,6 @@ def orders(
 
 
 def _give(action: str, targets: list[tuple[str, str]], why: str, place: options.Place) -> list[Control]:
-    from headrace import control  # noqa: PLC0415
 
     settings, codec = clients(*place)
     _check_pipelines(settings, codec, [target for scope, target in targets if scope == "pipeline"])
@@ -152,8 +156,6 @@ def _give(action: str, targets: list[tuple[str, str]], why: str, place: options.
 
 def _check_pipelines(settings: KafkaSettings, codec: Codec, names: list[str]) -> None:
     """Raise :class:`NotFound` for a pipeline that was never applied, naming those that were."""
-    from headrace import pipelines_log  # noqa: PLC0415
-
     if not names:
         return
     known = sorted({version.pipeline_id for version in pipelines_log.read_all(settings, codec).all()})
@@ -169,15 +171,6 @@ def _released(scopes: list[str], why: str, dry_run: bool, place: options.Place) 
 
     An order is to all generations of the index, and each has lanes of its own in which records wait.
     """
-    from headrace.holds import PAUSE  # noqa: PLC0415
-    from headrace.names import id_in_generation  # noqa: PLC0415
-    from headrace_cli.commands.held import order  # noqa: PLC0415
-    from headrace_cli.views.tracking import tracked  # noqa: PLC0415
-    from headrace_operations.held.act import HeldActor  # noqa: PLC0415
-    from headrace_operations.held.log import HeldLog  # noqa: PLC0415
-    from headrace_operations.held.model import RELEASED, HeldSelection  # noqa: PLC0415
-    from headrace_operations.trace.log import LogScanner  # noqa: PLC0415
-
     own, codec = clients(*place)
     views = [own.of(name) for name in LogScanner(own).generations()]
     counts = dict.fromkeys(scopes, 0)
@@ -213,8 +206,6 @@ def _targets(
     stages: list[str] | None, run: str | None, tenants: list[str] | None, names: list[str] | None
 ) -> list[tuple[str, str]]:
     """Return scopes and targets; raises :class:`UsageError` for a stage that does not exist, and for none at all."""
-    from headrace.stage import STAGES  # noqa: PLC0415
-
     wanted = list(STAGES) if stages == ["all"] else list(dict.fromkeys(stages or []))
     unknown = [name for name in wanted if name not in STAGES]
     if unknown:
@@ -232,6 +223,5 @@ def _targets(
 
 
 def _document(order: object) -> dict[str, object]:
-    from headrace.avro.mapping import to_dict  # noqa: PLC0415
 
     return to_dict(order)

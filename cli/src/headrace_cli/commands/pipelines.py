@@ -4,35 +4,26 @@ from __future__ import annotations
 
 import getpass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from headrace import pipeline as templates
+from headrace import pipelines_log, registry
 from headrace.errors import sentences
+from headrace.pipeline import Catalogue, HandlerInfo, StageTypes, dump, parse
+from headrace.records import PipelineVersion
+from headrace.stage import STAGES
 from headrace_cli import options, output
-from headrace_cli.context import clients, kafka_settings
+from headrace_cli.command import command, commands_of
+from headrace_cli.context import clients
 from headrace_cli.exit_codes import ExitCode
-from headrace_cli.failures import CommandError, NotFound, told
+from headrace_cli.failures import CommandError, NotFound
 
-if TYPE_CHECKING:
-    from headrace.pipeline import Catalogue
-    from headrace.records import PipelineVersion
-
-pipelines = typer.Typer(name="pipeline", help="Pipelines: which stages run, with which handlers.", no_args_is_help=True)
+commands = commands_of("pipeline", "Pipelines: which stages run, with which handlers.")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    panel = "Pipelines and topics"
-    pipelines.command("apply", short_help="Publish templates as the next versions.")(told(apply))
-    pipelines.command("list")(told(show_all))
-    pipelines.command("show", short_help="Print a pipeline's template as YAML.")(told(show))
-    app.add_typer(pipelines, rich_help_panel=panel)
-    app.command("topics", rich_help_panel=panel, short_help="Show the topics and how far their readers are.")(
-        told(topics)
-    )
-
-
+@command(commands, "apply", "Publish templates as the next versions.")
 def apply(
     files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Templates, YAML or JSON.")],
     dry_run: Annotated[
@@ -52,9 +43,6 @@ def apply(
     as_json: options.Json = False,
 ) -> None:
     """Publish templates as the next versions of their pipelines; nothing is published where one file is refused."""
-    from headrace import pipeline as templates  # noqa: PLC0415
-    from headrace import pipelines_log  # noqa: PLC0415
-
     texts = {str(path): _text_of(path) for path in files if path.is_file()}
     missing = [str(path) for path in files if not path.is_file()]
     if missing:
@@ -91,9 +79,6 @@ def _text_of(path: Path) -> str:
 
 def catalogue() -> Catalogue:
     """Return the stages, and the handlers that are installed here; with none installed, handlers are not checked."""
-    from headrace import registry  # noqa: PLC0415
-    from headrace.pipeline import Catalogue, HandlerInfo  # noqa: PLC0415
-
     handlers = {
         handler.name: HandlerInfo(handler.stage, handler.version, handler.consumes.__name__, handler.produces.__name__)
         for handler in registry.installed().all()
@@ -102,14 +87,13 @@ def catalogue() -> Catalogue:
 
 
 def _without_handlers() -> Catalogue:
-    from headrace.pipeline import Catalogue, StageTypes  # noqa: PLC0415
-    from headrace.stage import STAGES  # noqa: PLC0415
 
     return Catalogue(
         {name: StageTypes(flow.consumes.__name__, flow.produces.__name__) for name, flow in STAGES.items()}
     )
 
 
+@command(commands, "list")
 def show_all(
     state_dir: options.StateDir = None,
     kafka: options.KafkaUrl = None,
@@ -117,8 +101,6 @@ def show_all(
     as_json: options.Json = False,
 ) -> None:
     """List the pipelines and their versions."""
-    from headrace import pipelines_log  # noqa: PLC0415
-
     versions = pipelines_log.read_all(*clients(state_dir, kafka, registry)).all()
     if as_json:
         output.emit([_listed(version) for version in versions])
@@ -131,6 +113,7 @@ def show_all(
     output.console().print(output.table(columns, rows, right=("version",)))
 
 
+@command(commands, "show", "Print a pipeline's template as YAML.")
 def show(
     pipeline_id: Annotated[str, typer.Argument(metavar="ID", help="The pipeline.")],
     version: Annotated[
@@ -145,9 +128,6 @@ def show(
     as_json: options.Json = False,
 ) -> None:
     """Print a pipeline's template as YAML, to be edited and applied again."""
-    from headrace import pipelines_log  # noqa: PLC0415
-    from headrace.pipeline import dump, parse  # noqa: PLC0415
-
     known = pipelines_log.read_all(*clients(state_dir, kafka, registry)).all()
     found = [one for one in known if one.pipeline_id == pipeline_id and version in (None, one.version)]
     if not found:
@@ -161,44 +141,6 @@ def show(
         typer.echo(dump(parse(newest.template, newest.pipeline_id)), nl=False)
 
 
-def topics(
-    state_dir: options.StateDir = None,
-    kafka: options.KafkaUrl = None,
-    as_json: options.Json = False,
-) -> None:
-    """Show the topics: partitions, records' end offsets, and how far the stages that read them are behind."""
-    from headrace import topics as declared  # noqa: PLC0415
-    from headrace.lag import LogReader  # noqa: PLC0415
-
-    settings = kafka_settings(state_dir, kafka)
-    reader = LogReader(settings)
-    known = declared.concrete()
-    partitions = reader.partitions(topic.name for topic in known)
-    ends = reader.ends(partitions)
-    readers = {one.topic: one for one in reader.stages()}
-    rows: list[dict[str, Any]] = [
-        {
-            "topic": topic.name,
-            "exists": topic.name in partitions,
-            "partitions": topic.partitions,
-            "end": sum(end for (name, _), end in ends.items() if name == topic.name),
-            "read_by": readers[topic.name].stage if topic.name in readers else None,
-            "behind": readers[topic.name].behind if topic.name in readers else None,
-        }
-        for topic in known
-    ]
-    if as_json:
-        output.emit(rows)
-    else:
-        columns = ("topic", "exists", "partitions", "end offsets", "read by", "records behind")
-        cells = [(r["topic"], "yes" if r["exists"] else "no", *list(r.values())[2:]) for r in rows]
-        output.console().print(output.table(columns, cells, right=("partitions", "end offsets", "records behind")))
-    if len(partitions) < len(known):
-        raise NotFound(
-            f"{len(known) - len(partitions)} of the declared topics do not exist", remedy="Run `headrace bootstrap`."
-        )
-
-
 def _listed(version: PipelineVersion) -> dict[str, Any]:
     return {
         "pipeline": version.pipeline_id,
@@ -210,7 +152,6 @@ def _listed(version: PipelineVersion) -> dict[str, Any]:
 
 
 def _stages_of(version: PipelineVersion) -> str:
-    from headrace.pipeline import parse  # noqa: PLC0415
 
     template = parse(version.template, version.pipeline_id)
     return " → ".join(f"{stage.stage}({', '.join(stage.handlers)})" for stage in template.stages)

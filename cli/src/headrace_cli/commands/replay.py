@@ -13,19 +13,27 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 from typer.core import TyperGroup
 
+from headrace import control, names
+from headrace.avro.codec import Codec
+from headrace.preparation import Preparation
+from headrace.records import ReplayRun
+from headrace.settings import KafkaSettings
+from headrace.stage import EMBEDDER, STAGES
+from headrace.store.generations import get_generation
 from headrace_cli import options, output
+from headrace_cli.command import command, commands_of
 from headrace_cli.context import clients, opened_store, require_generation, store_settings
 from headrace_cli.exit_codes import ExitCode
-from headrace_cli.failures import UsageError, told
+from headrace_cli.failures import UsageError
+from headrace_cli.times import moment
 from headrace_cli.views.replay import as_document, percent, say_estimate, say_run, shown
+from headrace_operations.replay.copier import Copier
+from headrace_operations.replay.plan import Estimate, Known, cached_in, estimate, plan
+from headrace_operations.replay.runs import OPEN, lanes_of, read_open, read_run, read_runs
+from headrace_operations.replay.selection import Selection
 
 if TYPE_CHECKING:
-    from headrace.avro.codec import Codec
-    from headrace.preparation import Preparation
-    from headrace.records import ReplayRun
-    from headrace.settings import KafkaSettings
     from headrace.store.pool import Pool
-    from headrace_operations.replay.plan import Estimate, Known
 
 RunId: TypeAlias = Annotated[str, typer.Argument(metavar="RUN", help="The replay's id, as `replay list` shows it.")]
 Why: TypeAlias = Annotated[str, typer.Option("--why", envvar="HEADRACE_WHY", help="The reason, kept with the order.")]
@@ -51,22 +59,10 @@ class StartsByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-replays = typer.Typer(
-    name="replay", help="Replays: a stage reads its records again.", no_args_is_help=True, cls=StartsByDefault
-)
+commands = commands_of("replay", "Replays: a stage reads its records again.", cls=StartsByDefault)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    replays.command("start", short_help="Have a stage read records again, beside the live ones.")(told(start))
-    replays.command("list", short_help="Show the replays.")(told(show_all))
-    replays.command("status", short_help="Show how far a replay is.")(told(status))
-    replays.command("resume", short_help="Go on with a replay that was paused, interrupted or died.")(told(resume))
-    replays.command("pause", short_help="Have a replay send nothing more for now.")(told(pause))
-    replays.command("cancel", short_help="End a replay where it is.")(told(cancel))
-    app.add_typer(replays, rich_help_panel="Operations")
-
-
+@command(commands, "start", "Have a stage read records again, beside the live ones.")
 def start(
     stage: Annotated[str, typer.Option("--stage", envvar="HEADRACE_STAGE", help="The stage that reads again.")],
     from_offset: Annotated[
@@ -126,9 +122,6 @@ def start(
     A document is looked for in the one partition of its key, a tenant in all of them: a filtered scan of the stage's
     source topic. Ctrl-C leaves the replay where it is; `replay resume` goes on.
     """
-    from headrace_operations.replay.copier import Copier  # noqa: PLC0415
-    from headrace_operations.replay.plan import plan  # noqa: PLC0415
-
     settings, codec = clients(state_dir, kafka, registry)
     settings = _into(settings, into, stage, state_dir)
     selection = selection_of(settings, stage, from_offset, since, document, tenant, everything=everything)
@@ -148,6 +141,7 @@ def start(
     _carry_out(copier, run.run_id, as_json=as_json)
 
 
+@command(commands, "resume", "Go on with a replay that was paused, interrupted or died.")
 def resume(
     run_id: RunId,
     outstanding: Outstanding = 2000,
@@ -161,15 +155,13 @@ def resume(
 
     A command that still carries it out elsewhere is taken over.
     """
-    from headrace_operations.replay.copier import Copier  # noqa: PLC0415
-    from headrace_operations.replay.runs import lanes_of, read_open  # noqa: PLC0415
-
     settings, codec = clients(state_dir, kafka, registry)
     settings = lanes_of(settings, read_open(settings, codec, run_id))
     _order(settings, codec, "RESUME", run_id, why)
     _carry_out(Copier(settings, codec, outstanding=outstanding), run_id, as_json=as_json)
 
 
+@command(commands, "pause", "Have a replay send nothing more for now.")
 def pause(
     run_id: RunId,
     why: Why = "",
@@ -179,8 +171,6 @@ def pause(
     as_json: options.Json = False,
 ) -> None:
     """Have a replay send nothing more until it is resumed; what waits in the side lanes is still done."""
-    from headrace_operations.replay.runs import read_open  # noqa: PLC0415
-
     settings, codec = clients(state_dir, kafka, registry)
     run = read_open(settings, codec, run_id)
     _order(settings, codec, "PAUSE", run_id, why)
@@ -190,6 +180,7 @@ def pause(
         typer.echo(f"replay {run_id}: told to pause")
 
 
+@command(commands, "cancel", "End a replay where it is.")
 def cancel(
     run_id: RunId,
     why: Why = "",
@@ -199,9 +190,6 @@ def cancel(
     as_json: options.Json = False,
 ) -> None:
     """End a replay where it is; what waits in the side lanes is still done, the rest is never sent."""
-    from headrace_operations.replay.copier import Copier  # noqa: PLC0415
-    from headrace_operations.replay.runs import OPEN, read_open, read_run  # noqa: PLC0415
-
     settings, codec = clients(state_dir, kafka, registry)
     run = read_open(settings, codec, run_id)
     _order(settings, codec, "CANCEL", run_id, why)
@@ -214,6 +202,7 @@ def cancel(
     say_run(run, as_json=as_json)
 
 
+@command(commands, "list", "Show the replays.")
 def show_all(
     state_dir: options.StateDir = None,
     kafka: options.KafkaUrl = None,
@@ -221,22 +210,20 @@ def show_all(
     as_json: options.Json = False,
 ) -> None:
     """Show every replay, the newest last."""
-    from headrace.names import STAGES  # noqa: PLC0415
-    from headrace_operations.replay.runs import read_runs  # noqa: PLC0415
-
     runs = list(read_runs(*clients(state_dir, kafka, registry)).values())
     if as_json:
         output.emit([as_document(run) for run in runs])
         return
     columns = ("Replay", "Stage", "Into", "Selection", "State", "Read", "Sent", "By", "Asked at")
     rows = [
-        (run.run_id, run.stage, run.generation if run.stage in STAGES else "", run.selection, run.state,
+        (run.run_id, run.stage, run.generation if run.stage in names.STAGES else "", run.selection, run.state,
          f"{percent(run)} %", run.sent, run.asked_by, f"{run.asked_at:%Y-%m-%d %H:%M:%S}")
         for run in runs
     ]  # fmt: skip
     output.console().print(output.table(columns, rows, right=("Read", "Sent")) if rows else "There was no replay yet.")
 
 
+@command(commands, "status", "Show how far a replay is.")
 def status(
     run_id: RunId,
     state_dir: options.StateDir = None,
@@ -245,8 +232,6 @@ def status(
     as_json: options.Json = False,
 ) -> None:
     """Show how far a replay is, as it noted last."""
-    from headrace_operations.replay.runs import read_run  # noqa: PLC0415
-
     say_run(read_run(*clients(state_dir, kafka, registry), run_id), as_json=as_json)
 
 
@@ -255,11 +240,6 @@ def selection_of(
     tenant: str | None, *, everything: bool,
 ) -> Any:  # fmt: skip
     """Return the selection that the options say; raises :class:`UsageError` for a place or time that is none."""
-    from headrace import names  # noqa: PLC0415
-    from headrace.stage import STAGES  # noqa: PLC0415
-    from headrace_cli.times import moment  # noqa: PLC0415
-    from headrace_operations.replay.selection import Selection  # noqa: PLC0415
-
     places: dict[int, int] = {}
     for text in offsets or []:
         found = _PLACE.fullmatch(text)
@@ -278,14 +258,12 @@ def selection_of(
 
 def _into(settings: KafkaSettings, into: str | None, stage: str, state_dir: Path | None) -> KafkaSettings:
     """Return how to reach the lanes of the generation that is to be filled; refuses one that cannot be."""
-    from headrace.names import STAGES  # noqa: PLC0415
-
     if into is None:
         return settings
-    if stage not in STAGES:
+    if stage not in names.STAGES:
         raise UsageError(
             f"{stage} serves every generation", where="--into",
-            remedy=f"Replay one of {', '.join(sorted(STAGES))}: the compacted topic chunks, which the embedder reads, "
+            remedy=f"Replay one of {', '.join(sorted(names.STAGES))}: the compacted topic chunks, which the embedder reads, "
             "keeps the newest version of every document.",
         )  # fmt: skip
     require_generation(into, "--into", state_dir)
@@ -295,8 +273,6 @@ def _into(settings: KafkaSettings, into: str | None, stage: str, state_dir: Path
 def _estimate(
     settings: KafkaSettings, codec: Codec, run: ReplayRun, state_dir: Path | None, *, exactly: bool
 ) -> Estimate:
-    from headrace.stage import EMBEDDER  # noqa: PLC0415
-    from headrace_operations.replay.plan import estimate  # noqa: PLC0415
 
     async def count() -> Estimate:
         if run.stage != EMBEDDER.name or not exactly:
@@ -313,9 +289,6 @@ async def _known_in(pool: Pool, generation: str) -> tuple[Known, Preparation] | 
 
     None without such a generation.
     """
-    from headrace.store.generations import get_generation  # noqa: PLC0415
-    from headrace_operations.replay.plan import cached_in  # noqa: PLC0415
-
     async with pool.acquire() as connection:
         found = await get_generation(connection, generation)
     return None if found is None else (cached_in(pool, found.model), found.preparation)
@@ -330,8 +303,6 @@ def _carry_out(copier: Any, run_id: str, *, as_json: bool) -> None:
 
 
 def _order(settings: KafkaSettings, codec: Codec, action: str, run_id: str, why: str) -> None:
-    from headrace import control  # noqa: PLC0415
-
     control.give(
         settings, codec, action=control.Action(action), scope=control.Scope.RUN, target=run_id, reason=why,
         issued_by=getpass.getuser(),

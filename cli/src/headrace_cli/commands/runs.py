@@ -7,22 +7,25 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from headrace.avro.codec import Codec
+from headrace.settings import KafkaSettings
+from headrace.store.pool import StoreSettings
+from headrace_cli import context as operator_access
 from headrace_cli import options, output, times
+from headrace_cli.command import command, commands_of
+from headrace_cli.commands import pipelines as pipeline_commands
 from headrace_cli.commands.trace import Records, Seconds
+from headrace_cli.context import opened_store
 from headrace_cli.exit_codes import ExitCode
-from headrace_cli.failures import NotFound, UsageError, told
-
-if TYPE_CHECKING:
-    from headrace.avro.codec import Codec
-    from headrace.settings import KafkaSettings
-    from headrace.store.pool import StoreSettings
-    from headrace_operations.runs.fold import Item, Run
-    from headrace_operations.runs.reader import RunsReader
-    from headrace_operations.trace.log import Cost, Limits
+from headrace_cli.failures import NotFound, UsageError
+from headrace_cli.views.trace import cost_line
+from headrace_operations.runs.fold import Item, Run
+from headrace_operations.runs.reader import RunsReader
+from headrace_operations.trace.log import Cost, Limits
 
 _PAUSE_S = 2.0
 _SHOWN = 10
@@ -32,11 +35,10 @@ _COLUMNS = ("run", "tenant", "begun", "total", "done", "pending", "failed", "%",
 _NUMBERS = ("total", "done", "pending", "failed", "%", "per s", "left")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("runs", rich_help_panel="Operations", short_help="Show how far batches of work are.")(told(runs))
+commands = commands_of()
 
 
+@command(commands, "runs", "Show how far batches of work are.")
 def runs(
     run: Annotated[
         str | None,
@@ -72,10 +74,6 @@ def runs(
     Reads what was sent since the time given, and what came of it: an outcome in the index, superseded ones too, is
     done; an open or discarded dead letter is failed. All tenants, unless one is named.
     """
-    from headrace_cli import context as operator_access  # noqa: PLC0415
-    from headrace_cli.commands import pipelines as pipeline_commands  # noqa: PLC0415
-    from headrace_operations.trace.log import Limits  # noqa: PLC0415
-
     begin = since_ms(since if run is None or since != _DAY else begun(run) or since, datetime.now(UTC))
     clients = pipeline_commands.clients(state_dir, kafka, registry)
     store = operator_access.store_settings(state_dir)
@@ -99,8 +97,6 @@ async def _follow(
     *,
     watch: bool,
 ) -> None:
-    from headrace_cli.context import opened_store  # noqa: PLC0415
-    from headrace_operations.runs.reader import RunsReader  # noqa: PLC0415
 
     async with opened_store(store) as pool:
         reader = RunsReader(*clients, pool, limits, since_ms=begin)
@@ -124,7 +120,6 @@ class _Show:
         self._as_json = as_json
 
     def __call__(self, reader: RunsReader, cost: Cost) -> None:
-        from headrace_cli.views.trace import cost_line  # noqa: PLC0415
 
         self.found = reader.runs(self.run, self._tenant)[: self._limit]
         if self.run is not None and not self.found:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from headrace_cli import options, output
+from headrace_cli.client import Gateway
+from headrace_cli.command import command, commands_of
 from headrace_cli.exit_codes import ExitCode
-from headrace_cli.failures import TimedOut, UsageError, told
-
-if TYPE_CHECKING:
-    from headrace_cli.client import Gateway
+from headrace_cli.failures import TimedOut, UsageError
+from headrace_cli.state import connect
 
 _SNIPPET = 160
 _LONGEST_ASK_S = 120.0
@@ -21,11 +21,7 @@ _LONGEST_ASK_S = 120.0
 _PAUSE_S = 0.5
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    panel = "Search and answers"
-    app.command("search", rich_help_panel=panel)(told(search))
-    app.command("ask", rich_help_panel=panel)(told(ask))
+commands = commands_of()
 
 
 def attributes_of(given: Sequence[str], option: str = "--attribute") -> dict[str, str]:
@@ -54,6 +50,7 @@ TopK = Annotated[
 ]
 
 
+@command(commands, "search")
 def search(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="What is looked for, in plain words.")],
     top_k: TopK = 5,
@@ -68,8 +65,6 @@ def search(
     as_json: options.Json = False,
 ) -> None:
     """Find the passages that fit a query best."""
-    from headrace_cli.state import connect  # noqa: PLC0415
-
     request = {"query": query, "mode": "hybrid" if hybrid else "vector", **retrieval(top_k, document, attribute)}
     answer = connect(url, api_key, state_dir).search(request)
     if as_json:
@@ -92,6 +87,7 @@ def show_hits(hits: Sequence[dict[str, Any]]) -> None:
         typer.echo(f"        {output.one_line(hit['text'], _SNIPPET)}")
 
 
+@command(commands, "ask")
 def ask(
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="What is asked.")],
     top_k: TopK = 5,
@@ -107,8 +103,6 @@ def ask(
     as_json: options.Json = False,
 ) -> None:
     """Have a question answered from the documents, with citations."""
-    from headrace_cli.state import connect  # noqa: PLC0415
-
     wait_s = min(timeout, _LONGEST_ASK_S)
     request = {"question": question, "wait_s": wait_s, **retrieval(top_k, document, attribute)}
     gateway = connect(url, api_key, state_dir)

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from headrace.avro.codec import Codec
+from headrace.settings import KafkaSettings
+from headrace.store.pool import StoreSettings
+from headrace_cli import context as operator_access
 from headrace_cli import options, output
-from headrace_cli.failures import UNKNOWN_DOCUMENT, NotFound, told
-
-if TYPE_CHECKING:
-    from headrace.avro.codec import Codec
-    from headrace.settings import KafkaSettings
-    from headrace.store.pool import StoreSettings
-    from headrace_operations.trace.log import Limits
-    from headrace_operations.trace.model import Traces
-    from headrace_operations.trace.request import RequestTrace
+from headrace_cli.command import command, commands_of
+from headrace_cli.commands import pipelines as pipeline_commands
+from headrace_cli.context import opened_store
+from headrace_cli.failures import UNKNOWN_DOCUMENT, NotFound
+from headrace_cli.views import trace as trace_view
+from headrace_operations.trace.log import Limits
+from headrace_operations.trace.model import Traces
+from headrace_operations.trace.request import RequestTrace, trace_request
+from headrace_operations.trace.tracer import Tracer
 
 Tenant = Annotated[
     str | None,
@@ -41,12 +45,10 @@ Seconds = Annotated[
 _REQUEST = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{8}T\d{6}Z-[0-9a-f]{8}")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    panel = "Operations"
-    app.command("trace", rich_help_panel=panel, short_help="Show the whole path of a document or request.")(told(trace))
+commands = commands_of()
 
 
+@command(commands, "trace", "Show the whole path of a document or request.")
 def trace(
     name: Annotated[
         str, typer.Argument(metavar="DOCUMENT|REQUEST", help="A document's id, or that of a request or run.")
@@ -73,11 +75,6 @@ def trace(
     Of a document, every version that is still known: reads the store's row and, in every topic of the flow, the one
     partition that its key belongs to. For a request, every partition of the changes and outcomes is read besides.
     """
-    from headrace_cli import context as operator_access  # noqa: PLC0415
-    from headrace_cli.commands import pipelines as pipeline_commands  # noqa: PLC0415
-    from headrace_cli.views import trace as trace_view  # noqa: PLC0415
-    from headrace_operations.trace.log import Limits  # noqa: PLC0415
-
     clients = pipeline_commands.clients(state_dir, kafka, registry)
     owner = operator_access.tenant_of(state_dir, tenant)
     store = operator_access.store_settings(state_dir)
@@ -105,8 +102,6 @@ def trace(
 async def _request(
     clients: tuple[KafkaSettings, Codec], store: StoreSettings | None, tenant: str, name: str, limits: Limits
 ) -> RequestTrace:
-    from headrace_cli.context import opened_store  # noqa: PLC0415
-    from headrace_operations.trace.request import trace_request  # noqa: PLC0415
 
     async with opened_store(store) as pool:
         return await trace_request(*clients, pool, limits, tenant=tenant, request=name)
@@ -115,8 +110,6 @@ async def _request(
 async def _documents(
     clients: tuple[KafkaSettings, Codec], store: StoreSettings | None, tenant: str, name: str, limits: Limits
 ) -> Traces:
-    from headrace_cli.context import opened_store  # noqa: PLC0415
-    from headrace_operations.trace.tracer import Tracer  # noqa: PLC0415
 
     async with opened_store(store) as pool:
         return await Tracer(*clients, pool, limits).documents(tenant, [name])

@@ -12,6 +12,8 @@ from types import FrameType
 from typing import Any
 
 import typer
+from watchfiles import watch
+from watchfiles._rust_notify import WatchfilesRustInternalError
 
 from headrace.errors import sentences
 from headrace_cli import output
@@ -123,9 +125,6 @@ def stopping(stop: threading.Event) -> Iterator[None]:
 
 def file_events(paths: Sequence[str], stop: threading.Event) -> Iterator[Collection[str]]:
     """Yield the paths that changed, and nothing every half second where none did, until ``stop`` is set."""
-    from watchfiles import watch  # noqa: PLC0415
-    from watchfiles._rust_notify import WatchfilesRustInternalError  # noqa: PLC0415
-
     events = watch(
         *paths,
         watch_filter=None,

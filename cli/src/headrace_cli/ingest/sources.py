@@ -9,6 +9,7 @@ Content is read when its turn comes; of everything else only names are held. Wha
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import lzma
 import os
@@ -294,8 +295,6 @@ def _opened(path: str) -> AbstractContextManager[IO[bytes]]:
     if path.lower().endswith(".xz"):
         return lzma.open(path, "rb")
     if path.lower().endswith(".gz"):
-        import gzip  # noqa: PLC0415
-
         return cast("IO[bytes]", gzip.open(path, "rb"))
     return Path(path).open("rb")
 

@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import asyncpg
+
 from headrace.errors import DependencyDown, HeadraceError
+from headrace.lag import LogReader
+from headrace.settings import KafkaSettings
+from headrace.store.transactions import set_tenant
 from headrace_cli import state
 from headrace_cli.failures import NotReachable
 from headrace_cli.stack import services
@@ -107,9 +112,6 @@ def without_password(dsn: str) -> str:
 
 def stage_lags(bootstrap: str) -> list[dict[str, Any]]:
     """Return stage, topic and how many records it is behind; raises :class:`DependencyDown`."""
-    from headrace.lag import LogReader  # noqa: PLC0415
-    from headrace.settings import KafkaSettings  # noqa: PLC0415
-
     reader = LogReader(KafkaSettings(bootstrap=bootstrap))
     return [asdict(one) for one in reader.stages()]
 
@@ -123,9 +125,6 @@ def index_counts(endpoints: Endpoints, credentials: state.Credentials | None) ->
 
 
 async def _count(dsn: str, tenant: str) -> dict[str, Any]:
-    import asyncpg  # noqa: PLC0415
-
-    from headrace.store.transactions import set_tenant  # noqa: PLC0415
 
     schema = os.environ.get("HEADRACE_STORE_SCHEMA_NAME", "headrace")
     try:

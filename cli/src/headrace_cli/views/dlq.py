@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
+from headrace.avro.codec import Codec
 from headrace_cli import output
 from headrace_cli.views.tracking import tracked
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from headrace.avro.codec import Codec
-    from headrace_operations.dead_letters.act import Order, Plan
-    from headrace_operations.dead_letters.log import Found
-    from headrace_operations.dead_letters.model import Entry, Id
+from headrace_operations.dead_letters.act import Order, Plan
+from headrace_operations.dead_letters.log import Found
+from headrace_operations.dead_letters.model import Entry, Id, counted, grouped
+from headrace_operations.dead_letters.payload import entry_document, full_document, plain
 
 _MESSAGE = 100
 _SHOWN_REFUSED = 10
@@ -27,9 +24,6 @@ _SHOWN_REFUSED = 10
 
 def entries(shown: Sequence[Entry], total: int, *, each: bool, as_json: bool) -> None:
     """Print the dead letters, one by one or by cause."""
-    from headrace_operations.dead_letters.model import grouped  # noqa: PLC0415
-    from headrace_operations.dead_letters.payload import entry_document, plain  # noqa: PLC0415
-
     if each:
         if as_json:
             output.emit([entry_document(entry) for entry in shown])
@@ -72,8 +66,6 @@ def _minute(moment: Any) -> str:
 
 def one(codec: Codec, chain: Sequence[Found], *, as_json: bool) -> None:
     """Print everything of a dead letter, and the failures before it."""
-    from headrace_operations.dead_letters.payload import entry_document, full_document  # noqa: PLC0415
-
     newest = full_document(codec, chain[0])
     earlier = [entry_document(found.entry) for found in chain[1:]]
     if as_json:
@@ -128,8 +120,6 @@ def harmless(text: str) -> str:
 
 def counts(taken: Sequence[Entry], verb: str, *, error: bool = False) -> None:
     """Say how many dead letters, by stage and tenant."""
-    from headrace_operations.dead_letters.model import counted  # noqa: PLC0415
-
     for stage, tenant, count in counted(taken):
         whose = f"tenant {harmless(tenant)}" if tenant is not None else "an unknown tenant"
         typer.echo(f"{stage}, {whose}: {count} {verb}", err=error)
@@ -142,8 +132,6 @@ def progress(action: str, total: int) -> AbstractContextManager[Callable[[int], 
 
 def acted(planned: Plan, done: Sequence[Id] | None, order: Order, *, as_json: bool) -> None:
     """Say what was done, or, where ``done`` is None, what would be; and what was left out, with why."""
-    from headrace_operations.dead_letters.model import counted  # noqa: PLC0415
-
     ids = set(done or ())
     taken = planned.taken if done is None else [entry for entry in planned.taken if entry.id in ids]
     if as_json:

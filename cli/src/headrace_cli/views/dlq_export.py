@@ -6,15 +6,14 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
+from headrace.avro.codec import Codec
+from headrace.settings import KafkaSettings
 from headrace_cli.failures import CommandError, UsageError
-
-if TYPE_CHECKING:
-    from headrace.avro.codec import Codec
-    from headrace.settings import KafkaSettings
-    from headrace_operations.dead_letters.log import Found
-    from headrace_operations.dead_letters.model import Selection
+from headrace_operations.dead_letters.log import DeadLetterLog, Found
+from headrace_operations.dead_letters.model import Selection
+from headrace_operations.dead_letters.payload import full_document
 
 
 def export(kafka: KafkaSettings, codec: Codec, selection: Selection, path: Path | None) -> int:
@@ -42,8 +41,6 @@ def export(kafka: KafkaSettings, codec: Codec, selection: Selection, path: Path 
 
 
 def _write(kafka: KafkaSettings, codec: Codec, selection: Selection, stream: IO[str]) -> int:
-    from headrace_operations.dead_letters.log import DeadLetterLog  # noqa: PLC0415
-    from headrace_operations.dead_letters.payload import full_document  # noqa: PLC0415
 
     count = 0
 

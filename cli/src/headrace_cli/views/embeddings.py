@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from headrace.costs import CostBook, CostSettings
 from headrace.embedding_models import PROVIDERS, SERVED, identity
 from headrace.errors import ConfigurationError
 from headrace_cli import output
 from headrace_cli.state import find_state_dir, read_services
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from headrace.costs import CostBook, CostSettings
-    from headrace_operations.embeddings.ledger import Line
+from headrace_operations.embeddings.ledger import Line
 
 _CENTS = Decimal("0.000001")
 _WON = Decimal("0.01")

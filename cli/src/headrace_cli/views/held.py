@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
+from headrace.avro.codec import Codec
+from headrace.errors import PermanentError
+from headrace.holds import REVIEW, ends
+from headrace.stage import STAGES
 from headrace_cli import output
 from headrace_cli.views.dlq import harmless
-
-if TYPE_CHECKING:
-    from headrace.avro.codec import Codec
-    from headrace_operations.held.act import Done
-    from headrace_operations.held.log import FoundHeld
-    from headrace_operations.held.model import HeldEntry, HeldOrder
+from headrace_operations.dead_letters.payload import encoded, envelope_document
+from headrace_operations.held.act import Done
+from headrace_operations.held.log import FoundHeld
+from headrace_operations.held.model import HeldEntry, HeldOrder
 
 _WHY = 80
 _MOST_ENDS = 10
@@ -42,8 +44,6 @@ def entries(shown: Sequence[HeldEntry], *, as_json: bool) -> None:
 
 def _what_to_do(shown: Sequence[HeldEntry]) -> list[str]:
     """Return a line for each thing that records wait for, with the command that ends it."""
-    from headrace.holds import REVIEW, ends  # noqa: PLC0415
-
     found = dict.fromkeys((entry.waits_for, "" if entry.kind == REVIEW else entry.scope) for entry in shown)
     lines = [f"what to do ({scope or waits_for}): {ends(waits_for, scope)}" for waits_for, scope in found]
     more = len(lines) - _MOST_ENDS
@@ -52,8 +52,6 @@ def _what_to_do(shown: Sequence[HeldEntry]) -> list[str]:
 
 def one(codec: Codec, found: FoundHeld, *, as_json: bool) -> None:
     """Print all of a held record, its value decoded where it decodes."""
-    from headrace_operations.dead_letters.payload import encoded  # noqa: PLC0415
-
     document = {
         **_document(found.entry),
         "key": None if found.record.key is None else found.record.key.decode("utf-8", "replace"),
@@ -72,9 +70,6 @@ def one(codec: Codec, found: FoundHeld, *, as_json: bool) -> None:
 
 
 def _decoded(codec: Codec, found: FoundHeld) -> dict[str, Any]:
-    from headrace.errors import PermanentError  # noqa: PLC0415
-    from headrace.stage import STAGES  # noqa: PLC0415
-    from headrace_operations.dead_letters.payload import envelope_document  # noqa: PLC0415
 
     flow = STAGES[found.entry.id.stage]
     kind = flow.produces if found.entry.kind == "review" else flow.consumes

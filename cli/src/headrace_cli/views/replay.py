@@ -6,16 +6,17 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from headrace.avro.mapping import to_dict
+from headrace.records import ReplayRun
 from headrace_cli import output
-
-if TYPE_CHECKING:
-    from headrace.records import ReplayRun
-    from headrace_operations.replay.copier import Progress
-    from headrace_operations.replay.plan import Estimate, Planned
+from headrace_operations.replay.copier import Progress as Told
+from headrace_operations.replay.plan import Estimate, Planned
+from headrace_operations.replay.runs import in_all, to_read
 
 
 def say_estimate(planned: Planned, found: Estimate, *, as_json: bool) -> None:
@@ -35,12 +36,8 @@ def say_estimate(planned: Planned, found: Estimate, *, as_json: bool) -> None:
 
 
 @contextmanager
-def shown(run_id: str) -> Iterator[Progress]:
+def shown(run_id: str) -> Iterator[Told]:
     """Show a bar with rate and time left; where nobody watches, nothing."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
-
-    from headrace_operations.replay.runs import in_all, to_read  # noqa: PLC0415
-
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"),
                TextColumn("{task.fields[more]}"), TimeRemainingColumn())  # fmt: skip
     with Progress(*columns, console=output.messages(), disable=not sys.stderr.isatty()) as bar:
@@ -66,14 +63,10 @@ def say_run(run: ReplayRun, *, as_json: bool) -> None:
 
 def percent(run: ReplayRun) -> int:
     """Return how much of what it covers the run has read."""
-    from headrace_operations.replay.runs import in_all, to_read  # noqa: PLC0415
-
     total = in_all(run)
     return 100 if not total else 100 * (total - to_read(run)) // total
 
 
 def as_document(run: ReplayRun) -> dict[str, Any]:
     """Return the run as ``--json`` shows it."""
-    from headrace.avro.mapping import to_dict  # noqa: PLC0415
-
     return {**to_dict(run), "percent": percent(run)}

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
 from headrace_cli.output import messages, say
 
 _LINE_S = 2.0
@@ -30,7 +32,6 @@ def tracked(verb: str, total: int | None) -> Iterator[Advance]:
         yield lines.advance
         lines.end()
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 
     columns = (
         TextColumn("{task.description:<10}"),
