@@ -24,7 +24,8 @@ from headrace.settings import KafkaSettings, WorkerSettings
 from headrace.stage import INGEST, STAGES
 from headrace_cli.app import app
 from headrace_operations import transactions
-from headrace_operations.dead_letters.act import REDRIVEN, Actor, Order, plan
+from headrace_operations.actions import Order
+from headrace_operations.dead_letters.act import REDRIVEN, Actor, plan
 from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.dead_letters.model import Id, NoSuchDeadLetter, RefusedDeadLetter, Selection, State
 from headrace_testing.committed import read_all

@@ -1,59 +1,158 @@
-"""What an operator's command reaches: Kafka, the registry and PostgreSQL, as named or the local stack's."""
+"""Whoever runs a command: what the options say of where things are, and the local stack where they say nothing."""
 
 from __future__ import annotations
 
-import asyncio
+import getpass
 import os
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from headrace.avro.codec import Codec
 from headrace.avro.registry import Registry
-from headrace.objects.store import store_of
+from headrace.objects.store import ObjectStore, store_of
 from headrace.settings import KafkaSettings, ObjectSettings, RegistrySettings
-from headrace.store.generations import list_generations
 from headrace.store.pool import StoreSettings, create_pool
-from headrace.store.records import Generation
 from headrace_cli import output
-from headrace_cli.failures import NotFound, NotReachable, UsageError
+from headrace_cli.failures import NotReachable, UsageError
+from headrace_cli.options import Found
 from headrace_cli.stack import services
-from headrace_cli.state import find_state_dir, read_credentials, read_services
+from headrace_cli.state import RunningServices, find_state_dir, read_credentials, read_services
 from headrace_local.network import accepts_any
 from headrace_local.stack import Stack
-from headrace_operations.audit.model import Report
-from headrace_operations.audit.run import Scope, UnknownDocument, audit
+from headrace_operations.cluster import Cluster
 
 if TYPE_CHECKING:
     from headrace.store.pool import Pool
 
 STORE_DSN = "HEADRACE_STORE_DSN"
-_PROGRESS_S = 2.0
 
 
-def tenant_of(state_dir: Path | None, given: str | None) -> str:
-    """Return the tenant that was named, or the local stack's; raises :class:`UsageError` without either."""
-    if given:
-        return given
-    credentials = read_credentials(find_state_dir(state_dir))
-    if credentials is None:
-        raise UsageError("no tenant is known", where="--tenant", remedy="Name it with --tenant or HEADRACE_TENANT.")
-    return credentials.tenant
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """Finds what a command reaches: as its options name it, or the local stack's of the state folder."""
+
+    state_dir: Path | None = None
+    kafka: str | None = None
+    registry: str | None = None
+    postgres: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The state folder: the named one, or the nearest upward from here."""
+        return find_state_dir(self.state_dir)
+
+    @property
+    def running(self) -> RunningServices | None:
+        """What `headrace up` wrote of the local stack; None without one."""
+        return read_services(self.folder)
+
+    @property
+    def name(self) -> str:
+        """Who runs the command."""
+        return getpass.getuser()
+
+    def cluster(self, generation: str | None = None) -> Cluster:
+        """Return Kafka with the codec over registry and object store; without PostgreSQL.
+
+        Raises :class:`NotReachable` where no Kafka is known, or it does not answer.
+        """
+        output.quiet_logs()
+        known = self.running
+        url = self.registry or (known.registry if known else RegistrySettings().url)
+        settings = self.kafka_settings()
+        codec = Codec(Registry(url), store_of(self.object_settings(), settings))
+        return Cluster(settings, codec, by=self.name).of(generation)
+
+    def whole_cluster(self, generation: str | None = None) -> Cluster:
+        """Return it with PostgreSQL, as the owner where that can be; raises :class:`NotReachable` without one."""
+        return self.with_store(self.cluster(generation))
+
+    def with_store(self, cluster: Cluster) -> Cluster:
+        """Return the cluster with PostgreSQL, as the owner where that can be; raises :class:`NotReachable`."""
+        return replace(cluster, store=self.owner_store())
+
+    def with_readable_store(self, cluster: Cluster) -> Cluster:
+        """Return the cluster with PostgreSQL, to read from, where one is known."""
+        return replace(cluster, store=self.store())
+
+    def kafka_settings(self) -> KafkaSettings:
+        """Return how to reach Kafka; raises :class:`NotReachable` where none is known, or it does not answer."""
+        known = self.running
+        if self.kafka is None and known is None:
+            raise NotReachable(
+                "no Kafka is known",
+                where=f"{self.folder} and HEADRACE_KAFKA_BOOTSTRAP",
+                remedy="Start the local stack with `headrace up`, or name Kafka with --kafka.",
+            )
+        bootstrap = self.kafka or (known.kafka if known else "")
+        if not accepts_any(bootstrap):  # a client of Kafka would try for long, and say so ten times a second
+            raise NotReachable(
+                "Kafka does not answer",
+                where=bootstrap,
+                remedy="Start the local stack with `headrace up`, or name Kafka with --kafka.",
+            )
+        return KafkaSettings(bootstrap=bootstrap)
+
+    def object_settings(self) -> ObjectSettings:
+        """Return what HEADRACE_OBJECTS_… says of the object store, or the local stack's; its URL is None without."""
+        settings = ObjectSettings()
+        known = self.running
+        return settings if settings.url or known is None else settings.model_copy(update={"url": known.objects})
+
+    def objects(self) -> tuple[ObjectStore, KafkaSettings]:
+        """Return the object store, and Kafka; raises :class:`UsageError` where no store is configured."""
+        output.quiet_logs()
+        settings = self.kafka_settings()
+        store = store_of(self.object_settings(), settings)
+        if store is None:
+            raise UsageError(
+                "no object store is known", where="HEADRACE_OBJECTS_URL",
+                remedy="Set it as for the stages; `headrace up` gives the local stack a folder.",
+            )  # fmt: skip
+        return store, settings
+
+    def store(self) -> StoreSettings | None:
+        """Return how to read the store: HEADRACE_STORE_DSN, or the local stack's; None where neither is known."""
+        if os.environ.get(STORE_DSN):
+            return StoreSettings(pool_minimum=0, pool_maximum=2)
+        credentials = read_credentials(self.folder)
+        if credentials is None:
+            return None
+        owner = Stack(self.folder).endpoints().postgres_dsn
+        dsn = services.runtime_dsn(owner, credentials.runtime_login, credentials.runtime_password)
+        return StoreSettings(dsn=dsn, pool_minimum=0, pool_maximum=2)
+
+    def owner_store(self) -> StoreSettings:
+        """Return how to reach the store: as the owner, by the services' login, or as the local stack's owner."""
+        if self.postgres is None and os.environ.get(STORE_DSN):
+            return StoreSettings()
+        if self.postgres is None and self.running is None:
+            raise NotReachable(
+                "no PostgreSQL is known",
+                where=f"{self.folder} and {STORE_DSN}",
+                remedy="Start a stack with `headrace up`, or name it with --postgres.",
+            )
+        return StoreSettings(dsn=self.postgres or Stack(self.folder).endpoints().postgres_dsn)
+
+    def tenant(self, given: str | None) -> str:
+        """Return the tenant that was named, or the local stack's; raises :class:`UsageError` without either."""
+        if given:
+            return given
+        credentials = read_credentials(self.folder)
+        if credentials is None:
+            raise UsageError("no tenant is known", where="--tenant", remedy="Name it with --tenant or HEADRACE_TENANT.")
+        return credentials.tenant
 
 
-def store_settings(state_dir: Path | None) -> StoreSettings | None:
-    """Return how to reach the store: HEADRACE_STORE_DSN, or the local stack's; None where neither is known."""
-    if os.environ.get(STORE_DSN):
-        return StoreSettings(pool_minimum=0, pool_maximum=2)
-    folder = find_state_dir(state_dir)
-    credentials = read_credentials(folder)
-    if credentials is None:
-        return None
-    owner = Stack(folder).endpoints().postgres_dsn
-    dsn = services.runtime_dsn(owner, credentials.runtime_login, credentials.runtime_password)
-    return StoreSettings(dsn=dsn, pool_minimum=0, pool_maximum=2)
+InLog: TypeAlias = Annotated[Operator, Found("state_dir", "kafka", "registry")]
+InLogAndStore: TypeAlias = Annotated[Operator, Found("postgres", "state_dir", "kafka", "registry")]
+InAudit: TypeAlias = Annotated[Operator, Found("state_dir", "kafka", "registry", "postgres")]
+InStore: TypeAlias = Annotated[Operator, Found("postgres", "state_dir")]
+InKafka: TypeAlias = Annotated[Operator, Found("state_dir", "kafka")]
+InFolder: TypeAlias = Annotated[Operator, Found("state_dir")]
 
 
 @asynccontextmanager
@@ -67,98 +166,3 @@ async def opened_store(settings: StoreSettings | None) -> AsyncIterator[Pool | N
         yield pool
     finally:
         await pool.close()
-
-
-def kafka_settings(state_dir: Path | None, given: str | None) -> KafkaSettings:
-    """Return how to reach the Kafka that was named, or the local stack's; raises :class:`NotReachable`."""
-    folder = find_state_dir(state_dir)
-    known = read_services(folder)
-    if given is None and known is None:
-        raise NotReachable(
-            "no Kafka is known",
-            where=f"{folder} and HEADRACE_KAFKA_BOOTSTRAP",
-            remedy="Start the local stack with `headrace up`, or name Kafka with --kafka.",
-        )
-    bootstrap = given or (known.kafka if known else "")
-    if not accepts_any(bootstrap):  # a client of Kafka would try for long, and say so ten times a second
-        raise NotReachable(
-            "Kafka does not answer",
-            where=bootstrap,
-            remedy="Start the local stack with `headrace up`, or name Kafka with --kafka.",
-        )
-    return KafkaSettings(bootstrap=bootstrap)
-
-
-def object_settings(state_dir: Path | None) -> ObjectSettings:
-    """Return what HEADRACE_OBJECTS_… says of the object store, or the local stack's; its URL is None without one."""
-    settings = ObjectSettings()
-    known = read_services(find_state_dir(state_dir))
-    return settings if settings.url or known is None else settings.model_copy(update={"url": known.objects})
-
-
-def clients(state_dir: Path | None, kafka: str | None, registry_url: str | None) -> tuple[KafkaSettings, Codec]:
-    """Return Kafka's settings, and a codec over registry and object store; as named, or the local stack's."""
-    output.quiet_logs()
-    known = read_services(find_state_dir(state_dir))
-    url = registry_url or (known.registry if known else RegistrySettings().url)
-    settings = kafka_settings(state_dir, kafka)
-    return settings, Codec(Registry(url), store_of(object_settings(state_dir), settings))
-
-
-def owner_store(state_dir: Path | None, postgres: str | None) -> StoreSettings:
-    """Return how to reach the store: as the owner, by the services' login, or as the local stack's owner."""
-    if postgres is None and os.environ.get(STORE_DSN):
-        return StoreSettings()
-    folder = find_state_dir(state_dir)
-    if postgres is None and read_services(folder) is None:
-        raise NotReachable(
-            "no PostgreSQL is known",
-            where=f"{folder} and {STORE_DSN}",
-            remedy="Start a stack with `headrace up`, or name it with --postgres.",
-        )
-    return StoreSettings(dsn=postgres or Stack(folder).endpoints().postgres_dsn)
-
-
-def require_generation(name: str, where: str, state_dir: Path | None) -> None:
-    """Raise :class:`NotFound` for a generation that the index has not; where no store is known nothing is said."""
-    known = asyncio.run(generations(state_dir))
-    if known and name not in {one.name for one in known}:
-        raise NotFound(
-            f"there is no generation {name!r}", where=where,
-            remedy=f"There are: {'; '.join(map(described, known))}. `headrace generations create` makes another.",
-        )  # fmt: skip
-
-
-async def generations(state_dir: Path | None) -> list[Generation] | None:
-    """Return the generations of the index; None where no store is known. Raises :class:`DependencyDown`."""
-    async with opened_store(store_settings(state_dir)) as pool:
-        if pool is None:
-            return None
-        async with pool.acquire() as connection:
-            return await list_generations(connection)
-
-
-def described(one: Generation) -> str:
-    """Return what is to be known of a generation, in a line."""
-    return f"{one.name} ({one.model}, {one.dimensions} dimensions, {one.state})"
-
-
-def audited(kafka: KafkaSettings, codec: Codec, store: StoreSettings, scope: Scope) -> Report:
-    """Compare log and store, telling how far it is; raises :class:`NotFound` for a document that nothing knows."""
-    try:
-        return asyncio.run(audit(kafka, codec, store, scope, _progress()))
-    except UnknownDocument as unknown:
-        raise NotFound(unknown.message, remedy=unknown.remedy) from unknown
-
-
-def _progress() -> Callable[[str], None]:
-    """Return what tells how far the audit is, at most every two seconds."""
-    last = time.monotonic()
-
-    def tell(line: str) -> None:
-        nonlocal last
-        if time.monotonic() - last >= _PROGRESS_S:
-            last = time.monotonic()
-            output.say(line)
-
-    return tell

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from headrace.avro.codec import Codec
-from headrace.settings import KafkaSettings
-from headrace.store.pool import StoreSettings
 from headrace_cli import options, output
 from headrace_cli.asking import require_yes
 from headrace_cli.command import command, commands_of
-from headrace_cli.context import audited, clients, owner_store
+from headrace_cli.context import InAudit
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.failures import UsageError
-from headrace_operations.audit.model import Finding, Key, Report
-from headrace_operations.audit.reset import reset
+from headrace_cli.views import audit as audit_view
+from headrace_operations.audit import reset as resetting
+from headrace_operations.audit import run as auditing
+from headrace_operations.audit.model import Key
 from headrace_operations.audit.run import Scope
-
-_SHOWN_PENDING = 10
-
+from headrace_operations.cluster import Cluster
 
 commands = commands_of()
 
@@ -65,10 +60,8 @@ def audit(
         bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="With --reset: say what would be taken out.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", envvar="HEADRACE_YES", help="With --reset: do not ask.")] = False,
-    state_dir: options.StateDir = None,
-    kafka: options.KafkaUrl = None,
-    registry: options.RegistryUrl = None,
-    postgres: options.PostgresDsn = None,
+    *,
+    operator: InAudit,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
     """Compare the topics documents and chunks with the store's documents, chunks and vectors.
@@ -78,78 +71,31 @@ def audit(
     """
     if document is not None and tenant is None:
         raise UsageError("a document needs its tenant", where="--document", remedy="Name it with --tenant.")
-    output.quiet_logs()
-    settings, codec = clients(state_dir, kafka, registry)
-    store = owner_store(state_dir, postgres)
-    if reset:
-        if tenant is None or document is None:
-            raise UsageError("a reset is of one document", where="--reset", remedy="Name --tenant and --document.")
-        own = settings if generation is None else settings.of(generation)
-        _reset(own, codec, store, tenant, document, dry_run=dry_run, yes=yes, as_json=as_json)
+    if reset and (tenant is None or document is None):
+        raise UsageError("a reset is of one document", where="--reset", remedy="Name --tenant and --document.")
+    cluster = operator.whole_cluster()
+    if reset and tenant is not None and document is not None:
+        _reset(cluster.of(generation), Key(tenant, document), dry_run=dry_run, yes=yes, as_json=as_json)
         return
-    report = audited(settings, codec, store, Scope(tenant, document, generation, deep=deep))
+    scope = Scope(tenant, document, generation, deep=deep)
+    known = cluster.known_store()
+    report = asyncio.run(auditing.audit(cluster.kafka, cluster.codec, known, scope, audit_view.told()))
     if as_json:
         output.emit(report.as_dict())
     else:
-        _show(report)
+        audit_view.show(report)
     if not report.clean:
         raise typer.Exit(ExitCode.INCONSISTENT)
 
 
-def _reset(
-    kafka: KafkaSettings, codec: Codec, store: StoreSettings, tenant: str, document: str, *,
-    dry_run: bool, yes: bool, as_json: bool,
-) -> None:  # fmt: skip
-
-    key = Key(tenant, document)
-    planned = asyncio.run(reset(kafka, codec, store, key, dry_run=True))
+def _reset(cluster: Cluster, key: Key, *, dry_run: bool, yes: bool, as_json: bool) -> None:
+    store = cluster.known_store()
+    found = asyncio.run(resetting.reset(cluster.kafka, cluster.codec, store, key, dry_run=True))
     if not dry_run:
         require_yes(
-            f"Take {planned.chunks} chunks of {document} and their vectors out of the store? Search does not find it "
-            "until a replay has written it again.", yes=yes,
-        )  # fmt: skip
-        planned = asyncio.run(reset(kafka, codec, store, key))
-    if as_json:
-        output.emit({**asdict(planned), "dry_run": dry_run})
-        return
-    verb = "would be" if dry_run else "were"
-    typer.echo(f"{document}: {planned.chunks} chunks and their vectors {verb} taken out; version {planned.version}")
-    for line in planned.then:
-        typer.echo(f"next: {line}")
-
-
-def _show(report: Report) -> None:
-
-    console = output.console()
-    for finding in report.findings:
-        for line in _lines(finding):
-            console.print(escape(line), soft_wrap=True)
-    counts = report.counts()
-    console.print(output.table(("kind", "findings"), counts.items(), right=("findings",)))
-    typer.echo(
-        f"{len(report.findings)} findings, {len(report.pending)} pending; {report.documents_in_log} documents in the "
-        f"log, {report.documents} in the store with {report.chunks} chunks and {report.vectors} vectors of "
-        f"{report.generation}; {len(report.tenants)} tenants; {report.seconds:.1f} s"
-    )
-    for pending in report.pending[:_SHOWN_PENDING]:
-        output.say(f"pending: {pending.tenant}/{pending.document_id} waits for {pending.waits_for}")
-    for place in report.unreadable:
-        output.say(f"unreadable: {place}")
-    if not report.all_tenants:
-        output.say(
-            "This login sees only tenants that it names: those of the log were looked at. To find a tenant that the "
-            "log does not know, name it with --tenant, or give --postgres a role that row-level security does not bind."
+            f"Take {found.chunks} chunks of {key.document_id} and their vectors out of the store? Search does not find "
+            "it until a replay has written it again.",
+            yes=yes,
         )
-
-
-def _lines(finding: Finding) -> list[str]:
-    whose = finding.tenant if finding.document_id is None else f"{finding.tenant}/{finding.document_id}"
-    examples = f" ({', '.join(finding.examples)}{', …' if finding.count > len(finding.examples) else ''})"
-    lines = [
-        f"{finding.kind} {finding.subject}: {whose}{examples if finding.examples else ''}",
-        f"    expected: {finding.expected}",
-        f"    found: {finding.found}",
-    ]
-    if finding.dead_letters:
-        lines.append(f"    open dead letters: {', '.join(finding.dead_letters)}")
-    return lines + [f"    repair: {command}" for command in finding.repair]
+        found = asyncio.run(resetting.reset(cluster.kafka, cluster.codec, store, key))
+    audit_view.show_reset(key.document_id, found, dry_run=dry_run, as_json=as_json)

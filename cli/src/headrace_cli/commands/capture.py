@@ -15,14 +15,16 @@ from headrace.errors import sentences
 from headrace_cli import options, output
 from headrace_cli.asking import require_yes
 from headrace_cli.command import command, commands_of
-from headrace_cli.context import clients, kafka_settings
-from headrace_cli.failures import CommandError, NotFound, NotReachable
-from headrace_cli.state import find_state_dir, read_services
+from headrace_cli.context import InFolder, Operator
+from headrace_cli.failures import CommandError, NotReachable
+from headrace_cli.options import Found
 from headrace_local.stack import Stack
-from headrace_operations.capture.connector import FAILED, Connect, configuration, dsn_of, is_ours, unread
-from headrace_operations.capture.database import Problem, drop_slot, look, problems
+from headrace_operations.capture import control as operations
+from headrace_operations.capture.connector import Connect
+from headrace_operations.capture.control import CaptureRequest
+from headrace_operations.capture.database import Problem
 from headrace_operations.capture.reconcile import Reconciled
-from headrace_operations.capture.reconcile import reconcile as run
+from headrace_operations.capture.reconcile import reconcile as reconcile_table
 
 File: TypeAlias = Annotated[
     Path, typer.Argument(metavar="FILE", help="What becomes of each table's rows; ingest reads the same file.")
@@ -45,7 +47,8 @@ ConnectUrl: TypeAlias = Annotated[
 Name: TypeAlias = Annotated[
     str, typer.Option("--name", envvar="HEADRACE_CAPTURE_NAME", help="Names connector, slot and publication.")
 ]
-_START_S = 60.0
+InKafka: TypeAlias = Annotated[Operator, Found("kafka", "state_dir")]
+InLog: TypeAlias = Annotated[Operator, Found("kafka", "registry", "state_dir")]
 commands = commands_of("capture", "Tables of a database become documents.")
 
 
@@ -54,14 +57,16 @@ def check(
     file: File,
     name: Name = "captured",
     database: Database = None,
-    state_dir: options.StateDir = None,
+    *,
+    operator: InFolder,
     as_json: options.Json = False,
 ) -> None:
     """Compare FILE with the database's tables: columns, keys, what is logged of a row, and whether one may replicate.
 
     Ends with exit code 1 where a capture would fail or lose something.
     """
-    tables, found = _looked(file, name, _database(database, state_dir))
+    tables = _tables(file, name)
+    found = operations.find_problems(_database(database, operator), tables)
     if as_json:
         output.emit({"tables": sorted(tables), "problems": [asdict(one) for one in found]})
     elif not found:
@@ -79,38 +84,22 @@ def start(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Show the connector's settings, start nothing.")
     ] = False,
-    kafka: options.KafkaUrl = None,
-    state_dir: options.StateDir = None,
+    *,
+    operator: InKafka,
     as_json: options.Json = False,
 ) -> None:
     """Check as `check` does, then have Debezium write every row that there is, and every change, to the topic changes.
 
     Again with the same name, it takes over what FILE says now. Ingest has to know FILE: HEADRACE_INGEST_TABLES.
     """
-    dsn = _database(database, state_dir)
-    tables, found = _looked(file, name, dsn)
-    if found:
+    dsn, tables = _database(database, operator), _tables(file, name)
+    if found := operations.find_problems(dsn, tables):
         raise _refused(found)
-    config = configuration(name, dsn, tables, kafka_settings(state_dir, kafka).topic("changes"))
+    request = CaptureRequest(name, tables, dsn, operator.kafka_settings().topic("changes"))
     if dry_run:
-        output.emit({key: "***" if key == "database.password" else value for key, value in config.items()})
+        output.emit(operations.shown(request.configuration()))
         return
-    client = _connect(connect, state_dir)
-    before = client.configuration(name)
-    if before is not None:
-        _require_ours(name, before)
-        if (why := unread(before, config)) is not None:
-            raise CommandError(
-                f"{name} runs, and {why}", where=str(file),
-                remedy=f"`headrace capture stop {name}`, then start it again: all rows are read anew.",
-            )  # fmt: skip
-    client.put(name, config)
-    status = client.wait_running(name, _START_S)
-    if status.state == FAILED:
-        raise CommandError(
-            f"the capture failed: {status.reason}", where=name,
-            remedy="Mend that and run this again; the log of Kafka Connect has the rest.",
-        )  # fmt: skip
+    status = operations.start(_connect(connect, operator), request, str(file))
     if as_json:
         output.emit(asdict(status))
     else:
@@ -118,9 +107,9 @@ def start(
 
 
 @command(commands, "list", "Show what is captured, and whether it runs.")
-def show_all(connect: ConnectUrl = None, state_dir: options.StateDir = None, as_json: options.Json = False) -> None:
+def show_all(connect: ConnectUrl = None, *, operator: InFolder, as_json: options.Json = False) -> None:
     """Show every connector of Kafka Connect with its tables and its state."""
-    client = _connect(connect, state_dir)
+    client = _connect(connect, operator)
     found = [status for name in client.names() if (status := client.status(name)) is not None]
     if as_json:
         output.emit([asdict(one) for one in found])
@@ -139,9 +128,8 @@ def reconcile(
         bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Say what would be deleted, delete nothing.")
     ] = False,
     yes: options.Yes = False,
-    kafka: options.KafkaUrl = None,
-    registry: options.RegistryUrl = None,
-    state_dir: options.StateDir = None,
+    *,
+    operator: InLog,
     as_json: options.Json = False,
 ) -> None:
     """Compare the documents of a capture with the tables, and delete those whose rows are no longer there.
@@ -149,12 +137,13 @@ def reconcile(
     For rows that were deleted while nothing captured, or by TRUNCATE. Writers of a table wait while its keys are read,
     where it has lost any.
     """
-    tables, dsn = of_capture(read_tables(file), name), _database(database, state_dir)
-    settings, codec = clients(state_dir, kafka, registry)
+    tables, dsn = _tables(file, name), _database(database, operator)
+    cluster = operator.cluster()
 
     def each(*, dry: bool) -> list[Reconciled]:
         return [
-            asyncio.run(run(settings, codec, dsn, name, mapped, table, dry_run=dry)) for mapped, table in tables.items()
+            asyncio.run(reconcile_table(cluster.kafka, cluster.codec, dsn, name, mapped, table, dry_run=dry))
+            for mapped, table in tables.items()
         ]
 
     found = each(dry=True)
@@ -188,45 +177,26 @@ def stop(
         ),
     ] = None,
     connect: ConnectUrl = None,
-    state_dir: options.StateDir = None,
+    *,
+    operator: InFolder,
     as_json: options.Json = False,
 ) -> None:
     """End the capture, and drop its slot and publication, for a slot that nobody reads keeps the log for ever.
 
     The documents stay. A later capture of the same name reads every row again.
     """
-    client = _connect(connect, state_dir)
-    config = client.configuration(name)
-    if config is None:
-        raise NotFound(
-            f"there is no capture {name!r}", where="NAME",
-            remedy=f"There are: {', '.join(client.names()) or 'none'}.",
-        )  # fmt: skip
-    _require_ours(name, config)
-    dsn = database or dsn_of(config)
-    asyncio.run(look(dsn, []))  # before anything ends: a slot that cannot be dropped keeps the log for ever
+    client = _connect(connect, operator)
+    planned = operations.plan_stop(client, name, database)
     require_yes(f"End {name} and drop its slot? Changes from now on are not captured.", yes=yes)
-    client.delete(name)
-    asyncio.run(drop_slot(dsn, config["slot.name"], config["publication.name"]))
+    operations.stop(client, planned)
     if as_json:
-        output.emit({"name": name, "slot": config["slot.name"]})
+        output.emit({"name": name, "slot": planned.slot})
     else:
-        typer.echo(f"{name}: ended; the slot {config['slot.name']} is dropped")
+        typer.echo(f"{name}: ended; the slot {planned.slot} is dropped")
 
 
-def _require_ours(name: str, config: Mapping[str, str]) -> None:
-
-    if not is_ours(name, config):
-        raise CommandError(
-            f"the connector {name} is none that `headrace capture start` made", where="NAME",
-            remedy="Take another name, or change it by Kafka Connect's own means.",
-        )  # fmt: skip
-
-
-def _looked(file: Path, name: str, dsn: str) -> tuple[Mapping[str, Table], list[Problem]]:
-
-    tables = of_capture(read_tables(file), name)
-    return tables, problems(asyncio.run(look(dsn, list(tables))), tables)
+def _tables(file: Path, name: str) -> Mapping[str, Table]:
+    return of_capture(read_tables(file), name)
 
 
 def _refused(found: list[Problem]) -> CommandError:
@@ -236,21 +206,18 @@ def _refused(found: list[Problem]) -> CommandError:
     return CommandError(f"{first.where} {first.what}", where="FILE and --database", remedy=first.remedy)
 
 
-def _database(given: str | None, state_dir: Path | None) -> str:
-
+def _database(given: str | None, operator: Operator) -> str:
     if given is not None:
         return given
-    folder = find_state_dir(state_dir)
-    if read_services(folder) is None:
+    if operator.running is None:
         raise NotReachable(
             "no source database is known", where="HEADRACE_CAPTURE_DATABASE", remedy="Name it with --database."
         )
-    return Stack(folder).endpoints().postgres_dsn
+    return Stack(operator.folder).endpoints().postgres_dsn
 
 
-def _connect(given: str | None, state_dir: Path | None) -> Connect:
-
-    known = read_services(find_state_dir(state_dir))
+def _connect(given: str | None, operator: Operator) -> Connect:
+    known = operator.running
     url = given or (known.connect if known else None)
     if url is None:
         raise NotReachable(

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
 import typer
 
-from headrace.errors import sentences
 from headrace_cli import options, output
+from headrace_cli.attributes import attributes_of
 from headrace_cli.client import Gateway
 from headrace_cli.command import command, commands_of
-from headrace_cli.commands.search import attributes_of
-from headrace_cli.exit_codes import ExitCode
 from headrace_cli.failures import UsageError
 from headrace_cli.ingest import sources
+from headrace_cli.ingest.delivery import deliver, dry_run_of
 from headrace_cli.ingest.following import follow
-from headrace_cli.ingest.sending import delete_of, send
-from headrace_cli.ingest.sources import Change, Failure, Found
-from headrace_cli.ingest.waiting import Arrivals, wait_until_searchable
-from headrace_cli.state import connect
-from headrace_cli.views.tracking import tracked
+from headrace_cli.ingest.sending import delete_of
+from headrace_cli.state import AtGateway
+from headrace_cli.views import documents as documents_view
 
 _PAGE = 1000
 """Documents asked for in one request, the most that the gateway gives."""
@@ -30,37 +25,6 @@ RETRY_S = 60.0
 
 
 commands = commands_of()
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What a command did with its items; ``waited`` is None where it did not wait."""
-
-    accepted: int = 0
-    skipped: tuple[str, ...] = ()
-    failures: list[Failure] = field(default_factory=list)
-    waited: Arrivals | None = None
-    run: str | None = None
-    """What ``headrace runs`` knows it by; None where nothing was sent."""
-
-    def document(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
-        return {
-            "accepted": self.accepted,
-            "run": self.run,
-            "indexed": None if self.waited is None else self.waited.indexed,
-            "given_up": None if self.waited is None else self.waited.given_up,
-            "pending": None if self.waited is None else self.waited.pending,
-            "skipped": list(self.skipped),
-            "failures": [asdict(failure) for failure in self.failures],
-        }
-
-    @property
-    def exit_code(self) -> ExitCode:
-        """Failures come before a wait that took too long."""
-        if self.failures:
-            return ExitCode.SOME_FAILED
-        return ExitCode.TIMED_OUT if self.waited is not None and self.waited.pending else ExitCode.OK
 
 
 @command(commands, "ingest", "Send documents and change events.")
@@ -96,9 +60,8 @@ def ingest(
     ] = False,
     wait: options.Wait = False,
     timeout: options.Timeout = 600.0,
-    state_dir: options.StateDir = None,
-    url: options.Url = None,
-    api_key: options.ApiKey = None,
+    *,
+    caller: AtGateway,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
     """Send documents and change events; the API key decides the tenant.
@@ -109,19 +72,21 @@ def ingest(
     """
     if watch:
         _refuse_with_watch({"--dry-run": dry_run, "--version": version is not None, "--wait": wait})
-        follow(paths, prefix, connect(url, api_key, state_dir), as_json=as_json)
+        follow(paths, prefix, caller.gateway(), as_json=as_json)
         return
     found = sources.find(paths)
     shape = sources.Shape(prefix, version)
     changes = (change for source in found.sources for change in sources.read(source, shape))
     if dry_run:
-        _finish(_dry(found, changes, as_json=as_json), as_json=as_json, verb="would be sent")
+        documents_view.finish(
+            dry_run_of(found, changes, documents_view.planned(as_json)), as_json=as_json, verb="would be sent"
+        )
         return
-    gateway = connect(url, api_key, state_dir, retry_s=RETRY_S)
-    outcome = _deliver(gateway, changes, found.total, wait_s=timeout if wait else None)
+    gateway = caller.gateway(retry_s=RETRY_S)
+    outcome = deliver(gateway, changes, found.total, wait_s=timeout if wait else None)
     outcome.skipped = found.skipped
     outcome.failures = [*found.failures, *outcome.failures]
-    _finish(outcome, as_json=as_json, verb="accepted")
+    documents_view.finish(outcome, as_json=as_json, verb="accepted")
 
 
 @command(commands, "delete")
@@ -136,18 +101,17 @@ def delete(
     ] = None,
     wait: options.Wait = False,
     timeout: options.Timeout = 600.0,
-    state_dir: options.StateDir = None,
-    url: options.Url = None,
-    api_key: options.ApiKey = None,
+    *,
+    caller: AtGateway,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
     """Delete documents from the index."""
     if not all(ids):
         raise UsageError("an id is empty", where="ID")
-    gateway = connect(url, api_key, state_dir, retry_s=RETRY_S)
+    gateway = caller.gateway(retry_s=RETRY_S)
     changes = [delete_of(gateway, identifier, version) for identifier in dict.fromkeys(ids)]
-    outcome = _deliver(gateway, changes, len(changes), wait_s=timeout if wait else None)
-    _finish(outcome, as_json=as_json, verb="accepted", arrived="gone from search")
+    outcome = deliver(gateway, changes, len(changes), wait_s=timeout if wait else None)
+    documents_view.finish(outcome, as_json=as_json, verb="accepted", arrived="gone from search")
 
 
 @command(commands, "documents", "List the documents that have attributes.")
@@ -169,14 +133,22 @@ def documents(
     limit: Annotated[
         int, typer.Option("--limit", envvar="HEADRACE_DOCUMENTS_LIMIT", min=1, help="How many at most.")
     ] = 100,
-    state_dir: options.StateDir = None,
-    url: options.Url = None,
-    api_key: options.ApiKey = None,
+    *,
+    caller: AtGateway,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
     """List the documents in the index that have attributes which their sender gave them, by id."""
     request: dict[str, Any] = {"attributes": attributes_of(where or (), "--where"), "tenant": tenant}
-    gateway = connect(url, api_key, state_dir, retry_s=RETRY_S)
+    gateway = caller.gateway(retry_s=RETRY_S)
+    found, more = _listed(gateway, request, limit)
+    if as_json:
+        output.emit({"documents": found, "more": more})
+    else:
+        documents_view.show(found, more=more)
+
+
+def _listed(gateway: Gateway, request: dict[str, Any], limit: int) -> tuple[list[dict[str, Any]], bool]:
+    """Return so many documents at most, and whether there are more."""
     found: list[dict[str, Any]] = []
     after: str | None = None
     while len(found) < limit:
@@ -185,16 +157,7 @@ def documents(
         after = page["next"]
         if after is None:
             break
-    if as_json:
-        output.emit({"documents": found, "more": after is not None})
-        return
-    rows = [
-        (one["id"], one["version"], " ".join(f"{name}={value}" for name, value in sorted(one["attributes"].items())),
-         one["title"], one["indexed_at"][:19])
-        for one in found
-    ]  # fmt: skip
-    output.console().print(output.table(("document", "version", "attributes", "title", "indexed"), rows))
-    output.say(f"{len(found)} documents{', and more: see --limit' if after is not None else ''}")
+    return found, after is not None
 
 
 def _refuse_with_watch(given: dict[str, bool]) -> None:
@@ -207,60 +170,3 @@ def _refuse_with_watch(given: dict[str, bool]) -> None:
         raise UsageError(
             f"{option} cannot be used with --watch: {reasons[option]}", where=option, remedy="Leave one of them out."
         )
-
-
-def _deliver(
-    gateway: Gateway, changes: Iterable[Change | Failure], total: int | None, *, wait_s: float | None
-) -> Outcome:
-    """Send the changes and, where ``wait_s`` is given, wait until search sees them."""
-    with tracked("sent", total) as progress:
-        sent = send(gateway, changes, progress)
-    outcome = Outcome(sent.accepted, failures=sent.failures, run=sent.run if sent.accepted else None)
-    if wait_s is not None and sent.versions:
-        with tracked("indexed", len(sent.versions)) as progress:
-            outcome.waited = wait_until_searchable(gateway, sent.versions, wait_s, progress, deleted=sent.deleted)
-        outcome.failures += outcome.waited.failures
-    return outcome
-
-
-def _dry(found: Found, changes: Iterator[Change | Failure], *, as_json: bool) -> Outcome:
-
-    outcome = Outcome(skipped=found.skipped, failures=list(found.failures))
-    for change in changes:
-        if isinstance(change, Failure):
-            outcome.failures.append(change)
-            continue
-        outcome.accepted += 1
-        if not as_json:
-            typer.echo(f"{change.item.get('op', '?'):<7} {change.document_id}  from {change.origin}")
-    return outcome
-
-
-def _finish(outcome: Outcome, *, as_json: bool, verb: str, arrived: str = "searchable") -> None:
-    """Print what was done and end with the exit code that says it."""
-    if as_json:
-        output.emit(outcome.document())
-    else:
-        typer.echo(f"{outcome.accepted} changes {verb}" + _waited(outcome.waited, arrived))
-        if outcome.run is not None:
-            output.say(f"run {outcome.run}: follow it with `headrace runs {outcome.run} --watch`")
-    for name in outcome.skipped:
-        output.say(f"skipped: {name} is of no kind that is sent")
-    for failure in outcome.failures:
-        named = f" (document {failure.document_id})" if failure.document_id else ""
-        output.say(sentences(f"failed: {failure.origin}{named}: {failure.reason}", failure.remedy))
-    if outcome.failures:
-        output.say(f"{len(outcome.failures)} failed; the others are done")
-    if outcome.exit_code is not ExitCode.OK:
-        raise typer.Exit(outcome.exit_code)
-
-
-def _waited(waited: Arrivals | None, arrived: str) -> str:
-    if waited is None:
-        return ""
-    text = f", {waited.indexed} documents {arrived}"
-    if waited.given_up:
-        text += f", {waited.given_up} given up: headrace dlq list"
-    if waited.pending:
-        text += f"; {len(waited.pending)} still under way, see `headrace status` and `headrace trace ID`"
-    return text

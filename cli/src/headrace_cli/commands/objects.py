@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from headrace.objects.store import ObjectStore, store_of
-from headrace.settings import KafkaSettings
 from headrace_cli import options, output
 from headrace_cli.asking import require_yes
 from headrace_cli.command import command, commands_of
-from headrace_cli.context import kafka_settings, object_settings
-from headrace_cli.failures import UsageError
+from headrace_cli.context import InKafka
 from headrace_cli.times import moment
 from headrace_cli.views.tracking import tracked
 from headrace_operations.objects.garbage import Amount, Collector, holdings
@@ -26,13 +22,9 @@ _STEP = 1024
 
 
 @command(commands, "stats", "Show what the store holds, by tenant.")
-def stats(
-    state_dir: options.StateDir = None,
-    kafka: options.KafkaUrl = None,
-    as_json: options.Json = False,
-) -> None:
+def stats(*, operator: InKafka, as_json: options.Json = False) -> None:
     """Show what the object store holds, by tenant's folder. Lists every object; no topic is read."""
-    store, _ = _opened(state_dir, kafka)
+    store, _ = operator.objects()
     found = holdings(store)
     if as_json:
         output.emit({"url": store.url, "tenants": [asdict(one) for one in found]})
@@ -57,8 +49,8 @@ def gc(
         bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Say what would be deleted; delete nothing.")
     ] = False,
     yes: options.Yes = False,
-    state_dir: options.StateDir = None,
-    kafka: options.KafkaUrl = None,
+    *,
+    operator: InKafka,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
     """Delete the objects that no record refers to any more: those of records that were compacted away or expired.
@@ -69,7 +61,7 @@ def gc(
     now = datetime.now(UTC)
     before = moment(older_than, "--older-than", now)
     assert before is not None
-    store, settings = _opened(state_dir, kafka)
+    store, settings = operator.objects()
     collector = Collector(store, settings)
     with tracked("reading", None) as read:
         garbage = collector.find(before, now, read)
@@ -90,19 +82,6 @@ def gc(
     typer.echo(f"{_amount(garbage.held)} held; {_amount(garbage.young)} too young to be looked at; "
                f"{garbage.records} records read")  # fmt: skip
     typer.echo(f"{_amount(found)} would be deleted" if dry_run else f"{_amount(deleted)} deleted")
-
-
-def _opened(state_dir: Path | None, kafka: str | None) -> tuple[ObjectStore, KafkaSettings]:
-    """Return the store that is configured; raises :class:`UsageError` where none is."""
-    output.quiet_logs()
-    settings = kafka_settings(state_dir, kafka)
-    store = store_of(object_settings(state_dir), settings)
-    if store is None:
-        raise UsageError(
-            "no object store is known", where="HEADRACE_OBJECTS_URL",
-            remedy="Set it as for the stages; `headrace up` gives the local stack a folder.",
-        )  # fmt: skip
-    return store, settings
 
 
 def _amount(amount: Amount) -> str:

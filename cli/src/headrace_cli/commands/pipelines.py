@@ -1,24 +1,22 @@
-"""``pipeline apply|list|show`` and ``topics``: what speaks to Kafka and the registry itself."""
+"""``pipeline apply|list|show``: which stages run, with which handlers."""
 
 from __future__ import annotations
 
-import getpass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from headrace import pipeline as templates
-from headrace import pipelines_log, registry
 from headrace.errors import sentences
-from headrace.pipeline import Catalogue, HandlerInfo, StageTypes, dump, parse
+from headrace.pipeline import dump, parse
 from headrace.records import PipelineVersion
-from headrace.stage import STAGES
 from headrace_cli import options, output
 from headrace_cli.command import command, commands_of
-from headrace_cli.context import clients
+from headrace_cli.context import InLog
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.failures import CommandError, NotFound
+from headrace_operations.pipelines import apply as operations
+from headrace_operations.pipelines.apply import ApplyRequest
 
 commands = commands_of("pipeline", "Pipelines: which stages run, with which handlers.")
 
@@ -37,71 +35,33 @@ def apply(
             help="Whether the named handlers must be installed here; a client without them checks all else.",
         ),
     ] = True,
-    state_dir: options.StateDir = None,
-    kafka: options.KafkaUrl = None,
-    registry: options.RegistryUrl = None,
+    *,
+    operator: InLog,
     as_json: options.Json = False,
 ) -> None:
     """Publish templates as the next versions of their pipelines; nothing is published where one file is refused."""
-    texts = {str(path): _text_of(path) for path in files if path.is_file()}
-    missing = [str(path) for path in files if not path.is_file()]
-    if missing:
-        raise NotFound(f"there is no file {', '.join(missing)}", remedy="Check the path.")
-    known = catalogue() if handler_check else _without_handlers()
-    refusals = [error for name, text in texts.items() for error in templates.problems(text, name, known)]
+    request = ApplyRequest(_texts_of(files), handler_check)
+    refusals = request.problems()
     if refusals:
         for error in refusals:
             output.say(sentences(f"{error.position}: {error.reason}: {error.message}", error.remedy))
         if as_json:
             output.emit([_refusal(error) for error in refusals])
         raise typer.Exit(ExitCode.FAILED)
-    settings, codec = clients(state_dir, kafka, registry)
     results = []
-    for name, text in texts.items():
-        template = templates.load(text, name, known)
-        applied = pipelines_log.apply(settings, codec, template, applied_by=getpass.getuser(), dry_run=dry_run)
-        results.append({**_listed(applied.version), "changed": applied.changed, "file": name})
+    for done in operations.apply(operator.cluster(), request, dry_run=dry_run):
+        results.append({**_listed(done.version), "changed": done.changed, "file": done.file})
         if not as_json:
-            verb = "unchanged at" if not applied.changed else "would become" if dry_run else "is now"
-            typer.echo(f"{name}: pipeline {template.id} {verb} version {applied.version.version}")
+            verb = "unchanged at" if not done.changed else "would become" if dry_run else "is now"
+            typer.echo(f"{done.file}: pipeline {done.version.pipeline_id} {verb} version {done.version.version}")
     if as_json:
         output.emit(results)
 
 
-def _text_of(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CommandError(
-            f"the template cannot be read: {error}", where=str(path), remedy="Save it as UTF-8."
-        ) from error
-
-
-def catalogue() -> Catalogue:
-    """Return the stages, and the handlers that are installed here; with none installed, handlers are not checked."""
-    handlers = {
-        handler.name: HandlerInfo(handler.stage, handler.version, handler.consumes.__name__, handler.produces.__name__)
-        for handler in registry.installed().all()
-    }
-    return Catalogue(_without_handlers().stages, handlers or None)
-
-
-def _without_handlers() -> Catalogue:
-
-    return Catalogue(
-        {name: StageTypes(flow.consumes.__name__, flow.produces.__name__) for name, flow in STAGES.items()}
-    )
-
-
 @command(commands, "list")
-def show_all(
-    state_dir: options.StateDir = None,
-    kafka: options.KafkaUrl = None,
-    registry: options.RegistryUrl = None,
-    as_json: options.Json = False,
-) -> None:
+def show_all(*, operator: InLog, as_json: options.Json = False) -> None:
     """List the pipelines and their versions."""
-    versions = pipelines_log.read_all(*clients(state_dir, kafka, registry)).all()
+    versions = operator.cluster().pipelines().all()
     if as_json:
         output.emit([_listed(version) for version in versions])
         return
@@ -122,23 +82,33 @@ def show(
             "--version", envvar="HEADRACE_PIPELINE_VERSION", min=1, help="Without it, the newest.", show_default=False
         ),
     ] = None,
-    state_dir: options.StateDir = None,
-    kafka: options.KafkaUrl = None,
-    registry: options.RegistryUrl = None,
+    *,
+    operator: InLog,
     as_json: options.Json = False,
 ) -> None:
     """Print a pipeline's template as YAML, to be edited and applied again."""
-    known = pipelines_log.read_all(*clients(state_dir, kafka, registry)).all()
-    found = [one for one in known if one.pipeline_id == pipeline_id and version in (None, one.version)]
-    if not found:
-        asked = pipeline_id if version is None else f"{pipeline_id} version {version}"
-        raise NotFound(f"there is no pipeline {asked}", remedy="`headrace pipeline list` shows those that exist.")
-    newest = found[-1]
+    found = operations.find(operator.cluster(), pipeline_id, version)
     if as_json:
-        output.emit({**_listed(newest), "template": newest.template})
+        output.emit({**_listed(found), "template": found.template})
     else:
-        typer.echo(f"# {newest.pipeline_id} version {newest.version}, applied by {newest.applied_by}")
-        typer.echo(dump(parse(newest.template, newest.pipeline_id)), nl=False)
+        typer.echo(f"# {found.pipeline_id} version {found.version}, applied by {found.applied_by}")
+        typer.echo(dump(parse(found.template, found.pipeline_id)), nl=False)
+
+
+def _texts_of(files: list[Path]) -> dict[str, str]:
+    missing = [str(path) for path in files if not path.is_file()]
+    if missing:
+        raise NotFound(f"there is no file {', '.join(missing)}", remedy="Check the path.")
+    return {str(path): _text_of(path) for path in files}
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(
+            f"the template cannot be read: {error}", where=str(path), remedy="Save it as UTF-8."
+        ) from error
 
 
 def _listed(version: PipelineVersion) -> dict[str, Any]:

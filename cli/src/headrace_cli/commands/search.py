@@ -9,30 +9,20 @@ from typing import Annotated, Any
 import typer
 
 from headrace_cli import options, output
+from headrace_cli.attributes import attributes_of
 from headrace_cli.client import Gateway
 from headrace_cli.command import command, commands_of
 from headrace_cli.exit_codes import ExitCode
-from headrace_cli.failures import TimedOut, UsageError
-from headrace_cli.state import connect
+from headrace_cli.failures import TimedOut
+from headrace_cli.state import AtGateway
+from headrace_cli.views import search as search_view
 
-_SNIPPET = 160
 _LONGEST_ASK_S = 120.0
 """What the gateway waits at most in one request."""
 _PAUSE_S = 0.5
 
 
 commands = commands_of()
-
-
-def attributes_of(given: Sequence[str], option: str = "--attribute") -> dict[str, str]:
-    """Return attributes from ``NAME=VALUE``; raises :class:`UsageError`."""
-    found = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise UsageError(f"{text!r} is no attribute", where=option, remedy="Write NAME=VALUE.")
-        found[name] = value
-    return found
 
 
 def retrieval(top_k: int, documents: Sequence[str] | None, attributes: Sequence[str] | None) -> dict[str, Any]:
@@ -59,32 +49,19 @@ def search(
     hybrid: Annotated[
         bool, typer.Option("--hybrid", envvar="HEADRACE_HYBRID", help="By words too, not by meaning alone.")
     ] = False,
-    state_dir: options.StateDir = None,
-    url: options.Url = None,
-    api_key: options.ApiKey = None,
+    *,
+    caller: AtGateway,
     as_json: options.Json = False,
 ) -> None:
     """Find the passages that fit a query best."""
     request = {"query": query, "mode": "hybrid" if hybrid else "vector", **retrieval(top_k, document, attribute)}
-    answer = connect(url, api_key, state_dir).search(request)
+    answer = caller.gateway().search(request)
     if as_json:
         output.emit(answer)
         return
-    show_hits(answer["hits"])
+    search_view.hits(answer["hits"])
     times = answer["timings"]
     output.say(f"{len(answer['hits'])} passages; embedding {times['embed_ms']} ms, search {times['search_ms']} ms")
-
-
-def show_hits(hits: Sequence[dict[str, Any]]) -> None:
-    """Print passages, two lines each: score, document, page, section and offsets in its text, then the text.
-
-    Plain lines, since a library that draws tables would take longer to load than the search takes.
-    """
-    for hit in hits:
-        section = output.section_of(hit["section"])
-        page = f"  p. {hit['page']}" if hit.get("page") else ""
-        typer.echo(f"{hit['score']:6.3f}  {hit['document_id']}{page}  {section}  {hit['start']}–{hit['end']}")
-        typer.echo(f"        {output.one_line(hit['text'], _SNIPPET)}")
 
 
 @command(commands, "ask")
@@ -97,15 +74,14 @@ def ask(
         float,
         typer.Option("--timeout", envvar="HEADRACE_ASK_TIMEOUT_S", min=0, help="Longest wait for the answer, in s."),
     ] = 120.0,
-    state_dir: options.StateDir = None,
-    url: options.Url = None,
-    api_key: options.ApiKey = None,
+    *,
+    caller: AtGateway,
     as_json: options.Json = False,
 ) -> None:
     """Have a question answered from the documents, with citations."""
     wait_s = min(timeout, _LONGEST_ASK_S)
     request = {"question": question, "wait_s": wait_s, **retrieval(top_k, document, attribute)}
-    gateway = connect(url, api_key, state_dir)
+    gateway = caller.gateway()
     artifact = gateway.ask(request, timeout_s=wait_s + 30)
     if artifact.get("pending") and timeout > wait_s:
         artifact = _await(gateway, artifact, timeout - wait_s)
@@ -121,7 +97,7 @@ def ask(
     if as_json:
         output.emit(artifact)
     else:
-        show_answer(artifact)
+        search_view.answer(artifact)
 
 
 def _await(gateway: Gateway, pending: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -132,17 +108,3 @@ def _await(gateway: Gateway, pending: dict[str, Any], seconds: float) -> dict[st
         if (found := gateway.artifact(pending["artifact_url"])) is not None:
             return found
     return pending
-
-
-def show_answer(artifact: dict[str, Any]) -> None:
-    """Print an answer and the passages that it cites."""
-    typer.echo(artifact["text"])
-    typer.echo("")
-    for citation in artifact["citations"]:
-        section = output.section_of(citation.get("section") or [])
-        typer.echo(
-            f"[{citation['marker']}] {citation['document_id']}  {section}  "
-            f"characters {citation['start']}–{citation['end']}"
-        )
-    model = f", model {artifact['model']}" if artifact["model"] not in ("", "none") else ""
-    output.say(f"written by the provider {artifact['provider']}{model}")

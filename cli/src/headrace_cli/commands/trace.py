@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from typing import Annotated
 
 import typer
 
-from headrace.avro.codec import Codec
-from headrace.settings import KafkaSettings
 from headrace.store.pool import StoreSettings
-from headrace_cli import context as operator_access
 from headrace_cli import options, output
 from headrace_cli.command import command, commands_of
-from headrace_cli.commands import pipelines as pipeline_commands
-from headrace_cli.context import opened_store
-from headrace_cli.failures import UNKNOWN_DOCUMENT, NotFound
+from headrace_cli.context import InLog, opened_store
 from headrace_cli.views import trace as trace_view
+from headrace_operations.cluster import Cluster
+from headrace_operations.trace import ask as operations
 from headrace_operations.trace.log import Limits
 from headrace_operations.trace.model import Traces
-from headrace_operations.trace.request import RequestTrace, trace_request
-from headrace_operations.trace.tracer import Tracer
+from headrace_operations.trace.request import RequestTrace
 
 Tenant = Annotated[
     str | None,
@@ -30,21 +25,6 @@ Tenant = Annotated[
         show_default=False,
     ),
 ]  # fmt: skip
-Records = Annotated[
-    int,
-    typer.Option(
-        "--records", envvar="HEADRACE_TRACE_RECORDS", min=1,
-        help="Most records read of each partition, the newest first.",
-    ),
-]  # fmt: skip
-Seconds = Annotated[
-    float, typer.Option("--seconds", envvar="HEADRACE_TRACE_SECONDS", min=0.1, help="Longest reading, in seconds.")
-]
-
-
-_REQUEST = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{8}T\d{6}Z-[0-9a-f]{8}")
-
-
 commands = commands_of()
 
 
@@ -63,11 +43,10 @@ def trace(
         ),
     ] = None,
     tenant: Tenant = None,
-    records: Records = 50_000,
-    seconds: Seconds = 30.0,
-    state_dir: options.StateDir = None,
-    kafka: options.KafkaUrl = None,
-    registry: options.RegistryUrl = None,
+    records: options.Records = 50_000,
+    seconds: options.Seconds = 30.0,
+    *,
+    operator: InLog,
     as_json: options.Json = False,
 ) -> None:
     """Show the way of a document, or of what a request changed, through the stages, and where it is now.
@@ -75,24 +54,16 @@ def trace(
     Of a document, every version that is still known: reads the store's row and, in every topic of the flow, the one
     partition that its key belongs to. For a request, every partition of the changes and outcomes is read besides.
     """
-    clients = pipeline_commands.clients(state_dir, kafka, registry)
-    owner = operator_access.tenant_of(state_dir, tenant)
-    store = operator_access.store_settings(state_dir)
-    if is_request or (is_request is None and _REQUEST.fullmatch(name)):
-        request = asyncio.run(_request(clients, store, owner, name, Limits(records, seconds)))
-        if not request.changes and not request.documents:
-            raise NotFound(
-                f"nothing is known of a request or run {name!r} of tenant {owner!r}",
-                remedy="`headrace runs` lists the latest; a document with such an id needs --document.",
-            )
+    cluster = operator.cluster()
+    owner, store, limits = operator.tenant(tenant), operator.store(), Limits(records, seconds)
+    if operations.is_request(name) if is_request is None else is_request:
+        request = asyncio.run(_request(cluster, store, limits, owner, name))
         if as_json:
             output.emit(trace_view.request(request))
         else:
             trace_view.show_request(request)
         return
-    found = asyncio.run(_documents(clients, store, owner, name, Limits(records, seconds)))
-    if not found.documents[0].versions:
-        raise NotFound(f"nothing is known of a document {name!r} of tenant {owner!r}", remedy=UNKNOWN_DOCUMENT)
+    found = asyncio.run(_document(cluster, store, limits, owner, name))
     if as_json:
         output.emit(trace_view.documents(found))
     else:
@@ -100,16 +71,12 @@ def trace(
 
 
 async def _request(
-    clients: tuple[KafkaSettings, Codec], store: StoreSettings | None, tenant: str, name: str, limits: Limits
+    cluster: Cluster, store: StoreSettings | None, limits: Limits, tenant: str, name: str
 ) -> RequestTrace:
-
     async with opened_store(store) as pool:
-        return await trace_request(*clients, pool, limits, tenant=tenant, request=name)
+        return await operations.ask_request(cluster, pool, limits, tenant, name)
 
 
-async def _documents(
-    clients: tuple[KafkaSettings, Codec], store: StoreSettings | None, tenant: str, name: str, limits: Limits
-) -> Traces:
-
+async def _document(cluster: Cluster, store: StoreSettings | None, limits: Limits, tenant: str, name: str) -> Traces:
     async with opened_store(store) as pool:
-        return await Tracer(*clients, pool, limits).documents(tenant, [name])
+        return await operations.ask_document(cluster, pool, limits, tenant, name)

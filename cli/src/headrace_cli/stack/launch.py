@@ -13,15 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import asyncpg
-from pydantic import SecretStr
-
-from headrace import bootstrap as step
-from headrace.bootstrap import BootstrapSettings, bootstrap
 from headrace.errors import DependencyDown
-from headrace.settings import KafkaSettings, ObjectSettings, RegistrySettings
-from headrace.store import keys
-from headrace.store.errors import GenerationExists
 from headrace_cli import state
 from headrace_cli.failures import CommandError
 from headrace_cli.stack import services
@@ -242,6 +234,11 @@ def _load_bootstrap() -> None:
 def _migrate(
     endpoints: Endpoints, provider: services.Provider, credentials: state.Credentials, objects: str, report: Report
 ) -> None:
+    from pydantic import SecretStr  # noqa: PLC0415
+
+    from headrace.bootstrap import BootstrapSettings, bootstrap  # noqa: PLC0415
+    from headrace.settings import KafkaSettings, ObjectSettings, RegistrySettings  # noqa: PLC0415
+    from headrace.store.errors import GenerationExists  # noqa: PLC0415
 
     settings = BootstrapSettings(
         postgres_dsn=SecretStr(endpoints.postgres_dsn),
@@ -263,6 +260,10 @@ def _migrate(
 
 async def _valid_key(owner_dsn: str, credentials: state.Credentials) -> str:
     """Return the kept API key where the store knows it, else a new one."""
+    import asyncpg  # noqa: PLC0415
+
+    from headrace.store import keys  # noqa: PLC0415
+
     schema = os.environ.get("HEADRACE_BOOTSTRAP_STORE_SCHEMA", "headrace")
     try:
         pool = await asyncpg.create_pool(
@@ -279,4 +280,7 @@ async def _valid_key(owner_dsn: str, credentials: state.Credentials) -> str:
 
 def bootstrap_from_environment(report: Report) -> None:
     """Run the migration step with settings from the environment alone, as a container does."""
+    from headrace import bootstrap as step  # noqa: PLC0415
+    from headrace.settings import KafkaSettings, ObjectSettings, RegistrySettings  # noqa: PLC0415
+
     step.bootstrap(step.BootstrapSettings(), KafkaSettings(), RegistrySettings(), ObjectSettings(), report)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from typing import Any
 
 import typer
 
 from headrace.avro.codec import Codec
 from headrace_cli import output
-from headrace_cli.views.tracking import tracked
-from headrace_operations.dead_letters.act import Order, Plan
+from headrace_operations.actions import Order
+from headrace_operations.dead_letters.carry_out import Done, Planned
 from headrace_operations.dead_letters.log import Found
-from headrace_operations.dead_letters.model import Entry, Id, counted, grouped
+from headrace_operations.dead_letters.model import Entry, counted, grouped
 from headrace_operations.dead_letters.payload import entry_document, full_document, plain
 
 _MESSAGE = 100
@@ -125,36 +123,49 @@ def counts(taken: Sequence[Entry], verb: str, *, error: bool = False) -> None:
         typer.echo(f"{stage}, {whose}: {count} {verb}", err=error)
 
 
-def progress(action: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-    """Return what shows how far an order is."""
-    return tracked(action.lower(), total)
-
-
-def acted(planned: Plan, done: Sequence[Id] | None, order: Order, *, as_json: bool) -> None:
-    """Say what was done, or, where ``done`` is None, what would be; and what was left out, with why."""
-    ids = set(done or ())
-    taken = planned.taken if done is None else [entry for entry in planned.taken if entry.id in ids]
+def planned(found: Planned, *, as_json: bool) -> None:
+    """Say what would be done, and what would be left out, with why."""
+    order, plan = found.order, found.plan
     if as_json:
-        output.emit(
-            {
-                "action": order.action,
-                "dry_run": done is None,
-                "batch": None if done is None else order.batch,
-                "count": len(taken),
-                "by": [{"stage": stage, "tenant": tenant, "count": count} for stage, tenant, count in counted(taken)],
-                "ids": [str(entry.id) for entry in taken],
-                "left_out": [{"id": str(entry.id), "why": why} for entry, why in planned.refused],
-                "overtaken": 0 if done is None else len(planned.taken) - len(taken),
-            }
-        )
+        output.emit(_document(order, plan.taken, plan.refused, batch=None, overtaken=0))
+        return
+    verb = f"would be {order.action.lower()}"
+    counts(plan.taken, verb)
+    typer.echo(f"{len(plan.taken)} dead letters {verb}")
+    _left_out(plan.refused)
+
+
+def done(found: Done, *, as_json: bool) -> None:
+    """Say what was done, and what was left out, with why."""
+    order, refused = found.planned.order, found.planned.plan.refused
+    if as_json:
+        output.emit(_document(order, found.taken, refused, batch=order.batch, overtaken=found.overtaken))
         return
     verb = order.action.lower()
-    counts(taken, f"would be {verb}" if done is None else verb)
-    typer.echo(f"{len(taken)} dead letters {'would be ' if done is None else ''}{verb}"
-               f"{'' if done is None else f', batch {order.batch}'}")  # fmt: skip
-    if done is not None and len(taken) < len(planned.taken):
-        output.say(f"{len(planned.taken) - len(taken)} left out: another command acted upon them meanwhile")
-    for entry, why in planned.refused[:_SHOWN_REFUSED]:
+    counts(found.taken, verb)
+    typer.echo(f"{len(found.taken)} dead letters {verb}, batch {order.batch}")
+    if found.overtaken:
+        output.say(f"{found.overtaken} left out: another command acted upon them meanwhile")
+    _left_out(refused)
+
+
+def _left_out(refused: Sequence[tuple[Entry, str]]) -> None:
+    for entry, why in refused[:_SHOWN_REFUSED]:
         output.say(f"left out: {entry.id}: {why}")
-    if len(planned.refused) > _SHOWN_REFUSED:
-        print(f"left out: {len(planned.refused) - _SHOWN_REFUSED} more (--json lists them)", file=sys.stderr)
+    if len(refused) > _SHOWN_REFUSED:
+        output.say(f"left out: {len(refused) - _SHOWN_REFUSED} more (--json lists them)")
+
+
+def _document(
+    order: Order, taken: Sequence[Entry], refused: Sequence[tuple[Entry, str]], *, batch: str | None, overtaken: int
+) -> dict[str, Any]:
+    return {
+        "action": order.action,
+        "dry_run": batch is None,
+        "batch": batch,
+        "count": len(taken),
+        "by": [{"stage": stage, "tenant": tenant, "count": count} for stage, tenant, count in counted(taken)],
+        "ids": [str(entry.id) for entry in taken],
+        "left_out": [{"id": str(entry.id), "why": why} for entry, why in refused],
+        "overtaken": overtaken,
+    }

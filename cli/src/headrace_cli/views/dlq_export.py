@@ -8,18 +8,17 @@ import sys
 from pathlib import Path
 from typing import IO
 
-from headrace.avro.codec import Codec
-from headrace.settings import KafkaSettings
 from headrace_cli.failures import CommandError, UsageError
-from headrace_operations.dead_letters.log import DeadLetterLog, Found
+from headrace_operations.cluster import Cluster
+from headrace_operations.dead_letters.log import Found
 from headrace_operations.dead_letters.model import Selection
 from headrace_operations.dead_letters.payload import full_document
 
 
-def export(kafka: KafkaSettings, codec: Codec, selection: Selection, path: Path | None) -> int:
+def export(cluster: Cluster, selection: Selection, path: Path | None) -> int:
     """Write what is meant to the file, or to stdout, and return how many; raises :class:`UsageError` for one there."""
     if path is None:
-        return _write(kafka, codec, selection, sys.stdout)
+        return _write(cluster, selection, sys.stdout)
     if path.exists():
         raise UsageError("the file exists already", where=str(path), remedy="Name another, or remove it.")
     partial = path.with_name(f"{path.name}.part")
@@ -27,7 +26,7 @@ def export(kafka: KafkaSettings, codec: Codec, selection: Selection, path: Path 
         partial.unlink(missing_ok=True)  # of an export that was killed, with rights that are not known
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            count = _write(kafka, codec, selection, stream)
+            count = _write(cluster, selection, stream)
             stream.flush()
             os.fsync(stream.fileno())
         partial.rename(path)
@@ -40,14 +39,14 @@ def export(kafka: KafkaSettings, codec: Codec, selection: Selection, path: Path 
     return count
 
 
-def _write(kafka: KafkaSettings, codec: Codec, selection: Selection, stream: IO[str]) -> int:
+def _write(cluster: Cluster, selection: Selection, stream: IO[str]) -> int:
 
     count = 0
 
     def take(found: Found) -> None:
         nonlocal count
-        stream.write(json.dumps(full_document(codec, found), ensure_ascii=False) + "\n")
+        stream.write(json.dumps(full_document(cluster.codec, found), ensure_ascii=False) + "\n")
         count += 1
 
-    DeadLetterLog(kafka, codec).read(selection, take)
+    cluster.dead_letters().read(selection, take)
     return count

@@ -15,9 +15,9 @@ from headrace.stage import STAGES
 from headrace_cli import output
 from headrace_cli.views.dlq import harmless
 from headrace_operations.dead_letters.payload import encoded, envelope_document
-from headrace_operations.held.act import Done
+from headrace_operations.held.decide import Decided
 from headrace_operations.held.log import FoundHeld
-from headrace_operations.held.model import HeldEntry, HeldOrder
+from headrace_operations.held.model import HeldEntry
 
 _WHY = 80
 _MOST_ENDS = 10
@@ -81,9 +81,9 @@ def _decoded(codec: Codec, found: FoundHeld) -> dict[str, Any]:
         return {"form": "bytes", "why": str(error)}
 
 
-def decided(done: Done, order: HeldOrder, asked: int, *, dry_run: bool, as_json: bool) -> None:
+def decided(found: Decided, *, dry_run: bool, as_json: bool) -> None:
     """Say what was decided, or would be, and what was left out, with why."""
-    overtaken = 0 if dry_run else asked - len(done.taken) - len(done.before)
+    done, order = found.done, found.order
     if as_json:
         output.emit(
             {
@@ -93,7 +93,7 @@ def decided(done: Done, order: HeldOrder, asked: int, *, dry_run: bool, as_json:
                 "count": len(done.taken),
                 "ids": [str(entry.id) for entry in done.taken],
                 "left_out": [{"id": str(identity), "why": why} for identity, why in done.before],
-                "overtaken": overtaken,
+                "overtaken": found.overtaken,
             }
         )
         return
@@ -102,8 +102,8 @@ def decided(done: Done, order: HeldOrder, asked: int, *, dry_run: bool, as_json:
         typer.echo(f"{entry.id} ({harmless(whose)}): {'would be ' if dry_run else ''}{order.action.lower()}")
     for identity, why in done.before:
         output.say(f"left out: {identity} {harmless(why)}")
-    if overtaken:
-        output.say(f"{overtaken} left out: another command decided on them meanwhile")
+    if found.overtaken:
+        output.say(f"{found.overtaken} left out: another command decided on them meanwhile")
 
 
 def _text(text: str | None) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,11 +12,14 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from headrace.avro.mapping import to_dict
+from headrace.names import STAGES
 from headrace.records import ReplayRun
 from headrace_cli import output
+from headrace_cli.exit_codes import ExitCode
+from headrace_operations.replay.copier import Copier
 from headrace_operations.replay.copier import Progress as Told
 from headrace_operations.replay.plan import Estimate, Planned
-from headrace_operations.replay.runs import in_all, to_read
+from headrace_operations.replay.runs import CANCELLED, in_all, to_read
 
 
 def say_estimate(planned: Planned, found: Estimate, *, as_json: bool) -> None:
@@ -70,3 +73,48 @@ def percent(run: ReplayRun) -> int:
 def as_document(run: ReplayRun) -> dict[str, Any]:
     """Return the run as ``--json`` shows it."""
     return {**to_dict(run), "percent": percent(run)}
+
+
+def say_cut_off(planned: Planned) -> None:
+    """Say of which partitions the older records are gone."""
+    for number, offset in planned.cut_off.items():
+        output.say(
+            f"{planned.run.source}[{number}] begins at offset {offset}: what was before aged out and takes no part; "
+            "the compacted topics documents and chunks keep the newest version of every document"
+        )
+
+
+def carry_out(copier: Copier, run_id: str, *, as_json: bool) -> None:
+    """Show a run while it is carried out, and how it ended; raises :class:`typer.Exit` for one that was cancelled."""
+    with shown(run_id) as progress:
+        run = copier.carry_out(run_id, progress)
+    say_run(run, as_json=as_json)
+    if run.state == CANCELLED:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def say_begun(run_id: str) -> None:
+    """Say how a run that begins is watched and ended."""
+    output.say(f"replay {run_id} begins; from elsewhere: headrace replay status|pause|cancel {run_id}")
+
+
+def say_paused(run: ReplayRun, *, as_json: bool) -> None:
+    """Say that a run was told to pause."""
+    if as_json:
+        output.emit(as_document(run))
+    else:
+        typer.echo(f"replay {run.run_id}: told to pause")
+
+
+def show_runs(runs: Sequence[ReplayRun], *, as_json: bool) -> None:
+    """Print every run."""
+    if as_json:
+        output.emit([as_document(run) for run in runs])
+        return
+    columns = ("Replay", "Stage", "Into", "Selection", "State", "Read", "Sent", "By", "Asked at")
+    rows = [
+        (run.run_id, run.stage, run.generation if run.stage in STAGES else "", run.selection, run.state,
+         f"{percent(run)} %", run.sent, run.asked_by, f"{run.asked_at:%Y-%m-%d %H:%M:%S}")
+        for run in runs
+    ]  # fmt: skip
+    output.console().print(output.table(columns, rows, right=("Read", "Sent")) if rows else "There was no replay yet.")

@@ -10,8 +10,9 @@ from headrace.names import own_id
 from headrace.stage import CHUNKER, EMBEDDER, INDEXER, INGEST
 from headrace.topics import dead_letter_topic, held_topic
 from headrace_operations.audit.log_ranges import LogRanges, Partition, Range
+from headrace_operations.dead_letters.model import ACTIONS as DEAD_LETTER_ACTIONS
+from headrace_operations.held.model import ACTIONS as HELD_ACTIONS
 
-DEAD_LETTER_ACTIONS, HELD_ACTIONS = "dead-letter-actions", "held-actions"
 _AFTER_THE_LOG = (CHUNKER.name, EMBEDDER.name, INDEXER.name)
 
 

@@ -13,6 +13,8 @@ from headrace.errors import ConfigurationError, HeadraceError
 from headrace.records import DeadLetterAction
 from headrace.stage import STAGES
 from headrace.topics import dead_letter_topic
+from headrace_operations.actions import Kind
+from headrace_operations.errors import NotThere
 
 ACTIONS = "dead-letter-actions"
 UNREADABLE_REASON = "unreadable"
@@ -30,7 +32,7 @@ _VARIABLE = (
 )
 
 
-class NoSuchDeadLetter(HeadraceError):
+class NoSuchDeadLetter(NotThere):
     """There is no such dead letter."""
 
     code = "no-such-dead-letter"
@@ -41,6 +43,9 @@ class RefusedDeadLetter(HeadraceError):
     """What was asked for cannot be done with this dead letter."""
 
     code = "refused-dead-letter"
+
+
+DEAD_LETTERS = Kind("headrace-dlq", ACTIONS, DeadLetterAction, "dead letters", RefusedDeadLetter)
 
 
 class State(StrEnum):

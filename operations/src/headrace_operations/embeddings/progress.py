@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable
 
 from headrace import lag
-from headrace.avro.codec import Codec
-from headrace.costs import CAP_SCOPE
+from headrace.holds import CAP
 from headrace.settings import KafkaSettings
 from headrace.stage import EMBEDDER
 from headrace_operations.held.log import HeldLog
@@ -30,10 +29,9 @@ def measured(kafka: KafkaSettings, sample_s: float, sleep: Callable[[float], Non
     return now, max(0, done) / max(1e-9, time.monotonic() - begun)
 
 
-def waiting_for_caps(kafka: KafkaSettings, codec: Codec, tenant: str | None) -> dict[str, int]:
-    """Return how many records wait for a cap, by scope (``cap/acme``)."""
+def waiting_for_caps(log: HeldLog, tenant: str | None) -> dict[str, int]:
+    """Return how many records of the generation wait for a cap, by scope (``cap/acme``)."""
     found: dict[str, int] = {}
-    for entry in HeldLog(kafka, codec).select(HeldSelection(stage=EMBEDDER.name, tenant=tenant)):
-        if entry.scope.startswith(f"{CAP_SCOPE}/"):
-            found[entry.scope] = found.get(entry.scope, 0) + 1
+    for entry in log.select(HeldSelection(stage=EMBEDDER.name, kind=CAP, tenant=tenant)):
+        found[entry.scope] = found.get(entry.scope, 0) + 1
     return found

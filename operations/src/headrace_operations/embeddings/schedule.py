@@ -51,6 +51,14 @@ class Plan:
         found: datetime = next(CronSim(self.expression, after.astimezone(self.zone)))
         return found
 
+    def upcoming(self, after: datetime, count: int) -> list[datetime]:
+        """Return the first times after this one."""
+        found: list[datetime] = []
+        for _ in range(count):
+            after = self.next(after)
+            found.append(after)
+        return found
+
     def newest(self, since: datetime, until: datetime) -> tuple[datetime | None, int]:
         """Return the last time after ``since`` and up to ``until``, and how many there were (counted to 1,000)."""
         count = 0

@@ -14,35 +14,29 @@ from headrace import headers
 from headrace.avro.codec import Codec
 from headrace.broker.contract import Record
 from headrace.envelope import Context
-from headrace.errors import DependencyDown, PermanentError, UndecodableRecord
+from headrace.errors import PermanentError, UndecodableRecord
 from headrace.holds import PAUSE
-from headrace.names import id_in_generation
-from headrace.records import HeldAction
 from headrace.runtime.deadletters import Failure, dead_letter
 from headrace.settings import KafkaSettings
 from headrace.stage import STAGES
 from headrace.topics import dead_letter_topic
+from headrace_operations.actions import Actions, Order, Progress
 from headrace_operations.held import model as held_model
 from headrace_operations.held.log import FoundHeld, HeldLog
 from headrace_operations.held.model import (
-    ACTIONS,
     APPROVED,
+    HELD_RECORDS,
     RELEASED,
     HeldEntry,
     HeldId,
-    HeldOrder,
     HeldSelection,
     NoSuchHeldRecord,
-    RefusedHeldRecord,
 )
-from headrace_operations.transactions import Produce, Transactions, in_batches, interrupted
+from headrace_operations.transactions import Produce
 
 log = structlog.get_logger(__name__)
 
-NAME = "headrace-held"
 _CALL_S = 15.0
-Progress = Callable[[int], None]
-"""Told how many more records are done."""
 
 
 class Rejected(PermanentError):
@@ -74,14 +68,15 @@ class HeldActor:
         self._codec = codec
         self._now = now
         self._log = HeldLog(kafka, codec)
+        self._actions = Actions(kafka, codec, HELD_RECORDS)
 
-    def release(self, scopes: frozenset[str], order: HeldOrder, progress: Progress = lambda _: None) -> Done:
+    def release(self, scopes: frozenset[str], order: Order, progress: Progress = lambda _: None) -> Done:
         """Send what waits for the end of these pauses (``tenant/acme``) through its stage again."""
         if not scopes:
             return Done()
         return self._carry_out(HeldSelection(kind=PAUSE, scopes=scopes), order, progress)
 
-    def plan(self, ids: frozenset[HeldId], order: HeldOrder) -> Done:
+    def plan(self, ids: frozenset[HeldId], order: Order) -> Done:
         """Return what deciding on these ids would come to: ``taken``, and ``before`` for those decided alike before.
 
         Raises :class:`NoSuchHeldRecord` for an id of which none waits or waited, and :class:`RefusedHeldRecord` for
@@ -101,7 +96,7 @@ class HeldActor:
                 held_model.target_of(one.record, self._kafka)
         return Done([one.entry for one in found], before)
 
-    def decide(self, ids: frozenset[HeldId], order: HeldOrder, progress: Progress = lambda _: None) -> Done:
+    def decide(self, ids: frozenset[HeldId], order: Order, progress: Progress = lambda _: None) -> Done:
         """Have outputs that wait for a review go on, or turn them down as dead letters, as :meth:`plan` says.
 
         Left out is what another command decided meanwhile. Raises what :meth:`plan` does, before anything moves.
@@ -112,28 +107,25 @@ class HeldActor:
         chosen = frozenset(entry.id for entry in planned.taken)
         return Done(self._carry_out(HeldSelection(ids=chosen), order, progress).taken, planned.before)
 
-    def _carry_out(self, selection: HeldSelection, order: HeldOrder, progress: Progress) -> Done:
+    def _carry_out(self, selection: HeldSelection, order: Order, progress: Progress) -> Done:
         """Act on what is meant; the actions are read once no other writer is left, so none of it is done twice."""
-        transactions = Transactions(self._kafka, NAME)
         done = Done()
 
         def note(batch: Sequence[FoundHeld]) -> None:
             done.taken.extend(found.entry for found in batch)
             progress(len(batch))
 
-        try:
-            in_batches(
-                transactions, lambda take: self._log.read(selection, self._log.actions(), take),
-                lambda produce, found: self._write(produce, found.record, found.entry, order),
-                lambda found: found.entry.size, note,
-            )  # fmt: skip
-        except (KafkaException, DependencyDown) as error:
-            so_far = f"{len(done.taken)} records were {order.action.lower()}"
-            raise interrupted(error, so_far, "held records", RefusedHeldRecord) from error
+        self._actions.carry_out(
+            lambda take: self._log.read(selection, self._log.actions(), take),
+            lambda produce, found: self._write(produce, found.record, found.entry, order),
+            lambda found: found.entry.size,
+            note,
+            lambda: f"{len(done.taken)} records were {order.action.lower()}",
+        )
         self.trim(selection.stages())
         return done
 
-    def _write(self, produce: Produce, record: Record, entry: HeldEntry, order: HeldOrder) -> None:
+    def _write(self, produce: Produce, record: Record, entry: HeldEntry, order: Order) -> None:
         now = self._now()
         if order.action == RELEASED:
             message = held_model.released(record, self._kafka, now_ms=int(now.timestamp() * 1000))
@@ -145,20 +137,15 @@ class HeldActor:
             )  # fmt: skip
         else:
             self._reject(produce, entry.id.stage, record, order, now)
-        action = HeldAction(
-            order.action, entry.id.stage, entry.id.partition, entry.id.offset, order.batch, order.acted_by, now,
-            order.why,
-        )  # fmt: skip
-        key = id_in_generation(str(entry.id), self._kafka.generation)
-        produce(ACTIONS, value=self._codec.encode_plain(action), key=key, partition=0)
+        self._actions.note(produce, entry.id, order, now)
 
-    def _reject(self, produce: Produce, stage: str, record: Record, order: HeldOrder, now: datetime) -> None:
+    def _reject(self, produce: Produce, stage: str, record: Record, order: Order, now: datetime) -> None:
         flow = STAGES[stage]
         error = Rejected(f"rejected by {order.acted_by}: {order.why}")
         message = dead_letter(
             record, Failure(error, None, self._context(record, flow.produces)), stage=flow.name,
-            topic=dead_letter_topic(flow.name), worker=NAME, first=headers.origin(record), attempt=1, now=now,
-            codec=self._codec, max_message_bytes=self._kafka.max_message_bytes,
+            topic=dead_letter_topic(flow.name), worker=HELD_RECORDS.writer, first=headers.origin(record), attempt=1,
+            now=now, codec=self._codec, max_message_bytes=self._kafka.max_message_bytes,
         )  # fmt: skip
         produce(message.topic, value=message.value, key=message.key, headers=list(message.headers))
 

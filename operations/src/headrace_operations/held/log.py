@@ -10,8 +10,9 @@ from headrace.broker.contract import Record
 from headrace.records import HeldAction
 from headrace.settings import KafkaSettings
 from headrace.topics import held_topic
+from headrace_operations.actions import Actions
 from headrace_operations.audit.log_ranges import Partition
-from headrace_operations.held.model import ACTIONS, HeldEntry, HeldId, HeldSelection, NoSuchHeldRecord, entry_of
+from headrace_operations.held.model import HELD_RECORDS, HeldEntry, HeldId, HeldSelection, NoSuchHeldRecord, entry_of
 from headrace_operations.log_scan import LogScan
 
 
@@ -44,6 +45,7 @@ class HeldLog:
 
     def __init__(self, kafka: KafkaSettings, codec: Codec) -> None:
         self._scan = LogScan(kafka, codec)
+        self._actions = Actions(kafka, codec, HELD_RECORDS)
 
     def select(self, selection: HeldSelection) -> list[HeldEntry]:
         """Return the records that wait and are meant, without their payloads, the oldest first.
@@ -72,7 +74,7 @@ class HeldLog:
 
     def actions(self) -> dict[str, HeldAction]:
         """Return the action of each held record that had one, by id."""
-        return self._scan.actions(ACTIONS, HeldAction)
+        return self._actions.newest(self._scan)
 
     def read(self, selection: HeldSelection, actions: dict[str, HeldAction], take: Take) -> None:
         """Hand what waits and is meant to ``take``, each partition's in order; what has an action waits no longer."""

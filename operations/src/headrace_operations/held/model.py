@@ -15,6 +15,8 @@ from headrace.records import HeldAction
 from headrace.settings import KafkaSettings
 from headrace.stage import STAGES, next_stage
 from headrace.topics import held_topic, replay_topic, retry_topic
+from headrace_operations.actions import Kind, Order
+from headrace_operations.errors import NotThere
 
 ACTIONS = "held-actions"
 RELEASED = "RELEASED"
@@ -26,7 +28,7 @@ _LATEST_MS = 253_402_300_799_000
 """The end of the year 9999, the last that Python's dates know, in milliseconds since 1970."""
 
 
-class NoSuchHeldRecord(HeadraceError):
+class NoSuchHeldRecord(NotThere):
     """There is no such held record."""
 
     code = "no-such-held-record"
@@ -37,6 +39,9 @@ class RefusedHeldRecord(HeadraceError):
     """What was asked for cannot be done with this held record."""
 
     code = "refused-held-record"
+
+
+HELD_RECORDS = Kind("headrace-held", ACTIONS, HeldAction, "held records", RefusedHeldRecord)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -163,17 +168,7 @@ def check(selection: HeldSelection) -> HeldSelection:
     return selection
 
 
-@dataclass(frozen=True, slots=True)
-class HeldOrder:
-    """What is to be done: ``action`` RELEASED, APPROVED or REJECTED, by whom, why; ``batch`` is its identity."""
-
-    action: str
-    batch: str
-    acted_by: str
-    why: str = ""
-
-
-def refuse_misfits(entries: Iterable[HeldEntry], order: HeldOrder) -> None:
+def refuse_misfits(entries: Iterable[HeldEntry], order: Order) -> None:
     """Raise :class:`RefusedHeldRecord` where the order is none for one of these, before anything moves."""
     for entry in entries:
         if order.action == RELEASED and entry.kind != PAUSE:
@@ -182,9 +177,7 @@ def refuse_misfits(entries: Iterable[HeldEntry], order: HeldOrder) -> None:
             raise RefusedHeldRecord(f"{entry.id} waits for the end of a pause, not for a review", remedy=entry.ends)
 
 
-def refuse_others(
-    ids: Collection[HeldId], actions: dict[str, HeldAction], order: HeldOrder
-) -> list[tuple[HeldId, str]]:
+def refuse_others(ids: Collection[HeldId], actions: dict[str, HeldAction], order: Order) -> list[tuple[HeldId, str]]:
     """Return those of the ids that had this very action before, with what to say of it.
 
     Raises :class:`RefusedHeldRecord` where one had another action.

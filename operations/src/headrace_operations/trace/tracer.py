@@ -12,7 +12,7 @@ from headrace import headers
 from headrace.avro.codec import Codec
 from headrace.broker.contract import Record, TopicPartition
 from headrace.control import TOPIC as CONTROL
-from headrace.control import Action, Scope, read_orders
+from headrace.control import Action, Scope
 from headrace.envelope import Change, Operation, check_change
 from headrace.errors import UndecodableRecord
 from headrace.names import own_id
@@ -21,6 +21,9 @@ from headrace.settings import KafkaSettings
 from headrace.stage import CHUNKER, EMBEDDER, INDEXER, INGEST, STAGES
 from headrace.store import documents
 from headrace.topics import dead_letter_topic, held_topic, replay_topic, retry_topic
+from headrace_operations.dead_letters.model import ACTIONS
+from headrace_operations.held.model import ACTIONS as HELD_ACTIONS
+from headrace_operations.orders.log import read_orders
 from headrace_operations.trace.assembly import Material, Seen, SeenLetter, assemble
 from headrace_operations.trace.log import Cost, Limits, LogScanner, place_of
 from headrace_operations.trace.model import Lane, Traces
@@ -29,8 +32,6 @@ if TYPE_CHECKING:
     from headrace.store.pool import Pool
 
 DOCUMENT_STAGES = (INGEST, CHUNKER, EMBEDDER, INDEXER)
-ACTIONS = "dead-letter-actions"
-HELD_ACTIONS = "held-actions"
 _ACTED_ON = (ACTIONS, HELD_ACTIONS)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import sys
@@ -14,12 +15,14 @@ from typing import Annotated
 import typer
 
 from headrace_cli import options, output
-from headrace_cli.context import require_generation
+from headrace_cli.context import InFolder
 from headrace_cli.failures import UsageError
-from headrace_cli.state import find_state_dir
 from headrace_operations.alerts.alerter import Alert, Alerter, AlertSettings
-from headrace_operations.embeddings.schedule import Memory, plan, run
+from headrace_operations.embeddings.schedule import Memory, Plan, plan, run
+from headrace_operations.generations.listing import require_generation
 
+_SHOWN = 5
+"""Times that a dry run tells."""
 _STDERR = 2
 """Where the output of a run goes: stdout is for what the schedule says."""
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
@@ -93,7 +96,8 @@ def schedule(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Say when the next five runs are, run nothing.")
     ] = False,
-    state_dir: options.StateDir = None,
+    *,
+    operator: InFolder,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
     """Run a job at the times of a cron expression, in this process, until Ctrl-C or SIGTERM.
@@ -105,28 +109,34 @@ def schedule(
     if not own or not set(own) <= _NAME_CHARACTERS:
         raise UsageError(f"{own!r} is no name", where="--name", remedy="Use lower-case letters, digits, - and _.")
     if into is not None:
-        require_generation(into, "--into", state_dir)
+        asyncio.run(require_generation(operator.store(), into, "--into"))
     planned = plan(cron, timezone)
     if dry_run:
-        times, after = [], datetime.now(UTC)
-        for _ in range(5):
-            after = planned.next(after)
-            times.append(after.isoformat())
+        times = [one.isoformat() for one in planned.upcoming(datetime.now(UTC), _SHOWN)]
         output.emit(times) if as_json else typer.echo("\n".join(times))
         return
-    folder = find_state_dir(state_dir)
     words = [*(("--into", into) if into and job is not Job.RELEASE else ()), *(("--tenant", tenant) if tenant else ())]
+    folder = operator.folder
     argv = [sys.executable, "-m", "headrace_cli.app", "embeddings", job.value, *words, "--state-dir", str(folder)]
-    clock, alerter = SystemClock(), Alerter(AlertSettings())
-    memory = Memory(folder / f"schedule-{own}.json")
+    alerter = Alerter(AlertSettings())
+    try:
+        memory = Memory(folder / f"schedule-{own}.json")
+        _run(planned, memory, job, runner(job, argv, alerter, as_json=as_json), missed=missed, runs=runs)
+    finally:
+        alerter.close()
+
+
+def _run(
+    planned: Plan, memory: Memory, job: Job, each: Callable[[datetime], None], *, missed: bool, runs: int | None
+) -> None:
+    clock = SystemClock()
     with memory.alone():
         before = signal.signal(signal.SIGTERM, lambda *_: clock.stop())
         try:
             output.say(f"{job.value}: next at {planned.next(clock.now()).isoformat()}")
-            run(planned, memory, clock, runner(job, argv, alerter, as_json=as_json), missed=missed, runs=runs)
+            run(planned, memory, clock, each, missed=missed, runs=runs)
         finally:
             signal.signal(signal.SIGTERM, before)
-            alerter.close()
 
 
 def runner(job: Job, argv: list[str], alerter: Alerter, *, as_json: bool) -> Callable[[datetime], None]:

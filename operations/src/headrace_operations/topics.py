@@ -1,0 +1,41 @@
+"""The declared topics, and how far the stages that read them are behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from headrace import topics as declared
+from headrace.lag import LogReader
+from headrace.settings import KafkaSettings
+
+
+@dataclass(frozen=True, slots=True)
+class TopicView:
+    """``end`` sums the partitions' end offsets; ``behind`` is None where no stage reads the topic."""
+
+    topic: str
+    exists: bool
+    partitions: int
+    end: int
+    read_by: str | None
+    behind: int | None
+
+
+def view(kafka: KafkaSettings) -> list[TopicView]:
+    """Return every declared topic; raises :class:`headrace.errors.DependencyDown`."""
+    reader = LogReader(kafka)
+    known = declared.concrete()
+    partitions = reader.partitions(topic.name for topic in known)
+    ends = reader.ends(partitions)
+    readers = {one.topic: one for one in reader.stages()}
+    found = []
+    for topic in known:
+        of = readers.get(topic.name)
+        end = sum(offset for (name, _), offset in ends.items() if name == topic.name)
+        found.append(
+            TopicView(
+                topic.name, topic.name in partitions, topic.partitions, end, of.stage if of else None,
+                of.behind if of else None,
+            )
+        )  # fmt: skip
+    return found
