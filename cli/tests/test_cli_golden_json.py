@@ -78,8 +78,9 @@ def everywhere(monkeypatch: pytest.MonkeyPatch, place: str, instead: object) -> 
     home, _, name = place.partition(":")
     original = getattr(importlib.import_module(home), name)
     for module in [one for key, one in sys.modules.items() if key.startswith("headrace")]:
-        if getattr(module, name, None) is original:
-            monkeypatch.setattr(module, name, instead)
+        for own, value in list(vars(module).items()):
+            if value is original:
+                monkeypatch.setattr(module, own, instead)
 
 
 def leaves(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
@@ -200,7 +201,7 @@ def set_store(monkeypatch: pytest.MonkeyPatch) -> None:
 def set_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fake what is read from Kafka and written to it."""
     orders = [Control("PAUSE", "stage", "chunker", "why", "olga", NOW)]
-    everywhere(monkeypatch, "headrace.control:read_orders", lambda *_: SimpleNamespace(all=lambda: orders))
+    everywhere(monkeypatch, "headrace_operations.orders.log:read_orders", lambda *_: SimpleNamespace(all=lambda: orders))
     template = load((ROOT / "pipelines" / "index.yaml").read_text(encoding="utf-8"), "index.yaml", None)
     version = PipelineVersion(template.id, 2, canonical(template), "d", "olga", NOW)
     catalogue = PipelineCatalogue()
@@ -237,7 +238,7 @@ def set_replay(monkeypatch: pytest.MonkeyPatch) -> None:
             runs["r1"] = replace(RUN, state="CANCELLED")
         return Control(action, scope, target, reason, issued_by, NOW)
 
-    everywhere(monkeypatch, "headrace.control:give", give)
+    everywhere(monkeypatch, "headrace_operations.orders.log:give", give)
     everywhere(monkeypatch, "headrace_operations.replay.runs:read_runs", lambda *_: runs)
     everywhere(monkeypatch, "headrace_operations.replay.plan:plan", lambda *_, **__: Planned(RUN, {3: 17}))
     everywhere(monkeypatch, "headrace_operations.replay.plan:estimate", answering(Estimate(7, 5, None)))

@@ -83,7 +83,7 @@ class Actions(Generic[Action]):
     def __init__(self, kafka: KafkaSettings, codec: Codec, kind: Kind[Action]) -> None:
         self._kafka = kafka
         self._codec = codec
-        self._kind = kind
+        self._kind: Kind[Action] = kind
 
     def newest(self, scan: LogScan) -> dict[str, Action]:
         """Return the newest action of each record that has one, by id."""
