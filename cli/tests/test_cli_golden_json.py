@@ -201,7 +201,9 @@ def set_store(monkeypatch: pytest.MonkeyPatch) -> None:
 def set_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fake what is read from Kafka and written to it."""
     orders = [Control("PAUSE", "stage", "chunker", "why", "olga", NOW)]
-    everywhere(monkeypatch, "headrace_operations.orders.log:read_orders", lambda *_: SimpleNamespace(all=lambda: orders))
+    everywhere(
+        monkeypatch, "headrace_operations.orders.log:read_orders", lambda *_: SimpleNamespace(all=lambda: orders)
+    )
     template = load((ROOT / "pipelines" / "index.yaml").read_text(encoding="utf-8"), "index.yaml", None)
     version = PipelineVersion(template.id, 2, canonical(template), "d", "olga", NOW)
     catalogue = PipelineCatalogue()
