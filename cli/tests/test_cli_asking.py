@@ -29,7 +29,7 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Mock:
     made.configuration.return_value = configuration("shop", "postgresql://a:b@h/d", {"public.t": TABLE}, "changes")
     monkeypatch.setattr(capture_commands, "_connect", lambda *_: made)
     for name in ("look", "drop_slot"):
-        monkeypatch.setattr(f"headrace_operations.capture.database.{name}", AsyncMock())
+        monkeypatch.setattr(f"headrace_operations.capture.control.{name}", AsyncMock())
     return made
 
 

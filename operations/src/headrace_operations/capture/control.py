@@ -12,7 +12,7 @@ from headrace_operations.capture.database import Problem, drop_slot, look, probl
 from headrace_operations.errors import NotThere, Refused
 
 _START_S = 60.0
-_SECRET = "database.password"
+_HIDDEN = "database.password"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def find_problems(dsn: str, tables: Mapping[str, Table]) -> list[Problem]:
 
 def shown(config: Mapping[str, str]) -> dict[str, str]:
     """Return a configuration as it may be shown: the dry run of a start."""
-    return {key: "***" if key == _SECRET else value for key, value in config.items()}
+    return {key: "***" if key == _HIDDEN else value for key, value in config.items()}
 
 
 def start(connect: Connect, request: CaptureRequest, where: str) -> Status:

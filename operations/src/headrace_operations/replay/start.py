@@ -147,7 +147,7 @@ def pause(cluster: Cluster, run_id: str, why: str) -> ReplayRun:
 class Patience:
     """How long a cancel waits for whoever carries the run out."""
 
-    seconds: float = OBEYS_S
+    seconds: float = field(default_factory=lambda: OBEYS_S)
     now: Callable[[], float] = field(default=time.monotonic)
     sleep: Callable[[float], None] = field(default=time.sleep)
 
