@@ -15,9 +15,9 @@ from headrace.avro.registry import Registry
 from headrace.objects.store import ObjectStore, store_of
 from headrace.settings import KafkaSettings, ObjectSettings, RegistrySettings
 from headrace.store.pool import StoreSettings, create_pool
-from headrace_cli import output
 from headrace_cli.failures import NotReachable, UsageError
 from headrace_cli.options import Found
+from headrace_cli.quiet import quiet_logs
 from headrace_cli.stack import services
 from headrace_cli.state import RunningServices, find_state_dir, read_credentials, read_services
 from headrace_local.network import accepts_any
@@ -59,7 +59,7 @@ class Operator:
 
         Raises :class:`NotReachable` where no Kafka is known, or it does not answer.
         """
-        output.quiet_logs()
+        quiet_logs()
         known = self.running
         url = self.registry or (known.registry if known else RegistrySettings().url)
         settings = self.kafka_settings()
@@ -104,7 +104,7 @@ class Operator:
 
     def objects(self) -> tuple[ObjectStore, KafkaSettings]:
         """Return the object store, and Kafka; raises :class:`UsageError` where no store is configured."""
-        output.quiet_logs()
+        quiet_logs()
         settings = self.kafka_settings()
         store = store_of(self.object_settings(), settings)
         if store is None:

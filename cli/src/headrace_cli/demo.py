@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from headrace.errors import HeadraceError
-from headrace_cli import output, state
+from headrace_cli import output, state, tables
 from headrace_cli.client import Gateway
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.failures import CommandError, TimedOut, exit_code_of, show
 from headrace_cli.ingest.sending import send
 from headrace_cli.ingest.sources import Change
 from headrace_cli.ingest.waiting import wait_until_searchable
+from headrace_cli.quiet import quiet_logs
 from headrace_cli.stack.launch import Launch, Launched, Launcher
 from headrace_cli.views import search as search_view
 from headrace_cli.views.tracking import tracked
@@ -186,7 +187,7 @@ def _flat(hit: dict[str, Any]) -> str:
 def _start(state_dir: Path, provider: str) -> Launched:
     title(1, f"Start Kafka, schema registry, PostgreSQL and six services in {state_dir} (the first time: fetch them)")
     begun = time.monotonic()
-    with shown(output.messages()) as on_event:
+    with shown(tables.messages()) as on_event:
         launched = Launcher(Launch(state_dir, provider), output.say).up(on_event)
     print(f"Everything is ready after {time.monotonic() - begun:.1f} s: {launched.url}")
     return launched
@@ -198,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--state-dir", type=Path, default=STATE_DIR, help="state folder (default: %(default)s)")
     parser.add_argument("--provider", default="sentence-transformers", help="what embeds (default: %(default)s)")
     given = parser.parse_args(arguments)
-    output.quiet_logs()
+    quiet_logs()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
     code = ExitCode.OK

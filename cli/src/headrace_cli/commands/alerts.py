@@ -15,6 +15,7 @@ from headrace_cli.command import command, commands_of
 from headrace_cli.context import InLogAndStore, Operator
 from headrace_cli.failures import CommandError, UsageError
 from headrace_cli.ingest.following import stopping
+from headrace_cli.quiet import quiet_logs
 from headrace_operations.alerts import looks
 from headrace_operations.alerts.alerter import Alert, Alerter, AlertSettings, Watch
 from headrace_operations.alerts.conditions import ErrorShare
@@ -25,7 +26,7 @@ commands = commands_of("alerts", "Alerts to Slack and Discord, by the webhooks o
 @command(commands, "test", "Send a test alert to every webhook that is set.")
 def send_test(as_json: options.Json = False) -> None:
     """Send a test alert to every webhook that is set, and say which took it."""
-    output.quiet_logs()
+    quiet_logs()
     alerter = Alerter(AlertSettings())
     alerter.require()
     found = alerter.send(Alert("test", "this is a test", "sent by `headrace alerts test`", good=True))

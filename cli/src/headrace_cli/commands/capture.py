@@ -13,11 +13,13 @@ import typer
 from headrace.capture import Table, of_capture, read_tables
 from headrace.errors import sentences
 from headrace_cli import options, output
+from headrace_cli import tables as shown
 from headrace_cli.asking import require_yes
 from headrace_cli.command import command, commands_of
 from headrace_cli.context import InFolder, Operator
 from headrace_cli.failures import CommandError, NotReachable
 from headrace_cli.options import Found
+from headrace_cli.quiet import quiet_logs
 from headrace_local.stack import Stack
 from headrace_operations.capture import control as operations
 from headrace_operations.capture.connector import Connect
@@ -116,7 +118,7 @@ def show_all(connect: ConnectUrl = None, *, operator: InFolder, as_json: options
         return
     rows = [(one.name, one.state.lower(), ", ".join(one.tables), one.reason) for one in found]
     columns = ("Capture", "State", "Tables", "Why")
-    output.console().print(output.table(columns, rows) if rows else "Nothing is captured.")
+    shown.console().print(shown.table(columns, rows) if rows else "Nothing is captured.")
 
 
 @command(commands, "reconcile", "Delete the documents whose rows are gone without a trace.")
@@ -224,5 +226,5 @@ def _connect(given: str | None, operator: Operator) -> Connect:
             "no Kafka Connect is known", where="HEADRACE_CONNECT_URL",
             remedy="Start one with `headrace up --with-connect`, or name one with --connect.",
         )  # fmt: skip
-    output.quiet_logs()
+    quiet_logs()
     return Connect(url)

@@ -9,7 +9,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from headrace.preparation import OverLong
-from headrace_cli import options, output
+from headrace_cli import options, output, tables
 from headrace_cli.command import command, commands_of
 from headrace_cli.context import STORE_DSN, InFolder, InLogAndStore
 from headrace_cli.failures import NotReachable
@@ -39,7 +39,7 @@ def show_all(*, operator: InFolder, as_json: options.Json = False) -> None:
         return
     columns = ("Generation", "Model", "Dimensions", "Distance", "State", "Text")
     rows = [(one.name, one.model, one.dimensions, one.distance, one.state, one.template) for one in known]
-    output.console().print(output.table(columns, rows, right=("Dimensions",)) if rows else "There is none yet.")
+    tables.console().print(tables.table(columns, rows, right=("Dimensions",)) if rows else "There is none yet.")
 
 
 @command(commands, "create", "Make room for another model's vectors.")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from headrace_cli import options, output
+from headrace_cli import options, output, tables
 from headrace_cli.asking import require_yes
 from headrace_cli.command import command, commands_of
 from headrace_cli.context import InKafka
@@ -31,7 +31,7 @@ def stats(*, operator: InKafka, as_json: options.Json = False) -> None:
         return
     rows = [(one.folder, one.held.objects, _size(one.held.bytes), one.oldest, one.newest) for one in found]
     columns = ("tenant", "objects", "size", "oldest", "newest")
-    output.console().print(output.table(columns, rows, right=("objects", "size")))
+    tables.console().print(tables.table(columns, rows, right=("objects", "size")))
     typer.echo(f"{sum(one.held.objects for one in found)} objects, {_size(sum(one.held.bytes for one in found))} in "
                f"{store.url}")  # fmt: skip
 

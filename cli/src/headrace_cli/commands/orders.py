@@ -8,7 +8,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from headrace.avro.mapping import to_dict
-from headrace_cli import options, output
+from headrace_cli import options, output, tables
 from headrace_cli.command import command, commands_of
 from headrace_cli.context import InLog
 from headrace_cli.views.tracking import tracked
@@ -110,7 +110,7 @@ def orders(*, operator: InLog, as_json: options.Json = False) -> None:
         (order.action, order.scope, order.target, order.issued_by, f"{order.issued_at:%Y-%m-%d %H:%M:%S}", order.reason)
         for order in found
     ]
-    output.console().print(output.table(columns, rows) if rows else "No order was ever given.")
+    tables.console().print(tables.table(columns, rows) if rows else "No order was ever given.")
 
 
 def _say(verb: str, ordered: Sequence[Target], *, dry_run: bool) -> None:

@@ -10,7 +10,7 @@ import typer
 from headrace.errors import sentences
 from headrace.pipeline import dump, parse
 from headrace.records import PipelineVersion
-from headrace_cli import options, output
+from headrace_cli import options, output, tables
 from headrace_cli.command import command, commands_of
 from headrace_cli.context import InLog
 from headrace_cli.exit_codes import ExitCode
@@ -70,7 +70,7 @@ def show_all(*, operator: InLog, as_json: options.Json = False) -> None:
         for one in versions
     ]
     columns = ("pipeline", "version", "stages", "applied by", "applied at")
-    output.console().print(output.table(columns, rows, right=("version",)))
+    tables.console().print(tables.table(columns, rows, right=("version",)))
 
 
 @command(commands, "show", "Print a pipeline's template as YAML.")

@@ -14,10 +14,12 @@ from headrace.embedding_models import PROVIDERS
 from headrace_cli import options, output
 from headrace_cli.command import command, commands_of
 from headrace_cli.failures import NotReachable, UsageError
+from headrace_cli.quiet import quiet_logs
 from headrace_cli.stack import launch, services
 from headrace_cli.stack.launch import Launch, Launched, Launcher
 from headrace_cli.stack.logs import read_logs
 from headrace_cli.state import find_state_dir
+from headrace_cli.tables import messages
 from headrace_local.model import External
 from headrace_local.progress import shown
 from headrace_local.stack import Stack
@@ -77,7 +79,7 @@ def up(
         raise UsageError(f"there is no part {only!r}", where="--only", remedy="Write --only infra, or leave it out.")
     if only is not None and with_connect:
         raise UsageError("--only infra starts no Kafka Connect", where="--with-connect", remedy="Leave one out.")
-    output.quiet_logs()
+    quiet_logs()
     begun = time.monotonic()
     folder = state_dir or find_state_dir(None)
     environment = dict(os.environ)
@@ -88,7 +90,7 @@ def up(
         folder, provider, External(kafka, registry, postgres), only_infrastructure=only == "infra", scale=scale or (),
         with_connect=with_connect, environment=environment,
     )  # fmt: skip
-    with shown(output.messages()) as on_event:
+    with shown(messages()) as on_event:
         done = Launcher(launch, output.say).up(on_event)
     seconds = time.monotonic() - begun
     if as_json:
@@ -161,7 +163,7 @@ def bootstrap(
     With --postgres, all settings come from the environment (see the settings reference); without it, it is done for
     the running local stack.
     """
-    output.quiet_logs()
+    quiet_logs()
     steps: list[str] = []
 
     def report(line: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, astuple
 
-from headrace_cli import options, output
+from headrace_cli import options, output, tables
 from headrace_cli.command import command, commands_of
 from headrace_cli.context import InKafka
 from headrace_cli.failures import NotFound
@@ -22,6 +22,6 @@ def topics(*, operator: InKafka, as_json: options.Json = False) -> None:
     else:
         columns = ("topic", "exists", "partitions", "end offsets", "read by", "records behind")
         cells = [(one.topic, "yes" if one.exists else "no", *astuple(one)[2:]) for one in found]
-        output.console().print(output.table(columns, cells, right=("partitions", "end offsets", "records behind")))
+        tables.console().print(tables.table(columns, cells, right=("partitions", "end offsets", "records behind")))
     if missing := sum(not one.exists for one in found):
         raise NotFound(f"{missing} of the declared topics do not exist", remedy="Run `headrace bootstrap`.")

@@ -9,7 +9,7 @@ from dataclasses import asdict
 import typer
 from rich.markup import escape
 
-from headrace_cli import output
+from headrace_cli import output, tables
 from headrace_operations.audit.model import Finding, Report
 from headrace_operations.audit.reset import Reset
 
@@ -32,12 +32,12 @@ def told() -> Callable[[str], None]:
 
 def show(report: Report) -> None:
     """Print what the audit found, each with its repair."""
-    console = output.console()
+    console = tables.console()
     for finding in report.findings:
         for line in _lines(finding):
             console.print(escape(line), soft_wrap=True)
     counts = report.counts()
-    console.print(output.table(("kind", "findings"), counts.items(), right=("findings",)))
+    console.print(tables.table(("kind", "findings"), counts.items(), right=("findings",)))
     typer.echo(
         f"{len(report.findings)} findings, {len(report.pending)} pending; {report.documents_in_log} documents in the "
         f"log, {report.documents} in the store with {report.chunks} chunks and {report.vectors} vectors of "

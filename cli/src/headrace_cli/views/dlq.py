@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from headrace.avro.codec import Codec
-from headrace_cli import output
+from headrace_cli import output, tables
 from headrace_operations.actions import Order
 from headrace_operations.dead_letters.carry_out import Done, Planned
 from headrace_operations.dead_letters.log import Found
@@ -38,7 +38,7 @@ def entries(shown: Sequence[Entry], total: int, *, each: bool, as_json: bool) ->
             for group in groups
         ]  # fmt: skip
         columns = ("count", "stage", "reason", "handler", "cause", "first", "last", "example")
-        output.console().print(output.table(columns, rows, right=("count",)))
+        tables.console().print(tables.table(columns, rows, right=("count",)))
     typer.echo(f"{len(shown)} of {total} dead letters" if len(shown) < total else f"{total} dead letters")
     if shown and not each:
         output.say("One of them in full: headrace dlq show ID. One by one: --each.")
@@ -51,7 +51,7 @@ def _each(shown: Sequence[Entry]) -> None:
         for one in shown
     ]  # fmt: skip
     columns = ("id", "given up", "state", "reason", "tenant", "document", "version", "attempt", "message")
-    output.console().print(output.table(columns, rows, right=("version", "attempt")))
+    tables.console().print(tables.table(columns, rows, right=("version", "attempt")))
 
 
 def _name(text: str | None) -> str | None:

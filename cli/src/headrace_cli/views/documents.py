@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from headrace.errors import sentences
-from headrace_cli import output
+from headrace_cli import output, tables
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.ingest.delivery import Outcome
 from headrace_cli.ingest.sources import Change
@@ -22,7 +22,7 @@ def show(found: Sequence[dict[str, Any]], *, more: bool) -> None:
          one["title"], one["indexed_at"][:19])
         for one in found
     ]  # fmt: skip
-    output.console().print(output.table(("document", "version", "attributes", "title", "indexed"), rows))
+    tables.console().print(tables.table(("document", "version", "attributes", "title", "indexed"), rows))
     output.say(f"{len(found)} documents{', and more: see --limit' if more else ''}")
 
 

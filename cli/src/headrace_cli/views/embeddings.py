@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from headrace.costs import CostSettings, Spent
-from headrace_cli import output
+from headrace_cli import output, tables
 from headrace_operations.embeddings.estimate import Estimate
 from headrace_operations.embeddings.ledger import Line
 from headrace_operations.embeddings.status import EmbeddingStatus
@@ -56,7 +56,7 @@ def show_lines(columns: tuple[str, ...], lines: list[Line], last: Line, settings
          plain(krw(line.usd, settings)))
         for line in (*lines, last)
     ]  # fmt: skip
-    output.console().print(output.table(names, rows, right=("texts", "tokens", "USD", "KRW")))
+    tables.console().print(tables.table(names, rows, right=("texts", "tokens", "USD", "KRW")))
     if last.unpriced_tokens:
         output.say(
             f"the price of {last.unpriced_tokens} tokens was unknown when they were spent: they are in no amount here. "
@@ -115,7 +115,7 @@ def show_status(found: EmbeddingStatus, settings: CostSettings, *, as_json: bool
     spent = (("all", found.spending.in_all), *sorted(found.spending.by_tenant.items()))
     rows = [(name, money(one.usd_day), money(one.usd_month), one.tokens_day, one.tokens_month) for name, one in spent]
     columns = ("of", "USD today", "USD this month", "tokens today", "tokens this month")
-    output.console().print(output.table(columns, rows, right=columns[1:]))
+    tables.console().print(tables.table(columns, rows, right=columns[1:]))
 
 
 def _status_document(found: EmbeddingStatus) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from headrace.avro.codec import Codec
 from headrace.errors import PermanentError
 from headrace.holds import REVIEW, ends
 from headrace.stage import STAGES
-from headrace_cli import output
+from headrace_cli import output, tables
 from headrace_cli.views.dlq import harmless
 from headrace_operations.dead_letters.payload import encoded, envelope_document
 from headrace_operations.held.decide import Decided
@@ -36,7 +36,7 @@ def entries(shown: Sequence[HeldEntry], *, as_json: bool) -> None:
     ]  # fmt: skip
     if rows:
         columns = ("id", "waits for", "of", "tenant", "document", "version", "since", "why")
-        output.console().print(output.table(columns, rows, right=("version",)))
+        tables.console().print(tables.table(columns, rows, right=("version",)))
     typer.echo(f"{len(shown)} held records")
     for line in _what_to_do(shown):
         output.say(harmless(line))

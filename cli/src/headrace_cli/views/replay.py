@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from headrace.avro.mapping import to_dict
 from headrace.names import STAGES
 from headrace.records import ReplayRun
-from headrace_cli import output
+from headrace_cli import output, tables
 from headrace_cli.exit_codes import ExitCode
 from headrace_operations.replay.copier import Copier
 from headrace_operations.replay.copier import Progress as Told
@@ -43,7 +43,7 @@ def shown(run_id: str) -> Iterator[Told]:
     """Show a bar with rate and time left; where nobody watches, nothing."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"),
                TextColumn("{task.fields[more]}"), TimeRemainingColumn())  # fmt: skip
-    with Progress(*columns, console=output.messages(), disable=not sys.stderr.isatty()) as bar:
+    with Progress(*columns, console=tables.messages(), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(run_id, total=None, more="")
         first: list[tuple[float, int]] = []
 
@@ -117,4 +117,4 @@ def show_runs(runs: Sequence[ReplayRun], *, as_json: bool) -> None:
          f"{percent(run)} %", run.sent, run.asked_by, f"{run.asked_at:%Y-%m-%d %H:%M:%S}")
         for run in runs
     ]  # fmt: skip
-    output.console().print(output.table(columns, rows, right=("Read", "Sent")) if rows else "There was no replay yet.")
+    tables.console().print(tables.table(columns, rows, right=("Read", "Sent")) if rows else "There was no replay yet.")

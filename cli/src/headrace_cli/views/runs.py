@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from headrace_cli import output
+from headrace_cli import output, tables
 from headrace_cli.views.trace import cost_line
 from headrace_operations.runs.fold import Item, Run
 from headrace_operations.runs.follow import Reading
@@ -24,7 +24,7 @@ def show(reading: Reading, *, as_json: bool) -> None:
     if as_json:
         output.emit(_document(reading))
         return
-    output.console().print(output.table(_COLUMNS, map(_row, reading.runs), right=_NUMBERS))
+    tables.console().print(tables.table(_COLUMNS, map(_row, reading.runs), right=_NUMBERS))
     for line in _reasons(reading.items):
         typer.echo(line)
     output.say(cost_line(reading.cost))

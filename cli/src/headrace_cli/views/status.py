@@ -6,23 +6,23 @@ from typing import Any
 
 import typer
 
-from headrace_cli import output
+from headrace_cli import output, tables
 from headrace_cli.stack.observe import StackView, history_rows
 from headrace_cli.views.dlq import harmless
 
 
 def show_stack(view: StackView) -> None:
     """Print what runs, how far the stages are, and what the index holds."""
-    console = output.console()
+    console = tables.console()
     rows = [
         (one.name, one.state, one.pid, one.restarts, f"{one.uptime_s:.0f} s", "yes" if one.ready else "no", one.waiting)
         for one in view.processes
     ]
     columns = ("process", "state", "pid", "restarts", "up", "ready", "waits for")
-    console.print(output.table(columns, rows, right=("pid", "restarts", "up")))
+    console.print(tables.table(columns, rows, right=("pid", "restarts", "up")))
     if view.stages is not None:
         stages = [(one["stage"], one["topic"], one["behind"]) for one in view.stages]
-        console.print(output.table(("stage", "reads", "records behind"), stages, right=("records behind",)))
+        console.print(tables.table(("stage", "reads", "records behind"), stages, right=("records behind",)))
     if view.index is not None:
         index = view.index
         typer.echo(
@@ -54,6 +54,6 @@ def show_document(found: dict[str, Any]) -> None:
         typer.echo(f"what to do: {letter['remedy']}")
     if found["stages"]:
         columns = ("stage", "handlers", "worker", "attempt", "started", "took")
-        output.console().print(output.table(columns, history_rows(found), right=("attempt", "took")))
+        tables.console().print(tables.table(columns, history_rows(found), right=("attempt", "took")))
     for note in found["notes"]:
         output.say(f"note: {note}")

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from headrace_cli import output
+from headrace_cli import output, tables
 from headrace_operations.trace.log import Cost
 from headrace_operations.trace.model import DocumentTrace, Letter, Place, Traces, VersionTrace
 from headrace_operations.trace.request import RequestTrace
@@ -140,7 +140,7 @@ def _show_version(trace: VersionTrace) -> None:
             )
             for step in trace.steps
         ]
-        output.console().print(output.table(_PATH, rows, right=("attempt", "took")))
+        tables.console().print(tables.table(_PATH, rows, right=("attempt", "took")))
     for place in trace.waiting:
         typer.echo(f"  now: {_place(place)}")
     for letter in trace.dead_letters:

@@ -9,7 +9,8 @@ from typing import Protocol
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from headrace_cli.output import messages, say
+from headrace_cli.output import say
+from headrace_cli.tables import messages
 
 _LINE_S = 2.0
 _ENOUGH = 50

@@ -23,8 +23,7 @@ class NothingKnown(NotThere):
 
     code = "nothing-known"
     default_remedy = (
-        "Look at the id: a file's is its path below the folder that was ingested; `headrace search` shows ids. What "
-        "failed a moment ago, `headrace trace ID` finds in the log."
+        "Look at the id: a file's is its path below the folder that was ingested; `headrace search` shows ids."
     )
 
 

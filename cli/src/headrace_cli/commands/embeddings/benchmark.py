@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from headrace.embedding_models import SERVED
-from headrace_cli import options, output
+from headrace_cli import options, output, tables
 from headrace_cli.asking import require_yes
 from headrace_cli.failures import CommandError, UsageError
 
@@ -51,4 +51,4 @@ def benchmark(
         return
     columns = ("batch", "texts a second", "tokens a second")
     shown = [(row["batch"], f"{row['texts_per_second']:.1f}", f"{row['tokens_per_second']:.0f}") for row in rows]
-    output.console().print(output.table(columns, shown, right=columns))
+    tables.console().print(tables.table(columns, shown, right=columns))

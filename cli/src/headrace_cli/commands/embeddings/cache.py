@@ -11,6 +11,7 @@ from headrace_cli import options, output
 from headrace_cli.asking import require_yes
 from headrace_cli.commands.embeddings.options import DryRun
 from headrace_cli.context import InStore
+from headrace_cli.quiet import quiet_logs
 from headrace_cli.state import provider_name
 from headrace_operations.embeddings import reset as operations
 from headrace_operations.embeddings.reset import ResetRequest
@@ -35,7 +36,7 @@ def reset(
     What is in the index stays and is found. Let the indexer finish before: what is between embedder and indexer takes
     its vectors from the cache. The ledger keeps what was spent.
     """
-    output.quiet_logs()
+    quiet_logs()
     store = operator.owner_store()
     request = ResetRequest(tenant, model, provider_name(operator.state_dir))
     found = asyncio.run(operations.plan_reset(store, request))

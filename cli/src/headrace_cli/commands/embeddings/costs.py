@@ -12,6 +12,7 @@ from headrace.costs import CostSettings
 from headrace_cli import options, output
 from headrace_cli.context import InStore
 from headrace_cli.failures import UsageError
+from headrace_cli.quiet import quiet_logs
 from headrace_cli.views import embeddings as embedding_view
 from headrace_operations.embeddings import ledger
 from headrace_operations.embeddings.spending import BYS, CostsRequest, costs
@@ -40,7 +41,7 @@ def show_costs(
     Days are those of UTC. Documents are summed over all days, so --since and --until do not go with --by document.
     """
     request = CostsRequest(by, tenant, _day(since, "--since"), _day(until, "--until"), limit).checked()
-    output.quiet_logs()
+    quiet_logs()
     lines = asyncio.run(costs(operator.owner_store(), request))
     total = ledger.total(lines)
     settings = CostSettings()

@@ -16,6 +16,7 @@ from headrace_cli.commands.embeddings.options import GenerationName
 from headrace_cli.context import InLogAndStore, Operator
 from headrace_cli.failures import UsageError
 from headrace_cli.ingest import sources
+from headrace_cli.quiet import quiet_logs
 from headrace_cli.state import provider_name
 from headrace_cli.times import moment
 from headrace_cli.views import embeddings as embedding_view
@@ -76,7 +77,7 @@ def estimate(
     Texts of the log are counted exactly, without those that the cache has. Of files the texts are not split yet: their
     number is an estimate, and with a model that is named nothing is asked. Tokens are a third of the characters.
     """
-    output.quiet_logs()
+    quiet_logs()
     settings = CostSettings()
     request = EstimateRequest(read_book(settings.file), model, rate, provider_name(operator.state_dir))
     if paths:
