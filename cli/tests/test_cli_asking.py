@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from headrace.capture import Table
+from headrace.config.captured_tables import Table
 from headrace_cli import asking
 from headrace_cli.app import app
 from headrace_cli.commands import capture as capture_commands

@@ -401,8 +401,8 @@ def test_a_template_is_published_where_all_is_well(tmp_path: Path, monkeypatch: 
     """Broken: the shipped template is refused, or a dry run publishes it."""
     from datetime import UTC, datetime
 
-    from headrace import pipelines_log
-    from headrace.records import PipelineVersion
+    from headrace.handlers import pipelines_log
+    from headrace.payloads import PipelineVersion
 
     asked: list[bool] = []
 

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from headrace.errors import DependencyDown
-from headrace.records import PipelineVersion
+from headrace.payloads import PipelineVersion
 from headrace_cli.app import app
 from headrace_cli.exit_codes import ExitCode
 from headrace_operations.held.model import HeldEntry, HeldId

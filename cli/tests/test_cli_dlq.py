@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from headrace.broker.contract import Record
+from headrace.kafka.broker_contract import Record
 from headrace_cli.app import app
 from headrace_cli.context import Operator
 from headrace_cli.exit_codes import ExitCode

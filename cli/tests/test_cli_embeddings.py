@@ -18,9 +18,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from headrace.costs import CostSettings
-from headrace.embedding_models import PROVIDERS
-from headrace.store.records import Generation
+from headrace.embeddings.costs import CostSettings
+from headrace.embeddings.models import PROVIDERS
+from headrace.store.rows import Generation
 from headrace_cli import state
 from headrace_cli.app import app
 from headrace_cli.commands.embeddings.schedule import Job, runner

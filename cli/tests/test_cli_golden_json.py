@@ -24,13 +24,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from headrace import lag
-from headrace.broker.contract import Record
-from headrace.costs import Spent
+from headrace.embeddings.costs import Spent
+from headrace.handlers.pipelines_log import Applied, PipelineCatalogue
+from headrace.kafka import lag
+from headrace.kafka.broker_contract import Record
+from headrace.payloads import Control, DeadLetter, HeaderPart, PipelineVersion, ReplayPosition, ReplayRun
 from headrace.pipeline import canonical, load
-from headrace.pipelines_log import Applied, PipelineCatalogue
-from headrace.records import Control, DeadLetter, HeaderPart, PipelineVersion, ReplayPosition, ReplayRun
-from headrace.store.records import Generation
+from headrace.store.rows import Generation
 from headrace.store.usage import DayUsage
 from headrace_cli import state
 from headrace_cli.app import app
@@ -180,7 +180,7 @@ def set_store(monkeypatch: pytest.MonkeyPatch) -> None:
     everywhere(monkeypatch, "headrace.store.generations:activate", answering(None))
     everywhere(monkeypatch, "headrace.store.generations:may_switch", answering(True))
     everywhere(monkeypatch, "headrace_operations.audit.store_view:generations", answering(generations))
-    everywhere(monkeypatch, "headrace.bootstrap:create_topics", lambda *_: ["chunks.g2"])
+    everywhere(monkeypatch, "headrace.migrate:create_topics", lambda *_: ["chunks.g2"])
     finding = Finding(
         Kind.MISSING, "vector", "acme", "a.md", "e", "f", ("headrace x",), replay="embedder"
     )  # fmt: skip
@@ -208,9 +208,9 @@ def set_log(monkeypatch: pytest.MonkeyPatch) -> None:
     version = PipelineVersion(template.id, 2, canonical(template), "d", "olga", NOW)
     catalogue = PipelineCatalogue()
     catalogue.add(version)
-    everywhere(monkeypatch, "headrace.pipelines_log:read_all", lambda *_: catalogue)
-    everywhere(monkeypatch, "headrace.pipelines_log:apply", lambda *_, **__: Applied(version, changed=True))
-    everywhere(monkeypatch, "headrace.lag:progress", lambda *_: lag.Progress(10, 4))
+    everywhere(monkeypatch, "headrace.handlers.pipelines_log:read_all", lambda *_: catalogue)
+    everywhere(monkeypatch, "headrace.handlers.pipelines_log:apply", lambda *_, **__: Applied(version, changed=True))
+    everywhere(monkeypatch, "headrace.kafka.lag:progress", lambda *_: lag.Progress(10, 4))
     monkeypatch.setattr(lag.LogReader, "partitions", lambda _, names: dict.fromkeys(names, 1))
     monkeypatch.setattr(lag.LogReader, "ends", lambda *_: {("changes", 0): 5})
     monkeypatch.setattr(lag.LogReader, "stages", lambda _: [lag.StageLag("ingest", "changes", 1, 2, 5)])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from headrace.records import ReplayPosition, ReplayRun
+from headrace.payloads import ReplayPosition, ReplayRun
 from headrace_cli.app import app
 from headrace_operations.replay import plan as planning
 from headrace_operations.replay import runs as runs_log

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from headrace.config.settings import ObjectSettings
 from headrace.errors import ConfigurationError
-from headrace.settings import ObjectSettings
-from headrace.store.errors import GenerationExists
+from headrace.store.error_mapping import GenerationExists
 from headrace_cli import state
 from headrace_cli.commands.stack import _launched
 from headrace_cli.failures import CommandError, UsageError
@@ -244,7 +244,7 @@ def test_another_model_on_a_stack_that_has_an_index_is_told_what_up_can_do(monke
     def refuse(*_: object) -> None:
         raise GenerationExists("generation g1 exists with all-MiniLM-L6-v2", remedy="choose another name")
 
-    monkeypatch.setattr("headrace.bootstrap.bootstrap", refuse)
+    monkeypatch.setattr("headrace.migrate.bootstrap", refuse)
     credentials = state.Credentials("default", "", "login", "password", "token")
     with pytest.raises(GenerationExists, match="generation g1 exists") as refused:
         _migrate(ENDPOINTS, Provider("hashing", "hashing-384", 384), credentials, "file:///objects", print)

@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import NewTopic
 
-from headrace import bootstrap
+from headrace import migrate
 from headrace.errors import ConfigurationError, DependencyDown
 
 pytestmark = pytest.mark.unit
@@ -43,15 +43,15 @@ class Admin:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time that passes by sleeping only."""
     now = [0.0]
-    monkeypatch.setattr(bootstrap.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(bootstrap.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    monkeypatch.setattr(migrate.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(migrate.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
     return now
 
 
 def test_a_topic_counts_as_made_when_a_broker_leads_its_partitions(clock: list[float]) -> None:
     """Broken: a service that starts at once is told that its topic does not exist."""
     admin = Admin(looks=3)
-    bootstrap.make_topics(admin, [NewTopic("t", 1, 1)])  # type: ignore[arg-type]
+    migrate.make_topics(admin, [NewTopic("t", 1, 1)])  # type: ignore[arg-type]
     assert (admin.looks, admin.created) == (0, ["t"])
     assert clock[0] > 0
 
@@ -59,13 +59,13 @@ def test_a_topic_counts_as_made_when_a_broker_leads_its_partitions(clock: list[f
 def test_a_topic_without_a_leader_is_told_by_name(clock: list[float]) -> None:
     """Broken: the migration step waits for ever."""
     with pytest.raises(DependencyDown, match="no broker leads the new topics t"):
-        bootstrap.make_topics(Admin(looks=10**9), [NewTopic("t", 1, 1)])  # type: ignore[arg-type]
+        migrate.make_topics(Admin(looks=10**9), [NewTopic("t", 1, 1)])  # type: ignore[arg-type]
     assert clock[0] < 40
 
 
 def test_a_topic_that_another_made_stays_and_what_is_refused_is_told(clock: list[float]) -> None:
     """Broken: two migration steps that begin together stop each other, or a refusal goes by unseen."""
-    bootstrap.make_topics(Admin(1, KafkaError.TOPIC_ALREADY_EXISTS), [NewTopic("t", 1, 1)])  # type: ignore[arg-type]
+    migrate.make_topics(Admin(1, KafkaError.TOPIC_ALREADY_EXISTS), [NewTopic("t", 1, 1)])  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="'t' cannot be created"):
-        bootstrap.make_topics(Admin(1, KafkaError.INVALID_REPLICATION_FACTOR), [NewTopic("t", 1, 1)])  # type: ignore[arg-type]
+        migrate.make_topics(Admin(1, KafkaError.INVALID_REPLICATION_FACTOR), [NewTopic("t", 1, 1)])  # type: ignore[arg-type]
     assert clock[0] == 0

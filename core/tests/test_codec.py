@@ -18,12 +18,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from headrace.avro import schemas
-from headrace.avro.codec import ENVELOPES, PLAIN, Codec
-from headrace.avro.registry import FixedIds, Registry, register_all
+from headrace.codec import schemas
+from headrace.codec.codec import ENVELOPES, PLAIN, Codec
+from headrace.codec.schema_registry import FixedIds, Registry, register_all
 from headrace.envelope import Change, Context, Metadata, Operation, Reference, Trace
 from headrace.errors import ConfigurationError, DependencyDown, InvalidRecord, PermanentError, UndecodableRecord
-from headrace.records import ChangeEvent, SourceDocument
+from headrace.payloads import ChangeEvent, SourceDocument
 
 pytestmark = pytest.mark.unit
 

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from headrace.control import OrderBook, Scope, StageOrders, check
 from headrace.envelope import Change, Context, Operation, Trace
 from headrace.errors import InvalidRecord
-from headrace.records import Control
+from headrace.orders.control import OrderBook, Scope, StageOrders, check
+from headrace.payloads import Control
 
 pytestmark = pytest.mark.unit
 

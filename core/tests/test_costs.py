@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.costs import (
+from headrace.embeddings.costs import (
     Cap,
     CostBook,
     LiveBook,

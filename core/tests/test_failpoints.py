@@ -6,9 +6,9 @@ import signal
 
 import pytest
 
-from headrace import failpoints
+from headrace.config import failpoints
+from headrace.config.failpoints import FailpointReached, Failpoints, Rule, parse
 from headrace.errors import ConfigurationError
-from headrace.failpoints import FailpointReached, Failpoints, Rule, parse
 
 pytestmark = pytest.mark.unit
 

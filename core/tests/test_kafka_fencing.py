@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from headrace.broker.contract import ProducerFenced, TransactionAborted, TransactionUncertain
-from headrace.broker.kafka import KafkaBroker
-from headrace.settings import KafkaSettings, WorkerSettings
+from headrace.config.settings import KafkaSettings, WorkerSettings
+from headrace.kafka.broker import KafkaBroker
+from headrace.kafka.broker_contract import ProducerFenced, TransactionAborted, TransactionUncertain
 
 pytestmark = pytest.mark.unit
 

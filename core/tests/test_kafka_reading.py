@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from headrace import headers
-from headrace.broker.contract import BrokerUnavailable, TopicPartition
-from headrace.broker.kafka import KafkaBroker, header_pairs
-from headrace.settings import KafkaSettings, WorkerSettings
+from headrace.config.settings import KafkaSettings, WorkerSettings
+from headrace.kafka import headers
+from headrace.kafka.broker import KafkaBroker
+from headrace.kafka.broker_contract import BrokerUnavailable, TopicPartition
+from headrace.kafka.client_answers import header_pairs
+from headrace.kafka.partition_book import Committed
 
 pytestmark = pytest.mark.unit
 
@@ -73,13 +75,16 @@ class Client:
         self.sought.append((partition.partition, partition.offset))
 
 
-def broker(client: Client) -> KafkaBroker:
-    """A broker that reads from the client."""
+def broker(client: Client, committed: int | None = None) -> KafkaBroker:
+    """A broker that reads from the client; the first partition's committed offset, if any, is given."""
     made = KafkaBroker(
         KafkaSettings(bootstrap="127.0.0.1:1"), WorkerSettings(slot="0"), group="g", transactional_id="t"
     )
     made._consumer = client  # type: ignore[assignment]
-    made._assigned = {PLACE, TopicPartition("changes", 1)}
+    placed = {PLACE: Committed(committed), TopicPartition("changes", 1): Committed(None)}
+    made._book.come(placed)
+    made._book.placed(placed)
+    assert made._book.outcome(()).rebalanced
     return made
 
 
@@ -110,18 +115,17 @@ def test_an_error_that_was_fetched_twice_is_one_step() -> None:
 def test_after_going_back_the_first_one_comes_again() -> None:
     """Broken: where the transaction failed, the record that could not be read has no dead letter."""
     client = Client(Fetched(4, TOO_LARGE))
-    reading = broker(client)
-    reading._committed = {PLACE: 4, TopicPartition("changes", 1): 0}
+    reading = broker(client, committed=4)
     reading.poll(10, 0)
     reading.rewind()
+    assert client.sought == [(0, 5), (0, 4)]
     client.messages = [Fetched(4, TOO_LARGE)]
     assert [record.offset for record in reading.poll(10, 0).records] == [4]
 
 
 def test_what_was_committed_is_not_stepped_over_again() -> None:
     """Broken: after a restart in the middle of such a batch its first records are given up twice."""
-    reading = broker(Client(Fetched(4, TOO_LARGE)))
-    reading._committed = {PLACE: 6}
+    reading = broker(Client(Fetched(4, TOO_LARGE)), committed=6)
     assert [record.offset for record in reading.poll(10, 0).records] == [6]
 
 

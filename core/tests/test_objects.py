@@ -17,15 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import FixedIds
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import FixedIds
+from headrace.config.settings import KafkaSettings, ObjectSettings
 from headrace.envelope import Change, Context, Metadata, Operation, Reference, Trace
 from headrace.errors import ConfigurationError, DependencyDown, InvalidRecord, PermanentError
 from headrace.objects.claims import Claim, Claims, portions
 from headrace.objects.places import ObjectDamaged, ObjectGone, Place, checked, folder_of, named_in, parse, reference_to
 from headrace.objects.store import MARKER, ObjectStore, store_of
-from headrace.records import SourceDocument
-from headrace.settings import KafkaSettings, ObjectSettings
+from headrace.payloads import SourceDocument
 
 pytestmark = pytest.mark.unit
 

@@ -10,22 +10,25 @@ from pathlib import Path
 
 import pytest
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import FixedIds
-from headrace.broker.contract import Message, Record
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import FixedIds
+from headrace.config.settings import ObjectSettings
 from headrace.envelope import Change, Context, Operation, Trace
 from headrace.errors import TemporaryError
 from headrace.handler import BatchHandler, Handler
+from headrace.kafka.broker_contract import Message, Record
 from headrace.objects.claims import Claims
 from headrace.objects.places import named_in
 from headrace.objects.store import MARKER, ObjectStore
-from headrace.records import DeadLetter, SourceDocument
-from headrace.runtime.decide import Batch, Limits
-from headrace.runtime.outbox import Wiring
+from headrace.payloads import DeadLetter, SourceDocument
+from headrace.runtime.contract import Lane, Time
+from headrace.runtime.loop.batch import Batch
+from headrace.runtime.loop.breaker import Closed, Open
+from headrace.runtime.loop.limits import Limits
+from headrace.runtime.outcomes import Wiring
 from headrace.runtime.process import StageProcessor
 from headrace.runtime.worker import Worker
-from headrace.settings import ObjectSettings
-from headrace.stage import StageFlow
+from headrace.topology.stages import StageFlow
 from headrace_testing.fakes import FakeClock, InlineComputer, run_inline
 from headrace_testing.memory_broker import MemoryBroker
 from headrace_testing.memory_cluster import MemoryCluster
@@ -90,10 +93,8 @@ class Stage:
         )
         self.processor = StageProcessor(wiring, CODEC, Chains(self.note), claims=claims, now=lambda: NOW)
         self.broker = broker = MemoryBroker(cluster, group=name, transactional_id=name)
-        self.worker = Worker(
-            stage=name, topics=[source], broker=broker, limits=Limits(), clock=self.clock,
-            computer=InlineComputer(run_inline(self.processor.process), self.clock),
-        )  # fmt: skip
+        computer = InlineComputer(run_inline(self.processor.process), self.clock)
+        self.worker = Worker(Lane(name, [source], Limits()), broker, computer, time=Time(self.clock))
         self.source: str | None = source
 
     def run(self) -> None:
@@ -102,7 +103,7 @@ class Stage:
             self.broker.subscribe([self.source])
             self.source = None
         for _ in range(20):
-            if self.worker.state.exit_code is None:
+            if self.worker.state.exit is None:
                 self.worker.step()
 
 
@@ -247,8 +248,8 @@ def test_a_store_that_is_away_pauses_the_stage(cluster: MemoryCluster, home: Pat
     stage = Stage(cluster, "one", "a", "b", claims_in(folder))
     send(cluster, "large")
     stage.run()
-    assert stage.worker.state.waiting is not None
-    assert stage.worker.state.waiting.dependency == "object-store"
+    assert isinstance(stage.worker.state.breaker.circuit, Open)
+    assert stage.worker.state.breaker.circuit.dependency == "object-store"
     assert values(cluster, "b") == values(cluster, "dead-letters.one") == []
     folder.mkdir()
     stage.clock.advance(60)
@@ -259,7 +260,7 @@ def test_a_store_that_is_away_pauses_the_stage(cluster: MemoryCluster, home: Pat
     for _ in range(200):
         stage.run()
     assert [whole(folder, value).payload.text for value in values(cluster, "b")] == [f"{LARGE}one"]
-    assert stage.worker.state.waiting is None
+    assert isinstance(stage.worker.state.breaker.circuit, Closed)
 
 
 def test_a_death_before_the_commit_leaves_garbage_and_nothing_else(cluster: MemoryCluster, home: Path) -> None:

@@ -8,24 +8,25 @@ from datetime import UTC, datetime
 import pytest
 from prometheus_client import REGISTRY
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import FixedIds
-from headrace.broker.contract import Message
-from headrace.chains import PipelineChains
-from headrace.control import OrderBook, Scope, follow
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import FixedIds
+from headrace.config.settings import KafkaSettings
 from headrace.envelope import Change, Context, Operation, Trace
 from headrace.errors import UnknownPipeline
 from headrace.handler import Handler
+from headrace.handlers.chains import PipelineChains
+from headrace.handlers.pipelines_log import PipelineCatalogue, PipelineFollower
+from headrace.handlers.registry import HandlerRegistry
+from headrace.kafka.broker_contract import Message
+from headrace.orders.control import OrderBook, Scope, follow
+from headrace.payloads import Control, DeadLetter, PipelineVersion, SourceDocument
 from headrace.pipeline import canonical, digest, parse
-from headrace.pipelines_log import PipelineCatalogue, PipelineFollower
-from headrace.records import Control, DeadLetter, PipelineVersion, SourceDocument
-from headrace.registry import HandlerRegistry
-from headrace.runtime.decide import Limits
-from headrace.runtime.outbox import Wiring
+from headrace.runtime.contract import Lane, Time
+from headrace.runtime.loop.limits import Limits
+from headrace.runtime.outcomes import Wiring
 from headrace.runtime.process import StageProcessor
 from headrace.runtime.worker import Worker
-from headrace.settings import KafkaSettings
-from headrace.stage import StageFlow
+from headrace.topology.stages import StageFlow
 from headrace_testing.fakes import FakeClock, InlineComputer, run_inline
 from headrace_testing.memory_broker import MemoryBroker
 from headrace_testing.memory_cluster import MemoryCluster
@@ -73,7 +74,7 @@ BAD: dict[str, bytes | None] = {
 @pytest.fixture(autouse=True)
 def _no_kafka(monkeypatch: pytest.MonkeyPatch) -> None:
     for client in ("Consumer", "AdminClient"):
-        monkeypatch.setattr(f"headrace.topic_follower.{client}", lambda _config: None)
+        monkeypatch.setattr(f"headrace.kafka.follower.{client}", lambda _config: None)
 
 
 class Stage:
@@ -93,10 +94,8 @@ class Stage:
         )  # fmt: skip
         processor = StageProcessor(wiring, CODEC, chains)
         broker = MemoryBroker(self.cluster, group="g", transactional_id="g-0")
-        self.worker = Worker(
-            stage="chunker", topics=["documents"], broker=broker, limits=Limits(), clock=self.clock,
-            computer=InlineComputer(run_inline(processor.process), self.clock),
-        )  # fmt: skip
+        computer = InlineComputer(run_inline(processor.process), self.clock)
+        self.worker = Worker(Lane("chunker", ["documents"], Limits()), broker, computer, time=Time(self.clock))
         broker.subscribe(["documents"])
         self.read = 0
 
@@ -115,7 +114,7 @@ class Stage:
     def outcomes(self) -> dict[str, list[str]]:
         """Let the worker work; return the documents by what they came to."""
         for _ in range(30):
-            if self.worker.state.exit_code is None:
+            if self.worker.state.exit is None:
                 self.worker.step()
         done = [CODEC.decode(one.value, SourceDocument) for one in self.cluster.read_committed("chunks")]
         dead = [CODEC.decode_plain(one.value, DeadLetter) for one in self.cluster.read_committed(TOPICS[2])]
@@ -147,7 +146,7 @@ def test_a_bad_record_ends_no_stage_and_the_version_before_stays_in_force(
     stage.send("a", "default", 1)
     stage.send("b", "later", 1)
     assert stage.outcomes() == {"done": ["a", "b"]}
-    assert stage.worker.state.exit_code is None
+    assert stage.worker.state.exit is None
     assert refused() == before + 1
 
 
@@ -161,7 +160,7 @@ def test_a_document_bound_to_a_refused_version_is_given_up_with_the_reason_and_n
     stage.send("a", "default", 2)
     stage.send("b", "default", 1)
     found = stage.outcomes()
-    assert stage.worker.state.exit_code is None
+    assert stage.worker.state.exit is None
     assert found["done"] == ["b"]
     (dead,) = found["dead"]
     assert dead.startswith("a unknown-pipeline: pipeline 'default' version 2 is refused by this release: ")

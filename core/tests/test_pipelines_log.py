@@ -7,11 +7,11 @@ from typing import Any, cast
 
 import pytest
 
-from headrace.avro.codec import Codec
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings
 from headrace.errors import ConfigurationError, DependencyDown, UndecodableRecord, UnknownPipeline
-from headrace.pipelines_log import PipelineCatalogue, PipelineFollower
-from headrace.records import PipelineVersion
-from headrace.settings import KafkaSettings
+from headrace.handlers.pipelines_log import PipelineCatalogue, PipelineFollower
+from headrace.payloads import PipelineVersion
 
 pytestmark = pytest.mark.unit
 
@@ -36,7 +36,7 @@ class ScriptedCodec:
 @pytest.fixture(autouse=True)
 def _no_kafka(monkeypatch: pytest.MonkeyPatch) -> None:
     for client in ("Consumer", "AdminClient"):
-        monkeypatch.setattr(f"headrace.topic_follower.{client}", lambda _config: None)
+        monkeypatch.setattr(f"headrace.kafka.follower.{client}", lambda _config: None)
 
 
 def follower(*answers: Any) -> PipelineFollower:
@@ -62,7 +62,7 @@ def test_a_pipeline_that_nobody_applied_is_unknown(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("refusal", [DependencyDown("schema registry"), ConfigurationError("HTTP 401")])
 def test_a_registry_that_refuses_hides_no_pipeline(refusal: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken: every change goes to the dead letters as one of an unknown pipeline, until a restart."""
-    monkeypatch.setattr("headrace.topic_follower._RETRY_S", 0.0)
+    monkeypatch.setattr("headrace.kafka.follower._RETRY_S", 0.0)
     following = follower(refusal, refusal, VERSION)
     following._take(b"", 0)
     assert following.latest("late") == ("late", 3)

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.embeddings.preparation import FIELDS, NO_KEY, OverLong, Preparation, parse_template, text_hash
 from headrace.errors import ConfigurationError
-from headrace.preparation import FIELDS, NO_KEY, OverLong, Preparation, parse_template, text_hash
-from headrace.records import Chunk, ChunkedDocument
+from headrace.payloads import Chunk, ChunkedDocument
 
 pytestmark = pytest.mark.unit
 

@@ -11,14 +11,14 @@ import pytest
 from headrace.envelope import Context
 from headrace.errors import ConfigurationError
 from headrace.handler import Handler
-from headrace.records import SourceDocument
-from headrace.registry import HandlerRegistry, installed
+from headrace.handlers.registry import HandlerRegistry, installed
+from headrace.payloads import SourceDocument
 
 pytestmark = pytest.mark.unit
 
 MODULE = """
 from headrace.handler import Handler
-from headrace.records import ChunkedDocument
+from headrace.payloads import ChunkedDocument
 
 class Redact(Handler):
     name = "redact"

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import FixedIds
-from headrace.broker.contract import Record
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import FixedIds
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
 from headrace.errors import (
     ConfigurationError,
@@ -26,14 +25,15 @@ from headrace.errors import (
     UnknownPipeline,
 )
 from headrace.handler import READ_AGAIN, BatchHandler, Handler
-from headrace.headers import Origin
-from headrace.records import ChunkedDocument, DeadLetter, HeaderPart, SourceDocument
+from headrace.kafka.broker_contract import Record
+from headrace.kafka.headers import Origin
+from headrace.payloads import ChunkedDocument, DeadLetter, HeaderPart, SourceDocument
 from headrace.runtime.deadletters import ALLOWANCE_BYTES, Failure, dead_letter
-from headrace.runtime.decide import Batch, BatchResult
-from headrace.runtime.outbox import Wiring
+from headrace.runtime.loop.batch import Batch, BatchResult
+from headrace.runtime.outcomes import Wiring
 from headrace.runtime.process import StageProcessor, run_handler
 from headrace.runtime.retry import RetryPolicy
-from headrace.stage import StageFlow
+from headrace.topology.stages import StageFlow
 
 pytestmark = pytest.mark.unit
 

@@ -11,9 +11,14 @@ from random import Random
 
 import pytest
 
-from headrace.broker.contract import Message, TopicPartition, TransactionUncertain
 from headrace.errors import DependencyDown
-from headrace.runtime.decide import EXIT_DONE, EXIT_FENCED, Batch, BatchResult, Commit, Event, Limits
+from headrace.kafka.broker_contract import Message, TopicPartition, TransactionUncertain
+from headrace.runtime.contract import Lane, Time
+from headrace.runtime.loop.batch import Batch, BatchResult
+from headrace.runtime.loop.commands import Commit
+from headrace.runtime.loop.events import Event
+from headrace.runtime.loop.lifecycle import EXIT_DONE, EXIT_FENCED
+from headrace.runtime.loop.limits import Limits
 from headrace.runtime.worker import Worker
 from headrace_testing.fakes import FakeClock, InlineComputer
 from headrace_testing.memory_broker import CommitFault, CommitOutcome, MemoryBroker
@@ -124,8 +129,8 @@ class Storm:
             return
         assert len(actor.computer.pending) <= 1, "two batches compute at once"
         self.check_offsets()
-        if actor.worker.state.exit_code is not None:
-            self.exit_codes[actor.worker.state.exit_code] += 1
+        if actor.worker.state.exit is not None:
+            self.exit_codes[actor.worker.state.exit.code] += 1
             actor.broker.close()
             self.actors.remove(actor)
 
@@ -153,10 +158,8 @@ class Storm:
         slot = self.random.choice(free)
         broker = MemoryBroker(self.cluster, group=GROUP, transactional_id=f"storm-{slot}")
         computer = InlineComputer(self.compute, self.clock)
-        worker = self.worker_class(
-            stage="storm", topics=[SOURCE], broker=broker, computer=computer,
-            limits=Limits(batch_records=self.random.choice([1, 7, 20])), clock=self.clock, jitter=self.random.random,
-        )  # fmt: skip
+        lane = Lane("storm", [SOURCE], Limits(batch_records=self.random.choice([1, 7, 20])))
+        worker = self.worker_class(lane, broker, computer, time=Time(self.clock, jitter=self.random.random))
         broker.subscribe([SOURCE])
         self.actors.append(Actor(slot, worker, broker, computer))
 

@@ -9,18 +9,18 @@ from unittest.mock import AsyncMock, Mock
 import pytest
 from pydantic import ValidationError
 
-from headrace import bootstrap
-from headrace.chains import PipelineChains
+from headrace import migrate
+from headrace.config.settings import EXIT_CONFIGURATION, WorkerSettings, wrong_settings
 from headrace.envelope import Context
 from headrace.errors import ConfigurationError, DependencyDown
 from headrace.handler import Handler
-from headrace.pipelines_log import PipelineCatalogue
-from headrace.records import SourceDocument
-from headrace.registry import HandlerRegistry
-from headrace.service import run_stage
-from headrace.settings import EXIT_CONFIGURATION, WorkerSettings, wrong_settings
-from headrace.stage import CHUNKER, INGEST
+from headrace.handlers.chains import PipelineChains
+from headrace.handlers.pipelines_log import PipelineCatalogue
+from headrace.handlers.registry import HandlerRegistry
+from headrace.payloads import SourceDocument
+from headrace.stage_process.main import run_stage
 from headrace.store.pool import StoreSettings
+from headrace.topology.stages import CHUNKER, INGEST
 
 pytestmark = pytest.mark.unit
 
@@ -55,7 +55,7 @@ def test_a_stage_names_the_wrong_setting_and_ends(
 ) -> None:
     """A stack of calls would stand where the operator looks for the name of the variable."""
     monkeypatch.delenv("HEADRACE_STORE_DSN", raising=False)
-    monkeypatch.setattr("headrace.service.PipelineFollower", Mock())
+    monkeypatch.setattr("headrace.stage_process.main.PipelineFollower", Mock())
     if variable == "HEADRACE_WORKER_DRAIN_S":
         monkeypatch.setenv(variable, "soon")
 
@@ -71,7 +71,7 @@ def test_a_stages_own_handler_tells_its_wrong_settings_at_the_start(
 ) -> None:
     """The stage would start, and stand still with the first record."""
     monkeypatch.delenv("HEADRACE_STORE_DSN", raising=False)
-    monkeypatch.setattr("headrace.service.PipelineFollower", Mock())
+    monkeypatch.setattr("headrace.stage_process.main.PipelineFollower", Mock())
     assert run_stage(INGEST, first=Needy) == EXIT_CONFIGURATION
     assert "ingest cannot start: HEADRACE_STORE_DSN" in capsys.readouterr().err
 
@@ -84,7 +84,7 @@ def test_a_stage_names_the_package_whose_handler_does_not_load(
     def installed(_stage: str) -> NoReturn:
         raise ConfigurationError("entry point 'ingest.mine' does not load", remedy="Repair it.")
 
-    monkeypatch.setattr("headrace.registry.installed", installed)
+    monkeypatch.setattr("headrace.handlers.registry.installed", installed)
     assert run_stage(INGEST) == EXIT_CONFIGURATION
     assert "entry point 'ingest.mine' does not load. Repair it." in capsys.readouterr().err
 
@@ -95,7 +95,7 @@ def test_the_bootstrap_names_the_missing_setting(
     """The first command of a new deployment would answer a forgotten variable with a stack of calls."""
     for name in ("POSTGRES_DSN", "RUNTIME_PASSWORD"):
         monkeypatch.delenv(f"HEADRACE_BOOTSTRAP_{name}", raising=False)
-    assert bootstrap.main() == EXIT_CONFIGURATION
+    assert migrate.main() == EXIT_CONFIGURATION
     said = capsys.readouterr().err
     assert "HEADRACE_BOOTSTRAP_POSTGRES_DSN: Field required" in said
     assert "HEADRACE_BOOTSTRAP_RUNTIME_PASSWORD: Field required" in said
@@ -151,7 +151,7 @@ def test_a_wrong_object_store_is_told_at_the_start(
     variables: dict[str, str], named: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A stage would start, and pause at the first large document, hours later."""
-    monkeypatch.setattr("headrace.service.PipelineFollower", Mock())
+    monkeypatch.setattr("headrace.stage_process.main.PipelineFollower", Mock())
     for name, value in variables.items():
         monkeypatch.setenv(f"HEADRACE_OBJECTS_{name}", value)
     assert run_stage(CHUNKER) == EXIT_CONFIGURATION
@@ -162,11 +162,11 @@ def test_the_bootstrap_knows_what_the_embedder_knows_of_a_model(monkeypatch: pyt
     """Broken: the first generation has 384 dimensions and no prompt, and the embedder waits for another for ever."""
     monkeypatch.setenv("HEADRACE_BOOTSTRAP_POSTGRES_DSN", "postgresql://h/db")
     monkeypatch.setenv("HEADRACE_BOOTSTRAP_RUNTIME_PASSWORD", "p")
-    assert bootstrap.BootstrapSettings().dimensions == 384
+    assert migrate.BootstrapSettings().dimensions == 384
     monkeypatch.setenv("HEADRACE_BOOTSTRAP_MODEL", "multilingual-e5-base")
-    found = bootstrap.BootstrapSettings()
+    found = migrate.BootstrapSettings()
     assert (found.dimensions, found.passage_prompt) == (768, "passage: ")
     monkeypatch.setenv("HEADRACE_BOOTSTRAP_DIMENSIONS", "64")
     monkeypatch.setenv("HEADRACE_BOOTSTRAP_PASSAGE_PROMPT", "")
-    found = bootstrap.BootstrapSettings()
+    found = migrate.BootstrapSettings()
     assert (found.dimensions, found.passage_prompt) == (64, "")

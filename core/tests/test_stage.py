@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from headrace.stage import CHUNKER, EMBEDDER, GENERATOR, INDEXER, INGEST
+from headrace.topology.stages import CHUNKER, EMBEDDER, GENERATOR, INDEXER, INGEST
 
 pytestmark = pytest.mark.unit
 

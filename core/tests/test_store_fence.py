@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from headrace.store.fence import Decision, Fence, advance, decide
 from headrace.store.plan import Plan, Stored, Vectors, by_document, carried_vectors, plan_tenant
-from headrace.store.records import Generation, IndexChunk, IndexDocument, IndexResult, Outcome
+from headrace.store.rows import Generation, IndexChunk, IndexDocument, IndexResult, Outcome
 
 pytestmark = pytest.mark.unit
 

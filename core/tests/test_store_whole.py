@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import headrace
-from headrace.store.whole import whole
+from headrace.store.uncancelled import whole
 
 pytestmark = pytest.mark.unit
 _MANY = re.compile(r"(?<!whole\(connection)\.(?:executemany|fetchmany)\(")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from headrace.avro import schemas
+from headrace.codec import schemas
 from headrace.errors import ConfigurationError
-from headrace.stage import STAGES
-from headrace.topics import _read, concrete, dead_letter_topic, declared, held_topic, replay_topic, retry_topic
+from headrace.topology.stages import STAGES
+from headrace.topology.topics import _read, concrete, dead_letter_topic, declared, held_topic, replay_topic, retry_topic
 
 pytestmark = pytest.mark.unit
 

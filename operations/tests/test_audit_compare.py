@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from headrace_chunker.identity import text_hash as chunker_text_hash
+from headrace.embeddings.preparation import text_hash as chunker_text_hash
 from headrace_operations.audit.compare import examine, in_order
 from headrace_operations.audit.digests import layout_digest, rows_digest, text_hash
 from headrace_operations.audit.model import (

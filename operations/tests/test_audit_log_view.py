@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 import pytest
 from confluent_kafka import murmur2
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import FixedIds
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import FixedIds
 from headrace.envelope import Change, Context, Operation, Trace
-from headrace.records import Chunk, ChunkedDocument, SourceDocument
+from headrace.payloads import Chunk, ChunkedDocument, SourceDocument
 from headrace_operations.audit.log_ranges import Range
 from headrace_operations.audit.log_view import LogView
 from headrace_operations.audit.model import Key, LogEntry, Position

@@ -7,12 +7,12 @@ import asyncio
 import pytest
 from pydantic import SecretStr
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import FixedIds
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import FixedIds
+from headrace.config.settings import KafkaSettings
 from headrace.errors import ConfigurationError
-from headrace.settings import KafkaSettings
 from headrace.store.pool import StoreSettings
-from headrace.store.records import Generation
+from headrace.store.rows import Generation
 from headrace_operations.audit.model import Finding, Kind
 from headrace_operations.audit.run import Scope, audit, chosen, explained
 

@@ -14,9 +14,9 @@ from unittest.mock import Mock
 import pytest
 from pydantic import SecretStr
 
-from headrace.costs import Reached
+from headrace.embeddings.costs import Reached
 from headrace.errors import ConfigurationError, DependencyDown, HeadraceError
-from headrace.records import HeaderPart
+from headrace.payloads import HeaderPart
 from headrace_operations.alerts.alerter import Alert, Alerter, AlertSettings, Clock, Watch
 from headrace_operations.alerts.conditions import ErrorShare, is_new, of_caps, of_stages
 from headrace_operations.alerts.looks import Looks

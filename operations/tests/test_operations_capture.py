@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from headrace.capture import Table, of_capture
+from headrace.config.captured_tables import Table, of_capture
 from headrace.errors import ConfigurationError, DependencyDown
 from headrace_operations.capture.connector import Connect, Status, configuration, dsn_of, is_ours, unread
 from headrace_operations.capture.database import Database, Found, problems

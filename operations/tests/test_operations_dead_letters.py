@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import FixedIds
-from headrace.broker.contract import Headers, Record
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import FixedIds
+from headrace.config.settings import KafkaSettings
 from headrace.envelope import Change, Context, Operation, Reference, Trace
 from headrace.errors import ConfigurationError
-from headrace.records import ChangeEvent, Control, DeadLetter, DeadLetterAction, HeaderPart, SourceDocument
-from headrace.settings import KafkaSettings
+from headrace.kafka.broker_contract import Headers, Record
+from headrace.payloads import ChangeEvent, Control, DeadLetter, DeadLetterAction, HeaderPart, SourceDocument
 from headrace_operations.actions import Order
 from headrace_operations.dead_letters import messages, payload
 from headrace_operations.dead_letters.act import DISCARDED, REDRIVEN, plan

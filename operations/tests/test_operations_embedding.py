@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.costs import CostSettings, Spent, parse_book
-from headrace.embedding_models import SERVED
+from headrace.config.settings import KafkaSettings
+from headrace.embeddings.costs import CostSettings, Spent, parse_book
+from headrace.embeddings.models import SERVED
+from headrace.embeddings.preparation import Preparation, text_hash
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
 from headrace.objects.places import ObjectGone
-from headrace.preparation import Preparation, text_hash
-from headrace.records import Chunk, ChunkedDocument, ReplayRun
-from headrace.settings import KafkaSettings
+from headrace.payloads import Chunk, ChunkedDocument, ReplayRun
 from headrace.store.usage import DayUsage, DocumentUsage
 from headrace_operations.audit import repairs
 from headrace_operations.audit.log_ranges import LogRanges

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from headrace.embeddings.preparation import OverLong, Preparation
 from headrace.errors import ConfigurationError
-from headrace.preparation import OverLong, Preparation
 from headrace.store.pool import StoreSettings
-from headrace.store.records import Generation
+from headrace.store.rows import Generation
 from headrace_operations.audit.model import Finding, Kind, Pending, Report
 from headrace_operations.audit.run import Scope
 from headrace_operations.errors import Refused

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from headrace import headers
-from headrace.broker.contract import Headers, Record
+from headrace.config.settings import KafkaSettings
 from headrace.errors import ConfigurationError
-from headrace.headers import Origin
-from headrace.records import HeldAction
-from headrace.settings import KafkaSettings
+from headrace.kafka import headers
+from headrace.kafka.broker_contract import Headers, Record
+from headrace.kafka.headers import Origin
+from headrace.payloads import HeldAction
 from headrace_operations.actions import Order
 from headrace_operations.held.model import (
     APPROVED,

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from headrace.config.settings import KafkaSettings, ObjectSettings
 from headrace.errors import ConfigurationError, DependencyDown
 from headrace.objects.places import Place, reference_to
 from headrace.objects.store import MARKER, ObjectStore
-from headrace.settings import KafkaSettings, ObjectSettings
-from headrace.topics import concrete
+from headrace.topology.topics import concrete
 from headrace_operations.audit.log_ranges import Partition, Range
 from headrace_operations.objects import garbage as objects
 from headrace_operations.objects.garbage import Amount, Collector, carriers, holdings

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from headrace.control import Scope
 from headrace.errors import ConfigurationError, DependencyDown
-from headrace.records import PipelineVersion
+from headrace.orders.control import Scope
+from headrace.payloads import PipelineVersion
 from headrace_operations.held.model import HeldEntry, HeldId, HeldSelection
 from headrace_operations.held.release import waiting
 from headrace_operations.orders.pause import (

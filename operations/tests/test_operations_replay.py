@@ -10,12 +10,12 @@ from typing import Any, cast
 import pytest
 from confluent_kafka import murmur2
 
-from headrace import headers
-from headrace.avro.codec import Codec
-from headrace.avro.registry import FixedIds
-from headrace.broker.contract import Record
-from headrace.records import ReplayPosition, ReplayRun
-from headrace.settings import KafkaSettings
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import FixedIds
+from headrace.config.settings import KafkaSettings
+from headrace.kafka import headers
+from headrace.kafka.broker_contract import Record
+from headrace.payloads import ReplayPosition, ReplayRun
 from headrace_operations.audit.log_ranges import Range
 from headrace_operations.replay import copier
 from headrace_operations.replay import lanes as lanes_module

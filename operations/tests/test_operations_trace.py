@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from headrace.broker.contract import Headers, Record
 from headrace.envelope import StageRun
-from headrace.records import DeadLetter, DeadLetterAction, HeaderPart
+from headrace.kafka.broker_contract import Headers, Record
+from headrace.payloads import DeadLetter, DeadLetterAction, HeaderPart
 from headrace.store.documents import DocumentRow
 from headrace_operations.trace.assembly import Material, Seen, SeenLetter, assemble
 

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from headrace.broker.contract import TopicPartition
+from headrace.kafka.broker_contract import TopicPartition
 from headrace_testing.faults import checkers
 from headrace_testing.faults.checkers import Ends, Entry, Placed
 from headrace_testing.faults.schedules import evenly, schedule, seeds

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from headrace.costs import CostBook, parse_book, read_book
+from headrace.embeddings.costs import CostBook, parse_book, read_book
 from headrace_tools import containers
 from headrace_tools.discovery import ROOT
 

@@ -10,8 +10,8 @@ import typer
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from headrace.embeddings.preparation import OverLong
 from headrace.errors import ConfigurationError
-from headrace.preparation import OverLong
 from headrace_tools import command_pages, discovery, reference
 from headrace_tools.discovery import ROOT
 
@@ -58,7 +58,7 @@ def test_every_declared_metric_is_documented() -> None:
     declared = [
         line.strip().split('"')[1]
         for pattern in discovery.SOURCES
-        for path in ROOT.glob(f"{pattern}/*/metrics.py")
+        for path in ROOT.glob(f"{pattern}/**/metrics.py")
         for line in path.read_text(encoding="utf-8").splitlines()
         if line.strip().startswith('"headrace_')
     ]

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from headrace import envelope, records, topics
-from headrace.avro import schemas
-from headrace.avro.codec import ENVELOPES, PLAIN, Codec
+from headrace import envelope, payloads
+from headrace.codec import schemas
+from headrace.codec.codec import ENVELOPES, PLAIN, Codec
 from headrace.errors import UndecodableRecord
+from headrace.topology import topics
 from headrace_tools import frozen
 
 pytestmark = pytest.mark.contract
@@ -26,9 +27,9 @@ NESTED: dict[type, str] = {
     envelope.Change: "headrace.Change",
     envelope.StageRun: "headrace.StageRun",
     envelope.Trace: "headrace.Trace",
-    records.Chunk: "headrace.ChunkPart",
-    records.Citation: "headrace.Citation",
-    records.HeaderPart: "headrace.HeaderPart",
+    payloads.Chunk: "headrace.ChunkPart",
+    payloads.Citation: "headrace.Citation",
+    payloads.HeaderPart: "headrace.HeaderPart",
 }
 TYPES: list[tuple[type, str]] = [
     *((cls, f"{name}Payload") for cls, name in ENVELOPES.items()),

@@ -21,7 +21,7 @@ from headrace_operations.dead_letters.model import Selection
 from headrace_testing.data import reference_with_edits
 from headrace_testing.fold import fold
 from headrace_testing.oracle import versions
-from headrace_testing.stream import STAGES, TENANT, metric, publish, wait_until_stored
+from headrace_testing.stream import DOCUMENT_STAGES, TENANT, metric, publish, wait_until_stored
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 CAPPED = "acme"
@@ -77,7 +77,7 @@ def test_a_cap_holds_a_tenant_and_lets_it_go_when_raised(deployment, place, tmp_
     first, more = reference_with_edits(edits=0, seed=seed, documents=12), reference_with_edits(edits=0, seed=seed + 1)
     later = [{**change, "id": f"later-{change['id']}", "content": f"{change['id']} {change['content']}"}
              for change in more[:5]]  # fmt: skip
-    deployment.start_all(*(flow.name for flow in STAGES if flow.name != "embedder"))
+    deployment.start_all(*(flow.name for flow in DOCUMENT_STAGES if flow.name != "embedder"))
     publish(place.kafka_settings(), first[:1], CAPPED)
     embedder = deployment.start("embedder", env=env)
     embedder.wait_ready()

@@ -13,7 +13,7 @@ from psycopg.rows import dict_row
 from headrace.store.queries import load
 from headrace_testing import files
 from headrace_testing.committed import dead_letters_of, read_all
-from headrace_testing.stream import STAGES, TENANT, publish
+from headrace_testing.stream import DOCUMENT_STAGES, TENANT, publish
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -68,7 +68,7 @@ def test_files_of_every_kind_are_found_with_their_sections_and_pages(deployment,
         upsert("locked", files.encrypted_pdf()),
     ]
     deployment.env = {"HEADRACE_FETCH_FOLDERS": str(tmp_path)}
-    deployment.start_all(*(flow.name for flow in STAGES))
+    deployment.start_all(*(flow.name for flow in DOCUMENT_STAGES))
     publish(place.kafka_settings(), events)
     deadline = time.monotonic() + 60
     while len(found := hits(place)) < 6 or len(dead_letters_of(place, "ingest")) < 2:

@@ -15,7 +15,7 @@ from headrace_testing.committed import read_all
 from headrace_testing.data import reference_with_edits
 from headrace_testing.fold import Store, fold, read_store
 from headrace_testing.oracle import versions
-from headrace_testing.stream import STAGES, TENANT, metric, publish, wait_until_stored
+from headrace_testing.stream import DOCUMENT_STAGES, TENANT, metric, publish, wait_until_stored
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -51,7 +51,7 @@ def stores(place) -> list[Store]:
 def test_a_second_generation_is_filled_beside_the_first_and_switched_to(deployment, place, seed, tmp_path, headrace):
     """A new model would need a stop, take the first one's records, or be searched before it is complete."""
     changes = reference_with_edits(edits=8, seed=seed, documents=16)
-    deployment.start_all(*(flow.name for flow in STAGES))
+    deployment.start_all(*(flow.name for flow in DOCUMENT_STAGES))
     publish(place.kafka_settings(), changes[:18])
     wait_until_stored(deployment, fold(versions(TENANT, changes[:18])), 90, print)
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from headrace import control
+from headrace.handlers.pipelines_log import apply
+from headrace.orders import control
 from headrace.pipeline import Review
-from headrace.pipelines_log import apply
 from headrace_cli.app import app
 from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.dead_letters.model import Selection
@@ -22,7 +22,7 @@ from headrace_operations.orders import log as orders_log
 from headrace_testing.data import reference_with_edits
 from headrace_testing.fold import fold
 from headrace_testing.oracle import versions
-from headrace_testing.stream import STAGES, TENANT, publish, wait_until_stored
+from headrace_testing.stream import DOCUMENT_STAGES, TENANT, publish, wait_until_stored
 from headrace_testing.user_package import stream
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -71,7 +71,7 @@ def test_a_paused_tenant_waits_and_another_does_not(deployment, operator: Operat
     paused, other = (reference_with_edits(edits=6, seed=seed + number, documents=6) for number in range(2))
     publish(operator.kafka, paused, PAUSED)
     publish(operator.kafka, other)
-    deployment.start_all(*(flow.name for flow in STAGES))
+    deployment.start_all(*(flow.name for flow in DOCUMENT_STAGES))
     wait_until_stored(deployment, fold(versions(TENANT, other)), 60, print)
     held = operator.wait_for(len(paused), scopes=frozenset({f"tenant/{PAUSED}"}))
     assert {(entry.id.stage, entry.kind, entry.tenant) for entry in held} == {("ingest", "pause", PAUSED)}
@@ -93,7 +93,7 @@ def test_what_a_pipeline_has_reviewed_waits_for_its_reviewer(deployment, operato
     for change in changes[:3]:
         change["pipeline"] = "reviewed"
     publish(operator.kafka, changes)
-    deployment.start_all(*(flow.name for flow in STAGES))
+    deployment.start_all(*(flow.name for flow in DOCUMENT_STAGES))
     wait_until_stored(deployment, fold(versions(TENANT, changes[3:])), 60, print)
     good, bad, *_ = ids = [str(entry.id) for entry in operator.wait_for(3, kind="review")]
     rejected = operator.run("review", "show", bad)["document"]

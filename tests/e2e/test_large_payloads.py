@@ -16,11 +16,11 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import Registry
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import Registry
+from headrace.config.settings import KafkaSettings, ObjectSettings
 from headrace.objects.places import named_in
 from headrace.objects.store import MARKER, store_of
-from headrace.settings import KafkaSettings, ObjectSettings
 from headrace.store.pool import StoreSettings
 from headrace_local import artifacts
 from headrace_operations.audit.run import Scope, audit
@@ -32,7 +32,7 @@ from headrace_testing.committed import read_all
 from headrace_testing.deployment import Service
 from headrace_testing.fold import fold
 from headrace_testing.oracle import versions
-from headrace_testing.stream import STAGES, TENANT, metric, publish, wait_until_stored
+from headrace_testing.stream import DOCUMENT_STAGES, TENANT, metric, publish, wait_until_stored
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -150,7 +150,7 @@ def test_an_outage_of_the_bucket_pauses_and_loses_nothing(deployment, place, tmp
             **server.settings(), "HEADRACE_OBJECTS_TIMEOUT_S": "2", "HEADRACE_WORKER_BACKOFF_MAX_S": "1",
         }  # fmt: skip
         deployment.bootstrap()
-        deployment.start_all(*(flow.name for flow in STAGES))
+        deployment.start_all(*(flow.name for flow in DOCUMENT_STAGES))
         server.process.send_signal(signal.SIGSTOP)  # it accepts and does not answer
         changes = [document("large", 4000), document("small", 3)]
         publish(place.kafka_settings(), changes)

@@ -10,17 +10,17 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from headrace import topics
-from headrace.avro.codec import ENVELOPES, Codec
+from headrace.codec.codec import ENVELOPES, Codec
 from headrace.objects.places import parse
-from headrace.records import ChunkedDocument, EmbeddedDocument, SourceDocument
-from headrace.stage import INGEST
-from headrace.topics import dead_letter_topic, held_topic, replay_topic, retry_topic
+from headrace.payloads import ChunkedDocument, EmbeddedDocument, SourceDocument
+from headrace.topology import topics
+from headrace.topology.stages import INGEST
+from headrace.topology.topics import dead_letter_topic, held_topic, replay_topic, retry_topic
 from headrace_testing.committed import dead_letters_of, read_all
 from headrace_testing.faults.checkers import secrets
 from headrace_testing.fold import fold, read_store
 from headrace_testing.oracle import versions
-from headrace_testing.stream import STAGES, TENANT, publish, wait_until_stored
+from headrace_testing.stream import DOCUMENT_STAGES, TENANT, publish, wait_until_stored
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -140,7 +140,7 @@ def events(secret: list[str]) -> list[dict[str, object]]:
 def test_two_thousand_secrets_stay_before_ingest(deployment, place, objects, seed):
     """Personal data would be indexed, sent to a model's provider, or kept where nobody looks for it."""
     secret = planted(random.Random(seed))
-    deployment.start_all(*(flow.name for flow in STAGES))
+    deployment.start_all(*(flow.name for flow in DOCUMENT_STAGES))
     publish(place.kafka_settings(), events(secret))
     wait_until_stored(deployment, fold(versions(TENANT, documents(secret))), 120, print)
     assert len(dead_letters_of(place, "ingest")) == 4
@@ -153,7 +153,7 @@ def test_p_sees_an_ingest_that_masks_nothing(deployment, place, objects, seed):
     """The check for secrets would be green whatever is published."""
     secret = planted(random.Random(seed))[:40]
     deployment.env = {**deployment.env, "HEADRACE_INGEST_MASK": ""}
-    deployment.start_all(*(flow.name for flow in STAGES))
+    deployment.start_all(*(flow.name for flow in DOCUMENT_STAGES))
     publish(place.kafka_settings(), documents(secret))
     deadline = time.monotonic() + 60
     while len(read_store(place.postgres, schema=place.schema).documents) < len(documents(secret)):

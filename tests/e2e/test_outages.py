@@ -15,7 +15,7 @@ from headrace_testing.data import reference_with_edits
 from headrace_testing.fold import fold
 from headrace_testing.oracle import versions
 from headrace_testing.proxy import Proxy
-from headrace_testing.stream import STAGES, TENANT, dead_letters, publish, wait_until_stored
+from headrace_testing.stream import DOCUMENT_STAGES, TENANT, dead_letters, publish, wait_until_stored
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -48,7 +48,7 @@ def test_postgresql_down_pauses_and_loses_nothing(deployment, place, seed):
     proxy = Proxy(address.hostname, address.port)
     dsn = place.runtime_dsn().replace(f":{address.port}/", f":{proxy.port}/")
     try:
-        for flow in STAGES:
+        for flow in DOCUMENT_STAGES:
             deployment.start(flow.name, wait=False, env={"HEADRACE_STORE_DSN": dsn})
         for service in deployment.services:
             service.wait_ready()
@@ -113,7 +113,7 @@ def test_bad_events_become_dead_letters_and_the_rest_goes_on(deployment, place, 
         {"id": "no-content", "op": "upsert", "version": 1},
         {"id": "no-pipeline", "op": "upsert", "version": 1, "content": "x", "pipeline": "nowhere"},
     ]
-    deployment.start_all(*(flow.name for flow in STAGES))
+    deployment.start_all(*(flow.name for flow in DOCUMENT_STAGES))
     publish(place.kafka_settings(), [changes[0], *bad, *changes[1:]])
     wait_until_stored(deployment, fold(versions(TENANT, changes)), 60, print)
     letters = dead_letters_of(place, "ingest")

@@ -15,7 +15,7 @@ from headrace_testing.committed import read_all
 from headrace_testing.data import reference_with_edits
 from headrace_testing.fold import fold, read_store
 from headrace_testing.oracle import versions
-from headrace_testing.stream import STAGES, TENANT, dead_letters, metric, publish, wait_until_stored
+from headrace_testing.stream import DOCUMENT_STAGES, TENANT, dead_letters, metric, publish, wait_until_stored
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -56,7 +56,7 @@ def replayed(place, stage: str) -> list[tuple[str, int, int]]:
 def test_a_replay_killed_midway_is_taken_up_and_changes_nothing(deployment, place, seed, tmp_path):
     """A replay would write rows, call the model, send a record twice, or lose its place when it dies."""
     changes = reference_with_edits(edits=12, seed=seed, documents=24)
-    deployment.start_all(*(flow.name for flow in STAGES))
+    deployment.start_all(*(flow.name for flow in DOCUMENT_STAGES))
     publish(place.kafka_settings(), changes)
     expected = fold(versions(TENANT, changes))
     wait_until_stored(deployment, expected, 90, print)
@@ -91,7 +91,7 @@ def test_a_replay_killed_midway_is_taken_up_and_changes_nothing(deployment, plac
 def test_one_document_is_replayed_alone_and_a_wrong_one_is_refused(deployment, place, seed, tmp_path):
     """A document's replay would send others, or a misspelt one would look done."""
     changes = reference_with_edits(edits=0, seed=seed, documents=6)
-    deployment.start_all(*(flow.name for flow in STAGES))
+    deployment.start_all(*(flow.name for flow in DOCUMENT_STAGES))
     publish(place.kafka_settings(), changes)
     wait_until_stored(deployment, fold(versions(TENANT, changes)), 90, print)
     cached = run(place, tmp_path, "start", "--stage", "embedder", "--all", "--dry-run")

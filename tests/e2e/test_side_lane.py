@@ -8,14 +8,14 @@ import urllib.request
 
 import pytest
 
-from headrace import control
-from headrace.pipelines_log import apply
+from headrace.handlers.pipelines_log import apply
+from headrace.orders import control
 from headrace_operations.orders import log as orders_log
 from headrace_testing.committed import dead_letters_of
 from headrace_testing.data import reference_with_edits
 from headrace_testing.fold import fold
 from headrace_testing.oracle import versions
-from headrace_testing.stream import STAGES, TENANT, publish, wait_until_stored
+from headrace_testing.stream import DOCUMENT_STAGES, TENANT, publish, wait_until_stored
 from headrace_testing.user_package import install, stream
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -25,7 +25,7 @@ import os, signal
 from collections import Counter
 from headrace.errors import TemporaryError
 from headrace.handler import Handler
-from headrace.records import SourceDocument
+from headrace.payloads import SourceDocument
 
 tries = Counter()
 
@@ -56,7 +56,7 @@ def moody(deployment, place, tmp_path):
     site = install(tmp_path / "site", "moody", "Moody", HANDLER)
     apply(place.kafka_settings(), place.codec(), stream("default", ("moody", "sections")), applied_by="test")
     env = {"PYTHONPATH": str(site), **FAST}
-    for flow in STAGES:
+    for flow in DOCUMENT_STAGES:
         deployment.start(flow.name, wait=False, env=env if flow.name == "chunker" else None)
     for service in deployment.services:
         service.wait_ready()
@@ -79,8 +79,8 @@ def test_a_passing_failure_of_one_record_ends_well_and_holds_nothing_up(deployme
     assert chunker.log.read_text().count("later") == 0  # a retry is no event of the log
     with urllib.request.urlopen(f"http://127.0.0.1:{chunker.port}/metrics", timeout=5) as answer:
         metrics = answer.read().decode()
-    assert 'headrace_retries_total{stage="chunker"} 1.0' in metrics
-    assert 'headrace_retries_total{stage="chunker-side"} 2.0' in metrics
+    assert 'headrace_retries_total{lane="live",stage="chunker"} 1.0' in metrics
+    assert 'headrace_retries_total{lane="side",stage="chunker"} 2.0' in metrics
 
 
 def test_a_record_that_kills_the_process_is_given_up_and_the_others_are_done(deployment, place, seed, moody):
@@ -105,7 +105,7 @@ def test_a_record_that_kills_the_process_is_given_up_and_the_others_are_done(dep
 
 def test_a_paused_stage_starts_nothing_until_it_is_resumed(deployment, place, seed):
     """An order to pause would be ignored, or would lose what waits."""
-    deployment.start_all(*(flow.name for flow in STAGES))
+    deployment.start_all(*(flow.name for flow in DOCUMENT_STAGES))
     chunker = next(service for service in deployment.services if service.name == "chunker")
     order(place, control.Action.PAUSE)
     wait_for(lambda: ready(chunker.port)["paused"] == "paused by test: why")

@@ -5,19 +5,19 @@ from __future__ import annotations
 import psycopg
 import pytest
 
+from headrace.handlers.pipelines_log import apply
 from headrace.pipeline import load
-from headrace.pipelines_log import apply
 from headrace_testing.data import reference_with_edits
 from headrace_testing.fold import fold
 from headrace_testing.oracle import versions
-from headrace_testing.stream import STAGES, TENANT, dead_letters, publish, wait_until_stored
+from headrace_testing.stream import DOCUMENT_STAGES, TENANT, dead_letters, publish, wait_until_stored
 from headrace_testing.user_package import install
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 HANDLER = '''
 from headrace.handler import Handler
-from headrace.records import SourceDocument
+from headrace.payloads import SourceDocument
 
 class Stamp(Handler):
     """Notes how many words a document has."""
@@ -58,7 +58,7 @@ def test_package_and_pipeline_version_arrive_while_the_stream_runs(deployment, p
     """A new handler would need a change of ours, a restart of the others, or would touch what is in flight."""
     site = install(tmp_path / "site", "acme", "Stamp", HANDLER)
     changes = reference_with_edits(edits=0, seed=seed, documents=24)
-    deployment.start_all(*(flow.name for flow in STAGES))
+    deployment.start_all(*(flow.name for flow in DOCUMENT_STAGES))
     pids = {service.name: service.process.pid for service in deployment.services}
     publish(place.kafka_settings(), changes[:8])
     wait_until_stored(deployment, fold(versions(TENANT, changes[:8])), 60, print)

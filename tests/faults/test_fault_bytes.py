@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from headrace.avro.codec import Codec
+from headrace.codec.codec import Codec
 from headrace.envelope import Change, Context, Metadata, Operation, StageRun, Trace
-from headrace.records import ChunkedDocument, SourceDocument
+from headrace.payloads import ChunkedDocument, SourceDocument
 from headrace_testing.committed import dead_letters_of, read_all
 from headrace_testing.deployment import Deployment
 from headrace_testing.faults.checkers import Entry, conservation

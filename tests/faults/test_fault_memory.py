@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from headrace.avro.codec import Codec
-from headrace.pipelines_log import apply
+from headrace.codec.codec import Codec
+from headrace.handlers.pipelines_log import apply
 from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.dead_letters.model import Selection
 from headrace_testing.data import reference_with_edits
@@ -29,7 +29,7 @@ DEATHS = 3
 HANDLER = '''
 import ctypes
 from headrace.handler import Handler
-from headrace.records import SourceDocument
+from headrace.payloads import SourceDocument
 
 MUCH = 16 * 1024**3
 LIBC = ctypes.CDLL(None)

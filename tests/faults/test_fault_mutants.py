@@ -14,7 +14,14 @@ from headrace_testing.faults.checkers import replayed
 from headrace_testing.faults.lab import Lab
 from headrace_testing.fold import compare, fold, read_store
 from headrace_testing.oracle import versions
-from headrace_testing.stream import STAGES, TENANT, publish, rewind_groups, wait_until_drained, wait_until_stored
+from headrace_testing.stream import (
+    DOCUMENT_STAGES,
+    TENANT,
+    publish,
+    rewind_groups,
+    wait_until_drained,
+    wait_until_stored,
+)
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
@@ -142,7 +149,7 @@ def test_d_and_r_see_a_store_without_its_fence(store: Deployment, tmp_path: Path
     expected = fold(versions(TENANT, events))
     mutant = {"PYTHONPATH": str(site)}
     store.start("indexer", env=mutant)
-    store.start_all(*(flow.name for flow in STAGES[:-1]))
+    store.start_all(*(flow.name for flow in DOCUMENT_STAGES[:-1]))
     publish(kafka, events)
     wait_until_stored(store, expected, 90, print)  # in order, there is nothing to see
 
@@ -152,7 +159,7 @@ def test_d_and_r_see_a_store_without_its_fence(store: Deployment, tmp_path: Path
     before = read_store(store.place.postgres, schema=store.place.schema)
     rewind_groups(kafka)
     store.start("indexer", env=mutant)
-    store.start_all(*(flow.name for flow in STAGES[:-1]))
+    store.start_all(*(flow.name for flow in DOCUMENT_STAGES[:-1]))
     wait_until_drained(kafka, 90)
     assert replayed(before, read_store(store.place.postgres, schema=store.place.schema)) != []
 

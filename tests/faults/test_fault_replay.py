@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from confluent_kafka import Message as KafkaMessage
 
-from headrace import headers
-from headrace.pipelines_log import apply
-from headrace.records import ReplayRun
-from headrace.topics import replay_topic
+from headrace.handlers.pipelines_log import apply
+from headrace.kafka import headers
+from headrace.payloads import ReplayRun
+from headrace.topology.topics import replay_topic
 from headrace_operations.actions import Order
 from headrace_operations.dead_letters.act import REDRIVEN, Actor, plan
 from headrace_operations.dead_letters.log import DeadLetterLog
@@ -32,7 +32,7 @@ from headrace_testing.faults.checkers import Entry as Counted
 from headrace_testing.faults.checkers import canary, conservation, replayed
 from headrace_testing.fold import fold, read_store
 from headrace_testing.oracle import versions
-from headrace_testing.stream import STAGES, TENANT, publish, wait_until_drained, wait_until_stored
+from headrace_testing.stream import DOCUMENT_STAGES, TENANT, publish, wait_until_drained, wait_until_stored
 from headrace_testing.user_package import stream
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
@@ -52,7 +52,7 @@ def test_row_23_replays_of_every_kind_and_a_redrive_done_twice(
     began = datetime.now(UTC)
     publish(kafka, changes)
     publish(kafka, others, OTHER)
-    store.start_all(*(flow.name for flow in STAGES))
+    store.start_all(*(flow.name for flow in DOCUMENT_STAGES))
     _redrive_twice(store)
     expected = fold([*versions(TENANT, changes), *versions(OTHER, others)])
     wait_until_stored(store, expected, 120, print)
@@ -66,7 +66,7 @@ def test_row_23_replays_of_every_kind_and_a_redrive_done_twice(
     ]  # fmt: skip
     sent = 0
     for one in chance.sample(asked, len(asked)):
-        stage = chance.choice(STAGES).name
+        stage = chance.choice(DOCUMENT_STAGES).name
         problems, count = _replay(store, chance, replay_selection.Selection(stage, **one))
         assert problems == [], (stage, one)
         sent += count

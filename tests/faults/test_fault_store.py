@@ -16,7 +16,7 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
-from headrace.settings import KafkaSettings
+from headrace.config.settings import KafkaSettings
 from headrace_local.stack import Stack
 from headrace_testing.committed import read_all
 from headrace_testing.data import reference_with_edits
@@ -26,7 +26,7 @@ from headrace_testing.fold import fold, read_store
 from headrace_testing.oracle import versions
 from headrace_testing.proxy import Proxy
 from headrace_testing.stream import (
-    STAGES,
+    DOCUMENT_STAGES,
     TENANT,
     dead_letters,
     lag,
@@ -119,7 +119,7 @@ def _replay(deployment: Deployment) -> list[str]:
     deployment.services.clear()
     before = read_store(place.postgres, schema=place.schema)
     rewind_groups(place.kafka_settings())
-    deployment.start_all(*(flow.name for flow in STAGES))
+    deployment.start_all(*(flow.name for flow in DOCUMENT_STAGES))
     wait_until_drained(place.kafka_settings(), 120)
     return replayed(before, read_store(place.postgres, schema=place.schema))
 
@@ -132,7 +132,7 @@ def test_rows_21_and_22_any_order_twice_and_at_any_time(
     shuffled = changes + chance.sample(changes, len(changes) // 2)
     chance.shuffle(shuffled)
     kafka = store.place.kafka_settings()
-    store.start_all(*(flow.name for flow in STAGES))
+    store.start_all(*(flow.name for flow in DOCUMENT_STAGES))
     producer = Producer({**kafka.client(), "partitioner": "murmur2_random", "enable.idempotence": True})
     now = time.time()
     for change in shuffled:

@@ -7,10 +7,10 @@ from random import Random
 
 import pytest
 
-from headrace.broker.contract import Message, Record, TransactionAborted
-from headrace.broker.kafka import KafkaBroker
+from headrace.config.settings import WorkerSettings
+from headrace.kafka.broker import KafkaBroker
+from headrace.kafka.broker_contract import Message, Record, TransactionAborted
 from headrace.runtime.worker import offsets_after
-from headrace.settings import WorkerSettings
 from headrace_testing.faults.lab import SESSION_MS, TRANSACTION_MS, Lab, connection, tuned
 from headrace_testing.faults.schedules import schedule
 

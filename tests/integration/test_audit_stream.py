@@ -15,11 +15,11 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from headrace.envelope import Change, Context, Operation, Trace
-from headrace.records import ChunkedDocument, SourceDocument
+from headrace.payloads import ChunkedDocument, SourceDocument
 from headrace.store.generations import get_generation
 from headrace.store.index import index_batch
 from headrace.store.pool import StoreSettings, create_pool
-from headrace.store.records import IndexChunk, IndexDocument, Outcome
+from headrace.store.rows import IndexChunk, IndexDocument, Outcome
 from headrace_cli.app import app
 from headrace_cli.exit_codes import ExitCode
 from headrace_operations.audit.log_ranges import LogRanges
@@ -28,7 +28,7 @@ from headrace_operations.audit.reset import NoReset, reset
 from headrace_operations.audit.run import Scope, UnknownDocument, audit
 from headrace_testing.deployment import Deployment, Place
 from headrace_testing.oracle import expected
-from headrace_testing.stream import STAGES, TENANT, publish, wait_until_drained
+from headrace_testing.stream import DOCUMENT_STAGES, TENANT, publish, wait_until_drained
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -107,7 +107,7 @@ def streamed(stack, tmp_path_factory):
         changes = [_change(name) for name in DOCUMENTS]
         changes += [{"op": "delete", "id": name, "version": VERSION + 1} for name in DELETED]
         publish(place.kafka_settings(), changes)
-        deployment.start_all(*(flow.name for flow in STAGES))
+        deployment.start_all(*(flow.name for flow in DOCUMENT_STAGES))
         wait_until_drained(place.kafka_settings(), 90)
         for service in deployment.services:
             assert service.drain() == 0

@@ -12,17 +12,18 @@ import pytest
 from confluent_kafka import Message, Producer
 from typer.testing import CliRunner
 
-from headrace.avro.codec import Codec
-from headrace.bootstrap import create_topics
-from headrace.broker.contract import Headers, Record
-from headrace.control_guard import guarding
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings, WorkerSettings
 from headrace.errors import InvalidRecord
-from headrace.headers import Origin
+from headrace.kafka.broker_contract import Headers, Record
+from headrace.kafka.headers import Origin
+from headrace.migrate import create_topics
 from headrace.runtime.compute import ComputeThread
 from headrace.runtime.deadletters import Failure, dead_letter
-from headrace.settings import KafkaSettings, WorkerSettings
-from headrace.stage import INGEST, STAGES
+from headrace.stage_process.main import Parts
+from headrace.topology.stages import INGEST, STAGES
 from headrace_cli.app import app
+from headrace_ingest.order_guard import guarding
 from headrace_operations import transactions
 from headrace_operations.actions import Order
 from headrace_operations.dead_letters.act import REDRIVEN, Actor, plan
@@ -233,7 +234,7 @@ def test_a_bad_order_is_one_dead_letter_over_two_workers_and_a_restart(ground: G
         return [(entry.origin.rpartition("/")[2], entry.reason) for entry in found]
 
     def guard(slot: str) -> Any:
-        return guarding(INGEST, ground.kafka, WorkerSettings(slot=slot), ground.codec, compute)
+        return guarding(Parts(INGEST, ground.kafka, WorkerSettings(slot=slot), ground.codec, compute))
 
     compute = ComputeThread()
     try:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from headrace.pipelines_log import apply
+from headrace.handlers.pipelines_log import apply
 from headrace_operations.actions import Order
 from headrace_operations.dead_letters.act import REDRIVEN, Actor, plan
 from headrace_operations.dead_letters.log import DeadLetterLog
@@ -14,7 +14,7 @@ from headrace_operations.dead_letters.model import ANY_STATE, Entry, Selection
 from headrace_testing.data import reference_with_edits
 from headrace_testing.fold import fold
 from headrace_testing.oracle import versions
-from headrace_testing.stream import STAGES, TENANT, publish, wait_until_stored
+from headrace_testing.stream import DOCUMENT_STAGES, TENANT, publish, wait_until_stored
 from headrace_testing.user_package import stream
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -47,7 +47,7 @@ def test_a_poison_document_is_indexed_once_its_cause_is_gone(deployment, place, 
     changes[1]["pipeline"] = "late"
     operator = Operator(place)
     publish(operator.kafka, changes)
-    deployment.start_all(*(flow.name for flow in STAGES))
+    deployment.start_all(*(flow.name for flow in DOCUMENT_STAGES))
     (first,) = operator.wait_for(1)
     assert (first.reason, first.document_id) == ("unknown-pipeline", changes[1]["id"])
     wait_until_stored(deployment, fold(versions(TENANT, [changes[0], *changes[2:]])), 60, print)

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from headrace.embeddings.preparation import OverLong, Preparation
 from headrace.errors import ConfigurationError
-from headrace.preparation import OverLong, Preparation
 from headrace_cli.app import app
 from headrace_embedder.agreement import least_cosine
 from headrace_embedder.local_model import SentenceTransformersProvider, load

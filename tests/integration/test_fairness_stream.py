@@ -14,7 +14,7 @@ from headrace_testing.deployment import Deployment
 from headrace_testing.fold import fold, read_store
 from headrace_testing.model_server import ModelServer, serving, settings
 from headrace_testing.oracle import versions
-from headrace_testing.stream import STAGES, dead_letters, metric, publish, wait_until_stored
+from headrace_testing.stream import DOCUMENT_STAGES, dead_letters, metric, publish, wait_until_stored
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -49,7 +49,7 @@ def test_a_tenant_that_sends_little_does_not_wait_behind_another_s_flood(deploym
             **settings(server.server_port, deployment.model),
             "HEADRACE_EMBEDDER_TOKENS_PER_MINUTE": str(TOKENS_A_MINUTE),
         }
-        deployment.start_all(*(flow.name for flow in STAGES if flow.name != "embedder"))
+        deployment.start_all(*(flow.name for flow in DOCUMENT_STAGES if flow.name != "embedder"))
         embedder = deployment.start("embedder", env=env)
         publish(kafka, flood, "flood")
         # The neighbour comes when the minute that the bucket held is used up, and the flood waits for more.

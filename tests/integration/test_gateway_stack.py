@@ -29,18 +29,18 @@ from confluent_kafka.admin import AdminClient
 from psycopg import sql
 from pydantic import SecretStr
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import Registry
-from headrace.bootstrap import BootstrapSettings, bootstrap
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import Registry
+from headrace.config.settings import KafkaSettings, ObjectSettings, RegistrySettings
 from headrace.envelope import Change, Context, Operation, StageRun, Trace
 from headrace.errors import DependencyDown
-from headrace.records import ChangeEvent, DeadLetter, GenerationRequest, HeaderPart, SourceDocument
-from headrace.settings import KafkaSettings, ObjectSettings, RegistrySettings
+from headrace.migrate import BootstrapSettings, bootstrap
+from headrace.payloads import ChangeEvent, DeadLetter, GenerationRequest, HeaderPart, SourceDocument
 from headrace.store.generations import get_generation
 from headrace.store.index import index_batch
 from headrace.store.keys import create_api_key, revoke_api_keys
 from headrace.store.pool import StoreSettings, create_pool, prepare_connection
-from headrace.store.records import IndexChunk, IndexDocument
+from headrace.store.rows import IndexChunk, IndexDocument
 from headrace_gateway.app import create_app
 from headrace_gateway.dependencies import Dependencies
 from headrace_gateway.main import opened
@@ -460,7 +460,7 @@ async def test_a_repeated_request_is_the_same_artifact_in_the_store(ground: Grou
 
 async def test_without_kafka_publishing_fails_in_time_and_says_so() -> None:
     """If it failed, a request would hang, or be answered as accepted, while Kafka is down."""
-    from headrace.broker.contract import Message
+    from headrace.kafka.broker_contract import Message
 
     publisher = KafkaPublisher(KafkaSettings(bootstrap="127.0.0.1:1"), 0.5)
     with pytest.raises(DependencyDown) as caught:

@@ -11,12 +11,12 @@ import pytest
 from confluent_kafka import Message, Producer
 from typer.testing import CliRunner
 
-from headrace import headers
-from headrace.avro.codec import Codec
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings
 from headrace.errors import InvalidRecord
-from headrace.headers import Origin
-from headrace.records import DeadLetter
-from headrace.settings import KafkaSettings
+from headrace.kafka import headers
+from headrace.kafka.headers import Origin
+from headrace.payloads import DeadLetter
 from headrace_cli.app import app
 from headrace_operations import transactions
 from headrace_operations.actions import Order

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import FixedIds
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import FixedIds
+from headrace.config.settings import ObjectSettings
 from headrace.envelope import Change, Context, Operation, Trace
 from headrace.errors import ConfigurationError, DependencyDown
 from headrace.objects.claims import Claim, Claims
 from headrace.objects.places import ObjectDamaged, ObjectGone, Place, folder_of
 from headrace.objects.store import MARKER, ObjectStore
-from headrace.records import SourceDocument
-from headrace.settings import ObjectSettings
+from headrace.payloads import SourceDocument
 from headrace_local import artifacts
 from headrace_testing.deployment import object_settings
 from headrace_testing.s3 import S3Server, served

@@ -14,10 +14,11 @@ import pytest
 from confluent_kafka import Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from headrace import control, topics
-from headrace.avro.codec import Codec
-from headrace.records import ReplayRun
-from headrace.settings import KafkaSettings
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings
+from headrace.orders import control
+from headrace.payloads import ReplayRun
+from headrace.topology import topics
 from headrace_operations.orders import log as orders_log
 from headrace_operations.replay.copier import Copier
 from headrace_operations.replay.plan import plan

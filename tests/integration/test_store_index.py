@@ -18,10 +18,10 @@ import pytest_asyncio
 
 from headrace.errors import InvalidRecord
 from headrace.store import cache
-from headrace.store.bootstrap import migrate
 from headrace.store.generations import activate, create_generation, get_generation
 from headrace.store.index import index_batch
-from headrace.store.records import Generation, IndexChunk, IndexDocument, IndexResult, Outcome
+from headrace.store.rows import Generation, IndexChunk, IndexDocument, IndexResult, Outcome
+from headrace.store.schema import migrate
 from headrace.store.search import search
 from headrace.store.transactions import tenant_transaction
 

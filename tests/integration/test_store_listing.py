@@ -11,7 +11,7 @@ import pytest_asyncio
 from headrace.store import documents
 from headrace.store.generations import create_generation
 from headrace.store.index import index_batch
-from headrace.store.records import Generation, IndexDocument
+from headrace.store.rows import Generation, IndexDocument
 
 if TYPE_CHECKING:
     from headrace.store.pool import Pool

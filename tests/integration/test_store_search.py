@@ -15,7 +15,7 @@ from headrace.errors import InvalidRecord
 from headrace.store.generations import create_generation
 from headrace.store.index import index_batch
 from headrace.store.pool import create_pool
-from headrace.store.records import Generation, IndexChunk, IndexDocument
+from headrace.store.rows import Generation, IndexChunk, IndexDocument
 from headrace.store.search import search
 from headrace.store.transactions import tenant_transaction
 from headrace_testing.postgres import StoreSchema

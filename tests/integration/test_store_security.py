@@ -16,8 +16,7 @@ from pydantic import SecretStr
 
 from headrace.errors import ConfigurationError, DependencyDown
 from headrace.store import artifacts, cache, documents, keys
-from headrace.store.bootstrap import create_login, migrate
-from headrace.store.errors import GenerationExists
+from headrace.store.error_mapping import GenerationExists
 from headrace.store.generations import (
     activate,
     active_generation,
@@ -27,7 +26,8 @@ from headrace.store.generations import (
 )
 from headrace.store.index import index_batch
 from headrace.store.pool import create_pool
-from headrace.store.records import Generation, IndexChunk, IndexDocument
+from headrace.store.rows import Generation, IndexChunk, IndexDocument
+from headrace.store.schema import create_login, migrate
 from headrace.store.search import search
 from headrace.store.transactions import set_tenant, tenant_transaction
 from headrace_testing.postgres import StoreSchema, with_login

@@ -14,10 +14,10 @@ import asyncpg
 import httpx
 import pytest
 
-from headrace.costs import CostSettings, Spent
+from headrace.embeddings.costs import CostSettings, Spent
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
 from headrace.errors import DependencyDown, SetAside
-from headrace.records import Chunk, ChunkedDocument
+from headrace.payloads import Chunk, ChunkedDocument
 from headrace.store import usage
 from headrace.store.transactions import tenant_transaction
 from headrace.store.usage import Bill, Used

@@ -11,11 +11,11 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition, murmur2
 from pydantic import SecretStr
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import Registry
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import Registry
+from headrace.config.settings import KafkaSettings
 from headrace.envelope import Change, Context, Operation, StageRun, Trace
-from headrace.records import DeadLetter, DeadLetterAction, HeaderPart, IndexedDocument, SourceDocument
-from headrace.settings import KafkaSettings
+from headrace.payloads import DeadLetter, DeadLetterAction, HeaderPart, IndexedDocument, SourceDocument
 from headrace.store.pool import StoreSettings, create_pool
 from headrace_operations.runs.reader import RunsReader
 from headrace_operations.trace.log import Limits

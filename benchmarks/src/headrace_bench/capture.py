@@ -31,8 +31,8 @@ from uuid import uuid4
 import psycopg
 from psycopg import sql
 
-from headrace.capture import Table
-from headrace.records import IndexedDocument
+from headrace.config.captured_tables import Table
+from headrace.payloads import IndexedDocument
 from headrace_local import parts, shared
 from headrace_local.loopback import free_port
 from headrace_operations.capture.connector import FAILED, Connect, configuration, slot_of
@@ -43,7 +43,7 @@ from headrace_testing.deployment import Deployment, Place, Service
 from headrace_testing.faults.schedules import evenly
 from headrace_testing.fold import Expected, Key, Store, compare, read_store
 from headrace_testing.oracle import expected
-from headrace_testing.stream import STAGES, dead_letters
+from headrace_testing.stream import DOCUMENT_STAGES, dead_letters
 
 TENANT = "acme"
 TABLE = "article"
@@ -231,7 +231,7 @@ class Capture:
         self.deployment.env = {**self.deployment.env, "HEADRACE_INGEST_TABLES": str(self.file)}
         self.connect.start()
         self.deployment.bootstrap()
-        self.deployment.start_all(*(flow.name for flow in STAGES))
+        self.deployment.start_all(*(flow.name for flow in DOCUMENT_STAGES))
         self.connect.wait_ready()
 
     def configure(self) -> None:
@@ -351,7 +351,7 @@ def steps_back(place: Place) -> list[str]:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Return the figures, among them ``problems``."""
     chance = random.Random(options.seed)
-    targets = evenly(chance, options.kills, [CONNECT, *(flow.name for flow in STAGES)])
+    targets = evenly(chance, options.kills, [CONNECT, *(flow.name for flow in DOCUMENT_STAGES)])
     due = sorted(chance.randrange(options.changes) for _ in targets)
     killed: dict[str, int] = {}
     never, half = 2 * options.changes, options.changes // 2

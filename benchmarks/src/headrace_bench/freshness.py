@@ -15,7 +15,7 @@ from headrace.store.keys import create_api_key
 from headrace_bench.result import Result
 from headrace_bench.stages import deployment, wait_for_model
 from headrace_testing.data import changes
-from headrace_testing.stream import STAGES, publish
+from headrace_testing.stream import DOCUMENT_STAGES, publish
 
 TENANT = "fresh"
 WARM = 15
@@ -26,7 +26,7 @@ def run(state_dir: Path, *, documents: int = 8, edits: int = 60) -> Result:
     """Return the median in milliseconds; the 99th percentile and all samples stand in the details."""
     events, source = changes(documents)
     with deployment(state_dir, "sentence-transformers") as place:
-        place.start_all(*(flow.name for flow in STAGES))
+        place.start_all(*(flow.name for flow in DOCUMENT_STAGES))
         wait_for_model(place)
         gateway = place.start("gateway")
         key = asyncio.run(api_key(place.place.postgres, place.place.schema))

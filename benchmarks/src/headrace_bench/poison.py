@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from headrace.pipelines_log import apply
+from headrace.handlers.pipelines_log import apply
 from headrace_bench.outage import small_documents
 from headrace_bench.result import Result
 from headrace_bench.stages import deployment
@@ -21,7 +21,7 @@ from headrace_operations.dead_letters.model import Selection
 from headrace_testing.deployment import Deployment
 from headrace_testing.fold import fold
 from headrace_testing.oracle import versions
-from headrace_testing.stream import STAGES, TENANT, metric, publish, wait_until_stored
+from headrace_testing.stream import DOCUMENT_STAGES, TENANT, metric, publish, wait_until_stored
 from headrace_testing.user_package import stream
 
 ROUNDS = 3
@@ -66,7 +66,7 @@ def _rate(place: Deployment, events: list[dict[str, Any]]) -> float:
 def _repaired(place: Deployment, events: list[dict[str, Any]], poison: dict[str, Any]) -> float:
     """Let the rest of the stream run, repair and redrive; return the seconds until the poison is stored."""
     kafka, codec = place.place.kafka_settings(), place.place.codec()
-    place.start_all(*(flow.name for flow in STAGES[1:]))
+    place.start_all(*(flow.name for flow in DOCUMENT_STAGES[1:]))
     everything = versions(TENANT, events)
     others = [version for version in everything if version[0][1] != poison["id"]]
     wait_until_stored(place, fold(others), 900, lambda _: None)

@@ -23,7 +23,7 @@ from headrace_testing.deployment import Deployment, Place
 from headrace_testing.fold import Expected, Key, distinct_texts, fold, read_store
 from headrace_testing.oracle import versions
 from headrace_testing.stream import (
-    STAGES,
+    DOCUMENT_STAGES,
     TENANT,
     Faults,
     dead_letters,
@@ -64,7 +64,7 @@ def prove(changes: list[dict[str, Any]], arguments: Options) -> dict[str, Any]:
     deployment = Deployment(place, logs, arguments.provider, MODELS[arguments.provider])
     try:
         deployment.bootstrap()
-        deployment.start_all(*(flow.name for flow in STAGES))
+        deployment.start_all(*(flow.name for flow in DOCUMENT_STAGES))
         figures = _stream(deployment, changes, expected, arguments)
         figures |= {"events": len(changes), "documents": len(expected), "distinct_texts": len(texts), "logs": str(logs)}
         figures |= _counts(deployment, len(texts), arguments.kills)
@@ -116,7 +116,7 @@ def _replay(deployment: Deployment, expected: dict[Key, Expected], timeout: floa
     before = read_store(place.postgres, schema=place.schema)
     rewind_groups(kafka)
     started = time.monotonic()
-    deployment.start_all(*(flow.name for flow in STAGES))
+    deployment.start_all(*(flow.name for flow in DOCUMENT_STAGES))
     wait_until_drained(kafka, timeout)
     elapsed = time.monotonic() - started
     after = wait_until_stored(deployment, expected, timeout, _say)

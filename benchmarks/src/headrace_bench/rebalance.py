@@ -11,8 +11,8 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from headrace.settings import KafkaSettings
-from headrace.stage import CHUNKER, INGEST
+from headrace.config.settings import KafkaSettings
+from headrace.topology.stages import CHUNKER, INGEST
 from headrace_bench.result import Result
 from headrace_bench.stages import deployment
 from headrace_testing.deployment import Deployment

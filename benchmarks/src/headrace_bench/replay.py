@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from headrace.settings import KafkaSettings
+from headrace.config.settings import KafkaSettings
 from headrace_bench.freshness import TENANT, api_key, edit
 from headrace_bench.result import Result
 from headrace_bench.stages import deployment
@@ -28,7 +28,7 @@ from headrace_testing.data import changes
 from headrace_testing.deployment import Deployment
 from headrace_testing.fold import fold, read_store
 from headrace_testing.oracle import versions
-from headrace_testing.stream import STAGES, metric, publish, wait_until_stored
+from headrace_testing.stream import DOCUMENT_STAGES, metric, publish, wait_until_stored
 
 WARM = 20
 STAGE = "ingest"
@@ -42,7 +42,7 @@ def run(state_dir: Path, *, documents: int = 300, edits: int = 400) -> Result:
     """
     events, source = changes(documents)
     with deployment(state_dir, "hashing") as place:
-        place.start_all(*(flow.name for flow in STAGES))
+        place.start_all(*(flow.name for flow in DOCUMENT_STAGES))
         gateway = place.start("gateway")
         key = asyncio.run(api_key(place.place.postgres, place.place.schema))
         first = _stream(place, events)

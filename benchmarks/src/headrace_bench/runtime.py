@@ -16,21 +16,25 @@ from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from headrace import metrics, stage
-from headrace.avro.codec import Codec
-from headrace.avro.registry import FixedIds
-from headrace.bootstrap import make_topics
-from headrace.broker.contract import Message
-from headrace.broker.kafka import KafkaBroker, consumer_config, producer_config
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import FixedIds
+from headrace.config.settings import KafkaSettings, WorkerSettings
 from headrace.envelope import Change, Context, Metadata, Operation, StageRun, Trace
 from headrace.handler import Handler
-from headrace.records import SourceDocument
+from headrace.kafka.broker import KafkaBroker
+from headrace.kafka.broker_contract import Message
+from headrace.kafka.client_config import consumer_config, producer_config
+from headrace.migrate import make_topics
+from headrace.payloads import SourceDocument
 from headrace.runtime.compute import ComputeThread
-from headrace.runtime.decide import Batch, BatchResult, Limits
-from headrace.runtime.outbox import Wiring
+from headrace.runtime.contract import Lane
+from headrace.runtime.loop.batch import Batch, BatchResult
+from headrace.runtime.loop.limits import Limits
+from headrace.runtime.outcomes import Wiring
 from headrace.runtime.process import StageProcessor
 from headrace.runtime.worker import Worker
-from headrace.settings import KafkaSettings, WorkerSettings
+from headrace.telemetry import metrics
+from headrace.topology import stages
 from headrace_bench.result import Result
 from headrace_local import shared
 
@@ -179,17 +183,12 @@ def _runtime(kafka: KafkaSettings, source: str, process: Process, records: int) 
         return await process(batch)
 
     computer = ComputeThread()
-    worker = Worker(
-        stage=name,
-        topics=[source],
-        broker=(broker := KafkaBroker(kafka, settings, group=name, transactional_id=name)),
-        computer=computer.computer(counted),
-        limits=Limits(batch_records=BATCH),
-    )
+    broker = KafkaBroker(kafka, settings, group=name, transactional_id=name)
+    worker = Worker(Lane(name, [source], Limits(batch_records=BATCH)), broker, computer.computer(counted))
     broker.subscribe([source])
     while done < records:
         worker.step()
-        done = int(metrics.RECORDS_DONE.labels(name)._value.get())  # noqa: SLF001
+        done = int(metrics.RECORDS_DONE.labels(name, "live")._value.get())  # noqa: SLF001
     elapsed = time.perf_counter() - started
     broker.close()
     computer.close()
@@ -204,7 +203,7 @@ def _bytes_process(target: str) -> Process:
 
 
 def _envelope_process(codec: Codec, target: str) -> Process:
-    flow = stage.StageFlow("chunker", "in", "out", SourceDocument, SourceDocument)
+    flow = stages.StageFlow("chunker", "in", "out", SourceDocument, SourceDocument)
     wiring = Wiring(
         flow,
         target,

@@ -20,10 +20,10 @@ import numpy as np
 from confluent_kafka import Consumer, Producer, TopicPartition
 from pgvector import Vector
 
-from headrace.avro.codec import Codec
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings
 from headrace.envelope import Change, Context, Operation, Trace
-from headrace.records import ChangeEvent, ChunkedDocument, EmbeddedDocument
-from headrace.settings import KafkaSettings
+from headrace.payloads import ChangeEvent, ChunkedDocument, EmbeddedDocument
 from headrace.store.pool import prepare_connection
 from headrace_bench.model import Backend, own_backend
 from headrace_bench.result import Result
@@ -34,7 +34,7 @@ from headrace_ingest.handler import source_document
 from headrace_local import shared
 from headrace_testing.data import changes
 from headrace_testing.deployment import Deployment, Place
-from headrace_testing.stream import STAGES, publish
+from headrace_testing.stream import DOCUMENT_STAGES, publish
 
 TENANT = "bench"
 _ROUNDS = 2
@@ -117,7 +117,7 @@ def pipeline(state_dir: Path, *, documents: int = 140) -> Result:
     events, source = changes(documents)
     texts = list(dict.fromkeys(chunk.text for _, document in _chunked(documents)[0] for chunk in document.chunks))
     with deployment(state_dir, "sentence-transformers") as place:
-        place.start_all(*(flow.name for flow in STAGES))
+        place.start_all(*(flow.name for flow in DOCUMENT_STAGES))
         wait_for_model(place)
         backend = Backend()
         size = backend.best_batch_size(texts[:96])

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from headrace.records import IndexedDocument
+from headrace.payloads import IndexedDocument
 from headrace_local import artifacts, shared
 from headrace_testing.committed import read_all
 from headrace_testing.deployment import Deployment, Place
@@ -29,7 +29,7 @@ from headrace_testing.faults.checkers import Entry, ledger
 from headrace_testing.faults.schedules import evenly
 from headrace_testing.fold import Expected, Key, compare, fold, read_store
 from headrace_testing.oracle import versions
-from headrace_testing.stream import STAGES, TENANT, dead_letters, publish, read_changes
+from headrace_testing.stream import DOCUMENT_STAGES, TENANT, dead_letters, publish, read_changes
 
 PARTITIONS = 8
 _BROKER = "broker-"
@@ -49,7 +49,7 @@ class Storm:
     def rage(self, changes: Sequence[dict[str, Any]], kills: int, pause: tuple[float, float]) -> None:
         """Write a slice of the events, wait, kill; so often, and then the rest."""
         kafka = self.deployment.place.kafka_settings()
-        targets = [flow.name for flow in STAGES] + [f"{_BROKER}{number}" for number in self.cluster.nodes]
+        targets = [flow.name for flow in DOCUMENT_STAGES] + [f"{_BROKER}{number}" for number in self.cluster.nodes]
         size = -(-len(changes) // max(kills, 1))
         for number, target in enumerate(evenly(self.chance, kills, targets)):
             publish(kafka, changes[number * size : (number + 1) * size])
@@ -123,7 +123,7 @@ def run(changes: list[dict[str, Any]], options: argparse.Namespace) -> dict[str,
     try:
         cluster.start()
         deployment.bootstrap()
-        deployment.start_all(*(flow.name for flow in STAGES))
+        deployment.start_all(*(flow.name for flow in DOCUMENT_STAGES))
         started = time.monotonic()
         storm.rage(changes, options.kills, (options.pause_min, options.pause_max))
         stormed = time.monotonic() - started

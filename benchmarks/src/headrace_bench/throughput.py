@@ -27,10 +27,10 @@ from headrace_bench.stages import deployment, wait_for_model
 from headrace_testing.committed import beginnings, reader
 from headrace_testing.data import changes
 from headrace_testing.deployment import Deployment
-from headrace_testing.stream import STAGES, TENANT, dead_letters
+from headrace_testing.stream import DOCUMENT_STAGES, TENANT, dead_letters
 
 CHARACTERS = 2048
-SERVICES = (*(flow.name for flow in STAGES), "generator", "gateway")
+SERVICES = (*(flow.name for flow in DOCUMENT_STAGES), "generator", "gateway")
 _SAMPLE_S = 10.0
 """Between two looks at the memory of the services, each with a line of progress."""
 _COMPLETED = 0.999

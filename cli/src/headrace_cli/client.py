@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from headrace.runtime.backoff import backoff
 from headrace_cli.failures import NotReachable, ProblemError, UsageError
 
 RETRIED = (429, 502, 503, 504)
@@ -134,7 +135,7 @@ class Gateway:
     ) -> Answer:
         """Send a request, again after a pause where that may help and the retry time is not over."""
         until = self._clock.now() + self._retry_s
-        pause = _FIRST_PAUSE_S
+        failures = 0
         while True:
             answer: Answer | None = None
             failure: Exception | None = None
@@ -146,14 +147,14 @@ class Gateway:
             except (OSError, http.client.HTTPException) as error:
                 self._connection.close()
                 failure, wait = error, 0.0
-            wait = max(wait, pause * random.uniform(0.5, 1.0))
+            failures += 1
+            wait = max(wait, backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S, failures, random.random()))
             if not repeatable or self._clock.now() + wait > until:
                 if answer is not None:
                     return answer
                 raise NotReachable(f"the gateway does not answer: {failure}", where=self.url) from failure
             self._on_retry(f"HTTP {answer.status}" if answer is not None else str(failure))
             self._clock.sleep(wait)
-            pause = min(pause * 2, _LONGEST_PAUSE_S)
 
     def _once(self, method: str, path: str, body: bytes | None, extra: Mapping[str, str], timeout_s: float) -> Answer:
         connection = self._connection

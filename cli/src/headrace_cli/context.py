@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import Registry
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import Registry
+from headrace.config.settings import KafkaSettings, ObjectSettings, RegistrySettings
 from headrace.objects.store import ObjectStore, store_of
-from headrace.settings import KafkaSettings, ObjectSettings, RegistrySettings
 from headrace.store.pool import StoreSettings, create_pool
 from headrace_cli.failures import NotReachable, UsageError
 from headrace_cli.options import Found

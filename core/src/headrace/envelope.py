@@ -1,7 +1,7 @@
 """The context envelope: what travels between stages, as frozen types.
 
 ``trace`` is the system's and immutable for handlers; ``metadata`` is append-only under ``{stage}.{key}``;
-``change`` says which document changed; ``payload`` is the stage's own record (:mod:`headrace.records`).
+``change`` says which document changed; ``payload`` is the stage's own record (:mod:`headrace.payloads`).
 A handler receives a :class:`Context` and returns a new one; :func:`check_transition` refuses what the rules forbid.
 """
 
@@ -131,7 +131,7 @@ class Metadata(Mapping[str, MetadataValue]):
 class Context:
     """What a handler receives and returns: trace, metadata, change and the stage's record.
 
-    ``payload`` is a frozen record of :mod:`headrace.records`, or None for a delete.
+    ``payload`` is a frozen record of :mod:`headrace.payloads`, or None for a delete.
     """
 
     trace: Trace

@@ -40,7 +40,7 @@ class Handler(ABC):
     stage: ClassVar[str]
     """The stage that it runs in."""
     consumes: ClassVar[type]
-    """Payload class of :mod:`headrace.records` that it takes."""
+    """Payload class of :mod:`headrace.payloads` that it takes."""
     produces: ClassVar[type]
     """Payload class that it returns; the same where it only changes or checks the record."""
     sees_deletes: ClassVar[bool] = False

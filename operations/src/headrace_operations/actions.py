@@ -13,11 +13,11 @@ from uuid import uuid4
 
 from confluent_kafka import KafkaException
 
-from headrace.avro.codec import Codec
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings
 from headrace.errors import DependencyDown
-from headrace.names import id_in_generation
-from headrace.records import DeadLetterAction, HeldAction
-from headrace.settings import KafkaSettings
+from headrace.payloads import DeadLetterAction, HeldAction
+from headrace.topology.generation_names import id_in_generation
 from headrace_operations.log_scan import LogScan
 from headrace_operations.transactions import Produce, Transactions, in_batches, interrupted
 

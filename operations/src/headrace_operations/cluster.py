@@ -6,13 +6,13 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from headrace import pipelines_log
-from headrace.avro.codec import Codec
-from headrace.control import Action, OrderBook, Scope
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings
 from headrace.errors import ConfigurationError
-from headrace.pipelines_log import PipelineCatalogue
-from headrace.records import Control
-from headrace.settings import KafkaSettings
+from headrace.handlers import pipelines_log
+from headrace.handlers.pipelines_log import PipelineCatalogue
+from headrace.orders.control import Action, OrderBook, Scope
+from headrace.payloads import Control
 from headrace.store.pool import StoreSettings
 from headrace_operations.audit.store_view import opened_pool
 from headrace_operations.dead_letters.act import Actor

@@ -8,12 +8,12 @@ from typing import TypeVar
 import structlog
 from confluent_kafka import Message as KafkaMessage
 
-from headrace.avro.codec import Codec
-from headrace.broker.contract import Record, TopicPartition
-from headrace.broker.kafka import header_pairs
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings
 from headrace.errors import ConfigurationError, UndecodableRecord
-from headrace.names import own_id
-from headrace.settings import KafkaSettings
+from headrace.kafka.broker_contract import Record, TopicPartition
+from headrace.kafka.client_answers import header_pairs
+from headrace.topology.generation_names import own_id
 from headrace_operations.audit.log_ranges import LogRanges, Partition, Range
 from headrace_operations.trace.log import LogScanner
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from headrace import topics as declared
-from headrace.lag import LogReader
-from headrace.settings import KafkaSettings
+from headrace.config.settings import KafkaSettings
+from headrace.kafka.lag import LogReader
+from headrace.topology import topics as declared
 
 
 @dataclass(frozen=True, slots=True)

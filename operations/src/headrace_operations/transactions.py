@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from headrace.config.settings import KafkaSettings
 from headrace.errors import DependencyDown
-from headrace.settings import KafkaSettings
 
 _CALL_S = 15.0
 _TRANSACTION_MS = 60_000

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace.embeddings.preparation import text_hash
 from headrace.envelope import Change, Context, Operation, Trace
 from headrace.errors import InvalidRecord
-from headrace.records import SourceDocument
+from headrace.payloads import SourceDocument
+from headrace_chunker import handler as handler_module
 from headrace_chunker.handler import ChunkerSettings, SectionsHandler, make_chunks
-from headrace_chunker.identity import chunk_ids, text_hash
+from headrace_chunker.identity import chunk_ids
 from headrace_chunker.sections import sections
 from headrace_chunker.splitter import chunk
 
@@ -118,13 +120,39 @@ def test_lone_surrogate_is_refused() -> None:
 
 def test_identities_ignore_the_ordinal_and_tell_repeats_apart() -> None:
     """Rows of untouched chunks keep their identity when something is inserted before them."""
-    one = chunk_ids("t", "d", [(("A",), "x"), (("A",), "y"), (("A",), "y")])
-    two = chunk_ids("t", "d", [(("A",), "new"), (("A",), "x"), (("A",), "y"), (("A",), "y")])
+    x, y, new = (text_hash(text) for text in ("x", "y", "new"))
+    one = chunk_ids("t", "d", [(("A",), x), (("A",), y), (("A",), y)])
+    two = chunk_ids("t", "d", [(("A",), new), (("A",), x), (("A",), y), (("A",), y)])
     assert len(set(one)) == 3
     assert set(one) < set(two)
-    assert chunk_ids("t", "e", [(("A",), "x")])[0] not in one
-    assert chunk_ids("t", "d", [(("A", "x"), "")]) != chunk_ids("t", "d", [(("A",), "x")])
-    assert len(text_hash("x")) == len(one[0]) == 16
+    assert chunk_ids("t", "e", [(("A",), x)])[0] not in one
+    assert chunk_ids("t", "d", [(("A", "x"), text_hash(""))]) != chunk_ids("t", "d", [(("A",), x)])
+    assert len(x) == len(one[0]) == 16
+
+
+def test_identities_are_those_of_the_rows_that_are_there() -> None:
+    """Broken: a new release gives each chunk another identity, and every index is written again."""
+    x, y = text_hash("x"), text_hash("y")
+    assert [one.hex() for one in chunk_ids("t", "d", [(("A",), x), (("A", "B"), y), (("A",), x)])] == [
+        "219c6f798c8659b69d394eb3c9ac9620",
+        "b689c6d051c2f4ed1b00dadd8b769e2a",
+        "26c47590fcdf7827aeddd14330423b0c",
+    ]
+
+
+def test_each_text_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: the chunker reads every text twice."""
+    hashed: list[str] = []
+
+    def count(text: str) -> bytes:
+        hashed.append(text)
+        return text_hash(text)
+
+    monkeypatch.setattr(handler_module, "text_hash", count)
+    document = SourceDocument("T", "# A\n\none\n\n# B\n\ntwo", "text/markdown", bytes(16))
+    chunks = make_chunks("t", "d", document, ChunkerSettings())
+    assert hashed == [one.text for one in chunks]
+    assert len(chunks) == 2
 
 
 def test_handler_returns_chunks_with_offsets_into_the_source() -> None:

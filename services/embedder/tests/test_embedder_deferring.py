@@ -11,12 +11,13 @@ from typing import Any
 import httpx
 import pytest
 
+from headrace.embeddings.preparation import Preparation
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
 from headrace.errors import Deferred, DependencyDown, SetAside
 from headrace.handler import READ_AGAIN
-from headrace.records import Chunk, ChunkedDocument
+from headrace.payloads import Chunk, ChunkedDocument
 from headrace_embedder import metrics
-from headrace_embedder.batch import Text, chosen
+from headrace_embedder.batch import Document, EmbeddingBatch, Text
 from headrace_embedder.fairness import Asked, FairShare
 from headrace_embedder.handler import EmbedHandler
 from headrace_embedder.limits import Cost, MinuteLimits
@@ -166,8 +167,9 @@ async def test_without_a_limit_nothing_is_deferred() -> None:
     handler = Cached(provider(Server()), set())
     outcomes = await handler.process_batch([document("a", f"d{at}", f"word{at}") for at in range(300)])
     assert all(isinstance(found, Context) for found in outcomes)
-    contexts = [document("a", "d", "w")]
-    assert chosen(contexts, [], None, read_again=False) == [True]
+    batch = EmbeddingBatch([Document(one, Preparation().of(one.payload)) for one in [document("a", "d", "w")]])
+    assert batch.admit(None, read_again=False) == 0
+    assert [one.refusal for one in batch.documents] == [None]
 
 
 async def test_a_cost_counts_requests_shared_by_their_texts_and_the_scarcer_limit() -> None:

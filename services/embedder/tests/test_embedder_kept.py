@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
+from headrace.embeddings.preparation import OverLong, Preparation, text_hash
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
 from headrace.errors import DependencyDown, InvalidRecord, SetAside
-from headrace.preparation import OverLong, Preparation, text_hash
-from headrace.records import Chunk, ChunkedDocument
+from headrace.payloads import Chunk, ChunkedDocument
 from headrace_embedder.batch import Text
 from headrace_embedder.handler import EmbedHandler
 from headrace_embedder.loaded import TokenCounter

@@ -17,10 +17,10 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from headrace.embedding_models import PROVIDERS, SERVED
+from headrace.codec.retry_after import retry_after
+from headrace.embeddings.models import PROVIDERS, SERVED
+from headrace.embeddings.preparation import OverLong, Preparation
 from headrace.errors import ConfigurationError, DependencyDown, InvalidRecord
-from headrace.preparation import OverLong, Preparation
-from headrace.retry_after import retry_after
 from headrace_embedder.hashing import HashingProvider
 from headrace_embedder.local_model import SentenceTransformersProvider
 from headrace_embedder.model2vec_model import Model2VecProvider

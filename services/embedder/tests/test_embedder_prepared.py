@@ -17,14 +17,14 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
+from headrace.embeddings.preparation import OverLong, Preparation, text_hash
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
 from headrace.errors import ConfigurationError, SetAside
-from headrace.preparation import OverLong, Preparation, text_hash
-from headrace.records import Chunk, ChunkedDocument
-from headrace.store.records import Generation
+from headrace.payloads import Chunk, ChunkedDocument
+from headrace.store.rows import Generation
 from headrace_embedder import handler as handler_module
 from headrace_embedder import metrics
-from headrace_embedder.batch import Ready, Text, distinct_texts
+from headrace_embedder.batch import Document, EmbeddingBatch, Text
 from headrace_embedder.cache_bound import CacheBound
 from headrace_embedder.handler import EmbedHandler
 from headrace_embedder.hashing import HashingProvider
@@ -204,8 +204,8 @@ def test_texts_of_two_tenants_are_two_texts() -> None:
     """Broken: one tenant's vector stands in another's cache."""
     ones = [context("x"), context("x")]
     other = Context(ones[1].trace, Change("b", "d", 1, Operation.UPSERT), ones[1].payload)
-    batch = [Ready(one, Preparation().of(one.payload)) for one in (ones[0], other, ones[0])]
-    assert [text.tenant for text in distinct_texts(batch)] == ["a", "b"]
+    batch = EmbeddingBatch([Document(one, Preparation().of(one.payload)) for one in (ones[0], other, ones[0])])
+    assert [text.tenant for text in batch.missing()] == ["a", "b"]
 
 
 def test_the_cache_is_looked_at_first_and_after_each_hundredth_of_its_bound() -> None:

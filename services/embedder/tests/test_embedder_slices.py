@@ -12,7 +12,7 @@ import pytest
 
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
 from headrace.errors import DependencyDown, SetAside
-from headrace.records import Chunk, ChunkedDocument
+from headrace.payloads import Chunk, ChunkedDocument
 from headrace_embedder import handler as handler_module
 from headrace_embedder.batch import Text
 from headrace_embedder.handler import EmbedHandler

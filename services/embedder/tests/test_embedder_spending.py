@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from headrace.costs import CostSettings
+from headrace.config.settings import EXIT_CONFIGURATION
+from headrace.embeddings.costs import CostSettings
+from headrace.embeddings.preparation import Preparation
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
-from headrace.errors import ConfigurationError, SetAside
-from headrace.preparation import Preparation
-from headrace.records import Chunk, ChunkedDocument
-from headrace.settings import EXIT_CONFIGURATION
+from headrace.errors import ConfigurationError, InvalidRecord, SetAside
+from headrace.payloads import Chunk, ChunkedDocument
 from headrace_embedder import main
-from headrace_embedder.batch import Ready, Text, distinct_texts, set_aside, still_missing
+from headrace_embedder.batch import Computed, Document, EmbeddingBatch, Text
+from headrace_embedder.fairness import FairShare
 from headrace_embedder.openai_compatible import OpenAICompatibleProvider
 from headrace_embedder.provider import EmbedResult, Kind
 from headrace_embedder.settings import EmbedderSettings
@@ -45,9 +46,9 @@ def document(tenant: str, name: str, *words: str) -> Context:
     )
 
 
-def ready(*contexts: Context) -> list[Ready]:
+def batch_of(*contexts: Context) -> EmbeddingBatch:
     """A batch of them, prepared as they are."""
-    return [Ready(context, Preparation().of(context.payload)) for context in contexts]
+    return EmbeddingBatch([Document(context, Preparation().of(context.payload)) for context in contexts])
 
 
 def test_each_document_pays_for_its_own_texts_and_the_sums_are_the_answers() -> None:
@@ -69,21 +70,41 @@ def test_a_provider_that_counts_no_tokens_by_text_is_a_fault_and_not_free() -> N
 
 def test_over_its_cap_a_tenants_records_wait_and_known_texts_and_other_tenants_go_on() -> None:
     """Broken: a capped tenant's free edits wait, or its cap stops its neighbour."""
-    batch = ready(document("a", "new", "fresh"), document("a", "edit", "known"), document("b", "b", "fresh"))
-    missing = [one for one in distinct_texts(batch) if one.text == "fresh"]
+    batch = batch_of(document("a", "new", "fresh"), document("a", "edit", "known"), document("b", "b", "fresh"))
+    batch.cached({text("a", "known", "").key})
+    assert batch.missing() == [text("a", "fresh", "new"), text("b", "fresh", "b")]
     why = SetAside("cap/a", "full")
-    aside = set_aside(batch, missing, {"a": why})
-    assert aside == [why, None, None]
-    assert still_missing(batch, missing, [True, False, False]) == [text("a", "fresh", "new")]
-    assert [one.tenant for one in still_missing(batch, missing, [one is None for one in aside])] == ["b"]
+    batch.hold({"a": why})
+    assert [one.refusal for one in batch.documents] == [why, None, None]
+    assert batch.missing() == [text("b", "fresh", "b")]
 
 
 def test_a_text_is_paid_by_the_first_document_that_goes() -> None:
     """Broken: a document that stands back is charged for what another had embedded."""
-    batch = ready(document("a", "first", "same"), document("a", "second", "same"))
-    missing = distinct_texts(batch)
-    assert [one.document_id for one in missing] == ["first"]
-    assert [one.document_id for one in still_missing(batch, missing, [False, True])] == ["second"]
+    batch = batch_of(document("a", "first", "same"), document("a", "second", "same"))
+    assert batch.missing() == [text("a", "same", "first")]
+    fair = Mock(spec=FairShare)
+    fair.choose.return_value = [False, True]
+    assert batch.admit(fair, read_again=False) == 1
+    assert batch.missing() == [text("a", "same", "second")]
+
+
+def test_a_vector_travels_once_with_the_first_document_that_goes_on() -> None:
+    """Broken: a vector is sent twice, or leaves with a document that is never written."""
+    batch = batch_of(
+        document("a", "held", "same", "mine"), document("a", "bad", "same", "refused"), document("a", "first", "same"),
+        document("a", "second", "same", "shared"), document("b", "other", "same"),
+    )  # fmt: skip
+    batch.documents[0].refusal = why = SetAside("cap/a", "full")
+    batch.share({text("a", "shared", "").key: b"s"})
+    refused = {text("a", "refused", "").key: InvalidRecord("text", "is refused")}
+    computed = Computed({text("a", "same", "").key: b"v", text("b", "same", "").key: b"w"}, refused)
+    for _ in range(2):
+        held, bad, *made = batch.results(computed, generation="g", model="m", dimensions=1)
+        assert held is why
+        assert isinstance(bad, InvalidRecord)
+        vectors = [list(one.payload.vectors.values()) for one in made if isinstance(one, Context)]
+        assert vectors == [[b"v"], [b"s"], [b"w"]]
 
 
 def test_a_cap_in_dollars_on_a_model_without_a_price_is_refused(tmp_path: Path) -> None:
@@ -118,7 +139,7 @@ def test_the_embedder_does_not_start_with_a_cap_that_it_cannot_keep(
     """Broken: the embedder is ready, and stands still with the first record."""
     path = tmp_path / "costs.yaml"
     path.write_text("caps: {tenants: {acme: {usd_per_month: 1}}}")
-    monkeypatch.setattr("headrace.service.PipelineFollower", Mock())
+    monkeypatch.setattr("headrace.stage_process.main.PipelineFollower", Mock())
     served = {"PROVIDER": "openai-compatible", "BASE_URL": "http://127.0.0.1:9/v1", "MODEL": "m", "DIMENSIONS": "2",
               "SEND_DIMENSIONS": "true"}  # fmt: skip
     for name, value in served.items():

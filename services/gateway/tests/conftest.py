@@ -12,16 +12,16 @@ import httpx
 import pytest_asyncio
 from fastapi import FastAPI
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import FixedIds
-from headrace.broker.contract import Message
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import FixedIds
+from headrace.config.settings import KafkaSettings
+from headrace.documents.status import DeadLetterEntry
 from headrace.errors import DependencyDown
-from headrace.settings import KafkaSettings
+from headrace.kafka.broker_contract import Message
 from headrace.store.artifacts import Artifact
 from headrace.store.documents import DocumentRow, DocumentState, Listed
-from headrace.store.records import Generation
+from headrace.store.rows import Generation
 from headrace.store.search import Hit
-from headrace.whereabouts import DeadLetterEntry
 from headrace_gateway.app import create_app
 from headrace_gateway.dependencies import Dependencies
 from headrace_gateway.flow import FlowState

@@ -10,7 +10,7 @@ import pytest
 
 from headrace.envelope import Operation
 from headrace.errors import DependencyDown
-from headrace.records import ChangeEvent
+from headrace.payloads import ChangeEvent
 
 pytestmark = pytest.mark.unit
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from confluent_kafka import murmur2
 
+from headrace.documents.status import Waiting, judge
 from headrace.envelope import StageRun
 from headrace.errors import DependencyDown
-from headrace.holds import hold_of
-from headrace.whereabouts import Waiting, judge
+from headrace.orders.holds import hold_of
 from headrace_gateway.dead_letters import DeadLetterBook
 from headrace_gateway.flow import FlowState
 

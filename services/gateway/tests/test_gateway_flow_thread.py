@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import FixedIds
-from headrace.settings import KafkaSettings
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import FixedIds
+from headrace.config.settings import KafkaSettings
 from headrace_gateway.flow import FlowState, KafkaFlowReader
 
 pytestmark = pytest.mark.unit

@@ -2,136 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
-import httpx
 import pytest
-from pydantic import SecretStr
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import FixedIds
-from headrace.errors import ConfigurationError, DependencyDown, InvalidRecord
-from headrace.records import DeadLetter, HeaderPart
-from headrace.settings import EXIT_CONFIGURATION, KafkaSettings
-from headrace.store.records import Generation
-from headrace.whereabouts import entry_of
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import FixedIds
+from headrace.config.settings import EXIT_CONFIGURATION, KafkaSettings
+from headrace.documents.status import entry_of
+from headrace.errors import ConfigurationError, DependencyDown
+from headrace.payloads import DeadLetter, HeaderPart
+from headrace.store.rows import Generation
 from headrace_gateway.dead_letters import DeadLetterFollower
-from headrace_gateway.embedding import HttpEmbedder
 from headrace_gateway.flow import KafkaFlowReader
 from headrace_gateway.idempotency import AnswerCache, request_id
 from headrace_gateway.main import main
 from headrace_gateway.problems import Problem
-from headrace_gateway.settings import GatewaySettings
 
 pytestmark = pytest.mark.unit
 
 
 GENERATION = Generation("g1", "model", 2)
-
-
-def embedder(answer: Any, **settings: Any) -> tuple[HttpEmbedder, list[httpx.Request]]:
-    """An embedder client over a transport that answers so."""
-    seen: list[httpx.Request] = []
-
-    def handle(request: httpx.Request) -> httpx.Response:
-        seen.append(request)
-        if isinstance(answer, Exception):
-            raise answer
-        assert isinstance(answer, httpx.Response)
-        return answer
-
-    values = GatewaySettings(embedder_token=SecretStr("token"), **settings)
-    return HttpEmbedder(values, httpx.MockTransport(handle)), seen
-
-
-async def test_a_query_is_embedded_once_and_remembered() -> None:
-    """If it failed, each repeat of a query would cost a call to the model, or queries be embedded as documents."""
-    client, seen = embedder(httpx.Response(200, json={"data": [{"embedding": [0.5, -1.0], "id": "model"}]}))
-    for _ in range(2):
-        assert await client.embed("text", GENERATION) == struct.pack("<2f", 0.5, -1.0)
-    assert len(seen) == 1
-    assert seen[0].url.path == "/v1/embeddings"
-    assert seen[0].headers["authorization"] == "Bearer token"
-    body = json.loads(seen[0].content)
-    assert (body["input"], body["kind"], body["model"]) == (["text"], "query", "model")
-    await client.ping(GENERATION)
-    assert seen[1].url.path == "/v1/models"
-    await client.close()
-
-
-async def test_each_generation_has_its_own_embedder_and_its_own_memory() -> None:
-    """If it failed, a switch of the index would search one model's vectors with another's queries."""
-    client, seen = embedder(
-        httpx.Response(200, json={"data": [{"embedding": [1]}]}), embedder_url="http://embedder-{generation}:80/"
-    )
-    for generation in (GENERATION, Generation("g2", "other", 1), GENERATION):
-        await client.embed("text", generation)
-    assert [(one.url.host, json.loads(one.content)["model"]) for one in seen] == [
-        ("embedder-g1", "model"), ("embedder-g2", "other"),
-    ]  # fmt: skip
-    await client.close()
-
-
-@pytest.mark.parametrize(
-    ("models", "says"), [([{"id": "other"}], "it runs other; g1 is of model"), ([{}], "does not say which")]
-)
-async def test_an_embedder_of_another_model_is_none(models: list[Any], says: str) -> None:
-    """If it failed, a gateway would call itself ready whose every search fails after a switch."""
-    client, _ = embedder(httpx.Response(200, json={"data": models}))
-    with pytest.raises(DependencyDown, match=says):
-        await client.ping(GENERATION)
-    await client.close()
-
-
-async def test_a_cache_of_nothing_keeps_nothing() -> None:
-    """If it failed, turning the cache off would fail every query."""
-    client, seen = embedder(httpx.Response(200, json={"data": [{"embedding": [1]}]}), query_cache=0)
-    await client.embed("text", GENERATION)
-    await client.embed("text", GENERATION)
-    assert len(seen) == 2
-    await client.close()
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        httpx.ConnectError("refused"),
-        httpx.ReadTimeout(""),
-        httpx.Response(500),
-        httpx.Response(401),
-        httpx.Response(200, text="<html>"),
-        httpx.Response(200, json={"data": []}),
-        httpx.Response(200, json={"data": [{"embedding": "AAAA"}]}),
-    ],
-)
-async def test_an_embedder_that_fails_is_a_dependency_that_is_down(answer: Any) -> None:
-    """If it failed, an outage of the embedder would be an internal error without a name."""
-    client, _ = embedder(answer)
-    with pytest.raises(DependencyDown) as caught:
-        await client.embed("text", GENERATION)
-    assert caught.value.dependency == "embedder"
-    await client.close()
-
-
-async def test_a_query_that_the_embedder_refuses_is_the_clients_to_change() -> None:
-    """If it failed, a query that is too long would be reported as an outage, and sent again and again."""
-    client, _ = embedder(httpx.Response(422))
-    with pytest.raises(InvalidRecord) as caught:
-        await client.embed("text", GENERATION)
-    assert caught.value.field == "query"
-    await client.close()
-
-
-async def test_the_embedders_retry_after_is_kept() -> None:
-    """If it failed, clients would come back before the embedder wants them to."""
-    client, _ = embedder(httpx.Response(429, headers={"Retry-After": "9"}))
-    with pytest.raises(DependencyDown) as caught:
-        await client.embed("text", GENERATION)
-    assert caught.value.delay == 9
-    await client.close()
 
 
 @pytest.mark.parametrize(
@@ -141,7 +33,7 @@ def test_a_wrong_setting_is_named_by_its_variable(
     variable: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """If it failed, an operator would get a stack of calls instead of the variable to repair."""
-    monkeypatch.setattr("headrace.logs.configure", lambda *_, **__: None)
+    monkeypatch.setattr("headrace.telemetry.logs.configure", lambda *_, **__: None)
     monkeypatch.setenv("HEADRACE_GATEWAY_PORT", "0")
     monkeypatch.setenv("HEADRACE_STORE_DSN", "postgresql://127.0.0.1/none")
     monkeypatch.setenv(variable, value)

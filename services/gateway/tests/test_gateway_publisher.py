@@ -7,9 +7,9 @@ import time
 import pytest
 from confluent_kafka import KafkaError
 
-from headrace.broker.contract import Message
+from headrace.config.settings import KafkaSettings
 from headrace.errors import DependencyDown
-from headrace.settings import KafkaSettings
+from headrace.kafka.broker_contract import Message
 from headrace_gateway.publisher import KafkaPublisher
 
 pytestmark = pytest.mark.unit

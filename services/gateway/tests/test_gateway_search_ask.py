@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from headrace.errors import DependencyDown, UnknownPipeline
-from headrace.records import GenerationRequest
+from headrace.payloads import GenerationRequest
 from headrace.store.artifacts import Artifact, artifact_id
 
 pytestmark = pytest.mark.unit

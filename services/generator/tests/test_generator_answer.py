@@ -13,19 +13,18 @@ import httpx2 as httpx
 import pytest
 from pydantic import SecretStr
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import FixedIds
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import FixedIds
 from headrace.envelope import Change, Context, Operation, Trace, check_transition
 from headrace.errors import ConfigurationError, DependencyDown, InvalidRecord, PermanentError
-from headrace.records import Artifact, GenerationRequest
-from headrace.registry import installed
+from headrace.handlers.registry import installed
+from headrace.payloads import Artifact, GenerationRequest
 from headrace.store import artifacts
-from headrace.store.records import Generation
+from headrace.store.rows import Generation
 from headrace.store.search import Hit
 from headrace_generator.answer import AnswerHandler, make_provider
 from headrace_generator.extractive import ExtractiveProvider
 from headrace_generator.language_model import PROMPT, LanguageModelProvider
-from headrace_generator.passages import QuestionEmbedder
 from headrace_generator.providers import Draft
 from headrace_generator.settings import GeneratorSettings
 
@@ -312,49 +311,3 @@ async def test_a_request_that_the_model_refuses_is_given_up(status: int) -> None
     with pytest.raises(PermanentError, match="context length exceeded"):
         await provider.write("How?", HITS)
     await provider.close()
-
-
-def embedder(answer: Any) -> tuple[QuestionEmbedder, list[httpx.Request]]:
-    """The embedder's client over a transport that answers so."""
-    seen: list[httpx.Request] = []
-
-    def handle(request: httpx.Request) -> httpx.Response:
-        seen.append(request)
-        assert isinstance(answer, httpx.Response)
-        return answer
-
-    settings = GeneratorSettings(embedder_url="http://embedder/", embedder_token=SecretStr("token"))
-    return QuestionEmbedder(settings, httpx.AsyncClient(transport=httpx.MockTransport(handle))), seen
-
-
-async def test_questions_are_embedded_as_queries() -> None:
-    """If it failed, models that tell queries from passages would find the wrong ones."""
-    body = {"object": "list", "model": "e", "data": [{"object": "embedding", "index": 0, "embedding": [1.0, 0.0]}]}
-    client, seen = embedder(httpx.Response(200, json=body))
-    assert len(await client.embed("How?", GENERATION)) == 8
-    assert seen[0].url == "http://embedder/v1/embeddings"
-    sent = json.loads(seen[0].content)
-    assert (sent["input"], sent["kind"], sent["encoding_format"]) == (["How?"], "query", "float")
-    assert sent["model"] == GENERATION.model
-    await client.close()
-
-
-@pytest.mark.parametrize(
-    "answer", [httpx.Response(401), httpx.Response(404), httpx.Response(503), httpx.Response(200, json={"data": []})]
-)
-async def test_an_outage_of_the_embedder_pauses(answer: httpx.Response) -> None:
-    """If it failed, a broken embedder would send questions to the dead letters."""
-    client, _ = embedder(answer)
-    with pytest.raises(DependencyDown) as caught:
-        await client.embed("How?", GENERATION)
-    assert caught.value.dependency == "embedder"
-    await client.close()
-
-
-@pytest.mark.parametrize("status", [400, 422])
-async def test_a_question_that_the_embedder_refuses_is_given_up(status: int) -> None:
-    """If it failed, one question that is too long would pause the stage for ever."""
-    client, _ = embedder(httpx.Response(status, json={"error": {"message": "too long"}}))
-    with pytest.raises(PermanentError, match="too long"):
-        await client.embed("How?", GENERATION)
-    await client.close()

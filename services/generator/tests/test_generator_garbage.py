@@ -6,13 +6,10 @@ import httpx2 as httpx
 import pytest
 
 from headrace.errors import DependencyDown
-from headrace.store.records import Generation
 from headrace_generator.language_model import LanguageModelProvider
-from headrace_generator.passages import QuestionEmbedder
 from headrace_generator.settings import GeneratorSettings
 
 pytestmark = pytest.mark.unit
-GENERATION = Generation("g1", "model", 2)
 
 SETTINGS = GeneratorSettings(base_url="http://model/v1", model="m")
 
@@ -30,16 +27,6 @@ async def test_an_answer_that_is_cut_or_no_json_is_waited_for(body: bytes) -> No
     """Broken: a proxy that cuts an answer short sends the question to the dead letters."""
     with pytest.raises(DependencyDown):
         await LanguageModelProvider(SETTINGS, answering(body)).write("why?", [])
-    with pytest.raises(DependencyDown):
-        await QuestionEmbedder(SETTINGS, answering(body)).embed("why?", GENERATION)
-
-
-@pytest.mark.parametrize("number", ["NaN", "1e400", "-Infinity", "1e39", '"a"'])
-async def test_a_vector_that_no_index_takes_is_waited_for(number: str) -> None:
-    """Broken: PostgreSQL refuses the vector, and the question is given up for the embedder's fault."""
-    body = f'{{"data": [{{"embedding": [0.5, {number}]}}]}}'.encode()
-    with pytest.raises(DependencyDown, match="no vector"):
-        await QuestionEmbedder(SETTINGS, answering(body)).embed("why?", GENERATION)
 
 
 async def test_what_cannot_be_stored_is_taken_out_of_a_text() -> None:

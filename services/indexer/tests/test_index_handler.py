@@ -9,8 +9,8 @@ import pytest
 
 from headrace.envelope import Change, Context, Metadata, Operation, StageRun, Trace
 from headrace.errors import DependencyDown, InvalidRecord, PermanentError
-from headrace.records import Chunk, EmbeddedDocument, IndexedDocument
-from headrace.store.records import Generation, IndexResult, Outcome
+from headrace.payloads import Chunk, EmbeddedDocument, IndexedDocument
+from headrace.store.rows import Generation, IndexResult, Outcome
 from headrace_indexer.handler import IndexHandler, index_document, outcome_of
 
 pytestmark = pytest.mark.unit

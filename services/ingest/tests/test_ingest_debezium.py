@@ -11,15 +11,15 @@ from typing import Any
 import fastavro
 import pytest
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import FixedIds
-from headrace.avro.schemas import parse_foreign
-from headrace.broker.contract import Record
-from headrace.capture import Table, read_tables
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import FixedIds
+from headrace.codec.schemas import parse_foreign
+from headrace.config.captured_tables import Table, read_tables
 from headrace.envelope import Operation
 from headrace.errors import ConfigurationError, InvalidRecord, NoChange, UndecodableRecord
-from headrace.pipelines_log import LatestPipeline
-from headrace.records import ChangeEvent
+from headrace.handlers.pipelines_log import LatestPipeline
+from headrace.kafka.broker_contract import Record
+from headrace.payloads import ChangeEvent
 from headrace_ingest.debezium import UNAVAILABLE
 from headrace_ingest.events import IngestDecoder, decode
 from headrace_ingest.settings import IngestSettings

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from headrace import registry
-from headrace.avro.codec import Codec
-from headrace.avro.registry import FixedIds
-from headrace.broker.contract import Record
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import FixedIds
 from headrace.envelope import Change, Context, Operation, Trace, check_transition
 from headrace.errors import InvalidRecord
-from headrace.records import ChangeEvent, SourceDocument
+from headrace.handlers import registry
+from headrace.kafka.broker_contract import Record
+from headrace.payloads import ChangeEvent, SourceDocument
 from headrace_ingest.events import decode
 from headrace_ingest.handler import ChangeEventHandler, source_document
 from headrace_ingest.settings import IngestSettings

@@ -13,13 +13,13 @@ import pytest
 from cloudevents.core.bindings.kafka import to_binary_event, to_structured_event
 from cloudevents.core.v1.event import CloudEvent
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import FixedIds
-from headrace.broker.contract import Record
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import FixedIds
 from headrace.envelope import Operation
 from headrace.errors import DependencyDown, UnknownPipeline
-from headrace.pipelines_log import PipelineCatalogue
-from headrace.records import ChangeEvent, PipelineVersion
+from headrace.handlers.pipelines_log import PipelineCatalogue
+from headrace.kafka.broker_contract import Record
+from headrace.payloads import ChangeEvent, PipelineVersion
 from headrace_ingest.events import IngestDecoder, decode
 from headrace_ingest.settings import IngestSettings
 

@@ -12,7 +12,7 @@ import pytest
 
 from headrace.envelope import Change, Context, Operation, Trace
 from headrace.errors import ConfigurationError
-from headrace.records import ChangeEvent
+from headrace.payloads import ChangeEvent
 from headrace_ingest import language
 from headrace_ingest.handler import ChangeEventHandler, source_document
 from headrace_ingest.language import Detect, detector

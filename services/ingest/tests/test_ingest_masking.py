@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from headrace.envelope import Operation
 from headrace.errors import ConfigurationError
-from headrace.records import ChangeEvent
+from headrace.payloads import ChangeEvent
 from headrace_ingest.masking import Masker, make_masker
 from headrace_ingest.personal_data import DETECTORS, Kind, plain
 from headrace_ingest.settings import IngestSettings

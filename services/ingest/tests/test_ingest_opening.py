@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import FixedIds
-from headrace.broker.contract import Record
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import FixedIds
 from headrace.envelope import Change, Context, Operation, Trace, check_transition
 from headrace.errors import ConfigurationError, Deferred, HeadraceError, InvalidRecord, PermanentError
-from headrace.records import ChangeEvent
+from headrace.kafka.broker_contract import Record
+from headrace.payloads import ChangeEvent
 from headrace_ingest.events import IngestDecoder, decode
 from headrace_ingest.fetching import ForbiddenReference, ReferenceGone
 from headrace_ingest.files import kinds

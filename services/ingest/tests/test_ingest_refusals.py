@@ -12,13 +12,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import FixedIds
-from headrace.broker.contract import Record
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import FixedIds
 from headrace.envelope import Operation
 from headrace.errors import InvalidRecord, PermanentError, UndecodableRecord
-from headrace.pipelines_log import PipelineCatalogue
-from headrace.records import ChangeEvent, DeadLetter, PipelineVersion
+from headrace.handlers.pipelines_log import PipelineCatalogue
+from headrace.kafka.broker_contract import Record
+from headrace.payloads import ChangeEvent, DeadLetter, PipelineVersion
 from headrace_ingest.events import IngestDecoder, decode
 from headrace_ingest.settings import IngestSettings
 

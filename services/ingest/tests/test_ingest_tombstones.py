@@ -6,16 +6,17 @@ from datetime import UTC, datetime
 
 import pytest
 
-from headrace.avro.codec import Codec
-from headrace.avro.registry import FixedIds
-from headrace.broker.contract import Message, Record
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import FixedIds
 from headrace.envelope import StageRun
 from headrace.errors import InvalidRecord, TemporaryError, UndecodableRecord
-from headrace.headers import Origin
+from headrace.kafka.broker_contract import Message, Record
+from headrace.kafka.headers import Origin
 from headrace.runtime.deadletters import Failure
-from headrace.runtime.outbox import Fate, Held, Outbox, Result, Wiring
+from headrace.runtime.outcomes import OutcomeKind, Outcomes, Wiring
 from headrace.runtime.retry import RetryPolicy, retry_message
-from headrace.stage import INGEST
+from headrace.runtime.slots import Held, Result
+from headrace.topology.stages import INGEST
 from headrace_ingest.events import decode
 from headrace_ingest.settings import IngestSettings
 
@@ -47,12 +48,12 @@ def again(message: Message | None) -> Record:
 
 
 def retried(result: Result) -> Record:
-    """What the outbox writes for the record, as it is read again."""
-    outbox = Outbox(WIRING, CODEC, now=lambda: NOW, jitter=lambda: 0.0)
+    """What the stage writes for the record, as it is read again."""
+    outcomes = Outcomes(WIRING, CODEC, now=lambda: NOW, jitter=lambda: 0.0)
     run = StageRun("ingest", (), "ingest-0", "changes", 0, 41, 1, NOW, 0)
-    settled = outbox.settle(first(), result, run, review=False)
-    assert settled.fate in (Fate.RETRIED, Fate.HELD)
-    return again(settled.message)
+    outcome = outcomes.outcome(first(), result, run, review=False)
+    assert outcome.kind in (OutcomeKind.RETRIED, OutcomeKind.HELD)
+    return again(outcome.message)
 
 
 def test_a_delete_without_data_is_the_same_delete_when_it_is_read_again() -> None:

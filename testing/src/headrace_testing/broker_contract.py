@@ -1,4 +1,4 @@
-"""One suite for every broker: what :mod:`headrace.broker.contract` promises, as tests.
+"""One suite for every broker: what :mod:`headrace.kafka.broker_contract` promises, as tests.
 
 A test class inherits :class:`BrokerContract` and gives it a :class:`BrokerLab` by the fixture ``lab``. Waits are polls
 up to a deadline in the lab's own time; nothing sleeps.
@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from headrace.broker.contract import (
+from headrace.errors import InvalidRecord
+from headrace.kafka.broker_contract import (
     Broker,
     BrokerError,
     Mark,
@@ -19,11 +20,11 @@ from headrace.broker.contract import (
     OffsetsLost,
     ProducerFenced,
     Record,
+    Snapshot,
     TopicPartition,
     TransactionAborted,
     TransactionUncertain,
 )
-from headrace.errors import InvalidRecord
 from headrace.runtime.worker import offsets_after
 
 DEADLINE_S = 60.0
@@ -52,6 +53,10 @@ class BrokerLab(ABC):
     @abstractmethod
     def delete_before(self, place: TopicPartition, offset: int) -> None:
         """Delete the partition's records below the offset, as retention does."""
+
+    @abstractmethod
+    def kill(self, broker: Broker) -> None:
+        """End the session as a worker's death does: its marks stay."""
 
     @abstractmethod
     def now(self) -> float:
@@ -115,7 +120,7 @@ class Session:
         self.records = []
 
 
-def copy(broker: Broker, records: Sequence[Record], target: str, snapshot: object) -> None:
+def copy(broker: Broker, records: Sequence[Record], target: str, snapshot: Snapshot | None) -> None:
     """Commit a copy of the records under the snapshot."""
     messages = [Message(target, record.key or b"-", record.value, record.headers) for record in records]
     broker.commit(messages, offsets_after(records), snapshot)
@@ -245,12 +250,12 @@ class BrokerContract:
         lab.produce(numbered(source, 40))
         session = Session(lab, "hold", "hold-0", source)
         session.read(10)
-        session.broker.hold()
+        session.broker.pause_fetching()
         seen = len(session.records)
         for _ in range(5):
             session.poll()
         assert len(session.records) == seen
-        session.broker.release()
+        session.broker.resume_fetching()
         assert values(session.read(40)) == list(range(40))
 
     def test_a_partition_that_left_while_held_is_read_when_it_comes_back(self, lab: BrokerLab) -> None:
@@ -258,7 +263,7 @@ class BrokerContract:
         source = lab.topic(PARTITIONS)
         first = Session(lab, "paused", "paused-0", source)
         first.settle(PARTITIONS)
-        first.broker.hold()
+        first.broker.pause_fetching()
         second = Session(lab, "paused", "paused-1", source)
 
         def shared() -> bool:
@@ -267,7 +272,7 @@ class BrokerContract:
             return len(first.assigned) == len(second.assigned) == PARTITIONS // 2
 
         until(lab, shared, "both have their share")
-        first.broker.release()
+        first.broker.resume_fetching()
         second.broker.close()
         until(lab, lambda: first.poll() or len(first.assigned) == PARTITIONS, "the first has all again")
         first.settle(PARTITIONS)
@@ -344,8 +349,7 @@ class BrokerContract:
         first.read(3)
         mark = Mark(1, 3, 3, 0)
         first.broker.mark({place: mark})
-        first.broker._marked.clear()  # type: ignore[attr-defined]  # noqa: SLF001  # a dead worker forgets its marks
-        first.broker.close()
+        lab.kill(first.broker)
         second = Session(lab, "marks", "marks-1", source)
         assert [record.offset for record in second.read(3)] == [0, 1, 2]
         assert second.marks == {place: mark}

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from headrace.control import Action, OrderBook, Scope
-from headrace.pipelines_log import PipelineCatalogue
-from headrace.records import Control, DeadLetterAction
-from headrace.settings import KafkaSettings
+from headrace.config.settings import KafkaSettings
+from headrace.handlers.pipelines_log import PipelineCatalogue
+from headrace.orders.control import Action, OrderBook, Scope
+from headrace.payloads import Control, DeadLetterAction
 from headrace_operations.actions import Order
 from headrace_operations.cluster import Cluster
 from headrace_operations.dead_letters.log import Found

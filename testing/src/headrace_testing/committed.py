@@ -10,7 +10,7 @@ from uuid import uuid4
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
-from headrace.records import DeadLetter
+from headrace.payloads import DeadLetter
 from headrace_testing.deployment import Place
 
 QUIET = {"log_level": 0, "reconnect.backoff.max.ms": 500}

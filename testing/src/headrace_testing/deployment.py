@@ -18,11 +18,11 @@ import structlog
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from headrace import topics
-from headrace.avro.codec import Codec
-from headrace.avro.registry import Registry, register_all
-from headrace.bootstrap import BootstrapSettings, bootstrap, create_topics
-from headrace.settings import KafkaSettings, ObjectSettings, RegistrySettings
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import Registry, register_all
+from headrace.config.settings import KafkaSettings, ObjectSettings, RegistrySettings
+from headrace.migrate import BootstrapSettings, bootstrap, create_topics
+from headrace.topology import topics
 from headrace_local.loopback import free_port
 
 log = structlog.get_logger(__name__)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from headrace.runtime.decide import Batch, BatchResult, ComputeReturned
+from headrace.runtime.loop.batch import Batch, BatchResult
+from headrace.runtime.loop.events import ComputeReturned
 
 
 class FakeClock:

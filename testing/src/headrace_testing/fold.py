@@ -13,7 +13,7 @@ from uuid import UUID
 
 import psycopg
 
-from headrace.records import Chunk
+from headrace.payloads import Chunk
 
 MOST_DIFFERENCES = 20
 

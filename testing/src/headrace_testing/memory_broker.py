@@ -6,9 +6,9 @@ from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
-from headrace.broker.contract import (
+from headrace.errors import InvalidRecord
+from headrace.kafka.broker_contract import (
     Broker,
     BrokerUnavailable,
     Mark,
@@ -16,11 +16,11 @@ from headrace.broker.contract import (
     Polled,
     ProducerFenced,
     Record,
+    Snapshot,
     TopicPartition,
     TransactionAborted,
     TransactionUncertain,
 )
-from headrace.errors import InvalidRecord
 from headrace_testing.memory_cluster import Member, MemoryCluster
 
 
@@ -62,7 +62,7 @@ class MemoryBroker(Broker):
         self._member: Member | None = None
         self._epoch: int | None = None
         self._positions: dict[TopicPartition, int] = {}
-        self._held = False
+        self._paused = False
         self._turn = 0
         self._known: frozenset[TopicPartition] = frozenset()
         """Partitions of which a poll has told."""
@@ -91,23 +91,23 @@ class MemoryBroker(Broker):
             found = {place: marks[place] for place in assigned - self._known if place in marks}
             self._known = assigned
             return Polled((), True, assigned, found)
-        records = [] if self._held else self._read(owned, max_records)
+        records = [] if self._paused else self._read(owned, max_records)
         if not records:
             self._cluster.wait(timeout)
         return Polled(records, False, assigned)
 
-    def snapshot(self) -> Any:
+    def snapshot(self) -> Snapshot:
         """Return member and generation; one that was expelled is back in by then, as a client's own thread has it."""
         self._rejoin_if_expelled()
-        return Membership(self._joined().identity, self._cluster.group(self._group).generation)
+        return Snapshot(Membership(self._joined().identity, self._cluster.group(self._group).generation))
 
-    def hold(self) -> None:
-        """Return no records until :meth:`release`."""
-        self._held = True
+    def pause_fetching(self) -> None:
+        """Return no records until :meth:`resume_fetching`."""
+        self._paused = True
 
-    def release(self) -> None:
+    def resume_fetching(self) -> None:
         """Return records again."""
-        self._held = False
+        self._paused = False
 
     def rewind(self) -> None:
         """Go back to the committed offsets of every partition that is still ours."""
@@ -115,7 +115,9 @@ class MemoryBroker(Broker):
         owned = self._cluster.group(self._group).owned(self._joined().identity)
         self._positions = {place: self._cluster.start_position(self._group, place) for place in owned}
 
-    def commit(self, messages: Sequence[Message], offsets: Mapping[TopicPartition, int], snapshot: Any) -> None:
+    def commit(
+        self, messages: Sequence[Message], offsets: Mapping[TopicPartition, int], snapshot: Snapshot | None
+    ) -> None:
         """Write, check epoch and membership, commit; the next of :attr:`faults` decides otherwise."""
         for message in messages:
             if not message.key:
@@ -200,7 +202,7 @@ class MemoryBroker(Broker):
         self._member = self._cluster.join(self._group, self._topics)
         return True
 
-    def _is_current(self, snapshot: Any) -> bool:
+    def _is_current(self, snapshot: object) -> bool:
         group = self._cluster.group(self._group)
         return (
             isinstance(snapshot, Membership)

@@ -18,7 +18,8 @@ from itertools import count
 
 from confluent_kafka import murmur2
 
-from headrace.broker.contract import (
+from headrace.errors import ConfigurationError
+from headrace.kafka.broker_contract import (
     BrokerUnavailable,
     Mark,
     Message,
@@ -27,7 +28,6 @@ from headrace.broker.contract import (
     TopicPartition,
     TransactionAborted,
 )
-from headrace.errors import ConfigurationError
 
 SESSION_TIMEOUT_S = 10.0
 TRANSACTION_TIMEOUT_S = 30.0

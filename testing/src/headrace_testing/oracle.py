@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from headrace.envelope import Operation
-from headrace.records import ChangeEvent, SourceDocument
+from headrace.payloads import ChangeEvent, SourceDocument
 from headrace_chunker.handler import ChunkerSettings, make_chunks
 from headrace_ingest.handler import source_document
 from headrace_ingest.masking import Masker, make_masker

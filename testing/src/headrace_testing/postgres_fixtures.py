@@ -15,8 +15,8 @@ import pytest
 import pytest_asyncio
 from psycopg import sql
 
-from headrace.store.bootstrap import create_login, migrate
 from headrace.store.pool import create_pool, prepare_connection
+from headrace.store.schema import create_login, migrate
 from headrace_testing.postgres import Server, StoreSchema, postgres_dsn, with_login
 
 if TYPE_CHECKING:

@@ -17,13 +17,13 @@ from typing import Any
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from headrace import topics
-from headrace.settings import KafkaSettings
-from headrace.stage import CHUNKER, EMBEDDER, INDEXER, INGEST, StageFlow
+from headrace.config.settings import KafkaSettings
+from headrace.topology import topics
+from headrace.topology.stages import CHUNKER, EMBEDDER, INDEXER, INGEST, StageFlow
 from headrace_testing.deployment import Deployment, Service
 from headrace_testing.fold import Expected, Key, Store, compare, read_store
 
-STAGES = (INGEST, CHUNKER, EMBEDDER, INDEXER)
+DOCUMENT_STAGES = (INGEST, CHUNKER, EMBEDDER, INDEXER)
 TENANT = "proof"
 
 
@@ -52,7 +52,7 @@ def publish(kafka: KafkaSettings, changes: Sequence[dict[str, Any]], tenant: str
 
 def lag(kafka: KafkaSettings) -> dict[str, int]:
     """Return records between committed offset and end by stage; transaction markers count, one a partition at most."""
-    return {flow.name: _stage_lag(kafka, flow) for flow in STAGES}
+    return {flow.name: _stage_lag(kafka, flow) for flow in DOCUMENT_STAGES}
 
 
 def _stage_lag(kafka: KafkaSettings, flow: StageFlow) -> int:
@@ -87,7 +87,7 @@ def rewind_groups(kafka: KafkaSettings) -> None:
     from confluent_kafka import ConsumerGroupTopicPartitions  # noqa: PLC0415
 
     admin = AdminClient(kafka.client())
-    for flow in STAGES:
+    for flow in DOCUMENT_STAGES:
         topic = kafka.topic(flow.source)
         numbers = admin.list_topics(topic, 30).topics[topic].partitions
         request = ConsumerGroupTopicPartitions(
@@ -118,12 +118,12 @@ class Faults:
     def run(self) -> None:
         """Kill the stages in a shuffled order, then let a second instance of each join and leave."""
         chance = random.Random(self.seed)
-        plan = [flow.name for flow in STAGES] * (self.kills // len(STAGES) + 1)
+        plan = [flow.name for flow in DOCUMENT_STAGES] * (self.kills // len(DOCUMENT_STAGES) + 1)
         chance.shuffle(plan)
         for name in plan[: self.kills]:
             time.sleep(chance.uniform(*self.pause))
             self._kill(name)
-        for flow in STAGES if self.joins else ():
+        for flow in DOCUMENT_STAGES if self.joins else ():
             second = self.deployment.start(flow.name, "1")
             self.log.append(f"join {flow.name}")
             time.sleep(chance.uniform(*self.pause))
@@ -159,7 +159,7 @@ def wait_until_stored(
 def wait_until_drained(kafka: KafkaSettings, timeout: float) -> None:
     """Wait until no stage has more than markers to read; raises :class:`AssertionError`."""
     deadline = time.monotonic() + timeout
-    most = {flow.name: 8 for flow in STAGES}
+    most = {flow.name: 8 for flow in DOCUMENT_STAGES}
     while any(behind > most[name] for name, behind in lag(kafka).items()):
         if time.monotonic() > deadline:
             raise AssertionError(f"stages are behind after {timeout:.0f} s: {lag(kafka)}")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from headrace.pipeline import Review, StageBinding, Template
-from headrace.stage import CHUNKER, EMBEDDER, INDEXER, INGEST
+from headrace.topology.stages import CHUNKER, EMBEDDER, INDEXER, INGEST
 
 
 def stream(identity: str, chunker: Sequence[str] = ("sections",), *, review: Review = Review.NONE) -> Template:

@@ -73,22 +73,22 @@ def exit_codes_page() -> str:
 
 
 def _process_codes() -> list[tuple[str, str]]:
-    decide = importlib.import_module("headrace.runtime.decide")
-    service = importlib.import_module("headrace.service")
-    settings = importlib.import_module("headrace.settings")
+    lifecycle = importlib.import_module("headrace.runtime.loop.lifecycle")
+    service = importlib.import_module("headrace.stage_process.main")
+    settings = importlib.import_module("headrace.config.settings")
     watchdog = importlib.import_module("headrace.runtime.watchdog")
     meanings = {
-        decide.EXIT_DONE: "told to stop, and drained",
-        decide.EXIT_BUG: "a batch could not be computed for a reason that concerns no record: a fault of ours",
-        decide.EXIT_FENCED: "another worker has the same slot (HEADRACE_WORKER_SLOT)",
-        decide.EXIT_OFFSETS_LOST: "a committed offset lies outside the log; nothing was skipped, see the message",
+        lifecycle.EXIT_DONE: "told to stop, and drained",
+        lifecycle.EXIT_BUG: "a batch could not be computed for a reason that concerns no record: a fault of ours",
+        lifecycle.EXIT_FENCED: "another worker has the same slot (HEADRACE_WORKER_SLOT)",
+        lifecycle.EXIT_OFFSETS_LOST: "a committed offset lies outside the log; nothing was skipped, see the message",
         settings.EXIT_CONFIGURATION: "a setting is missing or wrong; the message names it",
         service.EXIT_SIDE_TASK: "what runs beside the worker (the endpoint for queries) ended",
         watchdog.EXIT_HUNG: "a Kafka call hung longer than HEADRACE_WORKER_CALL_BOUND_S",
     }
     found = {
         value
-        for module in (decide, service, settings, watchdog)
+        for module in (lifecycle, service, settings, watchdog)
         for name, value in vars(module).items()
         if name.startswith("EXIT_")
     }

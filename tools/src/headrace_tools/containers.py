@@ -16,10 +16,10 @@ from typing import Annotated, Any
 from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 
-from headrace import topics
-from headrace.costs import read_book
+from headrace.config.settings import KafkaSettings
+from headrace.embeddings.costs import read_book
 from headrace.errors import ConfigurationError
-from headrace.settings import KafkaSettings
+from headrace.topology import topics
 from headrace_tools import discovery
 from headrace_tools.discovery import ROOT
 

@@ -20,9 +20,9 @@ import fastavro
 import fastavro.schema
 from fastavro.read import SchemaResolutionError
 
-from headrace import topics
-from headrace.avro import schemas
+from headrace.codec import schemas
 from headrace.errors import HeadraceError
+from headrace.topology import topics
 from headrace_tools.discovery import ROOT
 
 FOLDER = ROOT / "schemas" / "frozen"

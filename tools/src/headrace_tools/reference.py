@@ -19,11 +19,11 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from headrace import names, topics
-from headrace.avro import schemas
+from headrace.codec import schemas
 from headrace.errors import HeadraceError
-from headrace.stage import STAGES
-from headrace.topics import Topic
+from headrace.topology import generation_names, topics
+from headrace.topology.stages import STAGES
+from headrace.topology.topics import Topic
 from headrace_tools import command_pages, discovery
 from headrace_tools.discovery import ROOT
 from headrace_tools.markdown import first_line, table
@@ -98,14 +98,14 @@ def topics_page(declared: Sequence[Topic]) -> str:
     columns = ("Topic", "What it carries", "Key", "Partitions", "Cleanup", "Kept", "Record", "Written by", "Read by")
     head = (
         "# Topics\n\nDeclared in `schemas/topics`, one file each; the bootstrap job creates them from there. What "
-        f"{' and '.join(sorted(names.STAGES))} write and read again is each generation's own: `retry.{{stage}}` is "
-        "`retry.embedder.g1` for the embedder of g1.\n\n"
+        f"{' and '.join(sorted(generation_names.STAGES))} write and read again is each generation's own: "
+        "`retry.{stage}` is `retry.embedder.g1` for the embedder of g1.\n\n"
     )
     return f"{head}{table(columns, rows)}\n{flow(declared)}"
 
 
 def _shown(topic: Topic) -> str:
-    return names.in_generation(topic.name, "{generation}")
+    return generation_names.in_generation(topic.name, "{generation}")
 
 
 def flow(declared: Sequence[Topic]) -> str:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from headrace.costs import CostSettings, read_book
+from headrace.embeddings.costs import CostSettings, read_book
 from headrace_cli import options, output
 from headrace_cli.command import command, commands_of
 from headrace_cli.context import InLogAndStore, Operator

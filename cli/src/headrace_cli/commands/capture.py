@@ -10,7 +10,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from headrace.capture import Table, of_capture, read_tables
+from headrace.config.captured_tables import Table, of_capture, read_tables
 from headrace.errors import sentences
 from headrace_cli import options, output
 from headrace_cli import tables as shown

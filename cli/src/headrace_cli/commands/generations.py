@@ -8,7 +8,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from headrace.preparation import OverLong
+from headrace.embeddings.preparation import OverLong
 from headrace_cli import options, output, tables
 from headrace_cli.command import command, commands_of
 from headrace_cli.context import STORE_DSN, InFolder, InLogAndStore

@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from headrace.avro.mapping import to_dict
+from headrace.codec.mapping import to_dict
 from headrace_cli import options, output, tables
 from headrace_cli.command import command, commands_of
 from headrace_cli.context import InLog

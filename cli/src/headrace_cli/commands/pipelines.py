@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from headrace.errors import sentences
+from headrace.payloads import PipelineVersion
 from headrace.pipeline import dump, parse
-from headrace.records import PipelineVersion
 from headrace_cli import options, output, tables
 from headrace_cli.command import command, commands_of
 from headrace_cli.context import InLog

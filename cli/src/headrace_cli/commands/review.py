@@ -6,7 +6,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from headrace.holds import REVIEW
+from headrace.orders.holds import REVIEW
 from headrace_cli import options
 from headrace_cli.command import command, commands_of
 from headrace_cli.context import InLog, Operator

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from headrace.capture import read_tables
-from headrace.embedding_models import PROVIDERS
+from headrace.config.captured_tables import read_tables
+from headrace.embeddings.models import PROVIDERS
 from headrace_cli import options, output
 from headrace_cli.command import command, commands_of
 from headrace_cli.failures import NotReachable, UsageError

@@ -228,7 +228,7 @@ class Launcher:
 def _load_bootstrap() -> None:
     """Load the migration step while Kafka starts; where that fails, the import in its place says so."""
     with suppress(ImportError):
-        importlib.import_module("headrace.bootstrap")
+        importlib.import_module("headrace.migrate")
 
 
 def _migrate(
@@ -236,9 +236,9 @@ def _migrate(
 ) -> None:
     from pydantic import SecretStr  # noqa: PLC0415
 
-    from headrace.bootstrap import BootstrapSettings, bootstrap  # noqa: PLC0415
-    from headrace.settings import KafkaSettings, ObjectSettings, RegistrySettings  # noqa: PLC0415
-    from headrace.store.errors import GenerationExists  # noqa: PLC0415
+    from headrace.config.settings import KafkaSettings, ObjectSettings, RegistrySettings  # noqa: PLC0415
+    from headrace.migrate import BootstrapSettings, bootstrap  # noqa: PLC0415
+    from headrace.store.error_mapping import GenerationExists  # noqa: PLC0415
 
     settings = BootstrapSettings(
         postgres_dsn=SecretStr(endpoints.postgres_dsn),
@@ -280,7 +280,7 @@ async def _valid_key(owner_dsn: str, credentials: state.Credentials) -> str:
 
 def bootstrap_from_environment(report: Report) -> None:
     """Run the migration step with settings from the environment alone, as a container does."""
-    from headrace import bootstrap as step  # noqa: PLC0415
-    from headrace.settings import KafkaSettings, ObjectSettings, RegistrySettings  # noqa: PLC0415
+    from headrace import migrate as step  # noqa: PLC0415
+    from headrace.config.settings import KafkaSettings, ObjectSettings, RegistrySettings  # noqa: PLC0415
 
     step.bootstrap(step.BootstrapSettings(), KafkaSettings(), RegistrySettings(), ObjectSettings(), report)

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
+from headrace.config.settings import KafkaSettings
 from headrace.errors import DependencyDown, HeadraceError
-from headrace.lag import LogReader
-from headrace.settings import KafkaSettings
+from headrace.kafka.lag import LogReader
 from headrace.store.transactions import set_tenant
 from headrace_cli import state
 from headrace_cli.failures import NotReachable

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from headrace.embedding_models import KNOWN, PACKAGED_MODEL, PROVIDERS, SERVED, identity, known_model, shortened
+from headrace.embeddings.models import KNOWN, PACKAGED_MODEL, PROVIDERS, SERVED, identity, known_model, shortened
+from headrace.embeddings.preparation import BODY, OverLong, Preparation
 from headrace.errors import ConfigurationError
-from headrace.preparation import BODY, OverLong, Preparation
 from headrace_cli.failures import UsageError
 from headrace_local.model import Command, Endpoints
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from headrace.avro.codec import Codec
+from headrace.codec.codec import Codec
 from headrace_cli import output, tables
 from headrace_operations.actions import Order
 from headrace_operations.dead_letters.carry_out import Done, Planned

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from headrace.costs import CostSettings, Spent
+from headrace.embeddings.costs import CostSettings, Spent
 from headrace_cli import output, tables
 from headrace_operations.embeddings.estimate import Estimate
 from headrace_operations.embeddings.ledger import Line

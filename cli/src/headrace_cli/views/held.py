@@ -8,10 +8,10 @@ from typing import Any
 
 import typer
 
-from headrace.avro.codec import Codec
+from headrace.codec.codec import Codec
 from headrace.errors import PermanentError
-from headrace.holds import REVIEW, ends
-from headrace.stage import STAGES
+from headrace.orders.holds import REVIEW, ends
+from headrace.topology.stages import STAGES
 from headrace_cli import output, tables
 from headrace_cli.views.dlq import harmless
 from headrace_operations.dead_letters.payload import encoded, envelope_document

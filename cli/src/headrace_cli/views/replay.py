@@ -11,9 +11,9 @@ from typing import Any
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from headrace.avro.mapping import to_dict
-from headrace.names import STAGES
-from headrace.records import ReplayRun
+from headrace.codec.mapping import to_dict
+from headrace.payloads import ReplayRun
+from headrace.topology.generation_names import STAGES
 from headrace_cli import output, tables
 from headrace_cli.exit_codes import ExitCode
 from headrace_operations.replay.copier import Copier

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
-from headrace import failpoints
-from headrace.avro.codec import ENVELOPES, Codec
+from headrace.codec.codec import ENVELOPES, Codec
+from headrace.config import failpoints
+from headrace.config.settings import ObjectSettings
 from headrace.envelope import Context, Reference
 from headrace.errors import ConfigurationError, DependencyDown, InvalidRecord
 from headrace.objects.places import Place, folder_of, reference_to
-from headrace.settings import ObjectSettings
 
 if TYPE_CHECKING:
     from headrace.objects.store import ObjectStore  # with the library behind it

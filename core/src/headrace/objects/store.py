@@ -20,11 +20,11 @@ from confluent_kafka.admin import AdminClient
 from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore
 
+from headrace.config.settings import KafkaSettings, ObjectSettings
 from headrace.envelope import Reference
 from headrace.errors import ConfigurationError, DependencyDown, describe
 from headrace.objects.places import ObjectDamaged, ObjectGone, Place, check_content, checked, parse
 from headrace.objects.s3 import bucket_store
-from headrace.settings import KafkaSettings, ObjectSettings
 
 if TYPE_CHECKING:
     from obstore.store import S3Store

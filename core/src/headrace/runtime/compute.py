@@ -10,7 +10,8 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from headrace.runtime.decide import Batch, BatchResult, ComputeReturned
+from headrace.runtime.loop.batch import Batch, BatchResult
+from headrace.runtime.loop.events import ComputeReturned
 
 Process = Callable[[Batch], Awaitable[BatchResult]]
 

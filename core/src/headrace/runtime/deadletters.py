@@ -6,12 +6,12 @@ import traceback
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from headrace.avro.codec import Codec
-from headrace.broker.contract import Message, Record
+from headrace.codec.codec import Codec
 from headrace.envelope import Context
 from headrace.errors import HeadraceError, PermanentError
-from headrace.headers import Origin
-from headrace.records import DeadLetter, HeaderPart
+from headrace.kafka.broker_contract import Message, Record
+from headrace.kafka.headers import Origin
+from headrace.payloads import DeadLetter, HeaderPart
 
 ALLOWANCE_BYTES = 512 * 1024
 """Bytes by which a dead letter may exceed the largest message; its topic and the producer allow twice as many."""

@@ -9,10 +9,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
-from headrace import headers, metrics
-from headrace.avro.codec import Codec, no_store
-from headrace.broker.contract import Message, Record
-from headrace.envelope import Context, Operation, StageRun, check_transition
+from headrace.codec.codec import Codec, no_store
+from headrace.envelope import Context, Operation, Reference, StageRun, check_transition
 from headrace.errors import (
     ConfigurationError,
     DeadlyRecord,
@@ -23,10 +21,13 @@ from headrace.errors import (
     UndecodableRecord,
 )
 from headrace.handler import READ_AGAIN, BatchHandler, Handler
+from headrace.kafka import headers
+from headrace.kafka.broker_contract import Message, Record
 from headrace.objects.claims import Claim, Claims, Parcel, portions
-from headrace.runtime.deadletters import Failure
-from headrace.runtime.decide import Batch, BatchResult
-from headrace.runtime.outbox import Fate, Held, Outbox, PassedOver, Result, Settled, Wiring
+from headrace.runtime.loop.batch import Batch, BatchResult
+from headrace.runtime.outcomes import Outcome, OutcomeKind, Outcomes, Wiring
+from headrace.runtime.slots import Held, PassedOver, Slot, SlotState
+from headrace.telemetry import metrics
 
 _PASS_THROUGH = (DependencyDown, ConfigurationError)
 """What no record is to blame for: the runtime waits and computes the batch again."""
@@ -85,7 +86,7 @@ class StageProcessor:
         self._claims = claims
         self._now = now
         self._holds = holds or NoHolds()
-        self._outbox = Outbox(wiring, codec, claims=claims, now=now, jitter=jitter)
+        self._outcomes = Outcomes(wiring, codec, claims=claims, now=now, jitter=jitter)
 
     async def process(self, batch: Batch) -> BatchResult:
         """Return the batch's messages, one for each record that tells of a document.
@@ -93,143 +94,159 @@ class StageProcessor:
         Raises :class:`DependencyDown` or :class:`ConfigurationError` where the batch must be computed again later.
         """
         started = time.perf_counter()
-        READ_AGAIN.set(any(self._outbox.came_back(record) for record in batch.records))
-        taken = [self._taken(record, batch) for record in batch.records]
+        READ_AGAIN.set(any(self._outcomes.came_back(record) for record in batch.records))
+        slots = [self._taken(record, deadly=batch.deadly) for record in batch.records]
         messages: list[Message] = []
-        fates: Counter[Fate] = Counter()
-        for part in self._portions(taken):
+        counts: Counter[OutcomeKind] = Counter()
+        for part in self._portions(slots):
             parcels: list[Parcel] = []
-            for settled in await self._settled(batch, batch.records[part], taken[part]):
-                fates[settled.fate] += 1
-                if settled.message is not None:
-                    messages.append(settled.message)
-                if settled.parcel is not None:
-                    parcels.append(settled.parcel)
+            for outcome in await self._settled(slots[part], batch.attempt):
+                counts[outcome.kind] += 1
+                if outcome.message is not None:
+                    messages.append(outcome.message)
+                if outcome.parcel is not None:
+                    parcels.append(outcome.parcel)
             if self._claims is not None:
                 await self._claims.store(parcels)
                 metrics.OBJECTS_STORED.labels(self._stage).inc(len(parcels))
         metrics.COMPUTE_SECONDS.labels(self._stage).observe(time.perf_counter() - started)
-        dead, fault = fates[Fate.DEAD], fates[Fate.FAULT]
-        retried, held, passed_over = fates[Fate.RETRIED], fates[Fate.HELD], fates[Fate.PASSED_OVER]
-        return BatchResult(messages, dead + fault, retried, held, fault, passed_over)
-
-    def _portions(self, taken: Sequence[Result | Claim]) -> list[slice]:
-        """Return what is taken up at a time, so that payloads from the object store fit into memory."""
-        sizes = [one.reference.size if isinstance(one, Claim) else 0 for one in taken]
-        return portions(sizes, self._claims.batch_bytes) if self._claims is not None else [slice(0, len(sizes))]
-
-    async def _settled(self, batch: Batch, records: Sequence[Record], taken: Sequence[Result | Claim]) -> list[Settled]:
-        """Return what becomes of these records of the batch."""
-        started, started_at = time.perf_counter(), self._now()
-        results = await self._fetched(taken)
-        runs = await self._run_chains(results)
-        duration = int((time.perf_counter() - started) * 1e6)
-        settled = []
-        for record, result, handlers in zip(records, results, runs, strict=True):
-            run = StageRun(
-                self._stage, handlers, self._worker, record.topic, record.partition, record.offset,
-                self._outbox.attempt(record) + batch.attempt - 1, started_at, duration,
-            )  # fmt: skip
-            settled.append(self._outbox.settle(record, result, run, review=self._reviewed(result)))
-        return settled
-
-    async def _fetched(self, taken: Sequence[Result | Claim]) -> list[Result]:
-        """Return the results with each claim's payload in place, or why it cannot be had."""
-        claims = [one for one in taken if isinstance(one, Claim)]
-        if not claims:
-            return [one for one in taken if not isinstance(one, Claim)]
-        found: Sequence[Context | BaseException]
-        if self._claims is None:
-            found = [no_store(claim.reference) for claim in claims]
-        else:
-            found = await self._claims.check_out(claims, self._consumes)
-            metrics.OBJECTS_FETCHED.labels(self._stage).inc(len(claims))
-        outcomes = iter(
-            outcome if isinstance(outcome, Context) else Failure(outcome, None, claim.context)
-            for claim, outcome in zip(claims, found, strict=True)
+        return BatchResult(
+            messages,
+            dead_letters=counts[OutcomeKind.DEAD] + counts[OutcomeKind.FAULT],
+            retried=counts[OutcomeKind.RETRIED],
+            held=counts[OutcomeKind.HELD],
+            faults=counts[OutcomeKind.FAULT],
+            passed_over=counts[OutcomeKind.PASSED_OVER],
         )
-        return [next(outcomes) if isinstance(one, Claim) else one for one in taken]
 
-    def _reviewed(self, result: Result) -> bool:
-        if not isinstance(result, Context):
-            return False
-        return self._chains.reviewed(result.trace.pipeline_id, result.trace.pipeline_version)
+    def _portions(self, slots: Sequence[Slot]) -> list[slice]:
+        """Return what is taken up at a time, so that payloads from the object store fit into memory."""
+        if self._claims is None:
+            return [slice(0, len(slots))]
+        return portions([slot.reference.size if slot.reference else 0 for slot in slots], self._claims.batch_bytes)
 
-    def _taken(self, record: Record, batch: Batch) -> Result | Claim:
-        """Return the record's context, where its payload lies, why it cannot be had, or why it waits."""
-        decoded = self._decoded(record, batch)
-        context = decoded.context if isinstance(decoded, Claim) else decoded
-        if not isinstance(context, Context):
-            return decoded
-        held = self._holds.held(context)
-        return decoded if held is None else Held(*held)
+    async def _settled(self, slots: Sequence[Slot], attempt: int) -> list[Outcome]:
+        """Take these records of the batch to their end; ``attempt`` counts how often the batch is computed."""
+        started, started_at = time.perf_counter(), self._now()
+        await self._fetch(slots)
+        await self._run_chains(slots)
+        duration = int((time.perf_counter() - started) * 1e6)
+        return [self._outcome(slot, attempt, started_at, duration) for slot in slots]
 
-    def _decoded(self, record: Record, batch: Batch) -> Context | Claim | Failure | PassedOver:
-        if batch.deadly:
-            return Failure(DeadlyRecord())
-        if (why := headers.unreadable(record)) is not None:
-            return Failure(UndecodableRecord(f"Kafka's client cannot read the record: {why}"))
-        if self._outbox.came_back(record):
-            first = headers.origin(record)
-            record = record._replace(topic=first.topic, partition=first.partition, offset=first.offset)
+    def _outcome(self, slot: Slot, attempt: int, started_at: datetime, duration: int) -> Outcome:
+        record, review = slot.record, False
+        if slot.state is SlotState.HANDLED:
+            trace = slot.context.trace
+            review = self._chains.reviewed(trace.pipeline_id, trace.pipeline_version)
+        run = StageRun(
+            self._stage, slot.handlers, self._worker, record.topic, record.partition, record.offset,
+            self._outcomes.attempt(record) + attempt - 1, started_at, duration,
+        )  # fmt: skip
+        return self._outcomes.outcome(record, slot.settle(), run, review=review)
+
+    def _taken(self, record: Record, *, deadly: bool) -> Slot:
+        """Return the record's slot: decoded, or ended already."""
+        slot = Slot(record)
+        if deadly:
+            slot.fail(DeadlyRecord())
+            return slot
         try:
-            if self._decode is not None:
-                return self._decode(record)
-            context, reference = self._codec.envelope(record.value, self._consumes)
-            return context if reference is None else Claim(context, reference)
+            context, reference = self._decoded(record)
         except _PASS_THROUGH:
             raise
         except NoChange:
-            return PassedOver()
+            slot.end(PassedOver())
+            return slot
         except Exception as error:  # noqa: BLE001  # kept with its stack in the dead letter
-            return Failure(error)
+            slot.fail(error)
+            return slot
+        slot.decoded(context, reference)
+        held = self._holds.held(context)
+        if held is not None:
+            slot.end(Held(*held))
+        return slot
 
-    async def _run_chains(self, results: list[Result]) -> list[tuple[str, ...]]:
-        """Replace each context by what its pipeline makes of it; return the handlers that ran, by record."""
-        ran: list[tuple[str, ...]] = [()] * len(results)
-        groups: dict[tuple[str, int], list[int]] = {}
-        for index, result in enumerate(results):
-            if isinstance(result, Context):
-                groups.setdefault((result.trace.pipeline_id, result.trace.pipeline_version), []).append(index)
-        for (pipeline_id, version), indexes in groups.items():
+    def _decoded(self, record: Record) -> tuple[Context, Reference | None]:
+        """Return the record's context, and where its payload lies if it is in the object store."""
+        if (why := headers.unreadable(record)) is not None:
+            raise UndecodableRecord(f"Kafka's client cannot read the record: {why}")
+        if self._outcomes.came_back(record):
+            first = headers.origin(record)
+            record = record._replace(topic=first.topic, partition=first.partition, offset=first.offset)
+        if self._decode is not None:
+            return self._decode(record), None
+        return self._codec.envelope(record.value, self._consumes)
+
+    async def _fetch(self, slots: Sequence[Slot]) -> None:
+        """Take every decoded record on to its payload; it fails where that cannot be had."""
+        waiting: list[tuple[Slot, Claim]] = []
+        for slot in slots:
+            if slot.state is not SlotState.DECODED:
+                continue
+            if slot.reference is None:
+                slot.fetched(slot.context)
+            elif self._claims is None:
+                slot.fail(no_store(slot.reference))
+            else:
+                waiting.append((slot, Claim(slot.context, slot.reference)))
+        if self._claims is None or not waiting:
+            return
+        found = await self._claims.check_out([claim for _, claim in waiting], self._consumes)
+        metrics.OBJECTS_FETCHED.labels(self._stage).inc(len(waiting))
+        for (slot, _), answer in zip(waiting, found, strict=True):
+            if isinstance(answer, Context):
+                slot.fetched(answer)
+            else:
+                slot.fail(answer)
+
+    async def _run_chains(self, slots: Sequence[Slot]) -> None:
+        """Run each record through the handlers of its pipeline's version, together with the others of that version."""
+        groups: dict[tuple[str, int], list[Slot]] = {}
+        for slot in slots:
+            if slot.state is SlotState.FETCHED:
+                trace = slot.context.trace
+                groups.setdefault((trace.pipeline_id, trace.pipeline_version), []).append(slot)
+        for (pipeline_id, version), group in groups.items():
             try:
                 chain = await self._chains.chain(pipeline_id, version)
             except PermanentError as error:
-                for index in indexes:
-                    results[index] = Failure(error, None, _context(results[index]))
+                for slot in group:
+                    slot.fail(error)
                 continue
-            identities = tuple(handler.identity for handler in chain)
             for handler in chain:
-                await self._run_handler(handler, results, indexes)
-            for index in indexes:
-                ran[index] = identities
-        return ran
+                await self._run_handler(handler, group)
+            identities = tuple(handler.identity for handler in chain)
+            for slot in group:
+                if slot.state is SlotState.FETCHED:
+                    slot.handled(identities)
 
-    async def _run_handler(self, handler: Handler, results: list[Result], indexes: Sequence[int]) -> None:
-        todo: list[tuple[int, Context]] = []
-        for index in indexes:
-            context = results[index]
-            if not isinstance(context, Context):
-                continue
-            if context.change.operation is Operation.DELETE and not handler.sees_deletes:
+    async def _run_handler(self, handler: Handler, group: Sequence[Slot]) -> None:
+        """Run one handler over the records of the group that are still on their way and that it wants to see."""
+        seen = [slot for slot in group if slot.state is SlotState.FETCHED and self._sees(handler, slot)]
+        outcomes = await run_handler(handler, [slot.context for slot in seen])
+        for slot, outcome in zip(seen, outcomes, strict=True):
+            if not isinstance(outcome, Context):
+                slot.fail(_error_in(outcome, handler), handler.identity)
                 continue
             try:
-                handler.validate(context)
-                todo.append((index, context))
-            except _PASS_THROUGH:
-                raise
-            except Exception as error:  # noqa: BLE001
-                results[index] = Failure(error, handler.identity, context)
-        outcomes = await run_handler(handler, [context for _, context in todo])
-        for (index, context), outcome in zip(todo, outcomes, strict=True):
-            if isinstance(outcome, Context):
-                try:
-                    check_transition(context, outcome, self._stage)
-                    results[index] = outcome
-                except PermanentError as error:
-                    results[index] = Failure(error, handler.identity, context)
+                check_transition(slot.context, outcome, self._stage)
+            except PermanentError as error:
+                slot.fail(error, handler.identity)
             else:
-                results[index] = Failure(_error_in(outcome, handler), handler.identity, context)
+                slot.changed(outcome)
+
+    def _sees(self, handler: Handler, slot: Slot) -> bool:
+        """Whether the handler sees the record; one that it finds invalid fails here."""
+        if slot.context.change.operation is Operation.DELETE and not handler.sees_deletes:
+            return False
+        try:
+            handler.validate(slot.context)
+        except _PASS_THROUGH:
+            raise
+        except Exception as error:  # noqa: BLE001  # kept with its stack in the dead letter
+            slot.fail(error, handler.identity)
+            return False
+        return True
 
 
 async def run_handler(handler: Handler, contexts: Sequence[Context]) -> Sequence[Context | BaseException]:
@@ -277,7 +294,3 @@ def _error_in(outcome: object, handler: Handler) -> BaseException:
         f"handler {handler.identity} returned a {type(outcome).__name__}, not a Context",
         remedy="Repair the handler: every path of it returns the context.",
     )
-
-
-def _context(result: Result) -> Context | None:
-    return result if isinstance(result, Context) else None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from headrace import headers
-from headrace.broker.contract import Message, Record
 from headrace.errors import Deferred, TemporaryError
+from headrace.kafka import headers
+from headrace.kafka.broker_contract import Message, Record
+from headrace.runtime.backoff import backoff
 
 _NO_KEY = b"-"
 
@@ -22,11 +23,10 @@ class RetryPolicy:
     def delay(self, attempt: int, asked: float | None, jitter: float) -> float:
         """Return the seconds between attempt ``attempt`` (from 1) and the next.
 
-        They double from one attempt to the next, with full jitter (0 to 1) over the upper half, and are never fewer
-        than the failure ``asked`` for, up to the longest.
+        They follow :func:`headrace.runtime.backoff.backoff`, and are never fewer than the failure ``asked`` for, up to
+        the longest.
         """
-        doubled = min(self.longest_s, self.first_s * 2.0 ** min(attempt - 1, 30))
-        return max(doubled * (0.5 + 0.5 * jitter), min(asked or 0.0, self.longest_s))
+        return max(backoff(self.first_s, self.longest_s, attempt, jitter), min(asked or 0.0, self.longest_s))
 
 
 def retry_message(

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from headrace import names
+from headrace.embeddings.preparation import Preparation, parse_template
 from headrace.errors import ConfigurationError, DependencyDown
-from headrace.preparation import Preparation, parse_template
-from headrace.store.errors import GenerationExists, postgresql_errors
+from headrace.store.error_mapping import GenerationExists, postgresql_errors
 from headrace.store.queries import load
-from headrace.store.records import BYTES_PER_FLOAT, Generation
+from headrace.store.rows import BYTES_PER_FLOAT, Generation
+from headrace.topology import generation_names
 
 if TYPE_CHECKING:
     from headrace.store.pool import Connection, Pool
@@ -24,7 +24,7 @@ OPERATOR_CLASSES = {"cosine": "vector_cosine_ops", "l2": "vector_l2_ops", "inner
 OPERATORS = {"cosine": "<=>", "l2": "<->", "inner_product": "<#>"}
 MAXIMUM_DIMENSIONS = 2000  # of an HNSW index over the type vector
 _ACTIVE_S = 5.0
-_NAME = re.compile(names.GENERATION)
+_NAME = re.compile(generation_names.GENERATION)
 
 
 def embedding_table(generation: str) -> str:

@@ -16,7 +16,7 @@ from pgvector import Vector
 
 from headrace.errors import TemporaryError
 from headrace.store import cache
-from headrace.store.errors import postgresql_errors
+from headrace.store.error_mapping import postgresql_errors
 from headrace.store.fence import Fence
 from headrace.store.generations import embedding_table
 from headrace.store.plan import (
@@ -31,9 +31,9 @@ from headrace.store.plan import (
     plan_tenant,
 )
 from headrace.store.queries import load
-from headrace.store.records import Generation, IndexChunk, IndexDocument, IndexResult, validate
+from headrace.store.rows import Generation, IndexChunk, IndexDocument, IndexResult, validate
 from headrace.store.transactions import set_tenant
-from headrace.store.whole import whole
+from headrace.store.uncancelled import whole
 
 if TYPE_CHECKING:
     from headrace.store.pool import Connection, Pool
@@ -52,7 +52,7 @@ async def index_batch(pool: Pool, generation: Generation, documents: Sequence[In
     Repeating a batch, in whole or in part, writes nothing.
 
     Raises :class:`~headrace.errors.InvalidRecord` for a document that the tables would refuse (before
-    anything is written; call :func:`~headrace.store.records.validate` first to single it out),
+    anything is written; call :func:`~headrace.store.rows.validate` first to single it out),
     :class:`~headrace.errors.TemporaryError` when other writers were faster ten times in a row, and
     :class:`~headrace.errors.DependencyDown` when PostgreSQL does not answer.
     """

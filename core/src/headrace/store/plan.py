@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from headrace.store.fence import Decision, Fence, advance, decide
-from headrace.store.records import Generation, IndexChunk, IndexDocument, IndexResult, Outcome
+from headrace.store.rows import Generation, IndexChunk, IndexDocument, IndexResult, Outcome
 
 _NOTHING_WRITTEN = {
     Decision.UNCHANGED: Outcome.UNCHANGED,

@@ -10,7 +10,7 @@ from pgvector.asyncpg import register_vector
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from headrace.store.errors import postgresql_errors
+from headrace.store.error_mapping import postgresql_errors
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy

@@ -11,7 +11,7 @@ from headrace.errors import InvalidRecord
 from headrace.store.cache import to_vector
 from headrace.store.generations import OPERATORS, embedding_table
 from headrace.store.queries import load
-from headrace.store.records import BYTES_PER_FLOAT, Generation
+from headrace.store.rows import BYTES_PER_FLOAT, Generation
 from headrace.store.transactions import tenant_transaction
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from headrace.store.errors import postgresql_errors
+from headrace.store.error_mapping import postgresql_errors
 
 if TYPE_CHECKING:
     from headrace.store.pool import Connection, Pool
@@ -37,7 +37,7 @@ async def sees_all(connection: Connection) -> bool:
 async def tenant_transaction(pool: Pool, tenant: str, *, readonly: bool = False) -> AsyncIterator[Connection]:
     """Take a connection of the pool and open a transaction that sees the rows of ``tenant``.
 
-    Raises what :func:`~headrace.store.errors.postgresql_errors` makes of asyncpg's exceptions.
+    Raises what :func:`~headrace.store.error_mapping.postgresql_errors` makes of asyncpg's exceptions.
     """
     with postgresql_errors():
         async with pool.acquire() as connection, connection.transaction(readonly=readonly):

@@ -12,8 +12,8 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
-from headrace import costs
-from headrace.costs import Spent
+from headrace.embeddings import costs
+from headrace.embeddings.costs import Spent
 from headrace.store.queries import load
 
 if TYPE_CHECKING:

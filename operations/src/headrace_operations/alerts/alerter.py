@@ -15,8 +15,8 @@ import structlog
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from headrace.codec.retry_after import retry_after
 from headrace.errors import ConfigurationError
-from headrace.retry_after import retry_after
 
 log = structlog.get_logger(__name__)
 

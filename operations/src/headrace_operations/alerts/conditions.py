@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from headrace import headers
-from headrace.costs import Reached
-from headrace.records import DeadLetter
+from headrace.embeddings.costs import Reached
+from headrace.kafka import headers
+from headrace.payloads import DeadLetter
 from headrace_operations.alerts.alerter import Alert
 
 

@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from headrace import lag
-from headrace.costs import CostBook
+from headrace.embeddings.costs import CostBook
 from headrace.errors import HeadraceError
-from headrace.stage import EMBEDDER
+from headrace.kafka import lag
 from headrace.store.pool import StoreSettings
+from headrace.topology.stages import EMBEDDER
 from headrace_operations.alerts.alerter import Alert
 from headrace_operations.alerts.conditions import ErrorShare, is_new, of_caps, of_stages
 from headrace_operations.cluster import Cluster

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
-from headrace.stage import CHUNKER, EMBEDDER
+from headrace.topology.stages import CHUNKER, EMBEDDER
 from headrace_operations.audit import repairs
 from headrace_operations.audit.digests import NO_ROWS, layout_digest
 from headrace_operations.audit.model import (

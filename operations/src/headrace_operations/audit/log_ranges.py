@@ -10,9 +10,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from headrace.config.settings import KafkaSettings
 from headrace.errors import ConfigurationError, DependencyDown
-from headrace.lag import group_offsets
-from headrace.settings import KafkaSettings
+from headrace.kafka.lag import group_offsets
 
 _CALL_S = 15.0
 _SILENCE_S = 90.0

@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from confluent_kafka import Message as KafkaMessage
 from confluent_kafka import murmur2
 
-from headrace.avro.codec import Codec
+from headrace.codec.codec import Codec
 from headrace.envelope import Context, Operation
 from headrace.errors import PermanentError
-from headrace.records import ChunkedDocument, SourceDocument
-from headrace.stage import CHUNKER, EMBEDDER, INDEXER
-from headrace.topics import replay_topic, retry_topic
+from headrace.payloads import ChunkedDocument, SourceDocument
+from headrace.topology.stages import CHUNKER, EMBEDDER, INDEXER
+from headrace.topology.topics import replay_topic, retry_topic
 from headrace_operations.audit.digests import layout_digest, rows_digest
 from headrace_operations.audit.log_ranges import LogRanges, Partition, Range
 from headrace_operations.audit.model import (

@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection, Iterable
 
 from confluent_kafka import Message as KafkaMessage
 
-from headrace.names import own_id
-from headrace.stage import CHUNKER, EMBEDDER, INDEXER, INGEST
-from headrace.topics import dead_letter_topic, held_topic
+from headrace.topology.generation_names import own_id
+from headrace.topology.stages import CHUNKER, EMBEDDER, INDEXER, INGEST
+from headrace.topology.topics import dead_letter_topic, held_topic
 from headrace_operations.audit.log_ranges import LogRanges, Partition, Range
 from headrace_operations.dead_letters.model import ACTIONS as DEAD_LETTER_ACTIONS
 from headrace_operations.held.model import ACTIONS as HELD_ACTIONS

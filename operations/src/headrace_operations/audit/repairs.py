@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shlex import quote
 
-from headrace.stage import EMBEDDER
+from headrace.topology.stages import EMBEDDER
 from headrace_operations.audit.model import Key, Target
 
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from headrace.avro.codec import Codec
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings
 from headrace.errors import HeadraceError
-from headrace.settings import KafkaSettings
 from headrace.store.generations import embedding_table, kept_fresh, list_generations
 from headrace.store.pool import StoreSettings
-from headrace.store.records import Generation
+from headrace.store.rows import Generation
 from headrace.store.transactions import tenant_transaction
 from headrace_operations.audit import repairs
 from headrace_operations.audit.log_ranges import LogRanges

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
-from headrace.avro.codec import Codec
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings
 from headrace.errors import ConfigurationError
-from headrace.settings import KafkaSettings
 from headrace.store.generations import kept_fresh
 from headrace.store.pool import StoreSettings
-from headrace.store.records import Generation
+from headrace.store.rows import Generation
 from headrace_operations.audit import repairs
 from headrace_operations.audit.compare import examine, in_order
 from headrace_operations.audit.digests import NO_ROWS, with_row

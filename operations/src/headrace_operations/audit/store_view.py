@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
-from headrace.store.errors import postgresql_errors
+from headrace.store.error_mapping import postgresql_errors
 from headrace.store.generations import embedding_table, list_generations
 from headrace.store.pool import StoreSettings, create_pool
-from headrace.store.records import Generation
+from headrace.store.rows import Generation
 from headrace.store.transactions import sees_all, set_tenant, tenant_transaction
 from headrace_operations.audit.digests import text_hash
 from headrace_operations.audit.model import Key, Position, StoredChunk, StoredDetail, StoredDocument, StoredVector

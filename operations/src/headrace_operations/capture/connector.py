@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import httpx
 
-from headrace.capture import Table
+from headrace.config.captured_tables import Table
 from headrace.errors import ConfigurationError, DependencyDown
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from headrace.capture import Table
+from headrace.config.captured_tables import Table
 from headrace_operations.capture.connector import FAILED, Connect, Status, configuration, dsn_of, is_ours, unread
 from headrace_operations.capture.database import Problem, drop_slot, look, problems
 from headrace_operations.errors import NotThere, Refused

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from headrace.capture import Table
+from headrace.config.captured_tables import Table
 from headrace.errors import ConfigurationError, DependencyDown
 
 _COLUMNS = """

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 import asyncpg
 from confluent_kafka import Message as KafkaMessage
 
-from headrace.avro.codec import Codec
-from headrace.capture import OFFSET, Table
+from headrace.codec.codec import Codec
+from headrace.config.captured_tables import OFFSET, Table
+from headrace.config.settings import KafkaSettings
 from headrace.envelope import Context, Operation
 from headrace.errors import ConfigurationError
-from headrace.records import SourceDocument
-from headrace.settings import KafkaSettings
-from headrace.stage import INGEST
+from headrace.payloads import SourceDocument
+from headrace.topology.stages import INGEST
 from headrace_operations.audit.log_ranges import LogRanges, Partition
 from headrace_operations.capture.database import opened, quoted
 from headrace_operations.transactions import Transactions

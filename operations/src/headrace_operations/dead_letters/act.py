@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from headrace.avro.codec import Codec
-from headrace.settings import KafkaSettings
-from headrace.topics import retry_topic
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings
+from headrace.topology.topics import retry_topic
 from headrace_operations.actions import Actions, Order, Progress
 from headrace_operations.dead_letters import messages
 from headrace_operations.dead_letters.log import DeadLetterLog, Found

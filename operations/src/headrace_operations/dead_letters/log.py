@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from headrace.avro.codec import Codec
-from headrace.broker.contract import Record
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings
 from headrace.errors import UndecodableRecord
-from headrace.records import DeadLetter, DeadLetterAction
-from headrace.settings import KafkaSettings
-from headrace.topics import dead_letter_topic
+from headrace.kafka.broker_contract import Record
+from headrace.payloads import DeadLetter, DeadLetterAction
+from headrace.topology.topics import dead_letter_topic
 from headrace_operations.actions import Actions
 from headrace_operations.audit.log_ranges import Partition, Range
 from headrace_operations.dead_letters import messages

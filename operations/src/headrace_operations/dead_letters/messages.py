@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from headrace import headers
-from headrace.broker.contract import Headers, Record
-from headrace.control import TOPIC as CONTROL
-from headrace.records import DeadLetter, DeadLetterAction
+from headrace.config.settings import KafkaSettings
+from headrace.documents.status import entry_of
+from headrace.kafka import headers
+from headrace.kafka.broker_contract import Headers, Record
+from headrace.orders.control import TOPIC as CONTROL
+from headrace.payloads import DeadLetter, DeadLetterAction
 from headrace.runtime.deadletters import CUT
-from headrace.settings import KafkaSettings
-from headrace.topics import replay_topic
-from headrace.whereabouts import entry_of
+from headrace.topology.topics import replay_topic
 from headrace_operations.dead_letters.model import UNREADABLE_REASON, Entry, Id
 
 ORDER = "it is no order, and no stage reads it again"

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from headrace.control import TOPIC as CONTROL
 from headrace.errors import ConfigurationError, HeadraceError
-from headrace.records import DeadLetterAction
-from headrace.stage import STAGES
-from headrace.topics import dead_letter_topic
+from headrace.orders.control import TOPIC as CONTROL
+from headrace.payloads import DeadLetterAction
+from headrace.topology.stages import STAGES
+from headrace.topology.topics import dead_letter_topic
 from headrace_operations.actions import Kind
 from headrace_operations.errors import NotThere
 

@@ -9,11 +9,11 @@ from dataclasses import fields, is_dataclass
 from datetime import datetime
 from typing import Any
 
-from headrace.avro.codec import MAGIC, Codec
-from headrace.control import TOPIC as CONTROL
+from headrace.codec.codec import MAGIC, Codec
 from headrace.errors import UndecodableRecord
-from headrace.records import ChangeEvent, Control, DeadLetter
-from headrace.stage import INGEST, STAGES
+from headrace.orders.control import TOPIC as CONTROL
+from headrace.payloads import ChangeEvent, Control, DeadLetter
+from headrace.topology.stages import INGEST, STAGES
 from headrace_operations.dead_letters.log import Found
 from headrace_operations.dead_letters.model import SOURCES, Entry
 

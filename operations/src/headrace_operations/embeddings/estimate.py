@@ -15,11 +15,11 @@ from hashlib import blake2b
 
 from confluent_kafka import Message as KafkaMessage
 
-from headrace import costs
-from headrace.avro.codec import Codec
-from headrace.preparation import Preparation
-from headrace.records import ReplayRun
-from headrace.settings import KafkaSettings
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings
+from headrace.embeddings import costs
+from headrace.embeddings.preparation import Preparation
+from headrace.payloads import ReplayRun
 from headrace_operations.audit.log_ranges import LogRanges, Partition
 from headrace_operations.replay.plan import Known, spans, texts_of
 from headrace_operations.replay.selection import wanted

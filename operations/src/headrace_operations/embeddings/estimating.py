@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from headrace.costs import CostBook
-from headrace.embedding_models import known_model
+from headrace.embeddings.costs import CostBook
+from headrace.embeddings.models import known_model
+from headrace.embeddings.preparation import Preparation
 from headrace.errors import ConfigurationError
-from headrace.preparation import Preparation
 from headrace.store.pool import StoreSettings
-from headrace.store.records import Generation
+from headrace.store.rows import Generation
 from headrace_operations.actions import Progress
 from headrace_operations.audit.run import chosen
 from headrace_operations.audit.store_view import generations, opened_pool

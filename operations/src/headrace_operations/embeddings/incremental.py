@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from headrace.stage import EMBEDDER
+from headrace.topology.stages import EMBEDDER
 from headrace_operations.audit.model import Report
 from headrace_operations.audit.run import Scope, audit
 from headrace_operations.cluster import Cluster

@@ -8,10 +8,10 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
-from headrace.costs import CAP_SCOPE, CostBook, Reached, Spent, reached
+from headrace.embeddings.costs import CAP_SCOPE, CostBook, Reached, Spent, reached
 from headrace.errors import ConfigurationError
 from headrace.store import usage
-from headrace.store.errors import postgresql_errors
+from headrace.store.error_mapping import postgresql_errors
 from headrace.store.queries import load
 from headrace.store.transactions import sees_all, tenant_transaction
 from headrace.store.usage import DayUsage, DocumentUsage

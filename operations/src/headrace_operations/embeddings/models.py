@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from headrace.costs import CostBook, CostSettings
-from headrace.embedding_models import PROVIDERS, SERVED, identity
+from headrace.embeddings.costs import CostBook, CostSettings
+from headrace.embeddings.models import PROVIDERS, SERVED, identity
 from headrace.errors import ConfigurationError
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from headrace import lag
-from headrace.holds import CAP
-from headrace.settings import KafkaSettings
-from headrace.stage import EMBEDDER
+from headrace.config.settings import KafkaSettings
+from headrace.kafka import lag
+from headrace.orders.holds import CAP
+from headrace.topology.stages import EMBEDDER
 from headrace_operations.held.log import HeldLog
 from headrace_operations.held.model import HeldSelection
 

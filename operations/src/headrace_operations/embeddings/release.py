@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from headrace.costs import CAP_SCOPE, CostBook
-from headrace.holds import CAP
-from headrace.stage import EMBEDDER
+from headrace.embeddings.costs import CAP_SCOPE, CostBook
+from headrace.orders.holds import CAP
+from headrace.topology.stages import EMBEDDER
 from headrace_operations.actions import Progress
 from headrace_operations.cluster import Cluster
 from headrace_operations.embeddings import ledger

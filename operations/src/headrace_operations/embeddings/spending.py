@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import get_args
 
-from headrace.costs import CostBook, Reached, Spent
+from headrace.embeddings.costs import CostBook, Reached, Spent
 from headrace.errors import ConfigurationError
 from headrace.store.pool import StoreSettings
 from headrace_operations.audit.store_view import opened_pool

@@ -6,9 +6,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from headrace.costs import CostBook, CostSettings
-from headrace.lag import Progress
-from headrace.stage import EMBEDDER
+from headrace.embeddings.costs import CostBook, CostSettings
+from headrace.kafka.lag import Progress
+from headrace.topology.stages import EMBEDDER
 from headrace_operations.cluster import Cluster
 from headrace_operations.dead_letters.model import Entry, Selection
 from headrace_operations.embeddings.estimating import generation_of

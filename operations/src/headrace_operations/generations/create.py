@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from headrace.bootstrap import create_topics
-from headrace.embedding_models import KNOWN, KnownModel, identity
+from headrace.embeddings.models import KNOWN, KnownModel, identity
+from headrace.embeddings.preparation import BODY, OverLong, Preparation, parse_template
 from headrace.errors import ConfigurationError
-from headrace.preparation import BODY, OverLong, Preparation, parse_template
+from headrace.migrate import create_topics
 from headrace.store.generations import create_generation, embedding_table
-from headrace.store.records import Generation
+from headrace.store.rows import Generation
 from headrace_operations.cluster import Cluster
 from headrace_operations.generations.rights import owner
 
@@ -61,7 +61,7 @@ class Created:
 async def create(cluster: Cluster, request: CreateGeneration) -> Created:
     """Make table, index and topics of a generation; a repeat changes nothing.
 
-    Raises :class:`ConfigurationError`, :class:`headrace.store.errors.GenerationExists` for another one of the name,
+    Raises :class:`ConfigurationError`, :class:`headrace.store.error_mapping.GenerationExists` for another one of the name,
     :class:`headrace_operations.errors.Refused` for a login that may not, and :class:`DependencyDown`.
     """
     known = request.known()

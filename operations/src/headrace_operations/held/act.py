@@ -10,16 +10,16 @@ import structlog
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from headrace import headers
-from headrace.avro.codec import Codec
-from headrace.broker.contract import Record
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings
 from headrace.envelope import Context
 from headrace.errors import PermanentError, UndecodableRecord
-from headrace.holds import PAUSE
+from headrace.kafka import headers
+from headrace.kafka.broker_contract import Record
+from headrace.orders.holds import PAUSE
 from headrace.runtime.deadletters import Failure, dead_letter
-from headrace.settings import KafkaSettings
-from headrace.stage import STAGES
-from headrace.topics import dead_letter_topic
+from headrace.topology.stages import STAGES
+from headrace.topology.topics import dead_letter_topic
 from headrace_operations.actions import Actions, Order, Progress
 from headrace_operations.held import model as held_model
 from headrace_operations.held.log import FoundHeld, HeldLog

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from headrace.avro.codec import Codec
-from headrace.broker.contract import Record
-from headrace.records import HeldAction
-from headrace.settings import KafkaSettings
-from headrace.topics import held_topic
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings
+from headrace.kafka.broker_contract import Record
+from headrace.payloads import HeldAction
+from headrace.topology.topics import held_topic
 from headrace_operations.actions import Actions
 from headrace_operations.audit.log_ranges import Partition
 from headrace_operations.held.model import HELD_RECORDS, HeldEntry, HeldId, HeldSelection, NoSuchHeldRecord, entry_of

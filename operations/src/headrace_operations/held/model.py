@@ -7,14 +7,14 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from headrace import headers
-from headrace.broker.contract import Headers, Message, Record
+from headrace.config.settings import KafkaSettings
 from headrace.errors import ConfigurationError, HeadraceError
-from headrace.holds import KINDS, PAUSE, REVIEW, ends, waits_for
-from headrace.records import HeldAction
-from headrace.settings import KafkaSettings
-from headrace.stage import STAGES, next_stage
-from headrace.topics import held_topic, replay_topic, retry_topic
+from headrace.kafka import headers
+from headrace.kafka.broker_contract import Headers, Message, Record
+from headrace.orders.holds import KINDS, PAUSE, REVIEW, ends, waits_for
+from headrace.payloads import HeldAction
+from headrace.topology.stages import STAGES, next_stage
+from headrace.topology.topics import held_topic, replay_topic, retry_topic
 from headrace_operations.actions import Kind, Order
 from headrace_operations.errors import NotThere
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from headrace.names import id_in_generation
+from headrace.topology.generation_names import id_in_generation
 from headrace_operations.actions import Order, Progress, new_order
 from headrace_operations.cluster import Cluster
 from headrace_operations.held.model import RELEASED, HeldSelection

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from confluent_kafka import Message as KafkaMessage
 
-from headrace import names, topics
-from headrace.avro.codec import ENVELOPES
+from headrace.codec.codec import ENVELOPES
+from headrace.config.settings import KafkaSettings
 from headrace.errors import ConfigurationError
 from headrace.objects.places import named_in, parse
 from headrace.objects.store import ObjectStore
-from headrace.settings import KafkaSettings
+from headrace.topology import generation_names, topics
 from headrace_operations.audit.log_ranges import LogRanges, Partition, Range
 from headrace_operations.trace.log import LogScanner
 
@@ -145,10 +145,10 @@ class Collector:
 
     def _strike_named(self, garbage: Garbage, progress: Progress) -> None:
         """Take out of the garbage what records name that were not read yet."""
-        own = [name for name in carriers() if names.is_own(name)]
+        own = [name for name in carriers() if generation_names.is_own(name)]
         for generation in LogScanner(self._kafka).generations(own):
             self._read(generation, own, garbage, progress)
-        self._read("", [name for name in carriers() if not names.is_own(name)], garbage, progress)
+        self._read("", [name for name in carriers() if not generation_names.is_own(name)], garbage, progress)
 
     def _read(self, generation: str, wanted: Iterable[str], garbage: Garbage, progress: Progress) -> None:
         """Read what was not read yet of those topics; ``generation`` is empty for what all share."""

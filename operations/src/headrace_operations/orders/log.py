@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 
 from confluent_kafka import KafkaException, Producer
 
-from headrace.avro.codec import Codec
-from headrace.control import TOPIC, Action, OrderBook, Scope, check, follow
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings
 from headrace.errors import DependencyDown
-from headrace.records import Control
-from headrace.settings import KafkaSettings
+from headrace.orders.control import TOPIC, Action, OrderBook, Scope, check, follow
+from headrace.payloads import Control
 
 _CALL_S = 10.0
 

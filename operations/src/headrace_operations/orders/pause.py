@@ -8,11 +8,11 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from headrace.control import Action, Scope
 from headrace.errors import ConfigurationError
-from headrace.holds import PAUSE
-from headrace.records import Control
-from headrace.stage import STAGES
+from headrace.orders.control import Action, Scope
+from headrace.orders.holds import PAUSE
+from headrace.payloads import Control
+from headrace.topology.stages import STAGES
 from headrace_operations.actions import Progress
 from headrace_operations.cluster import Cluster
 from headrace_operations.errors import NotThere

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from headrace import pipeline as templates
-from headrace import pipelines_log, registry
+from headrace.handlers import pipelines_log, registry
+from headrace.payloads import PipelineVersion
 from headrace.pipeline import Catalogue, HandlerInfo, StageTypes, TemplateError
-from headrace.records import PipelineVersion
-from headrace.stage import STAGES
+from headrace.topology.stages import STAGES
 from headrace_operations.cluster import Cluster
 from headrace_operations.errors import NotThere
 

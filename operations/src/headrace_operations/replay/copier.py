@@ -13,14 +13,14 @@ from datetime import UTC, datetime
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from headrace import headers
-from headrace.avro.codec import Codec
-from headrace.broker.contract import Record
-from headrace.control import Action, OrderBook, Scope, follow
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings
 from headrace.errors import DependencyDown
-from headrace.records import ReplayPosition, ReplayRun
-from headrace.settings import KafkaSettings
-from headrace.topics import replay_topic
+from headrace.kafka import headers
+from headrace.kafka.broker_contract import Record
+from headrace.orders.control import Action, OrderBook, Scope, follow
+from headrace.payloads import ReplayPosition, ReplayRun
+from headrace.topology.topics import replay_topic
 from headrace_operations.log_scan import record_of
 from headrace_operations.replay.lanes import LOOK_S, SideLanes, lanes
 from headrace_operations.replay.runs import CANCELLED, DONE, OPEN, PAUSED, RUNNING, SENT, TOPIC, read_run

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 
 from confluent_kafka import Message as KafkaMessage
 
-from headrace import headers
-from headrace.broker.kafka import header_pairs
-from headrace.settings import KafkaSettings
-from headrace.stage import STAGES, StageFlow, next_stage
-from headrace.topics import replay_topic, retry_topic
+from headrace.config.settings import KafkaSettings
+from headrace.kafka import headers
+from headrace.kafka.client_answers import header_pairs
+from headrace.topology.stages import STAGES, StageFlow, next_stage
+from headrace.topology.topics import replay_topic, retry_topic
 from headrace_operations.audit.log_ranges import LogRanges, Partition, Range
 
 LOOK_S = 0.5

@@ -10,17 +10,17 @@ from uuid import uuid4
 
 from confluent_kafka import Message as KafkaMessage
 
-from headrace.avro.codec import Codec
-from headrace.broker.contract import TopicPartition
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings
+from headrace.embeddings.preparation import Preparation
 from headrace.envelope import Context
 from headrace.errors import PermanentError
-from headrace.preparation import Preparation
-from headrace.records import ChunkedDocument, ReplayRun
-from headrace.settings import KafkaSettings
-from headrace.stage import EMBEDDER, GENERATOR, INDEXER, STAGES
+from headrace.kafka.broker_contract import TopicPartition
+from headrace.payloads import ChunkedDocument, ReplayRun
 from headrace.store import cache
 from headrace.store.transactions import tenant_transaction
-from headrace.topics import replay_topic
+from headrace.topology.stages import EMBEDDER, GENERATOR, INDEXER, STAGES
+from headrace.topology.topics import replay_topic
 from headrace_operations.audit.log_ranges import LogRanges, Partition, Range
 from headrace_operations.replay.runs import RUNNING
 from headrace_operations.replay.selection import RefusedReplay, Selection, checked, cut_off, positions, wanted

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from confluent_kafka import Message as KafkaMessage
 
-from headrace.avro.codec import Codec
-from headrace.records import ReplayRun
-from headrace.settings import KafkaSettings
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings
+from headrace.payloads import ReplayRun
 from headrace_operations.audit.log_ranges import LogRanges, Partition
 from headrace_operations.log_scan import record_of
 from headrace_operations.replay.selection import RefusedReplay

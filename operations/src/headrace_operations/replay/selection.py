@@ -9,8 +9,8 @@ from datetime import datetime
 from confluent_kafka import murmur2
 
 from headrace.errors import HeadraceError
-from headrace.records import ReplayPosition
-from headrace.stage import STAGES
+from headrace.payloads import ReplayPosition
+from headrace.topology.stages import STAGES
 from headrace_operations.audit.log_ranges import Range
 
 
@@ -36,7 +36,7 @@ class Selection:
 
     @property
     def kind(self) -> str:
-        """The word for it in :class:`headrace.records.ReplayRun`."""
+        """The word for it in :class:`headrace.payloads.ReplayRun`."""
         if self.document_id is not None:
             return "document"
         if self.offsets:

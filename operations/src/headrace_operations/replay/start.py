@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from headrace import names
-from headrace.control import Action, Scope
+from headrace.config.settings import KafkaSettings
+from headrace.embeddings.preparation import Preparation
 from headrace.errors import ConfigurationError
-from headrace.preparation import Preparation
-from headrace.records import ReplayRun
-from headrace.settings import KafkaSettings
-from headrace.stage import EMBEDDER, STAGES
+from headrace.orders.control import Action, Scope
+from headrace.payloads import ReplayRun
 from headrace.store.generations import get_generation
+from headrace.topology import generation_names
+from headrace.topology.stages import EMBEDDER, STAGES
 from headrace_operations.audit.store_view import opened_pool
 from headrace_operations.cluster import Cluster
 from headrace_operations.replay import plan as planning
@@ -66,10 +66,10 @@ class ReplayRequest:
                     f"{text!r} is no place", where="--from-offset", remedy="Write TOPIC:PARTITION:OFFSET."
                 )
             source = STAGES[self.stage].source if self.stage in STAGES else None
-            if source is not None and place[1] not in (source, names.in_generation(source, generation)):
+            if source is not None and place[1] not in (source, generation_names.in_generation(source, generation)):
                 raise ConfigurationError(
                     f"{place[1]!r} is not what {self.stage} reads", where="--from-offset",
-                    remedy=f"It reads {names.in_generation(source, generation)}.",
+                    remedy=f"It reads {generation_names.in_generation(source, generation)}.",
                 )  # fmt: skip
             found[int(place[2])] = int(place[3])
         return found
@@ -77,10 +77,10 @@ class ReplayRequest:
 
 def require_filled(stage: str) -> None:
     """Raise :class:`ConfigurationError` for a stage that serves every generation: none can be filled by it."""
-    if stage not in names.STAGES:
+    if stage not in generation_names.STAGES:
         raise ConfigurationError(
             f"{stage} serves every generation", where="--into",
-            remedy=f"Replay one of {', '.join(sorted(names.STAGES))}: the compacted topic chunks, which the embedder "
+            remedy=f"Replay one of {', '.join(sorted(generation_names.STAGES))}: the compacted topic chunks, which the embedder "
             "reads, keeps the newest version of every document.",
         )  # fmt: skip
 

@@ -8,18 +8,18 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from headrace import headers
-from headrace.avro.codec import Codec
-from headrace.broker.contract import Record, TopicPartition
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings
+from headrace.documents.status import entry_of, number
 from headrace.envelope import derived_request_id
 from headrace.errors import UndecodableRecord
-from headrace.names import own_id
-from headrace.records import DeadLetter, DeadLetterAction, IndexedDocument
-from headrace.settings import KafkaSettings
-from headrace.stage import INDEXER, INGEST
+from headrace.kafka import headers
+from headrace.kafka.broker_contract import Record, TopicPartition
+from headrace.payloads import DeadLetter, DeadLetterAction, IndexedDocument
 from headrace.store import documents
-from headrace.topics import dead_letter_topic
-from headrace.whereabouts import entry_of, number
+from headrace.topology.generation_names import own_id
+from headrace.topology.stages import INDEXER, INGEST
+from headrace.topology.topics import dead_letter_topic
 from headrace_operations.runs.fold import RUN_HEADER, Failed, Fold, Item, Run, SentChange, runs_of
 from headrace_operations.trace.log import Cost, Limits, LogScanner
 from headrace_operations.trace.tracer import ACTIONS, DOCUMENT_STAGES

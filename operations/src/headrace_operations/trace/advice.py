@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from headrace.errors import sentences
-from headrace.holds import PAUSE, REVIEW, ends
+from headrace.orders.holds import PAUSE, REVIEW, ends
 from headrace_operations.trace.model import Held, Letter, Place, VersionTrace
 
 _BAD_INPUT = ("invalid-record", "undecodable")

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from headrace import headers
-from headrace.broker.contract import Record
+from headrace.documents.status import DeadLetterEntry, Waiting, change_version, entry_of, judge
 from headrace.envelope import StageRun
-from headrace.holds import Hold, hold_of
-from headrace.records import DeadLetter, DeadLetterAction
-from headrace.stage import STAGES
+from headrace.kafka import headers
+from headrace.kafka.broker_contract import Record
+from headrace.orders.holds import Hold, hold_of
+from headrace.payloads import DeadLetter, DeadLetterAction
 from headrace.store.documents import DocumentRow
-from headrace.whereabouts import DeadLetterEntry, Waiting, change_version, entry_of, judge
+from headrace.topology.stages import STAGES
 from headrace_operations.trace.advice import advice
 from headrace_operations.trace.model import (
     Copy,
@@ -71,7 +71,7 @@ class SeenLetter:
 
     @property
     def entry(self) -> DeadLetterEntry:
-        """What :func:`headrace.whereabouts.judge` takes."""
+        """What :func:`headrace.documents.status.judge` takes."""
         return entry_of(self.letter, self.partition, self.offset)
 
 

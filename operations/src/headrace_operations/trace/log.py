@@ -18,12 +18,12 @@ from confluent_kafka import Message as KafkaMessage
 from confluent_kafka import TopicPartition as KafkaPlace
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from headrace.broker.contract import Record, TopicPartition
+from headrace.config.settings import KafkaSettings
 from headrace.errors import DependencyDown
-from headrace.lag import group_offsets
-from headrace.settings import KafkaSettings
-from headrace.stage import EMBEDDER
-from headrace.topics import held_topic
+from headrace.kafka.broker_contract import Record, TopicPartition
+from headrace.kafka.lag import group_offsets
+from headrace.topology.stages import EMBEDDER
+from headrace.topology.topics import held_topic
 
 _CALL_S = 10.0
 _FIRST_WINDOW = 2000

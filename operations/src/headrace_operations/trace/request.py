@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headrace.avro.codec import Codec
-from headrace.settings import KafkaSettings
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings
 from headrace.store import documents
 from headrace_operations.runs.fold import Item, Run
 from headrace_operations.runs.reader import RunsReader

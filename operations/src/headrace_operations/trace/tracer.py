@@ -8,19 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from headrace import headers
-from headrace.avro.codec import Codec
-from headrace.broker.contract import Record, TopicPartition
-from headrace.control import TOPIC as CONTROL
-from headrace.control import Action, Scope
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings
 from headrace.envelope import Change, Operation, check_change
 from headrace.errors import UndecodableRecord
-from headrace.names import own_id
-from headrace.records import DeadLetter, DeadLetterAction, IndexedDocument
-from headrace.settings import KafkaSettings
-from headrace.stage import CHUNKER, EMBEDDER, INDEXER, INGEST, STAGES
+from headrace.kafka import headers
+from headrace.kafka.broker_contract import Record, TopicPartition
+from headrace.orders.control import TOPIC as CONTROL
+from headrace.orders.control import Action, Scope
+from headrace.payloads import DeadLetter, DeadLetterAction, IndexedDocument
 from headrace.store import documents
-from headrace.topics import dead_letter_topic, held_topic, replay_topic, retry_topic
+from headrace.topology.generation_names import own_id
+from headrace.topology.stages import CHUNKER, EMBEDDER, INDEXER, INGEST, STAGES
+from headrace.topology.topics import dead_letter_topic, held_topic, replay_topic, retry_topic
 from headrace_operations.dead_letters.model import ACTIONS
 from headrace_operations.held.model import ACTIONS as HELD_ACTIONS
 from headrace_operations.orders.log import read_orders

@@ -7,11 +7,12 @@ from typing import ClassVar
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from headrace.embeddings.preparation import text_hash
 from headrace.envelope import Context
 from headrace.errors import ConfigurationError, InvalidRecord
 from headrace.handler import Handler
-from headrace.records import Chunk, ChunkedDocument, SourceDocument
-from headrace_chunker.identity import chunk_ids, text_hash
+from headrace.payloads import Chunk, ChunkedDocument, SourceDocument
+from headrace_chunker.identity import chunk_ids
 from headrace_chunker.splitter import chunk
 
 
@@ -63,9 +64,11 @@ def make_chunks(
 ) -> tuple[Chunk, ...]:
     """Return the document's chunks in the order of the text: a pure function of its arguments."""
     pieces = chunk(document.text, document.media_type, size=settings.size, overlap=settings.overlap)
-    parts = [(piece.section, document.text[piece.start : piece.end]) for piece in pieces]
-    identities = chunk_ids(tenant, document_id, parts)
+    texts = [document.text[piece.start : piece.end] for piece in pieces]
+    hashes = [text_hash(text) for text in texts]
+    sections = [piece.section for piece in pieces]
+    identities = chunk_ids(tenant, document_id, list(zip(sections, hashes, strict=True)))
     return tuple(
-        Chunk(identity, section, piece.start, piece.end, text, text_hash(text))
-        for identity, piece, (section, text) in zip(identities, pieces, parts, strict=True)
+        Chunk(identity, piece.section, piece.start, piece.end, text, hashed)
+        for identity, piece, text, hashed in zip(identities, pieces, texts, hashes, strict=True)
     )

@@ -1,16 +1,15 @@
-"""A batch of records apart from effects: its texts, which of them go on, and what becomes of each record."""
+"""A batch of documents apart from effects: its texts, which documents go on, and the vectors that each takes along."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from headrace.embeddings.preparation import NO_KEY, Prepared
 from headrace.envelope import Context
-from headrace.errors import HeadraceError, InvalidRecord, SetAside
-from headrace.preparation import NO_KEY, Prepared
-from headrace.records import ChunkedDocument, EmbeddedDocument
+from headrace.errors import Deferred, HeadraceError, InvalidRecord, SetAside
+from headrace.payloads import ChunkedDocument, EmbeddedDocument
 from headrace_embedder.fairness import Asked, FairShare
 
 MOST_LISTED = 50
@@ -28,17 +27,30 @@ class Text(NamedTuple):
     text: str
     document_id: str
 
+    @property
+    def key(self) -> Key:
+        """Its tenant and hash."""
+        return (self.tenant, self.text_hash)
 
-class Ready(NamedTuple):
-    """A record with its chunks as they are embedded, in their order."""
+
+@dataclass(slots=True)
+class Document:
+    """A record with its chunks as they are embedded, in their order. It goes on until it has a ``refusal``."""
 
     context: Context
     prepared: Sequence[Prepared]
+    refusal: HeadraceError | None = None
+    """Why it gets no vectors now: held (:class:`SetAside`), deferred (:class:`Deferred`) or given up."""
 
     @property
     def tenant(self) -> str:
         """Whose it is."""
         return self.context.change.tenant
+
+    @property
+    def keys(self) -> list[Key]:
+        """The key of each chunk; its hash is :data:`NO_KEY` for an empty one."""
+        return [(self.tenant, prepared.key) for prepared in self.prepared]
 
 
 @dataclass(slots=True)
@@ -60,79 +72,141 @@ def by_tenant(texts: Sequence[Text]) -> dict[str, set[bytes]]:
     return hashes
 
 
-def distinct_texts(batch: Sequence[Ready]) -> list[Text]:
-    """Return every text of the batch that is to be embedded once for each tenant."""
-    texts: dict[Key, Text] = {}
-    for one in batch:
-        for prepared in one.prepared:
-            key = (one.tenant, prepared.key)
-            if prepared.key and key not in texts:
-                texts[key] = Text(*key, prepared.text, one.context.change.document_id)
-    return list(texts.values())
+class EmbeddingBatch:
+    """The documents of a batch, and what is known of their texts.
 
+    A text is *missing* until it is cached, shared, skipped or no document that goes on wants it; what is missing at the
+    end is embedded. A document goes on until it is held or deferred::
 
-def still_missing(batch: Sequence[Ready], missing: Sequence[Text], goes: Sequence[bool]) -> list[Text]:
-    """Return what is missing for the records that go, each text with the first of them that wants it."""
-    if all(goes):
-        return list(missing)
-    keys = {text[:2] for text in missing}
-    return [text for text in distinct_texts(list(itertools.compress(batch, goes))) if text[:2] in keys]
-
-
-def set_aside(batch: Sequence[Ready], missing: Sequence[Text], over: Mapping[str, SetAside]) -> list[SetAside | None]:
-    """Return for each record why it waits for its tenant's cap; None where it goes on, as what costs nothing does."""
-    keys = {text[:2] for text in missing if text.tenant in over}
-    return [
-        over[one.tenant] if any((one.tenant, prepared.key) in keys for prepared in one.prepared) else None
-        for one in batch
-    ]
-
-
-def chosen(batch: Sequence[Ready], missing: Sequence[Text], fair: FairShare | None, *, read_again: bool) -> list[bool]:
-    """Return for each record whether it goes now or is deferred; one whose texts are all known goes in any case.
-
-    A text that several records share is counted with each, for the others may be told to stand back.
+        cached -> share -> skip -> hold -> admit -> results
     """
-    if fair is None:
-        return [True] * len(batch)
-    lacking = {text[:2]: text.text for text in missing}
-    asked = []
-    for one in batch:
-        keys = dict.fromkeys((one.tenant, prepared.key) for prepared in one.prepared)
-        own = [lacking[key] for key in keys if key in lacking]
-        asked.append(Asked(one.tenant, fair.cost(own, len(missing))))
-    return fair.choose(asked, read_again=read_again)
+
+    def __init__(self, documents: Sequence[Document]) -> None:
+        self.documents = documents
+        self._texts = self._distinct()
+        self._cached: set[Key] = set()
+        self._shared_vectors: dict[Key, bytes] = {}
+        self._skipped: dict[Key, str] = {}
+
+    def missing(self) -> list[Text]:
+        """Return the texts to embed, once for each tenant, each with the first document that goes on and wants it."""
+        answered = self._cached | self._shared_vectors.keys() | self._skipped.keys()
+        return [text for key, text in self._texts.items() if key not in answered]
+
+    def cached(self, keys: Collection[Key]) -> None:
+        """The vectors of these texts are in their tenant's cache; the index finds them there."""
+        self._cached.update(keys)
+
+    def share(self, vectors: Mapping[Key, bytes]) -> None:
+        """Other tenants paid for these texts; the vectors travel as if they were computed."""
+        self._shared_vectors.update(vectors)
+
+    def skip(self, reasons: Mapping[Key, str]) -> None:
+        """These texts get no vector by decision."""
+        self._skipped.update(reasons)
+
+    def hold(self, over: Mapping[str, SetAside]) -> None:
+        """Hold the documents of tenants over their cap, save those that cost nothing."""
+        if not over:
+            return
+        costly = {text.key for text in self.missing() if text.tenant in over}
+        for document in self._going():
+            if not costly.isdisjoint(document.keys):
+                document.refusal = over[document.tenant]
+        self._texts = self._distinct()
+
+    def admit(self, fair: FairShare | None, *, read_again: bool) -> int:
+        """Defer the documents that have to stand back for others, and return how many they are.
+
+        One whose texts are all known goes on in any case. A text that several documents share is counted with each, for
+        the others may be deferred.
+        """
+        if fair is None:
+            return 0
+        missing = {text.key: text.text for text in self.missing()}
+        going = self._going()
+        asked = []
+        for document in going:
+            own = [missing[key] for key in dict.fromkeys(document.keys) if key in missing]
+            asked.append(Asked(document.tenant, fair.cost(own, len(missing))))
+        admitted = fair.choose(asked, read_again=read_again)
+        deferred = [document for document, goes_on in zip(going, admitted, strict=True) if not goes_on]
+        for document in deferred:
+            document.refusal = Deferred(
+                f"tenant {document.tenant} has its share of the embedding provider's limit for now"
+            )
+        if deferred:
+            self._texts = self._distinct()
+        return len(deferred)
+
+    def results(
+        self, computed: Computed, *, generation: str, model: str, dimensions: int
+    ) -> list[Context | HeadraceError]:
+        """Return each document with its vectors, or why it has none, in the order of the batch.
+
+        Each vector travels once, with the first document that has it and goes on.
+        """
+        known = replace(
+            computed,
+            vectors={**computed.vectors, **self._shared_vectors},
+            skipped={**computed.skipped, **self._skipped},
+        )
+        results: list[Context | HeadraceError] = []
+        travelled: set[Key] = set()
+        for document in self.documents:
+            refusal = document.refusal or _failed_chunk(document, known)
+            if refusal is not None:
+                results.append(refusal)
+                continue
+            own = {key: known.vectors[key] for key in document.keys if key in known.vectors and key not in travelled}
+            travelled.update(own)
+            results.append(embedded(document, own, known, generation=generation, model=model, dimensions=dimensions))
+        return results
+
+    def _going(self) -> list[Document]:
+        return [document for document in self.documents if document.refusal is None]
+
+    def _distinct(self) -> dict[Key, Text]:
+        """Return every text of the documents that go on, once for each tenant; an empty one is no text to embed."""
+        texts: dict[Key, Text] = {}
+        for document in self._going():
+            for prepared in document.prepared:
+                key = (document.tenant, prepared.key)
+                if prepared.key and key not in texts:
+                    texts[key] = Text(*key, prepared.text, document.context.change.document_id)
+        return texts
 
 
-def embedded(
-    one: Ready, computed: Computed, *, generation: str, model: str, dimensions: int
-) -> Context | HeadraceError:
-    """Return the document with its vectors, taken out of ``computed``: each travels once, with the first that has it.
-
-    What has no vector by decision, or one of less than its text, is listed in the metadata.
-    """
-    document: ChunkedDocument = one.context.payload
-    keys = [(one.tenant, prepared.key) for prepared in one.prepared]
-    for ordinal, key in enumerate(keys):
+def _failed_chunk(document: Document, computed: Computed) -> InvalidRecord | None:
+    """Return why the document is given up: the first chunk that the provider refuses."""
+    for ordinal, key in enumerate(document.keys):
         failure = computed.errors.get(key)
         if failure is not None:
             return InvalidRecord(f"chunks[{ordinal}].vector", failure.message, remedy=failure.remedy)
-    own = {}
-    for key in keys:
-        vector = computed.vectors.pop(key, None)
-        if vector is not None:
-            own[key[1].hex()] = vector
+    return None
+
+
+def embedded(
+    document: Document, own: Mapping[Key, bytes], computed: Computed, *, generation: str, model: str, dimensions: int
+) -> Context:
+    """Return the document with the vectors that travel with it.
+
+    What has no vector by decision, or one of less than its text, is listed in the metadata.
+    """
+    payload: ChunkedDocument = document.context.payload
+    keys = document.keys
     vector_keys = tuple(NO_KEY if key in computed.skipped else key[1] for key in keys)
-    if vector_keys == tuple(chunk.text_hash for chunk in document.chunks):
+    if vector_keys == tuple(chunk.text_hash for chunk in payload.chunks):
         vector_keys = ()
+    vectors = {text_hash.hex(): vector for (_, text_hash), vector in own.items()}
     lists = listed(keys, computed)
-    return one.context.with_payload(
+    return document.context.with_payload(
         EmbeddedDocument(
-            document.title, document.media_type, document.content_hash, document.source, document.attributes,
-            document.acl, document.chunks, generation, model, dimensions, own,
-            document.language, document.pages, vector_keys,
+            payload.title, payload.media_type, payload.content_hash, payload.source, payload.attributes,
+            payload.acl, payload.chunks, generation, model, dimensions, vectors,
+            payload.language, payload.pages, vector_keys,
         )
-    ).with_metadata("embedder", model=model, texts=len(document.chunks), embedded=len(own), **lists)  # fmt: skip
+    ).with_metadata("embedder", model=model, texts=len(payload.chunks), embedded=len(vectors), **lists)  # fmt: skip
 
 
 def listed(keys: Sequence[Key], computed: Computed) -> dict[str, str]:

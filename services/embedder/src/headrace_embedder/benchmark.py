@@ -15,8 +15,8 @@ import time
 import structlog
 from pydantic import ValidationError
 
+from headrace.config.settings import EXIT_CONFIGURATION, wrong_settings
 from headrace.errors import HeadraceError
-from headrace.settings import EXIT_CONFIGURATION, wrong_settings
 from headrace_embedder.provider import Kind, Provider, build
 from headrace_embedder.settings import EmbedderSettings
 from headrace_embedder.tuning import sample

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from headrace.embedding_models import identity
+from headrace.embeddings.models import identity
 from headrace.errors import ConfigurationError
 from headrace_embedder.openvino_model import NotConverted, convert, fetched
 from headrace_embedder.settings import model_path

@@ -6,7 +6,8 @@ The decision alone: the clock and what the limits have free come in from outside
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from headrace_embedder.limits import Cost, Limits
@@ -21,6 +22,16 @@ class Asked:
 
     tenant: str
     cost: Cost
+
+
+@dataclass(slots=True)
+class _Request:
+    """A record that asked, the name that its tenant is counted under, and whether it goes now."""
+
+    tenant: str
+    cost: Cost
+    admitted: bool
+    name: str = _REST
 
 
 @dataclass(slots=True)
@@ -64,36 +75,45 @@ class FairShare:
         return self._limits.cost(texts, together)
 
     def choose(self, asked: Sequence[Asked], *, read_again: bool) -> list[bool]:
-        """Return for each record of a batch whether it goes now; what is told to go counts as taken.
+        """Return for each record of a batch whether it is admitted now; what is admitted counts as taken.
 
         One batch at a time of live records and one of those read again; each ends with :meth:`done` or
-        :meth:`give_back`.
+        :meth:`give_back`, as :meth:`granted` sees to.
         """
         self._turn_window()
         granted: list[tuple[str, float]] = []
         self._granted[read_again] = granted
-        names = [self._name(one.tenant) if one.cost != Cost() else _REST for one in asked]
-        goes = [one.cost == Cost() for one in asked]
-        costly = [index for index, free in enumerate(goes) if not free]
+        requests = [_Request(one.tenant, one.cost, admitted=one.cost == Cost()) for one in asked]
+        costly = [request for request in requests if not request.admitted]
+        for request in costly:
+            request.name = self._name(request.tenant)
         share = self._window_s / max(1, self.tracked())
         planned, others = Cost(), self._promised.get(not read_again, Cost())
         if read_again:
-            for index in in_turn([asked[index].tenant for index in costly], -(-len(costly) // self._passes)):
-                planned += self._take(names[costly[index]], asked[costly[index]].cost, granted)
-                goes[costly[index]] = True
-        for index in costly:
-            if goes[index]:
+            for index in in_turn([request.tenant for request in costly], -(-len(costly) // self._passes)):
+                planned += self._admit(costly[index], granted)
+        for request in costly:
+            if request.admitted:
                 continue
-            name, cost = names[index], asked[index].cost
-            if self._limits.fits(others + planned + cost) or (not read_again and self._within(share, name, cost)):
-                planned += self._take(name, cost, granted)
-                goes[index] = True
+            fits = self._limits.fits(others + planned + request.cost)
+            if fits or (not read_again and self._within(share, request.name, request.cost)):
+                planned += self._admit(request, granted)
             elif not read_again:  # one that stands back a second time is no flood of its own
-                self._now.deferred.add(name)
+                self._now.deferred.add(request.name)
         if granted and planned.requests < 1:  # a request is whole, however few texts of those asked for go in it
             planned += self._take(granted[0][0], Cost(1 - planned.requests), granted)
         self._promised[read_again] = planned
-        return goes
+        return [request.admitted for request in requests]
+
+    @contextmanager
+    def granted(self, *, read_again: bool) -> Iterator[None]:
+        """Do the chosen batch's work in this block: it takes what it was granted, or gives it back when it fails."""
+        try:
+            yield
+        except BaseException:
+            self.give_back(read_again=read_again)
+            raise
+        self.done(read_again=read_again)
 
     def done(self, *, read_again: bool) -> None:
         """Note that the batch has taken what it was granted."""
@@ -130,6 +150,10 @@ class FairShare:
         if name in self._now.deferred or name in self._before.deferred:
             return False
         return self._now.taken[name] + self._limits.seconds(cost) <= share
+
+    def _admit(self, request: _Request, granted: list[tuple[str, float]]) -> Cost:
+        request.admitted = True
+        return self._take(request.name, request.cost, granted)
 
     def _take(self, name: str, cost: Cost, granted: list[tuple[str, float]]) -> Cost:
         seconds = self._limits.seconds(cost)

@@ -9,33 +9,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from operator import itemgetter
 from typing import TYPE_CHECKING, ClassVar
 
+from headrace.config.settings import KafkaSettings
+from headrace.embeddings.preparation import NO_KEY
 from headrace.envelope import Context
-from headrace.errors import ConfigurationError, Deferred, DependencyDown, HeadraceError, SetAside
+from headrace.errors import ConfigurationError, DependencyDown, HeadraceError, SetAside
 from headrace.handler import READ_AGAIN, BatchHandler
-from headrace.preparation import NO_KEY
-from headrace.records import ChunkedDocument, EmbeddedDocument
-from headrace.settings import KafkaSettings
+from headrace.payloads import ChunkedDocument, EmbeddedDocument
 from headrace.store import cache
-from headrace.store.errors import postgresql_errors
+from headrace.store.error_mapping import postgresql_errors
 from headrace.store.generations import differently, get_generation
 from headrace.store.pool import StoreSettings, create_pool
 from headrace.store.transactions import tenant_transaction
 from headrace_embedder import metrics
-from headrace_embedder.batch import (
-    Computed,
-    Key,
-    Ready,
-    Text,
-    by_tenant,
-    chosen,
-    distinct_texts,
-    embedded,
-    set_aside,
-    still_missing,
-)
+from headrace_embedder.batch import Computed, Document, EmbeddingBatch, Key, Text, by_tenant
 from headrace_embedder.cache_bound import CacheBound
 from headrace_embedder.over_long import embed_passages, left_out
 from headrace_embedder.provider import Kind, Provider
@@ -107,43 +97,23 @@ class EmbedHandler(BatchHandler):
         """Return each document with the vectors that were computed for it."""
         provider = self._provider
         assert provider is not None
-        batch = [Ready(context, self._preparation.of(context.payload)) for context in contexts]
-        wanted = distinct_texts(batch)
-        known = await self._known(wanted)
-        missing = [text for text in wanted if text[:2] not in known]
-        lent = await self._lent(missing)
-        missing = [text for text in missing if text[:2] not in lent]
-        metrics.TEXTS_CACHED.inc(len(wanted) - len(missing))
-        skipped = await self._left_out(missing)
-        missing = [text for text in missing if text[:2] not in skipped]
-        aside = set_aside(batch, missing, await self._over({text.tenant for text in missing}))
-        missing = still_missing(batch, missing, [why is None for why in aside])
-        fair, read_again = provider.fair, READ_AGAIN.get()
-        goes = chosen(batch, missing, fair, read_again=read_again)
-        metrics.RECORDS_DEFERRED.inc(goes.count(False))
-        missing = still_missing(batch, missing, [go and why is None for go, why in zip(goes, aside, strict=True)])
-        try:
-            computed = await self._embed(missing)
-        except BaseException:
-            if fair is not None:
-                fair.give_back(read_again=read_again)
-            raise
-        if fair is not None:
-            fair.done(read_again=read_again)
-        computed.vectors.update(lent)
-        computed.skipped.update(skipped)
-        results = [
-            why or (self._embedded(one, computed) if may_go else _deferred(one.tenant))
-            for one, may_go, why in zip(batch, goes, aside, strict=True)
-        ]
+        batch = EmbeddingBatch([Document(context, self._preparation.of(context.payload)) for context in contexts])
+        wanted = batch.missing()
+        batch.cached(await self._known(wanted))
+        batch.share(await self._shared_vectors(batch.missing()))
+        metrics.TEXTS_CACHED.inc(len(wanted) - len(batch.missing()))
+        batch.skip(await self._left_out(batch.missing()))
+        batch.hold(await self._over({text.tenant for text in batch.missing()}))
+        read_again = READ_AGAIN.get()
+        metrics.RECORDS_DEFERRED.inc(batch.admit(provider.fair, read_again=read_again))
+        with provider.fair.granted(read_again=read_again) if provider.fair else nullcontext():
+            computed = await self._embed(batch.missing())
+        results = batch.results(
+            computed, generation=self._generation, model=provider.model, dimensions=provider.dimensions
+        )
         made = [result.payload for result in results if isinstance(result, Context)]
         metrics.TEXTS_SKIPPED.inc(sum(document.vector_keys.count(NO_KEY) for document in made))
         return results
-
-    def _embedded(self, one: Ready, computed: Computed) -> Context | HeadraceError:
-        assert self._provider is not None
-        model, dimensions = self._provider.model, self._provider.dimensions
-        return embedded(one, computed, generation=self._generation, model=model, dimensions=dimensions)
 
     async def _over(self, tenants: set[str]) -> dict[str, SetAside]:
         assert self._pool is not None
@@ -154,7 +124,7 @@ class EmbedHandler(BatchHandler):
         """Return the texts that get no vector by decision, with the reason; they are free, so caps are asked later."""
         assert self._provider is not None
         found = await left_out(self._provider, [text.text for text in texts], self._preparation)
-        return {texts[position][:2]: reason for position, reason in found.items()}
+        return {texts[position].key: reason for position, reason in found.items()}
 
     async def _known(self, texts: Sequence[Text]) -> set[Key]:
         """Return those whose vector is cached, and will stay so for as long as somebody may rely on it."""
@@ -174,7 +144,7 @@ class EmbedHandler(BatchHandler):
                 fresh |= await cache.touch(connection, tenant, model, stale)
         return fresh
 
-    async def _lent(self, texts: Sequence[Text]) -> dict[Key, bytes]:
+    async def _shared_vectors(self, texts: Sequence[Text]) -> dict[Key, bytes]:
         """Return the vectors that other tenants paid for, now in the own tenant's cache too; none unless allowed."""
         if not self._across_tenants or not texts:
             return {}
@@ -183,9 +153,9 @@ class EmbedHandler(BatchHandler):
         known = await self._relied_on(cache.SHARED, {text.text_hash for text in texts})
         async with tenant_transaction(self._pool, cache.SHARED, readonly=True) as connection:
             vectors = await cache.fetch(connection, cache.SHARED, self._provider.model, known)
-        lent = {text[:2]: vectors[text.text_hash] for text in texts if text.text_hash in vectors}
-        await self._store(lent, {})
-        return lent
+        shared = {text.key: vectors[text.text_hash] for text in texts if text.text_hash in vectors}
+        await self._store(shared, {})
+        return shared
 
     async def _embed(self, texts: Sequence[Text]) -> Computed:
         """Return what became of each text; every vector is in the cache already."""
@@ -238,13 +208,13 @@ class EmbedHandler(BatchHandler):
         fresh: dict[Key, bytes] = {}
         for index, text in enumerate(part):
             if index in result.errors:
-                computed.errors[text[:2]] = result.errors[index]
+                computed.errors[text.key] = result.errors[index]
             elif index in result.skipped:
-                computed.skipped[text[:2]] = result.skipped[index]
+                computed.skipped[text.key] = result.skipped[index]
             elif index not in result.unanswered:
-                fresh[text[:2]] = little_endian[index].tobytes()
-        computed.cut.update(part[index][:2] for index in result.cut)
-        computed.split.update(part[index][:2] for index in result.split)
+                fresh[text.key] = little_endian[index].tobytes()
+        computed.cut.update(part[index].key for index in result.cut)
+        computed.split.update(part[index].key for index in result.split)
         metrics.TEXTS_EMBEDDED.inc(len(fresh))
         metrics.TEXTS_CUT.inc(len(result.cut))
         metrics.TEXTS_SPLIT.inc(len(result.split))
@@ -269,7 +239,3 @@ class EmbedHandler(BatchHandler):
                     assert self._spending is not None
                     await self._spending.record(connection, tenant, bills[tenant])
             await self._bound.keep(self._pool, tenant, len(own))
-
-
-def _deferred(tenant: str) -> Deferred:
-    return Deferred(f"tenant {tenant} has its share of the embedding provider's limit for now")

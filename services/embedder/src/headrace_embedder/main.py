@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import headrace.telemetry.lean  # noqa: F401  # first: loads its part without rich
+
+# isort: split
 import asyncio
 
 import structlog
 import uvicorn
 
-from headrace import lag, stage
-from headrace.embedding_models import SERVED, identity
+from headrace.config.settings import KafkaSettings
+from headrace.embeddings.models import SERVED, identity
 from headrace.errors import ConfigurationError, DependencyDown
-from headrace.service import run_stage
-from headrace.settings import KafkaSettings
+from headrace.kafka import lag
+from headrace.stage_process.main import run_stage
+from headrace.topology import stages
 from headrace_embedder import metrics
 from headrace_embedder.server import create_app
 from headrace_embedder.settings import EmbedderSettings
@@ -36,7 +40,7 @@ async def tell_progress() -> None:
     reader = lag.LogReader(KafkaSettings())
     while True:
         try:
-            found = await asyncio.to_thread(lag.progress, reader, stage.EMBEDDER.name)
+            found = await asyncio.to_thread(lag.progress, reader, stages.EMBEDDER.name)
         except (DependencyDown, ConfigurationError) as error:
             log.warning("progress is not known for now", error=str(error))
         else:
@@ -58,7 +62,7 @@ async def serve_queries() -> None:
 def main() -> int:
     """Run the service until it is told to stop."""
     side_tasks = [("query-embeddings", serve_queries), ("progress", tell_progress)]
-    return run_stage(stage.EMBEDDER, check=check_spending, side_tasks=side_tasks)
+    return run_stage(stages.EMBEDDER, check=check_spending, side_tasks=side_tasks)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import structlog
 
-from headrace.embedding_models import identity
+from headrace.embeddings.models import identity
 from headrace.errors import ConfigurationError
 from headrace_embedder.loaded import TokenCounter
 from headrace_embedder.provider import EmbedResult, Kind, Provider, check_vectors

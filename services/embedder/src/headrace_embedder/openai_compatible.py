@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 import httpx
 import numpy as np
 
-from headrace.costs import split_exactly
+from headrace.codec.retry_after import retry_after
+from headrace.embeddings.costs import split_exactly
+from headrace.embeddings.preparation import OverLong
 from headrace.errors import ConfigurationError, DependencyDown, HeadraceError, InvalidRecord
-from headrace.preparation import OverLong
-from headrace.retry_after import retry_after
 from headrace_embedder.batching import narrowed, request_slices
 from headrace_embedder.fairness import FairShare
 from headrace_embedder.limits import MinuteLimits, estimated_tokens

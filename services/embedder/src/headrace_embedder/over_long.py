@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from headrace.preparation import OverLong, Preparation
+from headrace.embeddings.preparation import OverLong, Preparation
 from headrace_embedder.loaded import TokenCounter
 from headrace_embedder.provider import EmbedResult, Kind, Provider, check_vectors
 

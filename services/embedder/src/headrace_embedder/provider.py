@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from headrace.embedding_models import KNOWN, PACKAGED_MODEL
+from headrace.embeddings.models import KNOWN, PACKAGED_MODEL
 from headrace.errors import ConfigurationError, DependencyDown, HeadraceError, InvalidRecord
 from headrace_embedder.fairness import FairShare
 from headrace_embedder.settings import EmbedderSettings

@@ -10,9 +10,9 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from headrace.embedding_models import PACKAGED_MODEL, ProviderName, known_model, shortened
+from headrace.embeddings.models import PACKAGED_MODEL, ProviderName, known_model, shortened
+from headrace.embeddings.preparation import BODY, OverLong, Preparation, parse_template
 from headrace.errors import ConfigurationError, sentences
-from headrace.preparation import BODY, OverLong, Preparation, parse_template
 
 
 class EmbedderSettings(BaseSettings):

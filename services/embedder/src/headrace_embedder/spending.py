@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from headrace.costs import CAP_SCOPE, CostBook, CostSettings, LiveBook, reached, split_exactly
+from headrace.embeddings.costs import CAP_SCOPE, CostBook, CostSettings, LiveBook, reached, split_exactly
 from headrace.errors import DependencyDown, SetAside
-from headrace.stage import EMBEDDER
 from headrace.store import usage
-from headrace.store.errors import postgresql_errors
+from headrace.store.error_mapping import postgresql_errors
 from headrace.store.transactions import tenant_transaction
 from headrace.store.usage import Bill, Used
+from headrace.topology.stages import EMBEDDER
 from headrace_embedder import metrics
 from headrace_embedder.batch import Text
 

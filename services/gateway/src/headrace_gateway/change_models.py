@@ -22,7 +22,7 @@ from pydantic import (
 
 from headrace.envelope import Change, Operation, check_change
 from headrace.errors import InvalidRecord
-from headrace.records import ChangeEvent
+from headrace.payloads import ChangeEvent
 from headrace_gateway.change_body import NamedBySubject
 from headrace_gateway.problems import field_errors
 from headrace_gateway.texts import Few, Text, few, printable

@@ -11,13 +11,13 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 from confluent_kafka.admin import AdminClient
 
-from headrace.avro.codec import Codec
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings
+from headrace.documents.status import DeadLetterEntry, entry_of
 from headrace.errors import HeadraceError, UndecodableRecord
-from headrace.records import DeadLetter
-from headrace.settings import KafkaSettings
-from headrace.stage import STAGES
-from headrace.topics import dead_letter_topic
-from headrace.whereabouts import DeadLetterEntry, entry_of
+from headrace.payloads import DeadLetter
+from headrace.topology.stages import STAGES
+from headrace.topology.topics import dead_letter_topic
 from headrace_gateway.flow import FlowState, KafkaFlowReader, partition_count, reader_config
 
 log = structlog.get_logger(__name__)

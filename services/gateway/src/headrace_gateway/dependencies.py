@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
 
-from headrace.avro.codec import Codec
-from headrace.settings import KafkaSettings
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings
+from headrace.documents.status import DeadLetterEntry
+from headrace.retrieval.query_vectors import QueryVectors
 from headrace.store.artifacts import Artifact
 from headrace.store.documents import DocumentRow, DocumentState, Listed
-from headrace.store.records import Generation
+from headrace.store.rows import Generation
 from headrace.store.search import Hit
-from headrace.whereabouts import DeadLetterEntry
-from headrace_gateway.embedding import QueryEmbedder
 from headrace_gateway.flow import FlowState
 from headrace_gateway.publisher import Publisher
 from headrace_gateway.settings import GatewaySettings
@@ -83,7 +83,7 @@ class Dependencies:
     codec: Codec
     store: Store
     publisher: Publisher
-    embedder: QueryEmbedder
+    embedder: QueryVectors
     flow: Flow
     pipeline_version: Callable[[str], int]
     """Newest version of a pipeline; may block, raises :class:`headrace.errors.UnknownPipeline`."""

@@ -2,7 +2,7 @@
 
 A record waits for a stage while it lies between the stage's committed offset and the end of its topic; its key tells
 the partition. What is set aside lies in ``held.<stage>``; of those that went on since, what followed tells
-(:func:`headrace.whereabouts.judge`). All readings are bounded, and say so where they were cut short.
+(:func:`headrace.documents.status.judge`). All readings are bounded, and say so where they were cut short.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from confluent_kafka import (
 from confluent_kafka import Message as KafkaMessage
 from confluent_kafka.admin import AdminClient
 
-from headrace.avro.codec import Codec
-from headrace.broker.kafka import header_pairs
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings
+from headrace.documents.status import Waiting, change_version, number
 from headrace.envelope import StageRun
 from headrace.errors import DependencyDown, PermanentError, describe
-from headrace.headers import HELD_KIND, ORIGIN_OFFSET, ORIGIN_TOPIC
-from headrace.holds import REVIEW, hold_of
-from headrace.records import ChangeEvent
-from headrace.settings import KafkaSettings
-from headrace.stage import CHUNKER, EMBEDDER, INDEXER, INGEST, StageFlow
-from headrace.topics import held_topic, retry_topic
-from headrace.whereabouts import Waiting, change_version, number
+from headrace.kafka.client_answers import header_pairs
+from headrace.kafka.headers import HELD_KIND, ORIGIN_OFFSET, ORIGIN_TOPIC
+from headrace.orders.holds import REVIEW, hold_of
+from headrace.payloads import ChangeEvent
+from headrace.topology.stages import CHUNKER, EMBEDDER, INDEXER, INGEST, StageFlow
+from headrace.topology.topics import held_topic, retry_topic
 
 DOCUMENT_STAGES = (INGEST, CHUNKER, EMBEDDER, INDEXER)
 """The stages that a document passes, in order."""

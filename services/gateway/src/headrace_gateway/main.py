@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import headrace.telemetry.lean  # noqa: F401  # first: loads its part without rich
+
+# isort: split
 import asyncio
 import signal
 import socket
@@ -13,16 +16,22 @@ import structlog
 import uvicorn
 from pydantic import ValidationError
 
-from headrace import logs
-from headrace.avro.codec import Codec
-from headrace.avro.registry import Registry
-from headrace.pipelines_log import PipelineCatalogue, PipelineFollower
-from headrace.settings import EXIT_CONFIGURATION, KafkaSettings, RegistrySettings, ServiceSettings, wrong_settings
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import Registry
+from headrace.config.settings import (
+    EXIT_CONFIGURATION,
+    KafkaSettings,
+    RegistrySettings,
+    ServiceSettings,
+    wrong_settings,
+)
+from headrace.handlers.pipelines_log import PipelineCatalogue, PipelineFollower
+from headrace.retrieval.query_vectors import EmbedderClient
 from headrace.store.pool import StoreSettings
+from headrace.telemetry import logs
 from headrace_gateway.app import create_app
 from headrace_gateway.dead_letters import DeadLetterFollower, KafkaFlow
 from headrace_gateway.dependencies import Dependencies
-from headrace_gateway.embedding import HttpEmbedder
 from headrace_gateway.flow import KafkaFlowReader
 from headrace_gateway.publisher import KafkaPublisher
 from headrace_gateway.settings import GatewaySettings
@@ -102,7 +111,7 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Dependencies]:
         stack.callback(registry.close)
         store = PostgresStore(StoreSettings())
         stack.push_async_callback(store.close)
-        embedder = HttpEmbedder(settings)
+        embedder = EmbedderClient(settings.embedder)
         stack.push_async_callback(embedder.close)
         publisher = KafkaPublisher(kafka, settings.publish_timeout_s)
         stack.push_async_callback(publisher.close)

@@ -12,9 +12,9 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as KafkaMessage
 
-from headrace.broker.contract import Message
+from headrace.config.settings import KafkaSettings
 from headrace.errors import DependencyDown
-from headrace.settings import KafkaSettings
+from headrace.kafka.broker_contract import Message
 
 log = structlog.get_logger(__name__)
 

@@ -9,9 +9,9 @@ from urllib.parse import quote
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse
 
-from headrace.broker.contract import Message
 from headrace.envelope import Change, Operation
-from headrace.stage import INGEST
+from headrace.kafka.broker_contract import Message
+from headrace.topology.stages import INGEST
 from headrace_gateway import metrics
 from headrace_gateway.authentication import Caller, Principal, require_own_tenant
 from headrace_gateway.change_body import default_idempotency_key, fingerprint, read_items

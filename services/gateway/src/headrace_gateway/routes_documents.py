@@ -9,10 +9,10 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from headrace.documents.status import DeadLetterEntry, Verdict, Waiting, complete_to, judge
 from headrace.envelope import Change, Operation, check_change
 from headrace.errors import DependencyDown
 from headrace.store.documents import DocumentRow, DocumentState
-from headrace.whereabouts import DeadLetterEntry, Verdict, Waiting, complete_to, judge
 from headrace_gateway.authentication import Caller, require_own_tenant
 from headrace_gateway.dependencies import Dependencies
 from headrace_gateway.flow import FlowState

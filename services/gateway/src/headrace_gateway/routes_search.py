@@ -10,12 +10,12 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response
 
-from headrace.broker.contract import Message
 from headrace.envelope import Change, Context, Operation, Trace
-from headrace.records import GenerationRequest
-from headrace.stage import GENERATOR
+from headrace.kafka.broker_contract import Message
+from headrace.payloads import GenerationRequest
 from headrace.store.artifacts import Artifact, artifact_id
 from headrace.store.search import Hit
+from headrace.topology.stages import GENERATOR
 from headrace_gateway.authentication import Caller, Principal, require_own_tenant
 from headrace_gateway.dependencies import Dependencies
 from headrace_gateway.idempotency import checked_key, request_id

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from headrace.retrieval.query_vectors import EmbedderAccess
+
 
 class GatewaySettings(BaseSettings):
     """How the gateway listens, what it accepts, and where the embedder is."""
@@ -36,3 +38,11 @@ class GatewaySettings(BaseSettings):
     publish_timeout_s: float = Field(10.0, gt=0, description="Longest wait for Kafka to take changes, in seconds.")
     retry_after_s: int = Field(2, ge=1, description="Retry-After of a 503, in seconds.")
     drain_s: int = Field(10, ge=0, description="On SIGTERM, the time to finish requests under way, in seconds.")
+
+    @property
+    def embedder(self) -> EmbedderAccess:
+        """How queries reach the embedder."""
+        return EmbedderAccess(
+            self.embedder_url, self.embedder_token, self.embedder_timeout_s, "HEADRACE_GATEWAY_EMBEDDER_",
+            self.query_cache, self.query_cache_s,
+        )  # fmt: skip

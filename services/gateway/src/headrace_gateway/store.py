@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from headrace.store import artifacts, documents, keys
-from headrace.store.errors import postgresql_errors
+from headrace.store.error_mapping import postgresql_errors
 from headrace.store.generations import ActiveGeneration, check_query
 from headrace.store.pool import StoreSettings, create_pool
-from headrace.store.records import Generation
+from headrace.store.rows import Generation
 from headrace.store.search import Hit, search
 
 if TYPE_CHECKING:

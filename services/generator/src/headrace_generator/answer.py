@@ -10,16 +10,17 @@ from uuid import UUID
 from headrace.envelope import Context
 from headrace.errors import HeadraceError, InvalidRecord
 from headrace.handler import BatchHandler
-from headrace.records import Artifact, GenerationRequest
-from headrace.stage import GENERATOR
+from headrace.payloads import Artifact, GenerationRequest
+from headrace.retrieval.query_vectors import EmbedderClient
 from headrace.store import artifacts
 from headrace.store.pool import StoreSettings, create_pool
 from headrace.store.search import MAXIMUM_HITS
+from headrace.topology.stages import GENERATOR
 from headrace_generator.archive import Archive, StoreArchive, citation, record_of, row_of
 from headrace_generator.citations import check_citations
 from headrace_generator.extractive import ExtractiveProvider
 from headrace_generator.language_model import LanguageModelProvider
-from headrace_generator.passages import FindPassages, QuestionEmbedder, Retriever
+from headrace_generator.passages import FindPassages, Retriever
 from headrace_generator.providers import Draft, Provider
 from headrace_generator.settings import GeneratorSettings
 
@@ -58,7 +59,7 @@ class AnswerHandler(BatchHandler):
         self._provider = provider
         self._archive = archive
         self._pool: Pool | None = None
-        self._embedder: QuestionEmbedder | None = None
+        self._embedder: EmbedderClient | None = None
 
     async def start(self) -> None:
         """Open store, embedder and provider; raises :class:`headrace.errors.DependencyDown`."""
@@ -66,7 +67,7 @@ class AnswerHandler(BatchHandler):
         if self._find is not None and self._archive is not None:
             return
         pool = self._pool = self._pool or await create_pool(StoreSettings())
-        self._embedder = self._embedder or QuestionEmbedder(self._settings)
+        self._embedder = self._embedder or EmbedderClient(self._settings.embedder)
         self._find = self._find or Retriever(pool, self._embedder).find
         self._archive = self._archive or StoreArchive(pool)
 

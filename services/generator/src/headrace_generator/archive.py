@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
 from headrace.envelope import Context
-from headrace.records import Artifact, Citation
+from headrace.payloads import Artifact, Citation
 from headrace.store import artifacts
 from headrace.store.search import Hit
 

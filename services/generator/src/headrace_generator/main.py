@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from headrace.service import run_stage
-from headrace.stage import GENERATOR
+import headrace.telemetry.lean  # noqa: F401  # first: loads its part without rich
+
+# isort: split
+from headrace.stage_process.main import run_stage
+from headrace.topology.stages import GENERATOR
 
 
 def main() -> int:

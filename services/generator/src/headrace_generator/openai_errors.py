@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import openai
 
+from headrace.codec.retry_after import retry_after
 from headrace.errors import DependencyDown, PermanentError
-from headrace.retry_after import retry_after
 
 _OURS_TO_REPAIR = (401, 403, 404)
 _PASSING = (408, 409, 425, 429)

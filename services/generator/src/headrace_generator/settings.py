@@ -7,6 +7,8 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from headrace.retrieval.query_vectors import EmbedderAccess
+
 
 class GeneratorSettings(BaseSettings):
     """Which language model writes the answers, and where the embedder is."""
@@ -33,3 +35,10 @@ class GeneratorSettings(BaseSettings):
     )
     embedder_token: SecretStr | None = Field(None, description="Bearer token of the embedder's endpoint.")
     embedder_timeout_s: float = Field(10.0, gt=0, description="Longest wait for a question's vector, in seconds.")
+
+    @property
+    def embedder(self) -> EmbedderAccess:
+        """How questions reach the embedder."""
+        return EmbedderAccess(
+            self.embedder_url, self.embedder_token, self.embedder_timeout_s, "HEADRACE_GENERATOR_EMBEDDER_"
+        )

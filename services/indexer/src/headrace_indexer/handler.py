@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import structlog
 
-from headrace import failpoints
-from headrace.avro.mapping import to_dict
+from headrace.codec.mapping import to_dict
+from headrace.config import failpoints
+from headrace.config.settings import KafkaSettings
 from headrace.envelope import Context, Operation
 from headrace.errors import ConfigurationError, HeadraceError, InvalidRecord, PermanentError
 from headrace.handler import BatchHandler
-from headrace.records import EmbeddedDocument, IndexedDocument
-from headrace.settings import KafkaSettings
-from headrace.store.errors import postgresql_errors
+from headrace.payloads import EmbeddedDocument, IndexedDocument
+from headrace.store.error_mapping import postgresql_errors
 from headrace.store.generations import get_generation
 from headrace.store.index import index_batch
 from headrace.store.pool import StoreSettings, create_pool
-from headrace.store.records import Generation, IndexChunk, IndexDocument, IndexResult, Outcome, validate
+from headrace.store.rows import Generation, IndexChunk, IndexDocument, IndexResult, Outcome, validate
 
 if TYPE_CHECKING:
     from headrace.store.pool import Pool

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from headrace import stage
-from headrace.service import run_stage
+import headrace.telemetry.lean  # noqa: F401  # first: loads its part without rich
+
+# isort: split
+from headrace.stage_process.main import run_stage
+from headrace.topology import stages
 
 
 def main() -> int:
     """Run the service until it is told to stop."""
-    return run_stage(stage.INDEXER)
+    return run_stage(stages.INDEXER)
 
 
 if __name__ == "__main__":

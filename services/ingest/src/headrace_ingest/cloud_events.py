@@ -20,8 +20,8 @@ from cloudevents.core.exceptions import CloudEventValidationError
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 
-from headrace.broker.contract import Record
 from headrace.errors import InvalidRecord, UndecodableRecord
+from headrace.kafka.broker_contract import Record
 from headrace_ingest.files.kinds import DOCX, PDF, UNTOLD, canonical
 from headrace_ingest.strict_json import decode_text, parse_object
 

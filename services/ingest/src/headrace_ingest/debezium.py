@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from headrace.avro.codec import MAGIC, Codec
-from headrace.capture import LSN, OFFSET, Table, Template
+from headrace.codec.codec import MAGIC, Codec
+from headrace.config.captured_tables import LSN, OFFSET, Table, Template
 from headrace.errors import InvalidRecord, NoChange
 from headrace_ingest.strict_json import parse_object
 

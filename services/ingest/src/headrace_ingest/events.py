@@ -10,9 +10,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from headrace.avro.codec import Codec
-from headrace.broker.contract import Record
-from headrace.capture import Table, read_tables
+from headrace.codec.codec import Codec
+from headrace.config.captured_tables import Table, read_tables
 from headrace.envelope import (
     Change,
     Context,
@@ -24,8 +23,9 @@ from headrace.envelope import (
     derived_request_id,
 )
 from headrace.errors import InvalidRecord
-from headrace.pipelines_log import LatestPipeline
-from headrace.records import ChangeEvent
+from headrace.handlers.pipelines_log import LatestPipeline
+from headrace.kafka.broker_contract import Record
+from headrace.payloads import ChangeEvent
 from headrace_ingest.fetching.references import MOST_CHARACTERS
 from headrace_ingest.files import kinds
 from headrace_ingest.formats import BINARY, DEBEZIUM, STRUCTURED, fields_of

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from headrace.avro.codec import MAGIC, Codec
-from headrace.avro.mapping import to_dict
-from headrace.broker.contract import Record
-from headrace.capture import Table
+from headrace.codec.codec import MAGIC, Codec
+from headrace.codec.mapping import to_dict
+from headrace.config.captured_tables import Table
 from headrace.errors import InvalidRecord, NoChange, UndecodableRecord
-from headrace.records import ChangeEvent
+from headrace.kafka.broker_contract import Record
+from headrace.payloads import ChangeEvent
 from headrace_ingest import cloud_events, debezium
 from headrace_ingest.strict_json import parse_object
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 from headrace.envelope import Context
 from headrace.errors import InvalidRecord
 from headrace.handler import Handler
-from headrace.records import ChangeEvent, SourceDocument
+from headrace.payloads import ChangeEvent, SourceDocument
 from headrace_ingest.files.kinds import by_ending
 from headrace_ingest.language import Detect, detector
 from headrace_ingest.settings import IngestSettings

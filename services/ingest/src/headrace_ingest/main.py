@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from headrace import stage
-from headrace.avro.codec import Codec
-from headrace.pipelines_log import LatestPipeline
-from headrace.service import run_stage
+import headrace.telemetry.lean  # noqa: F401  # first: loads its part without rich
+
+# isort: split
+from headrace.codec.codec import Codec
+from headrace.handlers.pipelines_log import LatestPipeline
+from headrace.stage_process.main import run_stage
+from headrace.topology import stages
 from headrace_ingest.events import IngestDecoder
 from headrace_ingest.opening import OpenFile
+from headrace_ingest.order_guard import guarding
 from headrace_ingest.settings import IngestSettings
 
 
@@ -18,7 +22,7 @@ def make_decoder(codec: Codec, latest_pipeline: LatestPipeline) -> IngestDecoder
 
 def main() -> int:
     """Run the service until it is told to stop."""
-    return run_stage(stage.INGEST, decoder=make_decoder, first=OpenFile)
+    return run_stage(stages.INGEST, decoder=make_decoder, first=OpenFile, beside=guarding)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from headrace.errors import ConfigurationError
-from headrace.records import ChangeEvent
+from headrace.payloads import ChangeEvent
 from headrace_ingest.personal_data import DETECTORS, Kind, Span, plain, visible
 from headrace_ingest.settings import IngestSettings
 

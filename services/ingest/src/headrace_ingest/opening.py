@@ -14,7 +14,7 @@ import structlog
 from headrace.envelope import Context, MetadataValue
 from headrace.errors import Deferred, DependencyDown, HeadraceError, InvalidRecord, PermanentError
 from headrace.handler import BatchHandler
-from headrace.records import ChangeEvent
+from headrace.payloads import ChangeEvent
 from headrace_ingest.fetching import Fetcher, FetchSettings
 from headrace_ingest.fetching.outcomes import shown
 from headrace_ingest.files import kinds

@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
+from headrace.codec.utf8 import escaped_field
 from headrace.errors import InvalidRecord, PermanentError, UndecodableRecord
-from headrace.texts import escaped_field
 
 
 def parse_object(value: bytes, what: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from headrace.bootstrap import make_topics
+from headrace.migrate import make_topics
 from headrace_local.loopback import free_port
 from headrace_testing.faults.processes import Child, spawn
 

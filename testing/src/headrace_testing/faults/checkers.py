@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from headrace.broker.contract import TopicPartition
+from headrace.kafka.broker_contract import TopicPartition
 from headrace_testing.fold import Store
 
 MOST_PROBLEMS = 20

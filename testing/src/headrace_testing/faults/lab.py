@@ -20,8 +20,8 @@ from confluent_kafka import Message as KafkaMessage
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from headrace.broker.contract import TopicPartition
-from headrace.settings import KafkaSettings
+from headrace.config.settings import KafkaSettings
+from headrace.kafka.broker_contract import TopicPartition
 from headrace_testing.committed import QUIET, beginnings, read_all, reader
 from headrace_testing.faults.brokers import Cluster
 from headrace_testing.faults.checkers import Ends, Entry, Placed, conservation, ledger, offsets, progress

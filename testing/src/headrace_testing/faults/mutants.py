@@ -9,10 +9,10 @@ from typing import Any
 from confluent_kafka import Consumer, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from headrace import failpoints
-from headrace.broker.contract import Message, Polled, TopicPartition
-from headrace.broker.kafka import KafkaBroker
-from headrace.settings import KafkaSettings, WorkerSettings
+from headrace.config import failpoints
+from headrace.config.settings import KafkaSettings, WorkerSettings
+from headrace.kafka.broker import KafkaBroker
+from headrace.kafka.broker_contract import Message, Polled, TopicPartition
 
 
 class Unfenced(KafkaBroker):

@@ -15,15 +15,17 @@ import signal
 import sys
 from typing import Any
 
-from headrace import logs
-from headrace.broker import kafka as client
-from headrace.broker.contract import Message, Record
+from headrace.config.settings import KafkaSettings, WorkerSettings
+from headrace.kafka import broker as client
+from headrace.kafka.broker_contract import Message, Record
 from headrace.runtime.compute import ComputeThread, Process
-from headrace.runtime.decide import Batch, BatchResult, Limits
+from headrace.runtime.contract import Lane
+from headrace.runtime.loop.batch import Batch, BatchResult
+from headrace.runtime.loop.limits import Limits
 from headrace.runtime.watchdog import Watchdog
 from headrace.runtime.watchdog import _die as watchdog_die
 from headrace.runtime.worker import Worker
-from headrace.settings import KafkaSettings, WorkerSettings
+from headrace.telemetry import logs
 from headrace_testing.faults.mutants import BROKERS, CONSUMERS
 
 POISON = b"poison"
@@ -39,18 +41,14 @@ def main(arguments: list[str] | None = None) -> int:
     computer = ComputeThread()
     watchdog = Watchdog(settings.call_bound_s, expired=_show_and_die)
     watchdog.start()
-    worker = Worker(
-        stage="pass-through",
-        topics=[parsed.source],
-        broker=BROKERS[parsed.mutant](
-            KafkaSettings(), settings, group=parsed.group, transactional_id=f"{parsed.group}-{settings.slot}"
-        ),
-        computer=computer.computer(_process(parsed)),
-        limits=Limits(
-            batch_records=settings.batch_records or 100, backoff_max_s=settings.backoff_max_s, drain_s=settings.drain_s
-        ),
-        watch=watchdog.watch,
+    limits = Limits(
+        batch_records=settings.batch_records or 100, backoff_max_s=settings.backoff_max_s, drain_s=settings.drain_s
     )
+    broker = BROKERS[parsed.mutant](
+        KafkaSettings(), settings, group=parsed.group, transactional_id=f"{parsed.group}-{settings.slot}"
+    )
+    lane = Lane("pass-through", [parsed.source], limits)
+    worker = Worker(lane, broker, computer.computer(_process(parsed)), watch=watchdog.watch)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
     return worker.run()

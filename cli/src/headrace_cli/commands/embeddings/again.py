@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.stage import EMBEDDER
+from headrace.topology.stages import EMBEDDER
 from headrace_cli import options, output
 from headrace_cli.commands.embeddings.options import DryRun, Into
 from headrace_cli.context import InLog, InLogAndStore

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from headrace.embedding_models import SERVED
+from headrace.embeddings.models import SERVED
 from headrace_cli import options, output, tables
 from headrace_cli.asking import require_yes
 from headrace_cli.failures import CommandError, UsageError

@@ -6,7 +6,7 @@ import asyncio
 
 import typer
 
-from headrace.costs import CostSettings, read_book
+from headrace.embeddings.costs import CostSettings, read_book
 from headrace_cli import options, output
 from headrace_cli.commands.embeddings.options import DryRun
 from headrace_cli.context import InLogAndStore

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.costs import CostSettings
+from headrace.embeddings.costs import CostSettings
 from headrace_cli import options, output
 from headrace_cli.context import InStore
 from headrace_cli.failures import UsageError

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from headrace.costs import CostSettings, read_book
-from headrace.stage import EMBEDDER
+from headrace.embeddings.costs import CostSettings, read_book
+from headrace.topology.stages import EMBEDDER
 from headrace_cli import options, output
 from headrace_cli.commands.embeddings.options import GenerationName
 from headrace_cli.context import InLogAndStore, Operator

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.costs import CostSettings, read_book
+from headrace.embeddings.costs import CostSettings, read_book
 from headrace_cli import options
 from headrace_cli.commands.embeddings.options import GenerationName
 from headrace_cli.context import InLogAndStore

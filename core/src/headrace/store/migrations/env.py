@@ -1,6 +1,6 @@
 """Alembic's entry: one migration at a time, in one transaction, in the schema that the caller names.
 
-:func:`headrace.store.bootstrap.migrate` hands over an open connection and the schema through
+:func:`headrace.store.schema.migrate` hands over an open connection and the schema through
 ``Config.attributes``; the advisory lock makes bootstrap jobs that start together wait for each other.
 """
 

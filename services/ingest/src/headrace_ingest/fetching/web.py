@@ -8,8 +8,8 @@ from urllib.parse import urljoin
 
 import httpcore
 
+from headrace.codec.retry_after import retry_after
 from headrace.errors import ConfigurationError, TemporaryError, describe
-from headrace.retry_after import retry_after
 from headrace_ingest.fetching.addresses import AddressRule, CheckedBackend, Hosts, Resolve
 from headrace_ingest.fetching.outcomes import (
     Fetched,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.store.bootstrap import run_sql_file
+from headrace.store.schema import run_sql_file
 
 revision = "0002"
 down_revision = "0001"

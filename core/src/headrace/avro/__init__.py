@@ -1,1 +1,0 @@
-"""Avro: schemas, the Confluent wire format, and the codec between bytes and frozen types."""

@@ -1,1 +1,0 @@
-"""One contract, two brokers: Kafka, and memory for the logic."""

@@ -1,0 +1,159 @@
+"""The schema registry, by its Confluent-compatible API.
+
+Services only look up; :func:`register_all` is the migration step that registers. A registry that does not answer is
+:class:`DependencyDown` and never a reason to give a record up.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeVar
+
+import httpx
+
+from headrace.codec import schemas
+from headrace.errors import ConfigurationError, DependencyDown, UndecodableRecord, describe
+
+T = TypeVar("T")
+COMPATIBILITY = "FULL_TRANSITIVE"
+_TYPE = "application/vnd.schemaregistry.v1+json"
+_NOT_FOUND = 404
+_SCHEMA_NOT_FOUND = 40403
+"""The ``error_code`` by which a registry says that it knows no such schema; a 404 without it comes from elsewhere."""
+_BUSY = {408, 429}
+_IDS = range(2**31)
+"""Schema ids are 32-bit signed integers; what registries answer to others is not agreed upon."""
+
+
+class Registry:
+    """A client of the registry at ``url`` that remembers every id it has seen; ids never change their meaning."""
+
+    def __init__(self, url: str, *, timeout: float = 5.0, transport: httpx.BaseTransport | None = None) -> None:
+        self._http = httpx.Client(base_url=url.rstrip("/"), timeout=timeout, transport=transport, trust_env=False)
+        self._ids: dict[str, int] = {}
+        self._schemas: dict[int, Any] = {}
+
+    def id_of(self, name: str) -> int:
+        """Return the id of our schema; raises :class:`ConfigurationError` where the migration step did not run."""
+        if name not in self._ids:
+            answer = self._call("POST", f"/subjects/{name}", json={"schema": _text(name)})
+            if answer.status_code == _NOT_FOUND:
+                raise ConfigurationError(
+                    f"the registry does not know this version of {name}",
+                    where=str(self._http.base_url),
+                    remedy="Run `headrace bootstrap`, which registers the schemas, before the services.",
+                )
+            self._ids[name] = _field(answer, "id", int)
+        return self._ids[name]
+
+    def writer_schema(self, schema_id: int) -> Any:
+        """Return the parsed schema.
+
+        Raises :class:`UndecodableRecord` for an id that the registry says it does not know, and
+        :class:`DependencyDown` where something else than a registry answers: a wrong address is no record's fault.
+        """
+        if schema_id not in self._schemas:
+            if schema_id not in _IDS:
+                raise UndecodableRecord(f"{schema_id} is no schema id; they run from 0 to {_IDS[-1]}")
+            answer = self._call("GET", f"/schemas/ids/{schema_id}")
+            if answer.status_code == _NOT_FOUND:
+                raise _not_found(answer, schema_id)
+            self._schemas[schema_id] = schemas.parse_foreign(_field(answer, "schema", str), f"schema id {schema_id}")
+        return self._schemas[schema_id]
+
+    def register(self, name: str) -> int:
+        """Register our schema under its own name; raises :class:`ConfigurationError` where it is incompatible."""
+        answer = self._call("POST", f"/subjects/{name}/versions", json={"schema": _text(name)})
+        if answer.status_code in (409, 422):
+            raise ConfigurationError(
+                f"the registry refuses {name} as incompatible: {answer.text[:500]}",
+                remedy=f"Compatibility is {COMPATIBILITY}: only add fields that have a default.",
+            )
+        return _field(answer, "id", int)
+
+    def require_compatibility(self) -> None:
+        """Set the registry's global rule, since some registries start with none."""
+        answer = self._call("PUT", "/config", json={"compatibility": COMPATIBILITY})
+        if answer.status_code == httpx.codes.CONFLICT:  # somebody else made the rule meanwhile; it can be set now
+            answer = self._call("PUT", "/config", json={"compatibility": COMPATIBILITY})
+        _checked(answer)
+
+    def ping(self) -> None:
+        """Raise :class:`DependencyDown` where the registry does not answer."""
+        _checked(self._call("GET", "/subjects"))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def _call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        try:
+            answer = self._http.request(method, path, headers={"Content-Type": _TYPE, "Accept": _TYPE}, **arguments)
+        except httpx.HTTPError as error:
+            raise DependencyDown("schema registry", f"{method} {path}: {describe(error)}") from error
+        if answer.status_code >= 500 or answer.status_code in _BUSY:
+            raise DependencyDown("schema registry", f"{method} {path}: HTTP {answer.status_code}")
+        return answer
+
+
+def _checked(answer: httpx.Response) -> Any:
+    if answer.status_code >= 400:
+        raise ConfigurationError(
+            f"the registry answered HTTP {answer.status_code}: {answer.text[:300]}",
+            where=str(answer.request.url),
+        )
+    try:
+        return answer.json()
+    except ValueError as error:
+        raise _no_registry(answer, "answers something else than JSON") from error
+
+
+def _field(answer: httpx.Response, name: str, kind: type[T]) -> T:
+    """Return a field of the registry's answer; raises :class:`DependencyDown` where it does not have it."""
+    body = _checked(answer)
+    value = body.get(name) if isinstance(body, dict) else None
+    if not isinstance(value, kind):
+        raise _no_registry(answer, f"answers without {name!r}")
+    return value
+
+
+def _not_found(answer: httpx.Response, schema_id: int) -> UndecodableRecord | DependencyDown:
+    """Return what a 404 means: an id that the registry does not know, or a path that nobody serves there."""
+    try:
+        body = answer.json()
+    except ValueError:
+        body = None
+    if isinstance(body, dict) and body.get("error_code") == _SCHEMA_NOT_FOUND:
+        return UndecodableRecord(f"the registry knows no schema with id {schema_id}")
+    return _no_registry(answer, f"answers HTTP {_NOT_FOUND} without a registry's error code {_SCHEMA_NOT_FOUND}")
+
+
+def _no_registry(answer: httpx.Response, what: str) -> DependencyDown:
+    return DependencyDown("schema registry", f"{answer.request.url} {what}", remedy="Check HEADRACE_REGISTRY_URL.")
+
+
+def _text(name: str) -> str:
+    return json.dumps(schemas.inline(name))
+
+
+def register_all(registry: Registry, record_names: list[str]) -> dict[str, int]:
+    """Set the compatibility rule and register every record; returns name to id."""
+    registry.require_compatibility()
+    return {name: registry.register(name) for name in record_names}
+
+
+class FixedIds:
+    """Schema ids without a registry, for the memory broker: the position in the sorted list of names."""
+
+    def __init__(self) -> None:
+        self._names = schemas.names()
+
+    def id_of(self, name: str) -> int:
+        """Return the id."""
+        return self._names.index(name) + 1
+
+    def writer_schema(self, schema_id: int) -> Any:
+        """Return the parsed schema; raises :class:`UndecodableRecord` where there is none with that id."""
+        if not 1 <= schema_id <= len(self._names):
+            raise UndecodableRecord(f"the registry knows no schema with id {schema_id}")
+        return schemas.parsed(self._names[schema_id - 1])

@@ -1,0 +1,175 @@
+"""Where a document is now, from what the store, the topics and the dead letters say; pure.
+
+The gateway answers ``GET /v1/documents/{id}`` with it, and ``headrace trace`` its deeper look, so that the two agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from headrace.envelope import StageRun
+from headrace.orders.holds import Hold
+from headrace.payloads import DeadLetter
+from headrace.store.documents import DocumentRow, DocumentState
+
+State = Literal["indexed", "deleted", "in_flight", "held", "dead_lettered", "unknown"]
+_LONGEST_TEXT = 1000
+_LONGEST_NUMBER = 19
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A record that a stage has not taken yet, or that waits in ``held.<stage>``.
+
+    ``version`` is None where the record does not tell it.
+    """
+
+    stage: str
+    version: int | None
+    operation: str | None
+    request_id: str | None
+    partition: int
+    offset: int
+    history: tuple[StageRun, ...] = ()
+    hold: Hold | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterEntry:
+    """What is remembered of a dead letter; ``failed_at_ms`` in milliseconds since 1970."""
+
+    stage: str
+    reason: str
+    message: str
+    remedy: str
+    version: int | None
+    request_id: str | None
+    partition: int
+    offset: int
+    failed_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The state of the newest version that is known, with what it rests on."""
+
+    state: State
+    version: int | None
+    waiting: Waiting | None
+    dead_letter: DeadLetterEntry | None
+
+
+def complete_to(row: DocumentRow | DocumentState, generation: str) -> int:
+    """Return the newest version that this generation of the index holds whole.
+
+    The row is shared: another generation's indexer may have been first with its version.
+    """
+    return row.version if row.deleted or generation in row.generations else row.version - 1
+
+
+def judge(
+    row: DocumentRow | None, waiting: Sequence[Waiting], dead: Sequence[DeadLetterEntry], generation: str
+) -> Verdict:
+    """Return the state of the newest version that is known, in this generation of the index.
+
+    A record that waits counts unless the store already holds its version or a newer one: the fence will drop it.
+    A dead letter counts unless the store or a waiting record holds its version or a newer one: it was overtaken.
+    Versions that are not known are taken as newer than the store's (waiting), or judged by time (dead letters).
+    A held record counts unless it went on: what is released or decided on may lie in its topic for a while, and then
+    the store, a waiting record or a later dead letter has its version.
+    """
+    stored = -1 if row is None else complete_to(row, generation)
+    newest = _newest_waiting(stored, [one for one in waiting if one.hold is None])
+    held = _newest_waiting(
+        stored, [one for one in waiting if one.hold and not _went_on(one, one.hold, row, newest, dead)]
+    )
+    letter = _newest_letter(row, stored, newest, dead)
+    if held is not None:
+        return Verdict("held", held.version, held, None)
+    if letter is not None:
+        return Verdict("dead_lettered", letter.version, None, letter)
+    if newest is not None:
+        return Verdict("in_flight", newest.version, newest, None)
+    if row is not None and stored < row.version:
+        return Verdict("in_flight", row.version, None, None)
+    if row is not None:
+        return Verdict("deleted" if row.deleted else "indexed", row.version, None, None)
+    return Verdict("unknown", None, None, None)
+
+
+def number(text: str | None) -> int | None:
+    """Return the whole number that a header states, or None."""
+    return int(text) if text is not None and text.isdecimal() and len(text) <= _LONGEST_NUMBER else None
+
+
+def change_version(headers: Mapping[str, str], offset: int) -> int | None:
+    """Return the version of a record of the change topic, or None where only its body tells it.
+
+    A change of the gateway's without a version takes its offset; the gateway's carry a request id.
+    """
+    version = number(headers.get("version"))
+    return offset if version is None and "request-id" in headers else version
+
+
+def entry_of(letter: DeadLetter, partition: int, offset: int) -> DeadLetterEntry:
+    """Return what is remembered; a version that is missing is taken from the failed record's headers or offset."""
+    headers = {part.name: (part.value or b"").decode("utf-8", "replace") for part in letter.headers}
+    version = letter.version if letter.version is not None else number(headers.get("version"))
+    if version is None and letter.stage == "ingest":
+        version = change_version(headers, letter.offset)
+    return DeadLetterEntry(
+        stage=letter.stage,
+        reason=letter.reason,
+        message=letter.message[:_LONGEST_TEXT],
+        remedy=letter.remedy[:_LONGEST_TEXT],
+        version=version,
+        request_id=letter.request_id or headers.get("request-id"),
+        partition=partition,
+        offset=offset,
+        failed_at_ms=round(letter.failed_at.timestamp() * 1000),
+    )
+
+
+def _newest_waiting(stored: int, waiting: Sequence[Waiting]) -> Waiting | None:
+    live = [one for one in waiting if one.version is None or one.version > stored]
+    unknown = [one for one in live if one.version is None]
+    known = [one for one in live if one.version is not None]
+    best = max(known, key=lambda one: one.version or 0, default=None)
+    return best or (unknown[0] if unknown else None)
+
+
+def _went_on(
+    one: Waiting, hold: Hold, row: DocumentRow | None, newest: Waiting | None, dead: Sequence[DeadLetterEntry]
+) -> bool:
+    """Whether the held record was released or overtaken, by what lies behind it; the store's version is not asked."""
+    if one.version is None and row is not None and row.indexed_at.timestamp() * 1000 >= hold.since_ms:
+        return True
+    if newest is not None and (one.version is None or newest.version is None or newest.version >= one.version):
+        return True
+    return any(_after(letter, one.version, hold) for letter in dead)
+
+
+def _after(letter: DeadLetterEntry, version: int | None, hold: Hold) -> bool:
+    """Whether the dead letter is of a newer version than the held one, or of the same and later."""
+    if letter.version is None or version is None or letter.version == version:
+        return letter.failed_at_ms >= hold.since_ms
+    return letter.version > version
+
+
+def _newest_letter(
+    row: DocumentRow | None, stored: int, newest: Waiting | None, dead: Sequence[DeadLetterEntry]
+) -> DeadLetterEntry | None:
+    for letter in reversed(dead):
+        if letter.version is None:
+            overtaken = newest is not None or (
+                row is not None and row.indexed_at.timestamp() * 1000 >= letter.failed_at_ms
+            )
+        else:
+            overtaken = stored >= letter.version or (
+                newest is not None and (newest.version is None or newest.version >= letter.version)
+            )
+        if not overtaken:
+            return letter
+    return None

@@ -1,0 +1,154 @@
+"""What is embedded of a chunk: the text that a template makes of it, and the key that its vector goes by.
+
+Pure, and in the core, since whoever asks which vectors are known (the embedder, a replay's estimate) needs the same
+keys. A generation of the index has one :class:`Preparation`; another one takes another generation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property, lru_cache
+from typing import NamedTuple
+
+from headrace.errors import ConfigurationError
+from headrace.payloads import Chunk, ChunkedDocument
+
+FIELDS = ("title", "section", "body", "tags")
+"""What a template may name."""
+BODY = "{body}"
+"""The template of the chunk's text alone: vectors then go by the chunk's own text hash."""
+NO_KEY = b""
+"""In the place of a key: of this chunk nothing is embedded, it is found by its words alone."""
+_KEY_BYTES = 16
+_STEP = " > "
+
+
+class OverLong(StrEnum):
+    """What becomes of a text that is longer than the model reads."""
+
+    CUT = "cut"
+    """Its beginning is embedded."""
+    SPLIT = "split"
+    """It is embedded in parts, as long as the model reads; its vector is their mean, weighted by their tokens."""
+    SKIP = "skip"
+    """It gets no vector, and is listed."""
+
+
+class Prepared(NamedTuple):
+    """A chunk as it is embedded: the key of its vector (16 bytes, or :data:`NO_KEY`), and the text without prompt."""
+
+    key: bytes
+    text: str
+
+
+class _Line(NamedTuple):
+    """A line of a template: what stands before each field, and its name; the last has none."""
+
+    parts: tuple[tuple[str, str], ...]
+    end: str
+
+    def render(self, values: Mapping[str, str]) -> str | None:
+        """Return the line, or None where it names fields and all of them are empty."""
+        found = [values[name] for _, name in self.parts]
+        if found and not any(found):
+            return None
+        return "".join(before + value for (before, _), value in zip(self.parts, found, strict=True)) + self.end
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A parsed template: lines of words and fields."""
+
+    lines: tuple[_Line, ...]
+
+    def render(self, values: Mapping[str, str]) -> str:
+        """Return the text; a line whose fields are all empty is left out with its end."""
+        return "\n".join(line for line in (one.render(values) for one in self.lines) if line is not None)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How a generation's texts are prepared: template, the model's prompt for passages, and what is over-long."""
+
+    template: str = BODY
+    passage_prompt: str = ""
+    over_long: OverLong = OverLong.CUT
+
+    @cached_property
+    def plain(self) -> bool:
+        """Whether the chunk's text is embedded as it is."""
+        return self == Preparation()
+
+    def of(self, document: ChunkedDocument) -> list[Prepared]:
+        """Return each chunk of the document as it is embedded, in order; white space alone gets no key.
+
+        Raises :class:`ConfigurationError` for a template that does not parse.
+        """
+        if self.plain:
+            return [_plain(chunk) for chunk in document.chunks]
+        template = parse_template(self.template)
+        common = {"title": document.title, "tags": document.attributes.get("tags", "")}
+        return [
+            self._prepared(template.render({**common, "section": _STEP.join(chunk.section), "body": chunk.text}))
+            for chunk in document.chunks
+        ]
+
+    def _prepared(self, text: str) -> Prepared:
+        if not text or text.isspace():
+            return Prepared(NO_KEY, text)
+        # A vector of parts is another one than that of a beginning: what is over-long is part of the key.
+        salt = b"" if self.over_long is OverLong.CUT else self.over_long.encode()
+        return Prepared(text_hash(self.passage_prompt + text, salt), text)
+
+
+def text_hash(text: str, salt: bytes = b"") -> bytes:
+    """Return the BLAKE2b-128 of the text's UTF-8 bytes: 16 bytes."""
+    return hashlib.blake2b(text.encode(), digest_size=_KEY_BYTES, person=b"headrace.text", salt=salt).digest()
+
+
+@lru_cache(maxsize=64)
+def parse_template(text: str) -> Template:
+    r"""Return the template; a backslash and an ``n`` are a line's end, doubled braces stand for themselves.
+
+    Raises :class:`ConfigurationError` for what is no field, and for a template without the body.
+    """
+    lines = tuple(_line(one, text) for one in text.replace("\\n", "\n").split("\n"))
+    if not any(name == "body" for line in lines for _, name in line.parts):
+        raise _wrong(text, "it does not name {body}")
+    return Template(lines)
+
+
+def _line(line: str, template: str) -> _Line:
+    parts: list[tuple[str, str]] = []
+    words = ""
+    try:
+        for before, name, layout, conversion in string.Formatter().parse(line):
+            words += before
+            if name is None:
+                continue
+            if name not in FIELDS:
+                raise _wrong(template, f"there is no field {name!r}")
+            if layout or conversion:
+                raise _wrong(template, f"the field {name} takes no format")
+            parts.append((words, name))
+            words = ""
+    except ValueError as error:
+        raise _wrong(template, f"{error}") from error
+    return _Line(tuple(parts), words)
+
+
+def _plain(chunk: Chunk) -> Prepared:
+    empty = not chunk.text or chunk.text.isspace()
+    return Prepared(NO_KEY if empty else chunk.text_hash, chunk.text)
+
+
+def _wrong(template: str, reason: str) -> ConfigurationError:
+    fields = ", ".join(f"{{{name}}}" for name in FIELDS)
+    return ConfigurationError(
+        f"the template {template!r} cannot be used: {reason}", where="text template",
+        remedy=f"The fields are {fields}; {{body}} must be one of them, and a brace is written twice.",
+    )  # fmt: skip

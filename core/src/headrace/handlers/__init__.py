@@ -1,0 +1,1 @@
+"""Handlers at work: the registry, the chains that templates bind, and the log of pipeline templates."""

@@ -1,0 +1,173 @@
+"""Which pipelines exist: the compacted topic ``pipelines``, followed by every service, appended to by ``apply``.
+
+A version never changes once it is there, so what is in flight keeps its version while a new one is applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+from confluent_kafka import KafkaException, Producer
+
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings
+from headrace.errors import DependencyDown, HeadraceError, InvalidRecord, UnknownPipeline
+from headrace.kafka.follower import TopicFollower
+from headrace.payloads import PipelineVersion
+from headrace.pipeline import Pipeline, Template, canonical, digest, parse
+
+log = structlog.get_logger(__name__)
+
+TOPIC = "pipelines"
+DEFAULT_PIPELINE = "default"
+LatestPipeline = Callable[[str], tuple[str, int]]
+"""Returns a pipeline's id and newest version; raises :class:`UnknownPipeline` and :class:`DependencyDown`."""
+_CALL_S = 10.0
+
+
+class PipelineCatalogue:
+    """Every pipeline version seen so far, kept current by whoever calls :meth:`add`; safe across threads."""
+
+    def __init__(self) -> None:
+        self._versions: dict[str, dict[int, PipelineVersion]] = {}
+        self._parsed: dict[tuple[str, int], Pipeline] = {}
+        self._refused: dict[tuple[str, int], str] = {}
+
+    def add(self, version: PipelineVersion) -> None:
+        """Take a version in."""
+        self._versions.setdefault(version.pipeline_id, {})[version.version] = version
+
+    def refuse(self, version: PipelineVersion, why: str) -> None:
+        """Remember why the version is not taken in; the one before stays the newest."""
+        self._refused[version.pipeline_id, version.version] = why
+
+    def why_missing(self, pipeline_id: str, version: int) -> str:
+        """Return why there is no such version, for a person."""
+        why = self._refused.get((pipeline_id, version))
+        what = "was never applied" if why is None else f"is refused by this release: {why}"
+        return f"pipeline {pipeline_id!r} version {version} {what}"
+
+    def all(self) -> list[PipelineVersion]:
+        """Every version, by pipeline and number."""
+        return [
+            self._versions[name][number] for name in sorted(self._versions) for number in sorted(self._versions[name])
+        ]
+
+    def newest(self, pipeline_id: str) -> PipelineVersion | None:
+        """Return the newest version, or None where the pipeline was never applied."""
+        versions = self._versions.get(pipeline_id)
+        return versions[max(versions)] if versions else None
+
+    def next_number(self, pipeline_id: str) -> int:
+        """Return the number of the version to be applied next: none is given twice, a refused one's neither."""
+        refused = [number for name, number in self._refused if name == pipeline_id]
+        return max([0, *self._versions.get(pipeline_id, {}), *refused]) + 1
+
+    def latest(self, pipeline_id: str) -> tuple[str, int]:
+        """Return the pipeline and its newest version number; raises :class:`UnknownPipeline`."""
+        newest = self.newest(pipeline_id)
+        if newest is None:
+            raise UnknownPipeline(f"pipeline {pipeline_id!r} was never applied", where="pipeline")
+        return pipeline_id, newest.version
+
+    def get(self, pipeline_id: str, version: int) -> Pipeline | None:
+        """Return that version, or None where it has not been seen."""
+        key = (pipeline_id, version)
+        if key not in self._parsed:
+            found = self._versions.get(pipeline_id, {}).get(version)
+            if found is None:
+                return None
+            self._parsed[key] = Pipeline(parse(found.template, f"{pipeline_id} version {version}"), version)
+        return self._parsed[key]
+
+
+class PipelineFollower(TopicFollower[PipelineVersion]):
+    """Follows the topic into a catalogue."""
+
+    def __init__(self, kafka: KafkaSettings, codec: Codec, catalogue: PipelineCatalogue) -> None:
+        super().__init__(kafka, codec, TOPIC, PipelineVersion, self._add)
+        self.catalogue = catalogue
+
+    def latest(self, pipeline_id: str) -> tuple[str, int]:
+        """Return the pipeline and its newest version; one that is not known yet is looked for up to the topic's end.
+
+        Raises :class:`UnknownPipeline`, and :class:`DependencyDown` where that end cannot be read.
+        """
+        if self.catalogue.newest(pipeline_id) is None:
+            self.refresh()
+        return self.catalogue.latest(pipeline_id)
+
+    def _add(self, version: PipelineVersion) -> None:
+        """Take the version in; raises what is wrong with it, and then the one before stays in force."""
+        try:
+            check(version)
+        except HeadraceError as error:
+            self.catalogue.refuse(version, str(error))
+            raise
+        self.catalogue.add(version)
+        log.info("pipeline known", pipeline=version.pipeline_id, version=version.version)
+
+
+def check(version: PipelineVersion) -> None:
+    """Raise :class:`TemplateError` or :class:`InvalidRecord` for a version that no stage of this release can run."""
+    template = parse(version.template, f"{version.pipeline_id} version {version.version}")
+    if template.id != version.pipeline_id:
+        raise InvalidRecord("template", f"is one of {template.id!r}, not of {version.pipeline_id!r}")
+    if version.version < 1:
+        raise InvalidRecord("version", f"is {version.version}; the first is 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What applying came to; ``changed`` is False where the newest version says the same already."""
+
+    version: PipelineVersion
+    changed: bool
+
+
+def read_all(kafka: KafkaSettings, codec: Codec) -> PipelineCatalogue:
+    """Return everything that the topic holds now; raises :class:`DependencyDown`."""
+    catalogue = PipelineCatalogue()
+    follower = PipelineFollower(kafka, codec, catalogue)
+    follower.start()
+    try:
+        follower.wait_until_read()
+    finally:
+        follower.close()
+    return catalogue
+
+
+def apply(
+    kafka: KafkaSettings,
+    codec: Codec,
+    template: Template,
+    *,
+    applied_by: str,
+    dry_run: bool = False,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Applied:
+    """Publish the template as its pipeline's next version, unless the newest says the same and none was refused since.
+
+    One writer at a time: the transactional id fences a concurrent one, so that no number is given twice.
+    Raises :class:`DependencyDown` where Kafka or the registry does not answer.
+    """
+    producer = Producer({**kafka.client(), "transactional.id": f"{kafka.topic_prefix}headrace-pipeline-apply"})
+    try:
+        if not dry_run:
+            producer.init_transactions(_CALL_S)
+        known = read_all(kafka, codec)
+        newest, number = known.newest(template.id), known.next_number(template.id)
+        if newest is not None and newest.digest == digest(template) and number == newest.version + 1:
+            return Applied(newest, False)
+        version = PipelineVersion(template.id, number, canonical(template), digest(template), applied_by, now())
+        if dry_run:
+            return Applied(version, True)
+        producer.begin_transaction()
+        producer.produce(kafka.topic(TOPIC), codec.encode_plain(version), f"{template.id}/{number}", partition=0)
+        producer.commit_transaction(_CALL_S)
+    except KafkaException as error:
+        raise DependencyDown("kafka", f"the pipeline was not applied: {error}") from error
+    return Applied(version, True)

@@ -1,0 +1,1 @@
+"""Kafka for everyone: the broker contract and its Kafka broker, headers, followers of topics, offsets and lag."""

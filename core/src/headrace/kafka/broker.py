@@ -1,0 +1,306 @@
+"""The broker contract on Kafka, by confluent-kafka.
+
+Why this client, and each setting of it: ``docs/adr/0001-kafka-client.md``. What the worker knows of its partitions is
+in :class:`headrace.kafka.partition_book.PartitionBook`; here are the calls to Kafka, and nothing is decided twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import structlog
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka import Message as KafkaMessage
+from confluent_kafka import TopicPartition as KafkaPartition
+
+from headrace.config import failpoints
+from headrace.config.settings import KafkaSettings, WorkerSettings
+from headrace.errors import InvalidRecord
+from headrace.kafka import headers
+from headrace.kafka.broker_contract import (
+    Broker,
+    BrokerUnavailable,
+    Mark,
+    Message,
+    Polled,
+    Record,
+    TopicPartition,
+    TransactionAborted,
+    TransactionUncertain,
+)
+from headrace.kafka.client_answers import FENCED, fenced, generation_of, record_of, refusal
+from headrace.kafka.client_config import consumer_config, library_log, producer_config
+from headrace.kafka.partition_book import Committed, PartitionBook
+
+log = structlog.get_logger(__name__)
+
+_CALL_S = 15.0
+"""Bound of one transactional call; a commit that takes longer is uncertain."""
+_Answer = TypeVar("_Answer")
+
+
+class KafkaBroker(Broker):
+    """A consumer that reads committed records only, and a transactional producer with a stable id."""
+
+    def __init__(self, kafka: KafkaSettings, worker: WorkerSettings, *, group: str, transactional_id: str) -> None:
+        self._kafka = kafka
+        self._worker = worker
+        self._transactional_id = transactional_id
+        self._consumer = Consumer(consumer_config(kafka, worker, group, transactional_id), logger=library_log())
+        self._producer: Producer | None = None
+        self._book = PartitionBook()
+        self._closing = False
+
+    def subscribe(self, topics: Sequence[str]) -> None:
+        """Fence any predecessor with our transactional id, then join the group."""
+        deadline = time.monotonic() + 120
+        while self._producer is None:
+            try:
+                self.renew_producer()
+            except BrokerUnavailable as error:
+                log.warning("kafka does not answer", error=str(error))
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(1)
+        self._consumer.subscribe(
+            list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
+        )
+
+    def poll(self, max_records: int, timeout: float) -> Polled:
+        """Wait for the first record, then take along what has been fetched already."""
+        if self._book.unsettled:
+            self.rewind()
+        records: list[Record] = []
+        for message in self._fetched(max_records, timeout):
+            error = message.error()
+            if error is None:
+                records.append(record_of(message))
+            elif error.code() == KafkaError._BAD_COMPRESSION:  # noqa: SLF001
+                records += self._step_over(error, message, records)
+            elif (refused := refusal(error, message)) is not None:
+                self._book.put_off(refused)
+        return self._book.outcome(records)
+
+    def snapshot(self) -> Any:
+        """Return the group's metadata as of now, or None without a membership.
+
+        A transaction with the metadata of no membership would not be fenced at all: the coordinator takes it for
+        one of a client that knows no memberships (KIP-447's compatibility with version 0 of TxnOffsetCommit).
+        """
+        metadata = self._consumer.consumer_group_metadata()
+        return None if generation_of(metadata) < 0 else metadata
+
+    def pause_fetching(self) -> None:
+        """Pause every assigned partition."""
+        self._book.paused = True
+        if self._book.assigned:
+            self._consumer.pause([KafkaPartition(*place) for place in self._book.assigned])
+
+    def resume_fetching(self) -> None:
+        """Resume every assigned partition."""
+        self._book.paused = False
+        if self._book.assigned:
+            self._consumer.resume([KafkaPartition(*place) for place in self._book.assigned])
+
+    def rewind(self) -> None:
+        """Seek to the committed offsets; Kafka is asked for those only that the book does not know for certain."""
+        back = self._book.go_back()
+        try:
+            answers = self._ask_committed(back.to_ask) if back.to_ask else []
+            for place, offset in back.known.items():
+                self._consumer.seek(KafkaPartition(*place, OFFSET_BEGINNING if offset is None else offset))
+            for position in answers:
+                self._consumer.seek(position)
+        except KafkaException as error:
+            raise BrokerUnavailable(f"cannot go back to the committed offsets: {error}") from error
+        unsettled = self._book.unsettled
+        self._book.went_back(_committed_in(answers))
+        if unsettled and not self._book.paused:
+            self.resume_fetching()
+
+    def commit(self, messages: Sequence[Message], offsets: Mapping[TopicPartition, int], snapshot: Any) -> None:
+        """One transaction: messages, offsets, commit."""
+        producer = self._producer
+        assert producer is not None
+        for message in messages:
+            if not message.key:
+                raise InvalidRecord("key", f"is empty in a message to {message.topic}")
+        if snapshot is None:
+            raise TransactionAborted("the batch was sealed without a membership in the group")
+        try:
+            producer.begin_transaction()
+            failpoints.reach("commit.begun")
+            for message in messages:
+                self._produce(producer, message)
+            failpoints.reach("commit.produced")
+            positions = [KafkaPartition(place.topic, place.partition, offset) for place, offset in offsets.items()]
+            producer.send_offsets_to_transaction(positions, snapshot, _CALL_S)
+            failpoints.reach("commit.offsets")
+            _retrying(lambda: producer.commit_transaction(_CALL_S))
+            failpoints.reach("commit.committed")
+        except KafkaException as error:
+            self._failed(producer, error)
+        self._book.committed(offsets)
+
+    def mark(self, marks: Mapping[TopicPartition, Mark]) -> None:
+        """Commit the offsets that are committed already, with the marks as their metadata; fenced by membership."""
+        offsets = self._book.offsets_to_mark(marks)
+        self._annotate(offsets, {place: marks[place].text() for place in offsets})
+        self._book.marked({place: marks[place] for place in offsets})
+
+    def _annotate(self, offsets: Mapping[TopicPartition, int], texts: Mapping[TopicPartition, str]) -> None:
+        """Commit the offsets once more, each with its text as metadata."""
+        if not offsets:
+            return
+        try:
+            self._consumer.commit(
+                offsets=[KafkaPartition(*place, offset, texts[place]) for place, offset in offsets.items()],
+                asynchronous=False,
+            )
+        except KafkaException as error:
+            raise BrokerUnavailable(f"marks cannot be written: {error}") from error
+
+    def _unmark(self, places: Collection[TopicPartition]) -> None:
+        """Take this worker's own marks away, for it gives the partitions up alive."""
+        offsets = self._book.take_marks(places)
+        try:
+            self._annotate(offsets, dict.fromkeys(offsets, ""))
+        except BrokerUnavailable as error:
+            log.info("a mark stays and counts as an unfinished beginning", error=str(error))
+
+    def renew_producer(self) -> None:
+        """Close the producer, start another with the same id and wait until it fenced its predecessor."""
+        if self._producer is not None:
+            self._producer.purge()
+            self._producer = None
+        producer = Producer(producer_config(self._kafka, self._worker, self._transactional_id), logger=library_log())
+        try:
+            _retrying(lambda: producer.init_transactions(_CALL_S))
+            failpoints.reach("producer.renewed")
+        except KafkaException as error:
+            raise BrokerUnavailable(f"the producer cannot start: {error}") from error
+        self._producer = producer
+
+    def close(self) -> None:
+        """Leave the group; the producer's open transaction, if any, was aborted before."""
+        self._closing = True
+        self._unmark(self._book.assigned)
+        self._consumer.close()
+        self._producer = None
+
+    def _produce(self, producer: Producer, message: Message) -> None:
+        while True:
+            try:
+                producer.produce(message.topic, message.value, message.key, headers=list(message.headers))
+                return
+            except BufferError:
+                producer.poll(0.1)
+
+    def _failed(self, producer: Producer, raised: KafkaException) -> None:
+        """Raise what the failed transaction came to; unless it was aborted, the group's offsets may have moved."""
+        error: KafkaError = raised.args[0]
+        if not error.txn_requires_abort():
+            self._book.uncertain()
+            if error.code() in FENCED:
+                raise fenced(error, self._transactional_id) from raised
+            raise TransactionUncertain(f"the transaction's end is unknown: {error.str()}") from raised
+        try:
+            _retrying(lambda: producer.abort_transaction(_CALL_S))
+        except KafkaException as second:
+            self._book.uncertain()
+            if second.args[0].code() in FENCED:
+                raise fenced(second.args[0], self._transactional_id) from raised
+            raise TransactionUncertain(f"the transaction could not be aborted: {second}") from raised
+        raise TransactionAborted(f"the transaction was refused: {error.str()}") from raised
+
+    def _ask_committed(self, places: Sequence[TopicPartition]) -> list[KafkaPartition]:
+        """Return where to read on: the stable committed offset, or the beginning of a partition without one."""
+        positions = self._consumer.committed([KafkaPartition(*place) for place in places], _CALL_S)
+        for position in positions:
+            if position.error is not None:
+                raise KafkaException(position.error)
+            if position.offset < 0:
+                position.offset = OFFSET_BEGINNING
+        return list(positions)
+
+    def _on_assign(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
+        places = [TopicPartition(partition.topic, partition.partition) for partition in partitions]
+        if not places or self._closing:
+            self._book.come(())
+            return
+        failpoints.reach("rebalance.assigned")
+        self._book.come(places)
+        try:
+            positions = _retrying(lambda: self._ask_committed(places))
+            consumer.incremental_assign(positions)
+            self._book.placed(_committed_in(positions))
+        except KafkaException as error:
+            log.warning("committed offsets cannot be read", error=str(error))
+            consumer.incremental_assign([KafkaPartition(*place, OFFSET_BEGINNING) for place in places])
+        if all(self._book.fetches(place) for place in places):
+            # librdkafka remembers a pause beyond the revocation: one that left while it was paused comes back so.
+            consumer.resume(partitions)
+        else:
+            consumer.pause(partitions)
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
+        failpoints.reach("rebalance.revoked")
+        places = {TopicPartition(partition.topic, partition.partition) for partition in partitions}
+        if not self._closing:
+            self._unmark(places)
+        self._book.leave(places)
+        if partitions:
+            consumer.incremental_unassign(partitions)
+
+    def _step_over(self, error: KafkaError, message: KafkaMessage, found: Sequence[Record]) -> list[Record]:
+        """Read on behind a record that cannot be unpacked, and return one in its place that says so.
+
+        A few kilobytes that unpack to more than the client takes would be fetched for ever, and keep the records of
+        all other partitions behind them. The error names the first offset of the whole batch, whatever was asked for.
+        """
+        place = TopicPartition(message.topic() or "", message.partition() or 0)
+        if any(headers.unreadable(record) and record.place == place for record in found):
+            return []  # the same error once more, from before the last step
+        offset = self._book.next_unreadable(place, message.offset() or 0)
+        if offset is None:
+            return []  # it left with a rebalance within this poll
+        try:
+            self._consumer.seek(KafkaPartition(*place, offset + 1))
+        except KafkaException:
+            return []  # its fetching starts just now: the error comes again
+        self._book.stepped_over(place, offset)
+        return [Record(*place, offset, None, None, ((headers.UNREADABLE, error.str().encode()),), 0)]
+
+    def _fetched(self, max_records: int, timeout: float) -> list[KafkaMessage]:
+        messages: list[KafkaMessage] = []
+        try:
+            first = self._consumer.poll(timeout)
+            if first is not None:
+                messages.append(first)
+                if max_records > 1:
+                    messages += self._consumer.consume(max_records - 1, 0)
+        except KafkaException as error:
+            self._book.put_off(BrokerUnavailable(f"reading failed: {error}"))
+        return messages
+
+
+def _committed_in(positions: Iterable[KafkaPartition]) -> dict[TopicPartition, Committed]:
+    """Return what the client's positions say that the group has."""
+    return {
+        TopicPartition(at.topic, at.partition): Committed(None if at.offset < 0 else at.offset, Mark.of(at.metadata))
+        for at in positions
+    }
+
+
+def _retrying(call: Callable[[], _Answer]) -> _Answer:
+    """Call again while the client says that the same call may be repeated, up to a bound."""
+    deadline = time.monotonic() + 2 * _CALL_S
+    while True:
+        try:
+            return call()
+        except KafkaException as error:
+            if not error.args[0].retriable() or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)

@@ -1,0 +1,136 @@
+"""Headers by which a record says that it is not read for the first time; everything else in it is as it was.
+
+A record in a retry or replay topic keeps the key, value and headers that it had; these come on top:
+
+- ``origin-topic``, ``origin-partition``, ``origin-offset``: where the stage read it first;
+- ``retry-due`` (milliseconds since 1970) and ``retry-attempt`` (counts from 1): when, and as which attempt;
+- ``replay``: the run that sends it again; it stays with the record through all stages that follow;
+- ``held-kind`` (``pause`` or ``review``), ``held-for`` (a scope and its target, as ``tenant/acme``), ``held-why`` and
+  ``held-at`` (milliseconds since 1970): why it waits for a person; ``held-target``: where a reviewed output goes on;
+- ``redrive``: the dead letter that it comes from, as ``topic/partition/offset``.
+
+``headrace.unreadable`` alone stands in place of the headers of a record that the client cannot hand over as it is, and
+says why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from headrace.kafka.broker_contract import Headers, Record
+
+ORIGIN_TOPIC = "origin-topic"
+ORIGIN_PARTITION = "origin-partition"
+ORIGIN_OFFSET = "origin-offset"
+RETRY_DUE = "retry-due"
+RETRY_ATTEMPT = "retry-attempt"
+REPLAY = "replay"
+REDRIVE = "redrive"
+HELD_KIND = "held-kind"
+HELD_FOR = "held-for"
+HELD_WHY = "held-why"
+HELD_AT = "held-at"
+HELD_TARGET = "held-target"
+UNREADABLE = "headrace.unreadable"
+
+_RETRY = frozenset({ORIGIN_TOPIC, ORIGIN_PARTITION, ORIGIN_OFFSET, RETRY_DUE, RETRY_ATTEMPT})
+_HELD = frozenset({HELD_KIND, HELD_FOR, HELD_WHY, HELD_AT, HELD_TARGET})
+_LONGEST_NUMBER = 19
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a stage read a record first."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+def text(record: Record, name: str) -> str | None:
+    """Return the newest header of that name as text, or None."""
+    for key, value in reversed(record.headers):
+        if key == name and value is not None:
+            return value.decode("utf-8", "replace")
+    return None
+
+
+def number(record: Record, name: str, default: int) -> int:
+    """Return the header as a number of at least 0; ``default`` where it is missing or not one."""
+    found = text(record, name)
+    if found is None or len(found) > _LONGEST_NUMBER or not (found.isascii() and found.isdigit()):
+        return default
+    return int(found)
+
+
+def unreadable(record: Record) -> str | None:
+    """Return why the client could not hand the record over as it is, or None where it could."""
+    if len(record.headers) != 1 or record.headers[0][0] != UNREADABLE:
+        return None
+    return text(record, UNREADABLE) or "the reason is not said"
+
+
+def attempt(record: Record) -> int:
+    """Return which attempt this is; 1 for a record that is read for the first time."""
+    return max(1, number(record, RETRY_ATTEMPT, 1))
+
+
+def origin(record: Record) -> Origin:
+    """Return where the stage read the record first: here, unless its headers say otherwise."""
+    topic = text(record, ORIGIN_TOPIC)
+    if topic is None:
+        return Origin(record.topic, record.partition, record.offset)
+    return Origin(topic, number(record, ORIGIN_PARTITION, 0), number(record, ORIGIN_OFFSET, 0))
+
+
+def for_retry(record_headers: Headers, first: Origin, *, attempt: int, due_ms: int) -> Headers:
+    """Return the headers of a record that is to be tried again: its own, and when, as what, from where."""
+    return (
+        *without_retry(record_headers),
+        *_said(first),
+        (RETRY_ATTEMPT, str(attempt).encode()),
+        (RETRY_DUE, str(due_ms).encode()),
+    )
+
+
+def for_replay(record_headers: Headers, first: Origin, run_id: str) -> Headers:
+    """Return the headers of a record that a replay sends again: its own, from where, and by which run."""
+    own = tuple((name, value) for name, value in without_retry(record_headers) if name != REPLAY)
+    return (
+        *own,
+        *_said(first),
+        (REPLAY, run_id.encode()),
+    )
+
+
+def _said(first: Origin) -> Headers:
+    return (
+        (ORIGIN_TOPIC, first.topic.encode()),
+        (ORIGIN_PARTITION, str(first.partition).encode()),
+        (ORIGIN_OFFSET, str(first.offset).encode()),
+    )
+
+
+def without_retry(record_headers: Headers) -> Headers:
+    """Return the headers without those of a retry."""
+    return tuple((name, value) for name, value in record_headers if name not in _RETRY)
+
+
+def for_hold(
+    record_headers: Headers, first: Origin, *, kind: str, scope: str, why: str, now_ms: int, target: str | None = None
+) -> Headers:
+    """Return the headers of a record that waits for a person: its own, and why it waits."""
+    held = (
+        *_said(first),
+        (HELD_KIND, kind.encode()),
+        (HELD_FOR, scope.encode()),
+        (HELD_WHY, why.encode("utf-8", "replace")),
+        (HELD_AT, str(now_ms).encode()),
+    )
+    goes_on = () if target is None else ((HELD_TARGET, target.encode()),)
+    return (*without_hold(without_retry(record_headers)), *held, *goes_on)
+
+
+def without_hold(record_headers: Headers) -> Headers:
+    """Return the headers without those of a record that waits for a person."""
+    return tuple((name, value) for name, value in record_headers if name not in _HELD)

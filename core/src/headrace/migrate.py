@@ -1,0 +1,230 @@
+"""The migration step that runs before the services: topics, schemas, stores and shipped pipelines; idempotent.
+
+``python -m headrace.migrate`` in a container, ``headrace bootstrap`` and ``headrace up`` on a machine. Services
+never register, create or migrate anything themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import Registry, register_all
+from headrace.config.settings import EXIT_CONFIGURATION, KafkaSettings, ObjectSettings, RegistrySettings, wrong_settings
+from headrace.embeddings.models import PACKAGED_MODEL, known_model
+from headrace.embeddings.preparation import BODY, OverLong, Preparation
+from headrace.errors import ConfigurationError, DependencyDown, HeadraceError
+from headrace.handlers import pipelines_log
+from headrace.pipeline import load
+from headrace.store import generations
+from headrace.store import schema as store
+from headrace.store.error_mapping import postgresql_errors
+from headrace.topology import topics
+
+PIPELINE_FOLDER = Path(__file__).parent / "pipelines"
+_CALL_S = 30.0
+_LOOK_S = 0.05
+
+
+class BootstrapSettings(BaseSettings):
+    """What the migration step needs beyond the services' settings."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_BOOTSTRAP_", frozen=True)
+
+    postgres_dsn: SecretStr = Field(description="Connection string of the role that owns the store's schema.")
+    store_schema: str = Field("headrace", description="Schema of the store.")
+    runtime_login: str = Field("headrace_service", description="Login that the services use; it owns nothing.")
+    runtime_password: SecretStr = Field(description="Password of that login.")
+    model: str = Field(PACKAGED_MODEL, description="Identity of the embedding model of the first generation.")
+    dimensions: int = Field(
+        384, ge=1, le=2000, description="Numbers in a vector of that model; unset, those of a model that is known."
+    )
+    text_template: str = Field(
+        BODY, description="What is embedded of a chunk in the first generation: HEADRACE_EMBEDDER_TEXT_TEMPLATE."
+    )
+    passage_prompt: str = Field(
+        "", description="What its model wants before each passage; unset, that of a model that is known."
+    )
+    over_long: OverLong = Field(
+        OverLong.CUT, description="What becomes of texts that its model does not read whole: cut, split or skip."
+    )
+    replication_factor: int = Field(1, ge=1, description="Copies of each partition; 3 in production.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, values: Any) -> Any:
+        """Fill in what is known of the model, where it is not set: the embedder does the same."""
+        if not isinstance(values, dict):
+            return values
+        known = known_model(str(values.get("model", PACKAGED_MODEL)))
+        return {"dimensions": known.dimensions, "passage_prompt": known.passage_prompt} | values
+
+
+Report = Callable[[str], None]
+
+
+def bootstrap(
+    settings: BootstrapSettings,
+    kafka: KafkaSettings,
+    registry: RegistrySettings,
+    objects: ObjectSettings,
+    report: Report = lambda _: None,
+) -> None:
+    """Bring Kafka, registry, PostgreSQL and object store to what the services expect; a repeat changes nothing.
+
+    Raises :class:`ConfigurationError` naming what does not fit, and :class:`DependencyDown` naming what is down.
+    """
+    created = create_topics(kafka, settings.replication_factor)
+    report(f"topics: {len(created)} created" if created else "topics: all there")
+    client = Registry(registry.url)
+    ids = register_all(client, topics.record_schemas())
+    report(f"schemas: {len(ids)} registered")
+    applied = store.migrate(settings.postgres_dsn.get_secret_value(), settings.store_schema)
+    report(f"store: revision {applied.current}")
+    store.create_login(
+        settings.postgres_dsn.get_secret_value(), settings.runtime_login, settings.runtime_password.get_secret_value()
+    )
+    if objects.url is not None:
+        report(f"objects: {'begun' if begin_objects(objects, kafka) else 'there before'} in {objects.url}")
+    asyncio.run(_first_generation(settings, kafka.generation))
+    report(f"generation: {kafka.generation} for {settings.model}")
+    for name, version, changed in apply_shipped(kafka, Codec(client)):
+        report(f"pipeline: {name} version {version}{'' if changed else ' (there before)'}")
+    client.close()
+
+
+def create_topics(kafka: KafkaSettings, replication_factor: int) -> list[str]:
+    """Create the declared topics that are missing; return their names.
+
+    Raises :class:`DependencyDown` and, for a topic with other partitions than declared, :class:`ConfigurationError`.
+    """
+    admin = AdminClient(kafka.client())
+    try:
+        existing = admin.list_topics(timeout=_CALL_S).topics
+    except KafkaException as error:
+        raise DependencyDown("kafka", f"cannot list topics at {kafka.bootstrap}: {error}") from error
+    wanted = {kafka.topic(topic.name): topic for topic in topics.concrete()}
+    for name, topic in wanted.items():
+        if name in existing and len(existing[name].partitions) != topic.partitions:
+            raise ConfigurationError(
+                f"topic {name!r} has {len(existing[name].partitions)} partitions; {topic.partitions} are declared",
+                remedy="Other partitions move keys and break their order: use another topic prefix, or change the file "
+                "in schemas/topics to what exists.",
+            )
+    missing = [
+        NewTopic(name, topic.partitions, replication_factor, config=topic.config(kafka.max_message_bytes))
+        for name, topic in wanted.items()
+        if name not in existing
+    ]
+    make_topics(admin, missing)
+    return [topic.topic for topic in missing]
+
+
+def make_topics(admin: AdminClient, wanted: Sequence[NewTopic]) -> None:
+    """Create topics and wait until a broker tells a leader for each of their partitions; one that exists stays.
+
+    The controller has a topic a moment before the brokers do, and a consumer that subscribes in between is told that
+    there is none. Raises :class:`ConfigurationError` where one cannot be created, and :class:`DependencyDown`.
+    """
+    if not wanted:
+        return
+    for name, created in admin.create_topics(list(wanted), operation_timeout=_CALL_S).items():
+        try:
+            created.result()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise ConfigurationError(f"topic {name!r} cannot be created: {error.args[0].str()}") from error
+    deadline = time.monotonic() + _CALL_S
+    missing = [topic.topic for topic in wanted]
+    while missing := [name for name in missing if not _has_leaders(admin, name)]:
+        if time.monotonic() > deadline:
+            raise DependencyDown("kafka", f"no broker leads the new topics {', '.join(missing)} after {_CALL_S:.0f} s")
+        time.sleep(_LOOK_S)
+
+
+def _has_leaders(admin: AdminClient, name: str) -> bool:
+    try:
+        partitions = admin.list_topics(name, _CALL_S).topics[name].partitions
+    except KafkaException as error:
+        raise DependencyDown("kafka", f"cannot list the topic {name}: {error}") from error
+    return bool(partitions) and all(part.error is None and part.leader >= 0 for part in partitions.values())
+
+
+def begin_objects(objects: ObjectSettings, kafka: KafkaSettings) -> bool:
+    """Mark the configured object store as this deployment's; return whether it was nobody's before.
+
+    Raises :class:`DependencyDown`, and :class:`ConfigurationError` where it belongs to another deployment.
+    """
+    from headrace.objects.store import store_of  # noqa: PLC0415  # the library behind it is large
+
+    found = store_of(objects, kafka)
+    return found is not None and found.begin()
+
+
+async def _first_generation(settings: BootstrapSettings, generation: str) -> None:
+    with postgresql_errors():
+        connection = await asyncpg.connect(
+            settings.postgres_dsn.get_secret_value(),
+            server_settings={"search_path": f'"{settings.store_schema}", public'},
+        )
+    try:
+        preparation = Preparation(settings.text_template, settings.passage_prompt, settings.over_long)
+        await generations.create_generation(
+            connection, generation, settings.model, settings.dimensions, preparation=preparation
+        )
+        if await generations.active_generation(connection) is None:
+            await generations.activate(connection, generation)
+    finally:
+        await connection.close()
+
+
+def apply_shipped(kafka: KafkaSettings, codec: Codec) -> list[tuple[str, int, bool]]:
+    """Apply the templates that ship, each only where its pipeline was never applied: a user's version stays."""
+    known = pipelines_log.read_all(kafka, codec)
+    done = []
+    for path in sorted(PIPELINE_FOLDER.glob("*.yaml")):
+        template = load(path.read_text(encoding="utf-8"), path.name, None)
+        newest = known.newest(template.id)
+        if newest is None:
+            newest = pipelines_log.apply(kafka, codec, template, applied_by="bootstrap").version
+            done.append((template.id, newest.version, True))
+        else:
+            done.append((template.id, newest.version, False))
+    return done
+
+
+def main() -> int:
+    """Run the step with settings from the environment; exit code 1 with the remedy where it fails.
+
+    The exit code is 78 where a setting is missing or wrong, as a stage's.
+    """
+    try:
+        bootstrap(
+            BootstrapSettings(),
+            KafkaSettings(),
+            RegistrySettings(),
+            ObjectSettings(),
+            lambda line: print(line, flush=True),
+        )
+    except ValidationError as error:
+        print(f"bootstrap cannot start: {wrong_settings(error)}", file=sys.stderr)
+        return EXIT_CONFIGURATION
+    except HeadraceError as error:
+        print(f"bootstrap failed: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

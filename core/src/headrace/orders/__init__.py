@@ -1,0 +1,1 @@
+"""Operators' orders on the topic `control`, and the records that they hold."""

@@ -1,0 +1,114 @@
+"""Operators' orders: the compacted topic ``control``, followed by every stage, written by the command line.
+
+The newest order for a scope and its target counts, so an order outlasts every restart until another replaces it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings
+from headrace.envelope import Context
+from headrace.errors import InvalidRecord
+from headrace.kafka.follower import TopicFollower
+from headrace.payloads import Control
+
+TOPIC = "control"
+
+
+class Scope(StrEnum):
+    """What an order is about."""
+
+    STAGE = "stage"
+    PIPELINE = "pipeline"
+    TENANT = "tenant"
+    RUN = "run"
+
+
+class Action(StrEnum):
+    """What it says."""
+
+    PAUSE = "PAUSE"
+    RESUME = "RESUME"
+    CANCEL = "CANCEL"
+
+
+_PAUSES = {Action.PAUSE, Action.RESUME}
+_ACTIONS = {Scope.STAGE: _PAUSES, Scope.PIPELINE: _PAUSES, Scope.TENANT: _PAUSES, Scope.RUN: set(Action)}
+
+
+def check(order: Control) -> Control:
+    """Return the order when it makes sense; raise :class:`InvalidRecord` naming the field where it does not."""
+    if order.scope not in list(Scope):
+        raise InvalidRecord("scope", f"is {order.scope!r}; there are: {', '.join(Scope)}")
+    allowed = sorted(_ACTIONS[Scope(order.scope)])
+    if order.action not in allowed:
+        raise InvalidRecord("action", f"is {order.action!r}; for a {order.scope} there are: {', '.join(allowed)}")
+    if not order.target:
+        raise InvalidRecord("target", "is empty")
+    return order
+
+
+class OrderBook:
+    """The newest order by scope and target; safe across threads, since each change is one assignment."""
+
+    def __init__(self) -> None:
+        self._orders: dict[tuple[str, str], Control] = {}
+        self._resumes: dict[tuple[str, str], int] = {}
+
+    def take(self, order: Control) -> None:
+        """Take an order in; raises :class:`InvalidRecord` for one that makes no sense, which changes nothing."""
+        check(order)
+        key = (order.scope, order.target)
+        self._orders[key] = order
+        if order.action == Action.RESUME:
+            self._resumes[key] = self._resumes.get(key, 0) + 1
+
+    def newest(self, scope: Scope, target: str) -> Control | None:
+        """Return the order that counts, or None where there never was one."""
+        return self._orders.get((scope, target))
+
+    def all(self) -> list[Control]:
+        """Return every order that counts, by scope and target."""
+        return [self._orders[key] for key in sorted(self._orders)]
+
+    def resumes(self, scope: Scope, target: str) -> int:
+        """Return how many orders to resume were read so far."""
+        return self._resumes.get((scope, target), 0)
+
+
+class StageOrders:
+    """What the orders say to one stage; see :class:`headrace.runtime.contract.Orders` and ``runtime.process.Holds``."""
+
+    def __init__(self, book: OrderBook, stage: str) -> None:
+        self._book = book
+        self._stage = stage
+
+    def paused(self) -> str | None:
+        """Return who paused the stage and why, or None."""
+        return self._pause(Scope.STAGE, self._stage)
+
+    def held(self, context: Context) -> tuple[str, str] | None:
+        """Return why the record waits for a person, as scope with target and reason, or None: it goes on."""
+        of = ((Scope.TENANT, context.change.tenant), (Scope.PIPELINE, context.trace.pipeline_id))
+        for scope, target in of:
+            why = self._pause(scope, target)
+            if why is not None:
+                return f"{scope}/{target}", why
+        return None
+
+    def _pause(self, scope: Scope, target: str) -> str | None:
+        order = self._book.newest(scope, target)
+        if order is None or order.action != Action.PAUSE:
+            return None
+        return f"paused by {order.issued_by}{f': {order.reason}' if order.reason else ''}"
+
+    def resumes(self) -> int:
+        """Return how often the stage was told to go on."""
+        return self._book.resumes(Scope.STAGE, self._stage)
+
+
+def follow(kafka: KafkaSettings, codec: Codec, book: OrderBook) -> TopicFollower[Control]:
+    """Return a follower that fills the book; start it, and close it in the end."""
+    return TopicFollower(kafka, codec, TOPIC, Control, book.take)

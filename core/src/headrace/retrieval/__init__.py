@@ -1,0 +1,1 @@
+"""What searching needs beside the store: the vectors of queries."""

@@ -1,0 +1,129 @@
+"""Vectors of queries, from the embedder's internal endpoint, with a small memory."""
+
+from __future__ import annotations
+
+import base64
+import math
+from array import array
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import httpx
+from cachetools import TTLCache
+from pydantic import SecretStr
+
+from headrace.codec.retry_after import retry_after
+from headrace.errors import DependencyDown, InvalidRecord, describe
+from headrace.store.rows import Generation
+
+_DEPENDENCY = "embedder"
+_REFUSED = (400, 413, 422)
+_OURS_TO_REPAIR = (401, 403, 404)
+_LONGEST_TEXT = 200
+
+
+class QueryVectors(Protocol):
+    """Turns a query into a vector."""
+
+    async def embed(self, text: str, generation: Generation) -> bytes:
+        """Return float32, little endian, by the generation's model; raises :class:`DependencyDown`."""
+
+    async def ping(self, generation: Generation) -> None:
+        """Raise :class:`DependencyDown` when the embedder does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderAccess:
+    """How to reach the embedder. ``{generation}`` in ``url`` is replaced by the generation that is searched.
+
+    ``settings`` is what the settings that hold these values begin with; errors name it. ``cache`` is the number of
+    vectors to remember, 0 for none, and ``cache_s`` how long.
+    """
+
+    url: str
+    token: SecretStr | None
+    timeout_s: float
+    settings: str
+    cache: int = 1024
+    cache_s: float = 60.0
+
+
+class EmbedderClient:
+    """Asks ``POST {url}/v1/embeddings``, in OpenAI's form with ``kind: query``.
+
+    An embedder that runs another model refuses. Vectors are remembered by generation and text.
+    """
+
+    def __init__(self, access: EmbedderAccess, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        token = access.token
+        self._http = httpx.AsyncClient(
+            timeout=access.timeout_s,
+            headers={"Authorization": f"Bearer {token.get_secret_value()}"} if token else {},
+            transport=transport,
+            trust_env=False,
+        )
+        self._url = access.url.rstrip("/")
+        self._settings = access.settings
+        self._known: TTLCache[tuple[str, str], bytes] = TTLCache(access.cache, access.cache_s)
+
+    async def embed(self, text: str, generation: Generation) -> bytes:
+        """Return the query's vector as float32, little endian.
+
+        Raises :class:`DependencyDown`, and :class:`InvalidRecord` for a query that the embedder refuses.
+        """
+        vector = self._known.get((generation.name, text))
+        if vector is None:
+            vector = await self._ask(text, generation)
+            if self._known.maxsize:
+                self._known[generation.name, text] = vector
+        return vector
+
+    async def ping(self, generation: Generation) -> None:
+        """Raise :class:`DependencyDown` when the embedder does not answer, or runs another model."""
+        answer = await self._call("GET", "/v1/models", generation)
+        try:
+            models = [one["id"] for one in answer.json()["data"]]
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise DependencyDown(_DEPENDENCY, f"the embedder does not say which model it runs: {error!r}") from error
+        if generation.model not in models:
+            raise DependencyDown(
+                _DEPENDENCY, f"it runs {', '.join(map(str, models))}; {generation.name} is of {generation.model}",
+                remedy=f"Set {self._settings}URL to that generation's embedder ({{generation}} in it is its name).",
+            )  # fmt: skip
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def _ask(self, text: str, generation: Generation) -> bytes:
+        body = {"model": generation.model, "input": [text], "kind": "query", "encoding_format": "base64"}
+        answer = await self._call("POST", "/v1/embeddings", generation, json=body)
+        try:
+            vector = base64.b64decode(answer.json()["data"][0]["embedding"], validate=True)
+            if not vector or not all(map(math.isfinite, array("f", vector))):
+                raise ValueError("it is empty, or a number in it is not finite")
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise DependencyDown(_DEPENDENCY, f"the embedder's answer holds no vector: {error!r}") from error
+        return vector
+
+    async def _call(self, method: str, path: str, generation: Generation, **arguments: Any) -> httpx.Response:
+        url = self._url.replace("{generation}", generation.name)
+        try:
+            answer = await self._http.request(method, f"{url}{path}", **arguments)
+        except httpx.HTTPError as error:
+            raise DependencyDown(_DEPENDENCY, f"{method} {path}: {describe(error)}") from error
+        if not answer.is_error:
+            return answer
+        said = f"HTTP {answer.status_code} {answer.text[:_LONGEST_TEXT]}"
+        if answer.status_code in _REFUSED:
+            raise InvalidRecord(
+                "query", f"is refused by the embedder: {said}", remedy="Ask a shorter query in plain words."
+            )
+        raise DependencyDown(
+            _DEPENDENCY,
+            f"{method} {path}: {said}",
+            delay=retry_after(answer.headers.get("Retry-After")),
+            remedy=f"Check {self._settings}URL and {self._settings}TOKEN."
+            if answer.status_code in _OURS_TO_REPAIR
+            else "",
+        )

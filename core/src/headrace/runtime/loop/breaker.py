@@ -1,0 +1,119 @@
+"""The circuit between the lane and what it depends on: Kafka, the store, a provider, a setting.
+
+``Closed`` lets work through. A failure opens it: nothing is started until the back-off is over. Where the batch under
+way failed for the dependency, the circuit is half open while that batch alone tries again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from headrace.errors import DependencyDown, HeadraceError
+from headrace.runtime.backoff import backoff
+from headrace.runtime.loop.events import CommitReturned
+from headrace.runtime.loop.limits import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The lane works."""
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """The lane waits for ``dependency`` until ``until``; ``failures`` in a row so far."""
+
+    dependency: str
+    reason: str
+    failures: int
+    until: float
+    recompute: bool = False
+    """The batch under way failed for it and is computed again when the wait is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class HalfOpen:
+    """The batch under way is computed again; nothing else goes on before its outcome."""
+
+    dependency: str
+    reason: str
+    failures: int
+
+
+Circuit = Closed | Open | HalfOpen
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """The circuit, and the commits that failed in a row."""
+
+    circuit: Circuit = Closed()  # it has no state
+    commit_failures: int = 0
+
+
+def dependency_failed(
+    breaker: Breaker, now: float, dependency: str, error: HeadraceError, jitter: float, limits: Limits, *,
+    recompute: bool = False,
+) -> Breaker:  # fmt: skip
+    """Open the circuit for the back-off, or for as long as the dependency asked for."""
+    circuit = breaker.circuit
+    failures = 1 if isinstance(circuit, Closed) else circuit.failures + 1
+    delay = backoff(limits.backoff_s, limits.backoff_max_s, failures, jitter)
+    asked = error.delay if isinstance(error, DependencyDown) else None
+    recompute = recompute or (isinstance(circuit, Open) and circuit.recompute)
+    opened = Open(dependency, str(error), failures, now + max(delay, asked or 0.0), recompute)
+    return replace(breaker, circuit=opened)
+
+
+def commit_failed(breaker: Breaker, event: CommitReturned, limits: Limits) -> Breaker:
+    """Open the circuit where commits fail in a row; a single one is an everyday rebalance."""
+    failures = breaker.commit_failures + 1
+    if failures == 1:
+        return Breaker(commit_failures=failures)
+    delay = backoff(limits.backoff_s, limits.backoff_max_s, failures - 1, event.jitter)
+    reason = f"{failures} commits in a row failed: {event.error}"
+    return Breaker(Open("kafka", reason, failures, event.now + delay), failures)
+
+
+def committed(breaker: Breaker) -> Breaker:
+    """Forget the commits that failed."""
+    return replace(breaker, commit_failures=0)
+
+
+def close(breaker: Breaker) -> Breaker:
+    """Let work through again."""
+    return replace(breaker, circuit=Closed())
+
+
+def half_open(breaker: Breaker) -> Breaker:
+    """Have the batch under way try alone."""
+    circuit = breaker.circuit
+    assert isinstance(circuit, Open)
+    return replace(breaker, circuit=HalfOpen(circuit.dependency, circuit.reason, circuit.failures))
+
+
+def blocks(breaker: Breaker, now: float) -> bool:
+    """Whether nothing may be started now."""
+    match breaker.circuit:
+        case Closed():
+            return False
+        case Open(until=until):
+            return now < until
+        case HalfOpen():
+            return True
+
+
+def recomputes(breaker: Breaker) -> bool:
+    """Whether the batch under way is to be computed again when the circuit no longer blocks."""
+    return isinstance(breaker.circuit, Open) and breaker.circuit.recompute
+
+
+def wait_s(breaker: Breaker, now: float) -> float | None:
+    """Return how long the circuit blocks at most, None where it is closed; a try ends at an unknown time."""
+    match breaker.circuit:
+        case Closed():
+            return None
+        case Open(until=until):
+            return max(0.0, until - now)
+        case HalfOpen():
+            return float("inf")

@@ -1,0 +1,217 @@
+"""What a worker does next, as a pure function: ``state + event -> state, commands``.
+
+No clock, no broker and no randomness in here; the worker (:mod:`headrace.runtime.worker`) brings time and jitter with
+the events and carries out the commands. Times are monotonic seconds.
+
+This module is the table of contents: one handler for each event, then how the worker goes on. Each concern is a part
+of the state with a module of its own: ``batching`` (the way of a batch), ``pacing``, ``parking``, ``suspicion``,
+``breaker`` and ``lifecycle``. One function serves both lanes; the side lane differs by its limits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from headrace.errors import ConfigurationError, DependencyDown
+from headrace.kafka.broker_contract import BrokerError, TransactionUncertain
+from headrace.runtime.loop import batching, breaker, lifecycle, pacing, parking, suspicion
+from headrace.runtime.loop.batch import Batch, BatchResult
+from headrace.runtime.loop.commands import Command, Commit, Compute, Recover
+from headrace.runtime.loop.events import (
+    CommitReturned,
+    ComputeReturned,
+    Event,
+    LiveLaneChanged,
+    OrdersChanged,
+    PollFailed,
+    PollReturned,
+    RecoveryReturned,
+    StopRequested,
+    Tick,
+)
+from headrace.runtime.loop.lifecycle import EXIT_BUG
+from headrace.runtime.loop.limits import Limits
+from headrace.runtime.loop.state import State
+
+Decision = tuple[State, list[Command]]
+
+
+def decide(state: State, event: Event, limits: Limits) -> Decision:
+    """Return the state after the event and the commands to carry out, in this order.
+
+    A cancellation comes first: handlers stop working on what is doomed before they are given anything else. Fetching
+    follows, for a commit or a recovery may last, and the client goes on fetching in the background meanwhile. Of what
+    is started, the computation comes before the commit: the handlers work on the next batch while the worker waits for
+    the transaction.
+    """
+    state, cancelling = _take(state, event, limits)
+    if state.exit is not None:
+        return state, cancelling
+    state, starting = _go_on(state, event.now, limits)
+    state, fetching = _fetch(state, event.now, limits)
+    return state, [*cancelling, *fetching, *starting]
+
+
+def _take(state: State, event: Event, limits: Limits) -> Decision:
+    match event:
+        case PollReturned():
+            return _polled(state, event, limits)
+        case PollFailed():
+            return _kafka_failed(state, event, limits)
+        case ComputeReturned():
+            return _computed(state, event, limits)
+        case CommitReturned():
+            return _committed(state, event, limits)
+        case RecoveryReturned():
+            return _recovered(state, event, limits)
+        case OrdersChanged():
+            return replace(state, lifecycle=lifecycle.ordered(state.lifecycle, event)), []
+        case LiveLaneChanged():
+            return replace(state, pacing=pacing.live_lane_changed(state.pacing, event)), []
+        case StopRequested():
+            return _stop(state, event, limits)
+        case Tick():
+            return state, []
+
+
+def _polled(state: State, event: PollReturned, limits: Limits) -> Decision:
+    if event.polled.rebalanced:
+        return _doom(replace(state, suspicion=suspicion.take_over(state.suspicion, event.polled)))
+    if state.lifecycle.draining or state.pipeline.recovery is not None:
+        return state, []  # what is read before a rewind is read again after it
+    state = replace(state, pipeline=replace(state.pipeline, snapshot=event.snapshot))
+    if limits.retry_topic is not None:
+        return replace(state, parking=parking.park(state.parking, event, limits)), []
+    return replace(state, pipeline=batching.read(state.pipeline, event.polled.records, event.now)), []
+
+
+def _computed(state: State, event: ComputeReturned, limits: Limits) -> Decision:
+    batch, outcome = state.pipeline.computing, event.outcome
+    if batch is None or batch.number != event.number:
+        return state, []  # it was cancelled
+    if isinstance(outcome, BatchResult):
+        return _succeeded(state, batch, outcome, limits)
+    if isinstance(outcome, (DependencyDown, ConfigurationError)):
+        return _must_try_again(state, batch, outcome, event, limits)
+    return _end(state, EXIT_BUG, f"the batch could not be computed: {type(outcome).__name__}: {outcome}")
+
+
+def _succeeded(state: State, batch: Batch, result: BatchResult, limits: Limits) -> Decision:
+    """Take the result to be committed, unless it is one dead letter too many: then nothing of it is written."""
+    state = replace(
+        state,
+        pipeline=batching.computed(state.pipeline, batch, result),
+        breaker=breaker.close(state.breaker),
+        lifecycle=lifecycle.judge(state.lifecycle, batch, result, limits),
+    )
+    return (state, []) if state.lifecycle.stopped is None else _doom(state)
+
+
+def _must_try_again(
+    state: State, batch: Batch, error: DependencyDown | ConfigurationError, event: ComputeReturned,
+    limits: Limits,
+) -> Decision:  # fmt: skip
+    name = error.dependency if isinstance(error, DependencyDown) else "configuration"
+    opened = breaker.dependency_failed(state.breaker, event.now, name, error, event.jitter, limits, recompute=True)
+    return replace(state, pipeline=batching.compute_again(state.pipeline, batch), breaker=opened), []
+
+
+def _committed(state: State, event: CommitReturned, limits: Limits) -> Decision:
+    if event.error is not None:
+        return _not_committed(state, event, event.error, limits)
+    assert state.pipeline.computed is not None
+    batch = state.pipeline.computed.batch
+    return replace(
+        state,
+        pipeline=batching.committed(state.pipeline),
+        suspicion=suspicion.committed(state.suspicion, batch),
+        pacing=pacing.committed(state.pacing, batch, event.now, limits),
+        breaker=breaker.committed(state.breaker),
+    ), []
+
+
+def _not_committed(state: State, event: CommitReturned, error: BrokerError, limits: Limits) -> Decision:
+    if (code := lifecycle.exit_code_of(error)) is not None:
+        return _end(state, code, str(error))
+    doomed, commands = _doom(state, renew=isinstance(error, TransactionUncertain))
+    return replace(doomed, breaker=breaker.commit_failed(state.breaker, event, limits)), commands
+
+
+def _recovered(state: State, event: RecoveryReturned, limits: Limits) -> Decision:
+    if event.error is not None:
+        return _kafka_failed(state, event, limits)
+    return replace(state, pipeline=batching.recovered(state.pipeline), breaker=breaker.close(state.breaker)), []
+
+
+def _kafka_failed(state: State, event: PollFailed | RecoveryReturned, limits: Limits) -> Decision:
+    assert event.error is not None
+    if (code := lifecycle.exit_code_of(event.error)) is not None:
+        return _end(state, code, str(event.error))
+    opened = breaker.dependency_failed(state.breaker, event.now, "kafka", event.error, event.jitter, limits)
+    return replace(state, breaker=opened), []
+
+
+def _stop(state: State, event: StopRequested, limits: Limits) -> Decision:
+    draining = lifecycle.drain(state.lifecycle, event, limits)
+    left = batching.leave_buffer(state.pipeline)
+    return replace(state, lifecycle=draining, pipeline=left, parking=parking.Parking()), []
+
+
+def _end(state: State, code: int, reason: str) -> Decision:
+    return replace(state, lifecycle=lifecycle.end(state.lifecycle, code, reason)), []
+
+
+def _doom(state: State, *, renew: bool = False) -> Decision:
+    """Drop everything that is under way; what it waited for no longer matters."""
+    pipeline, commands = batching.doom(state.pipeline, renew=renew)
+    doomed = replace(state, pipeline=pipeline, parking=parking.Parking(), breaker=breaker.close(state.breaker))
+    return doomed, commands
+
+
+def _go_on(state: State, now: float, limits: Limits) -> Decision:
+    """Go on as far as the state allows: wait, recover, compute again, or seal and commit."""
+    if breaker.blocks(state.breaker, now):
+        return _finish(state, now), []
+    if state.pipeline.recovery is not None:
+        return state, [Recover(state.pipeline.recovery.step)]
+    if breaker.recomputes(state.breaker) and state.pipeline.computing is not None:
+        return replace(state, breaker=breaker.half_open(state.breaker)), [Compute(state.pipeline.computing)]
+    state, commands = _seal(_unpark(replace(state, breaker=breaker.close(state.breaker)), now), now, limits)
+    if state.pipeline.computed is not None:
+        commands.append(Commit(state.pipeline.computed.batch, state.pipeline.computed.result))
+    return _finish(state, now), commands
+
+
+def _unpark(state: State, now: float) -> State:
+    rest, due = parking.take_due(state.parking, now)
+    return replace(state, parking=rest, pipeline=batching.read(state.pipeline, due, now)) if due else state
+
+
+def _seal(state: State, now: float, limits: Limits) -> Decision:
+    if state.lifecycle.draining or state.lifecycle.idles:
+        return state, []
+    if not batching.ready(state.pipeline, state.pacing, state.suspicion, now, limits):
+        return state, []
+    sealed, commands = batching.seal(state.pipeline, state.pacing, state.suspicion, now, limits)
+    return replace(state, pipeline=sealed), commands
+
+
+def _finish(state: State, now: float) -> State:
+    return replace(state, lifecycle=lifecycle.finish(state.lifecycle, now, idle=state.pipeline.idle))
+
+
+def _fetch(state: State, now: float, limits: Limits) -> Decision:
+    """Stop fetching where records would pile up, and start again where they would not; polls go on in any case."""
+    wanted = state.exit is not None or not _piles_up(state, now, limits)
+    changed, commands = pacing.fetch(state.pacing, wanted=wanted)
+    return replace(state, pacing=changed), commands
+
+
+def _piles_up(state: State, now: float, limits: Limits) -> bool:
+    if state.lifecycle.idles or parking.full(state.parking, limits):
+        return True
+    full = batching.room(state.pipeline, limits) == 0
+    if state.pipeline.computing is None:
+        return full and pacing.yields(state.pacing, state.pipeline.buffer, now, limits)
+    again = state.pipeline.computing.attempt > 1  # its dependency failed, and may do so for hours
+    return again or (full and pacing.lasts(state.pipeline.computing, now))

@@ -1,0 +1,105 @@
+"""What can happen to a worker. Each event brings the time, and the jitter for a back-off that may follow.
+
+Times are monotonic seconds; ``jitter`` is a random number from 0 to 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from headrace.kafka.broker_contract import BrokerError, Polled, Snapshot
+from headrace.runtime.loop.batch import BatchResult
+
+
+@dataclass(frozen=True, slots=True)
+class PollReturned:
+    """A poll came back, with the membership as of then."""
+
+    now: float
+    polled: Polled
+    snapshot: Snapshot | None
+    wall_ahead: float = 0.0
+    """Seconds since 1970 minus ``now``: due times are the wall clock's."""
+
+
+@dataclass(frozen=True, slots=True)
+class PollFailed:
+    """A poll raised."""
+
+    now: float
+    error: BrokerError
+    jitter: float
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeReturned:
+    """A batch was computed, or failed: ``outcome`` is its result or the error that stopped it."""
+
+    now: float
+    number: int
+    outcome: BatchResult | BaseException
+    jitter: float
+
+
+@dataclass(frozen=True, slots=True)
+class CommitReturned:
+    """The transaction of the computed batch ended; None is success."""
+
+    now: float
+    error: BrokerError | None
+    jitter: float
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryReturned:
+    """A step of the recovery ended; None is success."""
+
+    now: float
+    error: BrokerError | None
+    jitter: float
+
+
+@dataclass(frozen=True, slots=True)
+class OrdersChanged:
+    """Operators want something else of the stage than before."""
+
+    now: float
+    paused: str | None
+    """Why no batch is to be started, or None."""
+    resumes: int
+    """How often the stage was told to go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveLaneChanged:
+    """The live lane became busy or idle; only the side lane is told."""
+
+    now: float
+    busy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """The worker is to finish (SIGTERM)."""
+
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time went by."""
+
+    now: float
+
+
+Event = (
+    PollReturned
+    | PollFailed
+    | ComputeReturned
+    | CommitReturned
+    | RecoveryReturned
+    | OrdersChanged
+    | LiveLaneChanged
+    | StopRequested
+    | Tick
+)

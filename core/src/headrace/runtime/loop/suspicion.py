@@ -1,0 +1,81 @@
+"""Which records may kill the process, as the marks tell that dead workers left.
+
+The first batch of a partition that came to this worker is marked before it is computed. Its commit takes the mark
+away; a death leaves it to the next owner. After :data:`BATCH_DEATHS` deaths the records up to the mark's end are
+taken one by one, and one that goes on killing is given up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from headrace.kafka.broker_contract import Mark, Polled, Record, TopicPartition
+from headrace.runtime.loop.batch import Batch
+from headrace.runtime.loop.limits import Limits
+
+BATCH_DEATHS = 2
+"""After so many beginnings without an end, the records of a batch are taken one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """What is known of this worker's partitions."""
+
+    assigned: frozenset[TopicPartition] = frozenset()
+    unproven: Mapping[TopicPartition, Mark | None] = field(default_factory=dict)
+    """Partitions of which nothing was committed since they came here, with the mark that they came with."""
+
+
+def take_over(suspicion: Suspicion, polled: Polled) -> Suspicion:
+    """Take the new assignment; what came to this worker is unproven."""
+    kept = {place: mark for place, mark in suspicion.unproven.items() if place in polled.assigned}
+    came = {place: polled.marks.get(place) for place in polled.assigned - suspicion.assigned}
+    return Suspicion(polled.assigned, kept | came)
+
+
+def taken_alone(suspicion: Suspicion, record: Record) -> bool:
+    """Whether the record is taken alone: a batch of its partition was begun too often."""
+    return _suspected(suspicion.unproven.get(record.place))
+
+
+def deadly(suspicion: Suspicion, records: Sequence[Record], limits: Limits) -> bool:
+    """Whether the batch is one record that was begun alone so often that it is given up."""
+    mark = suspicion.unproven.get(records[0].place)
+    return mark is not None and len(records) == 1 and mark.records == 1 and mark.begun >= limits.deaths
+
+
+def unproven(suspicion: Suspicion, records: Sequence[Record]) -> bool:
+    """Whether any of the records would have to be marked."""
+    return any(record.place in suspicion.unproven for record in records)
+
+
+def marks(suspicion: Suspicion, records: Sequence[Record]) -> dict[TopicPartition, Mark]:
+    """Return the marks to write before a batch of the records is computed."""
+    made: dict[TopicPartition, Mark] = {}
+    for place in dict.fromkeys(record.place for record in records if record.place in suspicion.unproven):
+        own = [record.offset for record in records if record.place == place]
+        found, until = suspicion.unproven[place], own[-1] + 1
+        if found is None:
+            made[place] = Mark(1, len(records), until, own[0])
+        elif found.records > 1 and _suspected(found):
+            made[place] = Mark(1, 1, max(until, found.until), own[0])
+        else:
+            made[place] = Mark(found.begun + 1, len(records), max(until, found.until), own[0])
+    return made
+
+
+def committed(suspicion: Suspicion, batch: Batch) -> Suspicion:
+    """Take the batch's partitions as proven, or as taken record by record up to their mark's end."""
+    left = dict(suspicion.unproven)
+    for place, mark in batch.marks.items():
+        at = batch.records[-1].offset + 1
+        if mark.records == 1 and at < mark.until:
+            left[place] = Mark(0, 1, mark.until, at)
+        else:
+            left.pop(place, None)
+    return replace(suspicion, unproven=left)
+
+
+def _suspected(mark: Mark | None) -> bool:
+    return mark is not None and (mark.records == 1 or mark.begun >= BATCH_DEATHS)

@@ -1,0 +1,54 @@
+"""What a worker waits for when nothing is left to do: for how many records, and for how long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from headrace.runtime.loop import batching, breaker, pacing, parking
+from headrace.runtime.loop.limits import Limits
+from headrace.runtime.loop.state import State
+
+IDLE_POLL_S = 0.25
+"""The longest poll: an order, a stop or the other lane is seen after it at the latest."""
+YIELDING_POLL_S = 0.02
+"""A poll while replayed records leave the live lane its share: it may be idle any moment."""
+BUSY_POLL_MAX_S = 0.05
+"""The longest wait for an outcome before the next poll, so that a long batch costs no membership."""
+BUSY_POLL_PARTS = 10
+"""A wait for an outcome is a tenth of the time that the batch has computed so far: polls do not delay a short
+batch, and during a long one they cost little."""
+SHORTEST_WAIT_S = 0.001
+"""A wait for an outcome is never shorter, or the worker would spin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What the worker waits for next: a poll for ``max_records``, or, with 0, for the computation alone."""
+
+    max_records: int
+    timeout: float
+
+
+def next_wait(state: State, now: float, limits: Limits) -> Wait:
+    """Return what to wait for; short while a batch computes, so that its commit follows at once."""
+    blocked_s = breaker.wait_s(state.breaker, now)
+    if blocked_s is not None:
+        return Wait(1, min(blocked_s, IDLE_POLL_S))
+    room, computing = batching.room(state.pipeline, limits), state.pipeline.computing
+    if computing is None:
+        return Wait(max(room, 1), _idle_timeout(state, now, limits))
+    if not state.pacing.fetching:
+        return Wait(1, BUSY_POLL_MAX_S)
+    elapsed = max(0.0, now - computing.sealed_at)
+    if room == 0:
+        return Wait(0, max(SHORTEST_WAIT_S, pacing.PAUSE_AFTER_S - elapsed))
+    return Wait(room, min(BUSY_POLL_MAX_S, SHORTEST_WAIT_S + elapsed / BUSY_POLL_PARTS))
+
+
+def _idle_timeout(state: State, now: float, limits: Limits) -> float:
+    """Return how long a poll may wait where nothing computes: until the next thing that could be started."""
+    timeout = min(IDLE_POLL_S, parking.next_due(state.parking) - now)
+    if state.pipeline.buffer and not state.lifecycle.idles:
+        yields = pacing.yields(state.pacing, state.pipeline.buffer, now, limits)
+        timeout = min(timeout, YIELDING_POLL_S if yields else batching.due_at(state.pipeline, limits) - now)
+    return max(0.0, timeout)

@@ -1,0 +1,208 @@
+"""The outcome of each record of a batch, as the message that goes into its transaction, if any."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+
+import structlog
+
+from headrace.codec.codec import Codec
+from headrace.envelope import Context, Operation, StageRun
+from headrace.errors import Deferred, InvalidRecord, PermanentError, SetAside, TemporaryError
+from headrace.kafka import headers
+from headrace.kafka.broker_contract import Message, Record
+from headrace.objects.claims import Claims, Parcel
+from headrace.runtime.deadletters import ALLOWANCE_BYTES, Failure, dead_letter, record_size
+from headrace.runtime.retry import RetryPolicy, retry_message
+from headrace.runtime.slots import Held, PassedOver, Result
+from headrace.topology.stages import StageFlow
+
+log = structlog.get_logger(__name__)
+
+_NO_KEY = b"-"
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """Names that the stage's messages carry and go to; topics with their prefix."""
+
+    flow: StageFlow
+    target: str
+    dead_letters: str
+    retry: str
+    replay: str
+    replay_target: str
+    """Where a replayed record goes on: the next stage's replay topic, or the target where no stage follows."""
+    held: str
+    worker: str
+    max_message_bytes: int
+    retries: RetryPolicy = field(default_factory=RetryPolicy)
+
+
+class OutcomeKind(StrEnum):
+    """How a record's way through the stage ended."""
+
+    DONE = "done"
+    RETRIED = "retried"
+    DEFERRED = "deferred"
+    """Stands back for others; nothing failed."""
+    HELD = "held"
+    PASSED_OVER = "passed-over"
+    DEAD = "dead"
+    """Given up for breaking its own rules."""
+    FAULT = "fault"
+    """Given up for what is hardly its own fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a record ended: its message, and the payload to be stored before that is written, where it has one."""
+
+    kind: OutcomeKind
+    message: Message | None = None
+    parcel: Parcel | None = None
+
+
+class Outcomes:
+    """Makes the outcomes of a stage's records."""
+
+    def __init__(
+        self,
+        wiring: Wiring,
+        codec: Codec,
+        *,
+        claims: Claims | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._wiring = wiring
+        self._codec = codec
+        self._claims = claims
+        self._now = now
+        self._jitter = jitter
+
+    def came_back(self, record: Record) -> bool:
+        """Whether the record's headers about retries and replays are ours: those of the live lane are anybody's."""
+        return record.topic in (self._wiring.retry, self._wiring.replay)
+
+    def attempt(self, record: Record) -> int:
+        """Return which attempt this is, from 1."""
+        return headers.attempt(record) if self.came_back(record) else 1
+
+    def first(self, record: Record) -> headers.Origin:
+        """Return where the stage read the record first."""
+        here = headers.Origin(record.topic, record.partition, record.offset)
+        return headers.origin(record) if self.came_back(record) else here
+
+    def outcome(self, record: Record, result: Result, run: StageRun, *, review: bool) -> Outcome:
+        """Return the record's outcome; with ``review``, an output waits for approval."""
+        match result:
+            case Context():
+                return self._of_output(record, result, run, review=review)
+            case Failure():
+                return self._of_failure(record, result)
+            case Held():
+                return Outcome(OutcomeKind.HELD, self._held(record, result))
+            case PassedOver():
+                return Outcome(OutcomeKind.PASSED_OVER)
+
+    def _of_output(self, record: Record, context: Context, run: StageRun, *, review: bool) -> Outcome:
+        try:
+            made, parcel = self._made(record, context, run)
+        except PermanentError as error:
+            return self._of_failure(record, Failure(error, None, context))
+        if review and context.change.operation is not Operation.DELETE:
+            return Outcome(OutcomeKind.HELD, self._to_review(record, context, made), parcel)
+        return Outcome(OutcomeKind.DONE, made, parcel)
+
+    def _of_failure(self, record: Record, failure: Failure) -> Outcome:
+        error = failure.error
+        if isinstance(error, SetAside):
+            return Outcome(OutcomeKind.HELD, self._held(record, Held(error.scope, error.message)))
+        again = self._again(record, failure)
+        if again is not None:
+            return Outcome(OutcomeKind.DEFERRED if isinstance(error, Deferred) else OutcomeKind.RETRIED, again)
+        kind = OutcomeKind.DEAD if getattr(error, "senders_fault", False) else OutcomeKind.FAULT
+        return Outcome(kind, self._give_up(record, failure))
+
+    def _made(self, record: Record, context: Context, run: StageRun) -> tuple[Message, Parcel | None]:
+        """Return the output; raises :class:`PermanentError` for one that cannot be written."""
+        change = context.change
+        trace = replace(context.trace, history=(*context.trace.history, run))
+        value, parcel = self._encoded(replace(context, trace=trace))
+        said = (
+            ("request-id", context.trace.request_id.encode()),
+            ("operation", change.operation.value.encode()),
+            ("version", str(change.version).encode()),
+        )
+        replay_run = headers.text(record, headers.REPLAY) if self.came_back(record) else None
+        if replay_run is None:
+            return Message(self._wiring.target, change.key, value, said), parcel
+        again = (*said, (headers.REPLAY, replay_run.encode()))
+        return Message(self._wiring.replay_target, change.key, value, again), parcel
+
+    def _encoded(self, context: Context) -> tuple[bytes, Parcel | None]:
+        """Return the record, with a reference in place of its payload where that makes it too large."""
+        produces, parcel = self._wiring.flow.produces, None
+        value = self._codec.encode(context, produces)
+        if self._claims is not None and len(value) > self._claims.limit_bytes and context.payload is not None:
+            value, parcel = self._claims.check_in(context, produces)
+        size = len(value) + len(context.change.key)
+        if size > self._wiring.max_message_bytes:
+            remedy = "Split the document, or raise HEADRACE_KAFKA_MAX_MESSAGE_BYTES everywhere."
+            if self._claims is None:
+                remedy = "Set HEADRACE_OBJECTS_URL for all stages, so that large payloads go to an object store."
+            limit = self._wiring.max_message_bytes
+            raise InvalidRecord("payload", f"has {size} bytes with its key; the limit is {limit}", remedy=remedy)
+        return value, parcel
+
+    def _held(self, record: Record, held: Held) -> Message:
+        """Return the record as it was, for the topic of those that wait."""
+        said = headers.for_hold(
+            record.headers, self.first(record), kind="pause", scope=held.scope, why=held.why, now_ms=self._now_ms()
+        )
+        return Message(self._wiring.held, record.key or _NO_KEY, record.value, said)
+
+    def _to_review(self, record: Record, context: Context, made: Message) -> Message:
+        """Return what the record came to, for the topic of what waits, with where it goes on once it is approved."""
+        scope = f"pipeline/{context.trace.pipeline_id}"
+        why = f"version {context.trace.pipeline_version} of the pipeline asks for a review of {self._wiring.flow.name}"
+        said = headers.for_hold(
+            made.headers, self.first(record), kind="review", scope=scope, why=why, now_ms=self._now_ms(),
+            target=made.topic,
+        )  # fmt: skip
+        return Message(self._wiring.held, made.key, made.value, said)
+
+    def _again(self, record: Record, failure: Failure) -> Message | None:
+        """Return the message that has the record tried again.
+
+        None where it cannot work, was tried enough, or is larger than any message, as a compressed one may be.
+        """
+        too_large = record_size(record) > self._wiring.max_message_bytes + ALLOWANCE_BYTES
+        if too_large or not isinstance(failure.error, TemporaryError):
+            return None
+        return retry_message(
+            record, failure.error, first=self.first(record), attempt=self.attempt(record),
+            topic=self._wiring.retry, policy=self._wiring.retries, now_ms=self._now_ms(), jitter=self._jitter(),
+        )  # fmt: skip
+
+    def _give_up(self, record: Record, failure: Failure) -> Message:
+        wiring = self._wiring
+        log.warning(
+            "record given up", topic=record.topic, partition=record.partition, offset=record.offset,
+            request_id=failure.context.trace.request_id if failure.context else None,
+            document_id=failure.context.change.document_id if failure.context else None,
+            reason=getattr(failure.error, "code", "unforeseen"), error=type(failure.error).__name__,
+        )  # fmt: skip
+        return dead_letter(
+            record, failure, stage=wiring.flow.name, topic=wiring.dead_letters, worker=wiring.worker,
+            first=self.first(record), attempt=self.attempt(record), now=self._now(), codec=self._codec,
+            max_message_bytes=wiring.max_message_bytes,
+        )  # fmt: skip
+
+    def _now_ms(self) -> int:
+        return int(self._now().timestamp() * 1000)

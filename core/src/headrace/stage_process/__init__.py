@@ -1,0 +1,1 @@
+"""The process of one stage: its lanes, its status server, and the guard of the topic `control`."""

@@ -1,0 +1,252 @@
+"""A stage as a process: settings in, worker out; SIGTERM drains, a dead side task ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from pydantic import ValidationError
+
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import Registry
+from headrace.config.settings import (
+    EXIT_CONFIGURATION,
+    KafkaSettings,
+    ObjectSettings,
+    RegistrySettings,
+    ServiceSettings,
+    WorkerSettings,
+    wrong_settings,
+)
+from headrace.envelope import Context
+from headrace.errors import ConfigurationError, DependencyDown
+from headrace.handler import Handler
+from headrace.handlers import registry
+from headrace.handlers.chains import PipelineChains
+from headrace.handlers.pipelines_log import LatestPipeline, PipelineCatalogue, PipelineFollower
+from headrace.kafka.broker_contract import Record
+from headrace.kafka.follower import TopicFollower
+from headrace.objects.claims import Claims
+from headrace.orders import control
+from headrace.orders.control import OrderBook, StageOrders
+from headrace.runtime.compute import ComputeThread
+from headrace.runtime.loop.breaker import Closed, HalfOpen
+from headrace.runtime.loop.state import State
+from headrace.runtime.outcomes import Wiring
+from headrace.runtime.process import StageProcessor
+from headrace.runtime.retry import RetryPolicy
+from headrace.stage_process.lanes import Lanes
+from headrace.stage_process.status_server import StatusServer
+from headrace.telemetry import logs
+from headrace.topology.stages import StageFlow, next_stage
+from headrace.topology.topics import dead_letter_topic, held_topic, replay_topic, retry_topic
+
+log = structlog.get_logger(__name__)
+
+Decode = Callable[[Record], Context]
+MakeDecoder = Callable[[Codec, LatestPipeline], Decode]
+SideTask = tuple[str, Callable[[], Coroutine[Any, Any, None]]]
+"""A name and what makes the coroutine; it runs on the loop on which the handlers run, as long as the service."""
+
+EXIT_SIDE_TASK = 73
+_PING_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a stage's process is made of, for what a service runs beside the lanes."""
+
+    flow: StageFlow
+    kafka: KafkaSettings
+    settings: WorkerSettings
+    codec: Codec
+    compute: ComputeThread
+
+    @property
+    def worker(self) -> str:
+        """The worker's name: stage and slot."""
+        return f"{self.flow.name}-{self.settings.slot}"
+
+
+BesideLanes = Callable[[Parts], AbstractContextManager[None]]
+"""Runs something else while the lanes run, and ends it when they end."""
+
+
+def run_stage(
+    flow: StageFlow,
+    *,
+    decoder: MakeDecoder | None = None,
+    first: type[Handler] | None = None,
+    check: Callable[[], None] = lambda: None,
+    side_tasks: Sequence[SideTask] = (),
+    beside: BesideLanes = lambda _parts: nullcontext(),
+) -> int:
+    """Run the stage's worker until SIGTERM or SIGINT; return the exit code.
+
+    ``first`` is a handler that runs before those of every pipeline, for steps that no template may leave out. It is
+    made at once, so that wrong settings show at the start. ``check`` raises for settings of the stage itself that
+    would stop it at the first record. Side tasks start at once, so that a model loads while Kafka is still starting;
+    the worker waits for Kafka. ``beside`` runs while the lanes run.
+    """
+    try:
+        check()
+        service, kafka, settings = ServiceSettings(), KafkaSettings(), WorkerSettings()
+        handlers = registry.installed(flow.name)
+        codec = Codec(Registry(RegistrySettings().url))
+        claims = claims_of(ObjectSettings(), kafka, codec)
+        follower = PipelineFollower(kafka, codec, PipelineCatalogue())
+        decode = decoder(codec, follower.latest) if decoder else None
+        chains = PipelineChains(
+            flow.name, follower.catalogue, handlers, follower.refresh, first=first() if first else None
+        )
+    except (ValidationError, ConfigurationError) as error:
+        what = wrong_settings(error) if isinstance(error, ValidationError) else error
+        print(f"{flow.name} cannot start: {what}", file=sys.stderr)
+        return EXIT_CONFIGURATION
+    parts = Parts(flow, kafka, settings, codec, ComputeThread())
+    logs.configure(service.log_level, service.log_format, stage=flow.name, worker=parts.worker)
+    book = OrderBook()
+    orders, stage_orders = control.follow(kafka, codec, book), StageOrders(book, flow.name)
+    processor = StageProcessor(
+        wiring(flow, kafka, settings, parts.worker), codec, chains, decode=decode, holds=stage_orders, claims=claims
+    )
+    source = kafka.topic(flow.source)
+    lanes = Lanes(flow, kafka, settings, source, parts.compute, processor.process, stage_orders)
+    status = StatusServer(service.http_host, service.http_port, Readiness(flow.name, lanes, kafka, source))
+    _stop_on_signals(lanes)
+    with ExitStack() as closing:
+        for close in (status.close, follower.close, orders.close, parts.compute.close):
+            closing.callback(close)
+        closing.callback(lambda: parts.compute.call(chains.close()))
+        status.start()
+        follower.start()
+        orders.start()
+        for name, make in side_tasks:
+            parts.compute.spawn(name, make(), _end_process)
+        if not _read_once([follower, orders], lanes):
+            return 0
+        log.info("service starts", port=status.port, handlers=handlers.names(flow.name))
+        with beside(parts):
+            return lanes.run()
+
+
+def _read_once(followers: Sequence[TopicFollower[Any]], lanes: Lanes) -> bool:
+    """Wait until each topic was read once; return False where the service was told to stop meanwhile."""
+    for follower in followers:
+        while True:
+            if lanes.stop_requested:
+                return False
+            try:
+                follower.wait_until_read(1.0)
+                break
+            except DependencyDown as error:
+                log.warning("service waits", error=str(error))
+    return True
+
+
+def claims_of(settings: ObjectSettings, kafka: KafkaSettings, codec: Codec) -> Claims | None:
+    """Return what takes large payloads out of records; None without an object store. Raises `ConfigurationError`."""
+    if settings.url is None:
+        return None
+    from headrace.objects.store import store_of  # noqa: PLC0415  # the library behind it is large
+
+    store = store_of(settings, kafka)
+    return None if store is None else Claims(codec, store, settings)
+
+
+def wiring(flow: StageFlow, kafka: KafkaSettings, settings: WorkerSettings, worker: str) -> Wiring:
+    """Return the names that the stage's messages carry and go to."""
+    target = kafka.topic(flow.target)
+    following = next_stage(flow)
+    return Wiring(
+        flow=flow,
+        target=target,
+        dead_letters=kafka.topic(dead_letter_topic(flow.name)),
+        retry=kafka.topic(retry_topic(flow.name)),
+        replay=kafka.topic(replay_topic(flow.name)),
+        replay_target=kafka.topic(replay_topic(following.name)) if following else target,
+        held=kafka.topic(held_topic(flow.name)),
+        worker=worker,
+        max_message_bytes=kafka.max_message_bytes,
+        retries=RetryPolicy(settings.retry_attempts, settings.retry_first_s, settings.retry_max_s),
+    )
+
+
+class Readiness:
+    """What ``/readyz`` says: not ready while the stage waits, drains, or Kafka does not answer.
+
+    Kafka is asked for the topic ``source``, as the worker reads it, and not more often than every :data:`_PING_S`.
+    """
+
+    def __init__(self, stage: str, lanes: Lanes, kafka: KafkaSettings, source: str) -> None:
+        self._stage = stage
+        self._lanes = lanes
+        self._admin = AdminClient(kafka.client())
+        self._source = source
+        self._asked_at = float("-inf")
+        self._kafka_error: str | None = None
+
+    def __call__(self) -> tuple[bool, dict[str, Any]]:
+        """Return whether the live lane works, and the details of both lanes."""
+        state = self._lanes.live.state
+        lifecycle = state.lifecycle
+        waiting = self._waiting(state)
+        ready = not (waiting or lifecycle.draining or lifecycle.stopped or lifecycle.exit)
+        return ready, {
+            "stage": self._stage, "waiting": waiting, "paused": lifecycle.paused, "stopped": lifecycle.stopped,
+            "draining": lifecycle.draining, "side": waiting_of(self._lanes.side.state),
+        }  # fmt: skip
+
+    def _waiting(self, state: State) -> dict[str, str] | None:
+        if not self._lanes.live.started:
+            return {"dependency": "kafka", "reason": "starting"}
+        if (waiting := waiting_of(state)) is not None:
+            return waiting
+        failure = self._ask_kafka()
+        return None if failure is None else {"dependency": "kafka", "reason": failure}
+
+    def _ask_kafka(self) -> str | None:
+        if time.monotonic() - self._asked_at > _PING_S:
+            try:
+                self._admin.list_topics(topic=self._source, timeout=_PING_S)
+                self._kafka_error = None
+            except KafkaException as error:
+                self._kafka_error = str(error.args[0].str())
+            self._asked_at = time.monotonic()
+        return self._kafka_error
+
+
+def waiting_of(state: State) -> dict[str, str] | None:
+    """Return what the lane waits for: the dependency, whose circuit is open, and the reason; None where it works."""
+    circuit = state.breaker.circuit
+    if isinstance(circuit, Closed):
+        return None
+    position = "half open" if isinstance(circuit, HalfOpen) else "open"
+    return {"dependency": circuit.dependency, "reason": circuit.reason, "circuit": position}
+
+
+def _stop_on_signals(lanes: Lanes) -> None:
+    def stop(number: int, _frame: object) -> None:
+        log.info("signal received, draining", signal=signal.Signals(number).name)
+        lanes.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+
+
+def _end_process(name: str, failure: BaseException | None) -> None:
+    """End the process when a side task ended by itself; during a drain the loop cancels it, which is no failure."""
+    if isinstance(failure, asyncio.CancelledError):
+        return
+    log.critical("side task ended", task=name, error=repr(failure))
+    os._exit(EXIT_SIDE_TASK)

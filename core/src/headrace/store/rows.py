@@ -1,0 +1,160 @@
+"""What the indexer hands to the store, and what it gets back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from headrace.embeddings.preparation import BODY, OverLong, Preparation
+from headrace.errors import InvalidRecord
+from headrace.store.fence import Fence
+
+BYTES_PER_FLOAT = 4
+CHUNK_ID_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One embedding model's complete set of vectors; ``distance`` is cosine, l2 or inner_product.
+
+    ``template``, ``passage_prompt`` and ``over_long`` say how its texts are prepared: see :attr:`preparation`.
+    """
+
+    name: str
+    model: str
+    dimensions: int
+    distance: str = "cosine"
+    state: str = "building"
+    template: str = BODY
+    passage_prompt: str = ""
+    over_long: str = OverLong.CUT
+
+    @property
+    def preparation(self) -> Preparation:
+        """How texts are prepared for it."""
+        return Preparation(self.template, self.passage_prompt, OverLong(self.over_long))
+
+
+@dataclass(frozen=True, slots=True)
+class IndexChunk:
+    """A chunk of a document, at ``start`` up to ``end`` (in characters of the source text).
+
+    ``chunk_id`` has 16 bytes; ``vector`` is float32, little-endian, or None where the store already holds one for
+    ``key`` (or for this very chunk). ``vector_key`` is the hash of what was embedded, None where that is the text
+    itself; an empty one says that nothing was, and the chunk gets a row without a vector.
+    """
+
+    chunk_id: bytes
+    section: tuple[str, ...]
+    start: int
+    end: int
+    text: str
+    text_hash: bytes
+    vector: bytes | None = None
+    tokens: int | None = None
+    vector_key: bytes | None = None
+
+    @property
+    def key(self) -> bytes:
+        """What the chunk's vector goes by; empty where it has none."""
+        return self.text_hash if self.vector_key is None else self.vector_key
+
+
+@dataclass(frozen=True, slots=True)
+class IndexDocument:
+    """One version of a document with its chunks in the order of the text; a deletion has no chunks."""
+
+    tenant: str
+    document_id: str
+    version: int
+    content_hash: bytes
+    deleted: bool = False
+    title: str = ""
+    source: str = ""
+    media_type: str = ""
+    acl: tuple[str, ...] = ()
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    language: str = ""
+    pages: tuple[int, ...] = ()
+    pipeline_id: str = ""
+    pipeline_version: str = ""
+    request_id: str = ""
+    history: Sequence[Mapping[str, Any]] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    chunks: tuple[IndexChunk, ...] = ()
+
+    def fence(self, generation: str) -> Fence:
+        """This version as the fence sees it when it is written to ``generation``."""
+        return Fence(self.version, self.content_hash, self.deleted, frozenset((generation,)))
+
+
+class Outcome(Enum):
+    """What became of one document of a batch."""
+
+    INDEXED = "indexed"
+    DELETED = "deleted"
+    UNCHANGED = "unchanged"
+    SUPERSEDED = "superseded"
+    CONFLICT = "conflict"
+    MISSING_VECTORS = "missing-vectors"
+
+
+@dataclass(frozen=True, slots=True)
+class IndexResult:
+    """The outcome for one document and the rows of ``chunk`` that were inserted, deleted and left alone.
+
+    ``missing`` lists the keys for which no vector is known (outcome MISSING_VECTORS, nothing written):
+    the document has to be embedded again.
+    """
+
+    outcome: Outcome
+    inserted: int = 0
+    deleted: int = 0
+    kept: int = 0
+    missing: tuple[bytes, ...] = ()
+
+
+def validate(document: IndexDocument, generation: Generation) -> None:
+    """Refuse a document that the tables would refuse, naming the field.
+
+    Raises :class:`InvalidRecord` for an empty tenant or id, a negative version, a deletion with chunks, a NUL in a
+    text, a chunk id that has not 16 bytes, offsets out of order, and a vector of a wrong size, with a value that is
+    not finite or without a key.
+    """
+    where = f"tenant={document.tenant} document={document.document_id} version={document.version}"
+    if not document.tenant or not document.document_id:
+        raise InvalidRecord("tenant" if not document.tenant else "document_id", "is empty", where=where)
+    if not 0 <= document.version < 2**63:
+        raise InvalidRecord("version", f"{document.version} is not between 0 and 2^63 - 1", where=where)
+    if document.deleted and document.chunks:
+        raise InvalidRecord("chunks", "a deleted document has none", where=where)
+    if list(document.pages) != sorted(document.pages) or not all(0 <= page < 2**31 for page in document.pages):
+        raise InvalidRecord("pages", "are no offsets in order", where=where)
+    for ordinal, chunk in enumerate(document.chunks):
+        _validate_chunk(chunk, f"chunks[{ordinal}]", generation.dimensions, where)
+
+
+def _validate_chunk(chunk: IndexChunk, path: str, dimensions: int, where: str) -> None:
+    if len(chunk.chunk_id) != CHUNK_ID_BYTES:
+        raise InvalidRecord(f"{path}.chunk_id", f"has {len(chunk.chunk_id)} bytes, not 16", where=where)
+    if not 0 <= chunk.start <= chunk.end < 2**31:
+        raise InvalidRecord(f"{path}.start", f"{chunk.start} to {chunk.end} is no range", where=where)
+    if "\0" in chunk.text or any("\0" in heading for heading in chunk.section):
+        raise InvalidRecord(f"{path}.text", "contains a NUL character, which PostgreSQL cannot store", where=where)
+    if chunk.vector is None:
+        return
+    if not chunk.key:
+        raise InvalidRecord(f"{path}.vector", "is there, and its key says that there is none", where=where)
+    if len(chunk.vector) != dimensions * BYTES_PER_FLOAT:
+        raise InvalidRecord(
+            f"{path}.vector",
+            f"has {len(chunk.vector)} bytes; {dimensions} dimensions take {dimensions * BYTES_PER_FLOAT}",
+            where=where,
+            remedy="The embedder and the generation must use the same model.",
+        )
+    if not np.isfinite(np.frombuffer(chunk.vector, dtype="<f4")).all():
+        raise InvalidRecord(f"{path}.vector", "holds a value that is not finite", where=where)

@@ -1,0 +1,1 @@
+"""The flow: its stages, its topics, and the names that belong to one generation of the index."""

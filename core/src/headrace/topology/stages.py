@@ -1,0 +1,34 @@
+"""The stages of the flow: which topic each reads and writes, and the record that each topic carries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from headrace import payloads
+
+
+@dataclass(frozen=True, slots=True)
+class StageFlow:
+    """Where a stage stands in the flow; topics as :meth:`headrace.config.settings.KafkaSettings.topic` takes them."""
+
+    name: str
+    source: str
+    target: str
+    consumes: type
+    produces: type
+    batch_records: int = 500
+    """Most records in a batch, unless HEADRACE_WORKER_BATCH_RECORDS says otherwise."""
+
+
+INGEST = StageFlow("ingest", "changes", "documents", payloads.ChangeEvent, payloads.SourceDocument)
+CHUNKER = StageFlow("chunker", "documents", "chunks", payloads.SourceDocument, payloads.ChunkedDocument)
+EMBEDDER = StageFlow("embedder", "chunks", "vectors", payloads.ChunkedDocument, payloads.EmbeddedDocument, 64)
+INDEXER = StageFlow("indexer", "vectors", "indexed", payloads.EmbeddedDocument, payloads.IndexedDocument, 200)
+GENERATOR = StageFlow("generator", "generation-requests", "artifacts", payloads.GenerationRequest, payloads.Artifact, 8)
+
+STAGES = {stage.name: stage for stage in (INGEST, CHUNKER, EMBEDDER, INDEXER, GENERATOR)}
+
+
+def next_stage(flow: StageFlow) -> StageFlow | None:
+    """Return the stage that reads what this one writes, or None at the end of the flow."""
+    return next((stage for stage in STAGES.values() if stage.source == flow.target), None)

@@ -1,0 +1,117 @@
+"""The topics, declared once in ``schemas/topics``: creation, documentation and the diagram follow from there."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from headrace.errors import ConfigurationError
+from headrace.topology.stages import STAGES
+
+TOPIC_FOLDER = Path(__file__).parent.parent / "schemas" / "topics"
+_UNITS_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_ENVELOPE_ALLOWANCE = 1024 * 1024
+"""Bytes by which a dead letter, a retry or a replay may exceed the record that it carries: stack, provenance."""
+_CARRIERS = ("dead-letters.", "retry.", "replay.", "held.")
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One topic as declared; ``retention_ms`` is -1 for ever."""
+
+    name: str
+    description: str
+    key: str
+    partitions: int
+    cleanup_policy: str
+    retention_ms: int
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    schema: str | None
+    """Record that it carries; None where records travel on as they were read."""
+
+    def config(self, max_message_bytes: int) -> dict[str, str]:
+        """Return Kafka's topic configuration."""
+        allowance = _ENVELOPE_ALLOWANCE if self.name.startswith(_CARRIERS) else 0
+        return {
+            "cleanup.policy": self.cleanup_policy,
+            "retention.ms": str(self.retention_ms),
+            "max.message.bytes": str(max_message_bytes + allowance),
+            "compression.type": "producer",
+        }
+
+
+@cache
+def declared() -> tuple[Topic, ...]:
+    """Return the topics of ``schemas/topics`` in the order of the flow, names still with their place-holders."""
+    topics = [_read(path) for path in sorted(TOPIC_FOLDER.glob("*.yaml"))]
+    order = [name for flow in STAGES.values() for name in (flow.source, flow.target)]
+    return tuple(sorted(topics, key=lambda topic: order.index(topic.name) if topic.name in order else len(order)))
+
+
+def concrete() -> tuple[Topic, ...]:
+    """Return the topics of one generation and those that all share; of those by stage one for each stage."""
+    return tuple(replace(topic, name=name) for topic in declared() for name in _expand(topic.name))
+
+
+def dead_letter_topic(stage: str) -> str:
+    """Return the topic of a stage's dead letters, without prefix."""
+    return f"dead-letters.{stage}"
+
+
+def retry_topic(stage: str) -> str:
+    """Return the topic of a stage's records that are to be tried again, without prefix."""
+    return f"retry.{stage}"
+
+
+def replay_topic(stage: str) -> str:
+    """Return the topic of the records that replays send through a stage again, without prefix."""
+    return f"replay.{stage}"
+
+
+def held_topic(stage: str) -> str:
+    """Return the topic of a stage's records that wait for a person, without prefix."""
+    return f"held.{stage}"
+
+
+def record_schemas() -> list[str]:
+    """Return the records that topics carry, by name, sorted."""
+    return sorted({topic.schema for topic in declared() if topic.schema is not None})
+
+
+def _expand(name: str) -> list[str]:
+    if "{stage}" in name:
+        return [name.replace("{stage}", stage) for stage in STAGES]
+    return [name]
+
+
+def _read(path: Path) -> Topic:
+    values: dict[str, Any] = YAML(typ="safe").load(path)
+    try:
+        return Topic(
+            name=values["topic"],
+            description=values["description"],
+            key=values["key"],
+            partitions=int(values["partitions"]),
+            cleanup_policy=values["cleanup_policy"],
+            retention_ms=_milliseconds(str(values["retention"])),
+            producers=tuple(values["producers"]),
+            consumers=tuple(values["consumers"]),
+            schema=values.get("schema"),
+        )
+    except (KeyError, ValueError) as error:
+        raise ConfigurationError(f"topic file lacks or misstates {error}", where=str(path)) from error
+
+
+def _milliseconds(text: str) -> int:
+    if text == "unlimited":
+        return -1
+    match = re.fullmatch(r"(\d+)([mhd])", text)
+    if match is None:
+        raise ValueError(f"retention {text!r}: write a number and m, h or d, or unlimited")
+    return int(match[1]) * _UNITS_MS[match[2]]

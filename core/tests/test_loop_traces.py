@@ -1,0 +1,59 @@
+"""The decision answers as it did before it was divided by concern: recorded lives of workers, event by event.
+
+``data/loop_traces.jsonl.xz`` has 33,084 events with commands, wait and shown state, of the 240 seeds and limits of
+:class:`headrace_testing.loop_traces.World`. It was recorded from the module ``headrace.runtime.decide`` as of commit
+a7f7cb9, which was one function over one state. An order or a change of the live lane was there a field written before
+the next event; it was recorded as that field and a tick. Commits failed with a jitter of 1, which is the back-off that
+they had without any.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from headrace_testing.loop_decider import LoopDecider
+from headrace_testing.loop_traces import Answer, Json, World, read
+
+pytestmark = pytest.mark.unit
+
+TRACES = Path(__file__).parent / "data" / "loop_traces.jsonl.xz"
+
+
+def test_recorded_events_get_the_recorded_answers() -> None:
+    """Broken: a change that means to change nothing changes what a worker does."""
+    counted: Counter[str] = Counter()
+    for number, episode in enumerate(read(TRACES)):
+        decider = LoopDecider(episode.limits)
+        for step, (event, recorded) in enumerate(episode.steps):
+            assert decider.take(event) == recorded, f"episode {number}, step {step}: {event}"
+            counted.update(command[0] for command in recorded.commands)
+            counted["steps"] += 1
+    assert counted["steps"] == 33_084
+    assert min(counted.values()) > 300, counted
+
+
+def test_a_world_is_the_same_for_the_same_seed() -> None:
+    """Broken: the recording cannot be made again, so no reader can check it."""
+    recorded = next(read(TRACES))
+    assert World(0, LoopDecider).run(200) == recorded
+
+
+class LateCancel(LoopDecider):
+    """A mutant: what is doomed is cancelled after everything else."""
+
+    def take(self, event: Json) -> Answer:
+        """Return the answer with its commands in another order."""
+        answer = super().take(event)
+        return Answer(sorted(answer.commands, key=lambda one: one[0] == "cancel"), answer.wait, answer.shown)
+
+
+def test_the_recording_tells_the_order_of_commands() -> None:
+    """Broken: the comparison passes whatever the commands are."""
+    changed = 0
+    for episode in read(TRACES):
+        decider = LateCancel(episode.limits)
+        changed += sum(decider.take(event) != recorded for event, recorded in episode.steps)
+    assert changed > 100
