@@ -61,8 +61,8 @@ class Created:
 async def create(cluster: Cluster, request: CreateGeneration) -> Created:
     """Make table, index and topics of a generation; a repeat changes nothing.
 
-    Raises :class:`ConfigurationError`, :class:`headrace.store.error_mapping.GenerationExists` for another one of the name,
-    :class:`headrace_operations.errors.Refused` for a login that may not, and :class:`DependencyDown`.
+    Raises :class:`ConfigurationError`, :class:`headrace.store.error_mapping.GenerationExists` for another one of the
+    name, :class:`headrace_operations.errors.Refused` for a login that may not, and :class:`DependencyDown`.
     """
     known = request.known()
     preparation = Preparation(request.template, known.passage_prompt, request.over_long)

@@ -80,8 +80,8 @@ def require_filled(stage: str) -> None:
     if stage not in generation_names.STAGES:
         raise ConfigurationError(
             f"{stage} serves every generation", where="--into",
-            remedy=f"Replay one of {', '.join(sorted(generation_names.STAGES))}: the compacted topic chunks, which the embedder "
-            "reads, keeps the newest version of every document.",
+            remedy=f"Replay one of {', '.join(sorted(generation_names.STAGES))}: the compacted topic chunks, which the "
+            "embedder reads, keeps the newest version of every document.",
         )  # fmt: skip
 
 
