@@ -87,7 +87,7 @@ class Stage:
             self.cluster.create_topic(name, 1)
         self.follower = PipelineFollower(KafkaSettings(), CODEC, PipelineCatalogue())
         monkeypatch.setattr(self.follower, "refresh", lambda: None)
-        chains = PipelineChains("chunker", self.follower._catalogue, HandlerRegistry([Copy]), self.follower.refresh)
+        chains = PipelineChains("chunker", self.follower.catalogue, HandlerRegistry([Copy]), self.follower.refresh)
         wiring = Wiring(
             FLOW, "chunks", "dead-letters.chunker", "retry.chunker", "replay.chunker", "replay.embedder",
             "held.chunker", "chunker-0", 100_000,
@@ -181,7 +181,7 @@ def test_a_good_record_in_place_of_a_refused_one_comes_into_force(monkeypatch: p
 def test_the_number_of_a_refused_version_is_not_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken: an older release's `pipeline apply` writes over a version that a newer release has in flight."""
     stage = Stage(monkeypatch)
-    catalogue = stage.follower._catalogue
+    catalogue = stage.follower.catalogue
     assert catalogue.next_number("default") == 1
     stage.learn(CODEC.encode_plain(version(1)))
     assert catalogue.next_number("default") == 2
