@@ -22,7 +22,7 @@ export SOURCE_DATE_EPOCH
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup setup-torch hooks demo test check lint types unit contract integration test-torch reference-vectors e2e faults-short faults soak isolated \
-	coverage audit bench up down docs freeze lock-jars format wheels images sbom clean
+	coverage audit bench up down docs freeze lock-jars golden format wheels images sbom clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -130,6 +130,9 @@ freeze: .venv/.synced ## Freeze the schemas as released
 
 lock-jars: .venv/.synced ## Lock the local stack's files from Maven by their SHA-256
 	$(RUN)/python -m headrace_local.lock_jars
+
+golden: .venv/.synced ## Freeze the command line's help and JSON as they are now
+	REWRITE_GOLDEN=1 $(RUN)/python -m pytest -q cli/tests -k golden
 
 format: .venv/.synced ## Repair what can be repaired, then format
 	$(RUN)/ruff check --fix-only --exit-zero .

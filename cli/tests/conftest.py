@@ -136,3 +136,14 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("HEADRACE_"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def contents(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return what the cluster holds that every command finds; see :class:`headrace_testing.cluster.FakeCluster`."""
+    from headrace_cli.context import Operator
+    from headrace_testing.cluster import FakeCluster
+
+    fake = FakeCluster()
+    monkeypatch.setattr(Operator, "cluster", lambda _, generation=None: fake.of(generation))
+    return fake.contents

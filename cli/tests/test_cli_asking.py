@@ -11,9 +11,10 @@ import typer
 from typer.testing import CliRunner
 
 from headrace.config.captured_tables import Table
-from headrace_cli import asking, capture_commands
+from headrace_cli import asking
+from headrace_cli.app import app
+from headrace_cli.commands import capture as capture_commands
 from headrace_cli.exit_codes import ExitCode
-from headrace_cli.main import app
 from headrace_operations.capture.connector import configuration
 
 pytestmark = pytest.mark.unit
@@ -28,7 +29,7 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Mock:
     made.configuration.return_value = configuration("shop", "postgresql://a:b@h/d", {"public.t": TABLE}, "changes")
     monkeypatch.setattr(capture_commands, "_connect", lambda *_: made)
     for name in ("look", "drop_slot"):
-        monkeypatch.setattr(f"headrace_operations.capture.database.{name}", AsyncMock())
+        monkeypatch.setattr(f"headrace_operations.capture.control.{name}", AsyncMock())
     return made
 
 
@@ -61,5 +62,5 @@ def test_ctrl_c_at_the_question_is_no_missing_terminal(monkeypatch: pytest.Monke
 def test_there_is_one_way_to_ask() -> None:
     """Broken: the next command that asks forgets those who have no terminal."""
     here = Path(inspect.getfile(asking))
-    asks = [path.name for path in sorted(here.parent.glob("*.py")) if "typer.confirm(" in path.read_text()]
+    asks = [path.name for path in sorted(here.parent.rglob("*.py")) if "typer.confirm(" in path.read_text()]
     assert asks == [here.name]

@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from headrace.errors import ConfigurationError
+from headrace_cli.app import app
 from headrace_cli.exit_codes import ExitCode
-from headrace_cli.main import app
 from headrace_operations.audit.model import Finding, Key, Kind, Pending, Report
 from headrace_operations.audit.reset import Reset
 from headrace_operations.audit.run import Scope, UnknownDocument
@@ -27,7 +27,7 @@ FINDING = Finding(
 @pytest.fixture(autouse=True)
 def kafka_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing listens at the place that these tests name."""
-    monkeypatch.setattr("headrace_local.network.accepts_any", lambda _: True)
+    monkeypatch.setattr("headrace_cli.context.accepts_any", lambda _: True)
 
 
 def _report(*findings: Finding, all_tenants: bool = True) -> Report:

@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 
 from headrace.errors import DependencyDown
 from headrace_cli import state
+from headrace_cli.app import app
 from headrace_cli.exit_codes import MEANINGS, ExitCode
-from headrace_cli.main import app
 
 pytestmark = pytest.mark.unit
 
@@ -54,7 +54,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_help_loads_nothing_heavy() -> None:
     """Broken: `headrace --help` takes seconds."""
     code = (
-        "import sys\nfrom headrace_cli.main import app\n"
+        "import sys\nfrom headrace_cli.app import app\n"
         "try:\n    app(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
         "print(sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
     )
@@ -69,7 +69,7 @@ def test_search_loads_no_client_of_kafka_or_postgresql(gateway: Any) -> None:
     """Broken: `headrace search` takes longer than half a second."""
     gateway.reply = lambda _: (200, {}, {"hits": [HIT], "timings": {"embed_ms": 1, "search_ms": 2}})
     code = (
-        "import sys\nfrom headrace_cli.main import app\n"
+        "import sys\nfrom headrace_cli.app import app\n"
         f"try:\n    app(['search', 'q', '--url', {gateway.url!r}, '--api-key', 'hr_k'])\nexcept SystemExit as end:\n"
         "    assert end.code == 0\nprint(sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
     )
@@ -414,7 +414,7 @@ def test_a_template_is_published_where_all_is_well(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(pipelines_log, "apply", apply)
     shipped = str(ROOT / "pipelines" / "index.yaml")
-    monkeypatch.setattr("headrace_local.network.accepts_any", lambda _: True)
+    monkeypatch.setattr("headrace_cli.context.accepts_any", lambda _: True)
     tail = ["--kafka", "127.0.0.1:1", "--registry", "http://127.0.0.1:1"]
     assert "pipeline default is now version 2" in run("pipeline", "apply", shipped, *tail).stdout
     assert "would become version 2" in run("pipeline", "apply", shipped, "--dry-run", *tail).stdout
@@ -457,7 +457,7 @@ def test_logs_show_the_last_lines_of_each_process(tmp_path: Path) -> None:
 
 def test_followed_logs_survive_a_restart_of_the_process(tmp_path: Path) -> None:
     """Broken: following ends, or repeats itself, when a process is started again."""
-    from headrace_cli.logs import read_logs
+    from headrace_cli.stack.logs import read_logs
 
     log = tmp_path / "logs" / "kafka.log"
     log.parent.mkdir()
@@ -489,7 +489,7 @@ def test_a_wrong_part_of_the_stack_is_refused() -> None:
 
 def test_status_tells_what_a_service_waits_for() -> None:
     """Broken: a paused stage looks like a slow one."""
-    from headrace_cli.observe import _reason
+    from headrace_cli.stack.observe import _reason
 
     assert _reason({"waiting": {"dependency": "postgresql", "reason": "refused"}}) == "postgresql: refused"
     assert _reason({"waiting": None, "draining": True}) == "draining"
@@ -500,7 +500,7 @@ def test_status_tells_what_a_service_waits_for() -> None:
 
 def test_plain_progress_tells_rate_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:
     """Broken: a long ingest in a log looks dead, or fills it."""
-    from headrace_cli.tracking import _Lines
+    from headrace_cli.views.tracking import _Lines
 
     time = SimpleNamespace(now=0.0)
     lines = _Lines("sent", 100, lambda: time.now)
@@ -515,7 +515,7 @@ def test_plain_progress_tells_rate_and_time_left(capsys: pytest.CaptureFixture[s
 
 def test_plain_progress_guesses_nothing_from_the_first_items(capsys: pytest.CaptureFixture[str]) -> None:
     """Broken: while the first batch is under way, the time left seems to grow from minutes to half an hour."""
-    from headrace_cli.tracking import _Lines
+    from headrace_cli.views.tracking import _Lines
 
     time = SimpleNamespace(now=0.0)
     lines = _Lines("indexed", 79, lambda: time.now)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from headrace_cli import dlq_commands, dlq_export, dlq_view
+from headrace.kafka.broker_contract import Record
+from headrace_cli.app import app
+from headrace_cli.context import Operator
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.failures import UsageError
-from headrace_cli.main import app
 from headrace_cli.times import moment
-from headrace_operations.dead_letters.act import Order, Plan
-from headrace_operations.dead_letters.log import DeadLetterLog
+from headrace_cli.views import dlq as dlq_view
+from headrace_cli.views import dlq_export
+from headrace_operations.dead_letters.log import Found
 from headrace_operations.dead_letters.model import Entry, Id, NoSuchDeadLetter, Selection
+from headrace_testing.cluster import Contents, FakeCluster
 
 pytestmark = pytest.mark.unit
 
@@ -42,24 +47,17 @@ def entry(offset: int, **other: Any) -> Entry:
     return Entry(**(values | other))
 
 
+FOUND = Found(entry(1, whole="it does not decode"), None, Record("dead-letters.ingest", 0, 1, b"k", b"v"))
+
+
 @pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch) -> list[Entry]:
-    """The dead letters that there are; no Kafka behind them, and nothing that would act."""
-    entries = [entry(1), entry(2), entry(3, id=Id("chunker", 0, 1), tenant=None, whole="the record was cut")]
-
-    def select(_: object, selection: Selection) -> list[Entry]:
-        found = [one for one in entries if selection.holds(one)]
-        if selection.ids and not found:
-            raise NoSuchDeadLetter("there is no dead letter")
-        return found
-
-    monkeypatch.setattr(DeadLetterLog, "__init__", lambda *_: None)
-    monkeypatch.setattr(DeadLetterLog, "select", select)
-    monkeypatch.setattr(dlq_commands, "clients", lambda *_: (None, None))
-    return entries
+def letters(contents: Contents) -> Contents:
+    """Three dead letters, of which the last cannot be sent again."""
+    contents.letters += [entry(1), entry(2), entry(3, id=Id("chunker", 0, 1), tenant=None, whole="the record was cut")]
+    return contents
 
 
-def test_a_list_groups_by_cause_and_tells_one_by_one_on_demand(held: list[Entry]) -> None:
+def test_a_list_groups_by_cause_and_tells_one_by_one_on_demand(letters: Contents) -> None:
     """Broken: a thousand records with one cause are a thousand lines, or nobody sees the single ones."""
     groups = json.loads(run("list", "--json").stdout)
     assert [(group["stage"], group["count"], group["cause"], group["example"]) for group in groups] == [
@@ -88,13 +86,12 @@ def test_what_is_not_meant_is_refused_before_anything_is_read(
     monkeypatch: pytest.MonkeyPatch, words: list[str], says: str
 ) -> None:
     """Broken: a command without a condition takes in every dead letter, or a misspelt one none."""
-    monkeypatch.setattr(dlq_commands, "clients", lambda *_: pytest.fail("something was read"))
+    monkeypatch.setattr(Operator, "cluster", lambda *_: pytest.fail("something was read"))
     assert says in " ".join(run(*words, code=ExitCode.USAGE).output.split())
 
 
-def test_a_dry_run_says_how_many_and_does_nothing(held: list[Entry], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_says_how_many_and_does_nothing(letters: Contents) -> None:
     """Broken: trying a redrive out sends records."""
-    monkeypatch.setattr("headrace_operations.dead_letters.act.Actor.carry_out", lambda *_: pytest.fail("it acted"))
     output = run("redrive", "--all", "--dry-run").output
     assert "ingest, tenant acme: 2 would be redriven" in output
     assert "left out: chunker/0/1: the record was cut" in output
@@ -103,59 +100,57 @@ def test_a_dry_run_says_how_many_and_does_nothing(held: list[Entry], monkeypatch
         {"stage": "ingest", "tenant": "acme", "count": 2},
         {"stage": "chunker", "tenant": None, "count": 1},
     ]
+    assert letters.events == []
 
 
-def test_a_discard_asks_and_takes_no_for_an_answer(held: list[Entry], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_discard_asks_and_takes_no_for_an_answer(letters: Contents) -> None:
     """Broken: a slip of the hand closes every dead letter."""
-    acted: list[int] = []
-    monkeypatch.setattr("headrace_operations.dead_letters.act.Actor.__init__", lambda *_: None)
-
-    def carry_out(_: object, chosen: list[Entry], *_rest: object) -> list[Id]:
-        acted.append(len(chosen))
-        return [one.id for one in chosen]
-
-    monkeypatch.setattr("headrace_operations.dead_letters.act.Actor.carry_out", carry_out)
     run("discard", "--all", "--why", "x", text="n\n", code=1)
-    assert acted == []
+    assert letters.events == []
     run("discard", "--stage", "ingest", "--why", "x", text="y\n")
     run("discard", "--all", "--why", "x", "--yes", "--limit", "1")
-    assert acted == [2, 1]
+    assert letters.events == [
+        ("DISCARDED", ("ingest/0/1", "ingest/0/2"), "x"), ("DISCARDED", ("chunker/0/1",), "x"),
+    ]  # fmt: skip
 
 
-def test_what_cannot_be_sent_again_shows_in_the_exit_code(held: list[Entry], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_sent_again_shows_in_the_exit_code(letters: Contents) -> None:
     """Broken: a script takes a redrive for complete that left records behind."""
-    monkeypatch.setattr("headrace_operations.dead_letters.act.Actor.__init__", lambda *_: None)
-    monkeypatch.setattr(
-        "headrace_operations.dead_letters.act.Actor.carry_out", lambda _, chosen, *_rest: [one.id for one in chosen]
-    )
     assert "2 dead letters redriven" in run("redrive", "--all", code=ExitCode.SOME_FAILED).output
-    run("redrive", "--stage", "ingest")
+    run("redrive", "--stage", "ingest", "--again")
+    assert letters.happened("REDRIVEN") == [(("ingest/0/1", "ingest/0/2"), "")] * 2
 
 
-def test_what_does_not_exist_has_its_own_exit_code(held: list[Entry]) -> None:
+def test_what_does_not_exist_has_its_own_exit_code(letters: Contents) -> None:
     """Broken: a script takes a misspelt document for one that is well."""
     assert "dlq list" in run("redrive", "--document", "nobody", code=ExitCode.NOT_FOUND).output
     run("redrive", "ingest/0/99", code=ExitCode.NOT_FOUND)
 
 
-def test_what_another_command_did_meanwhile_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_another_command_did_meanwhile_is_told(letters: Contents) -> None:
     """Broken: a redrive claims records that another one sent."""
-    planned = Plan([entry(1), entry(2)], [])
-    dlq_view.acted(planned, [Id("ingest", 0, 1)], Order("REDRIVEN", "b", "o"), as_json=True)
-    told = json.loads(capsys.readouterr().out)
+    letters.overtaken.add(Id("ingest", 0, 2))
+    told = json.loads(run("redrive", "--stage", "ingest", "--json").stdout)
     assert (told["ids"], told["overtaken"]) == (["ingest/0/1"], 1)
+
+
+def test_everything_of_a_dead_letter_is_shown_by_its_id(letters: Contents) -> None:
+    """Broken: a misspelt id passes for a dead letter, or its exit code for an outage."""
+    assert "dlq list" in run("show", "ingest/0/99", code=ExitCode.NOT_FOUND).output
+    assert "stage/partition/offset" in run("show", "ingest", code=ExitCode.USAGE).output
 
 
 def test_a_file_appears_only_when_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken: half an export looks like a whole one."""
 
-    def half(_: object, _selection: object, take: Any) -> None:
+    def half(_selection: object, take: Callable[[Found], None]) -> None:
+        take(FOUND)
         raise NoSuchDeadLetter("gone")
 
-    monkeypatch.setattr(DeadLetterLog, "__init__", lambda *_: None)
-    monkeypatch.setattr(DeadLetterLog, "read", half)
+    log = SimpleNamespace(read=half)
+    monkeypatch.setattr(FakeCluster, "dead_letters", lambda _: log)
     with pytest.raises(NoSuchDeadLetter):
-        dlq_export.export(None, None, Selection(), tmp_path / "x.jsonl")  # type: ignore[arg-type]
+        dlq_export.export(FakeCluster(), Selection(), tmp_path / "x.jsonl")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -18,18 +18,19 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from headrace.embeddings.costs import CostSettings, parse_book
+from headrace.embeddings.costs import CostSettings
 from headrace.embeddings.models import PROVIDERS
-from headrace.errors import DependencyDown, HeadraceError
 from headrace.store.rows import Generation
-from headrace_cli import alert_commands, embedding_acts, embedding_view, schedule_commands, state
-from headrace_cli.alert_commands import _readyz
+from headrace_cli import state
+from headrace_cli.app import app
+from headrace_cli.commands.embeddings.schedule import Job, runner
+from headrace_cli.context import Operator
 from headrace_cli.exit_codes import ExitCode
-from headrace_cli.main import app
-from headrace_operations.alerts import Alert
-from headrace_operations.audit import repairs
-from headrace_operations.audit.model import Finding, Key, Kind, Report, Target
-from headrace_operations.audit.run import explained
+from headrace_cli.views import embeddings as embedding_view
+from headrace_operations.alerts import looks
+from headrace_operations.alerts.alerter import Alert
+from headrace_operations.embeddings.models import is_local
+from headrace_testing.cluster import Contents
 
 pytestmark = pytest.mark.unit
 
@@ -91,14 +92,14 @@ def test_a_test_alert_arrives_or_the_command_fails(receiver: Any) -> None:
 
 def test_a_process_that_is_not_ready_is_read_all_the_same(receiver: Any) -> None:
     """Broken: the 503 of a stopped stage passes for silence, and nobody hears why it stopped."""
-    found = _readyz(receiver.url)
+    found = looks.readyz(receiver.url)
     assert found is not None
     assert found["stopped"] == "too many dead letters"
-    assert _readyz("http://127.0.0.1:9") is None
+    assert looks.readyz("http://127.0.0.1:9") is None
 
 
 def test_the_watcher_sees_the_stack_grow_and_ends_when_told(
-    receiver: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    receiver: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, contents: Contents
 ) -> None:
     """Broken: an instance that `up --scale` added is never watched, no process is and nobody hears of it, or Ctrl-C
     ends in the middle of an alert.
@@ -115,11 +116,10 @@ def test_the_watcher_sees_the_stack_grow_and_ends_when_told(
             os.kill(os.getpid(), signal.SIGINT)
         return [Alert("silent/embedder-1", "embedder-1 does not answer")] if urls else []
 
-    monkeypatch.setattr(alert_commands, "clients", lambda *_: (None, None))
-    monkeypatch.setattr(alert_commands, "owner_store", lambda *_: None)
-    monkeypatch.setattr(alert_commands, "_caps", lambda *_: [])
-    monkeypatch.setattr(alert_commands, "_errors", lambda *_: [])
-    monkeypatch.setattr(alert_commands, "_stages", stages)
+    monkeypatch.setattr(Operator, "owner_store", lambda _: None)
+    monkeypatch.setattr(looks, "caps", lambda *_: [])
+    monkeypatch.setattr(looks, "errors", lambda *_: [])
+    monkeypatch.setattr(looks, "stages", stages)
     watched = run(
         "alerts", "watch", "--every", "0.1", "--state-dir", str(tmp_path), HEADRACE_ALERTS_SLACK_URL=receiver.url
     )
@@ -145,7 +145,7 @@ def test_a_schedule_into_a_generation_that_is_not_there_is_refused_at_once(monke
     async def known(_: object) -> list[Generation]:
         return [Generation("g1", "m", 8)]
 
-    monkeypatch.setattr("headrace_cli.operator_access.generations", known)
+    monkeypatch.setattr("headrace_operations.generations.listing.generations", known)
     words = ("embeddings", "schedule", "batch", "--cron", "0 3 * * sun", "--dry-run", "--into")
     assert "there is no generation 'g2'" in run(*words, "g2", code=int(ExitCode.NOT_FOUND)).output
     assert len(run(*words, "g1").stdout.splitlines()) == 5
@@ -169,7 +169,7 @@ def test_a_run_that_fails_is_said_and_ends_no_schedule(capsys: pytest.CaptureFix
     due = datetime(2026, 1, 2, tzinfo=UTC)
     for code in (3, 0):
         argv = [sys.executable, "-c", f"raise SystemExit({code})"]
-        schedule_commands.runner(schedule_commands.Job.BATCH, argv, sent, as_json=True)(due)
+        runner(Job.BATCH, argv, sent, as_json=True)(due)
     assert [alert.good for alert in sent.alerts] == [False, True]
     assert "failed with exit code 3" in sent.alerts[0].text
     assert [json.loads(line)["exit_code"] for line in capsys.readouterr().out.splitlines()] == [3, 0]
@@ -199,30 +199,6 @@ def test_wrong_words_are_refused_before_anything_is_reached(tmp_path: Path) -> N
     assert "costs.yaml:1" in run("embeddings", "estimate", "--all", *state, code=2, **env).output
 
 
-def test_only_tenants_that_a_replay_repairs_are_replayed() -> None:
-    """Broken: incremental replays tenants for what no replay repairs, or leaves out one that lacks vectors."""
-
-    def finding(tenant: str, kind: Kind, *repair: str, replay: str | None = None) -> Finding:
-        return Finding(kind, "document", tenant, "d", "", "", repair, replay=replay)
-
-    key = Key("a", "d")
-    embed = repairs.embed(key, "g1")
-    target = Target("g1", "m", 3, {"g1": "m"}, ("g1",))
-    lost = finding("c", Kind.MISSING, embed, replay="embedder")
-    letters = {Key("c", "d").record_key: ["embedder/0/7"]}
-    found = (
-        finding("a", Kind.MISSING, embed, replay="embedder"),
-        finding("a", Kind.STALE, embed, replay="embedder"),
-        finding("b", Kind.ORPHAN, repairs.delete(key)),
-        explained(lost, letters),
-        finding("d", Kind.STALE, *repairs.rewrite(key, target)),
-        finding("e", Kind.MISSING, repairs.replay("chunker", key), replay="chunker"),
-    )
-    assert [command.split()[1] for command in found[3].repair] == ["dlq", "replay"]
-    report = Report("g1", (), True, 0, 0, 0, 0, found, (), (), False, 0.0)
-    assert embedding_acts.lacking_vectors(report) == (["a", "c"], 3)
-
-
 def test_money_is_shown_with_its_rate_and_never_as_free_where_it_is_unknown(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -231,28 +207,13 @@ def test_money_is_shown_with_its_rate_and_never_as_free_where_it_is_unknown(
     assert embedding_view.money(Decimal("0.0000005")) == "0.000001"
     assert embedding_view.krw(Decimal(2), CostSettings()) is None
     assert embedding_view.krw(Decimal("0.5"), CostSettings(krw_per_usd=Decimal("1385.5"))) == Decimal("692.75")
-    assert not embedding_view.local_provider(tmp_path)
+    assert not is_local(state.provider_name(tmp_path))
     for name in (*PROVIDERS, "magic"):
         monkeypatch.setenv("HEADRACE_EMBEDDER_PROVIDER", name)
-        assert embedding_view.local_provider(tmp_path) == (name not in ("openai-compatible", "magic")), name
+        assert is_local(state.provider_name(tmp_path)) == (name not in ("openai-compatible", "magic")), name
     up: Any = typer.main.get_command(app)
     (option,) = (one for one in up.commands["up"].params if one.name == "provider")
     assert ", ".join(PROVIDERS) in option.help
-
-
-def test_a_cap_in_dollars_on_a_servers_model_without_a_price_is_told(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Broken: `embeddings status` says nothing of a cap that keeps the embedder from starting."""
-    settings = CostSettings(file=tmp_path / "costs.yaml")
-    book = parse_book("models: {small: {usd_per_million_tokens: 0.02}}\ncaps: {all: {usd_per_day: 1}}\n", "costs.yaml")
-    monkeypatch.setenv("HEADRACE_EMBEDDER_PROVIDER", "openai-compatible")
-    told = embedding_view.cap_without_price(book, "large", settings, tmp_path)
-    assert "price of large is unknown" in str(told)
-    assert str(settings.file) in str(told)
-    assert embedding_view.cap_without_price(book, "small", settings, tmp_path) is None
-    monkeypatch.setenv("HEADRACE_EMBEDDER_PROVIDER", "sentence-transformers")
-    assert embedding_view.cap_without_price(book, "large", settings, tmp_path) is None
 
 
 def test_files_are_estimated_for_a_model_by_its_name_without_any_server(tmp_path: Path) -> None:
@@ -272,18 +233,3 @@ def test_files_are_estimated_for_a_model_by_its_name_without_any_server(tmp_path
     exported = {"HEADRACE_EMBEDDER_MODEL": "nlpai-lab/KURE-v1"}
     assert "no PostgreSQL is known" in run(*files, code=3, **exported).output
     assert "--model" in run("embeddings", "reset", "--tenant", "a", code=2, **exported).output
-
-
-def test_nothing_is_over_because_nobody_could_look() -> None:
-    """Broken: PostgreSQL is away for a look, and Slack hears that the cap has room."""
-    answers: list[list[Alert] | HeadraceError] = [[Alert("cap/acme", "full")], DependencyDown("postgresql", "away"), []]
-
-    def look() -> list[Alert]:
-        answer = answers.pop(0)
-        if isinstance(answer, HeadraceError):
-            raise answer
-        return answer
-
-    seen: dict[str, list[Alert]] = {"caps": []}
-    keys = [[alert.key for alert in alert_commands._looked({"caps": look}, seen)] for _ in range(3)]
-    assert keys == [["cap/acme"], ["blind/caps", "cap/acme"], []]

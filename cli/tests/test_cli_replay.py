@@ -10,15 +10,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from headrace.config.settings import KafkaSettings
-from headrace.orders import control
 from headrace.payloads import ReplayPosition, ReplayRun
-from headrace_cli import replay_commands
-from headrace_cli.main import app
+from headrace_cli.app import app
 from headrace_operations.replay import plan as planning
 from headrace_operations.replay import runs as runs_log
 from headrace_operations.replay.copier import Copier
 from headrace_operations.replay.plan import Estimate, Planned
+from headrace_testing.cluster import Contents
 
 pytestmark = pytest.mark.unit
 
@@ -36,13 +34,11 @@ def run(*arguments: str, code: int = 0) -> Any:
 
 
 @pytest.fixture
-def log(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """One run; no Kafka behind it, and nothing that would copy. Holds the orders that were given, and the runs."""
-    known: dict[str, Any] = {"orders": [], "runs": {"r1": RUN}, "planned": [], "copied": []}
-    monkeypatch.setattr(replay_commands, "clients", lambda *_: (KafkaSettings(), None))
-    monkeypatch.setattr(replay_commands, "_OBEYS_S", 0.0)
+def log(monkeypatch: pytest.MonkeyPatch, contents: Contents) -> dict[str, Any]:
+    """One run, and nothing that would copy. Holds the runs, what was planned and what was copied."""
+    known: dict[str, Any] = {"runs": {"r1": RUN}, "planned": [], "copied": []}
+    monkeypatch.setattr("headrace_operations.replay.start.OBEYS_S", 0.0)
     monkeypatch.setattr(runs_log, "read_runs", lambda *_: known["runs"])
-    monkeypatch.setattr(control, "give", lambda *_, **order: known["orders"].append(order["action"].value))
 
     def plan(_: object, selection: Any, **__: object) -> Planned:
         known["planned"].append(selection)
@@ -96,22 +92,22 @@ def test_what_makes_no_sense_is_refused(log: dict[str, Any], arguments: tuple[st
     assert log["planned"] == []
 
 
-def test_orders_go_to_a_run_that_exists_and_is_not_over(log: dict[str, Any]) -> None:
+def test_orders_go_to_a_run_that_exists_and_is_not_over(log: dict[str, Any], contents: Contents) -> None:
     """Broken: a misspelt run, or one that is over, looks paused; or a cancelled one is taken up again."""
     run("pause", "r1")
     assert json.loads(run("resume", "r1", "--json").stdout)["state"] == "DONE"
-    assert log["orders"] == ["PAUSE", "RESUME"]
+    assert [order[0] for order in contents.happened("order")] == ["PAUSE", "RESUME"]
     assert "The newest are: r1" in run("pause", "r2", code=1).output
     log["runs"]["r1"] = replace(RUN, state="CANCELLED")
     for action in ("pause", "resume", "cancel"):
         assert "is cancelled" in run(action, "r1", code=1).output
-    assert log["orders"] == ["PAUSE", "RESUME"]
+    assert [order[0] for order in contents.happened("order")] == ["PAUSE", "RESUME"]
 
 
-def test_a_run_that_nobody_carries_out_is_cancelled_all_the_same(log: dict[str, Any]) -> None:
+def test_a_run_that_nobody_carries_out_is_cancelled_all_the_same(log: dict[str, Any], contents: Contents) -> None:
     """Broken: a replay whose command died stays open after it was cancelled, and can be taken up again."""
     assert json.loads(run("cancel", "r1", "--json").stdout)["state"] == "CANCELLED"
-    assert log["orders"] == ["CANCEL"]
+    assert contents.happened("order") == [("CANCEL", "run", "r1", "")]
 
 
 def test_the_list_and_the_status_tell_how_far_each_is(log: dict[str, Any]) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from headrace_cli import sending
 from headrace_cli.client import Gateway
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.failures import NotReachable, ProblemError
-from headrace_cli.sources import Change, Failure
+from headrace_cli.ingest import sending
+from headrace_cli.ingest.sources import Change, Failure
 
 pytestmark = pytest.mark.unit
 

@@ -11,13 +11,13 @@ import pytest
 from headrace.config.settings import ObjectSettings
 from headrace.errors import ConfigurationError
 from headrace.store.error_mapping import GenerationExists
-from headrace_cli import services, state
+from headrace_cli import state
+from headrace_cli.commands.stack import _launched
 from headrace_cli.failures import CommandError, UsageError
-from headrace_cli.generation_commands import _known
-from headrace_cli.launch import Launch, Launched, Launcher, _migrate
-from headrace_cli.observe import without_password
-from headrace_cli.services import Plan, Provider
-from headrace_cli.stack_commands import _launched
+from headrace_cli.stack import services
+from headrace_cli.stack.launch import Launch, Launched, Launcher, _migrate
+from headrace_cli.stack.observe import without_password
+from headrace_cli.stack.services import Plan, Provider
 from headrace_local.model import Endpoints, ProcessStatus
 from headrace_tools import discovery
 
@@ -250,12 +250,3 @@ def test_another_model_on_a_stack_that_has_an_index_is_told_what_up_can_do(monke
         _migrate(ENDPOINTS, Provider("hashing", "hashing-384", 384), credentials, "file:///objects", print)
     assert "`headrace up --state-dir NEW`" in refused.value.remedy
     assert refused.value.where == "/state"
-
-
-def test_a_new_generation_takes_what_is_known_of_its_model() -> None:
-    """Broken: `generations create` makes another index than the embedder of that model fills."""
-    assert _known("multilingual-e5-base", None, None)[::2] == (768, "passage: ")
-    assert _known("multilingual-e5-base", 64, "")[::2] == (64, "")
-    assert _known("mine", 3, None)[::2] == (3, "")
-    with pytest.raises(UsageError, match="nothing is known of the model mine"):
-        _known("mine", None, "passage: ")

@@ -13,9 +13,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from headrace_cli import sources
 from headrace_cli.failures import UsageError
-from headrace_cli.sources import Change, Failure, Shape
+from headrace_cli.ingest import sources
+from headrace_cli.ingest.sources import Change, Failure, Shape
 
 pytestmark = pytest.mark.unit
 
@@ -188,7 +188,7 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(tmp_path: Path, monk
             os.utime(path, ns=(1, 7))
         return facts
 
-    monkeypatch.setattr("headrace_cli.sources.os.fstat", fstat)
+    monkeypatch.setattr("headrace_cli.ingest.sources.os.fstat", fstat)
     changes, failures, _ = read_all(path)
     assert [(change.item["content"], change.item["version"]) for change in changes] == [("new text", 7)]
     assert (failures, len(looks)) == ([], 4)
@@ -205,6 +205,6 @@ def test_a_file_that_never_rests_is_listed(tmp_path: Path, monkeypatch: pytest.M
             file.write("line")
         return real(number)
 
-    monkeypatch.setattr("headrace_cli.sources.os.fstat", fstat)
+    monkeypatch.setattr("headrace_cli.ingest.sources.os.fstat", fstat)
     _, failures, _ = read_all(path)
     assert "all the time" in failures[0].reason

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 import pytest
 
 from headrace.store.documents import DocumentRow
-from headrace_cli import trace_view
-from headrace_operations.trace_log import Cost
-from headrace_operations.trace_model import DocumentTrace, Traces
+from headrace_cli.views import trace as trace_view
+from headrace_operations.trace.log import Cost
+from headrace_operations.trace.model import DocumentTrace, Traces
 
 pytestmark = pytest.mark.unit
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from headrace_cli.waiting import LOOKUP, wait_until_searchable
+from headrace_cli.ingest.waiting import LOOKUP, wait_until_searchable
 
 pytestmark = pytest.mark.unit
 

@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from headrace_cli.app import app
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.failures import CommandError, NotReachable, ProblemError, UsageError
-from headrace_cli.folders import Folders, beneath
-from headrace_cli.following import file_events
-from headrace_cli.main import app
-from headrace_cli.sending import Sent
-from headrace_cli.sources import Change, Failure, Stamp
-from headrace_cli.watching import QUIET_S, Event, Known, Waiting, Watch, due, settle, version_of
+from headrace_cli.ingest.folders import Folders, beneath
+from headrace_cli.ingest.following import file_events
+from headrace_cli.ingest.sending import Sent
+from headrace_cli.ingest.sources import Change, Failure, Stamp
+from headrace_cli.ingest.watching import QUIET_S, Event, Known, Waiting, Watch, due, settle, version_of
 
 pytestmark = pytest.mark.unit
 OLD, NEW = Stamp(1, 10, 100), Stamp(2, 10, 100)
@@ -373,7 +373,7 @@ def test_ctrl_c_does_not_wait_for_a_large_folder(
     scene = Scene(tmp_path, fake_time)
     for number in range(9):
         scene.write(f"{number}.md")
-    monkeypatch.setattr("headrace_cli.watching.AT_ONCE", 2)
+    monkeypatch.setattr("headrace_cli.ingest.watching.AT_ONCE", 2)
     monkeypatch.setattr(scene.watch, "_stopped", lambda: True)
     scene.watch.run([(), ()])
     assert len(scene.sender.taken) == 2
@@ -429,7 +429,7 @@ def test_the_file_systems_own_events_reach_the_index(tmp_path: Path) -> None:
 def start(gateway: Any, *arguments: str) -> subprocess.Popen[str]:
     """Start a watch as a process."""
     environment = {**os.environ, "HEADRACE_URL": gateway.url, "HEADRACE_API_KEY": "hr_k"}
-    words = [sys.executable, "-m", "headrace_cli.main", "ingest", *arguments, "--watch"]
+    words = [sys.executable, "-m", "headrace_cli.app", "ingest", *arguments, "--watch"]
     return subprocess.Popen(words, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 

@@ -15,10 +15,11 @@ import pytest
 from pydantic import SecretStr
 
 from headrace.embeddings.costs import Reached
-from headrace.errors import ConfigurationError
+from headrace.errors import ConfigurationError, DependencyDown, HeadraceError
 from headrace.payloads import HeaderPart
-from headrace_operations.alerts import Alert, Alerter, AlertSettings, Clock, Watch
-from headrace_operations.watching import ErrorShare, is_new, of_caps, of_stages
+from headrace_operations.alerts.alerter import Alert, Alerter, AlertSettings, Clock, Watch
+from headrace_operations.alerts.conditions import ErrorShare, is_new, of_caps, of_stages
+from headrace_operations.alerts.looks import Looks
 
 pytestmark = pytest.mark.unit
 
@@ -205,3 +206,18 @@ def test_replayed_records_are_not_counted_among_new_ones() -> None:
     """Broken: a replay of what fails again is an alarm about records that came once."""
     sent = [(), (HeaderPart("replay", b"run"),), (HeaderPart("redrive", b"dead-letters.embedder/0/3"),)]
     assert [is_new(Mock(headers=own)) for own in sent] == [True, False, False]
+
+
+def test_nothing_is_over_because_nobody_could_look() -> None:
+    """Broken: PostgreSQL is away for a look, and Slack hears that the cap has room."""
+    answers: list[list[Alert] | HeadraceError] = [[Alert("cap/acme", "full")], DependencyDown("postgresql", "away"), []]
+
+    def look() -> list[Alert]:
+        answer = answers.pop(0)
+        if isinstance(answer, HeadraceError):
+            raise answer
+        return answer
+
+    looks = Looks({"caps": look})
+    keys = [[alert.key for alert in looks()] for _ in range(3)]
+    assert keys == [["cap/acme"], ["blind/caps", "cap/acme"], []]

@@ -15,8 +15,9 @@ from headrace.envelope import Change, Context, Operation, Reference, Trace
 from headrace.errors import ConfigurationError
 from headrace.kafka.broker_contract import Headers, Record
 from headrace.payloads import ChangeEvent, Control, DeadLetter, DeadLetterAction, HeaderPart, SourceDocument
+from headrace_operations.actions import Order
 from headrace_operations.dead_letters import messages, payload
-from headrace_operations.dead_letters.act import DISCARDED, REDRIVEN, Order, plan
+from headrace_operations.dead_letters.act import DISCARDED, REDRIVEN, plan
 from headrace_operations.dead_letters.log import Found
 from headrace_operations.dead_letters.model import (
     ANY_STATE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.config.settings import KafkaSettings
-from headrace.embeddings.costs import Spent, parse_book
+from headrace.embeddings.costs import CostSettings, Spent, parse_book
+from headrace.embeddings.models import SERVED
 from headrace.embeddings.preparation import Preparation, text_hash
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
 from headrace.kafka.broker_contract import Record
@@ -19,7 +21,12 @@ from headrace.kafka.ranges import LogReader
 from headrace.objects.places import ObjectGone
 from headrace.payloads import Chunk, ChunkedDocument, DocumentFacts, ReplayRun
 from headrace.store.usage import DayUsage, DocumentUsage
-from headrace_operations.embedding import estimate, ledger
+from headrace_operations.audit import repairs
+from headrace_operations.audit.model import Finding, Key, Kind, Report, Target
+from headrace_operations.audit.run import explained
+from headrace_operations.embeddings import estimate, ledger
+from headrace_operations.embeddings.incremental import lacking_vectors
+from headrace_operations.embeddings.models import cap_without_price
 
 pytestmark = pytest.mark.unit
 NOW = datetime(2026, 5, 4, tzinfo=UTC)
@@ -119,3 +126,38 @@ def test_texts_of_the_log_are_counted_as_the_generation_embeds_them(monkeypatch:
     assert found.texts == {"acme": {text_hash(whole): len(whole)}}
     plain = estimate.of_log(KafkaSettings(), codec, run, Preparation())
     assert plain.texts == {"acme": {text_hash("one"): len("one")}}
+
+
+def test_only_tenants_that_a_replay_repairs_are_replayed() -> None:
+    """Broken: incremental replays tenants for what no replay repairs, or leaves out one that lacks vectors."""
+
+    def finding(tenant: str, kind: Kind, *repair: str, replay: str | None = None) -> Finding:
+        return Finding(kind, "document", tenant, "d", "", "", repair, replay=replay)
+
+    key = Key("a", "d")
+    embed = repairs.embed(key, "g1")
+    target = Target("g1", "m", 3, {"g1": "m"}, ("g1",))
+    lost = finding("c", Kind.MISSING, embed, replay="embedder")
+    letters = {Key("c", "d").record_key: ["embedder/0/7"]}
+    found = (
+        finding("a", Kind.MISSING, embed, replay="embedder"),
+        finding("a", Kind.STALE, embed, replay="embedder"),
+        finding("b", Kind.ORPHAN, repairs.delete(key)),
+        explained(lost, letters),
+        finding("d", Kind.STALE, *repairs.rewrite(key, target)),
+        finding("e", Kind.MISSING, repairs.replay("chunker", key), replay="chunker"),
+    )
+    assert [command.split()[1] for command in found[3].repair] == ["dlq", "replay"]
+    report = Report("g1", (), True, 0, 0, 0, 0, found, (), (), False, 0.0)
+    assert lacking_vectors(report) == (["a", "c"], 3)
+
+
+def test_a_cap_in_dollars_on_a_servers_model_without_a_price_is_told(tmp_path: Path) -> None:
+    """Broken: `embeddings status` says nothing of a cap that keeps the embedder from starting."""
+    settings = CostSettings(file=tmp_path / "costs.yaml")
+    book = parse_book("models: {small: {usd_per_million_tokens: 0.02}}\ncaps: {all: {usd_per_day: 1}}\n", "costs.yaml")
+    told = cap_without_price(book, "large", settings, SERVED)
+    assert "price of large is unknown" in str(told)
+    assert str(settings.file) in str(told)
+    assert cap_without_price(book, "small", settings, SERVED) is None
+    assert cap_without_price(book, "large", settings, "sentence-transformers") is None

@@ -13,12 +13,12 @@ from headrace.kafka import headers
 from headrace.kafka.broker_contract import Headers, Record
 from headrace.kafka.headers import Origin
 from headrace.payloads import HeldAction
-from headrace_operations.held_model import (
+from headrace_operations.actions import Order
+from headrace_operations.held.model import (
     APPROVED,
     REJECTED,
     RELEASED,
     HeldId,
-    HeldOrder,
     HeldSelection,
     RefusedHeldRecord,
     approved_headers,
@@ -55,9 +55,9 @@ def record(
     return Record(f"held.{stage}", 2, 8, key, b"v", said, 5)
 
 
-def order(action: str) -> HeldOrder:
+def order(action: str) -> Order:
     """An order of olga's."""
-    return HeldOrder(action, "b", "olga", "why")
+    return Order(action, "b", "olga", "why")
 
 
 def test_a_held_record_says_whose_it_is_and_why_it_waits() -> None:

@@ -16,8 +16,8 @@ from headrace.kafka.offsets import Range
 from headrace.objects.places import Place, reference_to
 from headrace.objects.store import MARKER, ObjectStore
 from headrace.topology.topics import concrete
-from headrace_operations import objects
-from headrace_operations.objects import Amount, Collector, carriers, holdings
+from headrace_operations.objects import garbage as objects
+from headrace_operations.objects.garbage import Amount, Collector, carriers, holdings
 
 pytestmark = pytest.mark.unit
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from headrace_operations.runs_fold import Failed, Fold, SentChange, runs_of
+from headrace_operations.runs.fold import Failed, Fold, SentChange, runs_of
 
 pytestmark = pytest.mark.unit
 

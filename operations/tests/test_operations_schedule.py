@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from headrace.errors import ConfigurationError
-from headrace_operations.embedding.schedule import Memory, plan, run
+from headrace_operations.embeddings.schedule import Memory, plan, run
 
 pytestmark = pytest.mark.unit
 START = datetime(2026, 1, 1, 0, 30, tzinfo=UTC)
@@ -112,7 +112,7 @@ def test_a_memory_that_is_no_memory_counts_nothing_as_missed(tmp_path: Path) -> 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
     """Broken: two processes run the same batch at the same time."""
     program = (
-        "import sys, pathlib; from headrace_operations.embedding.schedule import Memory\n"
+        "import sys, pathlib; from headrace_operations.embeddings.schedule import Memory\n"
         "with Memory(pathlib.Path(sys.argv[1])).alone(): pass"
     )
     path = tmp_path / "s.json"

@@ -11,7 +11,7 @@ from headrace.envelope import StageRun
 from headrace.kafka.broker_contract import Headers, Record
 from headrace.payloads import DeadLetter, DeadLetterAction, HeaderPart
 from headrace.store.documents import DocumentRow
-from headrace_operations.trace_assembly import Material, Seen, SeenLetter, assemble
+from headrace_operations.trace.assembly import Material, Seen, SeenLetter, assemble
 
 pytestmark = pytest.mark.unit
 

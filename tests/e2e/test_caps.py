@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from headrace_cli.main import app
+from headrace_cli.app import app
 from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.dead_letters.model import Selection
 from headrace_testing.data import reference_with_edits

@@ -36,7 +36,7 @@ def cli(capture: Capture, *words: str, code: int = 0):
         "HEADRACE_CONNECT_URL": f"http://127.0.0.1:{capture.connect.port}",
     }  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-m", "headrace_cli.main", "capture", *words], env=env, capture_output=True, text=True,
+        [sys.executable, "-m", "headrace_cli.app", "capture", *words], env=env, capture_output=True, text=True,
         timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == code, done.stderr

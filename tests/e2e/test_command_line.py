@@ -26,7 +26,7 @@ class CommandLine:
     def __call__(self, *words: str, code: int = 0) -> str:
         """Return standard output; the exit code must be ``code``."""
         done = subprocess.run(
-            [sys.executable, "-m", "headrace_cli.main", *words],
+            [sys.executable, "-m", "headrace_cli.app", *words],
             cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=240, check=False,
         )  # fmt: skip
         assert done.returncode == code, f"{words}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"

@@ -34,7 +34,7 @@ def headrace(place, tmp_path):
     def run(*words: str, code: int = 0, owner: bool = False):
         dsn = {"HEADRACE_BOOTSTRAP_POSTGRES_DSN": place.postgres} if owner else {}
         done = subprocess.run(
-            [sys.executable, "-m", "headrace_cli.main", *words], env={**env, **dsn}, capture_output=True, text=True,
+            [sys.executable, "-m", "headrace_cli.app", *words], env={**env, **dsn}, capture_output=True, text=True,
             timeout=120, check=False,
         )  # fmt: skip
         assert done.returncode == code, done.stderr

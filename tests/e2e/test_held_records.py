@@ -13,11 +13,12 @@ from typer.testing import CliRunner
 from headrace.handlers.pipelines_log import apply
 from headrace.orders import control
 from headrace.pipeline import Review
-from headrace_cli.main import app
+from headrace_cli.app import app
 from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.dead_letters.model import Selection
-from headrace_operations.held_log import HeldLog
-from headrace_operations.held_model import HeldEntry, HeldSelection
+from headrace_operations.held.log import HeldLog
+from headrace_operations.held.model import HeldEntry, HeldSelection
+from headrace_operations.orders import log as orders_log
 from headrace_testing.data import reference_with_edits
 from headrace_testing.fold import fold
 from headrace_testing.oracle import versions
@@ -63,7 +64,7 @@ def operator(place) -> Operator:
 
 def test_a_paused_tenant_waits_and_another_does_not(deployment, operator: Operator, seed: int) -> None:
     """A pause would stop other tenants, or a resume would lose the paused one's documents or do them twice."""
-    control.give(
+    orders_log.give(
         operator.kafka, operator.codec, action=control.Action.PAUSE, scope=control.Scope.TENANT, target=PAUSED,
         reason="why", issued_by="olga",
     )  # fmt: skip

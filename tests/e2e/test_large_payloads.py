@@ -26,7 +26,7 @@ from headrace_local import artifacts
 from headrace_operations.audit.run import Scope, audit
 from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.dead_letters.model import Selection
-from headrace_operations.objects import Collector
+from headrace_operations.objects.garbage import Collector
 from headrace_testing import s3
 from headrace_testing.committed import read_all
 from headrace_testing.deployment import Service
@@ -119,7 +119,7 @@ def test_a_large_document_is_found_with_its_payloads_in_a_folder(deployment, pla
 def gc(place, url, folder, *arguments):
     """Run `headrace objects gc`; return its exit code and what it printed."""
     done = subprocess.run(
-        [sys.executable, "-m", "headrace_cli.main", "objects", "gc", "--json", "--state-dir", str(folder), *arguments],
+        [sys.executable, "-m", "headrace_cli.app", "objects", "gc", "--json", "--state-dir", str(folder), *arguments],
         env={**os.environ, "HEADRACE_KAFKA_BOOTSTRAP": place.kafka, "HEADRACE_KAFKA_TOPIC_PREFIX": place.prefix,
              "HEADRACE_OBJECTS_URL": url},
         capture_output=True, text=True, check=False, timeout=120,

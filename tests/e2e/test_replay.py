@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 def command(place, *arguments: str) -> list[str]:
     """The command line, speaking to the test's Kafka and registry."""
     return [
-        sys.executable, "-m", "headrace_cli.main", "replay", *arguments,
+        sys.executable, "-m", "headrace_cli.app", "replay", *arguments,
         "--kafka", place.kafka, "--registry", place.registry, "--json",
     ]  # fmt: skip
 

@@ -10,6 +10,7 @@ import pytest
 
 from headrace.handlers.pipelines_log import apply
 from headrace.orders import control
+from headrace_operations.orders import log as orders_log
 from headrace_testing.committed import dead_letters_of
 from headrace_testing.data import reference_with_edits
 from headrace_testing.fold import fold
@@ -117,7 +118,7 @@ def test_a_paused_stage_starts_nothing_until_it_is_resumed(deployment, place, se
 
 def order(place, action: control.Action) -> None:
     """Order it of the chunker."""
-    control.give(
+    orders_log.give(
         place.kafka_settings(), place.codec(), action=action, scope=control.Scope.STAGE, target="chunker",
         reason="why", issued_by="test",
     )  # fmt: skip

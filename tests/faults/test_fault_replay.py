@@ -17,7 +17,8 @@ from headrace.handlers.pipelines_log import apply
 from headrace.kafka import headers
 from headrace.payloads import ReplayRun
 from headrace.topology.topics import replay_topic
-from headrace_operations.dead_letters.act import REDRIVEN, Actor, Order, plan
+from headrace_operations.actions import Order
+from headrace_operations.dead_letters.act import REDRIVEN, Actor, plan
 from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.dead_letters.model import ANY_STATE, Entry, Selection
 from headrace_operations.replay import plan as replay_plan

@@ -21,8 +21,8 @@ from headrace.store.generations import get_generation
 from headrace.store.index import index_batch
 from headrace.store.pool import StoreSettings, create_pool
 from headrace.store.rows import IndexChunk, IndexDocument, Outcome
+from headrace_cli.app import app
 from headrace_cli.exit_codes import ExitCode
-from headrace_cli.main import app
 from headrace_operations.audit.model import Key
 from headrace_operations.audit.reset import NoReset, reset
 from headrace_operations.audit.run import Scope, UnknownDocument, audit

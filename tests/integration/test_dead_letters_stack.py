@@ -22,10 +22,11 @@ from headrace.runtime.compute import ComputeThread
 from headrace.runtime.deadletters import Failure, dead_letter
 from headrace.stage_process.main import Parts
 from headrace.topology.stages import INGEST, STAGES
-from headrace_cli.main import app
+from headrace_cli.app import app
 from headrace_ingest.order_guard import guarding
 from headrace_operations import transactions
-from headrace_operations.dead_letters.act import REDRIVEN, Actor, Order, plan
+from headrace_operations.actions import Order
+from headrace_operations.dead_letters.act import REDRIVEN, Actor, plan
 from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.dead_letters.model import Id, NoSuchDeadLetter, RefusedDeadLetter, Selection, State
 from headrace_testing.committed import read_all

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from headrace.handlers.pipelines_log import apply
-from headrace_operations.dead_letters.act import REDRIVEN, Actor, Order, plan
+from headrace_operations.actions import Order
+from headrace_operations.dead_letters.act import REDRIVEN, Actor, plan
 from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.dead_letters.model import ANY_STATE, Entry, Selection
 from headrace_testing.data import reference_with_edits

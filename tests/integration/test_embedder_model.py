@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from headrace.embeddings.preparation import OverLong, Preparation
 from headrace.errors import ConfigurationError
-from headrace_cli.main import app
+from headrace_cli.app import app
 from headrace_embedder.agreement import least_cosine
 from headrace_embedder.local_model import SentenceTransformersProvider, load
 from headrace_embedder.over_long import embed_passages, left_out

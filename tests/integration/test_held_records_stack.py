@@ -17,16 +17,16 @@ from headrace.errors import InvalidRecord
 from headrace.kafka import headers
 from headrace.kafka.headers import Origin
 from headrace.payloads import DeadLetter
-from headrace_cli.main import app
+from headrace_cli.app import app
 from headrace_operations import transactions
-from headrace_operations.held_act import HeldActor
-from headrace_operations.held_log import HeldLog
-from headrace_operations.held_model import (
+from headrace_operations.actions import Order
+from headrace_operations.held.act import HeldActor
+from headrace_operations.held.log import HeldLog
+from headrace_operations.held.model import (
     APPROVED,
     REJECTED,
     RELEASED,
     HeldEntry,
-    HeldOrder,
     HeldSelection,
     NoSuchHeldRecord,
     RefusedHeldRecord,
@@ -83,9 +83,9 @@ def site(place) -> Site:
     return Site(place.kafka_settings(), place.create_topics(), place.registry)
 
 
-def order(action: str, why: str = "because") -> HeldOrder:
+def order(action: str, why: str = "because") -> Order:
     """An order of olga's."""
-    return HeldOrder(action, "b1", "olga", why)
+    return Order(action, "b1", "olga", why)
 
 
 def test_what_a_pause_held_goes_back_as_it_was_once_and_leaves_the_topic(site: Site) -> None:

@@ -19,6 +19,7 @@ from headrace.config.settings import KafkaSettings
 from headrace.orders import control
 from headrace.payloads import ReplayRun
 from headrace.topology import topics
+from headrace_operations.orders import log as orders_log
 from headrace_operations.replay.copier import Copier
 from headrace_operations.replay.plan import plan
 from headrace_operations.replay.runs import CANCELLED, PAUSED, read_run
@@ -59,7 +60,7 @@ class Ground:
 
     def order(self, action: control.Action, run: ReplayRun) -> None:
         """Order it as the command does."""
-        control.give(
+        orders_log.give(
             self.kafka, self.codec, action=action, scope=control.Scope.RUN, target=run.run_id, reason="", issued_by="o"
         )
 

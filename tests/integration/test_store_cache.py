@@ -14,7 +14,7 @@ from headrace_embedder.batch import Text
 from headrace_embedder.cache_bound import CacheBound
 from headrace_embedder.handler import EmbedHandler
 from headrace_embedder.hashing import HashingProvider
-from headrace_operations.embedding import forget
+from headrace_operations.embeddings import forget
 
 if TYPE_CHECKING:
     from headrace.store.pool import Pool

@@ -17,10 +17,10 @@ from headrace.config.settings import KafkaSettings
 from headrace.envelope import Change, Context, Operation, StageRun, Trace
 from headrace.payloads import DeadLetter, DeadLetterAction, DocumentFacts, HeaderPart, IndexedDocument, SourceDocument
 from headrace.store.pool import StoreSettings, create_pool
-from headrace_operations.runs import RunsReader
-from headrace_operations.trace import Tracer
-from headrace_operations.trace_log import Limits
-from headrace_operations.trace_request import trace_request
+from headrace_operations.runs.reader import RunsReader
+from headrace_operations.trace.log import Limits
+from headrace_operations.trace.request import trace_request
+from headrace_operations.trace.tracer import Tracer
 from headrace_testing.deployment import Deployment, Place
 
 pytestmark = pytest.mark.integration

@@ -14,7 +14,8 @@ from headrace.handlers.pipelines_log import apply
 from headrace_bench.outage import small_documents
 from headrace_bench.result import Result
 from headrace_bench.stages import deployment
-from headrace_operations.dead_letters.act import REDRIVEN, Actor, Order, plan
+from headrace_operations.actions import Order
+from headrace_operations.dead_letters.act import REDRIVEN, Actor, plan
 from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.dead_letters.model import Selection
 from headrace_testing.deployment import Deployment

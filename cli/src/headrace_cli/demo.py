@@ -18,16 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from headrace.errors import HeadraceError
-from headrace_cli import output, state
+from headrace_cli import output, state, tables
 from headrace_cli.client import Gateway
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.failures import CommandError, TimedOut, exit_code_of, show
-from headrace_cli.launch import Launch, Launched, Launcher
-from headrace_cli.search_commands import show_answer, show_hits
-from headrace_cli.sending import send
-from headrace_cli.sources import Change
-from headrace_cli.tracking import tracked
-from headrace_cli.waiting import wait_until_searchable
+from headrace_cli.ingest.sending import send
+from headrace_cli.ingest.sources import Change
+from headrace_cli.ingest.waiting import wait_until_searchable
+from headrace_cli.quiet import quiet_logs
+from headrace_cli.stack.launch import Launch, Launched, Launcher
+from headrace_cli.views import search as search_view
+from headrace_cli.views.tracking import tracked
 from headrace_local.progress import shown
 from headrace_local.stack import Stack
 
@@ -103,9 +104,9 @@ class Demo:
         self._ingest(changes)
         for question in QUESTIONS:
             self._title(f"Search: {question}")
-            show_hits(self._search(question))
+            search_view.hits(self._search(question))
         self._title(f"Ask: {ASKED}")
-        show_answer(self._gateway.ask({"question": ASKED, "wait_s": 60.0, "top_k": 5}, timeout_s=90.0))
+        search_view.answer(self._gateway.ask({"question": ASKED, "wait_s": 60.0, "top_k": 5}, timeout_s=90.0))
         by_id = {change.document_id: change for change in changes}
         self._edit(by_id[EDITED])
         self._delete(by_id)
@@ -131,10 +132,10 @@ class Demo:
         new, old = edited(change, self._version + 1)
         self._title(f"Edit one sentence of {EDITED}")
         print(f"  was: {output.one_line(old, 150)}\n  now: {NEW_SENTENCE}\n\nBefore, '{EDIT_QUERY}' finds:")
-        show_hits(self._search(EDIT_QUERY, 2))
+        search_view.hits(self._search(EDIT_QUERY, 2))
         seconds, hits = self._changed(new, EDIT_QUERY, lambda hits: any(NEW_SENTENCE[:40] in _flat(h) for h in hits))
         print("After:")
-        show_hits(hits[:2])
+        search_view.hits(hits[:2])
         print(f"From the request to the first search that finds the new sentence: {seconds * 1000:.0f} ms")
 
     def _delete(self, known: dict[str, Change]) -> None:
@@ -143,11 +144,11 @@ class Demo:
         name = before[0]["document_id"]
         self._title(f"Delete the document that fits a query best: {name}")
         print(f"Before, '{DELETE_QUERY}' finds:")
-        show_hits(before)
+        search_view.hits(before)
         gone = Change({"id": name, "op": "delete", "version": self._version + 2}, known[name].origin)
         seconds, hits = self._changed(gone, DELETE_QUERY, lambda hits: all(h["document_id"] != name for h in hits))
         print("After:")
-        show_hits(hits[:3])
+        search_view.hits(hits[:3])
         print(f"From the request to the first search without it: {seconds * 1000:.0f} ms")
 
     def _changed(
@@ -186,7 +187,7 @@ def _flat(hit: dict[str, Any]) -> str:
 def _start(state_dir: Path, provider: str) -> Launched:
     title(1, f"Start Kafka, schema registry, PostgreSQL and six services in {state_dir} (the first time: fetch them)")
     begun = time.monotonic()
-    with shown(output.messages()) as on_event:
+    with shown(tables.messages()) as on_event:
         launched = Launcher(Launch(state_dir, provider), output.say).up(on_event)
     print(f"Everything is ready after {time.monotonic() - begun:.1f} s: {launched.url}")
     return launched
@@ -198,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--state-dir", type=Path, default=STATE_DIR, help="state folder (default: %(default)s)")
     parser.add_argument("--provider", default="sentence-transformers", help="what embeds (default: %(default)s)")
     given = parser.parse_args(arguments)
-    output.quiet_logs()
+    quiet_logs()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
     code = ExitCode.OK

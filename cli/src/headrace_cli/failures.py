@@ -13,6 +13,7 @@ import typer
 
 from headrace.errors import ConfigurationError, DependencyDown, HeadraceError
 from headrace_cli.exit_codes import ExitCode
+from headrace_operations.errors import NotThere
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -87,6 +88,8 @@ def exit_code_of(error: HeadraceError) -> ExitCode:
         return error.exit_code
     if isinstance(error, DependencyDown):
         return ExitCode.UNREACHABLE
+    if isinstance(error, NotThere):
+        return ExitCode.NOT_FOUND
     return ExitCode.USAGE if isinstance(error, ConfigurationError) else ExitCode.FAILED
 
 

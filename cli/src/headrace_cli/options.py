@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, NamedTuple, TypeAlias
+from typing import Annotated, TypeAlias
 
 import typer
 
@@ -60,6 +60,23 @@ Attributes: TypeAlias = Annotated[
 OnlyTenant: TypeAlias = Annotated[
     str | None, typer.Option("--tenant", envvar="HEADRACE_TENANT", help="Only of this tenant.", show_default=False)
 ]
+OnlyStage: TypeAlias = Annotated[
+    str | None, typer.Option("--stage", envvar="HEADRACE_STAGE", help="Only of this stage.", show_default=False)
+]
+OnlyDocument: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--document", envvar="HEADRACE_DOCUMENT", help="Only of this document.", show_default=False),
+]
+Records: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--records", envvar="HEADRACE_TRACE_RECORDS", min=1,
+        help="Most records read of each partition, the newest first.",
+    ),
+]  # fmt: skip
+Seconds: TypeAlias = Annotated[
+    float, typer.Option("--seconds", envvar="HEADRACE_TRACE_SECONDS", min=0.1, help="Longest reading, in seconds.")
+]
 Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", envvar="HEADRACE_YES", help="Do not ask.")]
 KafkaUrl: TypeAlias = Annotated[
     str | None,
@@ -90,9 +107,19 @@ PostgresDsn: TypeAlias = Annotated[
 ]
 
 
-class Place(NamedTuple):
-    """Where a command finds Kafka and the registry, as its options say."""
+BY_NAME = {
+    "state_dir": StateDir,
+    "kafka": KafkaUrl,
+    "registry": RegistryUrl,
+    "postgres": PostgresDsn,
+    "url": Url,
+    "api_key": ApiKey,
+}
+"""The options that say where a command finds what it reaches."""
 
-    state_dir: Path | None
-    kafka: str | None
-    registry: str | None
+
+class Found:
+    """Says by which options, in their order, a parameter of a command is found."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names

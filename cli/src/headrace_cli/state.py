@@ -12,10 +12,11 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 from headrace_cli.client import Gateway
 from headrace_cli.failures import CommandError, NotReachable
+from headrace_cli.options import Found
 from headrace_cli.output import say
 
 DEFAULT_NAME = ".headrace"
@@ -121,6 +122,22 @@ def connect(url: str | None, api_key: str | None, state_dir: Path | None, *, ret
     return Gateway(address, api_key, retry_s=retry_s, on_retry=_told_once(address, retry_s))
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Finds the gateway: as the options of a command name it, or the local stack's of the state folder."""
+
+    state_dir: Path | None = None
+    url: str | None = None
+    api_key: str | None = None
+
+    def gateway(self, *, retry_s: float = 0.0) -> Gateway:
+        """Return it; raises :class:`NotReachable` where none is known. See :func:`connect`."""
+        return connect(self.url, self.api_key, self.state_dir, retry_s=retry_s)
+
+
+AtGateway: TypeAlias = Annotated[Caller, Found("state_dir", "url", "api_key")]
+
+
 def _told_once(address: str, retry_s: float) -> Callable[[str], None]:
     """Return what tells people of the first retry, so that a minute of trying does not look like a standstill."""
     told = threading.Lock()
@@ -130,3 +147,12 @@ def _told_once(address: str, retry_s: float) -> Callable[[str], None]:
             say(f"{address} does not take it yet ({reason}); trying again for up to {retry_s:.0f} s")
 
     return tell
+
+
+def provider_name(state_dir: Path | None) -> str | None:
+    """Return what embeds, as the environment or the local stack says it; None where neither does."""
+    named = os.environ.get("HEADRACE_EMBEDDER_PROVIDER")
+    if named is None:
+        known = read_services(find_state_dir(state_dir))
+        named = known.provider if known else None
+    return named

@@ -16,7 +16,7 @@ Command = tuple[tuple[str, ...], Any]
 def commands() -> list[Command]:
     """Return every command of ``headrace``, by name; groups give their members."""
     typer = importlib.import_module("typer")
-    root = typer.main.get_command(importlib.import_module("headrace_cli.main").app)
+    root = typer.main.get_command(importlib.import_module("headrace_cli.app").app)
     return sorted(_leaves((), root), key=lambda command: command[0])
 
 

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from headrace.codec.codec import Codec
 from headrace.config.settings import KafkaSettings
-from headrace.errors import ConfigurationError, HeadraceError
+from headrace.errors import ConfigurationError
 from headrace.kafka.ranges import LogReader
 from headrace.store.generations import kept_fresh
 from headrace.store.pool import StoreSettings
@@ -38,6 +38,7 @@ from headrace_operations.audit.model import (
 )
 from headrace_operations.audit.put_aside import open_dead_letters
 from headrace_operations.audit.store_view import ChunkPage, StoreView, generations, opened_pool
+from headrace_operations.errors import NotThere
 
 _DETAIL_BATCH = 500
 _CHANGED = "another look: it changed meanwhile"
@@ -46,7 +47,7 @@ _WHOLE = ("document", "log")
 Progress = Callable[[str], None]
 
 
-class UnknownDocument(HeadraceError):
+class UnknownDocument(NotThere):
     """Neither the log nor the store has the document."""
 
     code = "unknown-document"

@@ -6,37 +6,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from confluent_kafka import KafkaException
-
 from headrace.codec.codec import Codec
 from headrace.config.settings import KafkaSettings
-from headrace.errors import DependencyDown
-from headrace.payloads import DeadLetterAction
-from headrace.topology.generation_names import id_in_generation
-from headrace.topology.topics import DEAD_LETTER_ACTIONS, retry_topic
+from headrace.topology.topics import retry_topic
+from headrace_operations.actions import Actions, Order, Progress
 from headrace_operations.dead_letters import messages
 from headrace_operations.dead_letters.log import DeadLetterLog, Found
-from headrace_operations.dead_letters.model import ANY_STATE, Entry, Id, RefusedDeadLetter, Selection, State
-from headrace_operations.transactions import Produce, Transactions, in_batches, interrupted
+from headrace_operations.dead_letters.model import (
+    ANY_STATE,
+    DEAD_LETTERS,
+    Entry,
+    Id,
+    RefusedDeadLetter,
+    Selection,
+    State,
+)
+from headrace_operations.transactions import Produce
 
 REDRIVEN = "REDRIVEN"
 DISCARDED = "DISCARDED"
-Progress = Callable[[int], None]
-"""Told how many more dead letters are done."""
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What is to be done with dead letters: ``action`` REDRIVEN or DISCARDED, by whom, why; ``batch`` is its identity.
-
-    ``again`` takes in those that were acted upon before.
-    """
-
-    action: str
-    batch: str
-    acted_by: str
-    why: str = ""
-    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +77,7 @@ class Actor:
         self._kafka = kafka
         self._codec = codec
         self._log = DeadLetterLog(kafka, codec)
+        self._actions = Actions(kafka, codec, DEAD_LETTERS)
 
     def carry_out(
         self,
@@ -105,23 +94,20 @@ class Actor:
             return []
         states = ANY_STATE if order.again else frozenset({State.OPEN})
         selection = Selection(ids=frozenset(entry.id for entry in chosen), states=states)
-        transactions = Transactions(self._kafka, "headrace-dlq")
         done: list[Id] = []
 
         def note(batch: Sequence[Found]) -> None:
             done.extend(found.entry.id for found in batch)
             progress(len(batch))
 
-        try:
-            in_batches(
-                transactions, lambda take: self._log.read(selection, take),
-                lambda produce, found: self._write(produce, found, order, now()), lambda found: found.entry.size, note,
-            )  # fmt: skip
-        except (KafkaException, DependencyDown) as error:
-            verb = "sent again" if order.action == REDRIVEN else "discarded"
-            raise interrupted(
-                error, f"{len(done)} dead letters were {verb}", "dead letters", RefusedDeadLetter
-            ) from error
+        verb = "sent again" if order.action == REDRIVEN else "discarded"
+        self._actions.carry_out(
+            lambda take: self._log.read(selection, take),
+            lambda produce, found: self._write(produce, found, order, now()),
+            lambda found: found.entry.size,
+            note,
+            lambda: f"{len(done)} dead letters were {verb}",
+        )
         return done
 
     def _write(self, produce: Produce, found: Found, order: Order, now: datetime) -> None:
@@ -134,9 +120,4 @@ class Actor:
                 retry_topic(identity.stage), value=letter.value, key=messages.retry_key(letter, self._kafka),
                 headers=list(again),
             )  # fmt: skip
-        action = DeadLetterAction(
-            order.action, identity.stage, identity.partition, identity.offset, order.batch, order.acted_by, now,
-            order.why,
-        )  # fmt: skip
-        key = id_in_generation(str(identity), self._kafka.generation)
-        produce(DEAD_LETTER_ACTIONS, value=self._codec.encode_plain(action), key=key, partition=0)
+        self._actions.note(produce, identity, order, now)

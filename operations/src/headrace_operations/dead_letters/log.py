@@ -11,10 +11,12 @@ from headrace.errors import UndecodableRecord
 from headrace.kafka.broker_contract import Record, TopicPartition
 from headrace.kafka.offsets import Range
 from headrace.payloads import DeadLetter, DeadLetterAction
-from headrace.topology.topics import DEAD_LETTER_ACTIONS, dead_letter_topic
+from headrace.topology.topics import dead_letter_topic
+from headrace_operations.actions import Actions
 from headrace_operations.dead_letters import messages
 from headrace_operations.dead_letters.model import (
     ANY_STATE,
+    DEAD_LETTERS,
     Entry,
     Id,
     NoSuchDeadLetter,
@@ -47,6 +49,7 @@ class DeadLetterLog:
     def __init__(self, kafka: KafkaSettings, codec: Codec) -> None:
         self._codec = codec
         self._scan = LogScan(kafka, codec)
+        self._actions = Actions(kafka, codec, DEAD_LETTERS)
 
     def select(self, selection: Selection) -> list[Entry]:
         """Return the dead letters that are meant, without their payloads, the oldest first.
@@ -76,7 +79,7 @@ class DeadLetterLog:
 
     def actions(self) -> dict[str, DeadLetterAction]:
         """Return the newest action of each dead letter that has one, by id."""
-        return self._scan.actions(DEAD_LETTER_ACTIONS, DeadLetterAction)
+        return self._actions.newest(self._scan)
 
     def show(self, identity: Id) -> list[Found]:
         """Return the dead letter, and behind it those that it came of, the newest first.

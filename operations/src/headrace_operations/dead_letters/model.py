@@ -12,7 +12,9 @@ from headrace.errors import ConfigurationError, HeadraceError
 from headrace.orders.control import TOPIC as CONTROL
 from headrace.payloads import DeadLetterAction
 from headrace.topology.stages import STAGES
-from headrace.topology.topics import dead_letter_topic
+from headrace.topology.topics import DEAD_LETTER_ACTIONS, dead_letter_topic
+from headrace_operations.actions import Kind
+from headrace_operations.errors import NotThere
 
 UNREADABLE_REASON = "unreadable"
 """Reason of what lies in a topic of dead letters and does not decode as one."""
@@ -29,7 +31,7 @@ _VARIABLE = (
 )
 
 
-class NoSuchDeadLetter(HeadraceError):
+class NoSuchDeadLetter(NotThere):
     """There is no such dead letter."""
 
     code = "no-such-dead-letter"
@@ -40,6 +42,9 @@ class RefusedDeadLetter(HeadraceError):
     """What was asked for cannot be done with this dead letter."""
 
     code = "refused-dead-letter"
+
+
+DEAD_LETTERS = Kind("headrace-dlq", DEAD_LETTER_ACTIONS, DeadLetterAction, "dead letters", RefusedDeadLetter)
 
 
 class State(StrEnum):

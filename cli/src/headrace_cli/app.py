@@ -1,0 +1,152 @@
+"""The command ``headrace``: it knows all commands by name, and loads the module of the one that is called."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, MutableMapping
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_group
+
+from headrace import __version__
+from headrace_cli.exit_codes import epilog
+
+
+class Entry(NamedTuple):
+    """Where a command or a group of commands is, below :mod:`headrace_cli.commands`, and its line in the help."""
+
+    module: str
+    help: str
+
+
+COMMANDS = {
+    "up": Entry("stack", "Start the local stack and wait until it is ready."),
+    "down": Entry("stack", "Stop everything; the data stays."),
+    "status": Entry("status", "Show what runs; with ID, where that document is."),
+    "logs": Entry("stack", "Show what the processes of the local stack wrote."),
+    "bootstrap": Entry("stack", "Create topics, schemas, tables and pipelines."),
+    "ingest": Entry("documents", "Send documents and change events."),
+    "delete": Entry("documents", "Delete documents from the index."),
+    "documents": Entry("documents", "List the documents that have attributes."),
+    "search": Entry("search", "Find the passages that fit a query best."),
+    "ask": Entry("search", "Have a question answered from the documents, with citations."),
+    "topics": Entry("topics", "Show the topics and how far their readers are."),
+    "pause": Entry("orders", "Have a stage, tenant, pipeline or replay wait."),
+    "resume": Entry("orders", "Have them go on."),
+    "orders": Entry("orders", "Show the orders that count."),
+    "trace": Entry("trace", "Show the whole path of a document or request."),
+    "runs": Entry("runs", "Show how far batches of work are."),
+    "audit": Entry("audit", "Compare the log with the store, document by document."),
+    "pipeline": Entry("pipelines", "Pipelines: which stages run, with which handlers."),
+    "held": Entry("held", "Records that wait for a person or a cap."),
+    "review": Entry("review", "Outputs that wait for a review."),
+    "dlq": Entry("dlq", "Dead letters: records that a stage gave up."),
+    "replay": Entry("replay", "Replays: a stage reads its records again."),
+    "generations": Entry("generations", "Generations of the index: one model's complete set of vectors each."),
+    "objects": Entry("objects", "The object store: payloads too large for a record."),
+    "embeddings": Entry("embeddings", "Embeddings: what they cost, how far they are, and doing them again."),
+    "alerts": Entry("alerts", "Alerts to Slack and Discord, by the webhooks of HEADRACE_ALERTS_."),
+    "capture": Entry("capture", "Tables of a database become documents."),
+}
+"""Every command and group, in the order of the help; a test compares it with the modules."""
+
+
+class OnDemand(MutableMapping[str, Any]):
+    """The commands by name; looking one up loads its module."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._loaded:
+            module = importlib.import_module(f"headrace_cli.commands.{COMMANDS[name].module}")
+            group = get_group(module.commands)
+            self._loaded[name] = group if group.name == name else group.commands[name]
+        return self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+    def __contains__(self, name: object) -> bool:
+        return name in COMMANDS
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self._loaded[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._loaded[name]
+
+
+class LazyGroup(TyperGroup):
+    """Lists commands from :data:`COMMANDS`, for the help and for completion, without their modules."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**{**attributes, "commands": OnDemand()})
+        self._listing = False
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return the command, or while they are listed what stands in its line."""
+        if self._listing and cmd_name in COMMANDS:
+            return TyperCommand(cmd_name, help=COMMANDS[cmd_name].help)
+        return super().get_command(ctx, cmd_name)
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        """Return all names, in the order of the help."""
+        return list(COMMANDS)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands' lines of the help."""
+        self._listing = True
+        try:
+            super().format_commands(ctx, formatter)
+        finally:
+            self._listing = False
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """Return the names that a shell may complete, each with its line of the help."""
+        self._listing = True
+        try:
+            return super().shell_complete(ctx, incomplete)
+        finally:
+            self._listing = False
+
+
+app = typer.Typer(
+    name="headrace",
+    cls=LazyGroup,
+    help="Keep a pgvector index, and the documents generated from it, fresh from a stream of change events.",
+    epilog=epilog(),
+    no_args_is_help=True,
+    rich_markup_mode=None,  # drawing boxes would take longer than all the rest of the help
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(given: bool) -> None:
+    if given:
+        typer.echo(f"headrace {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Keep a pgvector index, and the documents generated from it, fresh from a stream of change events."""
+
+
+def run() -> None:
+    """Run the command line; the process ends with one of :class:`headrace_cli.exit_codes.ExitCode`."""
+    app()
+
+
+if __name__ == "__main__":
+    run()

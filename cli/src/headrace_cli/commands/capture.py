@@ -1,0 +1,230 @@
+"""``capture check|start|list|reconcile|stop``: tables of a database become documents, by Debezium."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+from headrace.config.captured_tables import Table, of_capture, read_tables
+from headrace.errors import sentences
+from headrace_cli import options, output
+from headrace_cli import tables as shown
+from headrace_cli.asking import require_yes
+from headrace_cli.command import command, commands_of
+from headrace_cli.context import InFolder, Operator
+from headrace_cli.failures import CommandError, NotReachable
+from headrace_cli.options import Found
+from headrace_cli.quiet import quiet_logs
+from headrace_local.stack import Stack
+from headrace_operations.capture import control as operations
+from headrace_operations.capture.connector import Connect
+from headrace_operations.capture.control import CaptureRequest
+from headrace_operations.capture.database import Problem
+from headrace_operations.capture.reconcile import Reconciled
+from headrace_operations.capture.reconcile import reconcile as reconcile_table
+
+File: TypeAlias = Annotated[
+    Path, typer.Argument(metavar="FILE", help="What becomes of each table's rows; ingest reads the same file.")
+]
+Database: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--database", envvar="HEADRACE_CAPTURE_DATABASE", show_default=False,
+        help="URL of the source PostgreSQL, of a role that may replicate; without it, the local stack's. "
+        "Prefer the variable: other users of the machine can see a command line.",
+    ),
+]  # fmt: skip
+ConnectUrl: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--connect", envvar="HEADRACE_CONNECT_URL", show_default=False,
+        help="REST interface of a Kafka Connect that has Debezium; without it, the local stack's.",
+    ),
+]  # fmt: skip
+Name: TypeAlias = Annotated[
+    str, typer.Option("--name", envvar="HEADRACE_CAPTURE_NAME", help="Names connector, slot and publication.")
+]
+InKafka: TypeAlias = Annotated[Operator, Found("kafka", "state_dir")]
+InLog: TypeAlias = Annotated[Operator, Found("kafka", "registry", "state_dir")]
+commands = commands_of("capture", "Tables of a database become documents.")
+
+
+@command(commands, "check", "Say whether a database can be captured as mapped.")
+def check(
+    file: File,
+    name: Name = "captured",
+    database: Database = None,
+    *,
+    operator: InFolder,
+    as_json: options.Json = False,
+) -> None:
+    """Compare FILE with the database's tables: columns, keys, what is logged of a row, and whether one may replicate.
+
+    Ends with exit code 1 where a capture would fail or lose something.
+    """
+    tables = _tables(file, name)
+    found = operations.find_problems(_database(database, operator), tables)
+    if as_json:
+        output.emit({"tables": sorted(tables), "problems": [asdict(one) for one in found]})
+    elif not found:
+        typer.echo(f"{len(tables)} tables can be captured: {', '.join(tables)}")
+    if found:
+        raise _refused(found)
+
+
+@command(commands, "start", "Capture the mapped tables from now on.")
+def start(
+    file: File,
+    name: Name = "captured",
+    database: Database = None,
+    connect: ConnectUrl = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Show the connector's settings, start nothing.")
+    ] = False,
+    *,
+    operator: InKafka,
+    as_json: options.Json = False,
+) -> None:
+    """Check as `check` does, then have Debezium write every row that there is, and every change, to the topic changes.
+
+    Again with the same name, it takes over what FILE says now. Ingest has to know FILE: HEADRACE_INGEST_TABLES.
+    """
+    dsn, tables = _database(database, operator), _tables(file, name)
+    if found := operations.find_problems(dsn, tables):
+        raise _refused(found)
+    request = CaptureRequest(name, tables, dsn, operator.kafka_settings().topic("changes"))
+    if dry_run:
+        output.emit(operations.shown(request.configuration()))
+        return
+    status = operations.start(_connect(connect, operator), request, str(file))
+    if as_json:
+        output.emit(asdict(status))
+    else:
+        typer.echo(f"{name}: {status.state.lower()}, of {', '.join(status.tables)}")
+
+
+@command(commands, "list", "Show what is captured, and whether it runs.")
+def show_all(connect: ConnectUrl = None, *, operator: InFolder, as_json: options.Json = False) -> None:
+    """Show every connector of Kafka Connect with its tables and its state."""
+    client = _connect(connect, operator)
+    found = [status for name in client.names() if (status := client.status(name)) is not None]
+    if as_json:
+        output.emit([asdict(one) for one in found])
+        return
+    rows = [(one.name, one.state.lower(), ", ".join(one.tables), one.reason) for one in found]
+    columns = ("Capture", "State", "Tables", "Why")
+    shown.console().print(shown.table(columns, rows) if rows else "Nothing is captured.")
+
+
+@command(commands, "reconcile", "Delete the documents whose rows are gone without a trace.")
+def reconcile(
+    file: File,
+    name: Name = "captured",
+    database: Database = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Say what would be deleted, delete nothing.")
+    ] = False,
+    yes: options.Yes = False,
+    *,
+    operator: InLog,
+    as_json: options.Json = False,
+) -> None:
+    """Compare the documents of a capture with the tables, and delete those whose rows are no longer there.
+
+    For rows that were deleted while nothing captured, or by TRUNCATE. Writers of a table wait while its keys are read,
+    where it has lost any.
+    """
+    tables, dsn = _tables(file, name), _database(database, operator)
+    cluster = operator.cluster()
+
+    def each(*, dry: bool) -> list[Reconciled]:
+        return [
+            asyncio.run(reconcile_table(cluster.kafka, cluster.codec, dsn, name, mapped, table, dry_run=dry))
+            for mapped, table in tables.items()
+        ]
+
+    found = each(dry=True)
+    gone = sum(len(one.gone) for one in found)
+    if gone and not dry_run:
+        require_yes(f"Delete {gone} documents whose rows are gone?", yes=yes)
+        found = each(dry=False)
+    if as_json:
+        output.emit({"dry_run": dry_run, "tables": [asdict(one) for one in found]})
+        return
+    for one in found:
+        verb = "would be" if dry_run else "are"
+        typer.echo(f"{one.table}: {one.documents} documents, {len(one.gone)} without a row {verb} deleted")
+        for tenant, document in one.gone:
+            typer.echo(f"  {tenant}/{document}")
+        for tenant, document in one.left:
+            output.say(f"note: {tenant}/{document} was redriven, so its place is not known; use `headrace delete`")
+
+
+@command(commands, "stop", "End a capture, and drop its slot.")
+def stop(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As `capture list` has it.")],
+    yes: options.Yes = False,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            "--database",
+            envvar="HEADRACE_CAPTURE_DATABASE",
+            show_default=False,
+            help="URL of the source PostgreSQL; without it, as the connector has it.",
+        ),
+    ] = None,
+    connect: ConnectUrl = None,
+    *,
+    operator: InFolder,
+    as_json: options.Json = False,
+) -> None:
+    """End the capture, and drop its slot and publication, for a slot that nobody reads keeps the log for ever.
+
+    The documents stay. A later capture of the same name reads every row again.
+    """
+    client = _connect(connect, operator)
+    planned = operations.plan_stop(client, name, database)
+    require_yes(f"End {name} and drop its slot? Changes from now on are not captured.", yes=yes)
+    operations.stop(client, planned)
+    if as_json:
+        output.emit({"name": name, "slot": planned.slot})
+    else:
+        typer.echo(f"{name}: ended; the slot {planned.slot} is dropped")
+
+
+def _tables(file: Path, name: str) -> Mapping[str, Table]:
+    return of_capture(read_tables(file), name)
+
+
+def _refused(found: list[Problem]) -> CommandError:
+    for one in found[1:]:
+        output.say(sentences(f"also: {one.where} {one.what}", one.remedy))
+    first = found[0]
+    return CommandError(f"{first.where} {first.what}", where="FILE and --database", remedy=first.remedy)
+
+
+def _database(given: str | None, operator: Operator) -> str:
+    if given is not None:
+        return given
+    if operator.running is None:
+        raise NotReachable(
+            "no source database is known", where="HEADRACE_CAPTURE_DATABASE", remedy="Name it with --database."
+        )
+    return Stack(operator.folder).endpoints().postgres_dsn
+
+
+def _connect(given: str | None, operator: Operator) -> Connect:
+    known = operator.running
+    url = given or (known.connect if known else None)
+    if url is None:
+        raise NotReachable(
+            "no Kafka Connect is known", where="HEADRACE_CONNECT_URL",
+            remedy="Start one with `headrace up --with-connect`, or name one with --connect.",
+        )  # fmt: skip
+    quiet_logs()
+    return Connect(url)

@@ -1,0 +1,63 @@
+"""``embeddings costs``: what embedding has cost."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import date
+from typing import Annotated
+
+import typer
+
+from headrace.embeddings.costs import CostSettings
+from headrace_cli import options, output
+from headrace_cli.context import InStore
+from headrace_cli.failures import UsageError
+from headrace_cli.quiet import quiet_logs
+from headrace_cli.views import embeddings as embedding_view
+from headrace_operations.embeddings import ledger
+from headrace_operations.embeddings.spending import BYS, CostsRequest, costs
+
+
+def show_costs(
+    by: Annotated[str, typer.Option("--by", envvar="HEADRACE_COSTS_BY", help=f"Sums by {', '.join(BYS)}.")] = "tenant",
+    tenant: options.OnlyTenant = None,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", envvar="HEADRACE_COSTS_SINCE", help="First day, as 2026-11-01.", show_default=False),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option("--until", envvar="HEADRACE_COSTS_UNTIL", help="Last day, as 2026-11-30.", show_default=False),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", envvar="HEADRACE_COSTS_LIMIT", min=1, help="Most documents, the dearest first.")
+    ] = 50,
+    *,
+    operator: InStore,
+    as_json: options.Json = False,
+) -> None:
+    """Show the ledger: texts, tokens, USD and KRW of what really went through a model, at the prices of that time.
+
+    Days are those of UTC. Documents are summed over all days, so --since and --until do not go with --by document.
+    """
+    request = CostsRequest(by, tenant, _day(since, "--since"), _day(until, "--until"), limit).checked()
+    quiet_logs()
+    lines = asyncio.run(costs(operator.owner_store(), request))
+    total = ledger.total(lines)
+    settings = CostSettings()
+    if as_json:
+        output.emit({
+            "by": by, "lines": [embedding_view.line_document(line, settings) for line in lines],
+            "total": embedding_view.line_document(total, settings),
+        })  # fmt: skip
+        return
+    embedding_view.show_lines(("tenant", "document") if by == "document" else (by,), lines, total, settings)
+
+
+def _day(text: str | None, where: str) -> date | None:
+    if text is None:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(f"{text!r} is no day", where=where, remedy="Write it as 2026-11-30.") from error

@@ -1,0 +1,159 @@
+"""``embeddings schedule``: batch, incremental or release at the times of a cron expression."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from headrace_cli import options, output
+from headrace_cli.context import InFolder
+from headrace_cli.failures import UsageError
+from headrace_operations.alerts.alerter import Alert, Alerter, AlertSettings
+from headrace_operations.embeddings.schedule import Memory, Plan, plan, run
+from headrace_operations.generations.listing import require_generation
+
+_SHOWN = 5
+"""Times that a dry run tells."""
+_STDERR = 2
+"""Where the output of a run goes: stdout is for what the schedule says."""
+_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
+
+
+class Job(StrEnum):
+    """What can be scheduled."""
+
+    BATCH = "batch"
+    INCREMENTAL = "incremental"
+    RELEASE = "release"
+
+
+class SystemClock:
+    """The machine's time; :meth:`stop` ends a wait."""
+
+    def __init__(self) -> None:
+        self._ended = threading.Event()
+
+    def now(self) -> datetime:
+        """Return the time in UTC."""
+        return datetime.now(UTC)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long, or until stopped."""
+        return self._ended.wait(seconds)
+
+    def stop(self) -> None:
+        """Have the schedule end after the run under way."""
+        self._ended.set()
+
+
+def schedule(
+    job: Annotated[Job, typer.Argument(help="What is run: batch, incremental or release.")],
+    cron: Annotated[
+        str,
+        typer.Option("--cron", envvar="HEADRACE_SCHEDULE_CRON", help='Minute, hour, day, month, weekday: "0 2 * * *".'),
+    ],
+    timezone: Annotated[
+        str, typer.Option("--timezone", envvar="HEADRACE_SCHEDULE_TIMEZONE", help="Zone of these times, as Asia/Seoul.")
+    ] = "UTC",
+    missed: Annotated[
+        bool,
+        typer.Option(
+            "--missed/--no-missed", envvar="HEADRACE_SCHEDULE_MISSED",
+            help="Make up by one run for times that passed while this did not run, or while a run took too long.",
+        ),
+    ] = True,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name", envvar="HEADRACE_SCHEDULE_NAME", show_default=False,
+            help="Tells schedules of one state folder apart; without it, the job's.",
+        ),
+    ] = None,
+    runs: Annotated[
+        int | None,
+        typer.Option(
+            "--runs", envvar="HEADRACE_SCHEDULE_RUNS", min=1, help="End after so many runs.", show_default=False
+        ),
+    ] = None,
+    into: Annotated[
+        str | None,
+        typer.Option(
+            "--into", envvar="HEADRACE_REPLAY_INTO", help="The generation that is filled.", show_default=False
+        ),
+    ] = None,
+    tenant: Annotated[
+        str | None, typer.Option("--tenant", envvar="HEADRACE_TENANT", help="Only this tenant.", show_default=False)
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Say when the next five runs are, run nothing.")
+    ] = False,
+    *,
+    operator: InFolder,
+    as_json: options.Json = False,
+) -> None:  # fmt: skip
+    """Run a job at the times of a cron expression, in this process, until Ctrl-C or SIGTERM.
+
+    Runs never overlap, here or in another process of the same name and state folder. Each ends with an alert, where
+    webhooks are set. Kafka, registry and PostgreSQL are those of the environment or of the local stack.
+    """
+    own = name or job.value
+    if not own or not set(own) <= _NAME_CHARACTERS:
+        raise UsageError(f"{own!r} is no name", where="--name", remedy="Use lower-case letters, digits, - and _.")
+    if into is not None:
+        asyncio.run(require_generation(operator.store(), into, "--into"))
+    planned = plan(cron, timezone)
+    if dry_run:
+        times = [one.isoformat() for one in planned.upcoming(datetime.now(UTC), _SHOWN)]
+        output.emit(times) if as_json else typer.echo("\n".join(times))
+        return
+    words = [*(("--into", into) if into and job is not Job.RELEASE else ()), *(("--tenant", tenant) if tenant else ())]
+    folder = operator.folder
+    argv = [sys.executable, "-m", "headrace_cli.app", "embeddings", job.value, *words, "--state-dir", str(folder)]
+    alerter = Alerter(AlertSettings())
+    try:
+        memory = Memory(folder / f"schedule-{own}.json")
+        _run(planned, memory, job, runner(job, argv, alerter, as_json=as_json), missed=missed, runs=runs)
+    finally:
+        alerter.close()
+
+
+def _run(
+    planned: Plan, memory: Memory, job: Job, each: Callable[[datetime], None], *, missed: bool, runs: int | None
+) -> None:
+    clock = SystemClock()
+    with memory.alone():
+        before = signal.signal(signal.SIGTERM, lambda *_: clock.stop())
+        try:
+            output.say(f"{job.value}: next at {planned.next(clock.now()).isoformat()}")
+            run(planned, memory, clock, each, missed=missed, runs=runs)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+def runner(job: Job, argv: list[str], alerter: Alerter, *, as_json: bool) -> Callable[[datetime], None]:
+    """Return what runs the job as a process of its own, says how it ended, and alerts; a failure ends no schedule."""
+
+    def go(due: datetime) -> None:
+        begun = datetime.now(UTC)
+        code = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=_STDERR, check=False).returncode
+        seconds = (datetime.now(UTC) - begun).total_seconds()
+        if as_json:
+            output.emit({"job": job.value, "due": due.isoformat(), "exit_code": code, "seconds": round(seconds, 1)})
+        else:
+            typer.echo(f"{due.isoformat()} {job.value}: exit code {code} after {seconds:.0f} s")
+        ended = "finished" if code == 0 else f"failed with exit code {code}"
+        alerter.send(
+            Alert(f"run/{job.value}/{due.isoformat()}", f"embeddings {job.value} {ended}",
+                  f"due {due.isoformat()}, took {seconds:.0f} s", good=code == 0)
+        )  # fmt: skip
+
+    return go

@@ -1,0 +1,39 @@
+"""``embeddings status``: how far embedding is, and what stops it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from headrace.embeddings.costs import CostSettings, read_book
+from headrace_cli import options
+from headrace_cli.commands.embeddings.options import GenerationName
+from headrace_cli.context import InLogAndStore
+from headrace_cli.state import provider_name
+from headrace_cli.views import embeddings as embedding_view
+from headrace_operations.embeddings import status as operations
+from headrace_operations.embeddings.status import StatusRequest
+from headrace_operations.generations.listing import require_generation
+
+
+def status(
+    tenant: options.OnlyTenant = None,
+    generation: GenerationName = None,
+    sample: Annotated[
+        float,
+        typer.Option("--sample", envvar="HEADRACE_EMBEDDING_SAMPLE_S", min=0, help="Seconds to measure the rate over."),
+    ] = 2.0,
+    *,
+    operator: InLogAndStore,
+    as_json: options.Json = False,
+) -> None:
+    """Show how far the embedder is with the log, each record that failed and why, and the spending against its caps."""
+    cluster = operator.cluster(generation)
+    if generation is not None:
+        asyncio.run(require_generation(operator.store(), generation, "--generation"))
+    settings = CostSettings()
+    request = StatusRequest(tenant, sample, provider_name(operator.state_dir))
+    found = asyncio.run(operations.status(operator.with_store(cluster), request, read_book(settings.file), settings))
+    embedding_view.show_status(found, settings, as_json=as_json)

@@ -1,0 +1,41 @@
+"""``held list``: the records that wait for a person."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import typer
+
+from headrace_cli import options
+from headrace_cli.command import command, commands_of
+from headrace_cli.context import InLog
+from headrace_cli.views import held as held_view
+from headrace_operations.held.decide import held_records
+from headrace_operations.held.model import HeldSelection, check
+
+Kind: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--kind", envvar="HEADRACE_HELD_KIND", show_default=False,
+        help="Only what waits for this: pause (its end, a cap's too), cap, or review.",
+    ),
+]  # fmt: skip
+commands = commands_of("held", "Records that wait for a person or a cap.")
+
+
+@command(commands, "list", "Show what waits for the end of a pause, for a cap or for a review.")
+def show_held(
+    stage: options.OnlyStage = None,
+    kind: Kind = None,
+    tenant: options.OnlyTenant = None,
+    document: options.OnlyDocument = None,
+    *,
+    operator: InLog,
+    as_json: options.Json = False,
+) -> None:
+    """Show the records that wait, the oldest first: for the end of a pause, for room in a cap, or for a review.
+
+    No payload is shown. The last lines say which command lets them go on.
+    """
+    selection = check(HeldSelection(stage=stage, kind=kind, tenant=tenant, document=document))
+    held_view.entries(held_records(operator.cluster(), selection), as_json=as_json)

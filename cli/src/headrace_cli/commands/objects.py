@@ -1,0 +1,95 @@
+"""``objects stats|gc``: payloads that were too large for their records, in the object store."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from headrace_cli import options, output, tables
+from headrace_cli.asking import require_yes
+from headrace_cli.command import command, commands_of
+from headrace_cli.context import InKafka
+from headrace_cli.times import moment
+from headrace_cli.views.tracking import tracked
+from headrace_operations.objects.garbage import Amount, Collector, holdings
+
+commands = commands_of("objects", "The object store: payloads too large for a record.")
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+_STEP = 1024
+
+
+@command(commands, "stats", "Show what the store holds, by tenant.")
+def stats(*, operator: InKafka, as_json: options.Json = False) -> None:
+    """Show what the object store holds, by tenant's folder. Lists every object; no topic is read."""
+    store, _ = operator.objects()
+    found = holdings(store)
+    if as_json:
+        output.emit({"url": store.url, "tenants": [asdict(one) for one in found]})
+        return
+    rows = [(one.folder, one.held.objects, _size(one.held.bytes), one.oldest, one.newest) for one in found]
+    columns = ("tenant", "objects", "size", "oldest", "newest")
+    tables.console().print(tables.table(columns, rows, right=("objects", "size")))
+    typer.echo(f"{sum(one.held.objects for one in found)} objects, {_size(sum(one.held.bytes for one in found))} in "
+               f"{store.url}")  # fmt: skip
+
+
+@command(commands, "gc", "Delete what no record refers to any more.")
+def gc(
+    older_than: Annotated[
+        str,
+        typer.Option(
+            "--older-than", envvar="HEADRACE_OBJECTS_OLDER_THAN",
+            help="Only what was written on days that have been over for so long: 36h, 7d; a day at least.",
+        ),
+    ] = "72h",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Say what would be deleted; delete nothing.")
+    ] = False,
+    yes: options.Yes = False,
+    *,
+    operator: InKafka,
+    as_json: options.Json = False,
+) -> None:  # fmt: skip
+    """Delete the objects that no record refers to any more: those of records that were compacted away or expired.
+
+    Reads every topic that can carry a reference, of all generations, from its start; that is what it costs. The stages
+    may run meanwhile.
+    """
+    now = datetime.now(UTC)
+    before = moment(older_than, "--older-than", now)
+    assert before is not None
+    store, settings = operator.objects()
+    collector = Collector(store, settings)
+    with tracked("reading", None) as read:
+        garbage = collector.find(before, now, read)
+    found = garbage.found
+    if not dry_run and found.objects:
+        require_yes(f"Delete {_amount(found)} of {_amount(garbage.held)} in {store.url}?", yes=yes)
+    deleted = Amount()
+    if not dry_run:
+        with tracked("deleting", found.objects) as advance:
+            deleted = collector.delete(garbage, advance)
+    if as_json:
+        output.emit(
+            {"url": store.url, "before": before.isoformat(), "dry_run": dry_run, "records_read": garbage.records,
+             "held": asdict(garbage.held), "young": asdict(garbage.young), "garbage": asdict(found),
+             "deleted": asdict(deleted)}
+        )  # fmt: skip
+        return
+    typer.echo(f"{_amount(garbage.held)} held; {_amount(garbage.young)} too young to be looked at; "
+               f"{garbage.records} records read")  # fmt: skip
+    typer.echo(f"{_amount(found)} would be deleted" if dry_run else f"{_amount(deleted)} deleted")
+
+
+def _amount(amount: Amount) -> str:
+    return f"{amount.objects} objects ({_size(amount.bytes)})"
+
+
+def _size(count: int) -> str:
+    size, unit = float(count), 0
+    while size >= _STEP and unit < len(_UNITS) - 1:
+        size, unit = size / _STEP, unit + 1
+    return f"{count} bytes" if unit == 0 else f"{size:.1f} {_UNITS[unit]}"

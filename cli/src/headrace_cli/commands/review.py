@@ -1,0 +1,97 @@
+"""``review list|show|approve|reject``: the outputs that wait for a review."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import typer
+
+from headrace.orders.holds import REVIEW
+from headrace_cli import options
+from headrace_cli.command import command, commands_of
+from headrace_cli.context import InLog, Operator
+from headrace_cli.views import held as held_view
+from headrace_cli.views.tracking import tracked
+from headrace_operations.held.decide import Decision, decide, decision, held_record, held_records
+from headrace_operations.held.model import APPROVED, REJECTED, HeldSelection, check, parse_id
+
+Ids: TypeAlias = Annotated[list[str], typer.Argument(metavar="ID", help="Held records: stage/partition/offset.")]
+DryRun: TypeAlias = Annotated[
+    bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Say which, decide nothing.")
+]
+commands = commands_of("review", "Outputs that wait for a review.")
+
+
+@command(commands, "list", "Show what waits for a review.")
+def show_reviews(
+    stage: options.OnlyStage = None,
+    tenant: options.OnlyTenant = None,
+    document: options.OnlyDocument = None,
+    *,
+    operator: InLog,
+    as_json: options.Json = False,
+) -> None:
+    """Show the outputs that wait for a review, the oldest first, without their payloads."""
+    selection = check(HeldSelection(stage=stage, kind=REVIEW, tenant=tenant, document=document))
+    held_view.entries(held_records(operator.cluster(), selection), as_json=as_json)
+
+
+@command(commands, "show", "Print all of one, its payload included.")
+def show(
+    name: Annotated[str, typer.Argument(metavar="ID", help="A held record: stage/partition/offset.")],
+    *,
+    operator: InLog,
+    as_json: options.Json = False,
+) -> None:
+    """Print everything of a held record: why it waits, and what it holds.
+
+    The payload may hold personal data: mind who reads the terminal.
+    """
+    parse_id(name)  # refuses what is no id before anything is reached
+    cluster = operator.cluster()
+    held_view.one(cluster.codec, held_record(cluster, name), as_json=as_json)
+
+
+@command(commands, "approve", "Have outputs go on.")
+def approve(
+    ids: Ids,
+    why: Annotated[str, typer.Option("--why", envvar="HEADRACE_WHY", help="The reason, kept with the decision.")] = "",
+    dry_run: DryRun = False,
+    *,
+    operator: InLog,
+    as_json: options.Json = False,
+) -> None:
+    """Have outputs that wait for a review go on to the next stage, as they are.
+
+    Each goes on in one transaction with the note that it did; approving it a second time does nothing.
+    """
+    _decide(operator, decision(APPROVED, ids, why), dry_run=dry_run, as_json=as_json)
+
+
+@command(commands, "reject", "Turn outputs down: they become dead letters.")
+def reject(
+    ids: Ids,
+    why: Annotated[
+        str,
+        typer.Option("--why", envvar="HEADRACE_WHY", help="The reason, kept with the decision and the dead letter."),
+    ],
+    dry_run: DryRun = False,
+    *,
+    operator: InLog,
+    as_json: options.Json = False,
+) -> None:
+    """Turn outputs that wait for a review down: each becomes a dead letter with your name and the reason.
+
+    The document stays as it was before that version. A decision is final.
+    """
+    _decide(operator, decision(REJECTED, ids, why), dry_run=dry_run, as_json=as_json)
+
+
+def _decide(operator: Operator, asked: Decision, *, dry_run: bool, as_json: bool) -> None:
+    cluster = operator.cluster()
+    if dry_run:
+        held_view.decided(decide(cluster, asked, dry_run=True), dry_run=True, as_json=as_json)
+        return
+    with tracked(asked.action.lower(), len(asked.ids)) as progress:
+        done = decide(cluster, asked, progress=progress)
+    held_view.decided(done, dry_run=False, as_json=as_json)

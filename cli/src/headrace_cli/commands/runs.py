@@ -1,0 +1,88 @@
+"""``runs``: how far batches of work are, read from the log."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from headrace.store.pool import StoreSettings
+from headrace_cli import options, times
+from headrace_cli.command import command, commands_of
+from headrace_cli.context import InLog, opened_store
+from headrace_cli.exit_codes import ExitCode
+from headrace_cli.failures import UsageError
+from headrace_cli.views import runs as runs_view
+from headrace_operations.cluster import Cluster
+from headrace_operations.runs.follow import Reading, RunsRequest, begun, follow
+from headrace_operations.trace.log import Limits
+
+_DAY = "24h"
+commands = commands_of()
+
+
+@command(commands, "runs", "Show how far batches of work are.")
+def runs(
+    run: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN", help="A run, or a request's id; without it, the latest.", show_default=False),
+    ] = None,
+    tenant: Annotated[
+        str | None,
+        typer.Option(
+            "--tenant", envvar="HEADRACE_TENANT", help="Only this tenant's; without it, all.", show_default=False
+        ),
+    ] = None,
+    since: Annotated[
+        str,
+        typer.Option(
+            "--since", envvar="HEADRACE_RUNS_SINCE", metavar="TIME",
+            help="Changes sent since then: 90m, 24h, 7d, or a date and time. A run's own name tells more exactly.",
+        ),
+    ] = _DAY,
+    limit: Annotated[int, typer.Option("--limit", envvar="HEADRACE_RUNS_LIMIT", min=1, help="Most runs shown.")] = 20,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", envvar="HEADRACE_RUNS_WATCH", help="Go on: a named run until it is done, else Ctrl-C."),
+    ] = False,
+    records: options.Records = 50_000,
+    seconds: options.Seconds = 30.0,
+    *,
+    operator: InLog,
+    as_json: options.Json = False,
+) -> None:  # fmt: skip
+    """Show how far batches of work are: each `headrace ingest`, or each request that took changes over HTTP.
+
+    Reads what was sent since the time given, and what came of it: an outcome in the index, superseded ones too, is
+    done; an open or discarded dead letter is failed. All tenants, unless one is named.
+    """
+    now = datetime.now(UTC)
+    own = begun(run, now) if run is not None and since == _DAY else None
+    request = RunsRequest(since_ms(own.isoformat() if own else since, now), run, tenant, limit)
+    reading = _follow(operator.cluster(), operator.store(), Limits(records, seconds), request, watch, as_json)
+    found = asyncio.run(reading)
+    if watch and any(one.failed for one in found.runs):
+        raise typer.Exit(ExitCode.SOME_FAILED)
+
+
+async def _follow(
+    cluster: Cluster, store: StoreSettings | None, limits: Limits, request: RunsRequest, watch: bool, as_json: bool
+) -> Reading:
+    async with opened_store(store) as pool:
+        return await follow(
+            cluster, pool, limits, request, lambda one: runs_view.show(one, as_json=as_json), watch=watch
+        )
+
+
+def since_ms(text: str, now: datetime) -> int:
+    """Return a time in milliseconds since 1970 from ``90m``, ``24h``, ``7d`` or ISO 8601 (UTC without an offset).
+
+    Raises :class:`UsageError` for anything else, and for a time in the future.
+    """
+    found = times.moment(text, "--since", now)
+    assert found is not None
+    if found > now:
+        raise UsageError(f"{text!r} lies in the future", where="--since", remedy="Name a time that is past.")
+    return max(0, int(found.timestamp() * 1000))

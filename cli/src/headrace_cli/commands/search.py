@@ -1,0 +1,110 @@
+"""``search`` and ``ask``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from headrace_cli import options, output
+from headrace_cli.attributes import attributes_of
+from headrace_cli.client import Gateway
+from headrace_cli.command import command, commands_of
+from headrace_cli.exit_codes import ExitCode
+from headrace_cli.failures import TimedOut
+from headrace_cli.state import AtGateway
+from headrace_cli.views import search as search_view
+
+_LONGEST_ASK_S = 120.0
+"""What the gateway waits at most in one request."""
+_PAUSE_S = 0.5
+
+
+commands = commands_of()
+
+
+def retrieval(top_k: int, documents: Sequence[str] | None, attributes: Sequence[str] | None) -> dict[str, Any]:
+    """Return the part of a request that says what is looked through."""
+    request: dict[str, Any] = {"top_k": top_k}
+    if documents:
+        request["document_ids"] = list(documents)
+    if attributes:
+        request["attributes"] = attributes_of(attributes)
+    return request
+
+
+TopK = Annotated[
+    int, typer.Option("--top-k", "-k", envvar="HEADRACE_TOP_K", min=1, max=100, help="How many passages at most.")
+]
+
+
+@command(commands, "search")
+def search(
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="What is looked for, in plain words.")],
+    top_k: TopK = 5,
+    document: options.Documents = None,
+    attribute: options.Attributes = None,
+    hybrid: Annotated[
+        bool, typer.Option("--hybrid", envvar="HEADRACE_HYBRID", help="By words too, not by meaning alone.")
+    ] = False,
+    *,
+    caller: AtGateway,
+    as_json: options.Json = False,
+) -> None:
+    """Find the passages that fit a query best."""
+    request = {"query": query, "mode": "hybrid" if hybrid else "vector", **retrieval(top_k, document, attribute)}
+    answer = caller.gateway().search(request)
+    if as_json:
+        output.emit(answer)
+        return
+    search_view.hits(answer["hits"])
+    times = answer["timings"]
+    output.say(f"{len(answer['hits'])} passages; embedding {times['embed_ms']} ms, search {times['search_ms']} ms")
+
+
+@command(commands, "ask")
+def ask(
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="What is asked.")],
+    top_k: TopK = 5,
+    document: options.Documents = None,
+    attribute: options.Attributes = None,
+    timeout: Annotated[
+        float,
+        typer.Option("--timeout", envvar="HEADRACE_ASK_TIMEOUT_S", min=0, help="Longest wait for the answer, in s."),
+    ] = 120.0,
+    *,
+    caller: AtGateway,
+    as_json: options.Json = False,
+) -> None:
+    """Have a question answered from the documents, with citations."""
+    wait_s = min(timeout, _LONGEST_ASK_S)
+    request = {"question": question, "wait_s": wait_s, **retrieval(top_k, document, attribute)}
+    gateway = caller.gateway()
+    artifact = gateway.ask(request, timeout_s=wait_s + 30)
+    if artifact.get("pending") and timeout > wait_s:
+        artifact = _await(gateway, artifact, timeout - wait_s)
+    if artifact.get("pending"):
+        if as_json:
+            output.emit(artifact)
+            raise typer.Exit(ExitCode.TIMED_OUT)
+        raise TimedOut(
+            f"there is no answer after {timeout:g} s; it is still being written",
+            where=artifact["artifact_url"],
+            remedy="Read it there later, or see `headrace status` for what the generator waits for.",
+        )
+    if as_json:
+        output.emit(artifact)
+    else:
+        search_view.answer(artifact)
+
+
+def _await(gateway: Gateway, pending: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Return the artifact as soon as there is one, or what is pending when the time is over."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        time.sleep(_PAUSE_S)
+        if (found := gateway.artifact(pending["artifact_url"])) is not None:
+            return found
+    return pending

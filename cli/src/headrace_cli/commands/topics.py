@@ -1,0 +1,27 @@
+"""``topics``: which there are, and how far their readers are."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, astuple
+
+from headrace_cli import options, output, tables
+from headrace_cli.command import command, commands_of
+from headrace_cli.context import InKafka
+from headrace_cli.failures import NotFound
+from headrace_operations.topics import view
+
+commands = commands_of()
+
+
+@command(commands, "topics", "Show the topics and how far their readers are.")
+def topics(*, operator: InKafka, as_json: options.Json = False) -> None:
+    """Show the topics: partitions, records' end offsets, and how far the stages that read them are behind."""
+    found = view(operator.kafka_settings())
+    if as_json:
+        output.emit([asdict(one) for one in found])
+    else:
+        columns = ("topic", "exists", "partitions", "end offsets", "read by", "records behind")
+        cells = [(one.topic, "yes" if one.exists else "no", *astuple(one)[2:]) for one in found]
+        tables.console().print(tables.table(columns, cells, right=("partitions", "end offsets", "records behind")))
+    if missing := sum(not one.exists for one in found):
+        raise NotFound(f"{missing} of the declared topics do not exist", remedy="Run `headrace bootstrap`.")

@@ -1,0 +1,1 @@
+"""From files and folders to accepted changes, and until search sees them."""

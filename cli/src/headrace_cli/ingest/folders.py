@@ -1,0 +1,176 @@
+"""The folders that ``headrace ingest --watch`` follows, as they are on the disk: which documents, in which state."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from headrace_cli.failures import CommandError, UsageError
+from headrace_cli.ingest import sources
+from headrace_cli.ingest.sources import Failure, FileSource, LineSource, Stamp
+
+_GONE = (FileNotFoundError, NotADirectoryError)
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A folder as it was named, where it lies, and which folder of the machine that was at the start."""
+
+    given: Path
+    places: tuple[Path, ...]
+    identity: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Everything:
+    """What the folders hold: ids of documents, files of no use here with the reason, and what cannot be read."""
+
+    ids: frozenset[str]
+    skipped: Mapping[str, str]
+    failures: tuple[Failure, ...]
+
+
+class Folders:
+    """The documents below some folders, by id: the path below the folder, of two equal ones that of the first folder.
+
+    Raises :class:`UsageError` for what is no folder.
+    """
+
+    def __init__(self, given: Sequence[str]) -> None:
+        self._given = tuple(given)
+        self._roots = tuple(_root(name) for name in given)
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """Return where the folders lie."""
+        return tuple(str(root.places[0]) for root in self._roots)
+
+    def check(self) -> None:
+        """Raise :class:`CommandError` where a folder is not the one that it was; nothing in it counts as deleted."""
+        for root in self._roots:
+            try:
+                identity = _identity(root.places[0])
+            except OSError as error:
+                reason = error.strerror or str(error)
+            else:
+                if identity == root.identity:
+                    continue
+                reason = "another folder is in its place"
+            raise CommandError(
+                f"the folder is gone: {reason}",
+                where=str(root.given),
+                remedy="Nothing was deleted for it. Bring it back and start again; "
+                "`headrace delete` takes documents out of the index.",
+            )
+
+    def everything(self) -> Everything:
+        """Walk through all of it."""
+        found = sources.find(self._given)
+        skipped = dict.fromkeys(found.skipped, "is of no kind that is sent")
+        for source in found.sources:
+            if isinstance(source, LineSource):
+                skipped[source.path] = "holds JSON lines, which are not watched: `headrace ingest` sends them once"
+        ids = frozenset(source.document_id for source in found.sources if isinstance(source, FileSource))
+        return Everything(ids, skipped, found.failures)
+
+    def touched(self, paths: Iterable[str], ids: Collection[str]) -> set[str]:
+        """Return the documents that events on these paths may concern; ``ids`` are those that are known."""
+        found: set[str] = set()
+        above: set[str] = set()
+        for path in map(Path, paths):
+            for below in self._below(path):
+                if any(sources.is_hidden(part) for part in below.parts):
+                    continue
+                if sources.is_document(below.as_posix()):
+                    found.add(below.as_posix())
+                else:
+                    above.add(below.as_posix())
+                found |= _documents(path, below)
+        return found | beneath(ids, above)
+
+    def look(self, ids: Iterable[str]) -> dict[str, Stamp | None]:
+        """Return the state of each document, None for one that is gone; one that nobody may look at is left out."""
+        looked: dict[str, Stamp | None] = {}
+        for identifier in ids:
+            try:
+                found = self._find(identifier)
+            except OSError:
+                continue
+            looked[identifier] = None if found is None else found[1]
+        return looked
+
+    def source(self, identifier: str) -> FileSource | None:
+        """Return the file of a document, or None where there is none."""
+        try:
+            found = self._find(identifier)
+        except OSError:
+            return None
+        return None if found is None else FileSource(found[0], identifier)
+
+    def _below(self, path: Path) -> Iterable[PurePath]:
+        for root in self._roots:
+            place = next((place for place in root.places if path.is_relative_to(place)), None)
+            if place is not None:
+                yield path.relative_to(place)
+
+    def _find(self, identifier: str) -> tuple[Path, Stamp] | None:
+        for root in self._roots:
+            path = root.given / identifier
+            try:
+                facts = path.stat()
+            except _GONE:
+                continue
+            if stat.S_ISREG(facts.st_mode) and not _through_link(root.given, identifier):
+                return path, sources.stamp_of(facts)._replace(readable=os.access(path, os.R_OK))
+        return None
+
+
+def beneath(ids: Iterable[str], folders: Collection[str]) -> set[str]:
+    """Return the ids that lie in one of the folders; ``.`` holds all."""
+    if "." in folders:
+        return set(ids)
+    if not folders:
+        return set()
+    return {one for one in ids if any(parent.as_posix() in folders for parent in PurePath(one).parents)}
+
+
+def _root(given: str) -> Root:
+    path = Path(given)
+    try:
+        if not path.is_dir():
+            raise UsageError(
+                f"{given!r} is no folder; --watch follows folders only",
+                where=given,
+                remedy="Name the folder that it lies in.",
+            )
+        place = Path(os.path.abspath(path))  # noqa: PTH100  # links stay as they are named
+        return Root(path, tuple(dict.fromkeys((place, path.resolve()))), _identity(place))
+    except OSError as error:
+        raise UsageError(f"{given!r} cannot be watched: {error.strerror or error}", where=given) from error
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    facts = path.stat()
+    if not stat.S_ISDIR(facts.st_mode):
+        raise NotADirectoryError(0, "it is no folder any more", str(path))
+    return facts.st_dev, facts.st_ino
+
+
+def _documents(folder: Path, below: PurePath) -> set[str]:
+    """Return the ids of the documents in a folder that appeared; none where it is no folder."""
+    found: set[str] = set()
+    if os.path.islink(folder) and below.parts:  # noqa: PTH114  # Path.is_symlink may raise
+        return found
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not sources.is_hidden(name)]
+        here = below / PurePath(parent).relative_to(folder)
+        found |= {identifier for name in files if sources.is_document(identifier := (here / name).as_posix())}
+    return found
+
+
+def _through_link(root: Path, identifier: str) -> bool:
+    """Whether a linked folder lies between; those are not walked into."""
+    return any((root / parent).is_symlink() for parent in PurePath(identifier).parents if parent.parts)

@@ -1,0 +1,317 @@
+"""What ``headrace ingest`` reads: files, folders and JSON lines become changes, one at a time.
+
+Text is sent as text; of other kinds the bytes are sent, and the services take the text out of them.
+
+Content is read when its turn comes; of everything else only names are held. What cannot be read becomes a
+:class:`Failure` and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import lzma
+import os
+import sys
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, NamedTuple, cast
+
+from headrace_cli.failures import UsageError
+
+TEXT_SUFFIXES = (".txt", ".md", ".markdown", ".rst", ".rest")
+BYTES_SUFFIXES = (".pdf", ".docx", ".html", ".htm", ".xhtml", ".json")
+"""Files of which the bytes are sent; what they are is found by their content, not by the name."""
+LINE_SUFFIXES = (".jsonl", ".jsonl.xz", ".jsonl.gz")
+MOST_CONTENT_BYTES = 4 * 1024 * 1024
+"""The gateway's limit (HEADRACE_GATEWAY_MAX_CONTENT_BYTES), looked at before a file is read.
+
+As base64 it is a third more, 5.3 MiB, and fits the largest body and the largest record (8 MiB each).
+"""
+_READS = 5
+"""How often a file is read that changes under the reading."""
+MOST_LINE_BYTES = 8 * 1024 * 1024
+STANDARD_INPUT = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change as it is sent; ``origin`` is the file, or file and line, that it came from."""
+
+    item: dict[str, Any]
+    origin: str
+
+    @property
+    def document_id(self) -> str:
+        """The document, as text whatever the line held."""
+        return str(self.item.get("id", self.item.get("document_id", "")))
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What was not done: where it stood, which document (where known), why, and what to do."""
+
+    origin: str
+    document_id: str | None
+    reason: str
+    remedy: str = ""
+
+
+class Stamp(NamedTuple):
+    """What tells one state of a file from another."""
+
+    mtime_ns: int
+    size: int
+    inode: int
+    readable: bool = True
+
+
+class Unsteady(OSError):
+    """The file changed each time while it was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """A file and the id of the document that it is."""
+
+    path: Path
+    document_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class LineSource:
+    """Change events, one a line; :data:`STANDARD_INPUT` or a file, packed with xz or gzip or not."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the arguments come to: sources in order, skipped files, and arguments that cannot be read."""
+
+    sources: tuple[FileSource | LineSource, ...]
+    skipped: tuple[str, ...]
+    failures: tuple[Failure, ...]
+
+    @property
+    def total(self) -> int | None:
+        """The number of changes, or None where lines are among the sources."""
+        return None if any(isinstance(source, LineSource) for source in self.sources) else len(self.sources)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the options say of every change: the prefix of ids, and the version of files (None: their time)."""
+
+    prefix: str = ""
+    version: int | None = None
+
+
+def find(paths: Sequence[str]) -> Found:
+    """Return what the arguments hold, hidden entries of folders left out; raises :class:`UsageError` for two ``-``."""
+    sources: list[FileSource | LineSource] = []
+    skipped: list[str] = []
+    failures: list[Failure] = []
+    if list(paths).count(STANDARD_INPUT) > 1:
+        raise UsageError("standard input can be read once only", where="-")
+    for given in paths:
+        path = Path(given)
+        if given == STANDARD_INPUT:
+            sources.append(LineSource(given))
+        elif os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises below a folder that may not be entered
+            for file in _walk(path, failures):
+                _take(file, file.relative_to(path).as_posix(), sources, skipped, failures)
+        elif os.path.isfile(path):  # noqa: PTH113
+            _take(path, _own_id(path), sources, skipped, failures)
+        else:
+            failures.append(Failure(given, None, _reason(path), "Check the path."))
+    return Found(tuple(_unique(sources, failures)), tuple(skipped), tuple(failures))
+
+
+def read(source: FileSource | LineSource, shape: Shape) -> Iterator[Change | Failure]:
+    """Yield the changes of a source, and a failure for each that cannot be read."""
+    if isinstance(source, FileSource):
+        yield _read_file(source, shape)
+    else:
+        yield from _read_lines(source, shape)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether an entry of a folder is left out: hidden, or the note of an office program that a file is open."""
+    return name.startswith((".", "~$"))
+
+
+def is_document(identifier: str) -> bool:
+    """Whether a file at this path below a named folder is one document: of a kind that is sent, and not hidden."""
+    named = identifier.lower().endswith((*TEXT_SUFFIXES, *BYTES_SUFFIXES))
+    return named and not any(is_hidden(part) for part in identifier.split("/"))
+
+
+def stamp_of(facts: os.stat_result) -> Stamp:
+    """Return the state that a file is in."""
+    return Stamp(facts.st_mtime_ns, facts.st_size, facts.st_ino)
+
+
+def read_steady(path: Path) -> tuple[Stamp, bytes]:
+    """Return the bytes of one state of a file, at most one more than may be sent, and that state.
+
+    Raises :class:`Unsteady` where the file changes under every reading, and :class:`OSError`.
+    """
+    for _ in range(_READS):
+        with path.open("rb") as file:
+            before = stamp_of(os.fstat(file.fileno()))
+            raw = file.read(MOST_CONTENT_BYTES + 1)
+            if stamp_of(os.fstat(file.fileno())) == before:
+                return before, raw
+    raise Unsteady(0, "is written to all the time, and was no two times the same", str(path))
+
+
+def _take(
+    path: Path,
+    identifier: str,
+    sources: list[FileSource | LineSource],
+    skipped: list[str],
+    failures: list[Failure],
+) -> None:
+    name = path.name.lower()
+    if not name.endswith((*LINE_SUFFIXES, *TEXT_SUFFIXES, *BYTES_SUFFIXES)):
+        skipped.append(str(path))
+    elif not os.path.isfile(path):  # noqa: PTH113  # a pipe would be waited on for ever; Path.is_file may raise
+        failures.append(Failure(str(path), identifier, _reason(path), "Check the path."))
+    elif name.endswith(LINE_SUFFIXES):
+        sources.append(LineSource(str(path)))
+    else:
+        sources.append(FileSource(path, identifier))
+
+
+def _walk(folder: Path, failures: list[Failure]) -> Iterator[Path]:
+    def unreadable(error: OSError) -> None:
+        failures.append(Failure(str(error.filename), None, error.strerror or str(error), "Allow reading the folder."))
+
+    for parent, folders, files in os.walk(folder, onerror=unreadable):
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        for name in sorted(files):
+            if not is_hidden(name):
+                yield Path(parent) / name
+
+
+def _own_id(path: Path) -> str:
+    """Return the id of a file that was named itself: its path below the current folder, else its name."""
+    plain = PurePosixPath(os.path.normpath(path))
+    return path.name if plain.is_absolute() or ".." in plain.parts else plain.as_posix()
+
+
+def _unique(sources: list[FileSource | LineSource], failures: list[Failure]) -> Iterator[FileSource | LineSource]:
+    """Yield the sources, each id once: two files under one id would overwrite each other."""
+    seen: dict[str, Path] = {}
+    for source in sources:
+        if isinstance(source, FileSource):
+            first = seen.setdefault(source.document_id, source.path)
+            if first is not source.path:
+                if first.resolve() != source.path.resolve():
+                    failures.append(
+                        Failure(
+                            str(source.path),
+                            source.document_id,
+                            f"its id is taken by {first}",
+                            "Ingest the folders one by one, each with its own --prefix.",
+                        )
+                    )
+                continue
+        yield source
+
+
+def _reason(path: Path) -> str:
+    try:
+        path.stat()
+    except OSError as error:
+        return error.strerror or str(error)
+    return "is neither a file nor a folder"
+
+
+def _read_file(source: FileSource, shape: Shape) -> Change | Failure:
+    try:
+        stamp, raw = read_steady(source.path)
+    except OSError as error:
+        return unreadable(source, shape, error)
+    return change_of(source, shape, stamp.mtime_ns, raw)
+
+
+def unreadable(source: FileSource, shape: Shape, error: OSError) -> Failure:
+    """Return the failure of a file that may not be read, is not there or never rests."""
+    identifier = shape.prefix + source.document_id
+    remedy = "Send it when it rests." if isinstance(error, Unsteady) else "Allow reading the file."
+    return Failure(str(source.path), identifier, error.strerror or str(error), remedy)
+
+
+def change_of(source: FileSource, shape: Shape, version: int, raw: bytes) -> Change | Failure:
+    """Return the upsert of a file with these bytes; ``version`` counts where the shape gives none."""
+    origin = str(source.path)
+    identifier = shape.prefix + source.document_id
+    number = version if shape.version is None else shape.version
+    item: dict[str, Any] = {"id": identifier, "op": "upsert", "version": number, "source": origin}
+    if len(raw) > MOST_CONTENT_BYTES:
+        return Failure(
+            origin, identifier, f"is larger than {MOST_CONTENT_BYTES // 2**20} MiB", "Split it into several documents."
+        )
+    if origin.lower().endswith(BYTES_SUFFIXES):
+        return Change({**item, "content_base64": base64.b64encode(raw).decode("ascii")}, origin)
+    try:
+        return Change({**item, "content": raw.decode("utf-8")}, origin)
+    except UnicodeDecodeError as error:
+        reason = f"is not UTF-8: byte {error.start} is 0x{raw[error.start]:02x}"
+        return Failure(origin, identifier, reason, "Save it as UTF-8.")
+
+
+def _read_lines(source: LineSource, shape: Shape) -> Iterator[Change | Failure]:
+    name = "standard input" if source.path == STANDARD_INPUT else source.path
+    try:
+        with _opened(source.path) as lines:
+            for number, raw in enumerate(_lines(lines), 1):
+                if raw is None or raw.strip():
+                    yield _read_line(raw, f"{name}:{number}", shape)
+    except (OSError, lzma.LZMAError, EOFError, zlib.error) as error:
+        yield Failure(name, None, f"cannot be read on: {error}", "What stood before was sent; check the file.")
+
+
+def _lines(file: IO[bytes]) -> Iterator[bytes | None]:
+    """Yield lines; None in place of one that is too long, which is not kept in memory."""
+    while line := file.readline(MOST_LINE_BYTES + 1):
+        if len(line) <= MOST_LINE_BYTES:
+            yield line
+            continue
+        while line and not line.endswith(b"\n"):
+            line = file.readline(MOST_LINE_BYTES)
+        yield None
+
+
+def _opened(path: str) -> AbstractContextManager[IO[bytes]]:
+    if path == STANDARD_INPUT:
+        return nullcontext(sys.stdin.buffer)
+    if path.lower().endswith(".xz"):
+        return lzma.open(path, "rb")
+    if path.lower().endswith(".gz"):
+        return cast("IO[bytes]", gzip.open(path, "rb"))
+    return Path(path).open("rb")
+
+
+def _read_line(raw: bytes | None, origin: str, shape: Shape) -> Change | Failure:
+    remedy = 'Each line is one change event: {"op": "upsert", "id": "…", "version": 1, "content": "…"}.'
+    if raw is None:
+        return Failure(origin, None, f"the line is larger than {MOST_LINE_BYTES // 2**20} MiB", remedy)
+    try:
+        item = json.loads(raw.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return Failure(origin, None, f"is not UTF-8: byte {error.start} is 0x{raw[error.start]:02x}", remedy)
+    except (ValueError, RecursionError) as error:
+        return Failure(origin, None, f"is no JSON: {error}", remedy)
+    if not isinstance(item, dict):
+        return Failure(origin, None, "is no JSON object", remedy)
+    if shape.prefix:
+        name = "document_id" if "document_id" in item else "id"
+        item[name] = f"{shape.prefix}{item.get(name, '')}"
+    return Change(item, origin)

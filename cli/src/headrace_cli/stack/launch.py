@@ -1,0 +1,286 @@
+"""``headrace up`` and ``bootstrap``: the local stack with its services, keys and passwords."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib
+import os
+import secrets
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from headrace.errors import DependencyDown
+from headrace_cli import state
+from headrace_cli.failures import CommandError
+from headrace_cli.stack import services
+from headrace_local import parts
+from headrace_local.model import Command, Endpoints, External, OnEvent
+from headrace_local.stack import Stack
+
+TENANT = "default"
+KEY_NAME = "local"
+CONNECT = "connect"
+DEFAULT_LOGIN = "headrace_service"
+_OTHER_INDEX = (
+    "Set --provider and HEADRACE_EMBEDDER_… back to what this stack's index was made with, or start a stack of its own "
+    "for these with `headrace up --state-dir NEW`; `headrace generations create` makes room beside the first."
+)
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What ``headrace up`` was asked for."""
+
+    state_dir: Path
+    provider: str = "sentence-transformers"
+    external: External = field(default_factory=External)
+    only_infrastructure: bool = False
+    scale: Sequence[str] = ()
+    with_connect: bool = False
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A stack that runs; ``started`` is False where it ran already. Without services there is no URL."""
+
+    endpoints: Endpoints
+    started: bool
+    tenant: str
+    url: str | None
+    processes: tuple[str, ...]
+
+
+class Launcher:
+    """Starts one stack."""
+
+    def __init__(self, launch: Launch, report: Report) -> None:
+        self._launch = launch
+        self._report = report
+        self._stack = Stack(launch.state_dir)
+        self._provider = services.provider_of(launch.provider, launch.environment)
+        self._instances = services.scale(launch.scale)
+        self._on_event: OnEvent = lambda _: None
+        self._loading = threading.Thread(target=_load_bootstrap, name="bootstrap import", daemon=True)
+
+    def up(self, on_event: OnEvent) -> Launched:
+        """Start what is missing and wait until everything is ready.
+
+        Raises :class:`headrace_local.model.StackError` naming the part that is broken, and what the migration raises.
+        """
+        self._on_event = on_event
+        tables, kept = self._tables(), None
+        if (running := self._stack.state()) is not None:
+            tables, kept = self._as_started(tables)
+        else:
+            self._loading.start()
+        done = self._stack.up(self._services, prepare=self._prepare, external=self._launch.external, on_event=on_event)
+        if self._launch.only_infrastructure:
+            return Launched(done.endpoints, done.started, TENANT, None, ())
+        if running is not None:
+            self._scale_down()
+        known = state.RunningServices(
+            url=services.gateway_url(self._stack.port),
+            kafka=done.endpoints.kafka_bootstrap,
+            registry=done.endpoints.registry_url,
+            provider=self._provider.name,
+            model=self._provider.model,
+            status_urls=services.status_urls(self._instances, self._stack.port),
+            connect=self._connect_url(),
+            objects=self._objects(),
+            tables=tables,
+            settings=self._digests() if kept is None else kept,
+        )
+        state.write(self._stack.state_dir, state.SERVICES, known)
+        return Launched(done.endpoints, done.started, TENANT, known.url, tuple(known.status_urls))
+
+    def prepare(self, endpoints: Endpoints) -> None:
+        """Run the migration step and make the API key where there is none."""
+        self._prepare(endpoints)
+
+    def _as_started(self, tables: str | None) -> tuple[str | None, dict[str, str] | None]:
+        """Return the tables that ingest has read, and digests of the settings that services run with, None unknown.
+
+        Raises :class:`CommandError` where those tables are others, or where the index is of another model.
+        """
+        known = state.read_services(self._stack.state_dir)
+        processes = {process.name for process in self._stack.status()}
+        if known is None or not any(name.partition("-")[0] in services.SERVICES for name in processes):
+            return tables, None
+        if "embedder" in processes:
+            self._require_same_model(known)
+        if known.settings is not None:
+            self._tell_unread(known.settings)
+        if "ingest" in processes:
+            self._require_same_tables(known, tables)
+            tables = known.tables
+        return tables, known.settings
+
+    def _require_same_tables(self, known: state.RunningServices, tables: str | None) -> None:
+        if tables is not None and known.tables != tables:
+            raise CommandError(
+                "ingest has not read this file: it runs already, and reads its tables at its start",
+                where=self._launch.environment[services.TABLES], remedy="Run `headrace down` first.",
+            )  # fmt: skip
+
+    def _tell_unread(self, then: dict[str, str]) -> None:
+        now = self._digests()
+        if differ := sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name)):
+            self._report(
+                f"note: services that run keep the settings of their start; others are set now: {', '.join(differ)}. "
+                "To have them count, run `headrace down`, then `headrace up`."
+            )
+
+    def _require_same_model(self, known: state.RunningServices) -> None:
+        if known.model != self._provider.model:
+            wanted = f"{self._provider.name} ({self._provider.model})"
+            raise CommandError(
+                f"the stack runs with {known.provider} ({known.model}), not with {wanted}",
+                where=str(self._stack.state_dir),
+                remedy="Its index is of that model. Start one beside it with `headrace up --state-dir NEW`, make "
+                "a generation for the other model (`headrace generations create`), or leave provider and model as they "
+                "are.",
+            )
+
+    def _tables(self) -> str | None:
+        """Return the file of captured tables with a digest of it, None without one."""
+        path = self._launch.environment.get(services.TABLES)
+        if path is None:
+            return None
+        try:
+            return f"{path} {hashlib.blake2b(Path(path).read_bytes(), digest_size=8).hexdigest()}"
+        except OSError:  # whoever reads it says what is wrong with it
+            return path
+
+    def _digests(self) -> dict[str, str]:
+        return services.digests(self._launch.environment, self._credentials().embedder_token)
+
+    def _prepare(self, endpoints: Endpoints) -> None:
+        credentials = self._credentials()
+        _migrate(endpoints, self._provider, credentials, self._objects(), self._report)
+        key = asyncio.run(_valid_key(endpoints.postgres_dsn, credentials))
+        if key != credentials.api_key:
+            self._keep(credentials, key)
+            self._report(f"api key: made for tenant {TENANT}")
+
+    def _credentials(self) -> state.Credentials:
+        """Return the kept secrets, made on the first call; the API key is still empty then."""
+        known = state.read_credentials(self._stack.state_dir)
+        if known is None:
+            login = self._launch.environment.get("HEADRACE_BOOTSTRAP_RUNTIME_LOGIN", DEFAULT_LOGIN)
+            password = self._launch.environment.get("HEADRACE_BOOTSTRAP_RUNTIME_PASSWORD") or secrets.token_urlsafe(24)
+            known = state.Credentials(TENANT, "", login, password, secrets.token_urlsafe(24))
+            state.write(self._stack.state_dir, state.CREDENTIALS, known)
+        return known
+
+    def _keep(self, known: state.Credentials, api_key: str) -> None:
+        kept = state.Credentials(
+            known.tenant, api_key, known.runtime_login, known.runtime_password, known.embedder_token
+        )
+        state.write(self._stack.state_dir, state.CREDENTIALS, kept)
+
+    def _services(self, endpoints: Endpoints) -> Sequence[Command]:
+        if self._launch.only_infrastructure:
+            return ()
+        credentials = self._credentials()
+        captures = [self._connect(endpoints)] if self._launch.with_connect else []
+        dsn = services.runtime_dsn(endpoints.postgres_dsn, credentials.runtime_login, credentials.runtime_password)
+        environment = {**self._launch.environment, services.OBJECTS: self._objects()}
+        plan = services.Plan(self._provider, dsn, credentials.embedder_token, self._instances, environment)
+        return [*captures, *services.service_commands(endpoints, plan, self._stack.port)]
+
+    def _objects(self) -> str:
+        """Return the object store that the caller named, or a folder of this stack."""
+        named = self._launch.environment.get(services.OBJECTS)
+        if named:
+            return named
+        folder = self._stack.state_dir / "objects"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder.as_uri()
+
+    def _connect(self, endpoints: Endpoints) -> Command:
+        folder, port = self._stack.state_dir / CONNECT, self._stack.port(CONNECT)
+        return parts.connect(folder, port, endpoints.kafka_bootstrap, self._on_event)
+
+    def _connect_url(self) -> str | None:
+        """Return where Kafka Connect answers; None where this stack runs none."""
+        there = any(process.name == CONNECT for process in self._stack.status())
+        return f"http://127.0.0.1:{self._stack.port(CONNECT)}" if there else None
+
+    def _scale_down(self) -> None:
+        """Stop the instances beyond the wanted number; each drains first."""
+        wanted = set(services.status_urls(self._instances, self._stack.port))
+        surplus = [
+            process.name
+            for process in self._stack.status()
+            if process.name.partition("-")[0] in services.SERVICES and process.name not in wanted
+        ]
+        if surplus:
+            self._stack.stop(*surplus)
+            self._report(f"stopped: {', '.join(surplus)}")
+
+
+def _load_bootstrap() -> None:
+    """Load the migration step while Kafka starts; where that fails, the import in its place says so."""
+    with suppress(ImportError):
+        importlib.import_module("headrace.migrate")
+
+
+def _migrate(
+    endpoints: Endpoints, provider: services.Provider, credentials: state.Credentials, objects: str, report: Report
+) -> None:
+    from pydantic import SecretStr  # noqa: PLC0415
+
+    from headrace.config.settings import KafkaSettings, ObjectSettings, RegistrySettings  # noqa: PLC0415
+    from headrace.migrate import BootstrapSettings, bootstrap  # noqa: PLC0415
+    from headrace.store.error_mapping import GenerationExists  # noqa: PLC0415
+
+    settings = BootstrapSettings(
+        postgres_dsn=SecretStr(endpoints.postgres_dsn),
+        runtime_login=credentials.runtime_login,
+        runtime_password=SecretStr(credentials.runtime_password),
+        model=provider.model,
+        dimensions=provider.dimensions,
+        text_template=provider.preparation.template,
+        passage_prompt=provider.preparation.passage_prompt,
+        over_long=provider.preparation.over_long,
+    )
+    kafka = KafkaSettings(bootstrap=endpoints.kafka_bootstrap)
+    registry = RegistrySettings(url=endpoints.registry_url)
+    try:
+        bootstrap(settings, kafka, registry, ObjectSettings(url=objects), report)
+    except GenerationExists as error:
+        raise GenerationExists(error.message, where=str(endpoints.state_dir), remedy=_OTHER_INDEX) from error
+
+
+async def _valid_key(owner_dsn: str, credentials: state.Credentials) -> str:
+    """Return the kept API key where the store knows it, else a new one."""
+    import asyncpg  # noqa: PLC0415
+
+    from headrace.store import keys  # noqa: PLC0415
+
+    schema = os.environ.get("HEADRACE_BOOTSTRAP_STORE_SCHEMA", "headrace")
+    try:
+        pool = await asyncpg.create_pool(
+            owner_dsn, min_size=1, max_size=1, server_settings={"search_path": f'"{schema}", public'}
+        )
+    except OSError as error:
+        raise DependencyDown("postgresql", str(error)) from error
+    async with pool:
+        if credentials.api_key and await keys.authenticate(pool, credentials.api_key) == credentials.tenant:
+            return credentials.api_key
+        async with pool.acquire() as connection:
+            return await keys.create_api_key(connection, credentials.tenant, KEY_NAME)
+
+
+def bootstrap_from_environment(report: Report) -> None:
+    """Run the migration step with settings from the environment alone, as a container does."""
+    from headrace import migrate as step  # noqa: PLC0415
+    from headrace.config.settings import KafkaSettings, ObjectSettings, RegistrySettings  # noqa: PLC0415
+
+    step.bootstrap(step.BootstrapSettings(), KafkaSettings(), RegistrySettings(), ObjectSettings(), report)

@@ -1,0 +1,52 @@
+"""Writing dead letters as JSON lines: a file appears when it is whole, and is its owner's alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import IO
+
+from headrace_cli.failures import CommandError, UsageError
+from headrace_operations.cluster import Cluster
+from headrace_operations.dead_letters.log import Found
+from headrace_operations.dead_letters.model import Selection
+from headrace_operations.dead_letters.payload import full_document
+
+
+def export(cluster: Cluster, selection: Selection, path: Path | None) -> int:
+    """Write what is meant to the file, or to stdout, and return how many; raises :class:`UsageError` for one there."""
+    if path is None:
+        return _write(cluster, selection, sys.stdout)
+    if path.exists():
+        raise UsageError("the file exists already", where=str(path), remedy="Name another, or remove it.")
+    partial = path.with_name(f"{path.name}.part")
+    try:
+        partial.unlink(missing_ok=True)  # of an export that was killed, with rights that are not known
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            count = _write(cluster, selection, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.rename(path)
+    except OSError as error:
+        raise CommandError(
+            f"the file cannot be written: {error}", where=str(path), remedy="Check the folder and the room on the disk."
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return count
+
+
+def _write(cluster: Cluster, selection: Selection, stream: IO[str]) -> int:
+
+    count = 0
+
+    def take(found: Found) -> None:
+        nonlocal count
+        stream.write(json.dumps(full_document(cluster.codec, found), ensure_ascii=False) + "\n")
+        count += 1
+
+    cluster.dead_letters().read(selection, take)
+    return count

@@ -1,0 +1,1 @@
+"""Alerts: what is worth one, and sending them."""

@@ -1,0 +1,92 @@
+"""What embedding would cost: of files that were not sent yet, or of what the embedder would read in the log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from headrace.embeddings.costs import CostBook
+from headrace.embeddings.models import known_model
+from headrace.embeddings.preparation import Preparation
+from headrace.errors import ConfigurationError
+from headrace.store.pool import StoreSettings
+from headrace.store.rows import Generation
+from headrace_operations.actions import Progress
+from headrace_operations.audit.run import chosen
+from headrace_operations.audit.store_view import generations, opened_pool
+from headrace_operations.cluster import Cluster
+from headrace_operations.embeddings.estimate import Estimate, Lengths, of_log, of_texts, priced
+from headrace_operations.embeddings.models import is_local, model_identity
+from headrace_operations.replay.plan import cached_in
+from headrace_operations.replay.start import ReplayRequest, plan
+
+
+@dataclass(frozen=True, slots=True)
+class EstimateRequest:
+    """``model`` by name or identity, None for the generation's; ``rate`` is texts a second, None tells no time.
+
+    ``provider`` is what embeds, None where that is not known.
+    """
+
+    book: CostBook
+    model: str | None = None
+    rate: float | None = None
+    provider: str | None = None
+
+    def identity(self, known: Iterable[str]) -> str:
+        """Return the identity of the model that was named, which has to be."""
+        assert self.model is not None
+        return model_identity(self.model, {*known, *self.book.models}, self.provider)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimated:
+    """The identity of the model, and what the texts come to."""
+
+    model: str
+    estimate: Estimate
+
+
+async def generation_of(store: StoreSettings, name: str | None) -> Generation:
+    """Return the generation of that name, or the active one; raises :class:`ConfigurationError` naming all."""
+    async with opened_pool(store) as pool:
+        return chosen(await generations(pool), name)
+
+
+async def estimate_texts(request: EstimateRequest, lengths: Lengths, kept: str | None = None) -> Estimated:
+    """Return about what texts come to that are not split yet; nothing is asked. ``kept`` is the generation's model."""
+    name = kept if request.model is None and kept is not None else request.identity(())
+    price = request.book.price(name, local=is_local(request.provider))
+    return Estimated(name, await priced(lengths, None, price=price, rate=request.rate, exact=False))
+
+
+async def estimate_log(
+    cluster: Cluster, request: EstimateRequest, replay: ReplayRequest, progress: Progress = lambda _: None
+) -> Estimated:
+    """Return exactly what a replay of the embedder comes to, without the texts that the cache has.
+
+    Raises :class:`ConfigurationError`, :class:`RefusedReplay` and :class:`DependencyDown`.
+    """
+    store = cluster.known_store()
+    kept = await generation_of(store, cluster.kafka.generation)
+    name = kept.model if request.model is None else request.identity({kept.model})
+    lengths = of_log(cluster.kafka, cluster.codec, plan(cluster, replay).run, _prepared(kept, name), progress)
+    price = request.book.price(name, local=is_local(request.provider))
+    async with opened_pool(store) as pool:
+        found = await priced(lengths, cached_in(pool, name), price=price, rate=request.rate, exact=True)
+    return Estimated(name, found)
+
+
+def _prepared(kept: Generation, model: str) -> Preparation:
+    """Return how texts are prepared; those of another model are the same, but it wants other words before them."""
+    if model == kept.model:
+        return kept.preparation
+    return replace(kept.preparation, passage_prompt=known_model(model).passage_prompt)
+
+
+def lengths_of(tenant: str, texts: Iterable[str], progress: Progress = lambda _: None) -> Lengths:
+    """Return the lengths of texts that are not split yet; raises :class:`ConfigurationError` where there is none."""
+    found = of_texts(tenant, texts, progress)
+    if not found.documents:
+        raise ConfigurationError("no text was found", remedy="Name text files or change events.")
+    return found

@@ -1,0 +1,33 @@
+"""What operators call a model, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from headrace.embeddings.costs import CostBook, CostSettings
+from headrace.embeddings.models import PROVIDERS, SERVED, identity
+from headrace.errors import ConfigurationError
+
+
+def is_local(provider: str | None) -> bool:
+    """Whether the model is known to run in the embedder's own process."""
+    return provider in PROVIDERS and provider != SERVED
+
+
+def model_identity(model: str, known: Collection[str], provider: str | None) -> str:
+    """Return a model's identity in cache and index: the last part of its name or folder.
+
+    A name that is ``known`` as one stays as it is, and so does a server's.
+    """
+    return model if model in known or provider == SERVED else identity(model)
+
+
+def cap_without_price(book: CostBook, model: str, settings: CostSettings, provider: str | None) -> str | None:
+    """Return why the embedder does not take the file: a cap in USD on a server's model without a price; else None."""
+    if provider != SERVED:
+        return None
+    try:
+        book.require_price(model, local=False, file=settings.file)
+    except ConfigurationError as error:
+        return str(error)
+    return None

@@ -1,0 +1,50 @@
+"""Letting go what waits for the caps that have room again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from headrace.embeddings.costs import CAP_SCOPE, CostBook
+from headrace.orders.holds import CAP
+from headrace.topology.stages import EMBEDDER
+from headrace_operations.actions import Progress
+from headrace_operations.cluster import Cluster
+from headrace_operations.embeddings import ledger
+from headrace_operations.held.model import HeldSelection
+from headrace_operations.held.release import release, release_order, waiting
+
+
+@dataclass(frozen=True, slots=True)
+class CapRelease:
+    """Records that wait for caps, by scope (``cap/acme``): of those with room, and of those that are full."""
+
+    ready: Mapping[str, int]
+    full: Mapping[str, int]
+
+
+async def plan_release(cluster: Cluster, book: CostBook, counts: Mapping[str, int]) -> CapRelease:
+    """Return which of the waiting records can go on; none while the cap on all tenants is reached.
+
+    ``counts`` are those of :func:`waiting_for_caps`. Raises :class:`DependencyDown`.
+    """
+    if not counts:
+        return CapRelease({}, {})
+    now = datetime.now(UTC)
+    names = [scope.removeprefix(f"{CAP_SCOPE}/") for scope in counts]
+    async with cluster.pool() as pool:
+        spent_in_all = await ledger.spent_in_all(pool, now)
+        room = ledger.with_room(book, spent_in_all, await ledger.spent_by(pool, names, now), now)
+    ready = {scope: counts[scope] for scope in sorted(room)}
+    return CapRelease(ready, {scope: counts[scope] for scope in sorted(counts.keys() - room)})
+
+
+def waiting_for_caps(cluster: Cluster, tenant: str | None) -> dict[str, int]:
+    """Return how many records of all generations wait for a cap, by scope."""
+    return waiting(cluster, HeldSelection(stage=EMBEDDER.name, kind=CAP, tenant=tenant))
+
+
+def release_capped(cluster: Cluster, scopes: Iterable[str], progress: Progress = lambda _: None) -> dict[str, int]:
+    """Send the records of these caps through the embedder again; one that finds its cap full again waits again."""
+    return release(cluster, scopes, release_order(cluster, "the cap has room"), progress)

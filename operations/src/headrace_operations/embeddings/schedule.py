@@ -1,0 +1,161 @@
+"""Jobs at the times of a cron expression: one after the other, missed ones made up for once, none beside itself.
+
+Expressions are those of Debian's cron, with a field of seconds before the five where there are six; times that a change
+of summer time skips or repeats are treated as there (https://healthchecks.io/docs/cron/, the library cronsim).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import structlog
+from cronsim import CronSim, CronSimError
+
+from headrace.errors import ConfigurationError
+
+log = structlog.get_logger(__name__)
+
+_LONGEST_WAIT_S = 30.0
+"""Longest sleep at once, so that a clock that is set is noticed."""
+_MOST_COUNTED = 1000
+
+
+class Clock(Protocol):
+    """Time as the schedule sees it."""
+
+    def now(self) -> datetime:
+        """Return the time, with its zone."""
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long; return True as soon as the schedule is to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A cron expression in a time zone."""
+
+    expression: str
+    zone: ZoneInfo
+
+    def next(self, after: datetime) -> datetime:
+        """Return the first time after this one."""
+        found: datetime = next(CronSim(self.expression, after.astimezone(self.zone)))
+        return found
+
+    def upcoming(self, after: datetime, count: int) -> list[datetime]:
+        """Return the first times after this one."""
+        found: list[datetime] = []
+        for _ in range(count):
+            after = self.next(after)
+            found.append(after)
+        return found
+
+    def newest(self, since: datetime, until: datetime) -> tuple[datetime | None, int]:
+        """Return the last time after ``since`` and up to ``until``, and how many there were (counted to 1,000)."""
+        count = 0
+        for due in CronSim(self.expression, since.astimezone(self.zone)):
+            if due > until or count == _MOST_COUNTED:
+                break
+            count += 1
+        if not count:
+            return None, 0
+        # Added in UTC: local time would forget which of the two hours it is when summer time ends.
+        just_after = until.astimezone(UTC).replace(microsecond=0) + timedelta(seconds=1)
+        newest: datetime = next(CronSim(self.expression, just_after.astimezone(self.zone), reverse=True))
+        return newest, count
+
+
+def plan(expression: str, zone: str) -> Plan:
+    """Return the plan; raises :class:`ConfigurationError` for an expression or a zone that does not exist."""
+    try:
+        found = Plan(expression, ZoneInfo(zone))
+        found.next(datetime(2026, 1, 1, tzinfo=found.zone))
+    except (CronSimError, StopIteration) as error:
+        raise ConfigurationError(
+            f"{expression!r} is no cron expression: {error or 'it never comes due'}", where="--cron",
+            remedy='Write minute, hour, day, month, weekday: "0 2 * * *" is two o\'clock each night.',
+        ) from error  # fmt: skip
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ConfigurationError(
+            f"there is no time zone {zone!r}", where="--timezone", remedy="Write Asia/Seoul, Europe/Berlin, UTC."
+        ) from error
+    return found
+
+
+class Memory:
+    """Which time was run last, in a file, so that a restart knows what it missed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def last(self) -> datetime | None:
+        """Return the time that was run last; None where none was, or the file is not ours."""
+        try:
+            return datetime.fromisoformat(json.loads(self._path.read_text(encoding="utf-8"))["last"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            log.warning("the memory of the schedule cannot be read; nothing counts as missed", error=str(error))
+            return None
+
+    def note(self, due: datetime) -> None:
+        """Keep the time that is being run; a crash never leaves half a file."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self._path.with_suffix(".new")
+        partial.write_text(json.dumps({"last": due.isoformat()}), encoding="utf-8")
+        partial.replace(self._path)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the schedule during the block; raises :class:`ConfigurationError` where another process has it."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.with_suffix(".lock").open("a", encoding="utf-8") as held:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ConfigurationError(
+                    "another process runs this schedule", where=str(self._path),
+                    remedy="End that one, or give this one a --name of its own.",
+                ) from error  # fmt: skip
+            held.truncate(0)
+            held.write(str(os.getpid()))
+            held.flush()
+            yield
+
+
+def run(
+    plan: Plan, memory: Memory, clock: Clock, job: Callable[[datetime], None], *, missed: bool, runs: int | None = None
+) -> int:
+    """Run the job at each time of the plan until the clock says stop; return how often it ran.
+
+    With ``missed``, times that passed while nothing ran (a restart, a run that took too long) are made up for by one
+    run at once; without it they are passed over. ``runs`` ends it after so many.
+    """
+    done = 0
+    last = memory.last()
+    begun = clock.now()
+    since = last if missed and last is not None else begun
+    while (runs is None or done < runs) and not clock.wait(0):
+        now = clock.now()
+        due, passed = plan.newest(since, now)
+        if due is None:
+            wait = (plan.next(max(since, now)) - now).total_seconds()
+            if clock.wait(min(max(wait, 0.001), _LONGEST_WAIT_S)):
+                break
+            continue
+        if passed > 1:
+            log.warning("scheduled times were missed", times=passed - 1, made_up_for_by=due.isoformat())
+        memory.note(due)
+        job(due)
+        done += 1
+        since = due if missed else clock.now()
+    return done

@@ -1,0 +1,78 @@
+"""What was spent, by whom, against which caps; and the ledger's sums as operators ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import get_args
+
+from headrace.embeddings.costs import CostBook, Reached, Spent
+from headrace.errors import ConfigurationError
+from headrace.store.pool import StoreSettings
+from headrace_operations.audit.store_view import opened_pool
+from headrace_operations.embeddings import ledger
+from headrace_operations.embeddings.ledger import By, Line
+
+BYS: tuple[str, ...] = get_args(By)
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What all tenants spent, what those spent that can be seen, and the caps that are reached."""
+
+    in_all: Spent
+    by_tenant: Mapping[str, Spent]
+    reached: Sequence[Reached]
+
+
+async def spending(store: StoreSettings, book: CostBook, tenant: str | None, held: Collection[str] = ()) -> Spending:
+    """Return what was spent today and this month, of one tenant or all.
+
+    A service's login sees only tenants that it names: then those of the ``held`` scopes, and those with a cap of their
+    own. Raises :class:`DependencyDown`.
+    """
+    now = datetime.now(UTC)
+    async with opened_pool(store) as pool:
+        try:
+            names = await ledger.tenants(pool, tenant)
+        except ConfigurationError:
+            names = sorted({one.partition("/")[2] for one in held} | set(book.caps.tenants))
+        by_tenant = await ledger.spent_by(pool, names, now)
+        in_all = await ledger.spent_in_all(pool, now)
+    return Spending(in_all, by_tenant, ledger.all_reached(book, in_all, by_tenant, now))
+
+
+@dataclass(frozen=True, slots=True)
+class CostsRequest:
+    """Sums of the ledger by one of :data:`BYS`; days in UTC, both counted in; ``limit`` bounds documents."""
+
+    by: str = "tenant"
+    tenant: str | None = None
+    first: date | None = None
+    last: date | None = None
+    limit: int = 50
+
+    def checked(self) -> CostsRequest:
+        """Return it, or raise :class:`ConfigurationError` for sums that there are not."""
+        if self.by not in BYS:
+            raise ConfigurationError(
+                f"there are no sums by {self.by!r}", where="--by", remedy=f"There are: {', '.join(BYS)}."
+            )
+        if self.by == "document" and (self.first or self.last):
+            raise ConfigurationError(
+                "documents are summed over all days",
+                where="--since",
+                remedy="Leave it out, or take --by day with --tenant.",
+            )
+        return self
+
+
+async def costs(store: StoreSettings, request: CostsRequest) -> list[Line]:
+    """Return the sums of the ledger; raises :class:`ConfigurationError` and :class:`DependencyDown`."""
+    by = request.checked().by
+    async with opened_pool(store) as pool:
+        names = await ledger.tenants(pool, request.tenant)
+        if by == "document":
+            return ledger.of_documents(await ledger.read_documents(pool, names, request.limit))[: request.limit]
+        return ledger.summed(await ledger.read_days(pool, names, request.first, request.last), by)  # type: ignore[arg-type]

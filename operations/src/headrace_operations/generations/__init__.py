@@ -1,0 +1,1 @@
+"""Generations of the index: one model's complete set of vectors each."""

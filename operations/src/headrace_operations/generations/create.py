@@ -1,0 +1,73 @@
+"""Making room for another model's vectors beside those that are searched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from headrace.embeddings.models import KNOWN, KnownModel, identity
+from headrace.embeddings.preparation import BODY, OverLong, Preparation, parse_template
+from headrace.errors import ConfigurationError
+from headrace.migrate import create_topics
+from headrace.store.generations import create_generation, embedding_table
+from headrace.store.rows import Generation
+from headrace_operations.cluster import Cluster
+from headrace_operations.generations.rights import owner
+
+
+@dataclass(frozen=True, slots=True)
+class CreateGeneration:
+    """A generation to be made; what is None is taken from what is known of the model by its name."""
+
+    name: str
+    model: str
+    dimensions: int | None = None
+    distance: str = "cosine"
+    template: str = BODY
+    passage_prompt: str | None = None
+    over_long: OverLong = OverLong.CUT
+    replication_factor: int = 1
+
+    def known(self) -> KnownModel:
+        """Return dimensions and prompt; raises :class:`ConfigurationError` where neither says the dimensions.
+
+        Raises it too for a bad name or template, so it comes before anything is made.
+        """
+        embedding_table(self.name)
+        parse_template(self.template)
+        found = KNOWN.get(identity(self.model))
+        if found is None:
+            if self.dimensions is None:
+                raise ConfigurationError(
+                    f"nothing is known of the model {self.model}", where="--model",
+                    remedy="Say with --dimensions how many numbers its vectors have, and its prompt with "
+                    "--passage-prompt.",
+                )  # fmt: skip
+            found = KnownModel(self.dimensions)
+        return found._replace(
+            dimensions=self.dimensions or found.dimensions,
+            passage_prompt=found.passage_prompt if self.passage_prompt is None else self.passage_prompt,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """The generation, which may have been there with the same properties, and the topics that were missing."""
+
+    generation: Generation
+    topics: Sequence[str]
+
+
+async def create(cluster: Cluster, request: CreateGeneration) -> Created:
+    """Make table, index and topics of a generation; a repeat changes nothing.
+
+    Raises :class:`ConfigurationError`, :class:`headrace.store.error_mapping.GenerationExists` for another one of the
+    name, :class:`headrace_operations.errors.Refused` for a login that may not, and :class:`DependencyDown`.
+    """
+    known = request.known()
+    preparation = Preparation(request.template, known.passage_prompt, request.over_long)
+    async with owner(cluster.known_store()) as connection:
+        made = await create_generation(
+            connection, request.name, request.model, known.dimensions, request.distance, preparation
+        )
+    return Created(made, create_topics(cluster.kafka.of(request.name), request.replication_factor))

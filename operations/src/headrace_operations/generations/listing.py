@@ -1,0 +1,38 @@
+"""Which generations there are."""
+
+from __future__ import annotations
+
+from headrace.store.generations import list_generations
+from headrace.store.pool import StoreSettings
+from headrace.store.rows import Generation
+from headrace_operations.audit.store_view import opened_pool
+from headrace_operations.errors import NotThere
+
+
+class NoSuchGeneration(NotThere):
+    """The index has no generation of this name."""
+
+    code = "no-such-generation"
+
+
+async def generations(store: StoreSettings | None) -> list[Generation] | None:
+    """Return the generations of the index; None where no store is known. Raises :class:`DependencyDown`."""
+    if store is None:
+        return None
+    async with opened_pool(store) as pool, pool.acquire() as connection:
+        return await list_generations(connection)
+
+
+async def require_generation(store: StoreSettings | None, name: str, where: str) -> None:
+    """Raise :class:`NoSuchGeneration` for one that the index has not; where no store is known nothing is said."""
+    known = await generations(store)
+    if known and name not in {one.name for one in known}:
+        raise NoSuchGeneration(
+            f"there is no generation {name!r}", where=where,
+            remedy=f"There are: {'; '.join(map(described, known))}. `headrace generations create` makes another.",
+        )  # fmt: skip
+
+
+def described(one: Generation) -> str:
+    """Return what is to be known of a generation, in a line."""
+    return f"{one.name} ({one.model}, {one.dimensions} dimensions, {one.state})"

@@ -1,0 +1,1 @@
+"""Held records: which there are, and letting them go on or turning them down."""

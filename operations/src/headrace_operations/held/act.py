@@ -1,0 +1,175 @@
+"""Letting held records go on, or turning them down: the record and what is noted of it, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import structlog
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from headrace.codec.codec import Codec
+from headrace.config.settings import KafkaSettings
+from headrace.envelope import Context
+from headrace.errors import PermanentError, UndecodableRecord
+from headrace.kafka import headers
+from headrace.kafka.broker_contract import Record
+from headrace.orders.holds import PAUSE
+from headrace.runtime.deadletters import Failure, dead_letter
+from headrace.topology.stages import STAGES
+from headrace.topology.topics import dead_letter_topic
+from headrace_operations.actions import Actions, Order, Progress
+from headrace_operations.held import model as held_model
+from headrace_operations.held.log import FoundHeld, HeldLog
+from headrace_operations.held.model import (
+    APPROVED,
+    HELD_RECORDS,
+    RELEASED,
+    HeldEntry,
+    HeldId,
+    HeldSelection,
+    NoSuchHeldRecord,
+)
+from headrace_operations.transactions import Produce
+
+log = structlog.get_logger(__name__)
+
+_CALL_S = 15.0
+
+
+class Rejected(PermanentError):
+    """A reviewer turned the output down."""
+
+    code = "rejected"
+    default_remedy = "Change what made it (handlers, template, document); the next version is reviewed anew."
+
+
+@dataclass(slots=True)
+class Done:
+    """What an order came to: ``taken``, and ids that had this very action before, with what to say of them."""
+
+    taken: list[HeldEntry] = field(default_factory=list)
+    before: list[tuple[HeldId, str]] = field(default_factory=list)
+
+
+class HeldActor:
+    """Carries orders out; one at a time on a broker: a second one fences the first.
+
+    Every method raises :class:`DependencyDown` where Kafka does not answer; what was committed before stays, is noted,
+    and is not done twice by the next command.
+    """
+
+    def __init__(
+        self, kafka: KafkaSettings, codec: Codec, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._kafka = kafka
+        self._codec = codec
+        self._now = now
+        self._log = HeldLog(kafka, codec)
+        self._actions = Actions(kafka, codec, HELD_RECORDS)
+
+    def release(self, scopes: frozenset[str], order: Order, progress: Progress = lambda _: None) -> Done:
+        """Send what waits for the end of these pauses (``tenant/acme``) through its stage again."""
+        if not scopes:
+            return Done()
+        return self._carry_out(HeldSelection(kind=PAUSE, scopes=scopes), order, progress)
+
+    def plan(self, ids: frozenset[HeldId], order: Order) -> Done:
+        """Return what deciding on these ids would come to: ``taken``, and ``before`` for those decided alike before.
+
+        Raises :class:`NoSuchHeldRecord` for an id of which none waits or waited, and :class:`RefusedHeldRecord` for
+        one that had another action, or that waits for something else.
+        """
+        before = held_model.refuse_others(ids, self._log.actions(), order)
+        rest = ids - {one for one, _ in before}
+        found: list[FoundHeld] = []
+        if rest:
+            self._log.read(HeldSelection(ids=rest), {}, found.append)
+        missing = sorted(rest - {one.entry.id for one in found})
+        if missing:
+            raise NoSuchHeldRecord(f"no record waits as {', '.join(map(str, missing))}")
+        held_model.refuse_misfits((one.entry for one in found), order)
+        if order.action == APPROVED:
+            for one in found:
+                held_model.target_of(one.record, self._kafka)
+        return Done([one.entry for one in found], before)
+
+    def decide(self, ids: frozenset[HeldId], order: Order, progress: Progress = lambda _: None) -> Done:
+        """Have outputs that wait for a review go on, or turn them down as dead letters, as :meth:`plan` says.
+
+        Left out is what another command decided meanwhile. Raises what :meth:`plan` does, before anything moves.
+        """
+        planned = self.plan(ids, order)
+        if not planned.taken:
+            return planned
+        chosen = frozenset(entry.id for entry in planned.taken)
+        return Done(self._carry_out(HeldSelection(ids=chosen), order, progress).taken, planned.before)
+
+    def _carry_out(self, selection: HeldSelection, order: Order, progress: Progress) -> Done:
+        """Act on what is meant; the actions are read once no other writer is left, so none of it is done twice."""
+        done = Done()
+
+        def note(batch: Sequence[FoundHeld]) -> None:
+            done.taken.extend(found.entry for found in batch)
+            progress(len(batch))
+
+        self._actions.carry_out(
+            lambda take: self._log.read(selection, self._log.actions(), take),
+            lambda produce, found: self._write(produce, found.record, found.entry, order),
+            lambda found: found.entry.size,
+            note,
+            lambda: f"{len(done.taken)} records were {order.action.lower()}",
+        )
+        self.trim(selection.stages())
+        return done
+
+    def _write(self, produce: Produce, record: Record, entry: HeldEntry, order: Order) -> None:
+        now = self._now()
+        if order.action == RELEASED:
+            message = held_model.released(record, self._kafka, now_ms=int(now.timestamp() * 1000))
+            produce(message.topic, value=message.value, key=message.key or None, headers=list(message.headers))
+        elif order.action == APPROVED:
+            produce(
+                held_model.target_of(record, self._kafka), value=record.value, key=record.key,
+                headers=list(held_model.approved_headers(record)),
+            )  # fmt: skip
+        else:
+            self._reject(produce, entry.id.stage, record, order, now)
+        self._actions.note(produce, entry.id, order, now)
+
+    def _reject(self, produce: Produce, stage: str, record: Record, order: Order, now: datetime) -> None:
+        flow = STAGES[stage]
+        error = Rejected(f"rejected by {order.acted_by}: {order.why}")
+        message = dead_letter(
+            record, Failure(error, None, self._context(record, flow.produces)), stage=flow.name,
+            topic=dead_letter_topic(flow.name), worker=HELD_RECORDS.writer, first=headers.origin(record), attempt=1,
+            now=now, codec=self._codec, max_message_bytes=self._kafka.max_message_bytes,
+        )  # fmt: skip
+        produce(message.topic, value=message.value, key=message.key, headers=list(message.headers))
+
+    def _context(self, record: Record, produces: type) -> Context | None:
+        try:
+            return self._codec.envelope(record.value, produces)[0]
+        except UndecodableRecord:
+            return None  # it is turned down all the same; its key tells whose it is
+
+    def trim(self, stages: Sequence[str]) -> int:
+        """Delete the records at the beginnings of the held topics of which none waits; return how many offsets.
+
+        Only what a committed action speaks of is deleted, so this takes nothing that waits, whoever else acts.
+        """
+        reach = {place: one for place, one in self._log.reach(stages).items() if one.open > one.start}
+        if not reach:
+            return 0
+        admin = AdminClient({**self._kafka.client(), "log_level": 0})
+        places = [TopicPartition(self._kafka.topic(topic), number, one.open) for (topic, number), one in reach.items()]
+        try:
+            for future in admin.delete_records(places, request_timeout=_CALL_S, operation_timeout=_CALL_S).values():
+                future.result(_CALL_S)
+        except (KafkaException, TimeoutError) as error:
+            # What was asked for is done and noted; the next order deletes these as well.
+            log.warning("held records not deleted", error=str(error), remedy="Allow the operator to delete records.")
+            return 0
+        return sum(one.open - one.start for one in reach.values())

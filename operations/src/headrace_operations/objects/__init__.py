@@ -1,0 +1,1 @@
+"""The object store: what it holds, and collecting garbage."""

@@ -1,0 +1,1 @@
+"""Pipelines: checking templates and publishing them as the next versions."""

@@ -1,0 +1,167 @@
+"""Starting, ordering and cancelling replays."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from headrace.config.settings import KafkaSettings
+from headrace.embeddings.preparation import Preparation
+from headrace.errors import ConfigurationError
+from headrace.orders.control import Action, Scope
+from headrace.payloads import ReplayRun
+from headrace.store.generations import get_generation
+from headrace.topology import generation_names
+from headrace.topology.stages import EMBEDDER, STAGES
+from headrace_operations.audit.store_view import opened_pool
+from headrace_operations.cluster import Cluster
+from headrace_operations.replay import plan as planning
+from headrace_operations.replay import runs
+from headrace_operations.replay.copier import Copier
+from headrace_operations.replay.plan import Estimate, Known, Planned, cached_in
+from headrace_operations.replay.selection import Selection
+
+if TYPE_CHECKING:
+    from headrace.store.pool import Pool
+
+OUTSTANDING = 2000
+"""Records that may wait in the side lanes at most, unless another number is asked for."""
+OBEYS_S = 3.0
+"""Seconds after which whoever carries a replay out has surely obeyed."""
+_LOOK_S = 0.5
+_PLACE = re.compile(r"(.+):(\d{1,9}):(\d{1,18})")
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayRequest:
+    """What a stage is to read again: ``everything``, from places (``TOPIC:PARTITION:OFFSET``), or what fits.
+
+    ``rate`` is in records a second.
+    """
+
+    stage: str
+    everything: bool = False
+    places: Sequence[str] = ()
+    since: datetime | None = None
+    document: str | None = None
+    tenant: str | None = None
+    rate: int | None = None
+
+    def selection(self, kafka: KafkaSettings) -> Selection:
+        """Return the selection; raises :class:`ConfigurationError` for a place in a topic that the stage reads not."""
+        return Selection(
+            self.stage, self.everything, self._offsets(kafka.generation), self.since, self.tenant, self.document
+        )
+
+    def _offsets(self, generation: str) -> Mapping[int, int]:
+        found: dict[int, int] = {}
+        for text in self.places:
+            place = _PLACE.fullmatch(text)
+            if place is None:
+                raise ConfigurationError(
+                    f"{text!r} is no place", where="--from-offset", remedy="Write TOPIC:PARTITION:OFFSET."
+                )
+            source = STAGES[self.stage].source if self.stage in STAGES else None
+            if source is not None and place[1] not in (source, generation_names.in_generation(source, generation)):
+                raise ConfigurationError(
+                    f"{place[1]!r} is not what {self.stage} reads", where="--from-offset",
+                    remedy=f"It reads {generation_names.in_generation(source, generation)}.",
+                )  # fmt: skip
+            found[int(place[2])] = int(place[3])
+        return found
+
+
+def require_filled(stage: str) -> None:
+    """Raise :class:`ConfigurationError` for a stage that serves every generation: none can be filled by it."""
+    if stage not in generation_names.STAGES:
+        raise ConfigurationError(
+            f"{stage} serves every generation", where="--into",
+            remedy=f"Replay one of {', '.join(sorted(generation_names.STAGES))}: the compacted topic chunks, which the "
+            "embedder reads, keeps the newest version of every document.",
+        )  # fmt: skip
+
+
+def plan(cluster: Cluster, request: ReplayRequest) -> Planned:
+    """Return the run that the request comes to, up to the log's end now; nothing moves.
+
+    Raises :class:`ConfigurationError`, :class:`RefusedReplay` and :class:`DependencyDown`.
+    """
+    selection = request.selection(cluster.kafka)
+    return planning.plan(cluster.kafka, selection, rate=request.rate, asked_by=cluster.by, now=datetime.now(UTC))
+
+
+async def estimate(cluster: Cluster, run: ReplayRun, *, exactly: bool) -> Estimate:
+    """Read what the run would send, and count: the dry run.
+
+    ``exactly`` asks the store, where one is known, which texts of the embedder's have a vector already.
+    Raises :class:`RefusedReplay` where nothing matches.
+    """
+    if run.stage != EMBEDDER.name or not exactly or cluster.store is None:
+        return await planning.estimate(cluster.kafka, cluster.codec, run, None)
+    async with opened_pool(cluster.store) as pool:
+        found = await _known_in(pool, run.generation)
+        return await planning.estimate(cluster.kafka, cluster.codec, run, *(found or (None,)))
+
+
+async def _known_in(pool: Pool, generation: str) -> tuple[Known, Preparation] | None:
+    """Return the question which texts have a vector of the generation's model, and how it prepares them.
+
+    None without such a generation.
+    """
+    async with pool.acquire() as connection:
+        found = await get_generation(connection, generation)
+    return None if found is None else (cached_in(pool, found.model), found.preparation)
+
+
+def copier(cluster: Cluster, outstanding: int = OUTSTANDING) -> Copier:
+    """Return what carries runs of the generation out, with so many records in the side lanes at most."""
+    return Copier(cluster.kafka, cluster.codec, outstanding=outstanding)
+
+
+def begin(cluster: Cluster, planned: Planned, outstanding: int = OUTSTANDING) -> Copier:
+    """Note that the run begins, and return what carries it out."""
+    found = copier(cluster, outstanding)
+    found.begin(planned.run)
+    return found
+
+
+def take_up(cluster: Cluster, run_id: str, why: str, outstanding: int = OUTSTANDING) -> Copier:
+    """Lift a run's pause, and return what carries it out; raises :class:`RefusedReplay` for one that is over."""
+    run = runs.read_open(cluster.kafka, cluster.codec, run_id)
+    cluster.give(Action.RESUME, Scope.RUN, run_id, why)
+    return copier(cluster.of(run.generation), outstanding)
+
+
+def pause(cluster: Cluster, run_id: str, why: str) -> ReplayRun:
+    """Have a run send nothing more until it is resumed; raises :class:`RefusedReplay` for one that is over."""
+    run = runs.read_open(cluster.kafka, cluster.codec, run_id)
+    cluster.give(Action.PAUSE, Scope.RUN, run_id, why)
+    return run
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a cancel waits for whoever carries the run out."""
+
+    seconds: float = field(default_factory=lambda: OBEYS_S)
+    now: Callable[[], float] = field(default=time.monotonic)
+    sleep: Callable[[float], None] = field(default=time.sleep)
+
+
+def cancel(cluster: Cluster, run_id: str, why: str, patience: Patience | None = None) -> ReplayRun:
+    """End a run where it is, by whoever carries it out, or here where no one does.
+
+    Raises :class:`RefusedReplay` for a run that is over.
+    """
+    run = runs.read_open(cluster.kafka, cluster.codec, run_id)
+    cluster.give(Action.CANCEL, Scope.RUN, run_id, why)
+    patience = patience or Patience()
+    deadline = patience.now() + patience.seconds
+    while run.state in runs.OPEN and patience.now() < deadline:
+        patience.sleep(_LOOK_S)
+        run = runs.read_run(cluster.kafka, cluster.codec, run_id)
+    return copier(cluster).cancel(run_id) if run.state in runs.OPEN else run

@@ -1,0 +1,95 @@
+"""Reading runs again and again, until a named one is done."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from headrace_operations.cluster import Cluster
+from headrace_operations.errors import NotThere
+from headrace_operations.runs.fold import Item, Run
+from headrace_operations.runs.reader import RunsReader
+from headrace_operations.trace.log import Cost, Limits
+
+if TYPE_CHECKING:
+    from headrace.store.pool import Pool
+
+_PAUSE_S = 2.0
+_STAMP = re.compile(r"(\d{8}T\d{6}Z)-[0-9a-f]+")
+
+
+@dataclass(frozen=True, slots=True)
+class RunsRequest:
+    """Which runs (None: the latest), of which tenant (None: all), of changes sent since then, in ms since 1970."""
+
+    since_ms: int
+    run: str | None = None
+    tenant: str | None = None
+    limit: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The runs, of a named one also its changes, and what it cost; not ``complete`` where a limit cut it short."""
+
+    runs: Sequence[Run]
+    items: Sequence[Item]
+    cost: Cost
+    complete: bool
+
+
+class NoSuchRun(NotThere):
+    """No change of the run was sent since then."""
+
+    code = "no-such-run"
+
+
+async def follow(
+    cluster: Cluster,
+    pool: Pool | None,
+    limits: Limits,
+    request: RunsRequest,
+    take: Callable[[Reading], None],
+    *,
+    watch: bool = False,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> Reading:
+    """Hand each reading to ``take``, one or, with ``watch``, until the named run is done; return the last.
+
+    Raises :class:`NoSuchRun` where the last reading finds nothing of a named run, and :class:`DependencyDown`.
+    """
+    reader = RunsReader(cluster.kafka, cluster.codec, pool, limits, since_ms=request.since_ms)
+    while True:
+        cost = await reader.read()
+        runs = reader.runs(request.run, request.tenant)[: request.limit]
+        items = [] if request.run is None else reader.items(request.run, request.tenant)
+        found = Reading(runs, items, cost, reader.complete)
+        if request.run is None or runs:
+            take(found)
+        finished = request.run is not None and not any(one.pending for one in runs)
+        if not watch or finished:
+            break
+        await sleep(_PAUSE_S)
+    if request.run is not None and not runs:
+        since = datetime.fromtimestamp(request.since_ms / 1000, UTC)
+        raise NoSuchRun(
+            f"no change of a run or request {request.run!r} was sent since {since}",
+            remedy="Look further back with --since 7d; `headrace runs` lists the latest.",
+        )
+    return found
+
+
+def begun(run: str, now: datetime) -> datetime | None:
+    """Return when the run began, as its name tells it, and never later than now; else None."""
+    match = _STAMP.fullmatch(run)
+    if match is None:
+        return None
+    try:
+        found = datetime.strptime(match[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    return min(found, now)

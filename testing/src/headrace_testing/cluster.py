@@ -1,0 +1,156 @@
+"""A cluster in memory for operations: dead letters, held records, orders and pipelines, and what was done to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from headrace.config.settings import KafkaSettings
+from headrace.handlers.pipelines_log import PipelineCatalogue
+from headrace.orders.control import Action, OrderBook, Scope
+from headrace.payloads import Control, DeadLetterAction
+from headrace_operations.actions import Order
+from headrace_operations.cluster import Cluster
+from headrace_operations.dead_letters.log import Found
+from headrace_operations.dead_letters.model import Entry, Id, NoSuchDeadLetter, Selection, State
+from headrace_operations.held.act import Done
+from headrace_operations.held.log import FoundHeld
+from headrace_operations.held.model import HeldEntry, HeldId, HeldSelection, NoSuchHeldRecord
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+Progress = Callable[[int], None]
+
+
+@dataclass
+class Contents:
+    """What a fake cluster holds; ``events`` are what was done, in order, by name.
+
+    ``overtaken`` dead letters are acted upon by another command as soon as this one acts.
+    """
+
+    letters: list[Entry] = field(default_factory=list)
+    overtaken: set[Id] = field(default_factory=set)
+    held: dict[str, list[HeldEntry]] = field(default_factory=lambda: {"g1": []})
+    """Held records that wait, by generation."""
+    pipelines: PipelineCatalogue = field(default_factory=PipelineCatalogue)
+    orders: OrderBook = field(default_factory=OrderBook)
+    events: list[tuple[Any, ...]] = field(default_factory=list)
+    down: Exception | None = None
+    """Raised by whatever acts, in the place of acting."""
+
+    def happened(self, name: str) -> list[tuple[Any, ...]]:
+        """Return what was done under this name, without the name."""
+        return [event[1:] for event in self.events if event[0] == name]
+
+
+class _Letters:
+    def __init__(self, contents: Contents) -> None:
+        self._contents = contents
+
+    def select(self, selection: Selection) -> list[Entry]:
+        found = [one for one in self._contents.letters if selection.holds(one)]
+        missing = selection.ids - {one.id for one in self._contents.letters}
+        if missing:
+            raise NoSuchDeadLetter(f"there is no dead letter {', '.join(map(str, sorted(missing)))}")
+        return found
+
+    def show(self, identity: Id) -> list[Found]:
+        self.select(Selection(ids=frozenset({identity}), states=frozenset(State)))
+        raise NoSuchDeadLetter(f"{identity} has no record here")
+
+    def carry_out(self, chosen: Sequence[Entry], order: Order, progress: Progress = lambda _: None) -> list[Id]:
+        if self._contents.down is not None:
+            raise self._contents.down
+        taken = [one.id for one in chosen if one.id not in self._contents.overtaken]
+        self._contents.events.append((order.action, tuple(map(str, taken)), order.why))
+        self._contents.letters[:] = [
+            replace(one, action=_noted(one.id, order)) if one.id in taken else one for one in self._contents.letters
+        ]
+        progress(len(taken))
+        return taken
+
+
+class _Held:
+    def __init__(self, contents: Contents, generation: str) -> None:
+        self._contents = contents
+        self._waiting = contents.held.setdefault(generation, [])
+        self._generation = generation
+
+    def select(self, selection: HeldSelection) -> list[HeldEntry]:
+        return [one for one in self._waiting if selection.holds(one)]
+
+    def one(self, identity: HeldId) -> FoundHeld:
+        raise NoSuchHeldRecord(f"no record waits as {identity}")
+
+    def release(self, scopes: frozenset[str], order: Order, progress: Progress = lambda _: None) -> Done:
+        if self._contents.down is not None:
+            raise self._contents.down
+        taken = self.select(HeldSelection(kind="pause", scopes=scopes))
+        self._contents.events.append((order.action, self._generation, scopes, order.why))
+        self._waiting[:] = [one for one in self._waiting if one not in taken]
+        progress(len(taken))
+        return Done(taken)
+
+    def plan(self, ids: frozenset[HeldId], _order: Order) -> Done:
+        missing = ids - {one.id for one in self._waiting}
+        if missing:
+            raise NoSuchHeldRecord(f"no record waits as {', '.join(map(str, sorted(missing)))}")
+        return Done([one for one in self._waiting if one.id in ids])
+
+    def decide(self, ids: frozenset[HeldId], order: Order, progress: Progress = lambda _: None) -> Done:
+        done = self.plan(ids, order)
+        self._contents.events.append((order.action, tuple(sorted(map(str, ids))), order.why))
+        self._waiting[:] = [one for one in self._waiting if one not in done.taken]
+        progress(len(done.taken))
+        return done
+
+
+@dataclass(frozen=True, slots=True)
+class FakeCluster(Cluster):
+    """Acts on its contents alone; whatever else operations reach is not there."""
+
+    kafka: KafkaSettings = field(default_factory=KafkaSettings)
+    codec: Any = None
+    by: str = "olga"
+    contents: Contents = field(default_factory=Contents)
+
+    def generations(self) -> list[str]:
+        """Return the generations of the held records."""
+        return sorted(self.contents.held)
+
+    def dead_letters(self) -> Any:
+        """Return the dead letters."""
+        return _Letters(self.contents)
+
+    dead_letter_actor = dead_letters
+
+    def held(self) -> Any:
+        """Return the held records of the generation."""
+        return _Held(self.contents, self.kafka.generation)
+
+    held_actor = held
+
+    def orders(self) -> OrderBook:
+        """Return the orders that were given."""
+        return self.contents.orders
+
+    def give(self, action: Action, scope: Scope, target: str, reason: str) -> Control:
+        """Take an order in."""
+        if self.contents.down is not None:
+            raise self.contents.down
+        order = Control(action, scope, target, reason, self.by, NOW)
+        self.contents.orders.take(order)
+        self.contents.events.append(("order", str(action), str(scope), target, reason))
+        return order
+
+    def pipelines(self) -> PipelineCatalogue:
+        """Return the pipelines."""
+        return self.contents.pipelines
+
+
+def _noted(identity: Id, order: Order) -> DeadLetterAction:
+    return DeadLetterAction(
+        order.action, identity.stage, identity.partition, identity.offset, order.batch, order.acted_by, NOW, order.why
+    )
