@@ -6,59 +6,63 @@ from prometheus_client import Counter, Gauge
 
 TEXTS_EMBEDDED = Counter(
     "headrace_texts_embedded",
-    "Texts that went through the model, each distinct one once. More: the cache was lost.",
+    "Texts that the model embedded, each distinct text once. A text that is counted again was lost from the cache.",
 )
 TEXTS_CACHED = Counter(
-    "headrace_texts_cached", "Texts whose vector was known already. Near zero on edits: look at the chunking."
+    "headrace_texts_cached", "Texts whose vector was already known. If it stays near zero on edits, check the chunking."
 )
 TEXTS_CUT = Counter(
     "headrace_texts_cut",
-    "Texts that were longer than the model reads; what lies behind its limit cannot be found. A rise: lower the "
-    "chunk size, or take a model that reads more.",
+    "Texts that exceeded the model's input limit and were cut; vector search cannot find the part after the limit. If "
+    "it rises, reduce the chunk size or use a model with a higher limit.",
 )
 TEXTS_SPLIT = Counter(
     "headrace_texts_split",
-    "Texts that were longer than the model reads and were embedded in parts. A rise: as for the texts that are cut.",
+    "Texts that exceeded the model's input limit and were embedded in parts. If it rises, reduce the chunk size or use "
+    "a model with a higher limit.",
 )
 TEXTS_SKIPPED = Counter(
     "headrace_texts_skipped",
-    "Texts without a vector by decision: empty ones, and over-long ones where the setting says so; each time that one "
-    "is met. They are found by their words alone; metadata embedder.skipped of the document lists them.",
+    "Texts that get no vector by design, counted each time: empty ones, and over-long ones with "
+    "HEADRACE_EMBEDDER_OVER_LONG=skip. They are found by lexical search only; the metadata embedder.skipped of the "
+    "document lists them.",
 )
 CACHE_EVICTED = Counter(
     "headrace_cache_evicted",
-    "Cached vectors that went because their tenant had more than allowed. With more texts embedded at once: raise the "
-    "bound.",
+    "Vectors evicted because their tenant's cache was above its limit. If the number of embedded texts rises at the "
+    "same time, raise HEADRACE_EMBEDDER_CACHE_ROWS.",
 )
 TOKENS = Counter(
     "headrace_texts_tokens",
-    "Tokens that the provider read, as far as it counts them: what a paid one charges for.",
+    "Tokens that the provider processed, as far as it counts them. A paid provider charges for them.",
 )
 RECORDS_DEFERRED = Counter(
     "headrace_records_deferred",
-    "Records that stood back because their tenant had its share of the provider's limit, each time that one did. "
-    "A rise that never ends: raise the limit, or spread the tenant's flood over time.",
+    "Records deferred because their tenant had used its share of the provider's rate limit, counted each time. If it "
+    "keeps rising, raise the limit or spread the tenant's load over time.",
 )
 CAPPED = Gauge(
     "headrace_spending_capped",
-    "Scope `all`: 1 while the stage waits for the cap on all tenants. Scope `tenant`: tenants of the last batch whose "
-    "cap was reached, and whose records are held. `headrace embeddings status` says which; raise the cap, or wait.",
+    "Scope `all`: 1 while the stage waits because the cap on all tenants is reached. Scope `tenant`: number of tenants "
+    "in the last batch whose cap is reached and whose records are held. `headrace embeddings status` lists them; raise "
+    "the cap, or wait for the next period.",
     ["scope"],
 )
 EMBEDDING_ERRORS = Counter(
     "embedding_errors",
-    "Texts that could not be embedded, each time. A rise: `headrace dlq list --stage embedder` lists each with its "
-    "reason.",
+    "Texts that could not be embedded, counted each time. If it rises, run `headrace dlq list --stage embedder` for "
+    "the reasons.",
 )
 PROGRESS = Gauge(
     "embedding_progress_percent",
-    "How much of the log the embedders of this generation are done with, all together; each of them tells the same. "
-    "Below 100 and not rising: `headrace embeddings status` says what stops it.",
+    "Share of the log that all embedders of this generation together have processed; each embedder reports the same "
+    "value. If it is below 100 and does not rise, run `headrace embeddings status` for the cause.",
 )
 TOTAL_ITEMS = Gauge(
-    "embedding_total_items", "Records of the log that embedding is about, with those that are read again."
+    "embedding_total_items",
+    "Records in the log that the embedder has to process, including retried and replayed records.",
 )
 PENDING_ITEMS = Gauge(
     "embedding_pending_items",
-    "Of those, records that are pending. Growing for long: add embedders, or look at the provider.",
+    "Records of embedding_total_items that are still pending. If it keeps growing, add embedders or check the provider.",
 )

@@ -1,4 +1,4 @@
-"""The handler ``answer``: a question in, a cited artifact out, stored before it is published."""
+"""The handler ``answer``: turns a question into an artifact with citations, and stores it before publishing it."""
 
 from __future__ import annotations
 
@@ -29,16 +29,15 @@ if TYPE_CHECKING:
 
 KINDS = ("answer",)
 _MAX_TITLE = 200
-_NOTHING_FOUND = (
-    "No passage was found for this question in the documents that may be used, so there is no answer to give."
-)
+_NOTHING_FOUND = "No answer: the search found no passage for this question in the documents that you may use."
 
 
 class AnswerHandler(BatchHandler[GenerationRequest, Artifact]):
-    """Retrieves passages, has a provider write, checks its citations, stores the artifact.
+    """Retrieves passages, lets a provider write the answer, checks its citations and stores the artifact.
 
-    Several requests at a time, each by itself. A request whose artifact is stored already is not written again.
-    Without arguments everything comes from the environment; what is passed in takes the place of what would be opened.
+    It processes several requests concurrently and independently. If a request's artifact is already stored, it does
+    not write it again. Without arguments, everything comes from the environment; an argument replaces what
+    :meth:`start` would open.
     """
 
     name: ClassVar[str] = "answer"
@@ -60,7 +59,7 @@ class AnswerHandler(BatchHandler[GenerationRequest, Artifact]):
         self._embedder: EmbedderClient | None = None
 
     async def start(self) -> None:
-        """Open store, embedder and provider; raises :class:`headrace.errors.DependencyDown`."""
+        """Open the store, the embedder client and the provider; raises :class:`headrace.errors.DependencyDown`."""
         self._provider = self._provider or make_provider(self._settings)
         if self._find is not None and self._archive is not None:
             return
@@ -70,25 +69,25 @@ class AnswerHandler(BatchHandler[GenerationRequest, Artifact]):
         self._archive = self._archive or StoreArchive(pool)
 
     async def close(self) -> None:
-        """Close what was opened."""
+        """Close the provider, the embedder client and the store's connections."""
         for opened in (self._provider, self._embedder, self._pool):
             if opened is not None:
                 await opened.close()
 
     def validate(self, context: Context[GenerationRequest]) -> None:
-        """Refuse an empty question, an unknown kind and a number of passages that search refuses."""
+        """Reject an empty question, an unknown kind, and a ``top_k`` that search does not accept."""
         request = context.payload
         if not request.question.strip():
             raise InvalidRecord("question", "is empty")
         if request.kind not in KINDS:
-            raise InvalidRecord("kind", f"{request.kind!r} is unknown; there is: {', '.join(KINDS)}")
+            raise InvalidRecord("kind", f"unknown kind {request.kind!r}; allowed: {', '.join(KINDS)}")
         if not 1 <= request.top_k <= MAXIMUM_HITS:
-            raise InvalidRecord("top_k", f"{request.top_k} is not between 1 and {MAXIMUM_HITS}")
+            raise InvalidRecord("top_k", f"{request.top_k} is out of range; allowed: 1 to {MAXIMUM_HITS}")
 
     async def process_batch(
         self, contexts: Sequence[Context[GenerationRequest]]
     ) -> Sequence[Context[Artifact] | HeadraceError]:
-        """Return an outcome for each request; so many are answered at a time as the settings say."""
+        """Return an outcome for each request; the setting ``concurrency`` limits how many run at the same time."""
         gate = asyncio.Semaphore(self._settings.concurrency)
 
         async def answered(context: Context[GenerationRequest]) -> Context[Artifact]:
@@ -104,14 +103,14 @@ class AnswerHandler(BatchHandler[GenerationRequest, Artifact]):
         return results
 
     async def process(self, context: Context[GenerationRequest]) -> Context[Artifact]:
-        """Return the context with the artifact; a repeat of the request is the same artifact."""
+        """Return the context with the artifact; a repeated request gets the same artifact."""
         assert self._archive is not None
         identifier = artifacts.artifact_id(context.change.tenant, context.trace.request_id)
         kept = await self._archive.get(context.change.tenant, identifier)
         return await self._write(context, identifier) if kept is None else self._again(context, kept)
 
     def _again(self, context: Context[GenerationRequest], kept: artifacts.Artifact) -> Context[Artifact]:
-        """Return the context with the artifact that was written for this request before."""
+        """Return the context with the artifact that an earlier attempt stored for this request."""
         artifact = record_of(kept)
         return context.with_payload(artifact).with_metadata(
             self.stage, provider=artifact.provider, model=artifact.model, citations=len(artifact.citations)
@@ -140,7 +139,7 @@ class AnswerHandler(BatchHandler[GenerationRequest, Artifact]):
         )
         if not await self._archive.put(row_of(context, artifact, draft.prompt)):
             kept = await self._archive.get(context.change.tenant, identifier)
-            if kept is not None:  # another worker, fenced by now, was faster
+            if kept is not None:  # another worker, which is fenced by now, stored it first
                 return self._again(context, kept)
         return context.with_payload(artifact).with_metadata(
             self.stage,

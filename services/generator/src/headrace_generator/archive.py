@@ -1,4 +1,4 @@
-"""Artifacts between the topic's record and the store's row."""
+"""Stores artifacts, and converts them between the topic's record and the store's row."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class Archive(Protocol):
-    """Where artifacts are kept; both methods raise :class:`headrace.errors.DependencyDown`."""
+    """The storage for artifacts; both methods raise :class:`headrace.errors.DependencyDown`."""
 
     async def get(self, tenant: str, artifact_id: UUID) -> artifacts.Artifact | None:
-        """Return the artifact, or None."""
+        """Return the artifact, or None if it is not stored."""
 
     async def put(self, artifact: artifacts.Artifact) -> bool:
-        """Keep the artifact; False, and nothing is changed, where it is kept already."""
+        """Store the artifact; return False, and change nothing, if it is already stored."""
 
 
 class StoreArchive:
@@ -37,12 +37,12 @@ class StoreArchive:
         return await artifacts.get(self._pool, tenant, artifact_id, 1)
 
     async def put(self, artifact: artifacts.Artifact) -> bool:
-        """Keep the artifact."""
+        """Store the artifact."""
         return await artifacts.put(self._pool, artifact)
 
 
 def citation(number: int, hit: Hit) -> Citation:
-    """Return the passage as a citation."""
+    """Return the passage as citation ``number``."""
     return Citation(
         marker=number,
         document_id=hit.document_id,
@@ -59,7 +59,7 @@ def citation(number: int, hit: Hit) -> Citation:
 
 
 def record_of(row: artifacts.Artifact) -> Artifact:
-    """Return the record that a kept artifact was published as."""
+    """Return the stored artifact as the record to publish."""
     return Artifact(
         artifact_id=str(row.artifact_id),
         kind=row.kind,
@@ -76,7 +76,7 @@ def record_of(row: artifacts.Artifact) -> Artifact:
 
 
 def row_of(context: Context, artifact: Artifact, prompt: str) -> artifacts.Artifact:
-    """Return the artifact as the store keeps it."""
+    """Return the artifact as a row of the store."""
     trace = context.trace
     return artifacts.Artifact(
         tenant=context.change.tenant,
@@ -98,5 +98,5 @@ def row_of(context: Context, artifact: Artifact, prompt: str) -> artifacts.Artif
 
 
 def _plain(citations: Sequence[Citation]) -> list[Mapping[str, Any]]:
-    """Return citations as JSON takes them: chunk ids in hex, sections as lists."""
+    """Return citations in a form that JSON can represent: chunk IDs in hex, sections as lists."""
     return [{**asdict(one), "chunk_id": one.chunk_id.hex(), "section": list(one.section)} for one in citations]

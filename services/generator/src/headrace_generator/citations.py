@@ -1,4 +1,4 @@
-"""Citations in a text: which passages it refers to, and which numbers it made up; pure."""
+"""Checks the citations in a text: which passages it cites, and which numbers have no passage. Pure functions."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ _MARKER = re.compile(r"[ \t]?\[\s*(\d{1,4}(?:\s*[,;]\s*\d{1,4})*)\s*\]")
 
 
 def neutralised(text: str) -> str:
-    """Return the text with its own ``[1]`` written ``(1)``: footnotes of a source are no citations of ours."""
+    """Return the text with each ``[1]`` replaced by ``(1)``, so that a source's footnotes do not look like citations."""
     return _MARKER.sub(lambda match: match[0].replace("[", "(").replace("]", ")"), text)
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedText:
-    """The text with the markers that exist, the numbers cited (ascending), and how many were removed."""
+    """The text with its valid markers, the cited numbers (ascending), and how many numbers were removed."""
 
     text: str
     cited: tuple[int, ...]
@@ -23,7 +23,7 @@ class CheckedText:
 
 
 def check_citations(text: str, passages: int) -> CheckedText:
-    """Keep the markers 1 to ``passages``, write each as ``[n]``, and take the others out."""
+    """Keep the markers 1 to ``passages``, write each as ``[n]``, and remove the others."""
     cited: set[int] = set()
     removed = 0
 

@@ -1,4 +1,4 @@
-"""The provider without a language model: it quotes the best sentences of the passages, and says so."""
+"""The provider without a language model: it quotes the best sentences of the passages and says that it does."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n\s*\n")
 _WORD = re.compile(r"\w+")
 _UNSPACED = re.compile(r"[\u1100-\u11ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _RANK_WEIGHT = 0.5
-"""How much the search's order counts beside the question's words: a first passage without any word of the question
-still comes before a tenth with one common word."""
+"""How much the passage's rank in the search counts in comparison with the question's words: the first passage without
+any word of the question still scores higher than the tenth with one common word."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """A sentence of passage ``number`` (from 1), at its place among the passage's sentences."""
+    """A sentence of passage ``number`` (from 1); ``place`` is its index among the passage's sentences."""
 
     number: int
     place: int
@@ -34,30 +34,29 @@ class Quote:
 
 
 class ExtractiveProvider:
-    """Quotes; deterministic, without a model."""
+    """Quotes sentences; deterministic, without a model."""
 
     name = "extractive"
 
     async def write(self, question: str, passages: Sequence[Hit]) -> Draft:
-        """Return the quotations under a sentence that says what they are."""
+        """Return the quotations below a sentence that explains them."""
         quotes = best_quotes(question, [passage.text for passage in passages])
         lines = [f"> {neutralised(quote.text)} [{quote.number}]" for quote in quotes]
         opening = (
-            "No language model is configured, so this is no written answer: "
-            f"these are the sentences that fit the question best, quoted from {len({q.number for q in quotes})} "
-            "of the passages that were found."
+            "No language model is configured. These sentences match the question best, quoted from "
+            f"{len({q.number for q in quotes})} of the passages that the search found."
         )
         return Draft(text="\n\n".join([opening, *lines]), model="none", prompt="")
 
     async def close(self) -> None:
-        """Do nothing: there is nothing to let go of."""
+        """Do nothing: this provider holds no resources."""
 
 
 def best_quotes(question: str, texts: Sequence[str]) -> list[Quote]:
-    """Return at most five sentences in the order of the passages; pure.
+    """Return at most :data:`MAX_QUOTES` sentences in the order of the passages.
 
-    A sentence scores by the words that it shares with the question, rare ones more (inverse frequency among all
-    sentences), and by the rank of its passage.
+    A sentence scores by the words that it shares with the question, where rare words count more (inverse frequency
+    among all sentences), and by the rank of its passage.
     """
     sentences = [
         (number, place, sentence, terms(sentence))
@@ -76,14 +75,14 @@ def best_quotes(question: str, texts: Sequence[str]) -> list[Quote]:
 
 
 def split_sentences(text: str) -> list[str]:
-    """Return the sentences on one line each; fragments are left out unless there is nothing else."""
+    """Return the sentences, each on one line; omit fragments unless the text has nothing else."""
     parts = [" ".join(part.split()) for part in _SENTENCE_END.split(text)]
     parts = [_shortened(part) for part in parts if part]
     return [part for part in parts if len(part) >= _MIN_QUOTE_LENGTH] or parts[:1]
 
 
 def terms(text: str) -> frozenset[str]:
-    """Return the words in lower case; of scripts without spaces, or with endings glued on, pairs of characters."""
+    """Return the words in lower case; for scripts without spaces, or with attached endings, pairs of characters."""
     found: set[str] = set()
     for word in _WORD.findall(text.casefold()):
         if _UNSPACED.search(word):

@@ -1,4 +1,4 @@
-"""The provider that asks an OpenAI-compatible language model."""
+"""The provider that calls an OpenAI-compatible language model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from headrace_generator.providers import Draft
 from headrace_generator.settings import GeneratorSettings
 
 PROMPT = "answer@1"
-"""Name and version of ``prompts/answer.txt.jinja``; raise the version when its text changes."""
+"""Name and version of ``prompts/answer.txt.jinja``; increment the version when its text changes."""
 _DEPENDENCY = "language model"
 
 
@@ -31,14 +31,14 @@ class Prompt:
 
 
 class LanguageModelProvider:
-    """Asks ``{base_url}/chat/completions``; the runtime repeats, so the client does not."""
+    """Calls ``{base_url}/chat/completions``. The client does not retry, because the runtime does."""
 
     name = "openai-compatible"
 
     def __init__(self, settings: GeneratorSettings, http: openai.DefaultAsyncHttpxClient | None = None) -> None:
         if not settings.base_url or not settings.model:
             raise ConfigurationError(
-                "the provider openai-compatible needs a server and a model",
+                "the provider openai-compatible requires a server and a model",
                 where="HEADRACE_GENERATOR_BASE_URL, HEADRACE_GENERATOR_MODEL",
                 remedy="Set both, or set HEADRACE_GENERATOR_PROVIDER=extractive.",
             )
@@ -66,9 +66,9 @@ class LanguageModelProvider:
             text = _storable(answer.choices[0].message.content or "").strip()
             model = answer.model or self._model
         except (LookupError, AttributeError, TypeError) as error:
-            raise DependencyDown(_DEPENDENCY, f"the server's answer is no completion: {error!r}") from error
+            raise DependencyDown(_DEPENDENCY, f"the server's response is not a chat completion: {error!r}") from error
         if not text:
-            raise PermanentError("the language model answered with no text", remedy="Ask the question differently.")
+            raise PermanentError("the language model returned an empty answer", remedy="Rephrase the question.")
         return Draft(text, model, PROMPT)
 
     async def close(self) -> None:
@@ -77,12 +77,12 @@ class LanguageModelProvider:
 
 
 def _storable(text: str) -> str:
-    """Return the text without what neither Kafka's records nor PostgreSQL can keep: NUL and lone surrogates."""
+    """Return the text without NUL and lone surrogates, which Kafka records and PostgreSQL cannot store."""
     return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def render(question: str, passages: Sequence[Hit]) -> Prompt:
-    """Return the messages; every value is escaped, so that no passage can end its element."""
+    """Return the messages with every value escaped, so that no passage can close its element."""
     macros = _macros()
     return Prompt(str(macros.system()), str(macros.user(question, passages)))
 

@@ -1,4 +1,4 @@
-"""What the openai client raises, in Headrace's words: is the record to blame, or the other side."""
+"""Translates the openai client's errors into Headrace's: did the record cause the failure, or the dependency?"""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _PASSING = (408, 409, 425, 429)
 
 @contextmanager
 def translated(dependency: str, settings: str) -> Iterator[None]:
-    """Turn the client's errors in this block into Headrace's.
+    """Translate the client's errors in this block into Headrace's.
 
-    No connection, a timeout, 408, 409, 425, 429 and 5xx are :class:`DependencyDown`, with the time in Retry-After;
-    so are 401, 403 and 404, since a deployment (``settings``) is to blame and no record, and an answer that is cut
-    short or no JSON.
-    Any other refusal concerns this request alone: :class:`PermanentError`.
+    A failed connection, a timeout, 408, 409, 425, 429 and 5xx become :class:`DependencyDown`, with the delay of
+    Retry-After. So do 401, 403 and 404, because the deployment (``settings``) causes them and not the record, and a
+    response that is truncated or not JSON.
+    Any other status concerns this request only: :class:`PermanentError`.
     """
     try:
         yield
     except openai.APIConnectionError as error:
-        raise DependencyDown(dependency, f"{dependency} does not answer: {error.__cause__ or error}") from error
+        raise DependencyDown(dependency, f"{dependency} is unreachable: {error.__cause__ or error}") from error
     except openai.APIStatusError as error:
         status = error.status_code
-        said = f"{dependency} answered HTTP {status}: {error.message[:300]}"
+        said = f"{dependency} returned HTTP {status}: {error.message[:300]}"
         if status in _OURS_TO_REPAIR:
             raise DependencyDown(dependency, said, remedy=f"Check {settings}.") from error
         if status >= 500 or status in _PASSING:
@@ -37,10 +37,10 @@ def translated(dependency: str, settings: str) -> Iterator[None]:
                 dependency, said, delay=retry_after(error.response.headers.get("Retry-After"))
             ) from error
         raise PermanentError(
-            said, remedy="The request itself is refused; ask a shorter question or for fewer passages."
+            said, remedy="The server rejects this request. Shorten the question, or request fewer passages (top_k)."
         ) from error
     except UnicodeEncodeError:
-        raise  # the request's own text, not the answer
+        raise  # caused by the request's text, not by the response
     except (openai.OpenAIError, ValueError, RecursionError) as error:
-        # The client lets errors of the JSON decoder through: an answer that was cut short is no fault of the request.
-        raise DependencyDown(dependency, f"{dependency} answered what cannot be read: {error}") from error
+        # The client does not catch errors of its JSON decoder. The request is not to blame for a truncated response.
+        raise DependencyDown(dependency, f"cannot parse the response of {dependency}: {error}") from error

@@ -1,4 +1,4 @@
-"""Passages for a question: its vector from the embedder, then a search in the tenant's index."""
+"""Finds passages for a question: gets its vector from the embedder, then searches the tenant's documents."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from headrace.store.pool import Pool
 
 FindPassages = Callable[[str, GenerationRequest], Awaitable[list[Hit]]]
-"""Returns the passages of this tenant for the request, the best first."""
+"""Returns this tenant's passages for the request, best first."""
 
 
 class Retriever:
@@ -26,7 +26,7 @@ class Retriever:
         self._active = ActiveGeneration(self._connected)
 
     async def find(self, tenant: str, request: GenerationRequest) -> list[Hit]:
-        """Return the tenant's passages by meaning and words, the best first.
+        """Return the tenant's passages by hybrid search, best first.
 
         Raises :class:`headrace.errors.DependencyDown`.
         """

@@ -1,4 +1,4 @@
-"""The contract of those who write answers, and what they hand in."""
+"""The contract of providers that write answers."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Provider(Protocol):
 
     @property
     def name(self) -> str:
-        """What artifacts call it."""
+        """The provider's name in artifacts."""
 
     async def write(self, question: str, passages: Sequence[Hit]) -> Draft:
-        """Return the answer; there is at least one passage.
+        """Return the answer; ``passages`` is not empty.
 
         Raises :class:`headrace.errors.DependencyDown` and :class:`headrace.errors.PermanentError`.
         """
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
