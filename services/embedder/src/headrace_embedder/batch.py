@@ -1,4 +1,4 @@
-"""A batch of documents apart from effects: its texts, which documents go on, and the vectors that each takes along."""
+"""A batch of documents, without side effects: its texts, the admitted documents, and the vectors to send with each."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from headrace.payloads import ChunkedDocument, EmbeddedDocument
 from headrace_embedder.fairness import Asked, FairShare
 
 MOST_LISTED = 50
-"""Chunks that the metadata of a document name one by one."""
+"""Maximum number of chunks that a document's metadata lists individually."""
 EMPTY = "empty"
 Key = tuple[str, bytes]
-"""Tenant, and hash of what is embedded."""
+"""Tenant, and hash of the prepared text."""
 
 
 class Text(NamedTuple):
-    """A text to embed: whose it is, its hash (16 bytes), the text, and the document that wanted it first."""
+    """A text to embed: its tenant, its hash (16 bytes), the text, and the first document that contains it."""
 
     tenant: str
     text_hash: bytes
@@ -35,27 +35,27 @@ class Text(NamedTuple):
 
 @dataclass(slots=True)
 class Document:
-    """A record with its chunks as they are embedded, in their order. It goes on until it has a ``refusal``."""
+    """A record with its prepared texts in the order of its chunks; it is active until it has a ``refusal``."""
 
     context: Context[ChunkedDocument]
     prepared: Sequence[Prepared]
     refusal: HeadraceError | None = None
-    """Why it gets no vectors now: held (:class:`SetAside`), deferred (:class:`Deferred`) or given up."""
+    """Why it gets no vectors now: held (:class:`SetAside`), deferred (:class:`Deferred`) or dead-lettered."""
 
     @property
     def tenant(self) -> str:
-        """Whose it is."""
+        """The document's tenant."""
         return self.context.change.tenant
 
     @property
     def keys(self) -> list[Key]:
-        """The key of each chunk; its hash is :data:`NO_KEY` for an empty one."""
+        """The key of each chunk; the hash is :data:`NO_KEY` for an empty text."""
         return [(self.tenant, prepared.key) for prepared in self.prepared]
 
 
 @dataclass(slots=True)
 class Computed:
-    """What became of the texts that were not known, by tenant and hash; ``skipped`` has reasons."""
+    """The outcome of the texts that were not known, by tenant and hash; ``skipped`` has the reasons."""
 
     vectors: dict[Key, bytes] = field(default_factory=dict)
     errors: dict[Key, HeadraceError] = field(default_factory=dict)
@@ -73,10 +73,10 @@ def by_tenant(texts: Sequence[Text]) -> dict[str, set[bytes]]:
 
 
 class EmbeddingBatch:
-    """The documents of a batch, and what is known of their texts.
+    """The documents of a batch, and what is known about their texts.
 
-    A text is *missing* until it is cached, shared, skipped or no document that goes on wants it; what is missing at the
-    end is embedded. A document goes on until it is held or deferred::
+    A text is *missing* until it is cached, shared or skipped, or until no active document contains it. The texts that
+    are missing at the end are embedded. A document is active until it is held or deferred::
 
         cached -> share -> skip -> hold -> admit -> results
     """
@@ -89,24 +89,24 @@ class EmbeddingBatch:
         self._skipped: dict[Key, str] = {}
 
     def missing(self) -> list[Text]:
-        """Return the texts to embed, once for each tenant, each with the first document that goes on and wants it."""
+        """Return the texts to embed, once per tenant, each with the first active document that contains it."""
         answered = self._cached | self._shared_vectors.keys() | self._skipped.keys()
         return [text for key, text in self._texts.items() if key not in answered]
 
     def cached(self, keys: Collection[Key]) -> None:
-        """The vectors of these texts are in their tenant's cache; the index finds them there."""
+        """Note texts whose vectors are in their tenant's cache, where the indexer finds them."""
         self._cached.update(keys)
 
     def share(self, vectors: Mapping[Key, bytes]) -> None:
-        """Other tenants paid for these texts; the vectors travel as if they were computed."""
+        """Note vectors that other tenants paid for; they are sent as if they were computed here."""
         self._shared_vectors.update(vectors)
 
     def skip(self, reasons: Mapping[Key, str]) -> None:
-        """These texts get no vector by decision."""
+        """Note texts that get no vector by design, with the reason."""
         self._skipped.update(reasons)
 
     def hold(self, over: Mapping[str, SetAside]) -> None:
-        """Hold the documents of tenants over their cap, save those that cost nothing."""
+        """Hold the documents of tenants over their cap, except those that cost nothing."""
         if not over:
             return
         costly = {text.key for text in self.missing() if text.tenant in over}
@@ -116,10 +116,10 @@ class EmbeddingBatch:
         self._texts = self._distinct()
 
     def admit(self, fair: FairShare | None, *, read_again: bool) -> int:
-        """Defer the documents that have to stand back for others, and return how many they are.
+        """Defer the documents that have to give way to others, and return their number.
 
-        One whose texts are all known goes on in any case. A text that several documents share is counted with each, for
-        the others may be deferred.
+        A document whose texts are all known is never deferred. A text that several documents share counts for each of
+        them, because the others may be deferred.
         """
         if fair is None:
             return 0
@@ -133,7 +133,7 @@ class EmbeddingBatch:
         deferred = [document for document, goes_on in zip(going, admitted, strict=True) if not goes_on]
         for document in deferred:
             document.refusal = Deferred(
-                f"tenant {document.tenant} has its share of the embedding provider's limit for now"
+                f"tenant {document.tenant} has used its share of the provider's rate limit; record deferred"
             )
         if deferred:
             self._texts = self._distinct()
@@ -142,9 +142,9 @@ class EmbeddingBatch:
     def results(
         self, computed: Computed, *, generation: str, model: str, dimensions: int
     ) -> list[Context[EmbeddedDocument] | HeadraceError]:
-        """Return each document with its vectors, or why it has none, in the order of the batch.
+        """Return each document with its vectors, or the error for which it has none, in the order of the batch.
 
-        Each vector travels once, with the first document that has it and goes on.
+        Each vector is sent once, with the first active document that contains its text.
         """
         known = replace(
             computed,
@@ -167,7 +167,7 @@ class EmbeddingBatch:
         return [document for document in self.documents if document.refusal is None]
 
     def _distinct(self) -> dict[Key, Text]:
-        """Return every text of the documents that go on, once for each tenant; an empty one is no text to embed."""
+        """Return every non-empty text of the active documents, once per tenant."""
         texts: dict[Key, Text] = {}
         for document in self._going():
             for prepared in document.prepared:
@@ -178,7 +178,7 @@ class EmbeddingBatch:
 
 
 def _failed_chunk(document: Document, computed: Computed) -> InvalidRecord | None:
-    """Return why the document is given up: the first chunk that the provider refuses."""
+    """Return the error for which the document is dead-lettered: that of its first chunk that cannot be embedded."""
     for ordinal, key in enumerate(document.keys):
         failure = computed.errors.get(key)
         if failure is not None:
@@ -189,9 +189,9 @@ def _failed_chunk(document: Document, computed: Computed) -> InvalidRecord | Non
 def embedded(
     document: Document, own: Mapping[Key, bytes], computed: Computed, *, generation: str, model: str, dimensions: int
 ) -> Context[EmbeddedDocument]:
-    """Return the document with the vectors that travel with it.
+    """Return the document with the vectors to send with it.
 
-    What has no vector by decision, or one of less than its text, is listed in the metadata.
+    The metadata lists the chunks that were skipped, cut or split.
     """
     payload = document.context.payload
     keys = document.keys
@@ -208,7 +208,7 @@ def embedded(
 
 
 def listed(keys: Sequence[Key], computed: Computed) -> dict[str, str]:
-    """Return, where there are any, the chunks that were skipped, cut and split: their numbers from 0, with reasons."""
+    """Return the numbers (from 0) of the chunks that were skipped (with reasons), cut and split; omit empty lists."""
     skipped = [
         f"{ordinal} ({computed.skipped.get(key, EMPTY)})"
         for ordinal, key in enumerate(keys)

@@ -1,4 +1,4 @@
-"""Which texts run together, what happens when the device has no room, and who goes first: no model in here."""
+"""Groups texts into batches, halves batches that do not fit into memory, and runs queries before passages."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from headrace_embedder.types import Kind, Vectors
 log = structlog.get_logger(__name__)
 
 Encode = Callable[[list[str]], Vectors]
-"""Texts to vectors of shape (texts, dimensions); raises :class:`OutOfMemory` where they do not fit together."""
+"""Turns texts into vectors of shape (texts, dimensions); raises :class:`OutOfMemory` if they do not fit together."""
 
 
 class OutOfMemory(Exception):
-    """The device has no room for this many texts at once."""
+    """The device has too little memory for this batch."""
 
 
 def micro_batches(lengths: Sequence[int], max_items: int, max_tokens: int) -> list[list[int]]:
-    """Return positions in batches, longest texts first, so that neighbours are alike and little is padded.
+    """Return positions in batches, longest texts first, so that texts in a batch have similar lengths.
 
-    A batch holds at most ``max_items`` texts and, padded to its longest, ``max_tokens`` tokens; a longer text runs
-    alone. Each position stands in exactly one batch, so ``out[batch] = vectors`` restores the order.
+    A batch has at most ``max_items`` texts and, padded to its longest text, ``max_tokens`` tokens; a longer text runs
+    alone. Each position is in exactly one batch, so ``out[batch] = vectors`` restores the order.
     """
     batches: list[list[int]] = []
     room = 0
@@ -41,7 +41,7 @@ def micro_batches(lengths: Sequence[int], max_items: int, max_tokens: int) -> li
 
 
 def request_slices(lengths: Sequence[int], max_items: int, max_characters: int) -> list[slice]:
-    """Return neighbouring texts in slices of at most so many items and characters; a longer one is alone."""
+    """Return slices of consecutive texts within both limits; a text above ``max_characters`` gets its own slice."""
     slices: list[slice] = []
     start = characters = 0
     for index, length in enumerate(lengths):
@@ -55,7 +55,7 @@ def request_slices(lengths: Sequence[int], max_items: int, max_characters: int) 
 
 
 def narrowed(slices: Sequence[slice], weights: Sequence[float], most: float) -> list[slice]:
-    """Return the slices cut where the weights of their members exceed ``most``; what weighs more is alone."""
+    """Split the slices whose weights sum to more than ``most``; a heavier text gets its own slice."""
     found: list[slice] = []
     for one in slices:
         start, weight = one.start, 0.0
@@ -69,22 +69,22 @@ def narrowed(slices: Sequence[slice], weights: Sequence[float], most: float) -> 
 
 
 def encode_halving(encode: Encode, texts: list[str]) -> Vectors:
-    """Encode the texts; a batch too large for the device is halved. Raises :class:`OutOfMemory` for one text."""
+    """Encode the texts, halving a batch that does not fit; raises :class:`OutOfMemory` if a single text does not fit."""
     try:
         return encode(texts)
     except OutOfMemory:
         if len(texts) == 1:
             raise
     middle = len(texts) // 2
-    log.warning("out of memory, batch halved", texts=len(texts))
+    log.warning("out of memory; halving the batch", texts=len(texts))
     return np.concatenate([encode_halving(encode, texts[:middle]), encode_halving(encode, texts[middle:])])
 
 
 class ModelThreads:
-    """The threads in which the model runs: queries before passages, otherwise first come, first served.
+    """The threads that run the model: queries before passages, otherwise first come, first served.
 
-    Work arrives in micro-batches; a query waits for one that runs, never for the rest of a large list. ``encode`` is
-    called in as many threads as ``count`` says.
+    Work arrives in micro-batches: a query waits for the running batch, never for the rest of a large list. ``count``
+    threads call ``encode``.
     """
 
     _LAST = 2
@@ -99,15 +99,15 @@ class ModelThreads:
             thread.start()
 
     def submit(self, texts: list[str], kind: Kind) -> Future[Vectors]:
-        """Return the future vectors; one that is cancelled before its turn costs nothing."""
+        """Return a future for the vectors; cancelling it before its turn costs nothing."""
         if self._closed:
-            raise RuntimeError("the model's threads have ended")
+            raise RuntimeError("the model's threads are stopped")
         future: Future[Vectors] = Future()
         self._jobs.put((0 if kind is Kind.QUERY else 1, next(self._order), texts, future))
         return future
 
     def close(self) -> None:
-        """Finish what was submitted, then end the threads."""
+        """Finish the submitted work, then stop the threads."""
         if not self._closed:
             self._closed = True
             for _ in self._threads:
@@ -124,5 +124,5 @@ class ModelThreads:
                 continue
             try:
                 future.set_result(encode_halving(self._encode, texts))
-            except Exception as error:  # noqa: BLE001  # whoever awaits the future gets it
+            except Exception as error:  # noqa: BLE001  # awaiting the future raises it
                 future.set_exception(error)

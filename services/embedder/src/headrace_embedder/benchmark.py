@@ -1,7 +1,7 @@
 """Measures the configured provider: ``python -m headrace_embedder.benchmark --sizes 1,8,32 --texts 128``.
 
-Prints a JSON line for each size as it is measured. What is run is what the stage runs: ``embed`` of the provider, in
-batches of the size; a local model is told that size as its largest micro-batch.
+Prints a JSON line for each size. It runs the same code as the stage: the provider's ``embed``, in batches of the given
+size. For a local model, that size is also the largest micro-batch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from headrace_embedder.types import Kind
 
 
 async def rate(provider: Provider, texts: list[str], size: int) -> dict[str, float]:
-    """Return texts and tokens a second in batches of a size, after one batch that warms up."""
+    """Return texts and tokens per second in batches of a size, after one batch for warm-up."""
     await provider.embed(texts[:size], Kind.PASSAGE)
     begun = time.perf_counter()
     tokens = failed = 0
@@ -41,7 +41,7 @@ async def rate(provider: Provider, texts: list[str], size: int) -> dict[str, flo
 
 
 async def measure(settings: EmbedderSettings, sizes: list[int], count: int) -> None:
-    """Print what each size reaches; each has a provider of its own, so that none finds the other's memory."""
+    """Print the rates of each size; each size gets its own provider, so that none profits from another's memory."""
     texts = sample(count)
     for size in sizes:
         own = settings.model_copy(update={"batch_size": size, "request_texts": size})
@@ -53,12 +53,12 @@ async def measure(settings: EmbedderSettings, sizes: list[int], count: int) -> N
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure; the exit code is 78 for wrong settings and 1 where the provider does not answer."""
+    """Measure; the exit code is 78 for wrong settings and 1 if the provider fails."""
     parser = argparse.ArgumentParser(prog="headrace_embedder.benchmark")
     parser.add_argument("--sizes", default="1,8,32")
     parser.add_argument("--texts", type=int, default=128)
     given = parser.parse_args(arguments)
-    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))  # stdout is for results
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))  # stdout is for the results
     try:
         sizes = [int(size) for size in given.sizes.split(",")]
         asyncio.run(measure(EmbedderSettings(), sizes, given.texts))

@@ -1,7 +1,7 @@
-"""OpenVINO's graph of a model of the BERT family, made of its weights alone.
+"""Builds OpenVINO's graph of a BERT-family model from its weights.
 
-BERT (Devlin et al. 2018, https://arxiv.org/abs/1810.04805), and RoBERTa and XLM-RoBERTa, which differ in how they count
-positions. The tensors' names are those of transformers, the pooling is that of sentence-transformers.
+It supports BERT (Devlin et al. 2018, https://arxiv.org/abs/1810.04805), RoBERTa and XLM-RoBERTa, which count positions
+differently. Tensor names are those of transformers; the pooling is that of sentence-transformers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from headrace_embedder.weights import Array, Weights
 _WORDS = "embeddings.word_embeddings.weight"
 _TYPES = "embeddings.token_type_embeddings.weight"
 _UNUSED = ("pooler.", "embeddings.position_ids", "embeddings.token_type_ids")
-"""What files have beside the encoder: the pooler is for predicting the next sentence, the ids are constants."""
+"""Tensors that the encoder does not need: the pooler predicts the next sentence, and the IDs are constants."""
 _LEAST_NORM = 1e-12
 INPUTS = ("input_ids", "attention_mask")
 
@@ -25,14 +25,14 @@ INPUTS = ("input_ids", "attention_mask")
 def build(folder: ModelFolder) -> openvino.Model:
     """Return the graph: ``input_ids`` and ``attention_mask`` (texts, tokens) to vectors (texts, numbers).
 
-    Raises :class:`headrace_embedder.model_folder.NotConverted` where the weights are not those of the configuration.
+    Raises :class:`headrace_embedder.model_folder.NotConverted` if the weights do not match the configuration.
     """
     config = folder.config
     weights = Weights(folder.weights, _WORDS)
     ids = ops.parameter([-1, -1], np.int64)
     mask = ops.parameter([-1, -1], np.int64)
     ones = ops.convert(mask, "f32")
-    read = ops.convert(ops.unsqueeze(mask, [1, 2]), "boolean")  # (texts, 1, 1, tokens), false where there is padding
+    read = ops.convert(ops.unsqueeze(mask, [1, 2]), "boolean")  # (texts, 1, 1, tokens), false for padding
     state = _embeddings(ids, config, weights)
     for layer in range(config.num_hidden_layers):
         state = _layer(state, read, config, weights, f"encoder.layer.{layer}.")
@@ -47,7 +47,7 @@ def build(folder: ModelFolder) -> openvino.Model:
 
 
 def _embeddings(ids: Node, config: Config, weights: Weights) -> Node:
-    """Return the words' vectors with those of their positions; all tokens of a text are of the first type."""
+    """Return the sum of the word and position vectors; all tokens of a text have the first token type."""
     size = config.hidden_size
     words = ops.gather(_constant(weights.take(_WORDS, weights.rows(_WORDS), size)), ids, 0)
     table = weights.take("embeddings.position_embeddings.weight", config.max_position_embeddings, size)
@@ -57,9 +57,9 @@ def _embeddings(ids: Node, config: Config, weights: Weights) -> Node:
 
 
 def _positions(ids: Node, config: Config) -> Node:
-    """Return the row of the position table for each token: its number, or by RoBERTa's way of counting.
+    """Return the row of the position table for each token.
 
-    There padding has the position of its own id, and tokens are counted from behind that.
+    BERT uses the token's index. RoBERTa gives padding the position of its own ID and counts the tokens after it.
     """
     if not config.counts_from_padding:
         return ops.range(np.int64(0), ops.gather(ops.shape_of(ids), 1, 0), np.int64(1), "i64")
@@ -69,7 +69,7 @@ def _positions(ids: Node, config: Config) -> Node:
 
 
 def _layer(state: Node, read: Node, config: Config, weights: Weights, name: str) -> Node:
-    """Return the state behind a layer: attention, then a network for each token; each is added to what it read."""
+    """Return the state after a layer: attention, then a feed-forward network, each with a residual connection."""
     heads, size = config.num_attention_heads, config.hidden_size
     query, key, value = (
         ops.transpose(
@@ -109,7 +109,7 @@ def _activated(state: Node, name: str) -> Node:
 
 
 def _mean(state: Node, ones: Node) -> Node:
-    """Return the mean over the tokens of each text, padding left out."""
+    """Return the mean over the tokens of each text, without padding."""
     weighted = ops.multiply(state, ops.unsqueeze(ones, 2))
     return ops.divide(ops.reduce_sum(weighted, 1), ops.reduce_sum(ones, 1, True))
 

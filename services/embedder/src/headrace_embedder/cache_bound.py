@@ -1,4 +1,4 @@
-"""Keeps each tenant's vector cache below its bound: looked at when it has grown, never when it is read."""
+"""Keeps each tenant's vector cache below its limit; it checks the size after writes, never on reads."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _AT_ONCE = 5000
-"""Rows that one transaction deletes."""
+"""Maximum rows to delete in one transaction."""
 _LOOKS = 100
-"""Looks at the cache while it is filled to its bound once: it grows above it by one part in so many."""
+"""Number of checks while an empty cache fills up to its limit; it can exceed the limit by one part in this number."""
 _TENANTS = 10_000
-"""Tenants whose growth is told apart; beyond that all begin anew, which costs each a look."""
+"""Maximum tenants to count separately; above it all counts restart, which costs each tenant one check."""
 
 
 class CacheBound:
-    """Counts what this process adds for each tenant; not for several threads."""
+    """Counts the rows that this process adds for each tenant; not thread-safe."""
 
     def __init__(self, rows: int, keep_days: int) -> None:
         self._rows = rows
@@ -32,7 +32,7 @@ class CacheBound:
         self._room: dict[str, int] = {}
 
     def due(self, tenant: str, added: int) -> bool:
-        """Note rows that were added, and return whether the cache is to be looked at: at first, and after a growth."""
+        """Count added rows, and return whether to check the cache: the first time, and after enough growth."""
         if len(self._room) >= _TENANTS and tenant not in self._room:
             self._room.clear()
         left = self._room.get(tenant, 0) - added
@@ -41,7 +41,7 @@ class CacheBound:
         return due
 
     async def keep(self, pool: Pool, tenant: str, added: int) -> None:
-        """Evict what is too much where it is time to look; raises :class:`headrace.errors.DependencyDown`."""
+        """Evict surplus vectors if a check is due; raises :class:`headrace.errors.DependencyDown`."""
         if not self.due(tenant, added):
             return
         gone = left = _AT_ONCE
@@ -53,8 +53,8 @@ class CacheBound:
             metrics.CACHE_EVICTED.inc(gone)
         if left:
             log.warning(
-                "the vector cache is above its bound, and all of it was used lately", tenant=tenant, rows=self._rows,
-                keep_days=self._keep_days,
-                remedy="Raise HEADRACE_EMBEDDER_CACHE_ROWS; with fewer HEADRACE_EMBEDDER_CACHE_KEEP_DAYS vectors go "
-                "that records of the topic vectors rely on.",
+                "the vector cache is above its limit, and all its vectors were used recently", tenant=tenant,
+                rows=self._rows, keep_days=self._keep_days,
+                remedy="Raise HEADRACE_EMBEDDER_CACHE_ROWS. Do not lower HEADRACE_EMBEDDER_CACHE_KEEP_DAYS instead: "
+                "that evicts vectors that records of the topic vectors rely on.",
             )  # fmt: skip

@@ -1,7 +1,7 @@
-"""Models of other architectures than the graph's own: converted once by torch, kept in a folder, and run without torch.
+"""Converts models that cannot be built from their weights: torch converts them once, and OpenVINO runs the result.
 
-Converting runs in a process of its own, so that the service never holds torch; what it makes is compared to torch in
-float32 there.
+The conversion runs in a separate process, so that the service never loads torch. That process also compares the result
+with torch in float32.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from headrace_embedder.torch_model import encoder, load_model, tokenizer_of
 log = structlog.get_logger(__name__)
 
 _FORMAT = "2"
-"""Part of the folder's name: a change of what stands in it makes another."""
+"""Part of the folder's name; increment it when the folder's content changes."""
 _CONVERTER = ("-m", "headrace_embedder.conversion")
 _CONVERT_S = 1800.0
 _LAST_LINES = 5
 
 
 def converted(source: Path, settings: EmbedderSettings) -> Path:
-    """Return the folder of the converted model, made on the first call; raises :class:`NotConverted`."""
+    """Return the folder of the converted model, and convert it on the first call; raises :class:`NotConverted`."""
     name = f"{source.name}-{_identity(source)}"
     try:
         home = settings.models_folder / name
@@ -40,10 +40,13 @@ def converted(source: Path, settings: EmbedderSettings) -> Path:
             return home
         home.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(dir=home.parent, prefix=".converting-"))
-    except OSError as error:  # no home, or nothing can be kept there: it is converted at each start
-        log.warning("the converted model cannot be kept", error=str(error), setting="HEADRACE_EMBEDDER_CACHE_DIR")
+    except OSError as error:  # no home or not writable: convert at each start
+        log.warning(
+            "cannot store the converted model; every start will convert it", error=str(error),
+            setting="HEADRACE_EMBEDDER_CACHE_DIR",
+        )  # fmt: skip
         partial = home = Path(tempfile.mkdtemp(prefix="headrace-model-"))
-    log.info("model is being converted", model=settings.model, folder=str(home))
+    log.info("converting the model", model=settings.model, folder=str(home))
     done = subprocess.run(
         [sys.executable, *_CONVERTER, str(source), str(partial)],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=_CONVERT_S,
@@ -54,13 +57,13 @@ def converted(source: Path, settings: EmbedderSettings) -> Path:
     if partial != home:
         try:
             partial.rename(home)
-        except OSError:  # another process was first
+        except OSError:  # another process converted it first
             shutil.rmtree(partial, ignore_errors=True)
     return home
 
 
 def _identity(source: Path) -> str:
-    """Return a digest of the model's files, and of what converts them."""
+    """Return a digest of the model's files and of the converter's version."""
     import openvino  # noqa: PLC0415
 
     hasher = hashlib.blake2b(f"{_FORMAT} {openvino.__version__}".encode(), digest_size=8)
@@ -75,7 +78,8 @@ def _identity(source: Path) -> str:
 def convert(source: Path, target: Path) -> None:
     """Write the model, its tokenizer and its facts into ``target``.
 
-    Raises :class:`NotConverted` where the model has no fast tokenizer or no limit, or disagrees with torch.
+    Raises :class:`NotConverted` if the model has no fast tokenizer or no token limit, or if the result disagrees with
+    torch.
     """
     import openvino  # noqa: PLC0415
     import torch  # noqa: PLC0415
@@ -83,10 +87,10 @@ def convert(source: Path, target: Path) -> None:
     model = load_model(str(source), "cpu").float()
     tokenizer = tokenizer_of(model)
     if tokenizer is None or not model.max_seq_length:
-        raise NotConverted("the model has no fast tokenizer, or no limit of tokens")
+        raise NotConverted("the model has no fast tokenizer or no token limit")
 
     class Sentences(torch.nn.Module):  # type: ignore[misc]  # torch is not installed where types are checked
-        """Tokens to sentences' vectors, without the dictionaries around it."""
+        """Turns tokens into sentence vectors, without the dictionaries around them."""
 
         def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
             return model(dict(zip(names, tensors, strict=True)))["sentence_embedding"]
@@ -103,12 +107,14 @@ def convert(source: Path, target: Path) -> None:
     ours = runner(compiled(openvino.Core(), graph, "f32"), Runnable(graph, tokenizer, facts))
     cosine = least_cosine(np.asarray(encoder(model)(list(PROBES))), ours(list(PROBES)))
     if cosine < LEAST_COSINE:
-        raise NotConverted(f"OpenVINO's vectors are too far from torch's: cosine {cosine:.6f}, needed {LEAST_COSINE}")
+        raise NotConverted(
+            f"OpenVINO's vectors differ too much from torch's: cosine {cosine:.6f}, required {LEAST_COSINE}"
+        )
     save(Runnable(graph, tokenizer, Facts(facts.limit, facts.pad_id, cosine)), target)
 
 
 if __name__ == "__main__":
     try:
         convert(Path(sys.argv[1]), Path(sys.argv[2]))
-    except Exception as error:  # noqa: BLE001  # told to the parent by its last lines
+    except Exception as error:  # noqa: BLE001  # the parent process reads the last lines of stderr
         sys.exit(f"{type(error).__name__}: {error}")

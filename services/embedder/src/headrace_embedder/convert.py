@@ -1,4 +1,4 @@
-"""The command ``headrace-embedder-convert``: a model made ready once, for machines and images without torch."""
+"""The command ``headrace-embedder-convert``: converts a model to OpenVINO once, for machines and images without torch."""
 
 from __future__ import annotations
 
@@ -19,17 +19,19 @@ from headrace_embedder.torch_model import installed
 
 
 def converted_to(model: str, folder: Path) -> None:
-    """Write the model in OpenVINO's form, its tokenizer and its facts into a new folder, whole or not at all.
+    """Write the model in OpenVINO's format, its tokenizer and its facts to a new folder, completely or not at all.
 
-    Raises :class:`ConfigurationError` where the folder is there already or has another name than the model, whose
-    identity in the index it would change, and :class:`NotConverted`.
+    Raises :class:`NotConverted`, and :class:`ConfigurationError` if the folder exists or its name differs from the
+    model's, which would change the model's identity in the index.
     """
     if folder.exists():
-        raise ConfigurationError(f"{folder} is there already", where="FOLDER", remedy="Name a new one, or remove it.")
+        raise ConfigurationError(
+            f"{folder} already exists", where="FOLDER", remedy="Choose a new folder, or remove it."
+        )
     if folder.name != identity(model):
         raise ConfigurationError(
-            f"a folder's name is its model's identity in the index, and {folder.name!r} is not {identity(model)!r}",
-            where="FOLDER", remedy=f"Name it {folder.parent / identity(model)}.",
+            f"wrong folder name {folder.name!r}: it must be the model's identity in the index, {identity(model)!r}",
+            where="FOLDER", remedy=f"Use {folder.parent / identity(model)}.",
         )  # fmt: skip
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
@@ -43,25 +45,25 @@ def converted_to(model: str, folder: Path) -> None:
 
 
 def _write(model: str, partial: Path) -> None:
-    """Write the model, built from its weights where its architecture allows, else converted by torch."""
+    """Write the model; build it from its weights if its architecture allows that, else convert it with torch."""
     try:
         save(built(fetched(model, FILES)), partial)
     except NotConverted as error:
         if not installed():
-            raise NotConverted(f"{error}. Install headrace-embedder[torch], which converts other models.") from error
+            raise NotConverted(f"{error}. Install headrace-embedder[torch] to convert other models.") from error
         convert(fetched(model), partial)
 
 
 def main() -> int:
-    """Convert; the exit code is 1 where that fails, with the reason."""
+    """Convert; on failure, print the reason and return 1."""
     parser = argparse.ArgumentParser(prog="headrace-embedder-convert", description=__doc__)
-    parser.add_argument("model", metavar="MODEL", help="name or folder of a model of sentence-transformers")
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="new folder, named as the model")
+    parser.add_argument("model", metavar="MODEL", help="name or folder of a sentence-transformers model")
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="new folder; its name must be the model's name")
     given = parser.parse_args()
     try:
         converted_to(given.model, given.folder)
     except (ConfigurationError, NotConverted, OSError) as error:
-        print(f"not converted: {error}", file=sys.stderr)
+        print(f"conversion failed: {error}", file=sys.stderr)
         return 1
     print(f"HEADRACE_EMBEDDER_MODEL={given.folder}")
     return 0

@@ -1,4 +1,4 @@
-"""Which provider the settings name."""
+"""Creates the configured provider."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from headrace_embedder.settings import EmbedderSettings
 
 
 def build(settings: EmbedderSettings) -> Provider:
-    """Return the provider that the settings name; each imports its own module only when it is named.
+    """Return the configured provider, and import only its module.
 
-    Raises :class:`ConfigurationError` naming the setting that is missing or wrong.
+    Raises :class:`ConfigurationError` with the name of the setting that is missing or wrong.
     """
     if settings.provider == "hashing":
         from headrace_embedder.hashing import HashingProvider  # noqa: PLC0415
@@ -22,11 +22,17 @@ def build(settings: EmbedderSettings) -> Provider:
 
         if settings.base_url is None:
             raise ConfigurationError(
-                "the provider openai-compatible has no server", where="HEADRACE_EMBEDDER_BASE_URL",
-                remedy="Set it to the server's URL up to /v1.",
+                "the provider openai-compatible requires a server", where="HEADRACE_EMBEDDER_BASE_URL",
+                remedy="Set it to the server's URL, including /v1.",
             )  # fmt: skip
         if settings.model == PACKAGED_MODEL and settings.dimensions != KNOWN[PACKAGED_MODEL].dimensions:
-            raise ConfigurationError(f"{PACKAGED_MODEL} has 384 dimensions", where="HEADRACE_EMBEDDER_DIMENSIONS")
+            raise ConfigurationError(
+                f"the model {PACKAGED_MODEL} has {KNOWN[PACKAGED_MODEL].dimensions} dimensions, but "
+                f"{settings.dimensions} are configured",
+                where="HEADRACE_EMBEDDER_DIMENSIONS",
+                remedy=f"Set it to {KNOWN[PACKAGED_MODEL].dimensions}, or set HEADRACE_EMBEDDER_MODEL to the server's "
+                "model.",
+            )
         return OpenAICompatibleProvider(settings)
     if settings.provider == "model2vec":
         from headrace_embedder.model2vec_model import Model2VecProvider  # noqa: PLC0415

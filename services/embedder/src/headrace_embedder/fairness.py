@@ -1,6 +1,6 @@
-"""Which records go to a provider with limits now, and which are deferred, so that no tenant waits behind a flood.
+"""Decides which records go to a rate-limited provider now and which are deferred, so that no tenant waits behind a flood.
 
-The decision alone: the clock and what the limits have free come in from outside. See ADR 11.
+It only decides: the caller provides the clock and the state of the limits. See ADR 11.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from headrace_embedder.limits import Cost, Limits
 
 _REST = ""
-"""Stands for all tenants above the number that is told apart; no tenant has an empty name."""
+"""The common name of all tenants above the number to track; a tenant's name is never empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What one record would take of the limits; nothing where all its texts are known."""
+    """What one record would use of the limits; nothing if all its texts are known."""
 
     tenant: str
     cost: Cost
@@ -26,7 +26,7 @@ class Asked:
 
 @dataclass(slots=True)
 class _Request:
-    """A record that asked, the name that its tenant is counted under, and whether it goes now."""
+    """A record's request, whether it is admitted, and the name under which its tenant is counted."""
 
     tenant: str
     cost: Cost
@@ -36,7 +36,7 @@ class _Request:
 
 @dataclass(slots=True)
 class _Window:
-    """What each tenant took in a stretch of time, in seconds of the limits, and who had records deferred."""
+    """What each tenant used in a period, in seconds of the limits, and which tenants had records deferred."""
 
     since: float
     taken: dict[str, float] = field(default_factory=dict)
@@ -46,13 +46,13 @@ class _Window:
 class FairShare:
     """Shares the limits between tenants, batch by batch.
 
-    What fits at once goes, whoever it belongs to. Beyond that a **live** record may have its batch wait only while its
-    tenant has taken no more than its share of the window, and has had nothing deferred in this window or the last: so
-    a batch waits no longer than one window, and a flood passes at the speed at which it is read.
-    Of records that are **read again** (deferred ones among them), one in ``passes`` goes in any case, tenant by tenant
-    in turn; the others stand back for what is behind them.
+    Records that fit the limits immediately are admitted, whatever their tenant. A **live** record beyond that may make
+    its batch wait only while its tenant is within its share of the window and had nothing deferred in this window or
+    the last one. So a batch waits at most one window, and a flood is deferred as fast as it is read.
+    Of the records that are **read again** (including deferred ones), one in ``passes`` is admitted in any case, in turn
+    by tenant; the others give way to the records behind them.
 
-    Not for several threads.
+    Not thread-safe.
     """
 
     def __init__(
@@ -66,19 +66,19 @@ class FairShare:
         self._now = _Window(clock())
         self._before = _Window(self._now.since)
         self._promised: dict[bool, Cost] = {}
-        """What the batch under way of each lane was granted; it takes it from the limits bit by bit."""
+        """What the current batch of each lane was granted; the batch uses it up step by step."""
         self._granted: dict[bool, list[tuple[str, float]]] = {}
-        """To whom it was granted, in seconds, until the batch has come to its end."""
+        """Which tenants it was granted to, in seconds, until the batch ends."""
 
     def cost(self, texts: Sequence[str], together: int) -> Cost:
-        """Return what the texts will take where ``together`` texts share requests."""
+        """Return the cost of the texts if ``together`` texts share requests."""
         return self._limits.cost(texts, together)
 
     def choose(self, asked: Sequence[Asked], *, read_again: bool) -> list[bool]:
-        """Return for each record of a batch whether it is admitted now; what is admitted counts as taken.
+        """Return for each record of a batch whether it is admitted now; admitted records count as taken.
 
-        One batch at a time of live records and one of those read again; each ends with :meth:`done` or
-        :meth:`give_back`, as :meth:`granted` sees to.
+        At most one batch of live records and one of records read again may be in progress. End each with :meth:`done`
+        or :meth:`give_back`; :meth:`granted` does that.
         """
         self._turn_window()
         granted: list[tuple[str, float]] = []
@@ -98,16 +98,16 @@ class FairShare:
             fits = self._limits.fits(others + planned + request.cost)
             if fits or (not read_again and self._within(share, request.name, request.cost)):
                 planned += self._admit(request, granted)
-            elif not read_again:  # one that stands back a second time is no flood of its own
+            elif not read_again:  # a record that is deferred again does not indicate a new flood
                 self._now.deferred.add(request.name)
-        if granted and planned.requests < 1:  # a request is whole, however few texts of those asked for go in it
+        if granted and planned.requests < 1:  # a request counts in full, however few of the texts are admitted
             planned += self._take(granted[0][0], Cost(1 - planned.requests), granted)
         self._promised[read_again] = planned
         return [request.admitted for request in requests]
 
     @contextmanager
     def granted(self, *, read_again: bool) -> Iterator[None]:
-        """Do the chosen batch's work in this block: it takes what it was granted, or gives it back when it fails."""
+        """Run the chosen batch in this block; if the block fails, give back what the batch was granted."""
         try:
             yield
         except BaseException:
@@ -116,12 +116,12 @@ class FairShare:
         self.done(read_again=read_again)
 
     def done(self, *, read_again: bool) -> None:
-        """Note that the batch has taken what it was granted."""
+        """End a batch that used what it was granted."""
         self._promised.pop(read_again, None)
         self._granted.pop(read_again, None)
 
     def give_back(self, *, read_again: bool) -> None:
-        """Note that the batch came to nothing: it is computed again, and must not count against its tenants twice."""
+        """End a batch that failed: it will be computed again, and must not count against its tenants twice."""
         taken = self._now.taken
         for name, seconds in self._granted.get(read_again, []):
             if name in taken:
@@ -129,7 +129,7 @@ class FairShare:
         self.done(read_again=read_again)
 
     def tracked(self) -> int:
-        """Return how many tenants are told apart now."""
+        """Return how many tenants are counted separately now."""
         return len(self._now.taken.keys() | self._before.taken.keys())
 
     def _turn_window(self) -> None:
@@ -140,7 +140,7 @@ class FairShare:
             self._now = _Window(now)
 
     def _name(self, tenant: str) -> str:
-        """Return the name that the tenant is counted under, and count it as one that has records under way."""
+        """Return the name under which the tenant is counted, and track it as active in this window."""
         taken = self._now.taken
         name = tenant if tenant in taken or len(taken) < self._tenants else _REST
         taken.setdefault(name, 0.0)

@@ -1,8 +1,8 @@
-"""The handler ``embed``: vectors for the texts that were never embedded, from the cache for all others.
+"""The handler ``embed``: embeds the texts that are not in the vector cache.
 
-Each chunk's text is prepared from the template; its vector goes by the hash of what comes of that.
-Texts of the whole batch are embedded together, sorted by length, slice by slice; each slice is cached as soon as it is
-computed, so that a batch that runs again (after a crash, a rebalance) calls the model only for what is missing.
+The text template prepares each chunk's text; the hash of the prepared text is the key of its vector. The handler sorts
+the texts of the whole batch by length and embeds them slice by slice. It caches each slice as soon as it is computed, so
+a batch that runs again (after a crash or a rebalance) calls the model only for the missing texts.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ if TYPE_CHECKING:
     from headrace.store.usage import Bill
 
 SLICE_TEXTS = 256
-"""Texts that are embedded between two writes to the cache: with the slice ahead, what a crash can cost."""
+"""Texts per write to the cache; a crash can cost this slice and the next one."""
 _SLICES_UNDER_WAY = 2
-"""One is in the model, the next is counted and queued, so that the model never waits for texts."""
+"""While the model runs one slice, the next one is counted and queued, so that the model never waits for texts."""
 TOUCHES = 5
-"""How often at most, within the days that a used vector is kept, its use is noted: reading writes next to nothing."""
+"""Maximum updates of a vector's last use within the days to keep it, so that reads cause almost no writes."""
 
 
 class EmbedHandler(BatchHandler[ChunkedDocument, EmbeddedDocument]):
-    """Embeds what no earlier record had; an edit of one chunk costs one text."""
+    """Embeds texts that no earlier record contained; an edit of one chunk costs one text."""
 
     name: ClassVar[str] = "embed"
     stage: ClassVar[str] = "embedder"
@@ -64,7 +64,7 @@ class EmbedHandler(BatchHandler[ChunkedDocument, EmbeddedDocument]):
         self._bound = CacheBound(settings.cache_rows, settings.cache_keep_days)
 
     async def start(self) -> None:
-        """Load the model, connect, and see that the generation is of this model and of texts prepared as here."""
+        """Load the model, connect, and check that the generation has this model and this preparation of texts."""
         self._provider = await shared_provider()
         self._spending = Spending(self._provider.model, local=self._provider.local)
         self._spending.warn()
@@ -74,28 +74,29 @@ class EmbedHandler(BatchHandler[ChunkedDocument, EmbeddedDocument]):
                 found = await get_generation(connection, self._generation)
         mine = (self._provider.model, self._provider.dimensions)
         if found is None or (found.model, found.dimensions) != mine:
-            theirs = f"of {found.model} with {found.dimensions}" if found else "missing"
+            theirs = f"has model {found.model} with {found.dimensions} dimensions" if found else "does not exist"
             raise ConfigurationError(
-                f"generation {self._generation} is {theirs}; this embedder runs {mine[0]} with {mine[1]} dimensions",
-                remedy="Set HEADRACE_EMBEDDER_MODEL to the generation's model, or create a generation for this one.",
+                f"generation {self._generation} {theirs}, but this embedder runs {mine[0]} with {mine[1]} dimensions",
+                remedy="Set HEADRACE_EMBEDDER_MODEL to the generation's model, or create a generation for this model "
+                "with `headrace generations create`.",
             )
         if found.preparation != self._preparation:
             raise ConfigurationError(
                 f"generation {self._generation} {differently(found.preparation, self._preparation)}",
                 where="HEADRACE_EMBEDDER_TEXT_TEMPLATE, _PASSAGE_PROMPT, _OVER_LONG",
-                remedy="Set them to the generation's, or create a generation for these: `headrace generations create` "
-                "has --template, --passage-prompt and --over-long.",
+                remedy="Set them to the generation's values, or create a generation for these values with `headrace "
+                "generations create` and its options --template, --passage-prompt and --over-long.",
             )
 
     async def close(self) -> None:
-        """Close the connections; the provider is the service's."""
+        """Close the connections; the provider belongs to the service."""
         if self._pool is not None:
             await self._pool.close()
 
     async def process_batch(
         self, contexts: Sequence[Context[ChunkedDocument]]
     ) -> Sequence[Context[EmbeddedDocument] | HeadraceError]:
-        """Return each document with the vectors that were computed for it."""
+        """Return each document with the vectors that were computed for it, or its error."""
         provider = self._provider
         assert provider is not None
         batch = EmbeddingBatch([Document(context, self._preparation.of(context.payload)) for context in contexts])
@@ -122,13 +123,13 @@ class EmbedHandler(BatchHandler[ChunkedDocument, EmbeddedDocument]):
         return await self._spending.over(self._pool, tenants)
 
     async def _left_out(self, texts: Sequence[Text]) -> dict[Key, str]:
-        """Return the texts that get no vector by decision, with the reason; they are free, so caps are asked later."""
+        """Return the texts that get no vector by design, with the reason; they are free, so caps are checked later."""
         assert self._provider is not None
         found = await left_out(self._provider, [text.text for text in texts], self._preparation)
         return {texts[position].key: reason for position, reason in found.items()}
 
     async def _known(self, texts: Sequence[Text]) -> set[Key]:
-        """Return those whose vector is cached, and will stay so for as long as somebody may rely on it."""
+        """Return the texts whose vector is cached and stays cached as long as records may rely on it."""
         found: set[Key] = set()
         for tenant, wanted in by_tenant(texts).items():
             found.update((tenant, text_hash) for text_hash in await self._relied_on(tenant, wanted))
@@ -146,7 +147,7 @@ class EmbedHandler(BatchHandler[ChunkedDocument, EmbeddedDocument]):
         return fresh
 
     async def _shared_vectors(self, texts: Sequence[Text]) -> dict[Key, bytes]:
-        """Return the vectors that other tenants paid for, now in the own tenant's cache too; none unless allowed."""
+        """Return vectors that other tenants paid for, and cache them for the text's tenant; none unless enabled."""
         if not self._across_tenants or not texts:
             return {}
         assert self._pool is not None
@@ -159,7 +160,7 @@ class EmbedHandler(BatchHandler[ChunkedDocument, EmbeddedDocument]):
         return shared
 
     async def _embed(self, texts: Sequence[Text]) -> Computed:
-        """Return what became of each text; every vector is in the cache already."""
+        """Return the outcome of each text; every vector is already in the cache."""
         computed = Computed()
         assert self._provider is not None
         lengths = await self._provider.lengths([text.text for text in texts], Kind.PASSAGE)
@@ -174,10 +175,10 @@ class EmbedHandler(BatchHandler[ChunkedDocument, EmbeddedDocument]):
                     return
                 try:
                     fresh, bills, failure = await self._embed_slice(part, computed)
-                except Exception as error:  # noqa: BLE001  # raised below, once the slice beside it is kept
+                except Exception as error:  # noqa: BLE001  # raised below, after the other slice is cached
                     failures.append(error)
                     return
-            # The model goes on while the slice is written to the cache; what was answered is kept, come what may.
+            # The model continues while the slice is written to the cache; every computed vector is cached in any case.
             writes.append(asyncio.create_task(self._remember(fresh, bills), name="cache-vectors"))
             computed.vectors |= fresh
             if failure is not None:
@@ -199,7 +200,7 @@ class EmbedHandler(BatchHandler[ChunkedDocument, EmbeddedDocument]):
     async def _embed_slice(
         self, sized: Sequence[tuple[int, Text]], computed: Computed
     ) -> tuple[dict[Key, bytes], dict[str, Bill], DependencyDown | None]:
-        """Return the part's vectors, what they cost and what ended it early; note in ``computed`` what else became."""
+        """Return the slice's vectors, its bills and the failure that ended it; note other outcomes in ``computed``."""
         assert self._provider is not None
         assert self._spending is not None
         part = [text for _, text in sized]
@@ -229,7 +230,7 @@ class EmbedHandler(BatchHandler[ChunkedDocument, EmbeddedDocument]):
             await self._store({(cache.SHARED, text_hash): vector for (_, text_hash), vector in vectors.items()}, {})
 
     async def _store(self, vectors: Mapping[Key, bytes], bills: Mapping[str, Bill]) -> None:
-        """Cache the vectors and write what they cost, tenant by tenant, each in one transaction."""
+        """Cache the vectors and record their cost in the ledger, in one transaction per tenant."""
         assert self._pool is not None
         assert self._provider is not None
         for tenant in sorted({tenant for tenant, _ in vectors} | set(bills)):

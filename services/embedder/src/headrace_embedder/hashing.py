@@ -1,7 +1,7 @@
-"""Feature hashing: vectors from words, without a model and without meaning. For load tests only.
+"""Feature hashing: vectors computed from words, without a model and without meaning. For load tests only.
 
-Each word and each pair of neighbours adds ±1 at a position that its CRC-32 chooses (Weinberger et al. 2009, "Feature
-Hashing for Large Scale Multitask Learning").
+Each word and each pair of adjacent words adds ±1 at the position that its CRC-32 selects (Weinberger et al. 2009,
+"Feature Hashing for Large Scale Multitask Learning").
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SIGN = 0x80000000
 
 
 class HashingProvider(Provider):
-    """Deterministic vectors of hashed words and pairs of words."""
+    """Computes deterministic vectors from hashed words and pairs of words."""
 
     name: ClassVar[str] = "hashing"
 
@@ -33,7 +33,7 @@ class HashingProvider(Provider):
     async def embed(
         self, texts: Sequence[str], kind: Kind, lengths: Sequence[int] | None = None,  # noqa: ARG002
     ) -> EmbedResult:  # fmt: skip
-        """Return the vectors; queries and passages are treated alike, a text without words gets a fixed vector."""
+        """Return the vectors, the same for queries and passages; a text without words gets a fixed vector."""
         hashes: list[int] = []
         counts = []
         words_seen: list[int] = []

@@ -1,4 +1,4 @@
-"""How much a provider takes in a minute, and the wait for it."""
+"""A provider's rate limits, and waiting for them."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from aiolimiter import AsyncLimiter
 
 MINUTE_S = 60.0
 _CHARACTERS_A_TOKEN = 3
-"""Careful: English has about four, Korean about two."""
+"""A cautious estimate: English has about four characters per token, Korean about two."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What texts take of the limits; a text among many is a fraction of a request."""
+    """What texts use of the rate limits; one text of a shared request counts as a fraction of the request."""
 
     requests: float = 0.0
     tokens: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
-        """Return both together."""
+        """Return the sum of both costs."""
         return Cost(self.requests + other.requests, self.tokens + other.tokens)
 
 
 class Limits(Protocol):
-    """What the decision who goes first asks of the limits."""
+    """What :class:`headrace_embedder.fairness.FairShare` needs to know of the rate limits."""
 
     def cost(self, texts: Sequence[str], together: int) -> Cost:
-        """Return what the texts will take where ``together`` texts share requests."""
+        """Return the cost of the texts if ``together`` texts share requests."""
 
     def seconds(self, cost: Cost) -> float:
-        """Return how long the limits take to grant so much."""
+        """Return how many seconds the limits take to grant the cost."""
 
     def fits(self, cost: Cost) -> bool:
-        """Whether so much is free at once, and nobody waits for it."""
+        """Whether the limits can grant the cost immediately, and no request is waiting."""
 
 
 class MinuteLimits:
-    """Requests and tokens a minute, as token buckets that hold one minute; None is no limit."""
+    """Requests and tokens per minute, as token buckets that hold one minute; None means no limit."""
 
     def __init__(self, *, requests: int | None, tokens: int | None, request_texts: int) -> None:
         self._requests = AsyncLimiter(requests) if requests else None
@@ -48,24 +48,24 @@ class MinuteLimits:
         self._waiting = 0
 
     def cost(self, texts: Sequence[str], together: int) -> Cost:
-        """Return an estimate of what the texts will take where ``together`` texts share requests."""
+        """Return the estimated cost of the texts if ``together`` texts share requests."""
         return Cost(len(texts) / max(1, min(self._request_texts, together)), estimated_tokens(texts))
 
     def seconds(self, cost: Cost) -> float:
-        """Return how long the limits take to grant so much."""
+        """Return how many seconds the limits take to grant the cost."""
         requests = cost.requests / self._requests.max_rate if self._requests else 0.0
         tokens = cost.tokens / self._tokens.max_rate if self._tokens else 0.0
         return MINUTE_S * max(requests, tokens)
 
     def fits(self, cost: Cost) -> bool:
-        """Whether so much is free at once, and nobody waits for it. Asked on the event loop alone."""
+        """Whether the limits can grant the cost immediately, and no request is waiting. Call on the event loop only."""
         if self._waiting:
             return False
         requests = self._requests is None or self._requests.has_capacity(cost.requests)
         return requests and (self._tokens is None or self._tokens.has_capacity(cost.tokens))
 
     async def wait(self, texts: Sequence[str]) -> None:
-        """Wait for room for one request; one above a whole minute's tokens waits for a whole minute's."""
+        """Wait until the limits grant one request; a request above one minute's tokens waits for one minute's tokens."""
         self._waiting += 1
         try:
             if self._requests is not None:
@@ -77,5 +77,5 @@ class MinuteLimits:
 
 
 def estimated_tokens(texts: Sequence[str]) -> float:
-    """Return about how many tokens the texts have."""
+    """Return an estimate of the number of tokens in the texts."""
     return sum(len(text) for text in texts) / _CHARACTERS_A_TOKEN

@@ -1,4 +1,4 @@
-"""A model that is ready to run, whatever runs it: texts to vectors, and a counter of tokens."""
+"""A loaded model, independent of its backend: it turns texts into vectors and counts tokens."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from tokenizers import Tokenizer
 from headrace_embedder.batching import Encode
 
 _CHARACTERS = 4
-"""In a token, where the model has no tokenizer that we can read."""
+"""Characters per token if the model has no readable tokenizer."""
 
 
 class Caps(NamedTuple):
-    """The largest micro-batch: texts, and tokens with their padding."""
+    """The largest micro-batch: number of texts, and number of tokens including padding."""
 
     texts: int
     tokens: int
 
 
 class TokenCounter:
-    """Counts tokens as the model does, with a tokenizer of its own, so that counting disturbs no running batch."""
+    """Counts tokens as the model does, with a separate tokenizer, so that counting does not disturb a running batch."""
 
     def __init__(self, tokenizer: Tokenizer | None, limit: int | None) -> None:
         self._tokenizer = tokenizer
@@ -31,7 +31,7 @@ class TokenCounter:
 
     @classmethod
     def of(cls, tokenizer: str | None, limit: int | None) -> TokenCounter:
-        """Return the counter of a tokenizer in JSON; without one, four characters count as a token."""
+        """Return a counter for a tokenizer in JSON; without one, four characters count as a token."""
         if tokenizer is None:
             return cls(None, limit)
         own = Tokenizer.from_str(tokenizer)
@@ -41,11 +41,11 @@ class TokenCounter:
 
     @property
     def limit(self) -> int | None:
-        """The most tokens of a text that the model reads, None without a limit."""
+        """The model's input limit in tokens per text, or None without a limit."""
         return self._limit
 
     def read(self, whole: Sequence[int]) -> tuple[Sequence[int], tuple[int, ...]]:
-        """Return how many of its tokens the model reads of each text, and the positions of those longer than that."""
+        """Return how many tokens of each text the model reads, and the positions of the texts above the limit."""
         limit = self._limit
         if limit is None:
             return whole, ()
@@ -53,13 +53,13 @@ class TokenCounter:
         return [min(tokens, limit) for tokens in whole], over
 
     def whole(self, texts: list[str]) -> list[int]:
-        """Return the tokens of each text, the model's marks at its ends included."""
+        """Return the number of tokens of each text, including the special tokens that the model adds."""
         if self._tokenizer is None:
             return [len(text) // _CHARACTERS + 1 for text in texts]
         return [len(encoding.ids) for encoding in self._tokenizer.encode_batch_fast(texts)]
 
     def cut(self, text: str) -> str:
-        """Return the longest beginning that the model reads whole."""
+        """Return the longest beginning of the text that fits the model's limit."""
         if self._limit is None:
             return text
         starts = [*self._starts(text), len(text)]
@@ -70,7 +70,7 @@ class TokenCounter:
         return text[: starts[end]]
 
     def pieces(self, text: str, prompt: str) -> list[str]:
-        """Return neighbouring parts of about the same length that the model reads whole, each behind the prompt."""
+        """Return consecutive parts of about equal length, each of which fits the model's limit with the prompt."""
         if self._limit is None:
             return [text]
         starts = self._starts(text)
@@ -81,13 +81,13 @@ class TokenCounter:
             edges = list(dict.fromkeys((0, *bounds, len(text))))
             parts = [text[start:end] for start, end in pairwise(edges)]
             longest = max(self.whole([prompt + part for part in parts]), default=0)
-            # A part may have a token more than the same characters within the whole: then there is one part more.
+            # A part may have one token more than the same characters within the whole text: then add one more part.
             if longest <= self._limit or count >= len(starts):
                 return parts
             count += 1
 
     def _starts(self, text: str) -> list[int]:
-        """Return where each token begins, in characters."""
+        """Return the character position at which each token begins."""
         if self._tokenizer is None:
             return list(range(0, len(text), _CHARACTERS))
         return [start for start, _ in self._tokenizer.encode(text, add_special_tokens=False).offsets]
@@ -95,9 +95,10 @@ class TokenCounter:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """``limit`` is the most tokens of a text, None without one; ``details`` are for the log.
+    """A model and its facts.
 
-    ``encode`` is for as many threads at once as ``streams`` says.
+    ``limit`` is the maximum number of tokens per text, None without a limit. ``details`` are for the log. Up to
+    ``streams`` threads may call ``encode`` at the same time.
     """
 
     encode: Encode

@@ -1,7 +1,7 @@
-"""A model in this process: threads of its own run it, queries overtake passages.
+"""A model in this process: it runs in its own threads, and queries overtake passages.
 
-Texts are counted in tokens over the whole list, sorted, and run in small batches: measured on two cores, small ones
-reach the highest rate; larger ones gain nothing and make queries wait longer.
+The provider counts the tokens of all texts, sorts the texts by length, and runs them in small batches. Measured on two
+cores, small batches reach the highest rate; larger ones gain nothing and make queries wait longer.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from headrace_embedder.types import Kind
 log = structlog.get_logger(__name__)
 
 _ACCELERATORS = ("/dev/nvidia0", "/dev/kfd", "/dev/dxg")
-"""Where Linux shows a GPU: to ask torch would load it."""
+"""Device files that show a GPU on Linux; asking torch would load it."""
 
 
 class SentenceTransformersProvider(Provider):
-    """A model behind ``encode`` (texts to vectors), run in threads of its own, and a counter of tokens."""
+    """Runs a model's ``encode`` (texts to vectors) in its own threads, and counts tokens."""
 
     name: ClassVar[str] = "sentence-transformers"
     counter: TokenCounter
@@ -51,12 +51,12 @@ class SentenceTransformersProvider(Provider):
 
     @classmethod
     def load(cls, settings: EmbedderSettings) -> SentenceTransformersProvider:
-        """Load the model; raises :class:`ConfigurationError` for one that does not exist or has other dimensions."""
+        """Load the model; raises :class:`ConfigurationError` if it does not exist or has different dimensions."""
         loaded = load(settings)
         dimensions = loaded.encode(list(PROBES[:1])).shape[1]
         if dimensions != settings.dimensions:
             raise ConfigurationError(
-                f"{settings.model} has {dimensions} dimensions, {settings.dimensions} are configured",
+                f"the model {settings.model} has {dimensions} dimensions, but {settings.dimensions} are configured",
                 where="HEADRACE_EMBEDDER_DIMENSIONS", remedy=f"Set it to {dimensions}.",
             )  # fmt: skip
         if settings.batch_size:
@@ -70,9 +70,9 @@ class SentenceTransformersProvider(Provider):
         return cls(name, dimensions, loaded.encode, loaded.counter, caps, prompts, loaded.streams)
 
     async def embed(self, texts: Sequence[str], kind: Kind, lengths: Sequence[int] | None = None) -> EmbedResult:
-        """Return the vectors; what exceeds the model's limit is cut, and counted in the result.
+        """Return the vectors; texts that exceed the model's input limit are cut and listed in the result.
 
-        Raises :class:`DependencyDown` where the device has no room for one text: others use it, or it is too small.
+        Raises :class:`DependencyDown` if the device has too little memory for a single text.
         """
         full = self.prompted(texts, kind)
         read, cut = self.counter.read(await self.lengths(texts, kind) if lengths is None else lengths)
@@ -81,7 +81,9 @@ class SentenceTransformersProvider(Provider):
         try:
             parts = await asyncio.gather(*map(asyncio.wrap_future, futures))
         except OutOfMemory as error:
-            raise DependencyDown("model device", f"no memory for a single text: {error}") from error
+            raise DependencyDown(
+                "model device", f"the device has too little memory for a single text: {error}"
+            ) from error
         finally:
             for future in futures:
                 future.cancel()
@@ -94,45 +96,44 @@ class SentenceTransformersProvider(Provider):
         )
 
     async def aclose(self) -> None:
-        """Finish what runs and end the model's threads."""
+        """Finish the submitted batches and stop the model's threads."""
         await asyncio.to_thread(self._threads.close)
 
 
 def load(settings: EmbedderSettings) -> Loaded:
-    """Return the model in the backend that the settings name.
+    """Return the model in the configured backend; raises :class:`ConfigurationError`.
 
-    ``auto`` takes OpenVINO on a processor where it can be, and on a GPU where torch is not installed. Raises
-    :class:`ConfigurationError`.
+    ``auto`` chooses OpenVINO on a CPU if it can run the model, and on a machine with a GPU if torch is not installed.
     """
     if settings.backend == "torch" or (settings.backend == "auto" and not on_processor(settings.device)):
         if settings.backend == "torch" or settings.device is not None or torch_model.installed():
             return torch_model.load(settings)
-        log.warning("a GPU is not used, as torch is not installed", remedy="Install headrace-embedder[torch].")
+        log.warning("the GPU is not used because torch is not installed", remedy="Install headrace-embedder[torch].")
     try:
         return openvino_model.load(settings)
     except NotConverted as error:
         if settings.backend == "openvino" or not torch_model.installed():
             raise ConfigurationError(
-                f"the model {settings.model} cannot run in OpenVINO: {error}",
+                f"OpenVINO cannot run the model {settings.model}: {error}",
                 where="HEADRACE_EMBEDDER_MODEL, _BACKEND", remedy=_remedy(settings),
             ) from error  # fmt: skip
-        log.warning("the model cannot run in OpenVINO; torch takes it", model=settings.model, error=str(error))
+        log.warning("OpenVINO cannot run the model; torch runs it", model=settings.model, error=str(error))
         return torch_model.load(settings)
 
 
 def _remedy(settings: EmbedderSettings) -> str:
-    """Return what to do about a model that OpenVINO does not run."""
+    """Return the remedy for a model that OpenVINO cannot run."""
     if torch_model.installed():
-        return "Set the backend to torch or auto, or name another model."
+        return "Set HEADRACE_EMBEDDER_BACKEND to torch or auto, or choose another model."
     return (
         "Install headrace-embedder[torch] (`make setup-torch` in the repository). Or run `headrace-embedder-convert "
-        f"{settings.model} FOLDER` where it is installed, and set HEADRACE_EMBEDDER_MODEL to the folder. Or name a "
-        "model of the BERT family."
+        f"{settings.model} FOLDER` on a machine that has torch, and set HEADRACE_EMBEDDER_MODEL to the folder. Or "
+        "choose a model of the BERT family."
     )
 
 
 def on_processor(device: str | None) -> bool:
-    """Whether the model will run on a processor of a kind that OpenVINO is fast on."""
+    """Whether the model will run on a CPU, where OpenVINO is fast."""
     if device is not None:
         return device == "cpu"
     return sys.platform == "linux" and not any(Path(place).exists() for place in _ACCELERATORS)

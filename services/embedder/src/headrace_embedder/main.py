@@ -1,4 +1,4 @@
-"""Starts the embedder: the stage, and beside it the endpoint that embeds queries."""
+"""Starts the embedder: the stage, and next to it the endpoint that embeds queries."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from headrace_embedder.spending import Spending
 log = structlog.get_logger(__name__)
 
 _PROGRESS_S = 10.0
-"""Seconds between two looks at the log's ends."""
+"""Seconds between two reads of the log's end offsets."""
 
 
 def check_spending() -> None:
-    """Raise :class:`ConfigurationError` for prices and caps that the embedder could not keep, before a model loads."""
+    """Raise :class:`ConfigurationError` for prices and caps that cannot be enforced, before a model loads."""
     settings = EmbedderSettings()
     local = settings.provider != SERVED
     Spending(identity(settings.model) if local else settings.served_model, local=local)
 
 
 async def tell_progress() -> None:
-    """Set the metrics of how far embedding is, until the process ends; while Kafka is silent they stay as they are."""
+    """Update the progress metrics until the process ends; while Kafka is unreachable they keep their values."""
     reader = lag.LagReader(KafkaSettings())
     while True:
         try:
             found = await asyncio.to_thread(lag.progress, reader, stages.EMBEDDER.name)
         except (DependencyDown, ConfigurationError) as error:
-            log.warning("progress is not known for now", error=str(error))
+            log.warning("cannot determine the embedding progress; retrying", error=str(error))
         else:
             metrics.PROGRESS.set(found.percent)
             metrics.TOTAL_ITEMS.set(found.total)
@@ -56,11 +56,11 @@ async def serve_queries() -> None:
     app = create_app(await shared_provider(), token=settings.token)
     config = uvicorn.Config(app, settings.host, settings.port, log_config=None, access_log=False, lifespan="off")
     server = uvicorn.Server(config)
-    await server._serve()  # noqa: SLF001  # serve() would take over the signals, which drain the stage
+    await server._serve()  # noqa: SLF001  # serve() would replace the signal handlers, which drain the stage
 
 
 def main() -> int:
-    """Run the service until it is told to stop."""
+    """Run the service until SIGTERM or SIGINT; return the exit code."""
     side_tasks = [("query-embeddings", serve_queries), ("progress", tell_progress)]
     return run_stage(stages.EMBEDDER, check=check_spending, side_tasks=side_tasks)
 

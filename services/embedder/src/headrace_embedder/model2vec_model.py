@@ -1,4 +1,4 @@
-"""model2vec: a table of words' vectors, averaged. Hundreds of times as fast as a transformer, and less exact."""
+"""model2vec: averages the word vectors of a table. Hundreds of times faster than a transformer, and less accurate."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_UNKNOWN = "the model knows no word of it"
+_UNKNOWN = "the model knows none of its words"
 _TEXTS = 1024
 """Texts in one run."""
 
 
 class Model2VecProvider(Provider):
-    """A static model; it reads a text of any length whole."""
+    """A static model without an input limit."""
 
     name: ClassVar[str] = "model2vec"
     counter: TokenCounter
@@ -42,11 +42,11 @@ class Model2VecProvider(Provider):
 
     @classmethod
     def load(cls, settings: EmbedderSettings) -> Model2VecProvider:
-        """Load a folder or a name; raises :class:`ConfigurationError` for one that is none or has other dimensions."""
+        """Load a model by folder or name; raises :class:`ConfigurationError` if it fails or its dimensions differ."""
         table = _table(settings.model)
         if table.dim != settings.dimensions:
             raise ConfigurationError(
-                f"{settings.model} has {table.dim} dimensions, {settings.dimensions} are configured",
+                f"the model {settings.model} has {table.dim} dimensions, but {settings.dimensions} are configured",
                 where="HEADRACE_EMBEDDER_DIMENSIONS", remedy=f"Set it to {table.dim}.",
             )  # fmt: skip
         log.info("model loaded", model=settings.model, backend="model2vec", words=len(table.embedding))
@@ -54,7 +54,7 @@ class Model2VecProvider(Provider):
         return cls(identity(settings.model), table, prompts)
 
     async def embed(self, texts: Sequence[str], kind: Kind, lengths: Sequence[int] | None = None) -> EmbedResult:
-        """Return the vectors; a passage of which the model knows no word is skipped, such a query is an error."""
+        """Return the vectors; a passage without a known word is skipped, and such a query is an error."""
         full = self.prompted(texts, kind)
         vectors = np.zeros((len(full), self.dimensions), np.float32)
         tokens = await self.lengths(texts, kind) if lengths is None else lengths
@@ -79,12 +79,12 @@ def _table(model: str) -> StaticModel:
     except ImportError as error:
         raise ConfigurationError(
             "the package model2vec is not installed", where="HEADRACE_EMBEDDER_PROVIDER",
-            remedy="Install headrace-embedder[model2vec], or set another provider.",
+            remedy="Install headrace-embedder[model2vec], or choose another provider.",
         ) from error  # fmt: skip
     try:
         return StaticModel.from_pretrained(str(Path(model)) if Path(model).is_dir() else model)
-    except Exception as error:  # of hub, safetensors, tokenizers and json alike
+    except Exception as error:  # from hub, safetensors, tokenizers or json
         raise ConfigurationError(
-            f"the model {model} does not load: {error}", where="HEADRACE_EMBEDDER_MODEL",
-            remedy="Name a model2vec model or a folder with one.",
+            f"cannot load the model {model}: {error}", where="HEADRACE_EMBEDDER_MODEL",
+            remedy="Set it to a model2vec model or to a folder that contains one.",
         ) from error  # fmt: skip

@@ -1,4 +1,4 @@
-"""What the files in a model's folder say, read without transformers and sentence-transformers, whose files they are."""
+"""Reads a model's folder without transformers and sentence-transformers, which define its files."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 WEIGHTS = "model.safetensors"
 FILES = ("*.json", f"*{WEIGHTS}")
-"""All that is read of a model: repositories hold the same weights in other formats beside it, GB each."""
+"""The files to read; repositories also hold the same weights in other formats, several GB each."""
 _COUNTS_FROM_PADDING = {"bert": False, "roberta": True, "xlm-roberta": True}
-"""The architectures of the BERT family, and whether their positions start behind the id of the padding."""
+"""The architectures of the BERT family, and whether their positions start after the padding token's ID."""
 _ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish")
 _LEGACY_POOLING = "pooling_mode_"
 _POOLINGS = {"mean": "mean", "mean_tokens": "mean", "cls": "cls", "cls_token": "cls"}
@@ -22,11 +22,11 @@ _DEFAULTS = {"transformer_task": "feature-extraction", "module_output_name": "to
 
 
 class NotConverted(Exception):
-    """The model cannot run in OpenVINO; the message says why."""
+    """OpenVINO cannot run the model; the message says why."""
 
 
 class Config(BaseModel):
-    """What the graph needs to know of ``config.json``; the defaults are those of transformers."""
+    """The fields of ``config.json`` that the graph needs; the defaults are those of transformers."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
@@ -46,18 +46,18 @@ class Config(BaseModel):
 
     @property
     def counts_from_padding(self) -> bool:
-        """Whether the first token's position is the one behind the padding's id, as RoBERTa has it."""
+        """Whether the first token's position is the padding token's ID plus 1, as in RoBERTa."""
         return _COUNTS_FROM_PADDING[self.model_type]
 
     @property
     def positions(self) -> int:
-        """The most tokens that have a position."""
+        """The maximum number of tokens that have a position."""
         return self.max_position_embeddings - (self.pad_token_id + 1 if self.counts_from_padding else 0)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """A model of the BERT family; ``pooling`` is ``mean`` or ``cls``, ``limit`` the most tokens of a text it reads."""
+    """A model of the BERT family; ``pooling`` is ``mean`` or ``cls``, ``limit`` the maximum tokens per text."""
 
     weights: Path
     config: Config
@@ -68,84 +68,84 @@ class ModelFolder:
 
 
 def read(folder: Path) -> ModelFolder:
-    """Return what the folder says; raises :class:`NotConverted` for what the graph cannot do."""
+    """Read the model's folder; raises :class:`NotConverted` for a model that the graph does not support."""
     transformer, pooling, normalised = _modules(folder)
     config = _config(transformer)
     weights, tokenizer = transformer / WEIGHTS, transformer / "tokenizer.json"
     for file in (weights, tokenizer):
         if not file.is_file():
-            raise NotConverted(f"it has no file {file.name}")
+            raise NotConverted(f"its folder has no file {file.name}")
     limit = _limit(transformer, config)
     return ModelFolder(weights, config, pooling, normalised, tokenizer.read_text(encoding="utf-8"), limit)
 
 
 def _modules(folder: Path) -> tuple[Path, str, bool]:
-    """Return the transformer's folder, the pooling and whether vectors are normalised.
+    """Return the transformer's folder, the pooling, and whether vectors are normalized.
 
-    A folder without ``modules.json`` is a transformer alone, of which sentence-transformers takes the mean.
+    A folder without ``modules.json`` is a plain transformer, for which sentence-transformers uses mean pooling.
     """
     modules = _json(folder / "modules.json", [])
     if not modules:
         return folder, "mean", False
     kinds = [str(module["type"]).rpartition(".")[2] for module in modules]
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
-        raise NotConverted(f"its modules are {', '.join(kinds)}; Transformer, Pooling and Normalize can be built")
+        raise NotConverted(f"its modules are {', '.join(kinds)}; supported: Transformer, Pooling, Normalize")
     pooling = _pooling(_json(folder / modules[1]["path"] / "config.json", {}))
     return folder / modules[0]["path"], pooling, len(kinds) > 2
 
 
 def _pooling(config: dict[str, Any]) -> str:
-    """Return the pooling by either way of writing it: one name, or a flag for each."""
+    """Return the pooling, from either notation: one name, or a flag for each mode."""
     named = config.get("pooling_mode")
     if named is None:
         flags = {name.removeprefix(_LEGACY_POOLING) for name in config if name.startswith(_LEGACY_POOLING)}
         named = [name for name in sorted(flags) if config[_LEGACY_POOLING + name]] or ["mean"]
     modes = [named] if isinstance(named, str) else list(named)
     if len(modes) != 1 or modes[0] not in _POOLINGS:
-        raise NotConverted(f"its pooling is {', '.join(modes)}; mean and cls can be built")
+        raise NotConverted(f"its pooling is {', '.join(modes)}; supported: mean, cls")
     return _POOLINGS[modes[0]]
 
 
 def _config(transformer: Path) -> Config:
-    """Return the transformer's configuration; raises :class:`NotConverted` for all that is not the plain encoder."""
+    """Return the transformer's configuration; raises :class:`NotConverted` unless it is a plain encoder."""
     file = transformer / "config.json"
     if not file.is_file():
-        raise NotConverted(f"it has no file {file.name}")
+        raise NotConverted(f"its folder has no file {file.name}")
     try:
         config = Config.model_validate(_json(file, {}))
     except ValidationError as error:
         first = error.errors()[0]
         raise NotConverted(f"config.json: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     if config.model_type not in _COUNTS_FROM_PADDING:
-        raise NotConverted(
-            f"its architecture is {config.model_type}; {', '.join(_COUNTS_FROM_PADDING)} can be built from weights"
-        )
+        raise NotConverted(f"its architecture is {config.model_type}; supported: {', '.join(_COUNTS_FROM_PADDING)}")
     if config.hidden_act not in _ACTIVATIONS:
-        raise NotConverted(f"its hidden_act is {config.hidden_act}; {', '.join(_ACTIVATIONS)} can be built")
+        raise NotConverted(f"its hidden_act is {config.hidden_act}; supported: {', '.join(_ACTIVATIONS)}")
     if config.position_embedding_type != "absolute":
         raise NotConverted(f"its position_embedding_type is {config.position_embedding_type}, not absolute")
     if config.is_decoder or config.add_cross_attention:
         raise NotConverted("it is a decoder")
     if config.auto_map or config.quantization_config:
-        raise NotConverted("it has code of its own (auto_map)" if config.auto_map else "its weights are quantized")
+        raise NotConverted("it requires custom code (auto_map)" if config.auto_map else "its weights are quantized")
     if config.hidden_size % config.num_attention_heads:
-        raise NotConverted(f"{config.hidden_size} numbers cannot be shared by {config.num_attention_heads} heads")
+        raise NotConverted(
+            f"its hidden_size {config.hidden_size} is not divisible by {config.num_attention_heads} attention heads"
+        )
     return config
 
 
 def _limit(transformer: Path, config: Config) -> int:
-    """Return the most tokens of a text, by the same files and in the same order as sentence-transformers."""
+    """Return the maximum tokens per text, from the same files and in the same order as sentence-transformers."""
     found = sorted(transformer.glob("sentence_*_config.json"))
     settings = _json(found[0], {}) if found else {}
     odd = [name for name, value in settings.items() if value and name not in _HARMLESS and value != _DEFAULTS.get(name)]
     if odd:
-        raise NotConverted(f"{found[0].name} sets {', '.join(odd)}, which the graph does not know")
+        raise NotConverted(f"{found[0].name} sets {', '.join(odd)}, which the graph does not support")
     limit = settings.get("max_seq_length") or _json(transformer / "tokenizer_config.json", {}).get("model_max_length")
     return min(int(limit or config.positions), config.positions)
 
 
 def _json(file: Path, default: Any) -> Any:
-    """Return the file's content, the default without the file; raises :class:`NotConverted` where it is no JSON."""
+    """Return the file's content, or the default if it does not exist; raises :class:`NotConverted` for invalid JSON."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,4 +1,7 @@
-"""Any server with OpenAI's ``/embeddings``. No retries here: the runtime pauses the stage and computes again."""
+"""The provider for any server with OpenAI's ``/embeddings``.
+
+It does not retry: the runtime makes the stage wait and processes the batch again.
+"""
 
 from __future__ import annotations
 
@@ -29,15 +32,13 @@ _NAME = "embedding provider"
 _PASSING = frozenset({408, 409, 425, 429})
 _MISCONFIGURED = frozenset({401, 403, 404, 405})
 _PROBE = "Water flows."
-"""A text that no model refuses: one that does is out of order."""
-
-
+"""A text that every working model accepts: a server that rejects it is out of order."""
 _MOST_REFUSED = 1000
-"""Refused requests that are remembered: what is forgotten is asked once more."""
+"""Maximum number of rejected requests to remember; a forgotten one is sent once more."""
 
 
 class OpenAICompatibleProvider(Provider):
-    """Sends texts in requests of bounded size, and checks what comes back."""
+    """Sends texts in requests of limited size, and checks the responses."""
 
     name: ClassVar[str] = "openai-compatible"
     local: ClassVar[bool] = False
@@ -77,10 +78,10 @@ class OpenAICompatibleProvider(Provider):
     async def embed(self, texts: Sequence[str], kind: Kind, lengths: Sequence[int] | None = None) -> EmbedResult:
         """Return the vectors of all texts, request by request.
 
-        Raises :class:`DependencyDown` for no answer, 5xx, 429 (with the delay of Retry-After), a refused key, and an
-        answer that is not JSON of the right form. A request that the server refuses, or answers with another number
-        of vectors, is halved until the text at fault stands alone; that one gets a :class:`PermanentError`, unless
-        the server refuses a harmless text as well: then it is the server that is at fault.
+        Raises :class:`DependencyDown` if the server does not answer, returns 5xx or 429 (with the delay of
+        Retry-After), rejects the API key, or returns anything but JSON of the right form. If the server rejects a
+        request or returns a different number of vectors, the request is halved until the text at fault is alone. That
+        text gets an :class:`InvalidRecord`, unless the server rejects a harmless text too: then the server is at fault.
         """
         result = await self.attempt(texts, kind, lengths)
         if result.failure is not None:
@@ -88,7 +89,7 @@ class OpenAICompatibleProvider(Provider):
         return result
 
     async def attempt(self, texts: Sequence[str], kind: Kind, lengths: Sequence[int] | None = None) -> EmbedResult:
-        """Do as :meth:`embed`, and keep what was answered before a failure."""
+        """Do the same as :meth:`embed`, but keep the vectors that were returned before a failure."""
         full, weights, over = await self._fitted(texts, kind, lengths)
         sent = list(range(len(full))) if self._cuts[kind] else [at for at in range(len(full)) if at not in over]
         slices = request_slices([len(full[at]) for at in sent], self._most_texts, self._most_characters)
@@ -110,7 +111,7 @@ class OpenAICompatibleProvider(Provider):
         )  # fmt: skip
 
     async def _in_turn(self, requests: Sequence[list[str]]) -> EmbedResult:
-        """Return the answers to the requests; after one that failed the others are not made."""
+        """Return the results of the requests; after a failed request, do not send the remaining ones."""
         results: list[EmbedResult] = []
         failure: DependencyDown | None = None
         for texts in requests:
@@ -126,9 +127,9 @@ class OpenAICompatibleProvider(Provider):
     async def _fitted(
         self, texts: Sequence[str], kind: Kind, lengths: Sequence[int] | None
     ) -> tuple[list[str], Sequence[float], frozenset[int]]:
-        """Return texts behind their prompt, cut where that is asked for, their tokens, and which were over-long.
+        """Return the texts with their prompt (cut if configured), their tokens, and the positions of over-long texts.
 
-        An over-long text that is not to be cut is not sent: who asked embeds its parts, or leaves it out.
+        An over-long text that is not cut is not sent: the caller embeds its parts or skips it.
         """
         full, counter = self.prompted(texts, kind), self.counter
         if counter is None:
@@ -140,19 +141,20 @@ class OpenAICompatibleProvider(Provider):
         return full, read, frozenset(over)
 
     async def _probe(self) -> None:
-        """Raise :class:`DependencyDown` where the server cannot embed a harmless text either."""
+        """Raise :class:`DependencyDown` if the server cannot embed a harmless text either."""
         probe = await self._request([_PROBE])
         if probe.failure is not None:
             raise probe.failure
         if probe.errors:
             raise DependencyDown(
-                _NAME, f"it answers no text as it should: {probe.errors[0].message}",
-                remedy="Check HEADRACE_EMBEDDER_MODEL, _DIMENSIONS and the server; nothing is lost meanwhile.",
+                _NAME, f"the server fails for every text: {probe.errors[0].message}",
+                remedy="Check HEADRACE_EMBEDDER_MODEL, HEADRACE_EMBEDDER_DIMENSIONS and the server. No record is lost "
+                "while the stage waits.",
             )  # fmt: skip
 
     async def _request(self, texts: list[str]) -> EmbedResult:
         if len(texts) > 1 and hash(tuple(texts)) in self._refused:
-            return await self._halves(texts, InvalidRecord("text", "was refused with others"))
+            return await self._halves(texts, InvalidRecord("text", "was rejected in a request with other texts"))
         try:
             return await self._answered(texts)
         except DependencyDown as failure:
@@ -161,7 +163,7 @@ class OpenAICompatibleProvider(Provider):
     async def _answered(self, texts: list[str]) -> EmbedResult:
         answer = await self._post(texts)
         if answer.is_client_error:
-            reason = f"the provider refused the text: HTTP {answer.status_code} {answer.text[:200]}"
+            reason = f"the provider rejected the text: HTTP {answer.status_code} {answer.text[:200]}"
             return await self._halves(texts, InvalidRecord("text", reason))
         try:
             body = answer.json()
@@ -170,8 +172,8 @@ class OpenAICompatibleProvider(Provider):
             tokens = int((body.get("usage") or {}).get("prompt_tokens") or math.ceil(estimated_tokens(texts)))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise DependencyDown(
-                _NAME, f"the answer is no list of embeddings: {type(error).__name__}: {error}",
-                remedy="Check HEADRACE_EMBEDDER_BASE_URL.",
+                _NAME, f"the server's response is not a list of embeddings: {type(error).__name__}: {error}",
+                remedy="Check HEADRACE_EMBEDDER_BASE_URL: it must be an OpenAI-compatible server, including /v1.",
             ) from error  # fmt: skip
         if indexes != list(range(len(texts))):
             reason = f"the provider returned {len(vectors)} vectors for {len(texts)} texts"
@@ -180,7 +182,7 @@ class OpenAICompatibleProvider(Provider):
         return EmbedResult(checked.vectors, checked.errors, tokens, text_tokens=_shares(tokens, texts), calls=1)
 
     async def _post(self, texts: list[str]) -> httpx.Response:
-        """Return an answer that concerns the texts; raise :class:`DependencyDown` for all others."""
+        """Return a response that concerns the texts; raise :class:`DependencyDown` for all others."""
         await self._limits.wait(texts)
         try:
             answer = await self._http.post("/embeddings", json={**self._body, "input": texts})
@@ -192,15 +194,16 @@ class OpenAICompatibleProvider(Provider):
         if status in _MISCONFIGURED:
             raise DependencyDown(
                 _NAME, f"HTTP {status}",
-                remedy="Check HEADRACE_EMBEDDER_BASE_URL, _MODEL and _API_KEY; nothing is lost meanwhile.",
+                remedy="Check HEADRACE_EMBEDDER_BASE_URL, HEADRACE_EMBEDDER_MODEL and HEADRACE_EMBEDDER_API_KEY. No "
+                "record is lost while the stage waits.",
             )  # fmt: skip
         return answer
 
     async def _halves(self, texts: list[str], error: HeadraceError, tokens: int = 0) -> EmbedResult:
-        """Find the text at fault by halves; the others get their vectors. ``tokens`` were charged for nothing.
+        """Find the text at fault by halving the request; the others get their vectors.
 
-        What was refused together is remembered: under a limit of few requests each attempt would begin anew, and end
-        before the first answer.
+        ``tokens`` were charged without a result. Rejected requests are remembered: otherwise, with a low rate limit,
+        each attempt would start from the beginning and end before the first result.
         """
         if len(texts) == 1:
             nothing = np.zeros((1, self.dimensions), np.float32)
@@ -215,24 +218,24 @@ class OpenAICompatibleProvider(Provider):
 
 
 def remote_counter(settings: EmbedderSettings) -> TokenCounter | None:
-    """Return what counts tokens as the server's model does; None where no tokenizer is set.
+    """Return a counter that counts tokens as the server's model does, or None if no tokenizer is set.
 
-    Raises :class:`ConfigurationError` for a limit without a tokenizer, and for a tokenizer that cannot be read.
+    Raises :class:`ConfigurationError` for a token limit without a tokenizer, and for an unreadable tokenizer.
     """
     if settings.tokenizer is None:
         if settings.max_tokens is None:
             return None
         raise ConfigurationError(
-            "a limit of tokens needs the model's tokenizer", where="HEADRACE_EMBEDDER_TOKENIZER",
-            remedy="Name the file tokenizer.json of the model, or the folder with it.",
+            "HEADRACE_EMBEDDER_MAX_TOKENS requires the model's tokenizer", where="HEADRACE_EMBEDDER_TOKENIZER",
+            remedy="Set it to the model's tokenizer.json or to the folder that contains it.",
         )  # fmt: skip
     file = settings.tokenizer / "tokenizer.json" if settings.tokenizer.is_dir() else settings.tokenizer
     try:
         return TokenCounter.of(file.read_text(encoding="utf-8"), settings.max_tokens)
     except Exception as error:  # tokenizers raises plain Exception
         raise ConfigurationError(
-            f"the tokenizer {file} cannot be read: {error}", where="HEADRACE_EMBEDDER_TOKENIZER",
-            remedy="Name the file tokenizer.json of the model, or the folder with it.",
+            f"cannot read the tokenizer {file}: {error}", where="HEADRACE_EMBEDDER_TOKENIZER",
+            remedy="Set it to the model's tokenizer.json or to the folder that contains it.",
         ) from error  # fmt: skip
 
 
@@ -255,12 +258,12 @@ def _joined(results: Sequence[EmbedResult], dimensions: int) -> EmbedResult:
 
 
 def _shares(tokens: int, texts: Sequence[str]) -> list[int]:
-    """Return about how many of a request's tokens are each text's; the sum is exact."""
+    """Split a request's tokens between its texts by length; the sum is exact."""
     return split_exactly(tokens, [len(text) for text in texts])
 
 
 def _decoded(embedding: Any) -> Any:
-    """Return the numbers of an embedding; base64 that does not decode is no vector (refused by the check of rows)."""
+    """Return the numbers of a vector, or None for invalid base64, which :func:`check_vectors` rejects."""
     if not isinstance(embedding, str):
         return embedding
     try:

@@ -1,8 +1,8 @@
-"""The model in OpenVINO, on a processor and without torch.
+"""The OpenVINO backend: it runs the model on a CPU, without torch.
 
-A model of the BERT family is built from its weights at each start (:mod:`headrace_embedder.bert_graph`), in less than
-the time that reading a converted one takes. Others are read from the folder of
-:mod:`headrace_embedder.conversion`, which needs torch once.
+A BERT-family model is built from its weights at each start (:mod:`headrace_embedder.bert_graph`), which takes less time
+than reading a converted model. Other models are read from the folder of :mod:`headrace_embedder.conversion`, which
+requires torch once.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ CAPS = Caps(32, 1024)
 def load(settings: EmbedderSettings) -> Loaded:
     """Return the model, built or converted.
 
-    Raises :class:`NotConverted`, and :class:`headrace.errors.ConfigurationError` where bfloat16 is asked for and
-    disagrees.
+    Raises :class:`NotConverted`, and :class:`headrace.errors.ConfigurationError` if bfloat16 is configured and
+    disagrees with float32.
     """
     import openvino  # noqa: PLC0415
 
@@ -65,7 +65,7 @@ def load(settings: EmbedderSettings) -> Loaded:
 
 
 def runnable(core: openvino.Core, settings: EmbedderSettings) -> Runnable:
-    """Return the model that the settings name: one converted before, else built here, else converted now.
+    """Return the configured model: converted earlier, else built here, else converted now.
 
     Raises :class:`NotConverted`.
     """
@@ -76,13 +76,13 @@ def runnable(core: openvino.Core, settings: EmbedderSettings) -> Runnable:
         return built(fetched(model, FILES))
     except NotConverted as error:
         if not installed():
-            raise NotConverted(f"{error}, and torch, which converts other models, is not installed") from error
-        log.info("the model is not built from its weights; torch converts it", model=settings.model, reason=str(error))
+            raise NotConverted(f"{error}; torch, which converts other models, is not installed") from error
+        log.info("cannot build the model from its weights; torch converts it", model=settings.model, reason=str(error))
     return saved(core, converted(fetched(model), settings))
 
 
 def built(source: Path) -> Runnable:
-    """Return the model of a folder, built from its weights; raises :class:`NotConverted` for other architectures."""
+    """Build the model from the weights in a folder; raises :class:`NotConverted` for other architectures."""
     from headrace_embedder.bert_graph import build  # noqa: PLC0415
 
     folder = read_folder(source)
@@ -90,7 +90,7 @@ def built(source: Path) -> Runnable:
 
 
 def fetched(model: str, files: Sequence[str] | None = None) -> Path:
-    """Return the model's folder; if it is a name, download the files of these patterns, or all.
+    """Return the model's folder; for a name, download the files that match the patterns, or all files.
 
     Raises :class:`NotConverted`.
     """
@@ -102,4 +102,4 @@ def fetched(model: str, files: Sequence[str] | None = None) -> Path:
     try:
         return Path(snapshot_download(model, allow_patterns=None if files is None else list(files)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise NotConverted(f"{model} cannot be fetched: {error}") from error
+        raise NotConverted(f"cannot download {model}: {error}") from error

@@ -1,4 +1,4 @@
-"""Texts that are longer than the model reads: cut by the provider, embedded in parts, or left out before it."""
+"""Handles texts above the model's input limit: the provider cuts them, or they are embedded in parts or skipped."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from headrace_embedder.types import Kind
 
 
 async def left_out(provider: Provider, texts: Sequence[str], preparation: Preparation) -> Mapping[int, str]:
-    """Return the texts that get no vector because they are over-long, by position, with the reason.
+    """Return the positions of over-long texts that get no vector, each with the reason.
 
-    None unless the preparation says so; none where the model's tokenizer is not known.
+    The result is empty unless the preparation skips over-long texts and the model's tokenizer is known.
     """
     counter = provider.counter
     if not texts or counter is None or counter.limit is None or preparation.over_long is not OverLong.SKIP:
         return {}
     tokens = await asyncio.to_thread(counter.whole, [preparation.passage_prompt + text for text in texts])
     return {
-        position: f"{count} tokens, the model reads {counter.limit}"
+        position: f"{count} tokens exceed the model's limit of {counter.limit}"
         for position, count in enumerate(tokens)
         if count > counter.limit
     }
@@ -33,11 +33,11 @@ async def left_out(provider: Provider, texts: Sequence[str], preparation: Prepar
 async def embed_passages(
     provider: Provider, texts: Sequence[str], preparation: Preparation, lengths: Sequence[int] | None = None
 ) -> EmbedResult:
-    """Return the vectors of the texts, over-long ones cut or embedded in parts as the preparation says.
+    """Return the vectors of the texts; cut over-long texts or embed them in parts, as the preparation says.
 
-    What the provider can tell to be over-long stands in its result; of one whose model's tokenizer is not known
-    nothing does. Those to be left out are not for this function: see :func:`left_out`. A failure of the provider
-    stands in the result, beside what was answered before.
+    The result lists the texts that the provider recognizes as over-long; without the model's tokenizer it recognizes
+    none. Remove the texts to skip first, with :func:`left_out`. If the provider fails, the result has the failure and
+    the vectors that were computed before it.
     """
     result = await provider.attempt(texts, Kind.PASSAGE, lengths)
     counter = provider.counter
@@ -57,7 +57,7 @@ async def _in_parts(
     prompt: str,
     whole: EmbedResult,
 ) -> EmbedResult:
-    """Return ``whole`` with the mean of its parts, weighted by their tokens, for each text that is over-long."""
+    """Return ``whole`` in which each over-long text has the mean of its parts, weighted by their tokens."""
     pieces = await asyncio.to_thread(lambda: [counter.pieces(texts[position], prompt) for position in over])
     parts = [(position, part) for position, own in zip(over, pieces, strict=True) for part in own]
     found = await provider.attempt([part for _, part in parts], Kind.PASSAGE)

@@ -1,4 +1,4 @@
-"""What every provider of embeddings promises, and the check that each answer goes through."""
+"""The contract of embedding providers, and the check of every response."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from headrace_embedder.fairness import FairShare
 from headrace_embedder.loaded import TokenCounter
 from headrace_embedder.types import Kind, Vectors
 
-_REMEDY = "Compare HEADRACE_EMBEDDER_MODEL and _DIMENSIONS to what the provider runs."
+_REMEDY = "Set HEADRACE_EMBEDDER_MODEL and HEADRACE_EMBEDDER_DIMENSIONS to the model that the provider runs."
 
 
 @dataclass(frozen=True, slots=True)
 class EmbedResult:
     """One unit vector for each text, in order: float32, shape (texts, dimensions), C-contiguous.
 
-    The rows of texts in ``errors`` and ``skipped`` mean nothing. ``tokens`` were computed (as far as the provider
-    counts them); the texts at ``cut`` were longer than the model's limit and those at ``split`` embedded in parts;
-    ``skipped`` has the reason of each text that gets no vector by decision. ``text_tokens`` are the tokens by text, in
-    order, and ``calls`` the requests, or runs of the model, that it took: the ledger of costs is written from them.
-    Where a ``failure`` ended an attempt, the texts at ``unanswered`` have neither vector nor error.
+    Ignore the rows of texts in ``errors`` and ``skipped``. ``tokens`` is the number of processed tokens (as far as the
+    provider counts them). The texts at ``cut`` exceeded the model's input limit; those at ``split`` were embedded in
+    parts; ``skipped`` has the reason for each text that gets no vector by design. ``text_tokens`` has the tokens of
+    each text, in order, and ``calls`` the number of requests or model runs; both go into the ledger. If a ``failure``
+    ended an attempt, the texts at ``unanswered`` have neither a vector nor an error.
     """
 
     vectors: Vectors
@@ -48,21 +48,21 @@ class Provider(ABC):
 
     name: ClassVar[str]
     local: ClassVar[bool] = True
-    """Whether the model runs in this process, so that nobody charges for its tokens."""
+    """Whether the model runs in this process, so that its tokens cost nothing."""
     model: str
     dimensions: int
     fair: FairShare | None = None
-    """Who goes first, where the provider has limits."""
+    """Shares the rate limits between tenants; None if the provider has no limits."""
     counter: TokenCounter | None = None
-    """Counts tokens as the model does, where that is known."""
+    """Counts tokens as the model does; None if the tokenizer is unknown."""
     prompts: Mapping[Kind, str] = MappingProxyType({})
-    """What is put before a text, by its kind."""
+    """The prefix of a text, by its kind."""
 
     async def lengths(self, texts: Sequence[str], kind: Kind) -> Sequence[int]:
-        """Return how long each text is behind its prompt: its tokens where they are counted here, else characters.
+        """Return the length of each text with its prompt, in tokens if this provider counts them, else in characters.
 
-        Texts of one length are the cheapest together, and it is tokens that a model pads: sorted by characters, slices
-        of 256 texts of mixed prose and tables took 1.6 % more of them.
+        Batches of texts of equal length are the cheapest, because a model pads tokens. Sorted by characters instead,
+        slices of 256 texts of mixed prose and tables took 1.6 % more tokens.
         """
         full = self.prompted(texts, kind)
         if self.counter is None:
@@ -70,30 +70,30 @@ class Provider(ABC):
         return await asyncio.to_thread(self.counter.whole, full)
 
     def prompted(self, texts: Sequence[str], kind: Kind) -> list[str]:
-        """Return the texts behind the prompt of their kind."""
+        """Return the texts with the prompt of their kind in front."""
         prompt = self.prompts.get(kind, "")
         return [prompt + text for text in texts]
 
     @abstractmethod
     async def embed(self, texts: Sequence[str], kind: Kind, lengths: Sequence[int] | None = None) -> EmbedResult:
-        """Return vectors in the order of the texts; ``lengths`` are those of :meth:`lengths`, where they are known.
+        """Return vectors in the order of the texts; pass the result of :meth:`lengths` as ``lengths`` if known.
 
-        Raises :class:`headrace.errors.DependencyDown` where the model's server does not answer, with the delay that
-        it asks for; what concerns single texts stands in the result's errors.
+        Raises :class:`headrace.errors.DependencyDown` if the model's server does not answer, with the delay that it
+        requests. Errors of single texts are in the result's ``errors``.
         """
 
     async def attempt(self, texts: Sequence[str], kind: Kind, lengths: Sequence[int] | None = None) -> EmbedResult:
-        """Do as :meth:`embed`; what was answered, and paid for, before a failure stands in the result beside it."""
+        """Do the same as :meth:`embed`, but return a failure in the result, with what was embedded (and paid) before."""
         return await self.embed(texts, kind, lengths)
 
     async def aclose(self) -> None:  # noqa: B027
-        """Let go of what the provider holds."""
+        """Release the provider's resources."""
 
 
 def check_vectors(vectors: Sequence[npt.ArrayLike] | Vectors, expected: int, dimensions: int) -> EmbedResult:
-    """Return the vectors normalised, each that is wrong listed as :class:`InvalidRecord` naming field and reason.
+    """Return the normalized vectors; each invalid vector is an :class:`InvalidRecord` in ``errors``.
 
-    With more or fewer vectors than texts nobody knows which belongs to which: nothing is used, every text fails.
+    If the number of vectors differs from the number of texts, they cannot be matched, and every text fails.
     """
     if len(vectors) != expected:
         error = InvalidRecord(
@@ -111,14 +111,17 @@ def check_vectors(vectors: Sequence[npt.ArrayLike] | Vectors, expected: int, dim
         array[index] = 0
         norms[index] = 1
         errors.setdefault(
-            index, InvalidRecord("vector", "the provider returned NaN, infinity or a zero vector", remedy=_REMEDY)
+            index,
+            InvalidRecord(
+                "vector", "the provider returned a vector that is zero or contains NaN or infinity", remedy=_REMEDY
+            ),
         )
     array /= norms[:, None]
     return EmbedResult(array, errors)
 
 
 def _rows(vectors: Sequence[npt.ArrayLike] | Vectors, dimensions: int) -> tuple[Vectors, dict[int, HeadraceError]]:
-    """Return the rows that have the right shape, and an error for each of the others."""
+    """Return the rows with the right shape, and an error for each other row."""
     array = np.zeros((len(vectors), dimensions), np.float32)
     errors: dict[int, HeadraceError] = {}
     for index, vector in enumerate(vectors):
@@ -129,6 +132,10 @@ def _rows(vectors: Sequence[npt.ArrayLike] | Vectors, dimensions: int) -> tuple[
         if row.shape == (dimensions,):
             array[index] = row
         else:
-            found = f"a vector of {row.size} dimensions instead of {dimensions}" if row.ndim == 1 else "no vector"
+            found = (
+                f"a vector with {row.size} dimensions instead of {dimensions}"
+                if row.ndim == 1
+                else "a value that is not a vector"
+            )
             errors[index] = InvalidRecord("vector", f"the provider returned {found}", remedy=_REMEDY)
     return array, errors

@@ -1,4 +1,4 @@
-"""A model as OpenVINO runs it: graph, tokenizer and facts, from a folder or into one, and compiled."""
+"""A model for OpenVINO (graph, tokenizer and facts): reads, writes and compiles it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 FACTS = "facts.json"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _PAD_TO = 8
-"""Texts are padded to a multiple of so many tokens: OpenVINO keeps what it compiled for each shape, so that all lengths
-would cost memory and time; measured, the padding itself costs nothing."""
+"""Texts are padded to a multiple of this number of tokens. OpenVINO keeps compiled code for each shape, so every length
+would cost memory and time. In measurements, the padding itself cost nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The most tokens of a text, the id that fills shorter rows, and the least cosine to torch, if it was compared."""
+    """Maximum tokens per text, the ID that pads shorter rows, and the smallest cosine to torch if it was compared."""
 
     limit: int
     pad_id: int
@@ -36,7 +36,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Runnable:
-    """A graph that is not compiled yet, the tokenizer in JSON, and what is to be known of the model."""
+    """A graph that is not compiled yet, the tokenizer in JSON, and the model's facts."""
 
     graph: openvino.Model
     tokenizer: str
@@ -52,7 +52,7 @@ def saved(core: openvino.Core, folder: Path) -> Runnable:
 
 
 def save(model: Runnable, folder: Path) -> None:
-    """Write the model, its tokenizer and its facts into a folder."""
+    """Write the model, its tokenizer and its facts to a folder."""
     import openvino  # noqa: PLC0415
 
     openvino.save_model(model.graph, folder / "model.xml", compress_to_fp16=False)
@@ -61,7 +61,7 @@ def save(model: Runnable, folder: Path) -> None:
 
 
 def runner(model: openvino.CompiledModel, of: Runnable) -> Encode:
-    """Return texts → float32 vectors in one run of the compiled model; more threads than it has streams wait."""
+    """Return a function from texts to float32 vectors; with more threads than streams, threads wait for a stream."""
     idle: queue.SimpleQueue[openvino.InferRequest] = queue.SimpleQueue()
     for _ in range(streams_of(model)):
         idle.put(model.create_infer_request())
@@ -81,7 +81,7 @@ def runner(model: openvino.CompiledModel, of: Runnable) -> Encode:
 
 
 def padded(tokenizer: str, facts: Facts) -> Callable[[list[str]], Mapping[str, Any]]:
-    """Return texts → the model's inputs, each of the shape (texts, tokens), cut at the limit and never beyond it."""
+    """Return a function from texts to the model's inputs, each of shape (texts, tokens), cut at the token limit."""
     own = Tokenizer.from_str(tokenizer)
     own.no_padding()
     own.enable_truncation(facts.limit)
@@ -103,9 +103,9 @@ def padded(tokenizer: str, facts: Facts) -> Callable[[list[str]], Mapping[str, A
 def compiled(
     core: openvino.Core, graph: openvino.Model, precision: str, threads: int | None = None, streams: int | None = None
 ) -> openvino.CompiledModel:
-    """Compile for throughput: batches run beside each other, each on a core of its own.
+    """Compile for throughput: batches run concurrently, each on its own core.
 
-    Threads that share a batch wait for each other after each step: on two cores that took 15 % more processor time.
+    Threads that share a batch would wait for each other after each step; on two cores that took 15 % more CPU time.
     """
     config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "THROUGHPUT"}
     if threads:
@@ -116,5 +116,5 @@ def compiled(
 
 
 def streams_of(model: openvino.CompiledModel) -> int:
-    """Return how many batches run beside each other."""
+    """Return the number of batches that run concurrently."""
     return max(1, int(model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")))

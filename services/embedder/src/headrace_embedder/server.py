@@ -1,4 +1,4 @@
-"""The internal endpoint: OpenAI's ``/v1/embeddings`` for queries, so that gateway and generator need no torch."""
+"""The internal endpoint: OpenAI's ``/v1/embeddings`` for queries, so that gateway and generator do not need torch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _listed(given: Any) -> Any:
 
 
 class EmbeddingRequest(BaseModel):
-    """OpenAI's request; ``kind`` is our extension."""
+    """OpenAI's request with Headrace's extension ``kind``."""
 
     input: Annotated[list[Text], BeforeValidator(_listed), Field(min_length=1, max_length=256)]
     model: str | None = None
@@ -40,7 +40,7 @@ class EmbeddingRequest(BaseModel):
 
 
 class ApiError(Exception):
-    """An error in OpenAI's form."""
+    """An error in OpenAI's format."""
 
     def __init__(self, status: int, message: str, kind: str = "invalid_request_error") -> None:
         self.status = status
@@ -48,19 +48,19 @@ class ApiError(Exception):
         super().__init__(message)
 
     def answer(self, headers: dict[str, str] | None = None) -> JSONResponse:
-        """Return it as OpenAI does."""
+        """Return the error as a response in OpenAI's format."""
         return JSONResponse({"error": {"message": str(self), "type": self.kind}}, self.status, headers)
 
 
 class Guard:
-    """Refuses, before a body is read, what carries no token or is too large."""
+    """Rejects requests without a valid token and requests that are too large, before reading their body."""
 
     def __init__(self, app: ASGIApp, *, token: SecretStr | None) -> None:
         self._app = app
         self._expected = f"Bearer {token.get_secret_value()}".encode() if token else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer it."""
+        """Pass the request on, or reject it."""
         if scope["type"] == "http" and scope["path"].startswith("/v1/"):
             refusal = self._refusal(dict(scope["headers"]))
             if refusal is not None:
@@ -71,16 +71,16 @@ class Guard:
     def _refusal(self, headers: dict[bytes, bytes]) -> ApiError | None:
         given = headers.get(b"authorization", b"")
         if self._expected is not None and not hmac.compare_digest(given, self._expected):
-            return ApiError(401, "a bearer token is required")
+            return ApiError(401, "missing or wrong bearer token; send the header Authorization: Bearer TOKEN")
         if b"transfer-encoding" in headers:
-            return ApiError(411, "send the body's Content-Length")
+            return ApiError(411, "chunked transfer encoding is not supported; send Content-Length")
         if int(headers.get(b"content-length", b"0")) > MOST_BYTES:
-            return ApiError(413, f"the body is larger than {MOST_BYTES} bytes")
+            return ApiError(413, f"the request body exceeds {MOST_BYTES} bytes")
         return None
 
 
 class QueryEmbedder:
-    """The provider behind a memory of the texts that were asked for lately."""
+    """Embeds queries, with a cache of recent texts."""
 
     def __init__(self, provider: Provider, capacity: int = CACHED_QUERIES) -> None:
         self._provider = provider
@@ -88,7 +88,7 @@ class QueryEmbedder:
         self._known: OrderedDict[tuple[Kind, str], Vectors] = OrderedDict()
 
     async def embed(self, texts: list[str], kind: Kind) -> tuple[list[Vectors], int]:
-        """Return a vector for each text, and the tokens that were computed; raises :class:`ApiError` for a bad text."""
+        """Return a vector for each text, and the number of computed tokens; raises :class:`ApiError` for a bad text."""
         found = {text: self._known[kind, text] for text in texts if (kind, text) in self._known}
         missing = [text for text in dict.fromkeys(texts) if text not in found]
         tokens = 0
@@ -99,7 +99,7 @@ class QueryEmbedder:
             if result.skipped:
                 raise ApiError(422, next(iter(result.skipped.values())))
             if not all(result.vectors[position].any() for position in result.cut):
-                raise ApiError(422, "a text is longer than the model reads, and is not to be cut")
+                raise ApiError(422, "a text exceeds the model's input limit; shorten it")
             tokens = result.tokens
             found |= zip(missing, map(np.copy, result.vectors), strict=True)
         for text, vector in found.items():
@@ -111,7 +111,7 @@ class QueryEmbedder:
 
 
 def create_app(provider: Provider, *, token: SecretStr | None) -> FastAPI:
-    """Return the application; with a token, only requests that carry it are served."""
+    """Return the application; if a token is set, it serves only requests with that token."""
     app = FastAPI(title="Headrace embedder", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Guard, token=token)
     _answer_errors(app)
@@ -128,7 +128,7 @@ def create_app(provider: Provider, *, token: SecretStr | None) -> FastAPI:
     @app.post("/v1/embeddings")
     async def embeddings(request: EmbeddingRequest) -> dict[str, Any]:
         if request.model not in (None, "default", provider.model):
-            raise ApiError(404, f"there is no model {request.model!r}, only {provider.model!r}")
+            raise ApiError(404, f"unknown model {request.model!r}; allowed: {provider.model!r}, 'default'")
         vectors, tokens = await queries.embed(request.input, request.kind)
         data = [
             {"object": "embedding", "index": index, "embedding": _encoded(vector, request.encoding_format)}
@@ -141,7 +141,7 @@ def create_app(provider: Provider, *, token: SecretStr | None) -> FastAPI:
 
 
 def _answer_errors(app: FastAPI) -> None:
-    """Have each error answered in OpenAI's form."""
+    """Return every error in OpenAI's format."""
 
     @app.exception_handler(ApiError)
     async def api_error(_: Request, error: ApiError) -> JSONResponse:

@@ -1,4 +1,4 @@
-"""The process's one provider, loaded once and shared by the handler and the query endpoint."""
+"""The provider of this process, loaded once and shared by the handler and the query endpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _loading = asyncio.Lock()
 
 
 async def shared_provider() -> Provider:
-    """Return the provider, loading it on the first call, beside the event loop."""
+    """Return the provider; the first call loads it in a thread."""
     global _provider
     async with _loading:
         if _provider is None:

@@ -1,4 +1,4 @@
-"""What the texts of a batch cost whom, what is written of it into the ledger, and whose cap is reached."""
+"""Bills each tenant for its share of a batch, writes the bills to the ledger, and checks spending caps."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_RAISE = "Raise it in the file that HEADRACE_COST_FILE names, or wait for its end"
+_RAISE = "Raise the cap in the file of HEADRACE_COST_FILE, or wait for the next period"
 
 
 def bills(part: Sequence[Text], result: EmbedResult, price: Decimal | None) -> dict[str, Bill]:
-    """Return what each tenant pays of one answer of the provider; the sums are the answer's own.
+    """Return each tenant's bill for one result of the provider; the bills add up to the result's totals.
 
-    A text that nothing was computed for is in nobody's bill: it would be there again with each repeat of its batch.
+    A text for which nothing was computed is not billed: each repetition of its batch would bill it again.
     """
     documents: dict[str, dict[str, Used]] = {}
     for index, (text, own) in enumerate(zip(part, result.text_tokens, strict=True)):
@@ -46,9 +46,10 @@ def bills(part: Sequence[Text], result: EmbedResult, price: Decimal | None) -> d
 
 
 class Spending:
-    """Prices and caps of the model that runs here, as the file says now.
+    """Current prices and caps for the model of this process, from the cost file.
 
-    Making one raises :class:`ConfigurationError` where the file is wrong, or caps USD of a model that has no price.
+    The constructor raises :class:`ConfigurationError` if the file is invalid, or if it sets a cap in USD for a model
+    without a price.
     """
 
     def __init__(
@@ -62,30 +63,31 @@ class Spending:
         self._now = now
 
     def warn(self) -> None:
-        """Log that tokens are counted without a cost, where the model has no price."""
+        """Log a warning if the model has no price, so that tokens are counted without a cost."""
         if self.price is None:
             log.warning(
                 "the price of the model is unknown; its tokens are counted without a cost", model=self._model,
-                remedy="Name its usd_per_million_tokens in the file of HEADRACE_COST_FILE; 0 where nobody charges.",
+                remedy="Set its usd_per_million_tokens in the file of HEADRACE_COST_FILE; use 0 if it is free.",
             )  # fmt: skip
 
     @property
     def price(self) -> Decimal | None:
-        """USD for a million tokens, None where it is unknown."""
+        """USD per million tokens, or None if unknown."""
         return self._live.book.price(self._model, local=self._local)
 
     def bills(self, part: Sequence[Text], result: EmbedResult) -> dict[str, Bill]:
-        """Return what each tenant pays of one answer, at the price of now."""
+        """Return each tenant's bill for one result, at the current price."""
         return bills(part, result, self.price)
 
     async def record(self, connection: Connection, tenant: str, bill: Bill) -> None:
-        """Add a tenant's bill to the ledger, in the transaction that caches what it paid for."""
+        """Add a tenant's bill to the ledger, in the transaction that caches the vectors it pays for."""
         await usage.add(connection, tenant, EMBEDDER.name, self._model, bill, self._now())
 
     async def over(self, pool: Pool, tenants: Collection[str]) -> dict[str, SetAside]:
         """Return those of the tenants whose cap is reached, each with what its records get that need the model.
 
-        Raises :class:`DependencyDown` where the cap on all is reached: the stage waits until it ends or is raised.
+        Raises :class:`DependencyDown` if the cap on all tenants is reached: the stage waits until the period ends or the
+        cap is raised.
         """
         book = self._refreshed()
         if not tenants:
@@ -115,12 +117,14 @@ class Spending:
                 why = reached(book.caps.all, await usage.spent_in_all(connection, now), "all tenants", now)
         metrics.CAPPED.labels("all").set(int(why is not None))
         if why is not None:
-            raise DependencyDown("spending cap", str(why), remedy=f"{_RAISE}; the stage goes on by itself.")
+            raise DependencyDown("spending cap", str(why), remedy=f"{_RAISE}. The stage continues by itself.")
 
     def _refreshed(self) -> CostBook:
         if self._live.refresh():
             if self._live.error is not None:
-                log.error("the file of prices is wrong; what was in force stays", error=str(self._live.error))
+                log.error(
+                    "the cost file is invalid; the previous prices and caps stay in force", error=str(self._live.error)
+                )
             else:
-                log.info("prices and caps were read again", price=str(self.price))
+                log.info("reloaded prices and caps", price=str(self.price))
         return self._live.book

@@ -1,4 +1,4 @@
-"""The model in torch: on any device, and what the other backend is made from and compared to."""
+"""The torch backend: it runs on any device, and OpenVINO models are converted from it and compared with it."""
 
 from __future__ import annotations
 
@@ -25,21 +25,22 @@ log = structlog.get_logger(__name__)
 CPU_CAPS = Caps(32, 640)
 GPU_CAPS = Caps(256, 16_384)
 _GPU_STREAMS = 2
-"""While one batch computes the next one is tokenised and sent."""
+"""While the GPU computes one batch, the next one is tokenized and copied."""
 
 
 def installed() -> bool:
-    """Whether torch and sentence-transformers can be imported; to import them takes seconds."""
+    """Whether torch and sentence-transformers are installed; importing them would take seconds."""
     return all(importlib.util.find_spec(name) is not None for name in ("torch", "sentence_transformers"))
 
 
 def load(settings: EmbedderSettings) -> Loaded:
-    """Return the model; raises :class:`ConfigurationError` where it does not load, or torch is not installed."""
+    """Return the model; raises :class:`ConfigurationError` if it does not load or torch is not installed."""
     if not installed():
         raise ConfigurationError(
-            f"torch is not installed to run the model {settings.model}", where="HEADRACE_EMBEDDER_BACKEND, _DEVICE",
-            remedy="Install headrace-embedder[torch] (`make setup-torch` in the repository), or set the backend to "
-            "openvino.",
+            f"the model {settings.model} requires torch, which is not installed",
+            where="HEADRACE_EMBEDDER_BACKEND, _DEVICE",
+            remedy="Install headrace-embedder[torch] (`make setup-torch` in the repository), or set "
+            "HEADRACE_EMBEDDER_BACKEND=openvino.",
         )  # fmt: skip
     import torch  # noqa: PLC0415
 
@@ -58,7 +59,7 @@ def load(settings: EmbedderSettings) -> Loaded:
 
 
 def load_model(name: str, device: str | None) -> SentenceTransformer:
-    """Return the model on the device; raises :class:`ConfigurationError` where it does not load."""
+    """Return the model on the device; raises :class:`ConfigurationError` if it does not load."""
     path = model_path(name)
     from sentence_transformers import SentenceTransformer  # noqa: PLC0415
     from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415
@@ -68,22 +69,23 @@ def load_model(name: str, device: str | None) -> SentenceTransformer:
         return SentenceTransformer(path, device=device).eval()
     except (OSError, ValueError, RuntimeError) as error:
         raise ConfigurationError(
-            f"the model {name} does not load: {error}", where="HEADRACE_EMBEDDER_MODEL, _DEVICE",
-            remedy="Name a model or folder of sentence-transformers, and a device that this machine has.",
+            f"cannot load the model {name}: {error}", where="HEADRACE_EMBEDDER_MODEL, _DEVICE",
+            remedy="Set HEADRACE_EMBEDDER_MODEL to a sentence-transformers model or folder, and "
+            "HEADRACE_EMBEDDER_DEVICE to a device of this machine.",
         ) from error  # fmt: skip
 
 
 def tokenizer_of(model: SentenceTransformer) -> str | None:
-    """Return the model's fast tokenizer in JSON; None where it has none."""
+    """Return the model's fast tokenizer in JSON, or None if it has none."""
     backend = getattr(getattr(model, "tokenizer", None), "backend_tokenizer", None)
     return None if backend is None else str(backend.to_str())
 
 
 def encoder(model: SentenceTransformer) -> Encode:
-    """Return texts → float32 vectors in one run of the model, without what ``encode`` adds around it.
+    """Return a function from texts to float32 vectors that runs the model once, without the overhead of ``encode``.
 
-    For several threads: each has a stream of its own on a GPU, and one after the other tokenises, which the tokenizer
-    asks for ("Already borrowed").
+    Several threads may call it: on a GPU each has its own stream. Only one thread at a time tokenizes, because the
+    tokenizer allows no more (it fails with "Already borrowed").
     """
     import torch  # noqa: PLC0415
 
@@ -116,9 +118,9 @@ def encoder(model: SentenceTransformer) -> Encode:
 
 
 def in_precision(model: SentenceTransformer, precision: str) -> SentenceTransformer:
-    """Return the model in float32 or bfloat16; ``auto`` takes bfloat16 where it is fast and agrees with float32.
+    """Return the model in float32 or bfloat16; ``auto`` uses bfloat16 if it is fast and agrees with float32.
 
-    Raises :class:`ConfigurationError` where bfloat16 is asked for and disagrees (cosine below :data:`LEAST_COSINE`).
+    Raises :class:`ConfigurationError` if bfloat16 is configured and disagrees (cosine below :data:`LEAST_COSINE`).
     """
     import torch  # noqa: PLC0415
 
@@ -137,8 +139,8 @@ def in_precision(model: SentenceTransformer, precision: str) -> SentenceTransfor
 
 
 def too_far(least: float) -> ConfigurationError:
-    """Return the error of a model that bfloat16 changes too much."""
+    """Return the error for a model whose vectors bfloat16 changes too much."""
     return ConfigurationError(
-        f"bfloat16 vectors of this model are too far from float32: cosine {least:.6f}, needed {LEAST_COSINE}",
+        f"this model's bfloat16 vectors differ too much from float32: cosine {least:.6f}, required {LEAST_COSINE}",
         where="HEADRACE_EMBEDDER_PRECISION", remedy="Set it to float32 or auto.",
     )  # fmt: skip

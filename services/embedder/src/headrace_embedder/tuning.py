@@ -1,4 +1,4 @@
-"""How much runs together: found by a short measurement on the machine that runs it, and kept for the next start."""
+"""Chooses the batch size with a short measurement on this machine, and stores it for the next start."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ from headrace_embedder.settings import EmbedderSettings
 log = structlog.get_logger(__name__)
 
 CLEARLY = 1.10
-"""Another size than the usual one has to be so much faster: single runs differ by a few hundredths, and it is kept."""
+"""A size other than the default must be faster by this factor: single runs vary by a few percent, and the result is
+stored."""
 LONGEST_S = 3.0
-"""Of a model that is slower on the texts of one measurement, the usual size is taken: measuring would take minutes."""
+"""If one run takes longer than this, use the default size: measuring would take minutes."""
 _FACTORS = (0.5, 1, 2)
 _ROUNDS = 2
 _CHARACTERS = 500
 
 
 def sample(count: int) -> list[str]:
-    """Return so many distinct texts of 500 characters of Python's language reference."""
+    """Return ``count`` distinct texts of 500 characters from Python's language reference."""
     whole = "\n".join(topics[name] for name in sorted(topics))
     starts = itertools.islice(itertools.cycle(range(0, len(whole) - _CHARACTERS, _CHARACTERS)), count)
     return [f"{number} {whole[start : start + _CHARACTERS]}" for number, start in enumerate(starts)]
 
 
 def tuned(loaded: Loaded, settings: EmbedderSettings) -> Caps:
-    """Return the micro-batch that is fastest here, as an earlier start measured it or as this one does."""
+    """Return the fastest micro-batch on this machine, as stored by an earlier start or measured now."""
     name = f"batch-{_circumstances(loaded, settings.model)}.json"
     kept = _kept(settings, name)
     if kept is not None:
@@ -51,21 +52,21 @@ def tuned(loaded: Loaded, settings: EmbedderSettings) -> Caps:
         settings.models_folder.mkdir(parents=True, exist_ok=True)
         (settings.models_folder / name).write_text(json.dumps(caps._asdict()), encoding="utf-8")
     except OSError as error:
-        log.warning("the measured batch size cannot be kept", error=str(error), setting="HEADRACE_EMBEDDER_CACHE_DIR")
+        log.warning("cannot store the measured batch size", error=str(error), setting="HEADRACE_EMBEDDER_CACHE_DIR")
     return caps
 
 
 def fastest(rates: Mapping[Caps, float], usual: Caps) -> Caps:
-    """Return the size of the highest rate, the usual one unless another is clearly faster."""
+    """Return the size with the highest rate if it is clearly faster than the default, else the default."""
     best = max(rates, key=rates.__getitem__, default=usual)
     return best if rates.get(best, 0.0) > CLEARLY * rates.get(usual, 0.0) else usual
 
 
 def measured(loaded: Loaded) -> dict[Caps, float]:
-    """Return texts a second by size: half, whole and twice the usual one, over the same texts, as the stage runs them.
+    """Return texts per second for half, once and twice the default size, over the same texts, run as the stage does.
 
-    On a processor it is seconds of the processor: others may use it as well, and above all while a machine starts.
-    A size for which the device has no room is left out, and so are all where a single run shows how slow the model is.
+    On a CPU, it measures CPU time, because other processes may use the CPU too, especially while a machine starts. It
+    omits a size that does not fit into the device's memory, and all sizes if one run shows that the model is too slow.
     """
     sizes = [Caps(max(1, int(loaded.caps.texts * by)), int(loaded.caps.tokens * by)) for by in _FACTORS]
     texts, lengths = _texts_for(loaded, sizes[-1])
@@ -75,7 +76,7 @@ def measured(loaded: Loaded) -> dict[Caps, float]:
         seconds = _seconds(pool, loaded, texts, lengths, loaded.caps, perf_counter)
         if seconds is not None and seconds > LONGEST_S:
             return rates
-        for turn in range(1 + _ROUNDS):  # the first one compiles what each shape needs; then in turns: machines drift
+        for turn in range(1 + _ROUNDS):  # the first turn compiles each shape; sizes alternate, as machine speed drifts
             for size in sizes:
                 seconds = _seconds(pool, loaded, texts, lengths, size, clock)
                 if turn > 0 and seconds is not None:
@@ -84,7 +85,7 @@ def measured(loaded: Loaded) -> dict[Caps, float]:
 
 
 def _texts_for(loaded: Loaded, size: Caps) -> tuple[list[str], Sequence[int]]:
-    """Return texts, with their tokens, that fill one batch of the size for each stream."""
+    """Return texts and their token counts that fill one batch of this size for each stream."""
     texts = sample(size.texts * loaded.streams)
     lengths, _ = loaded.counter.read(loaded.counter.whole(texts))
     room = size.tokens * loaded.streams
@@ -106,14 +107,14 @@ def _seconds(
 
 
 def _circumstances(loaded: Loaded, name: str) -> str:
-    """Return a digest of everything on which the measurement depends."""
+    """Return a digest of everything that the measurement depends on."""
     said = {key: str(value) for key, value in loaded.details.items() if key != "least_cosine"}
     told = json.dumps([name, said, loaded.caps, loaded.streams, _processor()], sort_keys=True)
     return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
 
 
 def _processor() -> str:
-    """Return the processor's name, by Linux."""
+    """Return the CPU's name according to Linux."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.exists() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
@@ -123,5 +124,5 @@ def _kept(settings: EmbedderSettings, name: str) -> Caps | None:
     try:
         found = Caps(**json.loads((settings.models_folder / name).read_text(encoding="utf-8")))
         return found if found.texts > 0 and found.tokens > 0 else None
-    except (OSError, ValueError, TypeError):  # none yet, or half of one: measured anew
+    except (OSError, ValueError, TypeError):  # no file yet, or an incomplete one: measure again
         return None

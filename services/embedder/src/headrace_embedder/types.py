@@ -1,4 +1,4 @@
-"""What all modules of the embedder share: an array of vectors, and what a text is."""
+"""Types that all modules of the embedder share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Vectors = npt.NDArray[np.float32]
 
 
 class Kind(StrEnum):
-    """What a text is; some models embed queries and passages differently."""
+    """The kind of a text; some models embed queries and passages differently."""
 
     PASSAGE = "passage"
     QUERY = "query"
