@@ -1,6 +1,6 @@
-"""What operators do with records that left the flow: one order, actor and log for dead letters and held records.
+"""Operators' actions on records that left the flow, shared by dead letters and held records.
 
-Each kind keeps a topic and a schema of its own; the eight fields of both are the same.
+Each kind has its own topic and schema; both schemas have the same eight fields.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from headrace_operations.transactions import Produce, Transactions, in_batches, 
 Action = TypeVar("Action", DeadLetterAction, HeldAction)
 Item = TypeVar("Item")
 Progress = Callable[[int], None]
-"""Told how many more records are done."""
+"""Called with the number of records that were done since the last call."""
 
 
 class RecordId(Protocol):
-    """Where a record lies: in the topic of its kind for the stage."""
+    """The position of a record in the topic of its kind and stage."""
 
     @property
     def stage(self) -> str:
-        """The stage that it left."""
+        """The stage that the record left."""
 
     @property
     def partition(self) -> int:
@@ -40,12 +40,15 @@ class RecordId(Protocol):
 
     @property
     def offset(self) -> int:
-        """The offset in it."""
+        """The offset in that partition."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be done, by whom and why; ``batch`` is its identity, ``again`` takes in what was acted upon before."""
+    """A request for an action: what to do, who asks and why.
+
+    ``batch`` is its ID; ``again`` includes records that already had an action.
+    """
 
     action: str
     batch: str
@@ -55,16 +58,16 @@ class Order:
 
 
 def new_order(action: str, *, by: str, why: str, again: bool = False) -> Order:
-    """Return an order with an identity of its own."""
+    """Return a request with a new ID."""
     return Order(action, uuid4().hex, by, why, again)
 
 
 @dataclass(frozen=True, slots=True)
 class Kind(Generic[Action]):
-    """What actions are about.
+    """A kind of record that actions are about.
 
-    ``writer`` names the one writer at a time, ``topic`` holds the actions, ``called`` is what people call the records,
-    and ``refusal`` is raised where another command took over.
+    ``writer`` is the transactional ID of the only writer, ``topic`` has the actions, ``called`` is the records' name in
+    messages, and ``refusal`` is raised if another command took over.
     """
 
     writer: str
@@ -77,7 +80,7 @@ class Kind(Generic[Action]):
 class Actions(Generic[Action]):
     """Reads and writes the actions of a kind.
 
-    Every method raises :class:`DependencyDown` where Kafka or the registry does not answer.
+    Every method raises :class:`DependencyDown` if Kafka or the schema registry does not answer.
     """
 
     def __init__(self, kafka: KafkaSettings, codec: Codec, kind: Kind[Action]) -> None:
@@ -86,7 +89,7 @@ class Actions(Generic[Action]):
         self._kind: Kind[Action] = kind
 
     def newest(self, scan: LogScan) -> dict[str, Action]:
-        """Return the newest action of each record that has one, by id."""
+        """Return the newest action of each record that has one, by ID."""
         return scan.actions(self._kind.topic, self._kind.action)
 
     def carry_out(
@@ -97,10 +100,10 @@ class Actions(Generic[Action]):
         done: Callable[[Sequence[Item]], None],
         so_far: Callable[[], str],
     ) -> None:
-        """Write what ``read`` hands over, in transactions; each that is committed is told to ``done``.
+        """Write the items that ``read`` passes on, in transactions; call ``done`` after each commit.
 
-        One order at a time: this fences whoever else carries one out, and reads only once no other writer is left.
-        What was committed before an outage stays and is noted; the error tells ``so_far``.
+        Only one command runs at a time: this one fences all others, and reads only when no other writer is left. What
+        was committed before an outage stays; the error includes ``so_far``.
         """
         transactions = Transactions(self._kafka, self._kind.writer)
         try:
@@ -109,7 +112,7 @@ class Actions(Generic[Action]):
             raise interrupted(error, so_far(), self._kind.called, self._kind.refusal) from error
 
     def note(self, produce: Produce, identity: RecordId, order: Order, now: datetime) -> None:
-        """Write in the same transaction what was done with the record."""
+        """Write the action on the record in the same transaction."""
         action = self._kind.action(
             order.action, identity.stage, identity.partition, identity.offset, order.batch, order.acted_by, now,
             order.why,

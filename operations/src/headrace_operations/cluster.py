@@ -1,4 +1,4 @@
-"""What operations act on: Kafka, the registry and object store behind the codec, PostgreSQL, and who asks."""
+"""The deployment that operations act on: Kafka, the codec with schema registry and object store, and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """One deployment, seen through the lanes of one generation; ``by`` is whoever acts, and is noted with each action.
+    """One deployment, through the lanes of one generation; ``by`` is the principal that each action records.
 
-    ``store`` is None where no PostgreSQL is known. Every method raises :class:`headrace.errors.DependencyDown` where
-    a system does not answer.
+    ``store`` is None if no PostgreSQL is configured. Every method raises :class:`headrace.errors.DependencyDown` if a
+    system does not answer.
     """
 
     kafka: KafkaSettings
@@ -39,7 +39,7 @@ class Cluster:
     by: str = ""
 
     def of(self, generation: str | None) -> Cluster:
-        """Return the same through the lanes of this generation; None changes nothing."""
+        """Return this cluster with the lanes of another generation; None changes nothing."""
         return self if generation is None else replace(self, kafka=self.kafka.of(generation))
 
     def generations(self) -> list[str]:
@@ -51,7 +51,7 @@ class Cluster:
         return DeadLetterLog(self.kafka, self.codec)
 
     def dead_letter_actor(self) -> Actor:
-        """Return what acts on dead letters."""
+        """Return the actor for dead letters."""
         return Actor(self.kafka, self.codec)
 
     def held(self) -> HeldLog:
@@ -59,15 +59,15 @@ class Cluster:
         return HeldLog(self.kafka, self.codec)
 
     def held_actor(self) -> HeldActor:
-        """Return what acts on held records."""
+        """Return the actor for held records."""
         return HeldActor(self.kafka, self.codec)
 
     def orders(self) -> OrderBook:
-        """Return the orders that count."""
+        """Return the orders in force."""
         return orders_log.read_orders(self.kafka, self.codec)
 
     def give(self, action: Action, scope: Scope, target: str, reason: str) -> Control:
-        """Give an order; durable when this returns."""
+        """Publish an order; it is durable when this returns."""
         return orders_log.give(
             self.kafka, self.codec, action=action, scope=scope, target=target, reason=reason, issued_by=self.by
         )
@@ -77,11 +77,11 @@ class Cluster:
         return pipelines_log.read_all(self.kafka, self.codec)
 
     def pool(self) -> AbstractAsyncContextManager[Pool]:
-        """Return connections to the store, to be entered; raises :class:`ConfigurationError` where none is known."""
+        """Return a context manager for connections to the store; raises what :meth:`known_store` does."""
         return opened_pool(self.known_store())
 
     def known_store(self) -> StoreSettings:
-        """Return how to reach the store; raises :class:`ConfigurationError` where none is known."""
+        """Return the settings of the store; raises :class:`ConfigurationError` if none is configured."""
         if self.store is None:
-            raise ConfigurationError("no PostgreSQL is known", remedy="Name it with --postgres.")
+            raise ConfigurationError("no PostgreSQL is configured", remedy="Pass its URL with --postgres.")
         return self.store

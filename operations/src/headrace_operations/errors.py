@@ -6,12 +6,12 @@ from headrace.errors import HeadraceError
 
 
 class NotThere(HeadraceError):
-    """What was named does not exist."""
+    """The named object does not exist."""
 
     code = "not-there"
 
 
 class Refused(HeadraceError):
-    """The operation was not carried out; nothing was changed."""
+    """The operation was refused, and nothing was changed."""
 
     code = "refused"

@@ -1,4 +1,4 @@
-"""What the scans of operators' tools share: bounds of topics that must exist, and the newest action by id."""
+"""Shared code of scans: bounds of topics that must exist, and the newest action by ID."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Action = TypeVar("Action")
 
 
 class LogScan:
-    """Reads what is committed, joining no group; topics without prefix.
+    """Reads committed records without joining a group; topics are named without prefix.
 
-    Every method raises :class:`headrace.errors.DependencyDown` where Kafka or the registry does not answer.
+    Every method raises :class:`headrace.errors.DependencyDown` if Kafka or the schema registry does not answer.
     """
 
     def __init__(self, kafka: KafkaSettings, codec: Codec) -> None:
@@ -31,14 +31,14 @@ class LogScan:
         self._log = LogReader(kafka, "operations")
 
     def bounds(self, topics: Collection[str]) -> dict[TopicPartition, Range]:
-        """Return first offset and end of each partition; nothing is waited for that a transaction has still open.
+        """Return the first and end offset of each partition, without waiting for open transactions.
 
-        Raises :class:`ConfigurationError` for a topic that is missing.
+        Raises :class:`ConfigurationError` for a missing topic.
         """
         return self._log.bounds(self._log.partitions(topics, needed=True))
 
     def since(self, bounds: dict[TopicPartition, Range], since_ms: int) -> dict[TopicPartition, Range]:
-        """Return the bounds without what was written before the time (milliseconds since 1970)."""
+        """Return the bounds without the records written before the time (milliseconds since 1970)."""
         starts = self._log.starts_at(bounds, since_ms)
         return {
             place: Range(max(span.start, starts[place]), span.end)
@@ -47,13 +47,13 @@ class LogScan:
         }
 
     def read(self, ranges: dict[TopicPartition, Range], take: Callable[[Record], None]) -> None:
-        """Hand every record of the ranges to ``take``, each partition's in order."""
+        """Pass every record of the ranges to ``take``, each partition in order."""
         self._log.read(ranges, take)
 
     def actions(self, topic: str, kind: type[Action]) -> dict[str, Action]:
-        """Return the newest action of each id that has one, of this generation's lanes and of those that all share.
+        """Return the newest action by ID, from this generation's lanes and the lanes that all generations share.
 
-        One that does not decode is logged and skipped.
+        An action that does not decode is logged and skipped.
         """
         actions: dict[str, Action] = {}
 
@@ -64,7 +64,9 @@ class LogScan:
             try:
                 action = self._codec.decode_plain(record.value, kind)
             except UndecodableRecord as error:
-                log.warning("action skipped", topic=topic, offset=record.offset, error=error.message)
+                log.warning(
+                    "skipped an action that does not decode", topic=topic, offset=record.offset, error=error.message
+                )
                 return
             actions[identity] = action
 

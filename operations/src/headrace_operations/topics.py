@@ -1,4 +1,4 @@
-"""The declared topics, and how far the stages that read them are behind."""
+"""The declared topics, and the lag of the stages that read them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from headrace.topology import topics as declared
 
 @dataclass(frozen=True, slots=True)
 class TopicView:
-    """``end`` sums the partitions' end offsets; ``behind`` is None where no stage reads the topic."""
+    """A topic; ``end`` sums the partitions' end offsets, ``behind`` is None if no stage reads the topic."""
 
     topic: str
     exists: bool

@@ -1,4 +1,4 @@
-"""What operators' tools write: records and what is noted of them, in one transaction, by one writer at a time."""
+"""Writes records and the actions on them in one transaction, by one writer at a time."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _TRANSACTION_MS = 60_000
 _ALLOWANCE_BYTES = 1024 * 1024
 _BATCH_RECORDS = 500
 _BATCH_BYTES = 16 * 1024 * 1024
-_REMEDY = "Run this again when it answers: nothing is done twice."
+_REMEDY = "Run the command again when Kafka answers: nothing is done twice."
 _FENCED = (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED)  # noqa: SLF001
 Item = TypeVar("Item")
 Produce = Callable[..., None]
-"""Takes a topic without prefix, and what :meth:`confluent_kafka.Producer.produce` takes by name."""
+"""Takes a topic without prefix, and the keyword arguments of :meth:`confluent_kafka.Producer.produce`."""
 
 
 class Transactions:
-    """A producer that fenced whoever else writes under the same name, and ended what they left open.
+    """A producer that fences all other writers of the same name and ends their open transactions.
 
-    So what is read once it is there holds everything that a writer before it committed. Raises
-    :class:`DependencyDown` where no transaction can be begun.
+    Anything read after its creation therefore includes everything that an earlier writer committed. Raises
+    :class:`DependencyDown` if Kafka does not start a transaction.
     """
 
     def __init__(self, kafka: KafkaSettings, name: str) -> None:
@@ -49,21 +49,22 @@ class Transactions:
         try:
             _retrying(lambda: self._producer.init_transactions(_CALL_S))
         except KafkaException as error:
-            raise DependencyDown("kafka", f"no transaction can be begun: {error.args[0].str()}") from error
+            raise DependencyDown("kafka", f"cannot begin a transaction: {error.args[0].str()}") from error
 
     @contextmanager
     def one(self) -> Iterator[Produce]:
-        """Yield what writes into a transaction, which is committed in the end; an error leaves nothing of it.
+        """Yield a function that writes to a transaction; commit it at the end, or abort it after an error.
 
-        It begins only now: an open one holds up who reads the topics. Raises :class:`KafkaException`, after which
-        whether it was committed may not be known, and :class:`DependencyDown` where a topic takes no records.
+        The transaction begins only here, because an open one blocks the readers of its topics. Raises
+        :class:`KafkaException`, after which the commit's outcome may be unknown, and :class:`DependencyDown` if a topic
+        accepts no records.
         """
         self._producer.begin_transaction()
         try:
             yield self._produce
             _retrying(lambda: self._producer.commit_transaction(_CALL_S))
         except BaseException:
-            with suppress(KafkaException):  # where it cannot be aborted, the next command's producer ends it
+            with suppress(KafkaException):  # if it cannot be aborted, the next command's producer ends it
                 self._producer.abort_transaction(_CALL_S)
             raise
 
@@ -75,7 +76,7 @@ class Transactions:
                 return
             except BufferError:
                 if time.monotonic() > deadline:
-                    raise DependencyDown("kafka", f"{topic} takes no records") from None
+                    raise DependencyDown("kafka", f"the topic {topic} accepts no records") from None
                 self._producer.poll(0.1)
 
 
@@ -86,9 +87,10 @@ def in_batches(
     size: Callable[[Item], int],
     done: Callable[[Sequence[Item]], None],
 ) -> None:
-    """Write what ``read`` hands over, in transactions of bounded number and ``size`` (bytes); each is told to ``done``.
+    """Write the items that ``read`` passes on, in transactions of limited count and ``size`` (bytes).
 
-    Raises what reading, writing and :meth:`Transactions.one` do; what was told to ``done`` before is committed.
+    Calls ``done`` after each commit. Raises what reading, writing and :meth:`Transactions.one` raise; items that were
+    passed to ``done`` before are committed.
     """
     batch: list[Item] = []
     held = 0
@@ -117,28 +119,28 @@ def in_batches(
 def interrupted(
     raised: KafkaException | DependencyDown, so_far: str, acting: str, refusal: Callable[..., Exception]
 ) -> Exception:
-    """Return the error that also tells how far an order came; ``refusal`` makes that of a command taken over.
+    """Return an error that includes the progress; ``refusal`` creates the error for a command that was taken over.
 
-    ``acting`` says what commands of its kind act on.
+    ``acting`` names the records that commands of this kind act on.
     """
-    so_far = f"{so_far} before, and the last batch may have been"
+    so_far = f"{so_far} before, and possibly the last batch"
     if isinstance(raised, DependencyDown):
         return DependencyDown(raised.dependency, f"{raised.message}; {so_far}", remedy=_REMEDY)
     if fenced(raised):
         return refusal(
             f"another command that acts on {acting} took over; {so_far}",
-            remedy="Wait until it has ended, then run this again: nothing is done twice.",
+            remedy="Wait until it ends, then run this command again: nothing is done twice.",
         )
     return DependencyDown("kafka", f"{raised.args[0].str()}; {so_far}", remedy=_REMEDY)
 
 
 def fenced(error: KafkaException) -> bool:
-    """Whether another writer of the same name took over."""
+    """Whether another writer with the same name took over."""
     return error.args[0].code() in _FENCED
 
 
 def _retrying(call: Callable[[], Any]) -> None:
-    """Call again while the client says that the same call may be repeated, up to a bound."""
+    """Repeat the call while the client reports a retriable error, up to a time limit."""
     deadline = time.monotonic() + 2 * _CALL_S
     while True:
         try:

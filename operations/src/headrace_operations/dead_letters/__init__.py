@@ -1,1 +1,1 @@
-"""Dead letters: looking at them, sending them again, discarding and exporting them (ADR 9)."""
+"""Dead letters: list, redrive, discard and export them (ADR 9)."""

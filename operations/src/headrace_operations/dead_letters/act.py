@@ -1,4 +1,4 @@
-"""Sending dead letters again and discarding them: records and what is noted of them, in one transaction."""
+"""Redrives and discards dead letters: writes the record and its action in one transaction."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ DISCARDED = "DISCARDED"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What an order comes to: what is ``taken``, and what is not, with why."""
+    """What a request covers: the dead letters ``taken``, and those ``refused``, each with the reason."""
 
     taken: Sequence[Entry]
     refused: Sequence[tuple[Entry, str]]
 
 
 def plan(entries: Sequence[Entry], order: Order, *, named: bool) -> Plan:
-    """Return what the order does with the dead letters that were selected.
+    """Return what the request does with the selected dead letters.
 
-    One without the whole record that its stage read cannot be sent again. ``named`` says that they were asked for by
-    id: then one that was acted upon, or cannot be sent, is an error, before anything moves. Raises
-    :class:`RefusedDeadLetter`.
+    A dead letter without the complete record that its stage read cannot be redriven. ``named`` means that they were
+    selected by ID: then one that already has an action or cannot be redriven is an error, before anything is written.
+    Raises :class:`RefusedDeadLetter`.
     """
     refused = [(entry, why) for entry in entries if (why := _refusal(entry, order)) is not None]
     if named and refused:
@@ -62,15 +62,15 @@ def _remedy(entry: Entry, order: Order) -> str:
         return entry.remedy
     if order.action == REDRIVEN and entry.whole is not None:
         place = f"replay its stage from {entry.origin}" if entry.origin else "find out who wrote it"
-        return f"Have its source send it again, or {place}. Then discard this."
-    return "Give --again to do it all the same." if order.action == REDRIVEN else "Nothing is left to be done."
+        return f"Let the source send the document again, or {place}. Then discard this dead letter."
+    return "Use --again to redrive it anyway." if order.action == REDRIVEN else "It needs no further action."
 
 
 class Actor:
-    """Carries orders out; one at a time on a broker: a second one fences the first.
+    """Redrives and discards dead letters. Only one command runs at a time: a second one fences the first.
 
-    Every method raises :class:`DependencyDown` where Kafka does not answer; what was committed before stays, is noted,
-    and is not done twice by the next command.
+    Every method raises :class:`DependencyDown` if Kafka does not answer. What was committed before stays, and the next
+    command does not do it twice.
     """
 
     def __init__(self, kafka: KafkaSettings, codec: Codec) -> None:
@@ -86,9 +86,9 @@ class Actor:
         progress: Progress = lambda _: None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> list[Id]:
-        """Do what the order says with each, and return those that it was done with.
+        """Carry out the request, and return the IDs of the dead letters that it acted on.
 
-        Left out is what another command acted upon since it was chosen.
+        It skips dead letters that another command acted on in the meantime.
         """
         if not chosen:
             return []
@@ -100,7 +100,7 @@ class Actor:
             done.extend(found.entry.id for found in batch)
             progress(len(batch))
 
-        verb = "sent again" if order.action == REDRIVEN else "discarded"
+        verb = "redriven" if order.action == REDRIVEN else "discarded"
         self._actions.carry_out(
             lambda take: self._log.read(selection, take),
             lambda produce, found: self._write(produce, found, order, now()),

@@ -1,4 +1,4 @@
-"""Sending dead letters again and discarding them: which are meant, what would be done, and doing it."""
+"""Selects dead letters, plans a redrive or discard (the dry run), and carries it out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from headrace_operations.dead_letters.model import (
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Which dead letters an operator names: ids, or conditions that all hold; a batch is never open."""
+    """An operator's selection of dead letters: IDs, or filters that must all match; those of a batch are never open."""
 
     ids: Sequence[str] = ()
     stage: str | None = None
@@ -37,21 +37,23 @@ class Asked:
     all_states: bool = False
 
     def selection(self, now: datetime) -> Selection:
-        """Return what is meant; raises :class:`ConfigurationError` for what cannot be: an id, a stage, a time."""
+        """Return the selection; raises :class:`ConfigurationError` for an invalid ID, stage or time."""
         named = frozenset(parse_id(one) for one in self.ids)
         conditions = (self.stage, self.reason, self.document, self.tenant, self.since, self.until, self.batch)
         if named and any(one is not None for one in conditions):
-            raise ConfigurationError("ids and conditions exclude each other", where="ID", remedy="Give either.")
+            raise ConfigurationError(
+                "IDs and filters cannot be combined", where="ID", remedy="Pass either IDs or filters, not both."
+            )
         states = ANY_STATE if named or self.batch or self.all_states else frozenset({State.OPEN})
         return check(Selection(named, *conditions, states), now)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is to be done with the dead letters that are meant: ``action`` REDRIVEN or DISCARDED, and why.
+    """A request to redrive or discard dead letters: ``action`` is REDRIVEN or DISCARDED.
 
-    ``everything`` says that no narrower selection was meant to be given; ``again`` takes in those that were redriven
-    before, and of those named by id also discarded ones; ``limit`` bounds them, the oldest first.
+    ``everything`` confirms a selection without filters. ``again`` includes dead letters that were redriven before, and
+    discarded ones too if they are selected by ID. ``limit`` takes only that many, the oldest first.
     """
 
     action: str
@@ -62,13 +64,13 @@ class Request:
     limit: int | None = None
 
     def checked(self) -> Request:
-        """Return it with the states that it takes in; raises :class:`ConfigurationError` before anything is read."""
+        """Return the request with the states to select; raises :class:`ConfigurationError` before reading anything."""
         if self.action == DISCARDED and not self.why.strip():
-            raise ConfigurationError("a discard needs a reason", where="--why", remedy="Say why nothing is to be done.")
+            raise ConfigurationError("a discard requires a reason", where="--why", remedy="Pass the reason with --why.")
         if not self.selection.narrow and not self.everything:
             raise ConfigurationError(
-                "it is not said which dead letters are meant", where="dlq",
-                remedy="Name ids, give a condition such as --stage or --reason, or --all.",
+                "no dead letters selected", where="dlq",
+                remedy="Pass IDs, a filter such as --stage or --reason, or --all.",
             )  # fmt: skip
         if not self.again:
             return self
@@ -78,7 +80,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """An order with what it would take and what not, with why; nothing has moved yet."""
+    """A request and its plan; nothing was written yet."""
 
     order: Order
     plan: Plan
@@ -86,28 +88,28 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What an order took, and how many another command acted upon meanwhile."""
+    """The dead letters that were acted on, and the plan they come from."""
 
     planned: Planned
     ids: Sequence[Id]
 
     @property
     def taken(self) -> list[Entry]:
-        """The dead letters that it took."""
+        """The dead letters that were acted on."""
         ids = set(self.ids)
         return [entry for entry in self.planned.plan.taken if entry.id in ids]
 
     @property
     def overtaken(self) -> int:
-        """How many were left out since another command acted upon them."""
+        """How many were skipped because another command acted on them in the meantime."""
         return len(self.planned.plan.taken) - len(self.ids)
 
 
 def plan_request(cluster: Cluster, request: Request) -> Planned:
-    """Return what the request comes to: the dry run, and what :func:`carry_out` does.
+    """Return the plan for the request: the dry run, and the input of :func:`carry_out`.
 
-    Raises :class:`ConfigurationError` before anything is read, :class:`NoSuchDeadLetter` where nothing is meant, and
-    :class:`RefusedDeadLetter` where one that was named by id cannot be taken.
+    Raises :class:`ConfigurationError` before reading anything, :class:`NoSuchDeadLetter` if nothing matches, and
+    :class:`RefusedDeadLetter` if a dead letter selected by ID cannot be taken.
     """
     request = request.checked()
     order = new_order(request.action, by=cluster.by, why=request.why, again=request.again)
@@ -117,12 +119,12 @@ def plan_request(cluster: Cluster, request: Request) -> Planned:
     if not found.taken and not found.refused:
         asked = "no open dead letter" if len(request.selection.states) == 1 else "no dead letter"
         raise NoSuchDeadLetter(
-            f"{asked} meets the conditions",
-            remedy="`headrace dlq list` shows the stages, reasons and causes that there are; --each the documents.",
+            f"{asked} matches the filters",
+            remedy="`headrace dlq list` shows the stages, reasons and causes; with --each, the documents.",
         )
     return Planned(order, found)
 
 
 def carry_out(cluster: Cluster, planned: Planned, progress: Progress = lambda _: None) -> Done:
-    """Do what was planned, and note it; raises :class:`headrace.errors.DependencyDown` telling how far it came."""
+    """Carry out the plan; raises :class:`headrace.errors.DependencyDown`, which says how much was done."""
     return Done(planned, cluster.dead_letter_actor().carry_out(planned.plan.taken, planned.order, progress))

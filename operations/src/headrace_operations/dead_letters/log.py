@@ -1,4 +1,4 @@
-"""Reading dead letters and what became of them: up to the ends taken at the start, joining no group."""
+"""Reads dead letters and their actions, up to the end offsets at the start, without joining a group."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LONGEST_CHAIN = 100
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A dead letter with the record that carries it; ``letter`` is None where it does not decode."""
+    """A dead letter with the record that carries it; ``letter`` is None if it does not decode."""
 
     entry: Entry
     letter: DeadLetter | None
@@ -41,9 +41,9 @@ Take = Callable[[Found], None]
 
 
 class DeadLetterLog:
-    """Every method raises :class:`headrace.errors.DependencyDown` where Kafka or the registry does not answer.
+    """Reads dead letters; every method raises :class:`headrace.errors.DependencyDown` if a system does not answer.
 
-    A scan costs the dead letters of the stages and times asked for, whatever else is asked: nothing else is an index.
+    A scan reads all dead letters of the selected stages and times; the other filters do not reduce its cost.
     """
 
     def __init__(self, kafka: KafkaSettings, codec: Codec) -> None:
@@ -52,16 +52,16 @@ class DeadLetterLog:
         self._actions = Actions(kafka, codec, DEAD_LETTERS)
 
     def select(self, selection: Selection) -> list[Entry]:
-        """Return the dead letters that are meant, without their payloads, the oldest first.
+        """Return the selected dead letters without their payloads, oldest first.
 
-        Raises :class:`NoSuchDeadLetter` for an id without one, :class:`ConfigurationError` where a topic is missing.
+        Raises :class:`NoSuchDeadLetter` for an unknown ID, and :class:`ConfigurationError` if a topic is missing.
         """
         entries: list[Entry] = []
         self.read(selection, lambda found: entries.append(found.entry))
         return sorted(entries, key=lambda entry: (entry.failed_at, entry.id))
 
     def read(self, selection: Selection, take: Take) -> None:
-        """Hand what is meant to ``take``, each partition's in order; raises what :meth:`select` does."""
+        """Pass the selected dead letters to ``take``, each partition in order; raises what :meth:`select` does."""
         ranges = self._narrowed(selection)
         actions = self.actions()
         seen: set[Id] = set()
@@ -75,16 +75,16 @@ class DeadLetterLog:
         self._scan.read(ranges, one)
         missing = sorted(selection.ids - seen)
         if missing:
-            raise NoSuchDeadLetter(f"there is no dead letter {', '.join(map(str, missing))}")
+            raise NoSuchDeadLetter(f"no dead letter with ID {', '.join(map(str, missing))}")
 
     def actions(self) -> dict[str, DeadLetterAction]:
-        """Return the newest action of each dead letter that has one, by id."""
+        """Return the newest action of each dead letter that has one, by ID."""
         return self._actions.newest(self._scan)
 
     def show(self, identity: Id) -> list[Found]:
-        """Return the dead letter, and behind it those that it came of, the newest first.
+        """Return the dead letter, followed by the earlier dead letters of the same record, newest first.
 
-        A record says of itself which dead letter it was; what that one does not bear out is left out.
+        The record's header names the earlier dead letter; the chain ends if that dead letter does not confirm it.
         Raises :class:`NoSuchDeadLetter`.
         """
         chain = [self._one(identity)]
@@ -117,7 +117,7 @@ class DeadLetterLog:
         return Found(messages.entry(identity, letter, record, action), letter, record)
 
     def _narrowed(self, selection: Selection) -> dict[TopicPartition, Range]:
-        """Return what has to be read; raises where an id lies outside it."""
+        """Return the ranges to read; raises :class:`NoSuchDeadLetter` for an ID outside them."""
         bounds = self._scan.bounds([dead_letter_topic(stage) for stage in selection.stages()])
         if selection.since is not None:
             # A dead letter is written after its record failed, by the same clock.
@@ -126,17 +126,17 @@ class DeadLetterLog:
 
 
 def _around(bounds: dict[TopicPartition, Range], ids: Collection[Id]) -> dict[TopicPartition, Range]:
-    """Return the ranges from the first to the last id of each partition; raises :class:`NoSuchDeadLetter`."""
+    """Return the ranges from the first to the last ID of each partition; raises :class:`NoSuchDeadLetter`."""
     found: dict[TopicPartition, Range] = {}
     for one in sorted(ids):
         place = TopicPartition(dead_letter_topic(one.stage), one.partition)
         span = bounds.get(place)
         if span is None:
             count = sum(topic == place[0] for topic, _ in bounds)
-            raise NoSuchDeadLetter(f"there is no dead letter {one}: its topic has the partitions 0 to {count - 1}")
+            raise NoSuchDeadLetter(f"no dead letter with ID {one}: its topic has partitions 0 to {count - 1}")
         if not span.start <= one.offset < span.end:
-            held = f"holds offsets {span.start} to {span.end - 1}" if span.end > span.start else "is empty"
-            raise NoSuchDeadLetter(f"there is no dead letter {one}: its partition {held}")
+            held = f"has offsets {span.start} to {span.end - 1}" if span.end > span.start else "is empty"
+            raise NoSuchDeadLetter(f"no dead letter with ID {one}: its partition {held}")
         before = found.get(place, Range(one.offset, one.offset))
         found[place] = Range(before.start, one.offset + 1)
     return found

@@ -1,4 +1,4 @@
-"""From a dead letter to what is known of it, and to the message that has its record tried again; pure."""
+"""Turns a dead letter into its entry, and into the message that redrives its record. Pure functions."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from headrace.runtime.deadletters import CUT
 from headrace.topology.topics import replay_topic
 from headrace_operations.dead_letters.model import UNREADABLE_REASON, Entry, Id
 
-ORDER = "it is no order, and no stage reads it again"
+ORDER = "an invalid order cannot be redriven: no stage reads it again"
 
 
 def entry(identity: Id, letter: DeadLetter, record: Record, action: DeadLetterAction | None) -> Entry:
-    """Return what is known of a dead letter; ``record`` is the one that carries it.
+    """Return the entry of a dead letter; ``record`` is the record that carries it.
 
-    Tenant and document are those of the failed record's key where its content did not tell them.
+    Tenant and document come from the failed record's key if its content does not name them.
     """
     tenant, document_id = _owner(letter)
     remembered = entry_of(letter, identity.partition, identity.offset)
@@ -47,12 +47,12 @@ def entry(identity: Id, letter: DeadLetter, record: Record, action: DeadLetterAc
 
 
 def undecodable(identity: Id, why: str, record: Record, action: DeadLetterAction | None) -> Entry:
-    """Return what is known of a record among the dead letters that does not decode as one."""
+    """Return the entry of a record in a dead-letter topic that does not decode as a dead letter."""
     return Entry(
         id=identity,
         reason=UNREADABLE_REASON,
         handler=None,
-        message=f"this is no dead letter: {why}",
+        message=f"this record is not a dead letter: {why}",
         remedy="Export it, find out who wrote it, and discard it.",
         tenant=None,
         document_id=None,
@@ -69,10 +69,10 @@ def undecodable(identity: Id, why: str, record: Record, action: DeadLetterAction
 
 
 def retry_headers(identity: Id, letter: DeadLetter, kafka: KafkaSettings, *, now_ms: int) -> Headers:
-    """Return the headers with which the record is tried again: as it first was, due now, and where it comes from.
+    """Return the headers of a redriven record: the original ones, due now, with the origin and the dead letter's ID.
 
-    A ``replay`` header stays only where the record came through a lane of ours: one that a client wrote means nothing
-    to the stage that read it first, and would lead the record astray in the side lane.
+    A ``replay`` header stays only if the record came through a side lane. One that a client wrote meant nothing to the
+    stage that first read the record, and would misdirect it in the side lane.
     """
     carried = tuple((part.name, part.value) for part in letter.headers if part.name != headers.REDRIVE)
     own = headers.without_hold(carried)
@@ -84,30 +84,30 @@ def retry_headers(identity: Id, letter: DeadLetter, kafka: KafkaSettings, *, now
 
 
 def retry_key(letter: DeadLetter, kafka: KafkaSettings) -> bytes | None:
-    """Return the key with which the record is tried again: as the stage read it first, empty or missing included.
+    """Return the key of a redriven record: the key that the stage first read, even if empty or missing.
 
-    The retry topic cannot hold an empty key and has ``-`` instead, which no record of a document has.
+    The retry topic cannot hold an empty key. It uses ``-`` instead, which is never the key of a document's record.
     """
     return None if letter.key == NO_KEY and _came_back(letter, kafka) else letter.key
 
 
 def follows(earlier: DeadLetter, action: DeadLetterAction | None, later: DeadLetter) -> bool:
-    """Whether the later dead letter came of sending the earlier one again, which its header alone does not prove."""
+    """Whether the later dead letter results from redriving the earlier one; its header alone does not prove it."""
     same = (earlier.stage, earlier.topic, earlier.partition, earlier.offset)
     return same == (later.stage, later.topic, later.partition, later.offset) and action is not None
 
 
 def _came_back(letter: DeadLetter, kafka: KafkaSettings) -> bool:
-    """Whether the stage read the record in its side lane, as far as the dead letter tells."""
+    """Whether the stage read the record in its side lane, as far as the dead letter shows."""
     return kafka.bare(letter.topic) == replay_topic(letter.stage) or _text(letter, headers.ORIGIN_TOPIC) is not None
 
 
 def _lacking(letter: DeadLetter, record: Record) -> str | None:
     cut = headers.text(record, CUT)
     if cut is not None:
-        return f"the record was cut: all of it takes {cut} bytes"
+        return f"the record was cut; its full size is {cut} bytes"
     if _text(letter, headers.HELD_KIND) == "review" and _text(letter, headers.HELD_TARGET) is not None:
-        return "it holds what the stage made and a reviewer turned down, not what the stage reads"
+        return "it contains the stage's output, which a reviewer rejected, and not the stage's input"
     why = _text(letter, headers.UNREADABLE)
     return f"Kafka's client could not read the record: {why}" if why is not None and len(letter.headers) == 1 else None
 

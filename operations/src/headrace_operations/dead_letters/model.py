@@ -1,4 +1,4 @@
-"""What is known of dead letters, which of them are meant, and how they are grouped; pure."""
+"""Entries, selections and groups of dead letters. Pure."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from headrace_operations.actions import Kind
 from headrace_operations.errors import NotThere
 
 UNREADABLE_REASON = "unreadable"
-"""Reason of what lies in a topic of dead letters and does not decode as one."""
+"""The reason of a record in a dead-letter topic that does not decode as a dead letter."""
 SOURCES = (*STAGES, CONTROL)
-"""What has dead letters: every stage, and the topic of orders."""
+"""The sources of dead letters: every stage, and the topic of orders."""
 _ID = re.compile(r"(?P<stage>[a-z]+)/(?P<partition>[0-9]{1,9})/(?P<offset>[0-9]{1,18})")
 _LONGEST_CAUSE = 160
 _VARIABLE = (
@@ -35,11 +35,11 @@ class NoSuchDeadLetter(NotThere):
     """There is no such dead letter."""
 
     code = "no-such-dead-letter"
-    default_remedy = "`headrace dlq list --each --all-states` shows those that exist."
+    default_remedy = "`headrace dlq list --each --all-states` lists all dead letters."
 
 
 class RefusedDeadLetter(HeadraceError):
-    """What was asked for cannot be done with this dead letter."""
+    """The requested action is not possible for this dead letter."""
 
     code = "refused-dead-letter"
 
@@ -48,7 +48,7 @@ DEAD_LETTERS = Kind("headrace-dlq", DEAD_LETTER_ACTIONS, DeadLetterAction, "dead
 
 
 class State(StrEnum):
-    """What became of a dead letter."""
+    """The state of a dead letter."""
 
     OPEN = "open"
     REDRIVEN = "redriven"
@@ -60,7 +60,7 @@ ANY_STATE = frozenset(State)
 
 @dataclass(frozen=True, slots=True, order=True)
 class Id:
-    """Where a dead letter lies: in ``dead-letters.<stage>``; ``stage`` is one of :data:`SOURCES`."""
+    """The position of a dead letter in ``dead-letters.<stage>``; ``stage`` is one of :data:`SOURCES`."""
 
     stage: str
     partition: int
@@ -71,23 +71,23 @@ class Id:
 
     @property
     def place(self) -> str:
-        """The place as the header ``redrive`` names it: topic without prefix, partition, offset."""
+        """The position as in the header ``redrive``: topic without prefix, partition, offset."""
         return f"{dead_letter_topic(self.stage)}/{self.partition}/{self.offset}"
 
 
 def parse_id(text: str) -> Id:
-    """Return the id; raises :class:`ConfigurationError` for one that cannot be, naming the stages that exist."""
+    """Return the ID; raises :class:`ConfigurationError`, which lists the stages, for an invalid one."""
     found = _ID.fullmatch(text)
     if found is None or found["stage"] not in SOURCES:
         raise ConfigurationError(
-            f"{text!r} is no id of a dead letter",
-            remedy=f"Write stage/partition/offset, for instance chunker/0/17; stages are {', '.join(SOURCES)}.",
+            f"invalid dead-letter ID {text!r}",
+            remedy=f"Use stage/partition/offset, for example chunker/0/17; the stages are {', '.join(SOURCES)}.",
         )
     return Id(found["stage"], int(found["partition"]), int(found["offset"]))
 
 
 def parse_place(text: str) -> Id | None:
-    """Return the id that a header ``redrive`` names, with or without a prefix of topics; None where it names none."""
+    """Return the ID in a header ``redrive``, with or without topic prefix; None if it has none."""
     _, mark, tail = text.rpartition("dead-letters.")
     found = _ID.fullmatch(tail) if mark else None
     if found is None or found["stage"] not in SOURCES:
@@ -97,7 +97,7 @@ def parse_place(text: str) -> Id | None:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A dead letter without its payload; ``whole`` is None where the record can be sent again, else why it cannot."""
+    """A dead letter without its payload; ``whole`` is None if it can be redriven, else the reason why not."""
 
     id: Id
     reason: str
@@ -131,9 +131,9 @@ def state_of(action: DeadLetterAction | None) -> State:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which dead letters are meant: all conditions hold. ``since`` counts in, ``until`` does not.
+    """A selection of dead letters: all filters must match. ``since`` is inclusive, ``until`` exclusive.
 
-    ``ids`` empty means any; ``batch`` is the identity of the command that acted.
+    Empty ``ids`` match any ID; ``batch`` is the ID of the command that acted.
     """
 
     ids: frozenset[Id] = frozenset()
@@ -148,17 +148,17 @@ class Selection:
 
     @property
     def narrow(self) -> bool:
-        """Whether anything but the state is asked for."""
+        """Whether there is any filter besides the state."""
         asked = (self.stage, self.reason, self.document, self.tenant, self.since, self.until, self.batch)
         return bool(self.ids) or any(one is not None for one in asked)
 
     def stages(self) -> list[str]:
-        """Return the stages whose dead letters have to be read."""
+        """Return the stages whose dead letters must be read."""
         named = {one.stage for one in self.ids} | ({self.stage} if self.stage else set())
         return [stage for stage in SOURCES if not named or stage in named]
 
     def holds(self, entry: Entry) -> bool:
-        """Whether the dead letter is meant."""
+        """Whether the dead letter is selected."""
         exact = (
             (self.stage, entry.id.stage),
             (self.reason, entry.reason),
@@ -176,19 +176,21 @@ class Selection:
 
 
 def check(selection: Selection, now: datetime) -> Selection:
-    """Return the selection, or raise :class:`ConfigurationError` for what cannot be: a stage, a time."""
+    """Return the selection, or raise :class:`ConfigurationError` for an invalid stage or time."""
     if selection.stage is not None and selection.stage not in SOURCES:
         raise ConfigurationError(
-            f"there is no stage {selection.stage!r}", where="--stage", remedy=f"There are: {', '.join(SOURCES)}."
+            f"unknown stage {selection.stage!r}", where="--stage", remedy=f"Use one of: {', '.join(SOURCES)}."
         )
     if selection.since is not None and selection.since > now:
         raise ConfigurationError(
-            f"{selection.since.isoformat()} lies in the future", where="--since", remedy=f"It is {now.isoformat()}."
+            f"{selection.since.isoformat()} is in the future",
+            where="--since",
+            remedy=f"Use a time before {now.isoformat()}.",
         )
     if selection.since is not None and selection.until is not None and selection.until <= selection.since:
         raise ConfigurationError(
-            f"nothing lies between {selection.since.isoformat()} and {selection.until.isoformat()}",
-            where="--until", remedy="Give a time after --since.",
+            f"empty time range: {selection.since.isoformat()} to {selection.until.isoformat()}",
+            where="--until", remedy="Use a time after --since.",
         )  # fmt: skip
     return selection
 
@@ -208,7 +210,7 @@ class Group:
 
 
 def cause_of(message: str) -> str:
-    """Return the message without what differs from record to record: quotations, ids, numbers."""
+    """Return the message without the parts that differ between records: quotations, IDs, numbers."""
     for pattern, instead in _VARIABLE:
         message = pattern.sub(instead, message)
     message = message.strip()
@@ -216,7 +218,7 @@ def cause_of(message: str) -> str:
 
 
 def grouped(entries: Iterable[Entry]) -> list[Group]:
-    """Return the dead letters by cause, the most frequent first; the example is the newest."""
+    """Return the dead letters by cause, most frequent first; the example is the newest."""
     found: dict[tuple[str, str, str | None, str], list[Entry]] = {}
     for entry in entries:
         found.setdefault((entry.id.stage, entry.reason, entry.handler, cause_of(entry.message)), []).append(entry)
@@ -231,7 +233,7 @@ def grouped(entries: Iterable[Entry]) -> list[Group]:
 
 
 def counted(entries: Sequence[Entry]) -> list[tuple[str, str | None, int]]:
-    """Return stage, tenant (None where it is not known) and number, by stage and tenant."""
+    """Return stage, tenant (None if unknown) and count, sorted by stage and tenant."""
     counts: dict[tuple[str, str | None], int] = {}
     for entry in entries:
         key = (entry.id.stage, entry.tenant)

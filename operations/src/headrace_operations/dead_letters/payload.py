@@ -1,4 +1,4 @@
-"""What a dead letter holds, as plain values for people and for JSON: nothing is left out, bytes are base64."""
+"""The complete content of a dead letter as plain values for people and JSON; bytes are base64."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from headrace_operations.dead_letters.model import SOURCES, Entry
 
 
 def decoded(codec: Codec, letter: DeadLetter) -> dict[str, Any]:
-    """Return the record's value as far as it can be read: its ``form``, and ``value`` or ``why`` there is none.
+    """Return the record's value as far as it can be decoded: its ``form``, and ``value`` or the reason in ``why``.
 
-    Raises :class:`headrace.errors.DependencyDown` where the registry does not answer.
+    Raises :class:`headrace.errors.DependencyDown` if the schema registry does not answer.
     """
     value = letter.value
     if value is None:
@@ -52,7 +52,7 @@ def _avro(codec: Codec, stage: str, value: bytes) -> dict[str, Any]:
 
 
 def envelope_document(codec: Codec, value: bytes | None, kind: type) -> dict[str, Any]:
-    """Return the envelope as ``value``, and as ``object`` the reference where its payload lies in the object store.
+    """Return the envelope as ``value``, and the reference as ``object`` if the payload is in the object store.
 
     Raises :class:`UndecodableRecord`.
     """
@@ -63,7 +63,7 @@ def envelope_document(codec: Codec, value: bytes | None, kind: type) -> dict[str
 
 
 def entry_document(entry: Entry) -> dict[str, Any]:
-    """Return what is known of a dead letter without its payload."""
+    """Return the entry of a dead letter, without its payload."""
     action = entry.action
     return {
         "id": str(entry.id),
@@ -89,7 +89,7 @@ def entry_document(entry: Entry) -> dict[str, Any]:
 
 
 def full_document(codec: Codec, found: Found) -> dict[str, Any]:
-    """Return everything of a dead letter: what is known, the failed record, the record that carries it."""
+    """Return the whole dead letter: its entry, the failed record, and the record that carries it."""
     record, letter = found.record, found.letter
     return {
         **entry_document(found.entry),
@@ -133,7 +133,7 @@ def encoded(value: bytes | None) -> str | None:
 
 
 def plain(value: Any) -> Any:
-    """Return records, times and bytes as JSON has them: dicts, ISO 8601, ``{"base64": …}``."""
+    """Return records, times and bytes as JSON values: dicts, ISO 8601, ``{"base64": …}``."""
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):

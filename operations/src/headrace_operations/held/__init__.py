@@ -1,1 +1,1 @@
-"""Held records: which there are, and letting them go on or turning them down."""
+"""Held records: list them, release them, and approve or reject reviewed outputs."""

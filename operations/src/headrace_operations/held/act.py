@@ -1,4 +1,4 @@
-"""Letting held records go on, or turning them down: the record and what is noted of it, in one transaction."""
+"""Releases, approves and rejects held records: writes the record and its action in one transaction."""
 
 from __future__ import annotations
 
@@ -40,25 +40,25 @@ _CALL_S = 15.0
 
 
 class Rejected(PermanentError):
-    """A reviewer turned the output down."""
+    """A reviewer rejected the output."""
 
     code = "rejected"
-    default_remedy = "Change what made it (handlers, template, document); the next version is reviewed anew."
+    default_remedy = "Change its cause (handlers, template or document). The next version gets a new review."
 
 
 @dataclass(slots=True)
 class Done:
-    """What an order came to: ``taken``, and ids that had this very action before, with what to say of them."""
+    """The result of a request: records ``taken``, and IDs that already had the same action, with its description."""
 
     taken: list[HeldEntry] = field(default_factory=list)
     before: list[tuple[HeldId, str]] = field(default_factory=list)
 
 
 class HeldActor:
-    """Carries orders out; one at a time on a broker: a second one fences the first.
+    """Acts on held records. Only one command runs at a time: a second one fences the first.
 
-    Every method raises :class:`DependencyDown` where Kafka does not answer; what was committed before stays, is noted,
-    and is not done twice by the next command.
+    Every method raises :class:`DependencyDown` if Kafka does not answer. What was committed before stays, and the next
+    command does not do it twice.
     """
 
     def __init__(
@@ -71,16 +71,16 @@ class HeldActor:
         self._actions = Actions(kafka, codec, HELD_RECORDS)
 
     def release(self, scopes: frozenset[str], order: Order, progress: Progress = lambda _: None) -> Done:
-        """Send what waits for the end of these pauses (``tenant/acme``) through its stage again."""
+        """Send the records held under these scopes (``tenant/acme``) through their stage again."""
         if not scopes:
             return Done()
         return self._carry_out(HeldSelection(kind=PAUSE, scopes=scopes), order, progress)
 
     def plan(self, ids: frozenset[HeldId], order: Order) -> Done:
-        """Return what deciding on these ids would come to: ``taken``, and ``before`` for those decided alike before.
+        """Return the plan for a decision on these IDs; ``before`` has those that already had the same decision.
 
-        Raises :class:`NoSuchHeldRecord` for an id of which none waits or waited, and :class:`RefusedHeldRecord` for
-        one that had another action, or that waits for something else.
+        Raises :class:`NoSuchHeldRecord` for an unknown ID, and :class:`RefusedHeldRecord` for a record that had another
+        action or is held for another reason.
         """
         before = held_model.refuse_others(ids, self._log.actions(), order)
         rest = ids - {one for one, _ in before}
@@ -89,7 +89,7 @@ class HeldActor:
             self._log.read(HeldSelection(ids=rest), {}, found.append)
         missing = sorted(rest - {one.entry.id for one in found})
         if missing:
-            raise NoSuchHeldRecord(f"no record waits as {', '.join(map(str, missing))}")
+            raise NoSuchHeldRecord(f"no held record with ID {', '.join(map(str, missing))}")
         held_model.refuse_misfits((one.entry for one in found), order)
         if order.action == APPROVED:
             for one in found:
@@ -97,9 +97,10 @@ class HeldActor:
         return Done([one.entry for one in found], before)
 
     def decide(self, ids: frozenset[HeldId], order: Order, progress: Progress = lambda _: None) -> Done:
-        """Have outputs that wait for a review go on, or turn them down as dead letters, as :meth:`plan` says.
+        """Approve outputs that wait for a review, or reject them as dead letters, according to :meth:`plan`.
 
-        Left out is what another command decided meanwhile. Raises what :meth:`plan` does, before anything moves.
+        It skips records that another command decided on in the meantime. Raises what :meth:`plan` does, before anything
+        is written.
         """
         planned = self.plan(ids, order)
         if not planned.taken:
@@ -108,7 +109,7 @@ class HeldActor:
         return Done(self._carry_out(HeldSelection(ids=chosen), order, progress).taken, planned.before)
 
     def _carry_out(self, selection: HeldSelection, order: Order, progress: Progress) -> Done:
-        """Act on what is meant; the actions are read once no other writer is left, so none of it is done twice."""
+        """Act on the selected records; read the actions when no other writer is left, so nothing is done twice."""
         done = Done()
 
         def note(batch: Sequence[FoundHeld]) -> None:
@@ -153,12 +154,12 @@ class HeldActor:
         try:
             return self._codec.envelope(record.value, produces)[0]
         except UndecodableRecord:
-            return None  # it is turned down all the same; its key tells whose it is
+            return None  # reject it anyway; its key names tenant and document
 
     def trim(self, stages: Sequence[str]) -> int:
-        """Delete the records at the beginnings of the held topics of which none waits; return how many offsets.
+        """Delete the records before the first held record of each partition; return the number of offsets.
 
-        Only what a committed action speaks of is deleted, so this takes nothing that waits, whoever else acts.
+        It deletes only records with a committed action, so it never deletes a held record, whatever others do.
         """
         reach = {place: one for place, one in self._log.reach(stages).items() if one.open > one.start}
         if not reach:
@@ -169,7 +170,10 @@ class HeldActor:
             for future in admin.delete_records(places, request_timeout=_CALL_S, operation_timeout=_CALL_S).values():
                 future.result(_CALL_S)
         except (KafkaException, TimeoutError) as error:
-            # What was asked for is done and noted; the next order deletes these as well.
-            log.warning("held records not deleted", error=str(error), remedy="Allow the operator to delete records.")
+            # The requested action is done; the next command deletes these records too.
+            log.warning(
+                "cannot delete released records from the held topics", error=str(error),
+                remedy="Grant the operator the right to delete records.",
+            )  # fmt: skip
             return 0
         return sum(one.open - one.start for one in reach.values())

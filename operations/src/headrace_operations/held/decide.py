@@ -1,4 +1,4 @@
-"""Decisions on outputs that wait for a review, and what waits."""
+"""Decides on outputs that wait for a review, and lists held records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from headrace_operations.held.model import REJECTED, HeldEntry, HeldId, HeldSele
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is decided (``APPROVED`` or ``REJECTED``) on which held records, by their ids, and why."""
+    """A decision (``APPROVED`` or ``REJECTED``) on held records, by ID, with the reason."""
 
     action: str
     ids: frozenset[HeldId]
@@ -23,7 +23,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """What came of a decision, or would; ``overtaken`` are records that another command decided on meanwhile."""
+    """The result of a decision or dry run; ``overtaken`` counts records that another command decided on meanwhile."""
 
     order: Order
     done: Done
@@ -31,16 +31,16 @@ class Decided:
 
 
 def decision(action: str, names: list[str], why: str) -> Decision:
-    """Return the decision; raises :class:`ConfigurationError` for an id that cannot be, and a rejection without why."""
+    """Return the decision; raises :class:`ConfigurationError` for an invalid ID or a rejection without a reason."""
     if action == REJECTED and not why.strip():
-        raise ConfigurationError("a rejection needs a reason", where="--why", remedy="Say what is wrong with it.")
+        raise ConfigurationError("a rejection requires a reason", where="--why", remedy="Pass the reason with --why.")
     return Decision(action, frozenset(parse_id(name) for name in names), why)
 
 
 def decide(cluster: Cluster, asked: Decision, *, dry_run: bool = False, progress: Progress = lambda _: None) -> Decided:
-    """Have outputs go on, or turn them down as dead letters; a dry run only says what would be.
+    """Approve outputs, or reject them as dead letters; a dry run only returns the plan.
 
-    Raises :class:`NoSuchHeldRecord` and :class:`RefusedHeldRecord` before anything moves.
+    Raises :class:`NoSuchHeldRecord` and :class:`RefusedHeldRecord` before anything is written.
     """
     order = new_order(asked.action, by=cluster.by, why=asked.why)
     actor = cluster.held_actor()
@@ -51,10 +51,10 @@ def decide(cluster: Cluster, asked: Decision, *, dry_run: bool = False, progress
 
 
 def held_records(cluster: Cluster, selection: HeldSelection) -> list[HeldEntry]:
-    """Return what waits and is meant, the oldest first; raises :class:`ConfigurationError` for what cannot be."""
+    """Return the selected held records, oldest first; raises :class:`ConfigurationError` for an invalid selection."""
     return cluster.held().select(check(selection))
 
 
 def held_record(cluster: Cluster, name: str) -> FoundHeld:
-    """Return the held record with its payload; raises :class:`NoSuchHeldRecord` with what became of it."""
+    """Return the held record with its payload; raises :class:`NoSuchHeldRecord`, which names its action if any."""
     return cluster.held().one(parse_id(name))

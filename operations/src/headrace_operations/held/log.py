@@ -1,4 +1,4 @@
-"""Reading the records that wait for a person: all of ``held.<stage>`` but those with an action."""
+"""Reads held records: all records of ``held.<stage>`` without an action."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from headrace_operations.log_scan import LogScan
 
 @dataclass(frozen=True, slots=True)
 class FoundHeld:
-    """A held record with what is known of it; its topic has no prefix."""
+    """A held record and its entry; the record's topic has no prefix."""
 
     entry: HeldEntry
     record: Record
@@ -30,18 +30,20 @@ Take = Callable[[FoundHeld], None]
 
 @dataclass(slots=True)
 class Reach:
-    """How far a partition holds nothing that waits: every offset below ``open`` has its action."""
+    """The start of a partition without held records: every record below the offset ``open`` has an action."""
 
     start: int
     open: int
 
 
 class HeldLog:
-    """Every method raises :class:`headrace.errors.DependencyDown` where Kafka or the registry does not answer, and
-    :class:`headrace.errors.ConfigurationError` where a topic is missing.
+    """Reads held records.
 
-    A scan costs what lies in the stages' held topics, which is little: what was acted upon is deleted from their
-    beginnings, and the actions.
+    Every method raises :class:`headrace.errors.DependencyDown` if Kafka or the schema registry does not answer, and
+    :class:`headrace.errors.ConfigurationError` if a topic is missing.
+
+    A scan reads the stages' held topics and the actions. The held topics are short, because records with an action are
+    deleted from their beginning.
     """
 
     def __init__(self, kafka: KafkaSettings, codec: Codec) -> None:
@@ -49,19 +51,19 @@ class HeldLog:
         self._actions = Actions(kafka, codec, HELD_RECORDS)
 
     def select(self, selection: HeldSelection) -> list[HeldEntry]:
-        """Return the records that wait and are meant, without their payloads, the oldest first.
+        """Return the selected held records without their payloads, oldest first.
 
-        Raises :class:`NoSuchHeldRecord` for an id of which none waits.
+        Raises :class:`NoSuchHeldRecord` for an ID that is not held.
         """
         entries: list[HeldEntry] = []
         self.read(selection, self.actions(), lambda found: entries.append(found.entry))
         missing = sorted(selection.ids - {entry.id for entry in entries})
         if missing:
-            raise NoSuchHeldRecord(f"no record waits as {', '.join(map(str, missing))}")
+            raise NoSuchHeldRecord(f"no held record with ID {', '.join(map(str, missing))}")
         return sorted(entries, key=lambda entry: (entry.held_at, entry.id))
 
     def one(self, identity: HeldId) -> FoundHeld:
-        """Return the record that waits, with its payload; raises :class:`NoSuchHeldRecord`, with what became of it."""
+        """Return the held record with its payload; raises :class:`NoSuchHeldRecord`, which names its action if any."""
         found: list[FoundHeld] = []
         actions = self.actions()
         self.read(HeldSelection(ids=frozenset({identity})), actions, found.append)
@@ -69,16 +71,16 @@ class HeldLog:
             return found[0]
         action = actions.get(str(identity))
         if action is None:
-            raise NoSuchHeldRecord(f"no record waits as {identity}")
+            raise NoSuchHeldRecord(f"no held record with ID {identity}")
         at = action.acted_at.isoformat(timespec="seconds")
         raise NoSuchHeldRecord(f"{identity} was {action.action.lower()} by {action.acted_by} at {at}")
 
     def actions(self) -> dict[str, HeldAction]:
-        """Return the action of each held record that had one, by id."""
+        """Return the action of each record that has one, by ID."""
         return self._actions.newest(self._scan)
 
     def read(self, selection: HeldSelection, actions: dict[str, HeldAction], take: Take) -> None:
-        """Hand what waits and is meant to ``take``, each partition's in order; what has an action waits no longer."""
+        """Pass the selected held records to ``take``, each partition in order; skip records with an action."""
 
         def one(found: FoundHeld) -> None:
             if selection.holds(found.entry):
@@ -87,7 +89,7 @@ class HeldLog:
         self._pass(selection.stages(), actions, one)
 
     def reach(self, stages: Sequence[str]) -> dict[TopicPartition, Reach]:
-        """Return how far each partition of these stages' held topics holds nothing that waits."""
+        """Return, for each partition of these stages' held topics, where its held records begin."""
         return self._pass(stages, self.actions(), lambda _: None)
 
     def _pass(self, stages: Sequence[str], actions: dict[str, HeldAction], take: Take) -> dict[TopicPartition, Reach]:
@@ -106,5 +108,5 @@ class HeldLog:
 
 
 def generations(kafka: KafkaSettings) -> list[str]:
-    """Return the generations of the index that have lanes, by name: each can hold records; raises `DependencyDown`."""
+    """Return the names of the generations that have lanes and can hold records; raises :class:`DependencyDown`."""
     return LogOffsets(kafka).generations([held_topic(EMBEDDER.name)])

@@ -1,4 +1,4 @@
-"""What is known of records that wait for a person, which of them are meant, and what an order does with them; pure."""
+"""Entries and selections of held records, and the messages that release or approve them. Pure."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class NoSuchHeldRecord(NotThere):
     """There is no such held record."""
 
     code = "no-such-held-record"
-    default_remedy = "`headrace held list` and `headrace review list` show those that wait."
+    default_remedy = "`headrace held list` and `headrace review list` show all held records."
 
 
 class RefusedHeldRecord(HeadraceError):
-    """What was asked for cannot be done with this held record."""
+    """The requested action is not possible for this held record."""
 
     code = "refused-held-record"
 
@@ -43,7 +43,7 @@ HELD_RECORDS = Kind("headrace-held", HELD_ACTIONS, HeldAction, "held records", R
 
 @dataclass(frozen=True, slots=True, order=True)
 class HeldId:
-    """Where a held record lies: in ``held.<stage>``."""
+    """The position of a held record in ``held.<stage>``."""
 
     stage: str
     partition: int
@@ -54,21 +54,21 @@ class HeldId:
 
 
 def parse_id(text: str) -> HeldId:
-    """Return the id; raises :class:`ConfigurationError` for one that cannot be, naming the stages that exist."""
+    """Return the ID; raises :class:`ConfigurationError`, which lists the stages, for an invalid one."""
     found = _ID.fullmatch(text)
     if found is None or found["stage"] not in STAGES:
         raise ConfigurationError(
-            f"{text!r} is no id of a held record",
-            remedy=f"Write stage/partition/offset, for instance chunker/0/17; stages are {', '.join(STAGES)}.",
+            f"invalid ID of a held record {text!r}",
+            remedy=f"Use stage/partition/offset, for example chunker/0/17; the stages are {', '.join(STAGES)}.",
         )
     return HeldId(found["stage"], int(found["partition"]), int(found["offset"]))
 
 
 @dataclass(frozen=True, slots=True)
 class HeldEntry:
-    """A held record without its payload; ``size`` in bytes, ``target`` with the prefix of topics.
+    """A held record without its payload; ``size`` in bytes, ``target`` with topic prefix.
 
-    ``kind`` is what its header says: pause, of a cap too, or review.
+    ``kind`` comes from the header: pause (for a cap too) or review.
     """
 
     id: HeldId
@@ -86,17 +86,17 @@ class HeldEntry:
 
     @property
     def waits_for(self) -> str:
-        """What it waits for: pause, cap or review."""
+        """Why it is held: pause, cap or review."""
         return waits_for(self.kind, self.scope)
 
     @property
     def ends(self) -> str:
-        """What ends its waiting: the command, for a cap behind what comes first."""
+        """The command that ends the hold; for a cap, preceded by what to do first."""
         return ends(self.kind, self.scope, str(self.id))
 
 
 def entry_of(record: Record) -> HeldEntry:
-    """Return what a record of ``held.<stage>`` (without prefix) says of itself; tenant and document are of its key."""
+    """Return the entry of a record of ``held.<stage>`` (without prefix); tenant and document come from its key."""
     scope = headers.text(record, headers.HELD_FOR) or ""
     key_tenant, mark, document_id = (record.key or b"").decode("utf-8", "replace").partition("/")
     of, _, target = scope.partition("/")
@@ -122,9 +122,9 @@ def entry_of(record: Record) -> HeldEntry:
 
 @dataclass(frozen=True, slots=True)
 class HeldSelection:
-    """Which held records are meant: all conditions hold. ``scopes`` as ``tenant/acme``; empty means any.
+    """A selection of held records: all filters must match. ``scopes`` are like ``tenant/acme``; empty matches any.
 
-    ``kind`` pause means caps too, cap them alone.
+    The kind ``pause`` includes caps; ``cap`` matches only caps.
     """
 
     ids: frozenset[HeldId] = frozenset()
@@ -135,12 +135,12 @@ class HeldSelection:
     document: str | None = None
 
     def stages(self) -> list[str]:
-        """Return the stages whose held records have to be read."""
+        """Return the stages whose held records must be read."""
         named = {one.stage for one in self.ids} | ({self.stage} if self.stage else set())
         return [stage for stage in STAGES if not named or stage in named]
 
     def holds(self, entry: HeldEntry) -> bool:
-        """Whether the record is meant."""
+        """Whether the record is selected."""
         exact = (
             (self.stage, entry.id.stage),
             (self.tenant, entry.tenant),
@@ -159,25 +159,25 @@ def check(selection: HeldSelection) -> HeldSelection:
     for value, known, where in ((selection.stage, tuple(STAGES), "--stage"), (selection.kind, KINDS, "--kind")):
         if value is not None and value not in known:
             raise ConfigurationError(
-                f"there is no {where.removeprefix('--')} {value!r}", where=where,
-                remedy=f"There are: {', '.join(known)}.",
+                f"unknown {where.removeprefix('--')} {value!r}", where=where,
+                remedy=f"Use one of: {', '.join(known)}.",
             )  # fmt: skip
     return selection
 
 
 def refuse_misfits(entries: Iterable[HeldEntry], order: Order) -> None:
-    """Raise :class:`RefusedHeldRecord` where the order is none for one of these, before anything moves."""
+    """Raise :class:`RefusedHeldRecord` if the action does not fit one of the records, before anything is written."""
     for entry in entries:
         if order.action == RELEASED and entry.kind != PAUSE:
-            raise RefusedHeldRecord(f"{entry.id} waits for a review", remedy=entry.ends)
+            raise RefusedHeldRecord(f"{entry.id} is held for a review and cannot be released", remedy=entry.ends)
         if order.action != RELEASED and entry.kind != REVIEW:
-            raise RefusedHeldRecord(f"{entry.id} waits for the end of a pause, not for a review", remedy=entry.ends)
+            raise RefusedHeldRecord(f"{entry.id} is held by a pause, not for a review", remedy=entry.ends)
 
 
 def refuse_others(ids: Collection[HeldId], actions: dict[str, HeldAction], order: Order) -> list[tuple[HeldId, str]]:
-    """Return those of the ids that had this very action before, with what to say of it.
+    """Return the IDs that already had the same action, each with a description of it.
 
-    Raises :class:`RefusedHeldRecord` where one had another action.
+    Raises :class:`RefusedHeldRecord` if one had another action.
     """
     done: list[tuple[HeldId, str]] = []
     for one in sorted(ids):
@@ -186,16 +186,16 @@ def refuse_others(ids: Collection[HeldId], actions: dict[str, HeldAction], order
             continue
         said = f"was {action.action.lower()} by {action.acted_by} at {action.acted_at.isoformat(timespec='seconds')}"
         if action.action != order.action:
-            raise RefusedHeldRecord(f"{one} {said}", remedy="Nothing is left to be done about it.")
+            raise RefusedHeldRecord(f"{one} {said}", remedy="It needs no further action.")
         done.append((one, said))
     return done
 
 
 def released(record: Record, kafka: KafkaSettings, *, now_ms: int) -> Message:
-    """Return what a record that waited for the end of a pause goes on as, in its stage's retry topic.
+    """Return the message that releases a record to its stage's retry topic.
 
-    Key and value are as they were, a missing key (written as ``-``) or value included. A ``replay`` header stays only
-    where the stage read the record first in a replay: one that a client wrote means nothing.
+    Key and value stay unchanged, including a missing key (written as ``-``) or value. A ``replay`` header stays only if
+    the stage first read the record in a replay; one that a client wrote means nothing.
     """
     stage, first = record.topic.removeprefix(held_topic("")), headers.origin(record)
     own = headers.without_hold(record.headers)
@@ -207,14 +207,14 @@ def released(record: Record, kafka: KafkaSettings, *, now_ms: int) -> Message:
 
 
 def approved_headers(record: Record) -> Headers:
-    """Return the headers of a reviewed output that goes on: those that its stage gave it."""
+    """Return the headers of an approved output: those that its stage wrote."""
     return headers.without_hold(headers.without_retry(record.headers))
 
 
 def target_of(record: Record, kafka: KafkaSettings) -> str:
-    """Return the topic, without prefix, that a reviewed output goes on to; raises :class:`RefusedHeldRecord`.
+    """Return the target topic of a reviewed output, without prefix; raises :class:`RefusedHeldRecord`.
 
-    Only the topics that its stage writes are allowed, whatever the header says.
+    Only topics that its stage writes to are allowed, whatever the header says.
     """
     flow = STAGES[record.topic.removeprefix(held_topic(""))]
     named = headers.text(record, headers.HELD_TARGET) or ""
@@ -223,7 +223,8 @@ def target_of(record: Record, kafka: KafkaSettings) -> str:
     target = next((name for name in allowed if named == kafka.topic(name)), None)
     if target is None:
         raise RefusedHeldRecord(
-            f"{flow.name}/{record.partition}/{record.offset} is to go on to {named!r}, where its stage writes nothing",
-            remedy="Find out who wrote it; reject it.",
+            f"{flow.name}/{record.partition}/{record.offset} has the target topic {named!r}, which its stage does not "
+            f"write; allowed: {', '.join(allowed)}",
+            remedy="Reject it, and find out who wrote it.",
         )
     return target

@@ -1,6 +1,6 @@
-"""Letting go what waited for the end of a pause or for room in a cap, in every generation of the index.
+"""Releases records that a pause or a cap held, in every generation of the index.
 
-An order is to all generations, and each has lanes of its own in which records wait.
+An order applies to all generations, and each generation holds records in its own lanes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from headrace_operations.held.model import RELEASED, HeldSelection
 
 
 def waiting(cluster: Cluster, selection: HeldSelection) -> dict[str, int]:
-    """Return how many held records are meant, by scope; a record of a lane that generations share counts once."""
+    """Return the number of selected held records by scope; a record in a lane that generations share counts once."""
     found = {
         (entry.scope, id_in_generation(str(entry.id), name))
         for name in cluster.generations()
@@ -27,16 +27,16 @@ def waiting(cluster: Cluster, selection: HeldSelection) -> dict[str, int]:
 
 
 def release_order(cluster: Cluster, why: str) -> Order:
-    """Return the order to release."""
+    """Return a request to release."""
     return new_order(RELEASED, by=cluster.by, why=why)
 
 
 def release(
     cluster: Cluster, scopes: Iterable[str], order: Order, progress: Progress = lambda _: None
 ) -> dict[str, int]:
-    """Send what waits under these scopes (``tenant/acme``) through its stage again; return how many, by scope.
+    """Release the records held under these scopes (``tenant/acme``); return how many, by scope.
 
-    What was released before an outage stays released and is noted; the error says how many.
+    Records released before an outage stay released; the error says how many.
     """
     counts = dict.fromkeys(sorted(scopes), 0)
     for name in cluster.generations():

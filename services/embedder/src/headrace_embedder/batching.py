@@ -69,7 +69,7 @@ def narrowed(slices: Sequence[slice], weights: Sequence[float], most: float) -> 
 
 
 def encode_halving(encode: Encode, texts: list[str]) -> Vectors:
-    """Encode the texts, halving a batch that does not fit; raises :class:`OutOfMemory` if a single text does not fit."""
+    """Encode the texts, halving a batch that does not fit; raises :class:`OutOfMemory` if one text alone does not."""
     try:
         return encode(texts)
     except OutOfMemory:

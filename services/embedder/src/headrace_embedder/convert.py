@@ -1,4 +1,4 @@
-"""The command ``headrace-embedder-convert``: converts a model to OpenVINO once, for machines and images without torch."""
+"""The command ``headrace-embedder-convert``: converts a model to OpenVINO, for machines and images without torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decides which records go to a rate-limited provider now and which are deferred, so that no tenant waits behind a flood.
+"""Decides which records go to a rate-limited provider now, and defers the others: no tenant waits behind a flood.
 
 It only decides: the caller provides the clock and the state of the limits. See ADR 11.
 """

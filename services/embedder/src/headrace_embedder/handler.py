@@ -1,8 +1,8 @@
 """The handler ``embed``: embeds the texts that are not in the vector cache.
 
 The text template prepares each chunk's text; the hash of the prepared text is the key of its vector. The handler sorts
-the texts of the whole batch by length and embeds them slice by slice. It caches each slice as soon as it is computed, so
-a batch that runs again (after a crash or a rebalance) calls the model only for the missing texts.
+the texts of the whole batch by length and embeds them slice by slice. It caches each slice as soon as it is computed,
+so a batch that runs again (after a crash or a rebalance) calls the model only for the missing texts.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class MinuteLimits:
         return requests and (self._tokens is None or self._tokens.has_capacity(cost.tokens))
 
     async def wait(self, texts: Sequence[str]) -> None:
-        """Wait until the limits grant one request; a request above one minute's tokens waits for one minute's tokens."""
+        """Wait until the limits grant one request; one above a minute's tokens waits for a minute's tokens."""
         self._waiting += 1
         try:
             if self._requests is not None:

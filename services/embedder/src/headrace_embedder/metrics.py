@@ -64,5 +64,5 @@ TOTAL_ITEMS = Gauge(
 )
 PENDING_ITEMS = Gauge(
     "embedding_pending_items",
-    "Records of embedding_total_items that are still pending. If it keeps growing, add embedders or check the provider.",
+    "Records of embedding_total_items that are pending. If it keeps growing, add embedders or check the provider.",
 )

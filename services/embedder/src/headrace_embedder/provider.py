@@ -76,7 +76,7 @@ class Provider(ABC):
 
     @abstractmethod
     async def embed(self, texts: Sequence[str], kind: Kind, lengths: Sequence[int] | None = None) -> EmbedResult:
-        """Return vectors in the order of the texts; pass the result of :meth:`lengths` as ``lengths`` if known.
+        """Return vectors in the order of the texts; ``lengths`` is the result of :meth:`lengths` if known.
 
         Raises :class:`headrace.errors.DependencyDown` if the model's server does not answer, with the delay that it
         requests. Errors of single texts are in the result's ``errors``.

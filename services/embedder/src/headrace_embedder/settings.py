@@ -31,7 +31,7 @@ class EmbedderSettings(BaseSettings):
     )
     dimensions: int = Field(
         384, ge=1, le=2000,
-        description="Dimensions of the model's vectors. Default: the dimensions of a model that Headrace knows by name, "
+        description="Dimensions of the model's vectors. Default: those of a model that Headrace knows by name, "
         "otherwise 384.",
     )  # fmt: skip
     text_template: str = Field(
@@ -133,8 +133,8 @@ class EmbedderSettings(BaseSettings):
     )
     fair_window_s: float = Field(
         10.0, gt=0, le=60,
-        description="Longest time that a batch of live records may wait for the rate limit, in seconds. Each tenant has "
-        "an equal share of it; records beyond the share are deferred. Only used with a rate limit.",
+        description="With a rate limit, the longest time that a batch of live records may wait for it, in seconds. Each "
+        "tenant has an equal share of this time; records beyond the share are deferred.",
     )  # fmt: skip
     fair_passes: int = Field(
         8, ge=1, le=1000,

@@ -84,10 +84,10 @@ class Spending:
         await usage.add(connection, tenant, EMBEDDER.name, self._model, bill, self._now())
 
     async def over(self, pool: Pool, tenants: Collection[str]) -> dict[str, SetAside]:
-        """Return those of the tenants whose cap is reached, each with what its records get that need the model.
+        """Return the tenants whose cap is reached, each with the error for its records that need the model.
 
-        Raises :class:`DependencyDown` if the cap on all tenants is reached: the stage waits until the period ends or the
-        cap is raised.
+        Raises :class:`DependencyDown` if the cap on all tenants is reached: the stage waits until the period ends or
+        the cap is raised.
         """
         book = self._refreshed()
         if not tenants:

@@ -17,8 +17,8 @@ class GeneratorSettings(BaseSettings):
 
     provider: Literal["auto", "extractive", "openai-compatible"] = Field(
         "auto",
-        description="Provider that writes the answers. openai-compatible calls a language model; extractive only quotes "
-        "passages. auto uses the language model if base_url and model are set, otherwise extractive.",
+        description="Provider that writes the answers: openai-compatible calls a language model, extractive quotes "
+        "passages. auto uses openai-compatible if base_url and model are set, otherwise extractive.",
     )
     base_url: str | None = Field(
         None, description="Base URL of an OpenAI-compatible server, including /v1, e.g. http://127.0.0.1:8000/v1."
