@@ -1,1 +1,1 @@
-"""Alerts: what is worth one, and sending them."""
+"""Alerts: their conditions, and sending them."""

@@ -1,6 +1,6 @@
-"""Alerts to Slack and Discord: said once, not too often, tried again, and never in the way of the pipeline.
+"""Sends alerts to Slack and Discord: each once, rate-limited and with retries, without affecting the pipeline.
 
-Only commands and the watcher send them, never a stage. No alert carries a document's text.
+Only commands and the watcher send alerts, never a stage. No alert contains a document's text.
 """
 
 from __future__ import annotations
@@ -21,31 +21,33 @@ from headrace.errors import ConfigurationError
 log = structlog.get_logger(__name__)
 
 _LONGEST = 1500
-"""Characters of a message; Discord takes 2,000."""
+"""Maximum characters of a message; Discord accepts 2,000."""
 _LONGEST_WAIT_S = 20.0
 _MINUTE_S = 60.0
 _PASSING = frozenset({408, 425, 429})
 
 
 class AlertSettings(BaseSettings):
-    """Where alerts go, and how often."""
+    """Where to send alerts, and how often."""
 
     model_config = SettingsConfigDict(env_prefix="HEADRACE_ALERTS_", frozen=True)
 
-    slack_url: SecretStr | None = Field(None, description="Incoming webhook of Slack; whoever has it can post.")
-    discord_url: SecretStr | None = Field(None, description="Webhook of Discord; whoever has it can post.")
-    repeat_s: float = Field(3600.0, ge=1, description="An alert that stays true is said again after so long.")
-    per_minute: int = Field(10, ge=1, le=1000, description="Most alerts a minute; what is more is logged and dropped.")
-    attempts: int = Field(4, ge=1, le=20, description="How often a webhook is tried that does not answer.")
-    timeout_s: float = Field(10.0, gt=0, le=60, description="Seconds to wait for a webhook.")
+    slack_url: SecretStr | None = Field(None, description="Incoming webhook URL of Slack. Anyone who has it can post.")
+    discord_url: SecretStr | None = Field(None, description="Webhook URL of Discord. Anyone who has it can post.")
+    repeat_s: float = Field(3600.0, ge=1, description="Interval for repeating an alert that persists, in seconds.")
+    per_minute: int = Field(
+        10, ge=1, le=1000, description="Maximum alerts per minute. Further alerts are logged and dropped."
+    )
+    attempts: int = Field(4, ge=1, le=20, description="Maximum attempts to reach a webhook.")
+    timeout_s: float = Field(10.0, gt=0, le=60, description="Timeout for a webhook, in seconds.")
     error_share: float = Field(
-        0.01, gt=0, le=1, description="Share of the embedder's records that fail, from which on the watcher alerts."
+        0.01, gt=0, le=1, description="The watcher sends an alert when this share of the embedder's records fails."
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """``key`` says what it is about: two with one key are the same alert."""
+    """An alert; two alerts with the same ``key`` are the same alert."""
 
     key: str
     title: str
@@ -54,7 +56,7 @@ class Alert:
 
     @property
     def text(self) -> str:
-        """What people read, in bounded length."""
+        """The message to send, in limited length."""
         sign = "✅" if self.good else "⚠️"
         whole = f"{sign} Headrace: {self.title}{f' — {self.detail}' if self.detail else ''}"
         return whole if len(whole) <= _LONGEST else f"{whole[: _LONGEST - 1]}…"
@@ -62,24 +64,24 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Time in seconds; tests put their own in its place."""
+    """Time in seconds; tests replace it."""
 
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
 
 
 def for_slack(alert: Alert) -> dict[str, object]:
-    """Return the body for Slack, whose three control characters are escaped: nobody is called by a name in it."""
+    """Return the body for Slack, with its three control characters escaped, so that the text mentions no one."""
     return {"text": alert.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")}
 
 
 def for_discord(alert: Alert) -> dict[str, object]:
-    """Return the body for Discord, which calls nobody."""
+    """Return the body for Discord, with mentions disabled."""
     return {"content": alert.text, "allowed_mentions": {"parse": []}}
 
 
 class Alerter:
-    """Sends alerts to every webhook that is set; :meth:`send` never raises for one that does not answer."""
+    """Sends alerts to every configured webhook; :meth:`send` never raises if one does not answer."""
 
     def __init__(
         self, settings: AlertSettings, *, clock: Clock | None = None, transport: httpx.BaseTransport | None = None
@@ -94,14 +96,14 @@ class Alerter:
 
     @property
     def channels(self) -> list[str]:
-        """The names of the webhooks that are set."""
+        """The names of the configured webhooks."""
         return [name for name, _, _ in self._channels]
 
     def require(self) -> None:
-        """Raise :class:`ConfigurationError` where no webhook is set."""
+        """Raise :class:`ConfigurationError` if no webhook is configured."""
         if not self._channels:
             raise ConfigurationError(
-                "no webhook is set", where="HEADRACE_ALERTS_SLACK_URL, HEADRACE_ALERTS_DISCORD_URL",
+                "no webhook is configured", where="HEADRACE_ALERTS_SLACK_URL, HEADRACE_ALERTS_DISCORD_URL",
                 remedy="Set one of them to an incoming webhook.",
             )  # fmt: skip
 
@@ -110,9 +112,9 @@ class Alerter:
         self._http.close()
 
     def send(self, alert: Alert) -> dict[str, str | None]:
-        """Send it, unless it was said lately or too many were; return by channel None, or why it did not arrive.
+        """Send the alert unless it was sent recently or the limit is reached.
 
-        Empty where it was held back, or no webhook is set.
+        Return None or the failure for each channel; an empty result means that nothing was sent.
         """
         now = self._clock.now()
         said = self._said.get(alert.key)
@@ -121,7 +123,7 @@ class Alerter:
         while self._lately and now - self._lately[0] >= _MINUTE_S:
             self._lately.popleft()
         if len(self._lately) >= self._settings.per_minute:
-            log.warning("alert dropped: too many in a minute", alert=alert.key)
+            log.warning("dropped an alert: too many alerts per minute", alert=alert.key)
             return {}
         self._lately.append(now)
         self._said = {key: at for key, at in self._said.items() if now - at < self._settings.repeat_s}
@@ -131,7 +133,7 @@ class Alerter:
         return found
 
     def over(self, key: str) -> None:
-        """Forget that the alert was said: it is no longer true, and is said at once when it is again."""
+        """Forget an alert that is over, so that it is sent immediately when it occurs again."""
         self._said.pop(key, None)
 
     def _post(self, name: str, url: str, body: dict[str, object]) -> str | None:
@@ -147,24 +149,24 @@ class Alerter:
                     break
                 wait = retry_after(answer.headers.get("retry-after"))
             except (httpx.HTTPError, httpx.InvalidURL) as error:
-                failure = type(error).__name__  # its text may hold the URL, which is a secret
+                failure = type(error).__name__  # its text may contain the URL, which is a secret
             if attempt + 1 < self._settings.attempts:
                 self._clock.sleep(min(wait if wait is not None else 2.0**attempt, _LONGEST_WAIT_S))
-        log.error("alert did not arrive", channel=name, error=failure)
+        log.error("cannot deliver the alert", channel=name, error=failure)
         return failure
 
 
 class Watch:
-    """What was true at the last look; tells the alerter what became true, and what no longer is."""
+    """Remembers the alerts of the last check, and sends new alerts and the end of old ones."""
 
     def __init__(self, alerter: Alerter) -> None:
         self._alerter = alerter
         self._true: dict[str, Alert] = {}
 
     def take(self, alerts: Sequence[Alert]) -> None:
-        """Take all that is true now; one that stays true is said again as the settings have it.
+        """Send the current alerts, repeating persistent ones at the configured interval.
 
-        That one is over is said until it has arrived.
+        The end of an alert is sent until it is delivered.
         """
         now = {alert.key: alert for alert in alerts}
         for alert in alerts:

@@ -1,4 +1,4 @@
-"""What the watcher looks at: the spending caps, the processes, and the embedder's errors."""
+"""The watcher's checks: spending caps, processes, and the embedder's errors."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ Look = Callable[[], list[Alert]]
 
 
 class Looks:
-    """Looks by name; of one that cannot be made, what it saw last stays true."""
+    """Checks by name; if one fails, its last result stays valid."""
 
     def __init__(self, looks: Mapping[str, Look]) -> None:
         self._looks = looks
         self._seen: dict[str, list[Alert]] = {name: [] for name in looks}
 
     def __call__(self) -> list[Alert]:
-        """Return what all tell; of one that cannot be made an alert, with what was seen last.
+        """Return the alerts of all checks; a failed check adds an alert and repeats its last alerts.
 
-        Nothing is over because a look failed.
+        So a failed check never ends an alert.
         """
         alerts: list[Alert] = []
         for name, look in self._looks.items():
             try:
                 self._seen[name] = look()
             except HeadraceError as error:
-                alerts.append(Alert(f"blind/{name}", f"the watcher cannot see {name}", error.message))
+                alerts.append(Alert(f"blind/{name}", f"the watcher cannot check {name}", error.message))
             alerts += self._seen[name]
         return alerts
 
 
 def caps(store: StoreSettings, book: CostBook) -> list[Alert]:
-    """Return an alert for each cap that is reached; raises :class:`DependencyDown`."""
+    """Return an alert for each reached cap; raises :class:`DependencyDown`."""
     return of_caps(asyncio.run(spending(store, book, None)).reached)
 
 
@@ -62,7 +62,7 @@ def stages(urls: Mapping[str, str]) -> list[Alert]:
 
 
 def readyz(url: str) -> dict[str, Any] | None:
-    """Return what a process says of itself; None where it does not answer."""
+    """Return the process's ``/readyz``, or None if it does not answer."""
     address = urlsplit(url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=_ASK_S)
     try:
@@ -76,7 +76,7 @@ def readyz(url: str) -> dict[str, Any] | None:
 
 
 def errors(cluster: Cluster, share: ErrorShare) -> list[Alert]:
-    """Return the alert where too many of the embedder's newest records fail; raises :class:`DependencyDown`."""
+    """Return an alert if too many of the embedder's newest records fail; raises :class:`DependencyDown`."""
     progress = lag.progress(lag.LagReader(cluster.kafka), EMBEDDER.name)
     since, records = share.window(datetime.now(UTC), progress.total - progress.pending)
     failed = 0

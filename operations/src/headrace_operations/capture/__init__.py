@@ -1,1 +1,1 @@
-"""Capturing tables: whether a database can be captured, and the connector that does it."""
+"""Captured tables: checks of the database, the connector, and reconciling."""

@@ -1,4 +1,4 @@
-"""Debezium's PostgreSQL connector, as Kafka Connect's REST interface takes it."""
+"""Configures Debezium's PostgreSQL connector through Kafka Connect's REST API."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SSL = {
     "sslmode": "database.sslmode", "sslrootcert": "database.sslrootcert", "sslcert": "database.sslcert",
     "sslkey": "database.sslkey",
 }  # fmt: skip
-"""What a URL of PostgreSQL says of encryption, and the connector's names for it."""
+"""The encryption options of a PostgreSQL URL, and the connector's names for them."""
 _HEARTBEAT_MS = 60_000
 _TIMEOUT_S = 30.0
 _NOT_FOUND = 404
@@ -29,7 +29,7 @@ _NOT_FOUND = 404
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A connector's state and its tasks': the worst of them, and the first line of why."""
+    """The state of a connector and its tasks: the worst of them, and the first line of its reason."""
 
     name: str
     state: str
@@ -38,30 +38,33 @@ class Status:
 
 
 def slot_of(name: str) -> str:
-    """Return the replication slot, and the publication, of the connector."""
+    """Return the name of the connector's replication slot and publication."""
     return f"headrace_{name}"
 
 
 def configuration(name: str, dsn: str, tables: Mapping[str, Table], topic: str) -> dict[str, str]:
-    """Return the connector's configuration: all rows' changes into ``topic``, each document's under one key.
+    """Return the connector's configuration: it writes all row changes to ``topic``, with one key per document.
 
-    Raises :class:`ConfigurationError` for a name that cannot name a slot, and a DSN that is no URL.
+    Raises :class:`ConfigurationError` for a name that a slot cannot have, and for a DSN that is not a URL.
     """
     if not NAME.fullmatch(name):
         raise ConfigurationError(
-            f"{name!r:.60} is no name for a capture", where="--name",
-            remedy="Use a small letter, then small letters, digits and _, 41 at most: the slot is named by it.",
+            f"invalid capture name {name!r:.60}", where="--name",
+            remedy="Use 1-41 lowercase letters, digits or '_', starting with a letter. The replication slot gets this "
+            "name.",
         )  # fmt: skip
     place = urlsplit(dsn)
     given = dict(parse_qsl(place.query))
     if unknown := given.keys() - _SSL.keys():
         raise ConfigurationError(
-            f"the source database's URL says {', '.join(sorted(unknown))}, which the connector cannot be told",
-            where="--database", remedy=f"Leave it out; known are {', '.join(_SSL)}.",
+            f"the source database's URL has options that the connector does not support: {', '.join(sorted(unknown))}",
+            where="--database", remedy=f"Remove them; supported options: {', '.join(_SSL)}.",
         )  # fmt: skip
     if place.scheme not in ("postgresql", "postgres") or not place.hostname:
         raise ConfigurationError(
-            "the source database is no URL", where="--database", remedy="Write postgresql://user:password@host/name."
+            "the source database is not a PostgreSQL URL",
+            where="--database",
+            remedy="Use the form postgresql://user:password@host/name.",
         )
     return {
         "connector.class": _CLASS,
@@ -101,7 +104,7 @@ def configuration(name: str, dsn: str, tables: Mapping[str, Table], topic: str) 
 
 
 def dsn_of(config: Mapping[str, str]) -> str:
-    """Return the URL of the database that a connector captures."""
+    """Return the URL of the database that the connector captures."""
     user, password = quote(config["database.user"], safe=""), quote(config["database.password"], safe="")
     host = config["database.hostname"]
     host = f"[{host}]" if ":" in host else host
@@ -111,23 +114,23 @@ def dsn_of(config: Mapping[str, str]) -> str:
 
 
 def is_ours(name: str, config: Mapping[str, str]) -> bool:
-    """Whether the connector is one that :func:`configuration` made."""
+    """Whether :func:`configuration` created the connector."""
     return config.get("connector.class") == _CLASS and config.get("slot.name") == slot_of(name)
 
 
 def unread(old: Mapping[str, str], new: Mapping[str, str]) -> str | None:
-    """Return why the connector cannot go from one configuration to the other; None where it can.
+    """Return why the connector cannot change from one configuration to the other; None if it can.
 
-    A connector that goes on takes no snapshot, so rows of another table, or of another key, would be missing.
+    A running connector takes no new snapshot, so the existing rows of a new table or key would be missing.
     """
     keys = set(old.get(_KEYS, "").split(";"))
     if more := set(new[_KEYS].split(";")) - keys:
-        return f"it does not read the rows that there are of {', '.join(sorted(more)).replace(chr(92), '')}"
+        return f"would not read the existing rows of {', '.join(sorted(more)).replace(chr(92), '')}"
     return None
 
 
 class Connect:
-    """A Kafka Connect; every method raises :class:`DependencyDown` where it does not answer."""
+    """A Kafka Connect cluster; every method raises :class:`DependencyDown` if it does not answer."""
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
@@ -139,18 +142,18 @@ class Connect:
         return sorted(found)
 
     def put(self, name: str, config: Mapping[str, str]) -> None:
-        """Start the connector, or change it; raises :class:`ConfigurationError` for what it refuses."""
+        """Start the connector, or change it; raises :class:`ConfigurationError` if Kafka Connect rejects it."""
         answer = self._call("PUT", f"/connectors/{quote(name, safe='')}/config", json=dict(config))
         if answer.status_code >= httpx.codes.BAD_REQUEST:
-            raise ConfigurationError(f"the connector is refused: {_message(answer)}", where=self._shown)
+            raise ConfigurationError(f"Kafka Connect rejected the connector: {_message(answer)}", where=self._shown)
 
     def configuration(self, name: str) -> dict[str, str] | None:
-        """Return a connector's configuration, None where there is none of that name."""
+        """Return the connector's configuration, or None if it does not exist."""
         answer = self._call("GET", f"/connectors/{quote(name, safe='')}/config")
         return None if answer.status_code == _NOT_FOUND else answer.json()
 
     def status(self, name: str) -> Status | None:
-        """Return how the connector is, None where there is none of that name."""
+        """Return the connector's status, or None if it does not exist."""
         config = self.configuration(name)
         answer = self._call("GET", f"/connectors/{quote(name, safe='')}/status")
         if config is None:
@@ -165,7 +168,7 @@ class Connect:
         return Status(name, state, worst.get("trace", "").partition("\n")[0], tables)
 
     def wait_running(self, name: str, timeout: float) -> Status:
-        """Wait until the connector runs or failed, and return how it is then."""
+        """Wait until the connector runs or fails, and return its status."""
         deadline = time.monotonic() + timeout
         while True:
             status = self.status(name) or Status(name, "UNASSIGNED")
@@ -174,17 +177,17 @@ class Connect:
             time.sleep(0.2)
 
     def restart(self, name: str) -> None:
-        """Start the connector again with those of its tasks that failed."""
+        """Restart the connector with its failed tasks."""
         self._call("POST", f"/connectors/{quote(name, safe='')}/restart?includeTasks=true")
 
     def delete(self, name: str) -> None:
-        """End the connector and forget it with its offsets, so that one of its name begins anew."""
+        """Delete the connector with its offsets, so that a connector with the same name starts from the beginning."""
         path = f"/connectors/{quote(name, safe='')}"
         self._call("PUT", f"{path}/stop")
         deadline = time.monotonic() + _TIMEOUT_S
         while (answer := self._call("DELETE", f"{path}/offsets")).status_code == httpx.codes.BAD_REQUEST:
             if time.monotonic() > deadline:
-                raise DependencyDown("kafka connect", f"{name} does not stop: {_message(answer)}")
+                raise DependencyDown("kafka connect", f"the connector {name} does not stop: {_message(answer)}")
             time.sleep(0.2)
         self._call("DELETE", path)
 
@@ -194,10 +197,12 @@ class Connect:
         except httpx.HTTPError as error:
             raise DependencyDown(
                 "kafka connect", f"{type(error).__name__}: {error}",
-                remedy="Start one with `headrace up --with-connect`, or name one with --connect.",
+                remedy="Start one with `headrace up --with-connect`, or pass its URL with --connect.",
             ) from error  # fmt: skip
         if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR or answer.status_code == httpx.codes.CONFLICT:
-            raise DependencyDown("kafka connect", _message(answer), remedy="Run this again; it may be rebalancing.")
+            raise DependencyDown(
+                "kafka connect", _message(answer), remedy="Run the command again; Kafka Connect may be rebalancing."
+            )
         return answer
 
 

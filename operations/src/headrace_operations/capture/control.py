@@ -1,4 +1,4 @@
-"""Starting and stopping a capture."""
+"""Starts and stops a capture."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HIDDEN = "database.password"
 
 @dataclass(frozen=True, slots=True)
 class CaptureRequest:
-    """Tables of the database that are written to the topic, under a name; the DSN is of a role that may replicate."""
+    """A capture: its name, the mapped tables, the topic, and the DSN with a role that may replicate."""
 
     name: str
     tables: Mapping[str, Table]
@@ -30,7 +30,7 @@ class CaptureRequest:
 
 
 class NoSuchCapture(NotThere):
-    """Kafka Connect has no such connector."""
+    """Kafka Connect has no connector with this name."""
 
     code = "no-such-capture"
 
@@ -42,20 +42,20 @@ class RefusedCapture(Refused):
 
 
 def find_problems(dsn: str, tables: Mapping[str, Table]) -> list[Problem]:
-    """Return why a capture of the tables would fail or lose something; raises :class:`DependencyDown`."""
+    """Return the reasons why a capture of the tables would fail or lose data; raises :class:`DependencyDown`."""
     return problems(asyncio.run(look(dsn, list(tables))), tables)
 
 
 def shown(config: Mapping[str, str]) -> dict[str, str]:
-    """Return a configuration as it may be shown: the dry run of a start."""
+    """Return the configuration without its password: the dry run of a start."""
     return {key: "***" if key == _HIDDEN else value for key, value in config.items()}
 
 
 def start(connect: Connect, request: CaptureRequest, where: str) -> Status:
-    """Have the connector run with what is asked now; ``where`` names the file of the tables.
+    """Start the connector, or change it; ``where`` names the file of the tables.
 
-    Raises :class:`RefusedCapture` for a connector that is none of ours, for one that would need all rows again, and
-    for one that fails; :class:`DependencyDown` where Kafka Connect does not answer.
+    Raises :class:`RefusedCapture` for a connector that Headrace did not create, for a change that requires a new
+    snapshot, and for a connector that fails; :class:`DependencyDown` if Kafka Connect does not answer.
     """
     config, name = request.configuration(), request.name
     before = connect.configuration(name)
@@ -63,22 +63,22 @@ def start(connect: Connect, request: CaptureRequest, where: str) -> Status:
         _require_ours(name, before)
         if (why := unread(before, config)) is not None:
             raise RefusedCapture(
-                f"{name} runs, and {why}", where=where,
-                remedy=f"`headrace capture stop {name}`, then start it again: all rows are read anew.",
+                f"the capture {name} is running and {why}", where=where,
+                remedy=f"Run `headrace capture stop {name}`, then start it again: it reads all rows again.",
             )  # fmt: skip
     connect.put(name, config)
     status = connect.wait_running(name, _START_S)
     if status.state == FAILED:
         raise RefusedCapture(
             f"the capture failed: {status.reason}", where=name,
-            remedy="Mend that and run this again; the log of Kafka Connect has the rest.",
+            remedy="Fix the cause and run the command again. Kafka Connect's log has the details.",
         )  # fmt: skip
     return status
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """A capture that can be stopped: its connector's configuration, and the database with its slot."""
+    """A capture to stop: its connector's configuration, and the database with its slot."""
 
     name: str
     config: Mapping[str, str]
@@ -86,21 +86,21 @@ class Stop:
 
     @property
     def slot(self) -> str:
-        """The replication slot that is dropped."""
+        """The replication slot to drop."""
         return self.config["slot.name"]
 
 
 def plan_stop(connect: Connect, name: str, dsn: str | None) -> Stop:
-    """Return what stopping comes to; ``dsn`` None is as the connector has it.
+    """Return the plan to stop a capture; if ``dsn`` is None, use the connector's.
 
-    The database is looked at before anything ends: a slot that cannot be dropped keeps the log for ever.
+    It connects to the database first: a slot that cannot be dropped would retain the WAL forever.
     Raises :class:`NoSuchCapture`, :class:`RefusedCapture` and :class:`DependencyDown`.
     """
     config = connect.configuration(name)
     if config is None:
         raise NoSuchCapture(
-            f"there is no capture {name!r}", where="NAME",
-            remedy=f"There are: {', '.join(connect.names()) or 'none'}.",
+            f"unknown capture {name!r}", where="NAME",
+            remedy=f"Existing connectors: {', '.join(connect.names()) or 'none'}.",
         )  # fmt: skip
     _require_ours(name, config)
     found = Stop(name, config, dsn or dsn_of(config))
@@ -109,7 +109,7 @@ def plan_stop(connect: Connect, name: str, dsn: str | None) -> Stop:
 
 
 def stop(connect: Connect, planned: Stop) -> None:
-    """End the capture, and drop its slot and publication; raises :class:`DependencyDown`."""
+    """Stop the capture, and drop its slot and publication; raises :class:`DependencyDown`."""
     connect.delete(planned.name)
     asyncio.run(drop_slot(planned.dsn, planned.slot, planned.config["publication.name"]))
 
@@ -117,6 +117,6 @@ def stop(connect: Connect, planned: Stop) -> None:
 def _require_ours(name: str, config: Mapping[str, str]) -> None:
     if not is_ours(name, config):
         raise RefusedCapture(
-            f"the connector {name} is none that `headrace capture start` made", where="NAME",
-            remedy="Take another name, or change it by Kafka Connect's own means.",
+            f"`headrace capture start` did not create the connector {name}", where="NAME",
+            remedy="Use another name, or change the connector through Kafka Connect itself.",
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Whether a PostgreSQL and its tables can be captured as they are mapped: looked at first, judged apart from it."""
+"""Checks whether a PostgreSQL database and its mapped tables can be captured: reads first, then a pure check."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ ORDER BY n.nspname, c.relname LIMIT $1
 _NAMES_SHOWN = 20
 _FULL = "f"
 _ORDINARY = "r"
-_DROP = "End whoever reads it, then SELECT pg_drop_replication_slot('…')."
+_DROP = "Stop the process that reads it, then run SELECT pg_drop_replication_slot('…')."
 _TIMEOUT_S = 10.0
 _COMMAND_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A table as the database has it; ``keys`` are the columns of its unique indexes, ``owned`` is by the role.
+    """A table in the database; ``keys`` has the columns of each unique index, ``owned`` is whether the role owns it.
 
-    ``identity`` and ``kind`` are pg_class's relreplident and relkind.
+    ``identity`` and ``kind`` are relreplident and relkind of pg_class.
     """
 
     columns: tuple[str, ...]
@@ -57,9 +57,9 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """What capturing rests on: ``tables`` has those that there are, by ``schema.table``.
+    """The requirements of a capture; ``tables`` has the existing mapped tables, by ``schema.table``.
 
-    Where a mapped one is missing, ``names`` are the first of all tables, one more than are shown.
+    If a mapped table is missing, ``names`` has the first of all tables, one more than the message shows.
     """
 
     wal_level: str
@@ -70,7 +70,7 @@ class Database:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a capture would fail or lose something, and what to do."""
+    """Why a capture would fail or lose data, and what to do."""
 
     where: str
     what: str
@@ -78,7 +78,7 @@ class Problem:
 
 
 async def look(dsn: str, names: Sequence[str]) -> Database:
-    """Return what the database has of the mapped tables; raises :class:`DependencyDown` where it does not answer."""
+    """Return the state of the database and the mapped tables; raises :class:`DependencyDown`."""
     async with opened(dsn) as connection:
         level = await connection.fetchval("SHOW wal_level")
         may = await connection.fetchval("SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user")
@@ -89,15 +89,17 @@ async def look(dsn: str, names: Sequence[str]) -> Database:
 
 
 async def drop_slot(dsn: str, slot: str, publication: str, within: float = 30.0) -> None:
-    """Drop the slot and the publication of a capture that ended; raises :class:`DependencyDown`.
+    """Drop the slot and the publication of a stopped capture; raises :class:`DependencyDown`.
 
-    The connector may hold its slot for a moment more: that is waited for.
+    The connector may use its slot a moment longer; this waits for it.
     """
     deadline = time.monotonic() + within
     async with opened(dsn) as connection:
         while await connection.fetchval("SELECT active FROM pg_replication_slots WHERE slot_name = $1", slot):
             if time.monotonic() > deadline:
-                raise DependencyDown("the source database", f"somebody still reads the slot {slot}", remedy=_DROP)
+                raise DependencyDown(
+                    "the source database", f"the replication slot {slot} is still in use", remedy=_DROP
+                )
             await asyncio.sleep(0.2)
         await connection.execute(
             "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1", slot
@@ -117,10 +119,10 @@ async def _found(connection: asyncpg.Connection, name: str) -> Found | None:
 
 @asynccontextmanager
 async def opened(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    """Yield a connection that sees all rows or fails: a policy must not pass for rows that are gone.
+    """Yield a connection that sees all rows or fails: rows hidden by a policy must not look like deleted rows.
 
-    Raises :class:`DependencyDown`, and :class:`ConfigurationError` for a URL or a right that is wrong; the URL, which
-    holds a password, is in no message.
+    Raises :class:`DependencyDown`, and :class:`ConfigurationError` for an invalid URL or a missing privilege. No message
+    contains the URL, which has a password.
     """
     try:
         connection = await asyncpg.connect(
@@ -128,8 +130,8 @@ async def opened(dsn: str) -> AsyncIterator[asyncpg.Connection]:
         )
     except ValueError:
         raise ConfigurationError(
-            "the source database is no URL", where="--database",
-            remedy="Write postgresql://user:password@host/name, what is special in them in percent.",
+            "the source database is not a PostgreSQL URL", where="--database",
+            remedy="Use the form postgresql://user:password@host/name, and percent-encode special characters.",
         ) from None  # fmt: skip
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise _down(error) from error
@@ -137,7 +139,9 @@ async def opened(dsn: str) -> AsyncIterator[asyncpg.Connection]:
         yield connection
     except asyncpg.InsufficientPrivilegeError as error:
         raise ConfigurationError(
-            f"the role may not: {error}", where="the source database", remedy="Use the role that owns the tables."
+            f"the role lacks a privilege: {error}",
+            where="the source database",
+            remedy="Use the role that owns the tables.",
         ) from error
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise _down(error) from error
@@ -147,27 +151,29 @@ async def opened(dsn: str) -> AsyncIterator[asyncpg.Connection]:
 
 def _down(error: Exception) -> DependencyDown:
     return DependencyDown(
-        "the source database", str(error) or type(error).__name__, remedy="Check that it runs, then run this again."
+        "the source database",
+        str(error) or type(error).__name__,
+        remedy="Check that it is running, then run the command again.",
     )
 
 
 def quoted(name: str) -> str:
-    """Return the name as an identifier of SQL."""
+    """Return the name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def problems(database: Database, tables: Mapping[str, Table]) -> list[Problem]:
-    """Return all that stands against a capture, in the order in which to mend it."""
+    """Return all problems of a capture, in the order in which to fix them."""
     found = []
     if database.wal_level != "logical":
         found.append(
             Problem(
-                "wal_level", f"is {database.wal_level}, and only logical tells of rows",
-                "ALTER SYSTEM SET wal_level = logical, then restart PostgreSQL.",
+                "wal_level", f"is {database.wal_level}; capturing rows requires logical",
+                "Run ALTER SYSTEM SET wal_level = logical, then restart PostgreSQL.",
             )
         )  # fmt: skip
     if not database.may_replicate:
-        found.append(Problem("role", "may not replicate", "ALTER ROLE … REPLICATION, or use another role."))
+        found.append(Problem("role", "may not replicate", "Run ALTER ROLE … REPLICATION, or use another role."))
     for name, table in tables.items():
         there = database.tables.get(name)
         found += [_missing(name, database.names)] if there is None else _of_table(name, table, there)
@@ -176,36 +182,36 @@ def problems(database: Database, tables: Mapping[str, Table]) -> list[Problem]:
 
 def _missing(name: str, names: tuple[str, ...]) -> Problem:
     if not names:
-        return Problem(name, "is no table of the database, which has none", "Name another database.")
+        return Problem(name, "does not exist; the database has no tables", "Use another database.")
     more = ", …" if len(names) > _NAMES_SHOWN else ""
     there = ", ".join(names[:_NAMES_SHOWN])
-    return Problem(name, "is no table of the database", f"Name one that there is, as schema.table: {there}{more}")
+    return Problem(name, "does not exist in the database", f"Use an existing table, as schema.table: {there}{more}")
 
 
 def _of_table(name: str, table: Table, found: Found) -> list[Problem]:
     if found.kind != _ORDINARY:
-        return [Problem(name, "is no ordinary table", "Capture the partitions, or the table behind the view.")]
+        return [Problem(name, "is not an ordinary table", "Capture its partitions, or the table behind the view.")]
     if not found.owned:
-        return [Problem(name, "is not owned by the role, so no publication of it can be made", "Use its owner's role.")]
+        return [Problem(name, "is not owned by the role, which cannot publish it", "Use the role that owns the table.")]
     if missing := table.missing(found.columns):
         there = ", ".join(found.columns)
         return [
-            Problem(f"{name}.{column}", f"is no column; there are {there}", "Name one of them.") for column in missing
+            Problem(f"{name}.{column}", "is not a column of the table", f"Use one of: {there}.") for column in missing
         ]
     identity = frozenset(table.identity)
     result = []
     if not any(key <= identity for key in found.keys):
         result.append(
             Problem(
-                name, f"two rows may be one document: no unique index is of {', '.join(table.identity)} alone",
-                "Put the columns of the primary key into id.",
+                name, f"two rows may become one document: no unique index covers only {', '.join(table.identity)}",
+                "Use all columns of the primary key in id.",
             )
         )  # fmt: skip
     if found.identity != _FULL:
         result.append(
             Problem(
-                name, "does not log whole rows, so an update that leaves a large text alone would not carry it",
-                f"ALTER TABLE {name} REPLICA IDENTITY FULL.",
+                name, "does not log complete rows: an update would lack large texts that it does not change",
+                f"Run ALTER TABLE {name} REPLICA IDENTITY FULL.",
             )
         )  # fmt: skip
     return result

@@ -1,10 +1,10 @@
-"""Documents whose rows are gone without a trace: found by comparing the log with the table, and deleted.
+"""Deletes documents whose rows disappeared while nothing captured the table, by comparing the log with the table.
 
-A snapshot reads the rows that there are; what was deleted while nothing captured, or by TRUNCATE, stays in the index.
+A snapshot reads existing rows only. Rows deleted while nothing captured the table, or by TRUNCATE, stay in the index.
 
-The delete must come before whatever is captured of such a row later. So it is written while the table is locked
-against writers (SHARE), to the partition in which the row's last change stands: a row that comes back is written after
-the lock is gone, and its change has a higher offset.
+The delete must precede any later captured change of such a row. So it is written while the table is locked against
+writers (SHARE), to the partition of the row's last change: a row that comes back is written after the lock is released,
+and its change has a higher offset.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _PAGE = 5000
 _LOCK_MS = 10_000
 _WRITER = "headrace-reconcile"
 Key = tuple[str, str]
-"""Tenant and document."""
+"""Tenant and document ID."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A document of a captured table as the log has it last: its version, and where ingest read that."""
+    """The newest version of a captured document in the log, and the topic and partition where ingest read it."""
 
     version: int
     topic: str
@@ -47,7 +47,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """What came of a table: ``gone`` documents were (or would be) deleted, ``left`` ones cannot be by this."""
+    """The result for a table: ``gone`` documents were (or would be) deleted; ``left`` ones cannot be deleted here."""
 
     table: str
     documents: int
@@ -56,7 +56,7 @@ class Reconciled:
 
 
 def documents_of(kafka: KafkaSettings, codec: Codec, source: str) -> dict[Key, Known]:
-    """Return the documents of the source that the log holds; raises what :class:`LogReader` does."""
+    """Return the documents of the source in the log; raises what :class:`LogReader` raises."""
     ranges = LogReader(kafka, "capture")
     found: dict[Key, Known] = {}
     newest: dict[Key, int] = {}
@@ -68,7 +68,7 @@ def documents_of(kafka: KafkaSettings, codec: Codec, source: str) -> dict[Key, K
         change = context.change
         key = (change.tenant, change.document_id)
         if change.version < newest.get(key, -1):
-            return  # redriven, and long overtaken
+            return  # redriven, and superseded
         newest[key] = change.version
         document = context.payload
         own = change.operation is Operation.UPSERT and document is not None and document.facts.source == source
@@ -87,7 +87,7 @@ async def reconcile(
 ) -> Reconciled:
     """Delete the documents of the capture ``name`` whose rows the table ``mapped`` no longer has.
 
-    Holds off the table's writers while it reads the keys, where there is anything to delete.
+    If there is anything to delete, it blocks the table's writers while it reads the keys.
     Raises :class:`ConfigurationError` for a key of a type that cannot be compared, and
     :class:`headrace.errors.DependencyDown`.
     """
@@ -108,12 +108,12 @@ async def reconcile(
 
 
 def _placed(kafka: KafkaSettings, table: Table, known: Known) -> bool:
-    """Whether it is known where the delete has to stand; a document that was redriven was read elsewhere."""
+    """Whether the partition for the delete is known; a redriven document was read from another topic."""
     return table.version != OFFSET or known.topic == kafka.topic(INGEST.source)
 
 
 def _delete(kafka: KafkaSettings, table: Table, gone: Mapping[Key, Known]) -> None:
-    """Write the deletes in one transaction: all of them stand in the log when the lock is given up, or none."""
+    """Write the deletes in one transaction: when the lock is released, the log has all of them or none."""
     with Transactions(kafka, _WRITER).one() as produce:
         for (tenant, document_id), known in gone.items():
             said: dict[str, object] = {"op": "delete"}
@@ -126,7 +126,7 @@ def _delete(kafka: KafkaSettings, table: Table, gone: Mapping[Key, Known]) -> No
 
 
 async def _rows(connection: asyncpg.Connection, name: str, table: Table) -> set[Key]:
-    """Return the documents that the table's rows are."""
+    """Return the documents of the table's rows."""
     columns = table.identity
     pairs = ", ".join(f"'{column.replace(chr(39), chr(39) * 2)}', {quoted(column)}" for column in columns)
     found: set[Key] = set()
@@ -146,8 +146,8 @@ async def _require_types(connection: asyncpg.Connection, name: str, columns: Seq
         )
         if record is None or record["typname"] not in _TYPES:
             raise ConfigurationError(
-                f"a key of type {record['long'] if record else 'unknown'} cannot be compared", where=f"{name}.{column}",
-                remedy=f"Delete such documents with `headrace delete`; compared are {', '.join(_TYPES)}.",
+                f"cannot compare keys of type {record['long'] if record else 'unknown'}", where=f"{name}.{column}",
+                remedy=f"Delete such documents with `headrace delete`. Supported types: {', '.join(_TYPES)}.",
             )  # fmt: skip
 
 

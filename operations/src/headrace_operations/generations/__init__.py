@@ -1,1 +1,1 @@
-"""Generations of the index: one model's complete set of vectors each."""
+"""Generations of the index; each is one model's complete set of vectors."""

@@ -1,4 +1,4 @@
-"""Switching search to a generation, once the audit finds it complete."""
+"""Switches search to a generation after an audit finds it complete."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headrace_operations.generations.rights import owner
 
 @dataclass(frozen=True, slots=True)
 class ActivateGeneration:
-    """The generation to be searched, and how many documents may be on their way to it: live changes always are."""
+    """The generation to activate, and how many documents may still be pending in it, since live changes continue."""
 
     name: str
     under_way: int = 0
@@ -30,28 +30,28 @@ class Incomplete(Refused):
 async def require_complete(
     cluster: Cluster, request: ActivateGeneration, told: Callable[[str], None] = lambda _: None
 ) -> None:
-    """Audit the generation; raises :class:`Incomplete` where it lacks anything. This is the dry run of a switch."""
+    """Audit the generation; raises :class:`Incomplete` if anything is missing. This is the dry run of a switch."""
     scope = Scope(generation=request.name)
     report = await audit(cluster.kafka, cluster.codec, cluster.known_store(), scope, told)
     if report.findings or len(report.pending) > request.under_way:
         raise Incomplete(
             f"generation {request.name} is not complete: {len(report.findings)} findings, {len(report.pending)} "
-            "documents under way",
-            remedy=f"`headrace audit --generation {request.name}` lists them, each with its repair; --under-way allows "
-            "for live changes, --unchecked for everything.",
+            f"pending documents (allowed: {request.under_way})",
+            remedy=f"Run `headrace audit --generation {request.name}` for the findings and their repairs. --under-way "
+            "allows pending documents; --unchecked skips the audit.",
         )  # fmt: skip
 
 
 async def require_owner(store: StoreSettings) -> None:
-    """Raise :class:`Refused` for a login that may not switch, before a long audit."""
+    """Raise :class:`Refused` if the login may not switch generations, before a long audit."""
     async with owner(store):
         pass
 
 
 async def activate(store: StoreSettings, name: str) -> None:
-    """Have searches use the generation, unchecked; the one before stays as it is, so this is the way back as well.
+    """Switch search to the generation without an audit; the previous one stays unchanged, so this also rolls back.
 
-    Raises :class:`ConfigurationError` where there is none of the name, :class:`Refused` and :class:`DependencyDown`.
+    Raises :class:`ConfigurationError` for an unknown generation, :class:`Refused` and :class:`DependencyDown`.
     """
     async with owner(store) as connection:
         await switch(connection, name)

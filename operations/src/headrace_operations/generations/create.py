@@ -1,4 +1,4 @@
-"""Making room for another model's vectors beside those that are searched."""
+"""Creates a generation for another model's vectors, next to the active one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from headrace_operations.generations.rights import owner
 
 @dataclass(frozen=True, slots=True)
 class CreateGeneration:
-    """A generation to be made; what is None is taken from what is known of the model by its name."""
+    """A generation to create; a value of None comes from the known properties of the model."""
 
     name: str
     model: str
@@ -29,9 +29,9 @@ class CreateGeneration:
     replication_factor: int = 1
 
     def known(self) -> KnownModel:
-        """Return dimensions and prompt; raises :class:`ConfigurationError` where neither says the dimensions.
+        """Return dimensions and prompt; raises :class:`ConfigurationError` if the dimensions are unknown.
 
-        Raises it too for a bad name or template, so it comes before anything is made.
+        It also raises it for an invalid name or template, so call it before creating anything.
         """
         embedding_table(self.name)
         parse_template(self.template)
@@ -39,8 +39,8 @@ class CreateGeneration:
         if found is None:
             if self.dimensions is None:
                 raise ConfigurationError(
-                    f"nothing is known of the model {self.model}", where="--model",
-                    remedy="Say with --dimensions how many numbers its vectors have, and its prompt with "
+                    f"the dimensions of the model {self.model} are unknown", where="--model",
+                    remedy="Pass the dimensions of its vectors with --dimensions, and its prompt with "
                     "--passage-prompt.",
                 )  # fmt: skip
             found = KnownModel(self.dimensions)
@@ -52,17 +52,18 @@ class CreateGeneration:
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """The generation, which may have been there with the same properties, and the topics that were missing."""
+    """The generation, which may have existed with the same properties, and the topics that were created."""
 
     generation: Generation
     topics: Sequence[str]
 
 
 async def create(cluster: Cluster, request: CreateGeneration) -> Created:
-    """Make table, index and topics of a generation; a repeat changes nothing.
+    """Create table, index and topics of a generation; a repeat changes nothing.
 
-    Raises :class:`ConfigurationError`, :class:`headrace.store.error_mapping.GenerationExists` for another one of the
-    name, :class:`headrace_operations.errors.Refused` for a login that may not, and :class:`DependencyDown`.
+    Raises :class:`ConfigurationError`, :class:`headrace.store.error_mapping.GenerationExists` if the name exists with
+    other properties, :class:`headrace_operations.errors.Refused` for a login without the right, and
+    :class:`DependencyDown`.
     """
     known = request.known()
     preparation = Preparation(request.template, known.passage_prompt, request.over_long)

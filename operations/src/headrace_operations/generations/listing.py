@@ -1,4 +1,4 @@
-"""Which generations there are."""
+"""Lists the generations."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from headrace_operations.errors import NotThere
 
 
 class NoSuchGeneration(NotThere):
-    """The index has no generation of this name."""
+    """The index has no generation with this name."""
 
     code = "no-such-generation"
 
 
 async def generations(store: StoreSettings | None) -> list[Generation] | None:
-    """Return the generations of the index; None where no store is known. Raises :class:`DependencyDown`."""
+    """Return the generations of the index, or None if no store is configured; raises :class:`DependencyDown`."""
     if store is None:
         return None
     async with opened_pool(store) as pool, pool.acquire() as connection:
@@ -24,15 +24,16 @@ async def generations(store: StoreSettings | None) -> list[Generation] | None:
 
 
 async def require_generation(store: StoreSettings | None, name: str, where: str) -> None:
-    """Raise :class:`NoSuchGeneration` for one that the index has not; where no store is known nothing is said."""
+    """Raise :class:`NoSuchGeneration` for an unknown generation; do nothing if no store is configured."""
     known = await generations(store)
     if known and name not in {one.name for one in known}:
         raise NoSuchGeneration(
-            f"there is no generation {name!r}", where=where,
-            remedy=f"There are: {'; '.join(map(described, known))}. `headrace generations create` makes another.",
+            f"unknown generation {name!r}", where=where,
+            remedy=f"Existing generations: {'; '.join(map(described, known))}. `headrace generations create` creates "
+            "another one.",
         )  # fmt: skip
 
 
 def described(one: Generation) -> str:
-    """Return what is to be known of a generation, in a line."""
+    """Return a one-line description of a generation."""
     return f"{one.name} ({one.model}, {one.dimensions} dimensions, {one.state})"

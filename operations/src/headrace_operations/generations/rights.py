@@ -1,4 +1,4 @@
-"""Acting on the generations takes the role that owns the schema."""
+"""The right to change generations, which requires the role that owns the schema."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ async def owner(store: StoreSettings) -> AsyncIterator[Connection]:
     ):
         if not await may_switch(connection):
             raise Refused(
-                "this login of PostgreSQL may not change the generations", where="HEADRACE_STORE_DSN",
-                remedy="Give --postgres, or HEADRACE_BOOTSTRAP_POSTGRES_DSN, with the role that owns the schema.",
+                "this PostgreSQL login may not change generations", where="HEADRACE_STORE_DSN",
+                remedy="Pass a login with the role that owns the schema, in --postgres or "
+                "HEADRACE_BOOTSTRAP_POSTGRES_DSN.",
             )  # fmt: skip
         yield connection

@@ -1,1 +1,1 @@
-"""The object store: what it holds, and collecting garbage."""
+"""The object store: its content, and garbage collection."""

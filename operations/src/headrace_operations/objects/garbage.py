@@ -1,4 +1,4 @@
-"""What the object store holds, and collecting what no record refers to any more (ADR 18)."""
+"""Lists the content of the object store, and deletes objects that no record refers to any more (ADR 18)."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from headrace.objects.store import ObjectStore
 from headrace.topology import generation_names, topics
 
 LEAST_GRACE = timedelta(hours=24)
-"""Longer than from a batch's first object to its commit.
+"""Longer than the time between a batch's first object and its commit.
 
-The batch is computed in portions, each stored when it is done; hours may pass behind a slow model. Then come the
-transaction (15 minutes at most, by the brokers' own limit) and what clocks differ.
+A batch is computed in portions, and each is stored when it is done; with a slow model this can take hours. Add the
+transaction (15 minutes at most, a limit of the brokers) and the difference between clocks.
 """
 _AT_ONCE = 500
 _ROLE = "objects"
 Progress = Callable[[int], None]
-"""Told how many more records were read, or objects deleted."""
+"""Called with the number of records read, or objects deleted, since the last call."""
 
 
 @dataclass(slots=True)
 class Amount:
-    """Objects, and their bytes."""
+    """A number of objects, and their size in bytes."""
 
     objects: int = 0
     bytes: int = 0
@@ -44,7 +44,7 @@ class Amount:
 
 @dataclass(slots=True)
 class Holding:
-    """What a tenant's folder holds, and the days in UTC on which the oldest and the newest of it were written."""
+    """The content of a tenant's folder, and the days (UTC) of its oldest and newest object."""
 
     folder: str
     held: Amount
@@ -54,9 +54,9 @@ class Holding:
 
 @dataclass(slots=True)
 class Garbage:
-    """What a scan came to: ``keys`` with their bytes are what nothing refers to; ``young`` ones were left alone.
+    """The result of a scan: ``keys`` are objects without a reference, with their bytes; ``young`` ones are kept.
 
-    ``unfinished`` are files that a killed process left half written, with their bytes.
+    ``unfinished`` are incomplete files of killed processes, with their bytes.
     """
 
     held: Amount = field(default_factory=Amount)
@@ -67,12 +67,12 @@ class Garbage:
 
     @property
     def found(self) -> Amount:
-        """How much nothing refers to."""
+        """The amount of garbage."""
         return Amount(len(self.keys) + len(self.unfinished), sum(self.keys.values()) + sum(self.unfinished.values()))
 
 
 def holdings(store: ObjectStore) -> list[Holding]:
-    """Return what the store holds by tenant's folder, the largest first."""
+    """Return the content of the store by tenant folder, largest first."""
     found: dict[str, Holding] = {}
     for place, size in store.objects():
         one = found.setdefault(place.folder, Holding(place.folder, Amount(), place.day, place.day))
@@ -82,7 +82,7 @@ def holdings(store: ObjectStore) -> list[Holding]:
 
 
 def carriers() -> list[str]:
-    """Return the topics whose records can refer to an object, or carry one that does; without prefix, generation."""
+    """Return the topics whose records, or the records inside them, can refer to an object; without prefix."""
     envelopes = set(ENVELOPES.values())
     return [
         topic.name
@@ -94,7 +94,7 @@ def carriers() -> list[str]:
 class Collector:
     """Finds and deletes garbage.
 
-    Every method raises :class:`headrace.errors.DependencyDown` where Kafka or the store does not answer.
+    Every method raises :class:`headrace.errors.DependencyDown` if Kafka or the object store does not answer.
     """
 
     def __init__(self, store: ObjectStore, kafka: KafkaSettings) -> None:
@@ -103,15 +103,15 @@ class Collector:
         self._read_to: dict[tuple[str, TopicPartition], int] = {}
 
     def find(self, before: datetime, now: datetime, progress: Progress = lambda _: None) -> Garbage:
-        """Return what was written on days that were over before that time, and what no record refers to.
+        """Return the objects written on days that ended before that time and that no record refers to.
 
-        Every topic that can carry a reference is read through. Raises :class:`ConfigurationError` for a time that lies
-        less than :data:`LEAST_GRACE` before ``now``, and for the store of another deployment.
+        It reads every topic that can carry a reference. Raises :class:`ConfigurationError` for a time less than
+        :data:`LEAST_GRACE` before ``now``, and for the object store of another deployment.
         """
         if before > now - LEAST_GRACE:
             raise ConfigurationError(
-                "the grace is shorter than a stage may take for a batch, so that an object would be deleted whose "
-                "record is about to be committed", where="--older-than", remedy="Give a day (24h) or more.",
+                "the minimum age is too short: a stage may need up to 24h for a batch, and its objects would be deleted "
+                "before their records are committed", where="--older-than", remedy="Use 24h or more.",
             )  # fmt: skip
         self._store.require_owner()
         garbage = Garbage()
@@ -127,7 +127,7 @@ class Collector:
         return garbage
 
     def delete(self, garbage: Garbage, progress: Progress = lambda _: None) -> Amount:
-        """Delete it, but for what a record refers to that was written since; return what was deleted."""
+        """Delete the garbage, except objects that newer records refer to; return what was deleted."""
         self._strike_named(garbage, lambda _: None)
         deleted = Amount()
         keys = list(garbage.keys)
@@ -144,14 +144,14 @@ class Collector:
         return deleted
 
     def _strike_named(self, garbage: Garbage, progress: Progress) -> None:
-        """Take out of the garbage what records name that were not read yet."""
+        """Remove objects from the garbage that unread records refer to."""
         own = [name for name in carriers() if generation_names.is_own(name)]
         for generation in LogReader(self._kafka, _ROLE).generations(own):
             self._read(generation, own, garbage, progress)
         self._read("", [name for name in carriers() if not generation_names.is_own(name)], garbage, progress)
 
     def _read(self, generation: str, wanted: Iterable[str], garbage: Garbage, progress: Progress) -> None:
-        """Read what was not read yet of those topics; ``generation`` is empty for what all share."""
+        """Read the unread records of these topics; ``generation`` is empty for topics that all share."""
         ranges = LogReader(self._kafka.of(generation or self._kafka.generation), _ROLE)
         spans = {}
         for one, (start, end) in ranges.bounds(ranges.partitions(wanted), open_too=True).items():

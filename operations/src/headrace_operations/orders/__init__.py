@@ -1,1 +1,1 @@
-"""Operators' orders to the stages: pausing and resuming, and the records that a pause set aside."""
+"""Operators' orders: pause and resume, and the records that a pause held."""

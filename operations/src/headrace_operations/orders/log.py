@@ -1,4 +1,4 @@
-"""Writing orders to the compacted topic ``control``, and reading those that count."""
+"""Writes orders to the compacted topic ``control``, and reads those in force."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CALL_S = 10.0
 
 
 def read_orders(kafka: KafkaSettings, codec: Codec) -> OrderBook:
-    """Return every order that counts now; raises :class:`DependencyDown`."""
+    """Return every order in force; raises :class:`DependencyDown`."""
     book = OrderBook()
     follower = follow(kafka, codec, book)
     follower.start()
@@ -39,10 +39,10 @@ def give(
     issued_by: str,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Control:
-    """Publish an order and return it; durable when this returns.
+    """Publish an order and return it; it is durable when this returns.
 
-    Raises :class:`InvalidRecord` for one that makes no sense, and :class:`DependencyDown` where Kafka or the registry
-    does not answer.
+    Raises :class:`InvalidRecord` for an invalid order, and :class:`DependencyDown` if Kafka or the schema registry does
+    not answer.
     """
     order = check(Control(action, scope, target, reason, issued_by, now()))
     failures: list[str] = []
@@ -54,7 +54,7 @@ def give(
         )  # fmt: skip
         left = producer.flush(_CALL_S)
     except KafkaException as error:
-        raise DependencyDown("kafka", f"the order was not given: {error}") from error
+        raise DependencyDown("kafka", f"cannot publish the order: {error}") from error
     if left or failures:
-        raise DependencyDown("kafka", f"the order was not given: {', '.join(failures) or 'no answer'}")
+        raise DependencyDown("kafka", f"cannot publish the order: {', '.join(failures) or 'no answer'}")
     return order

@@ -1,4 +1,4 @@
-"""Pausing and resuming stages, tenants, pipelines and replays; a dry run gives no order and releases nothing."""
+"""Pauses and resumes stages, tenants, pipelines and replays; a dry run publishes no order and releases nothing."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from headrace_operations.held.model import HeldSelection
 from headrace_operations.held.release import release, release_order, waiting
 
 READ_S = 2.0
-"""Seconds after which every worker has surely read an order, which takes it one at most."""
+"""Seconds after which every worker has read an order; it takes one second at most."""
 _MOST_PASSES = 10
 _HOLDING = (Scope.TENANT, Scope.PIPELINE)
-"""Scopes whose pause sets records aside."""
+"""Scopes whose pause holds records."""
 
 
 class Target(NamedTuple):
-    """What an order is about."""
+    """The target of an order."""
 
     scope: Scope
     name: str
@@ -35,27 +35,27 @@ class Target(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class OrderRequest:
-    """Which targets are to pause or go on, and why."""
+    """The targets to pause or resume, and the reason."""
 
     targets: Sequence[Target]
     reason: str = ""
 
     @property
     def scopes(self) -> list[str]:
-        """The scopes under which a pause of the targets sets records aside."""
+        """The scopes under which a pause of the targets holds records."""
         return [f"{scope}/{name}" for scope, name in self.targets if scope in _HOLDING]
 
 
 @dataclass(frozen=True, slots=True)
 class Ordered:
-    """The orders that were given, none by a dry run; ``released`` held records by scope, or that would be."""
+    """The published orders (none in a dry run), and the number of held records ``released``, or to release, by scope."""
 
     given: Sequence[Control] = ()
     released: Mapping[str, int] = field(default_factory=dict)
 
 
 class NoSuchPipeline(NotThere):
-    """No pipeline of this name was ever applied."""
+    """No pipeline with this name was ever applied."""
 
     code = "no-such-pipeline"
 
@@ -67,7 +67,7 @@ def _unseen() -> Iterator[Progress]:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """Told how far a resume is: when its orders are ``given``, before each pause of ``seconds``, and each release."""
+    """Callbacks for the progress of a resume: after its orders are ``given``, before each wait, and at each release."""
 
     given: Callable[[], None] = lambda: None
     waits: Callable[[float], None] = lambda _: None
@@ -78,15 +78,15 @@ class Steps:
 def targets(
     stages: Sequence[str] = (), tenants: Sequence[str] = (), pipelines: Sequence[str] = (), run: str | None = None
 ) -> list[Target]:
-    """Return what an order is about, each once; ``all`` are all stages.
+    """Return the targets of an order, each once; ``all`` means all stages.
 
-    Raises :class:`ConfigurationError` for a stage that does not exist, and where nothing is named.
+    Raises :class:`ConfigurationError` for an unknown stage, and if there is no target.
     """
     wanted = list(STAGES) if list(stages) == ["all"] else list(dict.fromkeys(stages))
     unknown = [name for name in wanted if name not in STAGES]
     if unknown:
         raise ConfigurationError(
-            f"no stage {', '.join(unknown)}", where="--stage", remedy=f"There are: {', '.join(STAGES)}."
+            f"unknown stage {', '.join(unknown)}", where="--stage", remedy=f"Use one of: {', '.join(STAGES)}."
         )
     found = [Target(Scope.STAGE, name) for name in wanted]
     found += [Target(Scope.TENANT, name) for name in dict.fromkeys(tenants)]
@@ -94,14 +94,14 @@ def targets(
     found += [Target(Scope.RUN, run)] if run else []
     if not found:
         raise ConfigurationError(
-            "nothing to order",
-            remedy=f"Name a --stage ({', '.join(STAGES)}, or all), a --tenant, a --pipeline or a --run.",
+            "no target selected",
+            remedy=f"Pass --stage ({', '.join(STAGES)}, or all), --tenant, --pipeline or --run.",
         )
     return found
 
 
 def pause(cluster: Cluster, request: OrderRequest, *, dry_run: bool = False) -> Ordered:
-    """Have the targets start nothing more; raises :class:`NoSuchPipeline` before any order is given."""
+    """Pause the targets; raises :class:`NoSuchPipeline` before publishing any order."""
     return Ordered() if dry_run else Ordered(_give(cluster, Action.PAUSE, request))
 
 
@@ -112,10 +112,10 @@ def resume(
     dry_run: bool = False,
     steps: Steps = Steps(),  # frozen
 ) -> Ordered:
-    """Have the targets go on, and release what their pause set aside, in passes until one finds nothing.
+    """Resume the targets, and release the records that their pause held, in passes until one finds none.
 
-    A batch that was under way may set some aside afterwards: resume again until none is released.
-    Raises :class:`NoSuchPipeline` before any order is given.
+    A batch that was in progress may hold records afterwards: resume again until none is released.
+    Raises :class:`NoSuchPipeline` before publishing any order.
     """
     given = [] if dry_run else _give(cluster, Action.RESUME, request)
     steps.given()
@@ -149,5 +149,7 @@ def _require_pipelines(cluster: Cluster, names: Sequence[str]) -> None:
     unknown = [name for name in names if name not in known]
     if unknown:
         raise NoSuchPipeline(
-            f"no pipeline {', '.join(unknown)}", where="--pipeline", remedy=f"There are: {', '.join(known) or 'none'}."
+            f"unknown pipeline {', '.join(unknown)}",
+            where="--pipeline",
+            remedy=f"Existing pipelines: {', '.join(known) or 'none'}.",
         )

@@ -1,1 +1,1 @@
-"""Pipelines: checking templates and publishing them as the next versions."""
+"""Pipelines: checks templates and publishes them as the next versions."""

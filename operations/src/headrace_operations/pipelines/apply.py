@@ -1,4 +1,4 @@
-"""Publishing templates as the next versions of their pipelines; nothing is published where one is refused."""
+"""Publishes templates as the next versions of their pipelines; if one is invalid, publishes none."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from headrace_operations.errors import NotThere
 
 @dataclass(frozen=True, slots=True)
 class ApplyRequest:
-    """Templates by the names of their files; ``handler_check`` wants the handlers that they name installed here."""
+    """Templates by file name; with ``handler_check``, their handlers must be installed here."""
 
     texts: Mapping[str, str]
     handler_check: bool = True
 
     @property
     def known(self) -> Catalogue:
-        """What templates may name."""
+        """The stages and handlers that templates may name."""
         return catalogue() if self.handler_check else without_handlers()
 
     def problems(self) -> list[TemplateError]:
-        """Return everything that is wrong with the templates."""
+        """Return all errors in the templates."""
         known = self.known
         return [error for name, text in self.texts.items() for error in templates.problems(text, name, known)]
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """A file and the version that it is, or would be; ``changed`` is False where the newest says the same already."""
+    """A file and its version, published or planned; ``changed`` is False if the newest version is the same."""
 
     file: str
     version: PipelineVersion
@@ -43,13 +43,13 @@ class Applied:
 
 
 class NoSuchPipelineVersion(NotThere):
-    """No such version was ever applied."""
+    """This version was never applied."""
 
     code = "no-such-pipeline-version"
 
 
 def catalogue() -> Catalogue:
-    """Return the stages, and the handlers that are installed here; with none installed, handlers are not checked."""
+    """Return the stages and the installed handlers; if no handler is installed, handlers are not checked."""
     handlers = {
         handler.name: HandlerInfo(handler.stage, handler.version, handler.consumes.__name__, handler.produces.__name__)
         for handler in registry.installed().all()
@@ -58,14 +58,14 @@ def catalogue() -> Catalogue:
 
 
 def without_handlers() -> Catalogue:
-    """Return the stages alone."""
+    """Return the stages only."""
     return Catalogue(
         {name: StageTypes(flow.consumes.__name__, flow.produces.__name__) for name, flow in STAGES.items()}
     )
 
 
 def apply(cluster: Cluster, request: ApplyRequest, *, dry_run: bool = False) -> Iterator[Applied]:
-    """Yield each file as it is published, or would be; raises :class:`TemplateError` and :class:`DependencyDown`."""
+    """Publish each file (except in a dry run) and yield it; raises :class:`TemplateError`, :class:`DependencyDown`."""
     known = request.known
     loaded = {name: templates.load(text, name, known) for name, text in request.texts.items()}
     for name, template in loaded.items():
@@ -80,6 +80,6 @@ def find(cluster: Cluster, pipeline_id: str, version: int | None) -> PipelineVer
     if not found:
         asked = pipeline_id if version is None else f"{pipeline_id} version {version}"
         raise NoSuchPipelineVersion(
-            f"there is no pipeline {asked}", remedy="`headrace pipeline list` shows those that exist."
+            f"unknown pipeline {asked}", remedy="`headrace pipeline list` shows all pipelines and versions."
         )
     return found[-1]

@@ -1,4 +1,4 @@
-"""Asking for the path of a document or a request by its name."""
+"""Traces a document or a request by its ID."""
 
 from __future__ import annotations
 
@@ -19,33 +19,31 @@ _REQUEST = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{8}T\d{6}Z-[
 
 
 class NothingKnown(NotThere):
-    """Neither the log nor the store knows anything of it."""
+    """Neither the log nor the store has it."""
 
     code = "nothing-known"
-    default_remedy = (
-        "Look at the id: a file's is its path below the folder that was ingested; `headrace search` shows ids."
-    )
+    default_remedy = "Check the ID: a file's ID is its path below the ingested folder. `headrace search` shows IDs."
 
 
 def is_request(name: str) -> bool:
-    """Whether the name is one of a request (a UUID) or of a run; any other is a document's."""
+    """Whether the name is the ID of a request (a UUID) or of a run; any other name is a document's."""
     return _REQUEST.fullmatch(name) is not None
 
 
 async def ask_request(cluster: Cluster, pool: Pool | None, limits: Limits, tenant: str, name: str) -> RequestTrace:
-    """Return what the request or run set off; raises :class:`NothingKnown` and :class:`DependencyDown`."""
+    """Return the trace of a request or run; raises :class:`NothingKnown` and :class:`DependencyDown`."""
     found = await trace_request(cluster.kafka, cluster.codec, pool, limits, tenant=tenant, request=name)
     if not found.changes and not found.documents:
         raise NothingKnown(
-            f"nothing is known of a request or run {name!r} of tenant {tenant!r}",
-            remedy="`headrace runs` lists the latest; a document with such an id needs --document.",
+            f"no request or run {name!r} of tenant {tenant!r} in the log or the store",
+            remedy="`headrace runs` lists the latest runs. If this is a document's ID, use --document.",
         )
     return found
 
 
 async def ask_document(cluster: Cluster, pool: Pool | None, limits: Limits, tenant: str, name: str) -> Traces:
-    """Return every version that is still known; raises :class:`NothingKnown` and :class:`DependencyDown`."""
+    """Return every version that the log or the store has; raises :class:`NothingKnown` and :class:`DependencyDown`."""
     found = await Tracer(cluster.kafka, cluster.codec, pool, limits).documents(tenant, [name])
     if not found.documents[0].versions:
-        raise NothingKnown(f"nothing is known of a document {name!r} of tenant {tenant!r}")
+        raise NothingKnown(f"no document {name!r} of tenant {tenant!r} in the log or the store")
     return found

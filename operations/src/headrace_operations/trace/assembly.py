@@ -1,4 +1,4 @@
-"""From records of one document's partition to its trace; pure."""
+"""Assembles a document's trace from the records of its partitions. Pure."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ _OUTCOMES: Mapping[str, VersionState] = {
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A record of the document as it was read: ``history`` and ``outcome`` where its body tells them.
+    """A record of the document; ``history`` and ``outcome`` are set if its body has them.
 
-    ``stage`` is the one that reads the topic, None for the end of the flow; ``behind`` is None where it was taken.
+    ``stage`` is the one that reads the topic, None at the end of the flow; ``behind`` is None if the stage took it.
     """
 
     record: Record
@@ -55,7 +55,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class SeenLetter:
-    """A dead letter of the document where it stands, and what became of it."""
+    """A dead letter of the document with its position and its action."""
 
     letter: DeadLetter
     partition: int
@@ -64,18 +64,18 @@ class SeenLetter:
 
     @property
     def id(self) -> str:
-        """Its identity, ``stage/partition/offset``."""
+        """Its ID, ``stage/partition/offset``."""
         return f"{self.letter.stage}/{self.partition}/{self.offset}"
 
     @property
     def entry(self) -> DeadLetterEntry:
-        """What :func:`headrace.documents.status.judge` takes."""
+        """The input for :func:`headrace.documents.status.judge`."""
         return entry_of(self.letter, self.partition, self.offset)
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """All that is known of one document; ``paused`` says by stage who stopped it and why."""
+    """Everything known about one document; ``paused`` says, by stage, who paused it and why."""
 
     tenant: str
     document_id: str
@@ -88,7 +88,7 @@ class Material:
 
 
 def assemble(material: Material) -> DocumentTrace:
-    """Return the trace; its state is the one that the gateway's ``GET /v1/documents/{id}`` would give."""
+    """Return the trace; its state is the one that ``GET /v1/documents/{id}`` would return."""
     seen = [replace(one, version=version) for one, version in _versions(material.seen)]
     row = material.row
     waiting = [_waiting(one) for one in seen if one.behind is not None]
@@ -111,7 +111,7 @@ def assemble(material: Material) -> DocumentTrace:
 
 
 def _versions(seen: Sequence[Seen]) -> Iterator[tuple[Seen, int | None]]:
-    """Give every record its version; a change's that only its body tells is known from the runs that followed."""
+    """Assign each record its version; a change without a version header gets the one of its later stage runs."""
     followed = {
         (run.topic, run.partition, run.offset): one.version
         for one in seen
@@ -130,7 +130,7 @@ def _versions(seen: Sequence[Seen]) -> Iterator[tuple[Seen, int | None]]:
 
 
 def _first(one: Seen) -> tuple[int, int]:
-    """Return partition and offset at which ingest read the change first."""
+    """Return the partition and offset at which ingest first read the change."""
     if one.lane == "live":
         return one.record.partition, one.record.offset
     first = headers.origin(one.record)
@@ -176,7 +176,7 @@ def _state(
     places: Sequence[Place],
     letters: Sequence[SeenLetter],
 ) -> VersionState:
-    """Return what became of the version: the store is believed first, then what is still to come."""
+    """Return the state of the version: the store decides first, then the pending records."""
     if row is not None and row.version == version:
         return "deleted" if row.deleted else "indexed"
     if row is not None and version is not None and row.version > version:
@@ -191,7 +191,7 @@ def _state(
 
 
 def _steps(seen: Sequence[Seen], row: DocumentRow | None) -> tuple[Step, ...]:
-    """Return every run that a record or the store's row tells of, once, in the order of time."""
+    """Return every stage run in a record or the store's row, once, in order of time."""
     steps = {_step(run) for one in seen for run in one.history}
     if row is not None:
         steps |= {_step(_run(run)) for run in row.history}
@@ -204,7 +204,7 @@ def _steps(seen: Sequence[Seen], row: DocumentRow | None) -> tuple[Step, ...]:
 
 
 def _run(values: Mapping[str, Any]) -> StageRun:
-    """Return a run as the store keeps it."""
+    """Return a stage run from its stored form."""
     started_at = datetime.fromisoformat(values["started_at"])
     return StageRun(**{**values, "handlers": tuple(values["handlers"]), "started_at": started_at})
 

@@ -1,4 +1,4 @@
-"""Reading the log to look at it: bounded, from the end backwards, joining no group and committing nothing."""
+"""Reads the log for display: within limits, backwards from the end, without joining a group or committing offsets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Wanted = Callable[[Record], bool]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much is read at most: records of each partition, and seconds in all."""
+    """Reading limits: records per partition, and seconds in total."""
 
     records: int = 50_000
     seconds: float = 30.0
@@ -27,7 +27,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a scan read; not ``complete`` where a limit cut it short."""
+    """What a scan read; ``complete`` is False if a limit ended it."""
 
     partitions: int = 0
     records: int = 0
@@ -46,7 +46,7 @@ class Cost:
 
 
 class LogScanner(LogOffsets):
-    """Offsets, and scans from the ends backwards. Raises :class:`DependencyDown` if Kafka does not answer."""
+    """Offsets, and scans backwards from the end. Raises :class:`DependencyDown` if Kafka does not answer."""
 
     def newest_first(
         self,
@@ -55,10 +55,10 @@ class LogScanner(LogOffsets):
         limits: Limits,
         floors: Mapping[TopicPartition, int] | None = None,
     ) -> tuple[list[Record], Cost]:
-        """Return what is wanted of the partitions, by topic, partition and offset, and what it cost.
+        """Return the wanted records, sorted by topic, partition and offset, and the cost of the scan.
 
-        Windows are read from the end backwards, each twice as long as the one before, so that where time runs out the
-        newest records were seen; ``floors`` are offsets below which nothing is of interest.
+        It reads windows backwards from the end, each twice as long as the previous one, so that it has seen the newest
+        records if the time runs out. ``floors`` are the lowest offsets to read.
         """  # fmt: skip
         begun = time.monotonic()
         found: list[Record] = []
@@ -84,7 +84,7 @@ class LogScanner(LogOffsets):
     def _spans(
         self, places: Sequence[TopicPartition], limits: Limits, floors: Mapping[TopicPartition, int]
     ) -> tuple[dict[TopicPartition, Range], bool]:
-        """Return what is to be read of each partition, and whether a limit leaves something out."""
+        """Return the range to read of each partition, and whether a limit excludes records."""
         spans, cut = {}, False
         for place, (low, end) in self.bounds(places).items():
             floor = max(low, floors.get(place, low))
@@ -96,5 +96,5 @@ class LogScanner(LogOffsets):
 
 
 def place_of(key: bytes, topic: str, counts: Mapping[str, int]) -> TopicPartition | None:
-    """Return the partition of a key (murmur2), or None where the topic does not exist."""
+    """Return the partition of a key (murmur2), or None if the topic does not exist."""
     return TopicPartition(topic, murmur2(key, counts[topic])) if topic in counts else None

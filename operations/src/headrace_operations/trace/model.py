@@ -1,4 +1,4 @@
-"""What a trace says, as frozen types; times in milliseconds since 1970 unless a field is a datetime."""
+"""The frozen types of a trace; times are in milliseconds since 1970 unless a field is a datetime."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Why a record waits for a person: ``kind`` is pause, cap or review, ``scope`` what for, as ``tenant/acme``."""
+    """Why a record is held: ``kind`` is pause, cap or review; ``scope`` is like ``tenant/acme``."""
 
     id: str
     kind: str
@@ -43,10 +43,10 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A record that a stage has not taken yet, or that waits for a person (the lane ``held``).
+    """A record that a stage has not processed yet, or that is held (the lane ``held``).
 
-    ``behind`` is how many offsets of the partition are to be read before it; ``due_ms`` is set in the lane ``retry``,
-    where ``attempt`` is the one that will be made. ``paused`` says who stopped the stage, and why.
+    ``behind`` is the number of offsets to read before it. In the lane ``retry``, ``due_ms`` is set and ``attempt`` is
+    the next attempt. ``paused`` says who paused the stage and why.
     """
 
     lane: Lane
@@ -65,7 +65,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A dead letter; ``id`` is ``stage/partition/offset``, ``redrive_of`` the one that this record was before."""
+    """A dead letter; ``id`` is ``stage/partition/offset``, ``redrive_of`` the record's previous dead letter."""
 
     id: str
     stage: str
@@ -98,7 +98,7 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class VersionTrace:
-    """The path of one version; ``version`` is None for changes whose version only their body tells."""
+    """The path of one version; ``version`` is None for a change that has its version only in its body."""
 
     version: int | None
     state: VersionState
@@ -116,7 +116,7 @@ class VersionTrace:
 
 @dataclass(frozen=True, slots=True)
 class DocumentTrace:
-    """Everything that is still known of a document, the newest version first."""
+    """Everything that is still known about a document, newest version first."""
 
     tenant: str
     document_id: str
@@ -129,7 +129,7 @@ class DocumentTrace:
 
 @dataclass(frozen=True, slots=True)
 class Traces:
-    """Documents, and what it cost to find out about them."""
+    """The traces of documents, and the cost of reading them."""
 
     documents: Sequence[DocumentTrace]
     cost: Cost

@@ -1,4 +1,4 @@
-"""What a request, or a run of many, set off: its changes with what became of them, and the traces of some."""
+"""Traces a request or run: its changes with their outcomes, and the traces of the first few documents."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ORDER = {"failed": 0, "pending": 1, "done": 2}
 
 @dataclass(frozen=True, slots=True)
 class RequestTrace:
-    """A request's changes; ``documents`` are the traces of the first few, those that failed or wait before others."""
+    """A request's changes; ``documents`` has the traces of the first few, failed and pending ones first."""
 
     request: str
     tenant: str
@@ -45,9 +45,9 @@ async def trace_request(
     request: str,
     most_documents: int = 5,
 ) -> RequestTrace:
-    """Return what the request (or run) set off; one without changes and documents where nothing is known of it.
+    """Return the trace of a request or run; it has no changes and documents if the request is unknown.
 
-    The store finds the documents whose newest version came with it; the other changes are looked for in every
+    The store finds the documents whose newest version came with the request. The scan looks for other changes in every
     partition of ``changes``, within the limits. Raises :class:`headrace.errors.DependencyDown`.
     """
     reader = RunsReader(kafka, codec, pool, limits, since_ms=0)
@@ -64,7 +64,9 @@ async def trace_request(
         traces, cost = found.documents, cost + found.cost
     notes = []
     if not reader.complete:
-        notes.append("The log holds more than was read; changes of this request may be missing (--records, --seconds).")
+        notes.append(
+            "The log was not read completely; changes of this request may be missing. Raise --records or --seconds."
+        )
     return RequestTrace(
         request=request,
         tenant=tenant,

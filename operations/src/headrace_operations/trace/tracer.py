@@ -1,4 +1,4 @@
-"""The whole path of documents, read from the store's rows and the partitions of their keys."""
+"""Traces documents, from the store's rows and the partitions of their keys."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _ACTED_ON = (DEAD_LETTER_ACTIONS, HELD_ACTIONS)
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic that a document's records pass: in which lane, and which stage reads it (None: the flow's end)."""
+    """A topic of a document's records: its lane, and the stage that reads it (None at the end of the flow)."""
 
     name: str
     lane: Lane
@@ -51,7 +51,7 @@ class Topic:
 
 
 def document_topics() -> tuple[Topic, ...]:
-    """Return the topics that a document's records pass, in the order of the flow."""
+    """Return the topics of a document's records, in the order of the flow."""
     found = [Topic(flow.source, "live", flow.name, flow.consumes) for flow in DOCUMENT_STAGES]
     found.append(Topic(INDEXER.target, "live", None, IndexedDocument))
     found += [Topic(retry_topic(flow.name), "retry", flow.name, flow.consumes) for flow in DOCUMENT_STAGES]
@@ -62,7 +62,7 @@ def document_topics() -> tuple[Topic, ...]:
 
 @dataclass(slots=True)
 class _Found:
-    """What was found of one document."""
+    """What the scan found for one document."""
 
     seen: list[Seen] = field(default_factory=list)
     letters: list[SeenLetter] = field(default_factory=list)
@@ -70,7 +70,7 @@ class _Found:
 
 
 class Tracer:
-    """Traces documents; ``pool`` is None where no store is known, which the traces then say."""
+    """Traces documents; ``pool`` is None if no store is configured, which the traces then note."""
 
     def __init__(self, kafka: KafkaSettings, codec: Codec, pool: Pool | None, limits: Limits) -> None:
         self._kafka = kafka
@@ -97,9 +97,11 @@ class Tracer:
             row = None if self._pool is None else await documents.get(self._pool, tenant, name)
             notes = list(one.notes)
             if self._pool is None:
-                notes.append("No PostgreSQL is known, so what the index holds was not looked at.")
+                notes.append("No PostgreSQL is configured, so the index was not checked.")
             if not cost.complete:
-                notes.append("The log holds more than was read; older versions may be missing (--records, --seconds).")
+                notes.append(
+                    "The log was not read completely; older versions may be missing. Raise --records or --seconds."
+                )
             material = Material(tenant, name, row, one.seen, one.letters, paused, tuple(notes), self._kafka.generation)
             traces.append(assemble(material))
         return Traces(traces, cost)
@@ -121,7 +123,7 @@ class Tracer:
         return records, committed, cost
 
     def _committed(self, places: set[TopicPartition]) -> dict[TopicPartition, int]:
-        """Return where the stages' groups stand; read before the records, so that what is taken is not missed."""
+        """Return the committed offsets of the stages; read them before the records, so that no record is missed."""
         found: dict[TopicPartition, int] = {}
         for flow in DOCUMENT_STAGES:
             for side, lanes in ((False, ("live",)), (True, ("retry", "replay"))):
@@ -169,7 +171,7 @@ class Tracer:
         return found
 
     def _actions(self, records: Sequence[Record]) -> dict[str, DeadLetterAction]:
-        """Return what became of dead letters, the newest action of each."""
+        """Return the newest action of each dead letter."""
         return {
             identity: self._codec.decode_plain(record.value, DeadLetterAction)
             for record in records
@@ -187,7 +189,7 @@ class Tracer:
         seen = Seen(record, topic.lane, topic.stage, behind)
         reviewed = headers.text(record, headers.HELD_KIND) == "review"
         if topic.stage == INGEST.name and not reviewed:
-            return seen  # its body is in one of many forms, which ingest alone reads
+            return seen  # its body has one of many formats, which only ingest reads
         carries = STAGES[topic.stage or INDEXER.name].produces if reviewed else topic.carries
         context, _ = self._codec.envelope(record.value, carries)
         history = tuple(replace(run, topic=self._kafka.bare(run.topic)) for run in context.trace.history)
