@@ -1,4 +1,4 @@
-"""What is wrong with a document: pure comparison of what the log says with what the store holds."""
+"""Compares a document in the log with the store, and returns the findings. Pure."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _not_in_log(key: Key, entry: LogEntry, stored: StoredDetail) -> list[Finding
     if not places:
         return []
     subject = "document" if stored.document is not None else "chunk" if stored.chunks else "log"
-    nothing = "nothing: the topic documents does not have it"
+    nothing = "nothing: the topic documents has no record of it"
     return [_finding(Kind.ORPHAN, subject, key, nothing, ", ".join(places), (repairs.delete(key),))]
 
 
@@ -103,7 +103,7 @@ def _not_chunked(key: Key, document: LogDocument, chunks: LogChunks | None) -> F
         kind, repair = Kind.ORPHAN, repairs.ingest(key, chunks.version)
     else:
         stage, repair = CHUNKER.name, repairs.replay(CHUNKER.name, key)
-    expected = f"{_say(document)} in the topic chunks, as in documents"
+    expected = f"{_say(document)} in the topic chunks, as in the topic documents"
     return _finding(kind, "log", key, expected, _say(chunks), (repair,), replay=stage)
 
 
@@ -131,18 +131,19 @@ def _layout(key: Key, logged: LoggedDetail, stored: StoredDocument, target: Targ
     if more := sorted(chunk_id for chunk_id in listed & wanted if listed[chunk_id] > wanted[chunk_id]):
         yield _finding(
             Kind.DUPLICATE, "chunk", key, "each chunk listed as often as in the log",
-            f"{len(more)} listed more often in the document's row", repair, more,
+            f"{len(more)} chunks listed more often in the document's row", repair, more,
         )  # fmt: skip
     elif wanted != listed:
         others = sorted((wanted.keys() | listed.keys()) - (wanted.keys() & listed.keys()))
         yield _finding(
             Kind.STALE, "document", key, f"a list of {len(logged.layout)} chunks, as in the log",
-            f"{len(stored.layout)} listed, {len(others)} of them or of the log's not in both", repair, others,
+            f"a list of {len(stored.layout)} chunks; {len(others)} chunks are in only one of the two lists",
+            repair, others,
         )  # fmt: skip
     else:
         yield _finding(
             Kind.STALE, "document", key, "the order and positions of the chunks as in the log",
-            "the same chunks at other positions", repair,
+            "the same chunks at different positions", repair,
         )  # fmt: skip
 
 
@@ -151,16 +152,24 @@ def _chunk_rows(key: Key, logged: LoggedDetail, stored: StoredDetail, target: Ta
     listed = {position.chunk_id for position in stored.document.layout}
     repair = repairs.rewrite(key, target)
     if gone := sorted((logged.hashes.keys() & listed) - stored.chunks.keys()):
-        yield _finding(Kind.MISSING, "chunk", key, "a row for each chunk", f"{len(gone)} without", repair, gone)
+        yield _finding(
+            Kind.MISSING, "chunk", key, "a row for each chunk", f"{len(gone)} chunks without a row", repair, gone
+        )
     yield from _orphan_chunks(key, stored, stored.chunks.keys() - logged.hashes.keys() - listed, target)
     here = sorted(logged.hashes.keys() & stored.chunks.keys())
     if other := [one for one in here if stored.chunks[one].text_hash != logged.hashes[one]]:
         yield _finding(
-            Kind.STALE, "chunk", key, "the text hashes of the log", f"{len(other)} chunks with another", repair, other
+            Kind.STALE,
+            "chunk",
+            key,
+            "the text hashes of the log",
+            f"{len(other)} chunks with a different hash",
+            repair,
+            other,
         )
     if wrong := [one for one in here if one not in other and stored.chunks[one].text_fits is False]:
         yield _finding(
-            Kind.STALE, "chunk", key, "texts that have their hash", f"{len(wrong)} texts were altered", repair, wrong
+            Kind.STALE, "chunk", key, "texts that match their hash", f"{len(wrong)} altered texts", repair, wrong
         )
 
 
@@ -171,8 +180,8 @@ def _orphan_chunks(key: Key, stored: StoredDetail, orphans: Iterable[bytes], tar
     repair = repairs.rewrite(key, target, deleted=deleted)
     return [
         _finding(
-            Kind.ORPHAN, "chunk", key, "chunks of the log's newest version only",
-            f"{len(found)} more, each with its vectors", repair, found,
+            Kind.ORPHAN, "chunk", key, "only chunks of the log's newest version",
+            f"{len(found)} more chunks, with their vectors", repair, found,
         )
     ]  # fmt: skip
 
@@ -184,18 +193,24 @@ def _vector_rows(key: Key, logged: LoggedDetail, stored: StoredDetail, target: T
         repair, stage = _vector_repair(key, stored, target)
         yield _finding(
             Kind.MISSING, "vector", key, f"a vector in {target.generation} for each chunk",
-            f"{len(lacking)} of {len(here)} chunks without", repair, lacking, replay=stage,
+            f"{len(lacking)} of {len(here)} chunks without a vector", repair, lacking, replay=stage,
         )  # fmt: skip
     rewrite = repairs.rewrite(key, target)
     if twice := [chunk_id for chunk_id in here if len(vectors[chunk_id]) > 1]:
         yield _finding(
-            Kind.DUPLICATE, "vector", key, "one vector for each chunk", f"{len(twice)} with several", rewrite, twice
+            Kind.DUPLICATE,
+            "vector",
+            key,
+            "one vector for each chunk",
+            f"{len(twice)} chunks with several vectors",
+            rewrite,
+            twice,
         )
     if alien := [chunk_id for chunk_id in here if any(_alien(one, target) for one in vectors[chunk_id])]:
         yield _finding(
             Kind.MIXED_MODEL, "vector", key,
             f"finite vectors of {target.model}, {target.dimensions} dimensions, as in the cache",
-            f"{len(alien)} others", rewrite, alien,
+            f"{len(alien)} chunks with other vectors", rewrite, alien,
         )  # fmt: skip
 
 

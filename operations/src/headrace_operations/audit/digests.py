@@ -1,4 +1,4 @@
-"""Digests by which chunks are compared without keeping them."""
+"""Digests for comparing chunks without keeping them in memory."""
 
 from __future__ import annotations
 

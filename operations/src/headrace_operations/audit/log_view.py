@@ -1,4 +1,4 @@
-"""What the topics ``documents`` and ``chunks`` say: for each document its newest version, in a few hundred bytes."""
+"""Reads the newest version of each document from the topics ``documents`` and ``chunks``, in a few hundred bytes each."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ class InFlight:
     def scan(self, keys: Collection[bytes]) -> None:
         """Find which of these documents are held, retried, replayed, or on their way to the store."""
         # Held ones first: what is let go meanwhile is met again in the topics that follow.
-        self._keys = dict.fromkeys(held_records(self._ranges, keys), "a person's decision, in held.<stage>")
+        self._keys = dict.fromkeys(held_records(self._ranges, keys), "a held record, in held.<stage>")
         others = [one for one in self._committed if one[0] not in (DOCUMENTS, CHUNKS)]
         bounds = self._ranges.bounds(others, open_too=True)
         ranges = {one: Range(max(start, self._committed[one]), end) for one, (start, end) in bounds.items()}

@@ -1,4 +1,4 @@
-"""What the audit compares, and what it says of it."""
+"""The types of the audit: what it compares, and its findings."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ SHOWN_EXAMPLES = 3
 
 
 class Kind(StrEnum):
-    """What is wrong."""
+    """The kind of a finding."""
 
     MISSING = "missing"
-    """The log has it and the store (or the next topic) has not."""
+    """The log has it, but the store (or the next topic) does not."""
     DUPLICATE = "duplicate"
-    """It is there more than once."""
+    """It exists more than once."""
     ORPHAN = "orphan"
-    """It is there, and nothing in the log asks for it."""
+    """It exists, but the log does not have it."""
     STALE = "stale"
-    """It is there in another version or with another content than the log's."""
+    """It exists with a different version or content than in the log."""
     MIXED_MODEL = "mixed-model"
-    """A vector, or what the document says of its vectors, is not of the generation's model."""
+    """A vector, or the document's record of its vectors, does not belong to the generation's model."""
 
 
 class Key(NamedTuple):
@@ -38,7 +38,7 @@ class Key(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a record stands in its topic."""
+    """The position of a record in its topic."""
 
     partition: int
     offset: int
@@ -169,13 +169,13 @@ class Finding:
     replay: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return the finding as JSON values."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A document that differs because a stage has not come to it yet."""
+    """A document that differs because a stage has not processed it yet."""
 
     tenant: str
     document_id: str
@@ -209,5 +209,5 @@ class Report:
         return {kind.value: sum(finding.kind is kind for finding in self.findings) for kind in Kind}
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return the report as JSON values."""
         return {**asdict(self), "clean": self.clean, "counts": self.counts()}

@@ -1,4 +1,4 @@
-"""Records that are put aside until somebody acts on them: dead letters, and what is held for a person's decision."""
+"""Finds open dead letters and held records by key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _AFTER_THE_LOG = (CHUNKER.name, EMBEDDER.name, INDEXER.name)
 def open_dead_letters(ranges: LogReader, keys: Collection[bytes]) -> dict[bytes, list[str]]:
     """Return the ids (``stage/partition/offset``) of open dead letters by record key, the oldest first.
 
-    Reads the dead letters of four stages and what became of them; raises :class:`headrace.errors.DependencyDown`.
+    It reads the dead letters of four stages and their actions; raises :class:`headrace.errors.DependencyDown`.
     """
     stages = {dead_letter_topic(stage): stage for stage in (INGEST.name, *_AFTER_THE_LOG)}
     return _without_action(ranges, DEAD_LETTER_ACTIONS, stages, keys)
@@ -34,7 +34,7 @@ def held_records(ranges: LogReader, keys: Collection[bytes]) -> dict[bytes, list
 def _without_action(
     ranges: LogReader, actions: str, stages: dict[str, str], keys: Collection[bytes]
 ) -> dict[bytes, list[str]]:
-    """The actions are read first: a record that is acted on meanwhile still counts as put aside."""
+    """Read the actions first, so that a record with an action in the meantime still counts as open."""
     closed: set[str | None] = set()
     found: dict[bytes, list[str]] = {}
 

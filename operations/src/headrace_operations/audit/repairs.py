@@ -1,4 +1,4 @@
-"""The commands that repair what the audit found, as they are typed."""
+"""The commands that repair the audit's findings."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def delete(key: Key) -> str:
 
 def ingest(key: Key, above: int) -> str:
     """Send the document once more from its source, under a version that is higher than all there is."""
-    return f"headrace ingest FILE  # the document {key.document_id} with a version above {above}"
+    return f"headrace ingest FILE  # document {key.document_id} with a version above {above}"
 
 
 def delete_vectors(tenant: str, generation: str, chunk_id: str) -> str:

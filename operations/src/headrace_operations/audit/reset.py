@@ -1,8 +1,8 @@
-"""Taking a document's rows out of the store, so that a replay writes them anew.
+"""Removes a document's rows from the store, so that a replay writes them again.
 
-The store's fence lets no version in that it holds already: rows that were lost or altered below a document's row are
-not written again by a replay. A reset leaves the row with the log's version and without chunks or generations, which
-is what the fence takes up as a version whose vectors are to come.
+The store's fence rejects a version that the store already has, so a replay does not rewrite lost or altered chunks of a
+document. A reset keeps the document's row with the log's version, but without chunks or generations. The fence accepts
+such a version as one whose vectors are still missing.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ async def reset(kafka: KafkaSettings, codec: Codec, store: StoreSettings, key: K
     if logged is None or logged.entry.document is None:
         raise NoReset(
             f"the log does not have the document {key.document_id} of tenant {key.tenant}",
-            remedy=f"Nothing could write it again. To remove it, run `{repairs.delete(key)}`.",
+            remedy=f"No replay could write it again. To remove it, run `{repairs.delete(key)}`.",
         )
     document = logged.entry.document
     chunk_ids = [UUID(bytes=chunk_id) for chunk_id in logged.hashes]
@@ -90,12 +90,12 @@ def _require(key: Key, generation: str, document: LogDocument, stored: int | Non
     if stored is None:
         raise NoReset(
             f"the store does not have the document {key.document_id} of tenant {key.tenant}",
-            remedy=f"Nothing keeps it out: run `{repairs.embed(key, generation)}`.",
+            remedy=f"It needs no reset: run `{repairs.embed(key, generation)}`.",
         )
     if stored > document.version:
         raise NoReset(
-            f"the store has version {stored} of {key.document_id}, the log only {document.version}",
-            remedy=f"A reset would go back to it. Run `{repairs.ingest(key, stored)}`.",
+            f"the store has version {stored} of {key.document_id}, but the log only has version {document.version}",
+            remedy=f"A reset would return to the older version. Run `{repairs.ingest(key, stored)}`.",
         )
 
 

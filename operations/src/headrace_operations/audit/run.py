@@ -1,7 +1,7 @@
-"""The audit itself: a first look at everything by digests, then a second at what differs, row by row.
+"""Runs the audit: first it compares everything by digests, then it compares row by row what differs.
 
-The second look takes the groups' committed offsets first, then reads the log's newest records and last the store: what
-a stage has yet to come to by those offsets is pending, and what it has come to must be in the store.
+The second comparison reads the groups' committed offsets first, then the log's newest records, then the store. Records
+after those offsets are pending; records before them must be in the store.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from headrace_operations.audit.store_view import ChunkPage, StoreView, generatio
 from headrace_operations.errors import NotThere
 
 _DETAIL_BATCH = 500
-_CHANGED = "another look: it changed meanwhile"
+_CHANGED = "another audit: it changed during this one"
 _EXPLAINED = (Kind.MISSING, Kind.STALE)
 _WHOLE = ("document", "log")
 Progress = Callable[[str], None]
@@ -92,7 +92,7 @@ async def audit(
     :class:`UnknownDocument`, and :class:`headrace.errors.DependencyDown` where a system does not answer.
     """
     if scope.document_id is not None and scope.tenant is None:
-        raise ConfigurationError("a document needs its tenant", where="--document", remedy="Name it with --tenant.")
+        raise ConfigurationError("--document requires --tenant", where="--document", remedy="Pass --tenant too.")
     started = time.monotonic()
     async with opened_pool(store) as pool:
         known = await generations(pool)
@@ -120,9 +120,9 @@ def chosen(known: Iterable[Generation], wanted: str | None) -> Generation:
             return one
     names = ", ".join(f"{one.name} ({one.state})" for one in found) or "none"
     raise ConfigurationError(
-        f"there is no generation {wanted}" if wanted else "no generation is active",
+        f"unknown generation {wanted}" if wanted else "no generation is active",
         where="--generation",
-        remedy=f"There are: {names}.",
+        remedy=f"Existing generations: {names}.",
     )
 
 
@@ -198,7 +198,7 @@ class _Audit:
     async def _second_look(self) -> None:
         if not self._seen.suspects and not self._seen.loose:
             return
-        self._progress(f"second look at {len(self._seen.suspects)} documents")
+        self._progress(f"comparing {len(self._seen.suspects)} documents row by row")
         in_flight = self._log.in_flight()
         self._log.advance()
         in_flight.scan({key.record_key for key in self._seen.suspects})
@@ -241,8 +241,8 @@ class _Audit:
         """Count the one document that was named; refuse one that nobody knows."""
         if not known and entry == LogEntry() and stored.document is None and not stored.chunks:
             raise UnknownDocument(
-                f"there is no document {key.document_id} of tenant {key.tenant}, neither in the log nor in the store",
-                remedy="Look at the id: `headrace search` shows ids.",
+                f"no document {key.document_id} of tenant {key.tenant} in the log or the store",
+                remedy="Check the ID: `headrace search` shows IDs.",
             )
         self._seen.documents = int(stored.document is not None)
         self._seen.chunks = len(stored.chunks)
@@ -261,7 +261,7 @@ class _Audit:
 
     def _loose(self, tenant: str, chunk_id: str) -> Finding:
         return Finding(
-            Kind.ORPHAN, "vector", tenant, None, "a chunk for each vector", f"a vector of {chunk_id}, no chunk",
+            Kind.ORPHAN, "vector", tenant, None, "a chunk for each vector", f"a vector of {chunk_id} without a chunk",
             (repairs.delete_vectors(tenant, self._target.generation, chunk_id),), examples=(chunk_id,),
         )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What the store holds of one tenant: streamed in pages by primary key, each page a statement or two."""
+"""Reads one tenant's rows from the store, in pages by primary key, with one or two statements per page."""
 
 from __future__ import annotations
 

@@ -121,8 +121,8 @@ async def _found(connection: asyncpg.Connection, name: str) -> Found | None:
 async def opened(dsn: str) -> AsyncIterator[asyncpg.Connection]:
     """Yield a connection that sees all rows or fails: rows hidden by a policy must not look like deleted rows.
 
-    Raises :class:`DependencyDown`, and :class:`ConfigurationError` for an invalid URL or a missing privilege. No message
-    contains the URL, which has a password.
+    Raises :class:`DependencyDown`, and :class:`ConfigurationError` for an invalid URL or a missing privilege. No
+    message contains the URL, which has a password.
     """
     try:
         connection = await asyncpg.connect(

@@ -1,1 +1,1 @@
-"""What embedding costs, how far it is, what waits for a cap, and when it runs by itself."""
+"""Embedding: costs, progress, records held by a cap, and scheduled jobs."""

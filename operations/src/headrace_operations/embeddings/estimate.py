@@ -1,8 +1,8 @@
-"""What embedding would cost, before it is done: from the log exactly, from texts that were not split yet about.
+"""Estimates the cost of embedding: exactly from the log, approximately from texts that are not split yet.
 
-Tokens are a third of the characters, which is careful: English has about four characters a token, Korean about two.
-Texts of the log are those that the chunker made; other texts are taken to be cut into 500 characters, 50 of them shared
-with the piece before, as the chunker's settings have it by default.
+Tokens are estimated as one third of the characters, a cautious value: English has about four characters per token,
+Korean about two. Texts from the log are the chunker's; other texts are assumed to be cut into chunks of 500 characters,
+50 of them shared with the previous chunk, as with the chunker's default settings.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def of_log(
 ) -> Lengths:
     """Read what a replay of the embedder would send, and return its texts, prepared as the generation has it.
 
-    What cannot be read, or whose payload is gone, is left out: the stage gives it up and pays nothing.
+    Records that cannot be read, or whose payload is gone, do not count: the stage dead-letters them at no cost.
     Raises :class:`DependencyDown`.
     """
     found = Lengths()

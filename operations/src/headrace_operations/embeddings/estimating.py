@@ -1,4 +1,4 @@
-"""What embedding would cost: of files that were not sent yet, or of what the embedder would read in the log."""
+"""Estimates the cost of embedding files that were not sent yet, or records that the embedder would read in the log."""
 
 from __future__ import annotations
 
@@ -88,5 +88,5 @@ def lengths_of(tenant: str, texts: Iterable[str], progress: Progress = lambda _:
     """Return the lengths of texts that are not split yet; raises :class:`ConfigurationError` where there is none."""
     found = of_texts(tenant, texts, progress)
     if not found.documents:
-        raise ConfigurationError("no text was found", remedy="Name text files or change events.")
+        raise ConfigurationError("no text found", remedy="Pass text files or change events.")
     return found

@@ -1,4 +1,4 @@
-"""Forgetting cached vectors, so that their texts are embedded anew; what stands in the index stays."""
+"""Deletes cached vectors, so that their texts are embedded again; the index does not change."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ async def cached(pool: Pool, tenant: str, model: str) -> int:
 async def forget(pool: Pool, tenant: str, model: str, *, asked_by: str) -> int:
     """Delete the tenant's cached vectors of the model, some thousands in a transaction; return how many.
 
-    Those that all tenants share go first, or the tenant would be lent them again; other tenants keep their own.
-    Logged with who asked. One that is interrupted goes on where it was.
+    It deletes vectors that all tenants share first, or the tenant would get them again; other tenants keep their own.
+    The log names who asked. After an interruption, the next call continues.
     """
     gone = 0
     while True:
@@ -38,5 +38,5 @@ async def forget(pool: Pool, tenant: str, model: str, *, asked_by: str) -> int:
         async with tenant_transaction(pool, tenant) as connection:
             gone += await cache.forget(connection, tenant, model, hashes)
         if len(hashes) < _AT_ONCE:
-            log.warning("cached vectors forgotten", tenant=tenant, model=model, vectors=gone, asked_by=asked_by)
+            log.warning("deleted cached vectors", tenant=tenant, model=model, vectors=gone, asked_by=asked_by)
             return gone

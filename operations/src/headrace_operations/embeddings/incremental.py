@@ -1,4 +1,4 @@
-"""Embedding what is missing: dead letters of the embedder again, and tenants that lack vectors by a replay."""
+"""Finds missing vectors: dead letters of the embedder to redrive, and tenants to replay."""
 
 from __future__ import annotations
 

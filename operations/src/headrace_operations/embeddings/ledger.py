@@ -1,4 +1,4 @@
-"""The ledger as operators read it: over tenants, summed up by what they ask for; and whose caps are reached."""
+"""Reads the ledger for operators: sums over tenants, and the caps that are reached."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def summed(rows: Iterable[DayUsage], by: By) -> list[Line]:
 
 
 def of_documents(rows: Iterable[DocumentUsage]) -> list[Line]:
-    """Return documents over stages and models, the dearest first."""
+    """Return the sums of documents over stages and models, most expensive first."""
     sums: dict[tuple[str, ...], Line] = {}
     for row in rows:
         names = (row.tenant, row.document_id)
@@ -80,9 +80,8 @@ async def tenants(pool: Pool, named: str | None) -> list[str]:
         async with pool.acquire() as connection:
             if not await sees_all(connection):
                 raise ConfigurationError(
-                    "this login of PostgreSQL sees only tenants that it names", where="--tenant",
-                    remedy="Name a tenant with --tenant, or give --postgres a role that row-level security does not "
-                    "bind.",
+                    "this PostgreSQL login sees only one tenant at a time", where="--tenant",
+                    remedy="Pass a tenant with --tenant, or a role that bypasses row-level security with --postgres.",
                 )  # fmt: skip
             return [row["tenant"] for row in await connection.fetch(load("usage")["tenants"])]
 
@@ -97,7 +96,7 @@ async def read_days(pool: Pool, names: Sequence[str], first: date | None, last: 
 
 
 async def read_documents(pool: Pool, names: Sequence[str], limit: int) -> list[DocumentUsage]:
-    """Return the dearest documents of each of these tenants; raises :class:`DependencyDown`."""
+    """Return the most expensive documents of each of these tenants; raises :class:`DependencyDown`."""
     found: list[DocumentUsage] = []
     for tenant in names:
         async with tenant_transaction(pool, tenant, readonly=True) as connection:

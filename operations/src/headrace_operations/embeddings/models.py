@@ -1,4 +1,4 @@
-"""What operators call a model, and what it costs."""
+"""The identity of a model, from the name that operators use, and its price."""
 
 from __future__ import annotations
 

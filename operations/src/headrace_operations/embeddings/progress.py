@@ -1,4 +1,4 @@
-"""How far the embedder is with its log, how fast, and what waits for a cap."""
+"""The embedder's progress and rate, and the records held by a cap."""
 
 from __future__ import annotations
 

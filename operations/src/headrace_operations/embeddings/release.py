@@ -1,4 +1,4 @@
-"""Letting go what waits for the caps that have room again."""
+"""Releases records held by caps that have room again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forgetting a tenant's cached vectors of a model."""
+"""Deletes a tenant's cached vectors of a model."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Jobs at the times of a cron expression: one after the other, missed ones made up for once, none beside itself.
+"""Runs a job at the times of a cron expression: one run at a time, and one run for all missed times.
 
-Expressions are those of Debian's cron, with a field of seconds before the five where there are six; times that a change
-of summer time skips or repeats are treated as there (https://healthchecks.io/docs/cron/, the library cronsim).
+Expressions follow Debian's cron; with six fields, the first one is seconds. Times that daylight saving time skips or
+repeats are treated as in Debian's cron (https://healthchecks.io/docs/cron/, the library cronsim).
 """
 
 from __future__ import annotations
@@ -81,12 +81,14 @@ def plan(expression: str, zone: str) -> Plan:
         found.next(datetime(2026, 1, 1, tzinfo=found.zone))
     except (CronSimError, StopIteration) as error:
         raise ConfigurationError(
-            f"{expression!r} is no cron expression: {error or 'it never comes due'}", where="--cron",
-            remedy='Write minute, hour, day, month, weekday: "0 2 * * *" is two o\'clock each night.',
+            f"invalid cron expression {expression!r}: {error or 'it never comes due'}", where="--cron",
+            remedy='Use minute, hour, day, month, weekday. For example, "0 2 * * *" is every day at 02:00.',
         ) from error  # fmt: skip
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise ConfigurationError(
-            f"there is no time zone {zone!r}", where="--timezone", remedy="Write Asia/Seoul, Europe/Berlin, UTC."
+            f"unknown time zone {zone!r}",
+            where="--timezone",
+            remedy="Use a name like Asia/Seoul, Europe/Berlin or UTC.",
         ) from error
     return found
 
@@ -104,7 +106,7 @@ class Memory:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, LookupError, TypeError) as error:
-            log.warning("the memory of the schedule cannot be read; nothing counts as missed", error=str(error))
+            log.warning("cannot read the schedule's state file; assuming no missed times", error=str(error))
             return None
 
     def note(self, due: datetime) -> None:
@@ -123,8 +125,8 @@ class Memory:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise ConfigurationError(
-                    "another process runs this schedule", where=str(self._path),
-                    remedy="End that one, or give this one a --name of its own.",
+                    "another process is running this schedule", where=str(self._path),
+                    remedy="Stop that process, or pass a different --name for this schedule.",
                 ) from error  # fmt: skip
             held.truncate(0)
             held.write(str(os.getpid()))
@@ -153,7 +155,9 @@ def run(
                 break
             continue
         if passed > 1:
-            log.warning("scheduled times were missed", times=passed - 1, made_up_for_by=due.isoformat())
+            log.warning(
+                "missed scheduled times; running once for all of them", times=passed - 1, made_up_for_by=due.isoformat()
+            )
         memory.note(due)
         job(due)
         done += 1

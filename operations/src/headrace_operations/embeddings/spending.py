@@ -1,4 +1,4 @@
-"""What was spent, by whom, against which caps; and the ledger's sums as operators ask for them."""
+"""The spending of tenants compared with their caps, and sums of the ledger."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ class CostsRequest:
         """Return it, or raise :class:`ConfigurationError` for sums that there are not."""
         if self.by not in BYS:
             raise ConfigurationError(
-                f"there are no sums by {self.by!r}", where="--by", remedy=f"There are: {', '.join(BYS)}."
+                f"cannot sum by {self.by!r}", where="--by", remedy=f"Use one of: {', '.join(BYS)}."
             )
         if self.by == "document" and (self.first or self.last):
             raise ConfigurationError(
-                "documents are summed over all days",
+                "sums by document always cover all days, so they cannot be limited to a time range",
                 where="--since",
-                remedy="Leave it out, or take --by day with --tenant.",
+                remedy="Omit --since and --until, or use --by day with --tenant.",
             )
         return self
 

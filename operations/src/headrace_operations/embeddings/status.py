@@ -1,4 +1,4 @@
-"""How far embedding is, what failed and why, and what was spent against the caps."""
+"""The status of embedding: progress, failures, and spending compared with the caps."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ class Collector:
         """
         if before > now - LEAST_GRACE:
             raise ConfigurationError(
-                "the minimum age is too short: a stage may need up to 24h for a batch, and its objects would be deleted "
+                "the minimum age is too short: a stage may need hours for a batch, and its objects would be deleted "
                 "before their records are committed", where="--older-than", remedy="Use 24h or more.",
             )  # fmt: skip
         self._store.require_owner()

@@ -48,7 +48,7 @@ class OrderRequest:
 
 @dataclass(frozen=True, slots=True)
 class Ordered:
-    """The published orders (none in a dry run), and the number of held records ``released``, or to release, by scope."""
+    """The published orders (none in a dry run), and the held records ``released``, or to release, by scope."""
 
     given: Sequence[Control] = ()
     released: Mapping[str, int] = field(default_factory=dict)

@@ -1,1 +1,1 @@
-"""Replays: reading a stage's source again, beside the live stream (ADR 8 and 9)."""
+"""Replays: reading a stage's source topic again, beside the live stream (ADR 8 and 9)."""

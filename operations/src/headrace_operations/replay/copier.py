@@ -1,7 +1,7 @@
-"""The run itself: records of the source topic into the stage's replay topic, each batch with how far it is.
+"""Carries out a replay: copies records of the source topic to the stage's replay topic.
 
-A batch's records and the run's new state are one Kafka transaction, so a run that dies goes on where it was: no record
-is sent twice and none is left out.
+Each batch and the replay's new state are one Kafka transaction, so an interrupted replay continues where it stopped: it
+sends no record twice and skips none.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from headrace_operations.transactions import Transactions, fenced
 
 _BATCH = 500
 _SAVE_S = 2.0
-"""How often a run notes how far it is where it sends nothing: that it lives, and whether another took it over."""
+"""How often a replay writes its state while it sends nothing, to show that it is alive and to notice a takeover."""
 Progress = Callable[[ReplayRun, int], None]
-"""Told of the run's state, and of how many records wait in the side lanes."""
+"""Called with the replay's state and the number of records waiting in the side lanes."""
 
 
 class Copier:
-    """Carries one run out, through the lanes of ``kafka``'s generation; a second copier of the run fences the first.
+    """Carries out a replay through the lanes of ``kafka``'s generation; a second copier fences the first.
 
-    Every method raises :class:`DependencyDown` where Kafka does not answer, and :class:`RefusedReplay` where another
-    copier took the run over.
+    Every method raises :class:`DependencyDown` if Kafka does not answer, and :class:`RefusedReplay` if another copier
+    took over the replay.
     """
 
     def __init__(
@@ -91,9 +91,9 @@ class Copier:
             raise self._failed(error, run_id) from error
         except OffsetsLost as error:
             raise RefusedReplay(
-                f"records of the replay {run_id} aged out before they were read: {error.message}",
-                remedy="Cancel it, and start one from what is left, or from an earlier stage: documents and "
-                "chunks keep the newest version of every document.",
+                f"records of the replay {run_id} expired before they were read: {error.message}",
+                remedy="Cancel it, then start a new replay from the remaining records or from an earlier stage: the "
+                "topics documents and chunks keep the newest version of every document.",
             ) from error
         except DependencyDown as error:
             if error.dependency != "kafka":
@@ -125,13 +125,13 @@ class Copier:
             return self._note(transactions, run, SENT)
 
     def _read(self, reader: RangeReader, run: ReplayRun) -> tuple[list[Record], ReplayRun]:
-        """Read one batch; return what takes part, and the run with its new positions."""
+        """Read one batch; return the selected records, and the replay with its new positions."""
         most = min(_BATCH, run.records_per_second or _BATCH, max(1, self._lanes.room))
         found = [one for one in reader.next(most, 0.2) if wanted(run.tenant, run.document_id, one.key)]
         return found, replace(run, positions=tuple(_moved(reader, run.source, at) for at in run.positions))
 
     def _commit(self, transactions: Transactions, run: ReplayRun, found: Sequence[Record]) -> None:
-        """Write the batch and the run's state, together or not at all."""
+        """Write the batch and the replay's state in one transaction."""
         with transactions.one() as produce:
             for record in found:
                 first = headers.Origin(self._kafka.topic(record.topic), record.partition, record.offset)
@@ -141,7 +141,7 @@ class Copier:
         self._saved = time.monotonic()
 
     def _obey(self, transactions: Transactions, run: ReplayRun) -> ReplayRun:
-        """Do what the newest order for the run says."""
+        """Obey the newest order for the replay."""
         order = self._book.newest(Scope.RUN, run.run_id)
         asked = {Action.PAUSE: PAUSED, Action.RESUME: RUNNING, Action.CANCEL: CANCELLED}
         state = run.state if order is None else asked[Action(order.action)]
@@ -157,7 +157,7 @@ class Copier:
         return run
 
     def _await_lanes(self, transactions: Transactions, run: ReplayRun, progress: Progress) -> ReplayRun:
-        """Wait until each lane in turn has taken up all that lies before it."""
+        """Wait until each lane in turn has processed all records of the replay."""
         for flow in lanes(run.stage):
             while self._lanes.left(flow, run.run_id):
                 progress(run, self._lanes.waiting)
@@ -188,14 +188,14 @@ class Copier:
     def _failed(self, raised: KafkaException, run_id: str) -> Exception:
         error = raised.args[0]
         if fenced(raised):
-            return RefusedReplay(f"another command took the replay {run_id} over", remedy="Let that one go on.")
+            return RefusedReplay(f"another command took over the replay {run_id}", remedy="Let that command finish.")
         return _interrupted(error.str(), run_id)
 
 
 def _interrupted(why: str, run_id: str) -> DependencyDown:
     return DependencyDown(
-        "kafka", f"{why}; what was sent stays, and is noted",
-        remedy=f"Run `headrace replay resume {run_id}` when Kafka answers: nothing is sent twice.",
+        "kafka", f"{why}; records sent so far are committed",
+        remedy=f"Run `headrace replay resume {run_id}` when Kafka answers: no record is sent twice.",
     )  # fmt: skip
 
 

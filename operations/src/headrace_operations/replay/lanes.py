@@ -1,4 +1,4 @@
-"""What waits before the side lanes that a replayed record passes."""
+"""Counts the records that wait in the side lanes of a replay."""
 
 from __future__ import annotations
 

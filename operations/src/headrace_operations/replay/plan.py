@@ -1,4 +1,4 @@
-"""From what is asked to a run, and what it would cost; nothing moves here."""
+"""Plans a replay from a selection, and estimates its cost; it sends nothing."""
 
 from __future__ import annotations
 
@@ -78,9 +78,7 @@ def plan(kafka: KafkaSettings, selection: Selection, *, rate: int | None, asked_
         since = {place.partition: offset for place, offset in found.items()}
     where = positions(selection, topic, bounds, since)
     if selection.tenant is None and not any(at.end > at.start for at in where):
-        raise RefusedReplay(
-            f"there is nothing to replay in {topic}", remedy="Select an earlier time, or another stage."
-        )
+        raise RefusedReplay(f"no records to replay in {topic}", remedy="Select an earlier time, or another stage.")
     run = ReplayRun(
         f"r{now:%Y%m%d%H%M%S}-{uuid4().hex[:6]}", selection.stage, selection.kind, selection.tenant,
         selection.document_id, rate, where, 0, RUNNING, asked_by, now, now, topic,
@@ -120,8 +118,8 @@ async def estimate(
     if not records:
         what = f"document {run.document_id!r} of tenant {run.tenant!r}" if run.document_id else f"tenant {run.tenant!r}"
         raise RefusedReplay(
-            f"there is no record of {what} in {run.source}",
-            remedy="Check the spelling, or ask `headrace trace` where the document is.",
+            f"no record of {what} in {run.source}",
+            remedy="Check the spelling, or run `headrace trace` to find the document.",
         )
     if run.stage != EMBEDDER.name:
         return Estimate(records, len(keys), {GENERATOR.name: records, INDEXER.name: 0}.get(run.stage))
@@ -142,7 +140,7 @@ async def _cached(known: Known, tenant: str, hashes: set[bytes]) -> set[bytes]:
 def texts_of(codec: Codec, value: bytes | None, preparation: Preparation) -> list[Text] | None:
     """Return every text to embed of a record of the topic chunks, prepared as the generation has it.
 
-    None for what cannot be read, or whose payload is gone: the stage gives it up.
+    None for a record that cannot be read or whose payload is gone: the stage dead-letters it.
     """
     try:
         context = codec.decode(value, ChunkedDocument)

@@ -1,4 +1,4 @@
-"""The runs of replays, as the compacted topic ``replay-runs`` tells of them."""
+"""The states of replays, from the compacted topic ``replay-runs``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from headrace_operations.replay.selection import RefusedReplay
 TOPIC = "replay-runs"
 RUNNING, PAUSED, SENT, DONE, CANCELLED = "RUNNING", "PAUSED", "SENT", "DONE", "CANCELLED"
 OPEN = frozenset({RUNNING, PAUSED, SENT})
-"""States in which something is left to be done."""
+"""States of an unfinished replay."""
 
 
 def read_runs(kafka: KafkaSettings, codec: Codec) -> dict[str, ReplayRun]:
@@ -34,7 +34,7 @@ def read_run(kafka: KafkaSettings, codec: Codec, run_id: str) -> ReplayRun:
     runs = read_runs(kafka, codec)
     if run_id not in runs:
         newest = ", ".join(list(runs)[-5:]) or "none"
-        raise RefusedReplay(f"there is no replay {run_id!r}", remedy=f"The newest are: {newest}.")
+        raise RefusedReplay(f"unknown replay {run_id!r}", remedy=f"The newest replays are: {newest}.")
     return runs[run_id]
 
 
@@ -42,7 +42,7 @@ def read_open(kafka: KafkaSettings, codec: Codec, run_id: str) -> ReplayRun:
     """Return the run, of which something is left to be done; raises :class:`RefusedReplay` otherwise."""
     run = read_run(kafka, codec, run_id)
     if run.state not in OPEN:
-        raise RefusedReplay(f"the replay {run_id} is {run.state.lower()}", remedy="Start another one.")
+        raise RefusedReplay(f"the replay {run_id} is already {run.state.lower()}", remedy="Start a new replay.")
     return run
 
 

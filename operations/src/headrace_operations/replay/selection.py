@@ -1,4 +1,4 @@
-"""What a replay is asked to send, as offsets of the stage's source topic and a filter by key; pure."""
+"""Turns a selection into offsets of the stage's source topic and a filter by key. Pure."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class RefusedReplay(HeadraceError):
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What is asked for: everything, or by offset, time, tenant or document; ``document_id`` needs ``tenant``.
+    """The records to replay: all, or by offset, time, tenant or document; ``document_id`` requires ``tenant``.
 
-    ``offsets`` maps partitions of the source topic to the first offset; no other partition takes part then.
+    ``offsets`` maps partitions of the source topic to the first offset; other partitions are then excluded.
     """
 
     stage: str
@@ -47,24 +47,24 @@ class Selection:
 
 
 def checked(selection: Selection, now: datetime) -> Selection:
-    """Return the selection when it makes sense by itself; raise :class:`RefusedReplay` saying what does not."""
+    """Return the selection if it is consistent; otherwise raise :class:`RefusedReplay` with the reason."""
     if selection.stage not in STAGES:
-        raise RefusedReplay(f"no stage {selection.stage!r}", remedy=f"There are: {', '.join(STAGES)}.")
+        raise RefusedReplay(f"unknown stage {selection.stage!r}", remedy=f"Use one of: {', '.join(STAGES)}.")
     asked = [selection.everything, bool(selection.offsets), selection.since is not None, selection.tenant is not None]
     if not any(asked):
         raise RefusedReplay(
-            "nothing is selected", remedy="Give --all, --since, --from-offset, --tenant, or --document with --tenant."
+            "no records selected", remedy="Pass --all, --since, --from-offset, --tenant, or --document with --tenant."
         )
     if selection.everything and sum(asked) > 1:
-        raise RefusedReplay("--all stands beside a narrower selection", remedy="Give the one that you mean.")
+        raise RefusedReplay("--all cannot be combined with a filter", remedy="Pass either --all or the filter.")
     if selection.offsets and selection.since is not None:
-        raise RefusedReplay("--from-offset and --since both say where to begin", remedy="Give one of them.")
+        raise RefusedReplay("--from-offset and --since cannot be combined", remedy="Pass one of them.")
     if selection.offsets and selection.document_id is not None:
-        raise RefusedReplay("--from-offset stands beside --document", remedy="A document has one partition: name it.")
+        raise RefusedReplay("--from-offset and --document cannot be combined", remedy="Pass one of them.")
     if selection.document_id is not None and selection.tenant is None:
-        raise RefusedReplay("a document is named without its tenant", remedy="Give --tenant too.")
+        raise RefusedReplay("--document requires --tenant", remedy="Pass --tenant too.")
     if selection.since is not None and selection.since > now:
-        raise RefusedReplay(f"{selection.since.isoformat()} lies in the future", remedy="Give a time that has passed.")
+        raise RefusedReplay(f"{selection.since.isoformat()} is in the future", remedy="Pass a time in the past.")
     return selection
 
 
@@ -110,7 +110,7 @@ def _start(
 ) -> int | None:
     if number not in bounds:
         raise RefusedReplay(
-            f"{topic} has no partition {number}", remedy=f"It has the partitions 0 to {len(bounds) - 1}."
+            f"{topic} has no partition {number}", remedy=f"Use a partition from 0 to {len(bounds) - 1}."
         )
     span = bounds[number]
     if selection.since is not None:
@@ -120,19 +120,19 @@ def _start(
     offset = selection.offsets[number]
     if offset > span.end:
         raise RefusedReplay(
-            f"offset {offset} of {topic}[{number}] lies behind its end", remedy=f"It ends before offset {span.end}."
+            f"offset {offset} of {topic}[{number}] is after its end", remedy=f"Use an offset up to {span.end}."
         )
     if offset < span.start:
         raise RefusedReplay(
-            f"offset {offset} of {topic}[{number}] is no longer there: the log begins at {span.start}",
-            remedy=f"Begin at {topic}:{number}:{span.start}, which accepts the gap, or replay an earlier stage: the "
+            f"offset {offset} of {topic}[{number}] no longer exists: the log begins at {span.start}",
+            remedy=f"Start at {topic}:{number}:{span.start}, which accepts the gap, or replay an earlier stage: the "
             "compacted topics documents and chunks keep the newest version of every document.",
         )
     return offset
 
 
 def wanted(selection_tenant: str | None, document_id: str | None, key: bytes | None) -> bool:
-    """Whether a record with this key takes part."""
+    """Whether a record with this key is selected."""
     if selection_tenant is None:
         return True
     if document_id is not None:

@@ -1,4 +1,4 @@
-"""Starting, ordering and cancelling replays."""
+"""Starts, pauses, resumes and cancels replays."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ class ReplayRequest:
             place = _PLACE.fullmatch(text)
             if place is None:
                 raise ConfigurationError(
-                    f"{text!r} is no place", where="--from-offset", remedy="Write TOPIC:PARTITION:OFFSET."
+                    f"invalid offset {text!r}", where="--from-offset", remedy="Use TOPIC:PARTITION:OFFSET."
                 )
             source = STAGES[self.stage].source if self.stage in STAGES else None
             if source is not None and place[1] not in (source, generation_names.in_generation(source, generation)):
                 raise ConfigurationError(
-                    f"{place[1]!r} is not what {self.stage} reads", where="--from-offset",
-                    remedy=f"It reads {generation_names.in_generation(source, generation)}.",
+                    f"{self.stage} does not read the topic {place[1]!r}", where="--from-offset",
+                    remedy=f"Use its source topic {generation_names.in_generation(source, generation)}.",
                 )  # fmt: skip
             found[int(place[2])] = int(place[3])
         return found
@@ -137,7 +137,7 @@ def take_up(cluster: Cluster, run_id: str, why: str, outstanding: int = OUTSTAND
 
 
 def pause(cluster: Cluster, run_id: str, why: str) -> ReplayRun:
-    """Have a run send nothing more until it is resumed; raises :class:`RefusedReplay` for one that is over."""
+    """Pause a replay until it is resumed; raises :class:`RefusedReplay` if it is finished."""
     run = runs.read_open(cluster.kafka, cluster.codec, run_id)
     cluster.give(Action.PAUSE, Scope.RUN, run_id, why)
     return run
@@ -145,7 +145,7 @@ def pause(cluster: Cluster, run_id: str, why: str) -> ReplayRun:
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a cancel waits for whoever carries the run out."""
+    """How long a cancel waits for the command that carries out the replay."""
 
     seconds: float = field(default_factory=lambda: OBEYS_S)
     now: Callable[[], float] = field(default=time.monotonic)
@@ -153,9 +153,9 @@ class Patience:
 
 
 def cancel(cluster: Cluster, run_id: str, why: str, patience: Patience | None = None) -> ReplayRun:
-    """End a run where it is, by whoever carries it out, or here where no one does.
+    """Cancel a replay: the command that carries it out does so, or this one if there is none.
 
-    Raises :class:`RefusedReplay` for a run that is over.
+    Raises :class:`RefusedReplay` if the replay is finished.
     """
     run = runs.read_open(cluster.kafka, cluster.codec, run_id)
     cluster.give(Action.CANCEL, Scope.RUN, run_id, why)

@@ -1,1 +1,1 @@
-"""How far batches of work are."""
+"""The progress of runs."""

@@ -1,6 +1,6 @@
-"""What became of batches of work, folded from changes, outcomes and dead letters in any order; pure.
+"""Computes the progress of runs from changes, outcomes and dead letters, in any order. Pure.
 
-A run is what was sent under one name: the header ``run`` of its changes or, without one, their request id (ADR 10).
+A run is the set of changes with the same header ``run`` or, without it, the same request ID (ADR 10).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 _LEAST_MS = 1000
-"""A run shorter than this has no rate worth telling."""
+"""A shorter run has no meaningful rate."""
 Fate = Literal["done", "pending", "failed"]
 PlaceInChanges = tuple[int, int]
 """Partition and offset of a change."""

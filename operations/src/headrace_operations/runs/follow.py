@@ -1,4 +1,4 @@
-"""Reading runs again and again, until a named one is done."""
+"""Reads runs, once or repeatedly until a given run is done."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ async def follow(
     if request.run is not None and not runs:
         since = datetime.fromtimestamp(request.since_ms / 1000, UTC)
         raise NoSuchRun(
-            f"no change of a run or request {request.run!r} was sent since {since}",
-            remedy="Look further back with --since 7d; `headrace runs` lists the latest.",
+            f"no change of run or request {request.run!r} since {since}",
+            remedy="Search further back, for example with --since 7d. `headrace runs` lists the latest runs.",
         )
     return found
 

@@ -1,4 +1,4 @@
-"""Batches of work, read from the log: ``changes`` tells what was sent, ``indexed`` and dead letters what came of it."""
+"""Reads runs from the log: their changes from ``changes``, their outcomes from ``indexed`` and dead letters."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from headrace.store.pool import Pool
 
 _SKEW_MS = 3_600_000
-"""How far clocks may differ: so much more of the log is read than the time asked for."""
+"""Maximum clock difference; the reader starts this much earlier than requested."""
 _STORE_BATCH = 5000
 
 

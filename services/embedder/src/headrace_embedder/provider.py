@@ -83,7 +83,7 @@ class Provider(ABC):
         """
 
     async def attempt(self, texts: Sequence[str], kind: Kind, lengths: Sequence[int] | None = None) -> EmbedResult:
-        """Do the same as :meth:`embed`, but return a failure in the result, with what was embedded (and paid) before."""
+        """Do the same as :meth:`embed`, but return a failure in the result, with the vectors from before it."""
         return await self.embed(texts, kind, lengths)
 
     async def aclose(self) -> None:  # noqa: B027

@@ -133,8 +133,8 @@ class EmbedderSettings(BaseSettings):
     )
     fair_window_s: float = Field(
         10.0, gt=0, le=60,
-        description="With a rate limit, the longest time that a batch of live records may wait for it, in seconds. Each "
-        "tenant has an equal share of this time; records beyond the share are deferred.",
+        description="With a rate limit, the longest time that a batch of live records may wait for it, in seconds. "
+        "Each tenant has an equal share of this time; records beyond the share are deferred.",
     )  # fmt: skip
     fair_passes: int = Field(
         8, ge=1, le=1000,

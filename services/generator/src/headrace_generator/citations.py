@@ -9,7 +9,7 @@ _MARKER = re.compile(r"[ \t]?\[\s*(\d{1,4}(?:\s*[,;]\s*\d{1,4})*)\s*\]")
 
 
 def neutralised(text: str) -> str:
-    """Return the text with each ``[1]`` replaced by ``(1)``, so that footnotes of a source do not look like citations."""
+    """Return the text with each ``[1]`` replaced by ``(1)``, so that footnotes of a source are not citations."""
     return _MARKER.sub(lambda match: match[0].replace("[", "(").replace("]", ")"), text)
 
 
