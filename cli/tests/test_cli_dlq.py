@@ -73,13 +73,13 @@ def test_a_list_groups_by_cause_and_tells_one_by_one_on_demand(letters: Contents
     [
         (["redrive"], "--all"),
         (["discard", "--why", "x"], "--all"),
-        (["redrive", "ingest/0/1", "--stage", "ingest"], "exclude each other"),
+        (["redrive", "ingest/0/1", "--stage", "ingest"], "cannot be combined"),
         (["redrive", "nonsense"], "stage/partition/offset"),
         (["list", "--stage", "chunkr"], "chunker"),
         (["list", "--since", "yesterday"], "90m, 12h, 7d"),
         (["list", "--since", "2999-01-01"], "future"),
         (["discard", "--all"], "--why"),
-        (["discard", "--all", "--why", " "], "needs a reason"),
+        (["discard", "--all", "--why", " "], "requires a reason"),
     ],
 )
 def test_what_is_not_meant_is_refused_before_anything_is_read(

@@ -81,7 +81,7 @@ def test_start_may_be_left_out(log: dict[str, Any]) -> None:
     ("arguments", "says"),
     [
         (("--stage", "chunker", "--from-offset", "documents:1"), "TOPIC:PARTITION:OFFSET"),
-        (("--stage", "chunker", "--from-offset", "changes:0:1"), "It reads documents"),
+        (("--stage", "chunker", "--from-offset", "changes:0:1"), "source topic documents"),
         (("--stage", "chunker", "--all", "--into", "g2"), "--into"),
         (("--stage", "chunker", "--since", "yesterdayish"), "--since"),
     ],

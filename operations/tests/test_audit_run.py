@@ -38,7 +38,7 @@ def test_a_generation_that_does_not_exist_is_refused_with_those_that_do(known, w
 def test_a_document_without_its_tenant_is_refused_before_anything_is_asked():
     """Which of two tenants' documents of one id is meant would be a guess."""
     store = StoreSettings(dsn=SecretStr("postgresql://127.0.0.1:1/nothing"))
-    with pytest.raises(ConfigurationError, match="needs its tenant"):
+    with pytest.raises(ConfigurationError, match="requires --tenant"):
         asyncio.run(audit(KafkaSettings(), Codec(FixedIds()), store, Scope(document_id="a")))
 
 

@@ -44,24 +44,24 @@ def test_a_capture_has_to_do_with_its_own_tables_alone() -> None:
 @pytest.mark.parametrize(
     ("database", "where", "said"),
     [
-        (Database("replica", True, READY.tables), "wal_level", "only logical"),
+        (Database("replica", True, READY.tables), "wal_level", "requires logical"),
         (Database("logical", False, READY.tables), "role", "may not replicate"),
-        (Database("logical", True, {}), "public.article", "is no table of the database, which has none"),
+        (Database("logical", True, {}), "public.article", "does not exist; the database has no tables"),
         (
             Database("logical", True, {"public.article": Found(("owner", "id", "text"), FOUND.keys, "f")}),
-            "public.article.body", "there are owner, id, text",
+            "public.article.body", "is not a column",
         ),
         (
             Database("logical", True, {"public.article": Found(FOUND.columns, (frozenset({"id", "part"}),), "f")}),
-            "public.article", "two rows may be one document",
+            "public.article", "two rows may become one document",
         ),
         (
             Database("logical", True, {"public.article": Found(FOUND.columns, FOUND.keys, "d")}),
-            "public.article", "does not log whole rows",
+            "public.article", "does not log complete rows",
         ),
         (
             Database("logical", True, {"public.article": Found(FOUND.columns, FOUND.keys, "f", kind="p")}),
-            "public.article", "no ordinary table",
+            "public.article", "not an ordinary table",
         ),
         (
             Database("logical", True, {"public.article": Found(FOUND.columns, FOUND.keys, "f", owned=False)}),
@@ -80,7 +80,7 @@ def test_what_stands_against_a_capture_is_named(database: Database, where: str, 
 def test_a_table_that_is_not_there_is_told_with_those_that_are() -> None:
     """Broken: whoever maps a table of another schema looks for its name elsewhere, or a large database floods them."""
     (few,) = problems(Database("logical", True, {}, ("app.article", "public.note")), TABLES)
-    assert few.remedy == "Name one that there is, as schema.table: app.article, public.note"
+    assert few.remedy == "Use an existing table, as schema.table: app.article, public.note"
     (many,) = problems(Database("logical", True, {}, tuple(f"app.t{number:02}" for number in range(21))), TABLES)
     assert many.remedy.endswith("app.t18, app.t19, …")
 

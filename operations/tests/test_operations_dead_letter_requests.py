@@ -41,9 +41,9 @@ def cluster() -> FakeCluster:
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        (Asked(ids=["ingest/0/1"], stage="ingest"), "exclude each other"),
-        (Asked(ids=["nonsense"]), "no id of a dead letter"),
-        (Asked(stage="chunkr"), "no stage 'chunkr'"),
+        (Asked(ids=["ingest/0/1"], stage="ingest"), "cannot be combined"),
+        (Asked(ids=["nonsense"]), "invalid dead-letter ID"),
+        (Asked(stage="chunkr"), "unknown stage 'chunkr'"),
         (Asked(since=datetime(2999, 1, 1, tzinfo=UTC)), "future"),
     ],
 )
@@ -64,9 +64,9 @@ def test_only_open_ones_are_meant_unless_they_are_named_otherwise() -> None:
 @pytest.mark.parametrize(
     ("request_", "says"),
     [
-        (Request(REDRIVEN, Selection()), "which dead letters are meant"),
-        (Request(DISCARDED, Selection(), "x"), "which dead letters are meant"),
-        (Request(DISCARDED, INGEST, " "), "needs a reason"),
+        (Request(REDRIVEN, Selection()), "no dead letters selected"),
+        (Request(DISCARDED, Selection(), "x"), "no dead letters selected"),
+        (Request(DISCARDED, INGEST, " "), "requires a reason"),
     ],
 )
 def test_a_request_without_a_condition_or_a_reason_is_refused_before_anything_is_read(
@@ -120,7 +120,7 @@ def test_what_another_command_did_meanwhile_is_counted(cluster: FakeCluster) -> 
 
 def test_what_does_not_exist_or_cannot_be_sent_is_an_error(cluster: FakeCluster) -> None:
     """Broken: a script takes a misspelt document for one that is well."""
-    with pytest.raises(NoSuchDeadLetter, match="no open dead letter meets"):
+    with pytest.raises(NoSuchDeadLetter, match="no open dead letter matches"):
         plan_request(cluster, Request(REDRIVEN, Selection(document="nobody")))
     with pytest.raises(NoSuchDeadLetter, match="ingest/0/99"):
         plan_request(cluster, Request(REDRIVEN, Asked(ids=["ingest/0/99"]).selection(NOW)))

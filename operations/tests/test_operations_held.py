@@ -108,7 +108,7 @@ def test_an_approved_output_goes_where_its_stage_writes(stage: str, target: str)
 )
 def test_an_output_goes_nowhere_else(target: str) -> None:
     """If it failed, whoever can write a held record could have an operator write into any topic."""
-    with pytest.raises(RefusedHeldRecord, match="writes nothing"):
+    with pytest.raises(RefusedHeldRecord, match="does not write"):
         target_of(record(target=target), KAFKA)
 
 
@@ -145,7 +145,7 @@ def test_a_cap_is_a_pause_that_can_be_asked_for_alone() -> None:
 def test_orders_that_do_not_fit_are_refused_before_anything_moves() -> None:
     """If it failed, an approval would end a pause, a release would pass a review, or a decision would be undone."""
     paused, reviewed = entry_of(record()), entry_of(record(target="p-chunks", scope="pipeline/default"))
-    with pytest.raises(RefusedHeldRecord, match="end of a pause") as caught:
+    with pytest.raises(RefusedHeldRecord, match="held by a pause") as caught:
         refuse_misfits([reviewed, paused], order(APPROVED))
     assert caught.value.remedy == "headrace resume --tenant acme"
     with pytest.raises(RefusedHeldRecord, match="waits for a review"):
@@ -164,7 +164,7 @@ def test_ids_are_read_and_others_refused() -> None:
     """If it failed, a misspelt id would decide on another record, or be a traceback."""
     assert parse_id("chunker/0/17") == HeldId("chunker", 0, 17)
     for wrong in ("nostage/0/1", "chunker/0", "chunker/0/-1", "chunker/0/1\n", ""):
-        with pytest.raises(ConfigurationError, match="no id of a held record"):
+        with pytest.raises(ConfigurationError, match="invalid ID of a held record"):
             parse_id(wrong)
 
 

@@ -102,7 +102,7 @@ def test_a_pipeline_that_was_never_applied_is_refused_before_any_order(cluster: 
     """Broken: a misspelt pipeline looks paused, or the tenant beside it is paused and the command fails."""
     wrong = OrderRequest([Target(Scope.TENANT, "acme"), Target(Scope.PIPELINE, "defualt")])
     for act in (pause, resume):
-        with pytest.raises(NoSuchPipeline, match="no pipeline defualt") as caught:
+        with pytest.raises(NoSuchPipeline, match="unknown pipeline defualt") as caught:
             act(cluster, wrong)
         assert caught.value.remedy == "There are: default."
     assert cluster.contents.events == []
@@ -114,7 +114,7 @@ def test_targets_are_each_named_once_and_checked() -> None:
         (Scope.STAGE, "embedder"), (Scope.TENANT, "b"), (Scope.TENANT, "a"), (Scope.PIPELINE, "p"), (Scope.RUN, "r"),
     ]  # fmt: skip
     assert [name for _, name in targets(["all"])] == ["ingest", "chunker", "embedder", "indexer", "generator"]
-    with pytest.raises(ConfigurationError, match="no stage nope"):
+    with pytest.raises(ConfigurationError, match="unknown stage nope"):
         targets(["nope"])
     with pytest.raises(ConfigurationError, match="nothing to order"):
         targets()

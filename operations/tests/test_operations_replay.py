@@ -77,8 +77,8 @@ def test_a_document_is_looked_for_in_the_partition_of_its_key() -> None:
         (Selection("embedder", everything=False, offsets={0: 6}, since=NOW), "--from-offset"),
         (Selection("embedder", since=NOW + timedelta(seconds=1)), "future"),
         (Selection("embedder", offsets={0: 6}, tenant="acme", document_id="a"), "--document"),
-        (Selection("embedder", offsets={7: 0}), "partitions 0 to 1"),
-        (Selection("embedder", offsets={0: 21}), "ends before offset 20"),
+        (Selection("embedder", offsets={7: 0}), "partition from 0 to 1"),
+        (Selection("embedder", offsets={0: 21}), "an offset up to 20"),
         (Selection("embedder", offsets={0: 4}), "chunks:0:5"),
     ],
 )

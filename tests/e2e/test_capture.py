@@ -81,7 +81,7 @@ def test_rows_become_documents_and_go_with_them(capture: Capture) -> None:
     )  # fmt: skip
     execute(capture, f"ALTER TABLE {TABLE} RENAME TO elsewhere")
     assert "is no table of the database\n" in (said := cli(capture, "check", file, code=1))
-    assert "Name one that there is, as schema.table: " in said
+    assert "Use an existing table, as schema.table: " in said
     execute(capture, f"ALTER TABLE elsewhere RENAME TO {TABLE}")
     assert cli(capture, "check", file) == {"tables": [f"{capture.source}.{TABLE}"], "problems": []}
     assert cli(capture, "start", file, "--dry-run")["database.password"] == "***"

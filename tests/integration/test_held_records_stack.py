@@ -181,7 +181,7 @@ def test_a_review_sends_on_or_turns_down_and_is_final(site: Site) -> None:
     for wrong, says in (
         (bad, "was rejected by olga"),
         (paused.id, "waits for the end of a pause"),
-        (astray.id, "writes nothing"),
+        (astray.id, "does not write"),
     ):
         with pytest.raises(RefusedHeldRecord, match=says):
             site.actor().decide(frozenset({wrong}), order(APPROVED))

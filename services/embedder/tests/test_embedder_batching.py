@@ -147,5 +147,5 @@ def test_cancelled_work_is_skipped_and_a_failure_stays_with_its_batch() -> None:
     assert isinstance(failing.exception(0), ValueError)
     assert last.result(0)[0, 0] == 3
     assert "1" not in encode.seen
-    with pytest.raises(RuntimeError, match="ended"):
+    with pytest.raises(RuntimeError, match="stopped"):
         thread.submit(["4"], Kind.QUERY)

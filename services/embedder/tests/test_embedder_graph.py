@@ -184,23 +184,23 @@ def test_rows_are_filled_up_to_multiples_of_eight_and_never_beyond_the_limit(tmp
 @pytest.mark.parametrize(
     ("file", "content", "reason"),
     [
-        ("config.json", BERT | {"model_type": "mpnet"}, "architecture is mpnet; bert, roberta, xlm-roberta can be"),
+        ("config.json", BERT | {"model_type": "mpnet"}, "architecture is mpnet; supported: bert, roberta, xlm-roberta"),
         ("config.json", BERT | {"hidden_act": "mish"}, "hidden_act is mish"),
         ("config.json", BERT | {"position_embedding_type": "relative_key"}, "position_embedding_type is relative_key"),
         ("config.json", BERT | {"is_decoder": True}, "it is a decoder"),
-        ("config.json", BERT | {"auto_map": {"AutoModel": "jina.Bert"}}, "code of its own"),
+        ("config.json", BERT | {"auto_map": {"AutoModel": "jina.Bert"}}, "requires custom code"),
         ("config.json", BERT | {"quantization_config": {"bits": 4}}, "weights are quantized"),
-        ("config.json", BERT | {"num_attention_heads": 5}, "cannot be shared by 5 heads"),
+        ("config.json", BERT | {"num_attention_heads": 5}, "not divisible by 5 attention heads"),
         ("config.json", BERT | {"hidden_size": "wide"}, "hidden_size: Input should be a valid integer"),
-        ("config.json", BERT | {"hidden_size": 6}, r"has the shape \(7, 12\); by config.json it is \(7, 6\)"),
-        ("config.json", BERT | {"num_hidden_layers": 1}, "tensors that the architecture has not: encoder.layer.1"),
+        ("config.json", BERT | {"hidden_size": 6}, r"has shape \(7, 12\); config.json requires \(7, 6\)"),
+        ("config.json", BERT | {"num_hidden_layers": 1}, "tensors of another architecture: encoder.layer.1"),
         ("config.json", BERT | {"num_hidden_layers": 3}, r"has no tensor encoder.layer.2.attention.self.query.weight"),
         ("modules.json", [{"path": "", "type": "a.Transformer"}, {"type": "a.Dense"}], "are Transformer, Dense; "),
         ("modules.json", "{", "modules.json is not JSON"),
-        ("1_Pooling/config.json", {"pooling_mode_max_tokens": True}, "pooling is max_tokens; mean and cls"),
+        ("1_Pooling/config.json", {"pooling_mode_max_tokens": True}, "pooling is max_tokens; supported: mean, cls"),
         ("1_Pooling/config.json", MEAN | {"pooling_mode_cls_token": True}, "pooling is cls_token, mean_tokens"),
         ("sentence_bert_config.json", {"do_lower_case": True}, "sets do_lower_case"),
-        ("model.safetensors", "x" * 40, "model.safetensors cannot be read: a header of"),
+        ("model.safetensors", "x" * 40, "cannot read model.safetensors: its header claims"),
     ],
 )  # fmt: skip
 def test_what_the_graph_cannot_be_is_refused_with_the_reason(
@@ -218,7 +218,7 @@ def test_a_missing_file_is_named(tmp_path: Path, file: str) -> None:
     """Broken: a model that has only pytorch_model.bin ends in a stack trace."""
     model(tmp_path)
     (tmp_path / file).unlink()
-    with pytest.raises(NotConverted, match=f"it has no file {file}"):
+    with pytest.raises(NotConverted, match=f"its folder has no file {file}"):
         built(tmp_path)
 
 

@@ -42,11 +42,11 @@ def test_good_vectors_come_back_as_unit_vectors() -> None:
         ([0.0, 0.0], "zero"),
         ([1.0, 2.0, 3.0], "3 dimensions instead of 2"),
         ([1.0], "1 dimensions"),
-        ([[1.0, 2.0]], "no vector"),
-        (5.0, "no vector"),
-        (["x", "y"], "no vector"),
-        (None, "no vector"),
-        ([[1.0], [1.0, 2.0]], "no vector"),
+        ([[1.0, 2.0]], "not a vector"),
+        (5.0, "not a vector"),
+        (["x", "y"], "not a vector"),
+        (None, "not a vector"),
+        ([[1.0], [1.0, 2.0]], "not a vector"),
     ],
 )
 def test_a_wrong_vector_fails_its_own_text_alone(bad: object, reason: str) -> None:

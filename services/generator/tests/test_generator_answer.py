@@ -179,7 +179,7 @@ async def test_without_passages_the_artifact_says_so_and_no_model_is_asked() -> 
     step = handler(provider, [])
     await step.start()
     after = await step.process(context())
-    assert after.payload.text.startswith("No passage was found")
+    assert after.payload.text.startswith("No answer: the search found no passage")
     assert after.payload.citations == ()
     assert provider.asked == []
     assert (after.metadata["generator.passages"], after.metadata["generator.uncited"]) == (0, False)

@@ -1,4 +1,4 @@
-"""Reads the newest version of each document from the topics ``documents`` and ``chunks``, in a few hundred bytes each."""
+"""Reads the newest version of each document from the topics ``documents`` and ``chunks``, as a few hundred bytes."""
 
 from __future__ import annotations
 
