@@ -65,7 +65,7 @@ def test_a_dry_run_orders_nothing(contents: Contents) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"), [(["--stage", "nope"], "ingest, chunker"), ([], "Name a --stage")], ids=["unknown", "none"]
+    ("arguments", "says"), [(["--stage", "nope"], "ingest, chunker"), ([], "Pass --stage")], ids=["unknown", "none"]
 )
 def test_an_order_without_a_known_target_names_what_there_is(
     contents: Contents, arguments: list[str], says: str
@@ -120,7 +120,7 @@ def test_lists_of_held_records_cannot_drive_the_terminal(waiting: Contents) -> N
     output = run("held", "list").output
     assert "\\x1b[2J" in output
     assert "\x1b[2J" not in output
-    assert "there is no kind 'nap'" in run("held", "list", "--kind", "nap", code=ExitCode.USAGE).output
+    assert "unknown kind 'nap'" in run("held", "list", "--kind", "nap", code=ExitCode.USAGE).output
 
 
 def test_a_list_of_held_records_says_what_each_waits_for_and_which_command_ends_it(contents: Contents) -> None:

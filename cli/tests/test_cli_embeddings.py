@@ -87,7 +87,7 @@ def test_a_test_alert_arrives_or_the_command_fails(receiver: Any) -> None:
     failed = run("alerts", "test", code=1, HEADRACE_ALERTS_SLACK_URL=url)
     assert "slack: HTTP 410" in failed.output
     assert url not in failed.output
-    assert "no webhook is set" in run("alerts", "test", code=2).output
+    assert "no webhook is configured" in run("alerts", "test", code=2).output
 
 
 def test_a_process_that_is_not_ready_is_read_all_the_same(receiver: Any) -> None:
@@ -133,7 +133,7 @@ def test_a_schedule_tells_its_next_times_and_refuses_nonsense() -> None:
     times = json.loads(run("embeddings", "schedule", "release", "--cron", "*/10 * * * *", "--dry-run", "--json").stdout)
     assert len(times) == 5
     assert all(datetime.fromisoformat(one).minute % 10 == 0 for one in times)
-    assert "is no cron expression" in run("embeddings", "schedule", "batch", "--cron", "daily", code=2).output
+    assert "invalid cron expression" in run("embeddings", "schedule", "batch", "--cron", "daily", code=2).output
     assert "is no name" in run(
         "embeddings", "schedule", "batch", "--cron", "* * * * *", "--name", "../x", code=2
     ).output  # fmt: skip
@@ -147,7 +147,7 @@ def test_a_schedule_into_a_generation_that_is_not_there_is_refused_at_once(monke
 
     monkeypatch.setattr("headrace_operations.generations.listing.generations", known)
     words = ("embeddings", "schedule", "batch", "--cron", "0 3 * * sun", "--dry-run", "--into")
-    assert "there is no generation 'g2'" in run(*words, "g2", code=int(ExitCode.NOT_FOUND)).output
+    assert "unknown generation 'g2'" in run(*words, "g2", code=int(ExitCode.NOT_FOUND)).output
     assert len(run(*words, "g1").stdout.splitlines()) == 5
 
 
@@ -190,7 +190,7 @@ def test_the_benchmark_measures_each_size_with_the_configured_provider() -> None
 def test_wrong_words_are_refused_before_anything_is_reached(tmp_path: Path) -> None:
     """Broken: a slip of the pen shows a report of everything, or of nothing."""
     state = ("--state-dir", str(tmp_path))
-    assert "there are no sums by" in run("embeddings", "costs", "--by", "moon", *state, code=2).output
+    assert "cannot sum by" in run("embeddings", "costs", "--by", "moon", *state, code=2).output
     assert "is no day" in run("embeddings", "costs", "--since", "yesterday", *state, code=2).output
     refused = run("embeddings", "costs", "--by", "document", "--since", "2026-01-01", *state, code=2)
     assert "summed over all days" in refused.output

@@ -175,7 +175,7 @@ def test_a_document_that_a_person_holds_back_waits_until_there_is_an_action():
     in_flight = view.in_flight()
     in_flight.scan({A.record_key, B.record_key})
     said = {key: in_flight.waits_for(key, view.entries[key.tenant][key.document_id]) for key in (A, B)}
-    assert said == {A: "a person's decision, in held.<stage>", B: None}
+    assert said == {A: "a held record, in held.<stage>", B: None}
 
 
 def _offset(ranges, key):

@@ -72,7 +72,7 @@ def test_ids_and_places_are_read_and_others_refused() -> None:
     assert parse_id("chunker/0/17") == Id("chunker", 0, 17)
     assert str(Id("chunker", 0, 17)) == "chunker/0/17"
     for wrong in ("nostage/0/1", "chunker/0", "chunker/0/-1", "chunker/0/1 ", "", "chunker/0/" + "9" * 30):
-        with pytest.raises(ConfigurationError, match="no id"):
+        with pytest.raises(ConfigurationError, match="invalid"):
             parse_id(wrong)
     assert parse_place("my-dead-letters.chunker/0/17") == parse_place(Id("chunker", 0, 17).place)
     assert [parse_place(wrong) for wrong in ("", "x", "dead-letters.x/0/1", "dead-letters.chunker/a/1")] == [None] * 4

@@ -127,7 +127,7 @@ def test_all_conditions_of_a_selection_hold() -> None:
     assert not any(HeldSelection(**one).holds(entry) for one in bad)
     assert HeldSelection(ids=frozenset({entry.id})).stages() == ["chunker"]
     for wrong in ({"stage": "nope"}, {"kind": "nap"}):
-        with pytest.raises(ConfigurationError, match="there is no"):
+        with pytest.raises(ConfigurationError, match="unknown"):
             check(HeldSelection(**wrong))
 
 

@@ -72,7 +72,7 @@ def test_a_document_is_looked_for_in_the_partition_of_its_key() -> None:
     [
         (Selection("planet", everything=True), "ingest, chunker"),
         (Selection("embedder"), "--all"),
-        (Selection("embedder", everything=True, tenant="acme"), "narrower"),
+        (Selection("embedder", everything=True, tenant="acme"), "--all cannot be combined"),
         (Selection("embedder", document_id="a"), "--all"),
         (Selection("embedder", everything=False, offsets={0: 6}, since=NOW), "--from-offset"),
         (Selection("embedder", since=NOW + timedelta(seconds=1)), "future"),

@@ -118,7 +118,7 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "s.json"
     with Memory(path).alone():
         other = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=False)
-    assert "another process runs this schedule" in other.stderr
+    assert "another process is running this schedule" in other.stderr
     again = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
 

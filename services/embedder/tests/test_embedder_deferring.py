@@ -89,7 +89,7 @@ async def test_beyond_the_limit_records_are_deferred_at_no_cost_and_known_ones_g
     assert [isinstance(found, Deferred) for found in outcomes] == [False] * 5 + [True] * 15 + [False, True]
     assert server.texts == 5
     assert metrics.RECORDS_DEFERRED._value.get() - before == 16
-    assert "tenant a has its share" in str(outcomes[5])
+    assert "tenant a has used its share" in str(outcomes[5])
 
 
 async def test_a_deferred_record_costs_nothing_once_another_brought_its_texts() -> None:

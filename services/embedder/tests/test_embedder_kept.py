@@ -113,7 +113,7 @@ async def test_a_text_that_is_left_out_costs_nothing_and_waits_for_no_cap(tokeni
     handler._preparation = Preparation(over_long=OverLong.SKIP)
     (outcome,) = await handler.process_batch([document("one two three four five six")])
     assert isinstance(outcome, Context)
-    assert outcome.metadata["embedder.skipped"] == "0 (6 tokens, the model reads 4)"
+    assert outcome.metadata["embedder.skipped"] == "0 (6 tokens exceed the model's limit of 4)"
     assert (handler.texts, server.paid) == (0, [])
 
 

@@ -144,7 +144,7 @@ async def test_an_over_long_text_that_is_skipped_has_no_vector_and_says_by_how_m
     found, again = await handler.process_batch([context("short", "w " * 9), context("w " * 9)])
     assert isinstance(found, Context)
     assert isinstance(again, Context)
-    assert found.metadata["embedder.skipped"] == "1 (11 tokens, the model reads 6)"
+    assert found.metadata["embedder.skipped"] == "1 (11 tokens exceed the model's limit of 6)"
     assert found.payload.vector_keys[1] == again.payload.vector_keys[0] == b""
     assert len(found.payload.vectors) == 1
 

@@ -95,7 +95,7 @@ def test_without_torch_another_architecture_is_refused_with_the_remedy(
     assert "Install headrace-embedder[torch]" in refused.value.remedy
     assert f"headrace-embedder-convert {tmp_path} FOLDER" in refused.value.remedy
     for torch in ({"backend": "torch"}, {"device": "cuda"}):
-        with pytest.raises(ConfigurationError, match=r"torch is not installed.*headrace-embedder\[torch\]"):
+        with pytest.raises(ConfigurationError, match=r"requires torch, which is not installed.*headrace-embedder\[torch\]"):
             build(EmbedderSettings.model_validate({"model": str(tmp_path), **torch}))
     with pytest.raises(NotConverted, match=r"architecture is mpnet.*Install headrace-embedder\[torch\]"):
         converted_to(str(tmp_path), tmp_path / "made" / tmp_path.name)
@@ -111,7 +111,7 @@ def test_a_gpu_without_torch_leaves_the_model_to_the_processor(tmp_path: Path, m
     monkeypatch.setattr(openvino_model, "installed", lambda: False)
     with capture_logs() as logs, pytest.raises(ConfigurationError, match="OpenVINO cannot run"):
         build(EmbedderSettings(model=str(tmp_path)))
-    assert [log["event"] for log in logs] == ["a GPU is not used, as torch is not installed"]
+    assert [log["event"] for log in logs] == ["the GPU is not used because torch is not installed"]
 
 
 def test_a_conversion_is_whole_or_not_there_and_keeps_the_models_name(
