@@ -100,7 +100,7 @@ def test_orders_go_to_a_run_that_exists_and_is_not_over(log: dict[str, Any], con
     assert "The newest replays are: r1" in run("pause", "r2", code=1).output
     log["runs"]["r1"] = replace(RUN, state="CANCELLED")
     for action in ("pause", "resume", "cancel"):
-        assert "is cancelled" in run(action, "r1", code=1).output
+        assert "is already cancelled" in run(action, "r1", code=1).output
     assert [order[0] for order in contents.happened("order")] == ["PAUSE", "RESUME"]
 
 

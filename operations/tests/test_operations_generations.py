@@ -155,7 +155,7 @@ async def test_only_a_complete_generation_passes(
     if complete:
         await asked
     else:
-        with pytest.raises(Incomplete, match=f"{findings} findings, {pending} documents under way"):
+        with pytest.raises(Incomplete, match=f"{findings} findings, {pending} pending documents"):
             await asked
     assert scopes == [Scope(generation="g2")]
 

@@ -148,7 +148,7 @@ def test_orders_that_do_not_fit_are_refused_before_anything_moves() -> None:
     with pytest.raises(RefusedHeldRecord, match="held by a pause") as caught:
         refuse_misfits([reviewed, paused], order(APPROVED))
     assert caught.value.remedy == "headrace resume --tenant acme"
-    with pytest.raises(RefusedHeldRecord, match="waits for a review"):
+    with pytest.raises(RefusedHeldRecord, match="held for a review"):
         refuse_misfits([reviewed], order(RELEASED))
     refuse_misfits([reviewed], order(REJECTED))
     before = {str(paused.id): HeldAction(APPROVED, "chunker", 2, 8, "b", "olga", T0, "")}

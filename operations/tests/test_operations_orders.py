@@ -104,7 +104,7 @@ def test_a_pipeline_that_was_never_applied_is_refused_before_any_order(cluster: 
     for act in (pause, resume):
         with pytest.raises(NoSuchPipeline, match="unknown pipeline defualt") as caught:
             act(cluster, wrong)
-        assert caught.value.remedy == "There are: default."
+        assert caught.value.remedy == "Existing pipelines: default."
     assert cluster.contents.events == []
 
 
@@ -116,7 +116,7 @@ def test_targets_are_each_named_once_and_checked() -> None:
     assert [name for _, name in targets(["all"])] == ["ingest", "chunker", "embedder", "indexer", "generator"]
     with pytest.raises(ConfigurationError, match="unknown stage nope"):
         targets(["nope"])
-    with pytest.raises(ConfigurationError, match="nothing to order"):
+    with pytest.raises(ConfigurationError, match="no target selected"):
         targets()
 
 

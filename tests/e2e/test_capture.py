@@ -74,13 +74,14 @@ def test_rows_become_documents_and_go_with_them(capture: Capture) -> None:
     assert "REPLICA IDENTITY FULL" in cli(capture, "check", file, code=1)
     execute(capture, "ALTER TABLE article RENAME body TO content", "ALTER TABLE article REPLICA IDENTITY FULL")
     said = cli(capture, "start", file, code=1)
-    assert "is no column; there are id, title, content, author, views" in said
+    assert "is not a column of the table" in said
+    assert "Use one of: id, title, content, author, views." in said
     execute(
         capture, "ALTER TABLE article RENAME content TO body",
         "INSERT INTO article VALUES (1, 'One', 'First text.', 'ann'), (2, 'Two', 'Second text.', NULL)",
     )  # fmt: skip
     execute(capture, f"ALTER TABLE {TABLE} RENAME TO elsewhere")
-    assert "is no table of the database\n" in (said := cli(capture, "check", file, code=1))
+    assert "does not exist in the database\n" in (said := cli(capture, "check", file, code=1))
     assert "Use an existing table, as schema.table: " in said
     execute(capture, f"ALTER TABLE elsewhere RENAME TO {TABLE}")
     assert cli(capture, "check", file) == {"tables": [f"{capture.source}.{TABLE}"], "problems": []}
@@ -119,7 +120,7 @@ def test_rows_become_documents_and_go_with_them(capture: Capture) -> None:
     with psycopg.connect(capture.dsn) as connection:
         slots = connection.execute("SELECT slot_name FROM pg_replication_slots").fetchall()
         assert (f"headrace_{capture.source}",) not in slots
-    assert "there is no capture" in cli(capture, "stop", capture.source, "--yes", code=6)
+    assert "unknown capture" in cli(capture, "stop", capture.source, "--yes", code=6)
 
 
 def wait_for_letter(capture: Capture) -> None:

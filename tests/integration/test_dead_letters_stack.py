@@ -181,7 +181,7 @@ def test_what_does_not_exist_is_refused_naming_what_does(ground: Ground) -> None
         with pytest.raises(NoSuchDeadLetter, match=says):
             ground.select(ids=frozenset({wrong}), states=frozenset(State))
     assert "holds offsets 0 to 0" in ground.run("redrive", str(replace(entry.id, offset=99)), code=6).output
-    assert "meets the conditions" in ground.run("redrive", "--document", "nobody", code=6).output
+    assert "matches the filters" in ground.run("redrive", "--document", "nobody", code=6).output
     elsewhere = replace(ground, kafka=ground.kafka.model_copy(update={"topic_prefix": "nowhere-"}))
     assert "headrace bootstrap" in elsewhere.run("list", code=2).output
 

@@ -347,7 +347,7 @@ async def test_what_the_server_would_refuse_as_too_long_is_not_sent(tokenizer: P
     assert (result.cut, result.split, skipped) == {
         OverLong.CUT: ((1,), (), {}),
         OverLong.SPLIT: ((), (1,), {}),
-        OverLong.SKIP: ((), (), {1: "12 tokens, the model reads 8"}),
+        OverLong.SKIP: ((), (), {1: "12 tokens exceed the model's limit of 8"}),
     }[policy]
     assert ("a b c d e f g h " in sent) == (policy is OverLong.CUT)
     assert len(sent) == {OverLong.CUT: 3, OverLong.SPLIT: 4, OverLong.SKIP: 2}[policy]

@@ -10,7 +10,9 @@ from headrace_operations.trace.model import Held, Letter, Place, VersionTrace
 
 _BAD_INPUT = ("invalid-record", "undecodable")
 """Reasons for which the same record would always fail."""
-_NOWHERE = "No stage has it, and it is neither indexed nor dead-lettered: a stage is processing it, or its records expired."
+_NOWHERE = (
+    "No stage has it, and it is neither indexed nor dead-lettered: a stage is processing it, or its records expired."
+)
 
 
 def advice(tenant: str, document_id: str, trace: VersionTrace) -> tuple[str, ...]:
