@@ -20,12 +20,12 @@ from headrace_operations.alerts import looks
 from headrace_operations.alerts.alerter import Alert, Alerter, AlertSettings, Watch
 from headrace_operations.alerts.conditions import ErrorShare
 
-commands = commands_of("alerts", "Alerts to Slack and Discord, by the webhooks of HEADRACE_ALERTS_.")
+commands = commands_of("alerts", "Send alerts to Slack and Discord (webhooks from HEADRACE_ALERTS_…).")
 
 
-@command(commands, "test", "Send a test alert to every webhook that is set.")
+@command(commands, "test", "Send a test alert to every configured webhook.")
 def send_test(as_json: options.Json = False) -> None:
-    """Send a test alert to every webhook that is set, and say which took it."""
+    """Send a test alert to every configured webhook and show which ones accepted it."""
     quiet_logs()
     alerter = Alerter(AlertSettings())
     alerter.require()
@@ -44,30 +44,32 @@ def send_test(as_json: options.Json = False) -> None:
         )
 
 
-@command(commands, "watch", "Watch caps, stages and errors, and alert, until Ctrl-C.")
+@command(commands, "watch", "Watch caps, stages and errors, and send alerts until Ctrl-C.")
 def watch(
     every: Annotated[
-        float, typer.Option("--every", envvar="HEADRACE_ALERTS_EVERY_S", min=0.1, help="Seconds between two looks.")
+        float, typer.Option("--every", envvar="HEADRACE_ALERTS_EVERY_S", min=0.1, help="Seconds between checks.")
     ] = 30.0,
     status_url: Annotated[
         list[str] | None,
         typer.Option(
             "--status-url", envvar="HEADRACE_ALERTS_STATUS_URL", metavar="NAME=URL", show_default=False,
-            help="A process whose /readyz is asked, as embedder-0=http://host:port; may be repeated. Without any, "
-            "those of the local stack.",
+            help="A process whose /readyz to check, as embedder-0=http://host:port; may be repeated. Default: the "
+            "processes of the local stack.",
         ),
     ] = None,
     times: Annotated[
         int | None,
-        typer.Option("--looks", envvar="HEADRACE_ALERTS_LOOKS", min=1, help="End after so many.", show_default=False),
+        typer.Option(
+            "--looks", envvar="HEADRACE_ALERTS_LOOKS", min=1, help="Exit after this many checks.", show_default=False
+        ),
     ] = None,
     *,
     operator: InLogAndStore,
 ) -> None:  # fmt: skip
-    """Look again and again at the spending caps, the processes and the embedder's errors; alert what becomes true.
+    """Check the spending caps, the processes and the embedder's errors at intervals, and send alerts.
 
-    An alert is said once, again after HEADRACE_ALERTS_REPEAT_S while it stays true, and when it is over. What the
-    watcher cannot reach is an alert as well.
+    Each alert is sent once, repeated every HEADRACE_ALERTS_REPEAT_S while its cause lasts, and sent again when the
+    cause ends. The command also alerts when it cannot reach what it watches.
     """
     settings = AlertSettings()
     alerter = Alerter(settings)

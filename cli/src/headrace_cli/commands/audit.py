@@ -39,35 +39,38 @@ def audit(
         str | None,
         typer.Option(
             "--generation", envvar="HEADRACE_AUDIT_GENERATION", show_default=False,
-            help="The generation whose vectors are looked at; without it, the active one.",
+            help="The generation whose vectors to check. Default: the active one.",
         ),
     ] = None,
     deep: Annotated[
         bool,
         typer.Option(
             "--deep", envvar="HEADRACE_AUDIT_DEEP",
-            help="Hash every text again, and compare every vector with the cached one.",
+            help="Also hash every text again and compare every vector with the cached one.",
         ),
     ] = False,
     reset: Annotated[
         bool,
         typer.Option(
             "--reset", envvar="HEADRACE_AUDIT_RESET",
-            help="Take the chunks and vectors of --document out of the store, for a replay to write them anew.",
+            help="Remove the chunks and vectors of --document from the store, so that a replay can write them again.",
         ),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="With --reset: say what would be taken out.")
+        bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="With --reset: show what would be removed.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", envvar="HEADRACE_YES", help="With --reset: do not ask.")] = False,
+    yes: Annotated[
+        bool,
+        typer.Option("--yes", "-y", envvar="HEADRACE_YES", help="With --reset: do not ask for confirmation."),
+    ] = False,
     *,
     operator: InAudit,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
     """Compare the topics documents and chunks with the store's documents, chunks and vectors.
 
-    Lists what is missing, duplicate, orphan, stale or of another model, each with the command that repairs it, and
-    ends with exit code 8 where there is any. What a stage has yet to come to is pending, and no finding.
+    Lists missing, duplicate, orphan and stale entries and those of another model, each with the command that repairs
+    it. Exits with code 8 if it finds any. Records that a stage has not processed yet are pending, not findings.
     """
     if document is not None and tenant is None:
         raise UsageError("a document needs its tenant", where="--document", remedy="Name it with --tenant.")

@@ -29,13 +29,16 @@ from headrace_operations.capture.reconcile import Reconciled
 from headrace_operations.capture.reconcile import reconcile as reconcile_table
 
 File: TypeAlias = Annotated[
-    Path, typer.Argument(metavar="FILE", help="What becomes of each table's rows; ingest reads the same file.")
+    Path,
+    typer.Argument(
+        metavar="FILE", help="The file that maps each table's rows to documents; ingest reads the same file."
+    ),
 ]
 Database: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--database", envvar="HEADRACE_CAPTURE_DATABASE", show_default=False,
-        help="URL of the source PostgreSQL, of a role that may replicate; without it, the local stack's. "
+        help="URL of the source PostgreSQL, with a role that may replicate. Default: the local stack's. "
         "Prefer the variable: other users of the machine can see a command line.",
     ),
 ]  # fmt: skip
@@ -43,18 +46,18 @@ ConnectUrl: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--connect", envvar="HEADRACE_CONNECT_URL", show_default=False,
-        help="REST interface of a Kafka Connect that has Debezium; without it, the local stack's.",
+        help="URL of the REST API of a Kafka Connect with Debezium. Default: the local stack's.",
     ),
 ]  # fmt: skip
 Name: TypeAlias = Annotated[
-    str, typer.Option("--name", envvar="HEADRACE_CAPTURE_NAME", help="Names connector, slot and publication.")
+    str, typer.Option("--name", envvar="HEADRACE_CAPTURE_NAME", help="Name of the connector, slot and publication.")
 ]
 InKafka: TypeAlias = Annotated[Operator, Found("kafka", "state_dir")]
 InLog: TypeAlias = Annotated[Operator, Found("kafka", "registry", "state_dir")]
-commands = commands_of("capture", "Tables of a database become documents.")
+commands = commands_of("capture", "Capture PostgreSQL tables as documents.")
 
 
-@command(commands, "check", "Say whether a database can be captured as mapped.")
+@command(commands, "check", "Check whether a database can be captured as mapped.")
 def check(
     file: File,
     name: Name = "captured",
@@ -63,9 +66,9 @@ def check(
     operator: InFolder,
     as_json: options.Json = False,
 ) -> None:
-    """Compare FILE with the database's tables: columns, keys, what is logged of a row, and whether one may replicate.
+    """Compare FILE with the database: columns, keys, replica identity, and the permission to replicate.
 
-    Ends with exit code 1 where a capture would fail or lose something.
+    Exits with code 1 if a capture would fail or lose data.
     """
     tables = _tables(file, name)
     found = operations.find_problems(_database(database, operator), tables)
@@ -77,22 +80,23 @@ def check(
         raise _refused(found)
 
 
-@command(commands, "start", "Capture the mapped tables from now on.")
+@command(commands, "start", "Start capturing the mapped tables.")
 def start(
     file: File,
     name: Name = "captured",
     database: Database = None,
     connect: ConnectUrl = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Show the connector's settings, start nothing.")
+        bool,
+        typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Show the connector's settings without starting it."),
     ] = False,
     *,
     operator: InKafka,
     as_json: options.Json = False,
 ) -> None:
-    """Check as `check` does, then have Debezium write every row that there is, and every change, to the topic changes.
+    """Check as `check` does, then start Debezium, which writes every existing row and every change to topic changes.
 
-    Again with the same name, it takes over what FILE says now. Ingest has to know FILE: HEADRACE_INGEST_TABLES.
+    Run it again with the same name to apply a changed FILE. Ingest needs FILE too: set HEADRACE_INGEST_TABLES.
     """
     dsn, tables = _database(database, operator), _tables(file, name)
     if found := operations.find_problems(dsn, tables):
@@ -108,9 +112,9 @@ def start(
         typer.echo(f"{name}: {status.state.lower()}, of {', '.join(status.tables)}")
 
 
-@command(commands, "list", "Show what is captured, and whether it runs.")
+@command(commands, "list", "List the captures and their state.")
 def show_all(connect: ConnectUrl = None, *, operator: InFolder, as_json: options.Json = False) -> None:
-    """Show every connector of Kafka Connect with its tables and its state."""
+    """List every connector of Kafka Connect with its tables and state."""
     client = _connect(connect, operator)
     found = [status for name in client.names() if (status := client.status(name)) is not None]
     if as_json:
@@ -121,23 +125,24 @@ def show_all(connect: ConnectUrl = None, *, operator: InFolder, as_json: options
     shown.console().print(shown.table(columns, rows) if rows else "Nothing is captured.")
 
 
-@command(commands, "reconcile", "Delete the documents whose rows are gone without a trace.")
+@command(commands, "reconcile", "Delete documents whose rows disappeared unnoticed.")
 def reconcile(
     file: File,
     name: Name = "captured",
     database: Database = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Say what would be deleted, delete nothing.")
+        bool,
+        typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Show what would be deleted without deleting it."),
     ] = False,
     yes: options.Yes = False,
     *,
     operator: InLog,
     as_json: options.Json = False,
 ) -> None:
-    """Compare the documents of a capture with the tables, and delete those whose rows are no longer there.
+    """Compare the documents of a capture with its tables, and delete the documents whose rows no longer exist.
 
-    For rows that were deleted while nothing captured, or by TRUNCATE. Writers of a table wait while its keys are read,
-    where it has lost any.
+    Use it for rows that were deleted by TRUNCATE or while no capture was running. If a table has lost rows, its writers
+    are blocked while the command reads its keys.
     """
     tables, dsn = _tables(file, name), _database(database, operator)
     cluster = operator.cluster()
@@ -165,9 +170,9 @@ def reconcile(
             output.say(f"note: {tenant}/{document} was redriven, so its place is not known; use `headrace delete`")
 
 
-@command(commands, "stop", "End a capture, and drop its slot.")
+@command(commands, "stop", "Stop a capture and drop its slot.")
 def stop(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="As `capture list` has it.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the capture, as `capture list` shows it.")],
     yes: options.Yes = False,
     database: Annotated[
         str | None,
@@ -175,7 +180,7 @@ def stop(
             "--database",
             envvar="HEADRACE_CAPTURE_DATABASE",
             show_default=False,
-            help="URL of the source PostgreSQL; without it, as the connector has it.",
+            help="URL of the source PostgreSQL. Default: the connector's.",
         ),
     ] = None,
     connect: ConnectUrl = None,
@@ -183,9 +188,9 @@ def stop(
     operator: InFolder,
     as_json: options.Json = False,
 ) -> None:
-    """End the capture, and drop its slot and publication, for a slot that nobody reads keeps the log for ever.
+    """Stop the capture and drop its slot and publication: an unused slot makes PostgreSQL keep its log forever.
 
-    The documents stay. A later capture of the same name reads every row again.
+    The documents stay. A later capture with the same name reads every row again.
     """
     client = _connect(connect, operator)
     planned = operations.plan_stop(client, name, database)

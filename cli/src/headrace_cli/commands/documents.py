@@ -38,24 +38,24 @@ def ingest(
         ),
     ],
     prefix: Annotated[
-        str, typer.Option("--prefix", envvar="HEADRACE_ID_PREFIX", help="Put before every document id.")
+        str, typer.Option("--prefix", envvar="HEADRACE_ID_PREFIX", help="Prefix of every document ID.")
     ] = "",
     version: Annotated[
         int | None,
         typer.Option(
             "--version", envvar="HEADRACE_FILE_VERSION", min=0, max=2**63 - 1, show_default=False,
-            help="Version of the files; without it, the time of their last change in nanoseconds.",
+            help="Version of the files. Default: their modification time in nanoseconds.",
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Read everything, send nothing.")
+        bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Read everything without sending it.")
     ] = False,
     watch: Annotated[
         bool,
         typer.Option(
             "--watch", envvar="HEADRACE_INGEST_WATCH",
-            help="Go on until Ctrl-C: send each file of the folders that is created or changed, and a delete for each "
-            "that goes away while it is watched.",
+            help="Keep running until Ctrl-C: send each file that is created or changed in the folders, and a delete "
+            "for each that disappears.",
         ),
     ] = False,
     wait: options.Wait = False,
@@ -64,11 +64,11 @@ def ingest(
     caller: AtGateway,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
-    """Send documents and change events; the API key decides the tenant.
+    """Send documents and change events. The API key decides the tenant.
 
-    A file's id is its path below the folder that was named. Hidden entries of folders are left out, other kinds of
-    files are skipped and listed. What cannot be read or is refused is listed at the end; the rest is done.
-    A file that went away while nobody watched is not noticed: `headrace delete` takes its document out.
+    The document ID of a file is its path below the given folder. Hidden entries of folders are ignored; unsupported
+    files are skipped and listed. Items that cannot be read or are refused are listed at the end; the others are sent.
+    Files that disappeared while the command was not watching stay indexed: use `headrace delete`.
     """
     if watch:
         _refuse_with_watch({"--dry-run": dry_run, "--version": version is not None, "--wait": wait})
@@ -91,12 +91,12 @@ def ingest(
 
 @command(commands, "delete")
 def delete(
-    ids: Annotated[list[str], typer.Argument(metavar="ID", help="Ids of documents.")],
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="Document IDs.")],
     version: Annotated[
         int | None,
         typer.Option(
             "--version", envvar="HEADRACE_DELETE_VERSION", min=0, max=2**63 - 1, show_default=False,
-            help="Version of the delete; without it, one above the document's newest known version.",
+            help="Version of the delete. Default: one above the document's newest known version.",
         ),
     ] = None,
     wait: options.Wait = False,
@@ -114,30 +114,30 @@ def delete(
     documents_view.finish(outcome, as_json=as_json, verb="accepted", arrived="gone from search")
 
 
-@command(commands, "documents", "List the documents that have attributes.")
+@command(commands, "documents", "List the documents with given attributes.")
 def documents(
     where: Annotated[
         list[str] | None,
         typer.Option(
             "--where", envvar="HEADRACE_WHERE", metavar="NAME=VALUE", show_default=False,
-            help="Only documents with this attribute; may be repeated, all must fit.",
+            help="Only documents with this attribute; may be repeated, and all must match.",
         ),
     ] = None,
     tenant: Annotated[
         str | None,
         typer.Option(
             "--tenant", envvar="HEADRACE_TENANT", show_default=False,
-            help="Refused unless it is the API key's tenant, which decides.",
+            help="Must be the tenant of the API key; any other tenant is refused.",
         ),
     ] = None,
     limit: Annotated[
-        int, typer.Option("--limit", envvar="HEADRACE_DOCUMENTS_LIMIT", min=1, help="How many at most.")
+        int, typer.Option("--limit", envvar="HEADRACE_DOCUMENTS_LIMIT", min=1, help="Maximum number of documents.")
     ] = 100,
     *,
     caller: AtGateway,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
-    """List the documents in the index that have attributes which their sender gave them, by id."""
+    """List the documents in the index that have the given attributes, sorted by ID."""
     request: dict[str, Any] = {"attributes": attributes_of(where or (), "--where"), "tenant": tenant}
     gateway = caller.gateway(retry_s=RETRY_S)
     found, more = _listed(gateway, request, limit)

@@ -16,14 +16,14 @@ from headrace_cli.times import moment
 from headrace_cli.views.tracking import tracked
 from headrace_operations.objects.garbage import Amount, Collector, holdings
 
-commands = commands_of("objects", "The object store: payloads too large for a record.")
+commands = commands_of("objects", "Inspect and clean up the object store (payloads too large for a record).")
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 _STEP = 1024
 
 
-@command(commands, "stats", "Show what the store holds, by tenant.")
+@command(commands, "stats", "Show objects and bytes by tenant.")
 def stats(*, operator: InKafka, as_json: options.Json = False) -> None:
-    """Show what the object store holds, by tenant's folder. Lists every object; no topic is read."""
+    """Show the number and size of objects by tenant. Lists every object; reads no topic."""
     store, _ = operator.objects()
     found = holdings(store)
     if as_json:
@@ -36,27 +36,28 @@ def stats(*, operator: InKafka, as_json: options.Json = False) -> None:
                f"{store.url}")  # fmt: skip
 
 
-@command(commands, "gc", "Delete what no record refers to any more.")
+@command(commands, "gc", "Delete objects that no record refers to.")
 def gc(
     older_than: Annotated[
         str,
         typer.Option(
             "--older-than", envvar="HEADRACE_OBJECTS_OLDER_THAN",
-            help="Only what was written on days that have been over for so long: 36h, 7d; a day at least.",
+            help="Only objects written on days that ended at least this long ago: 36h, 7d; minimum one day.",
         ),
     ] = "72h",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Say what would be deleted; delete nothing.")
+        bool,
+        typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Show what would be deleted without deleting it."),
     ] = False,
     yes: options.Yes = False,
     *,
     operator: InKafka,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
-    """Delete the objects that no record refers to any more: those of records that were compacted away or expired.
+    """Delete objects that no record refers to, because their records were compacted away or expired.
 
-    Reads every topic that can carry a reference, of all generations, from its start; that is what it costs. The stages
-    may run meanwhile.
+    The command reads every topic that can carry a reference, of all generations, from its start, so it can take a
+    while. The stages can keep running.
     """
     now = datetime.now(UTC)
     before = moment(older_than, "--older-than", now)

@@ -17,10 +17,10 @@ from headrace_operations.orders.pause import OrderRequest, Target, targets
 
 Stages: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option("--stage", envvar="HEADRACE_STAGE", help="The stage; may be repeated, or all.", show_default=False),
+    typer.Option("--stage", envvar="HEADRACE_STAGE", help="The stage, or all; may be repeated.", show_default=False),
 ]
 Run: TypeAlias = Annotated[
-    str | None, typer.Option("--run", envvar="HEADRACE_RUN", help="The replay with this id.", show_default=False)
+    str | None, typer.Option("--run", envvar="HEADRACE_RUN", help="The replay with this ID.", show_default=False)
 ]
 Tenants: TypeAlias = Annotated[
     list[str] | None,
@@ -30,14 +30,16 @@ Pipelines: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--pipeline", envvar="HEADRACE_PIPELINE", help="This pipeline; may be repeated.", show_default=False),
 ]
-Why: TypeAlias = Annotated[str, typer.Option("--why", envvar="HEADRACE_WHY", help="The reason, kept with the order.")]
+Why: TypeAlias = Annotated[
+    str, typer.Option("--why", envvar="HEADRACE_WHY", help="The reason, recorded with the order.")
+]
 DryRun: TypeAlias = Annotated[
-    bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Say what would be ordered, order nothing.")
+    bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Show the orders without giving them.")
 ]
 commands = commands_of()
 
 
-@command(commands, "pause", "Have a stage, tenant, pipeline or replay wait.")
+@command(commands, "pause", "Pause a stage, tenant, pipeline or replay.")
 def pause(
     stages: Stages = None,
     tenants: Tenants = None,
@@ -49,10 +51,11 @@ def pause(
     operator: InLog,
     as_json: options.Json = False,
 ) -> None:
-    """Have stages, tenants, pipelines or a replay start nothing more, until they are resumed.
+    """Pause stages, tenants, pipelines or a replay until you resume them.
 
-    Effective within a second on every worker, and lasting over restarts. Nothing is lost: a paused stage reads nothing,
-    and what it meets of a paused tenant or pipeline it sets aside, so that all others go on (`headrace held list`).
+    A pause takes effect within a second on every worker and survives restarts. Nothing is lost: a paused stage reads
+    nothing, and stages hold the records of a paused tenant or pipeline while all others continue
+    (`headrace held list`).
     """
     request = OrderRequest(targets(stages or (), tenants or (), names or (), run), why)
     given = [] if dry_run else operations.pause(operator.cluster(), request).given
@@ -62,7 +65,7 @@ def pause(
         _say("paused", request.targets, dry_run=dry_run)
 
 
-@command(commands, "resume", "Have them go on.")
+@command(commands, "resume", "Resume a stage, tenant, pipeline or replay.")
 def resume(
     stages: Stages = None,
     tenants: Tenants = None,
@@ -74,10 +77,10 @@ def resume(
     operator: InLog,
     as_json: options.Json = False,
 ) -> None:
-    """Have stages, tenants, pipelines or a replay go on: after a pause, or after a stage stopped itself.
+    """Resume stages, tenants, pipelines or a replay after a pause, or a stage that stopped itself.
 
-    What was set aside of a tenant or pipeline is sent through its stage again, once the workers have read the order.
-    A batch that was under way may still set some aside afterwards: run this again until it releases none.
+    The held records of a tenant or pipeline are released once all workers have read the order. A batch that was in
+    progress may still hold more records afterwards: run the command again until it releases none.
     """
     request = OrderRequest(targets(stages or (), tenants or (), names or (), run), why)
     steps = operations.Steps(
@@ -98,9 +101,9 @@ def resume(
         typer.echo(f"{scope.replace('/', ' ', 1)}: {count} held records {'would be ' if dry_run else ''}released")
 
 
-@command(commands, "orders", "Show the orders that count.")
+@command(commands, "orders", "Show the orders in force.")
 def orders(*, operator: InLog, as_json: options.Json = False) -> None:
-    """Show the newest order for each stage, tenant, pipeline and replay that ever had one."""
+    """Show the newest order for each stage, tenant, pipeline and replay that has one."""
     found = operator.cluster().orders().all()
     if as_json:
         output.emit([to_dict(order) for order in found])

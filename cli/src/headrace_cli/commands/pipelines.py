@@ -18,28 +18,28 @@ from headrace_cli.failures import CommandError, NotFound
 from headrace_operations.pipelines import apply as operations
 from headrace_operations.pipelines.apply import ApplyRequest
 
-commands = commands_of("pipeline", "Pipelines: which stages run, with which handlers.")
+commands = commands_of("pipeline", "Manage pipelines: the stages and handlers that records pass.")
 
 
-@command(commands, "apply", "Publish templates as the next versions.")
+@command(commands, "apply", "Publish pipeline templates as new versions.")
 def apply(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Templates, YAML or JSON.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Pipeline templates, YAML or JSON.")],
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Check the files, publish nothing.")
+        bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Check the files without publishing them.")
     ] = False,
     handler_check: Annotated[
         bool,
         typer.Option(
             "--handler-check/--no-handler-check",
             envvar="HEADRACE_HANDLER_CHECK",
-            help="Whether the named handlers must be installed here; a client without them checks all else.",
+            help="Require the named handlers to be installed here; --no-handler-check skips only this check.",
         ),
     ] = True,
     *,
     operator: InLog,
     as_json: options.Json = False,
 ) -> None:
-    """Publish templates as the next versions of their pipelines; nothing is published where one file is refused."""
+    """Publish templates as the next versions of their pipelines. If one file is refused, nothing is published."""
     request = ApplyRequest(_texts_of(files), handler_check)
     refusals = request.problems()
     if refusals:
@@ -75,18 +75,22 @@ def show_all(*, operator: InLog, as_json: options.Json = False) -> None:
 
 @command(commands, "show", "Print a pipeline's template as YAML.")
 def show(
-    pipeline_id: Annotated[str, typer.Argument(metavar="ID", help="The pipeline.")],
+    pipeline_id: Annotated[str, typer.Argument(metavar="ID", help="ID of the pipeline.")],
     version: Annotated[
         int | None,
         typer.Option(
-            "--version", envvar="HEADRACE_PIPELINE_VERSION", min=1, help="Without it, the newest.", show_default=False
+            "--version",
+            envvar="HEADRACE_PIPELINE_VERSION",
+            min=1,
+            help="Version of the pipeline. Default: the newest.",
+            show_default=False,
         ),
     ] = None,
     *,
     operator: InLog,
     as_json: options.Json = False,
 ) -> None:
-    """Print a pipeline's template as YAML, to be edited and applied again."""
+    """Print a pipeline's template as YAML, so that you can edit and apply it."""
     found = operations.find(operator.cluster(), pipeline_id, version)
     if as_json:
         output.emit({**_listed(found), "template": found.template})

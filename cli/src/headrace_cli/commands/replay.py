@@ -19,13 +19,15 @@ from headrace_operations.replay import runs
 from headrace_operations.replay import start as operations
 from headrace_operations.replay.start import OUTSTANDING, ReplayRequest
 
-RunId: TypeAlias = Annotated[str, typer.Argument(metavar="RUN", help="The replay's id, as `replay list` shows it.")]
-Why: TypeAlias = Annotated[str, typer.Option("--why", envvar="HEADRACE_WHY", help="The reason, kept with the order.")]
+RunId: TypeAlias = Annotated[str, typer.Argument(metavar="RUN", help="Replay ID, as `replay list` shows it.")]
+Why: TypeAlias = Annotated[
+    str, typer.Option("--why", envvar="HEADRACE_WHY", help="The reason, recorded with the order.")
+]
 Outstanding: TypeAlias = Annotated[
     int,
     typer.Option(
         "--outstanding", envvar="HEADRACE_REPLAY_OUTSTANDING", min=1,
-        help="Most records that may wait in the side lanes: what a pause or a cancel cannot call back.",
+        help="Maximum records waiting in the side lanes; pause and cancel cannot recall these.",
     ),
 ]  # fmt: skip
 
@@ -40,19 +42,21 @@ class StartsByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-commands = commands_of("replay", "Replays: a stage reads its records again.", cls=StartsByDefault)
+commands = commands_of("replay", "Start and control replays: a stage reads its records again.", cls=StartsByDefault)
 
 
-@command(commands, "start", "Have a stage read records again, beside the live ones.")
+@command(commands, "start", "Start a replay: a stage reads records again.")
 def start(
-    stage: Annotated[str, typer.Option("--stage", envvar="HEADRACE_STAGE", help="The stage that reads again.")],
+    stage: Annotated[
+        str, typer.Option("--stage", envvar="HEADRACE_STAGE", help="The stage that reads its records again.")
+    ],
     from_offset: Annotated[
         list[str] | None,
         typer.Option(
             "--from-offset",
             envvar="HEADRACE_REPLAY_FROM_OFFSET",
             metavar="TOPIC:PARTITION:OFFSET",
-            help="From this offset of the stage's source topic on; may be repeated, no other partition takes part.",
+            help="Records of the source topic from this offset on; may be repeated. Other partitions are not read.",
             show_default=False,
         ),
     ] = None,
@@ -62,7 +66,7 @@ def start(
             "--since",
             envvar="HEADRACE_REPLAY_SINCE",
             show_default=False,
-            help="Only what was written since then: 2026-11-21T10:00 (UTC unless it says otherwise), or 90m, 12h, 7d.",
+            help="Only records written since: 2026-11-21T10:00 (UTC by default), or 90m, 12h, 7d ago.",
         ),
     ] = None,
     document: Annotated[
@@ -72,35 +76,37 @@ def start(
     tenant: Annotated[
         str | None, typer.Option("--tenant", envvar="HEADRACE_TENANT", help="Only this tenant.", show_default=False)
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", envvar="HEADRACE_REPLAY_ALL", help="All that there is.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", envvar="HEADRACE_REPLAY_ALL", help="Replay the whole topic.")
+    ] = False,
     into: Annotated[
         str | None,
         typer.Option(
             "--into",
             envvar="HEADRACE_REPLAY_INTO",
             show_default=False,
-            help="For the embedder and the indexer: the generation of the index that is filled; without it, "
+            help="For the embedder and the indexer: the generation of the index to fill. Default: "
             "HEADRACE_KAFKA_GENERATION.",
         ),
     ] = None,
     rate: Annotated[
         int | None,
         typer.Option(
-            "--rate", envvar="HEADRACE_REPLAY_RATE", min=1, help="At most so many records a second.", show_default=False
+            "--rate", envvar="HEADRACE_REPLAY_RATE", min=1, help="Maximum records per second.", show_default=False
         ),
     ] = None,
     outstanding: Outstanding = OUTSTANDING,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Say what would be sent, send nothing.")
+        bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Show what would be sent without sending it.")
     ] = False,
     *,
     operator: InLog,
     as_json: options.Json = False,
 ) -> None:
-    """Have a stage read records again that it has read before, up to the log's end now, beside the live ones.
+    """Start a replay: a stage reads records again, up to the current end of the log, beside the live ones.
 
-    A document is looked for in the one partition of its key, a tenant in all of them: a filtered scan of the stage's
-    source topic. Ctrl-C leaves the replay where it is; `replay resume` goes on.
+    The command scans the stage's source topic: one partition for a document, all partitions for a tenant. Ctrl-C
+    interrupts the replay; `replay resume` continues it.
     """
     cluster = operator.cluster()
     if into is not None:
@@ -122,21 +128,21 @@ def start(
     replay_view.carry_out(copier, planned.run.run_id, as_json=as_json)
 
 
-@command(commands, "list", "Show the replays.")
+@command(commands, "list", "List the replays.")
 def show_all(*, operator: InLog, as_json: options.Json = False) -> None:
-    """Show every replay, the newest last."""
+    """List all replays, newest last."""
     cluster = operator.cluster()
     replay_view.show_runs(list(runs.read_runs(cluster.kafka, cluster.codec).values()), as_json=as_json)
 
 
-@command(commands, "status", "Show how far a replay is.")
+@command(commands, "status", "Show the progress of a replay.")
 def status(run_id: RunId, *, operator: InLog, as_json: options.Json = False) -> None:
-    """Show how far a replay is, as it noted last."""
+    """Show the last recorded progress of a replay."""
     cluster = operator.cluster()
     replay_view.say_run(runs.read_run(cluster.kafka, cluster.codec, run_id), as_json=as_json)
 
 
-@command(commands, "resume", "Go on with a replay that was paused, interrupted or died.")
+@command(commands, "resume", "Continue a replay that was paused or interrupted or that crashed.")
 def resume(
     run_id: RunId,
     outstanding: Outstanding = OUTSTANDING,
@@ -145,21 +151,21 @@ def resume(
     operator: InLog,
     as_json: options.Json = False,
 ) -> None:
-    """Go on with a replay: lift its pause, and carry it out from where it is; no record is sent twice.
+    """Continue a replay: end its pause and carry on from where it is. No record is sent twice.
 
-    A command that still carries it out elsewhere is taken over.
+    If another command is still running the replay, this command takes over.
     """
     copier = operations.take_up(operator.cluster(), run_id, why, outstanding)
     replay_view.carry_out(copier, run_id, as_json=as_json)
 
 
-@command(commands, "pause", "Have a replay send nothing more for now.")
+@command(commands, "pause", "Pause a replay.")
 def pause(run_id: RunId, why: Why = "", *, operator: InLog, as_json: options.Json = False) -> None:
-    """Have a replay send nothing more until it is resumed; what waits in the side lanes is still done."""
+    """Pause a replay until you resume it. Records already in the side lanes are still processed."""
     replay_view.say_paused(operations.pause(operator.cluster(), run_id, why), as_json=as_json)
 
 
-@command(commands, "cancel", "End a replay where it is.")
+@command(commands, "cancel", "Cancel a replay.")
 def cancel(run_id: RunId, why: Why = "", *, operator: InLog, as_json: options.Json = False) -> None:
-    """End a replay where it is; what waits in the side lanes is still done, the rest is never sent."""
+    """Cancel a replay. Records already in the side lanes are still processed; the rest is never sent."""
     replay_view.say_run(operations.cancel(operator.cluster(), run_id, why), as_json=as_json)

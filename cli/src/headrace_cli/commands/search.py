@@ -36,24 +36,24 @@ def retrieval(top_k: int, documents: Sequence[str] | None, attributes: Sequence[
 
 
 TopK = Annotated[
-    int, typer.Option("--top-k", "-k", envvar="HEADRACE_TOP_K", min=1, max=100, help="How many passages at most.")
+    int, typer.Option("--top-k", "-k", envvar="HEADRACE_TOP_K", min=1, max=100, help="Maximum number of passages.")
 ]
 
 
 @command(commands, "search")
 def search(
-    query: Annotated[str, typer.Argument(metavar="QUERY", help="What is looked for, in plain words.")],
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="What to search for, in plain words.")],
     top_k: TopK = 5,
     document: options.Documents = None,
     attribute: options.Attributes = None,
     hybrid: Annotated[
-        bool, typer.Option("--hybrid", envvar="HEADRACE_HYBRID", help="By words too, not by meaning alone.")
+        bool, typer.Option("--hybrid", envvar="HEADRACE_HYBRID", help="Combine vector search with lexical search.")
     ] = False,
     *,
     caller: AtGateway,
     as_json: options.Json = False,
 ) -> None:
-    """Find the passages that fit a query best."""
+    """Find the passages that best match a query."""
     request = {"query": query, "mode": "hybrid" if hybrid else "vector", **retrieval(top_k, document, attribute)}
     answer = caller.gateway().search(request)
     if as_json:
@@ -66,19 +66,21 @@ def search(
 
 @command(commands, "ask")
 def ask(
-    question: Annotated[str, typer.Argument(metavar="QUESTION", help="What is asked.")],
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="The question.")],
     top_k: TopK = 5,
     document: options.Documents = None,
     attribute: options.Attributes = None,
     timeout: Annotated[
         float,
-        typer.Option("--timeout", envvar="HEADRACE_ASK_TIMEOUT_S", min=0, help="Longest wait for the answer, in s."),
+        typer.Option(
+            "--timeout", envvar="HEADRACE_ASK_TIMEOUT_S", min=0, help="Maximum seconds to wait for the answer."
+        ),
     ] = 120.0,
     *,
     caller: AtGateway,
     as_json: options.Json = False,
 ) -> None:
-    """Have a question answered from the documents, with citations."""
+    """Answer a question from the documents, with citations."""
     wait_s = min(timeout, _LONGEST_ASK_S)
     request = {"question": question, "wait_s": wait_s, **retrieval(top_k, document, attribute)}
     gateway = caller.gateway()

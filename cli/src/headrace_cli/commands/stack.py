@@ -38,13 +38,13 @@ def up(
         typer.Option(
             "--provider",
             envvar="HEADRACE_EMBEDDER_PROVIDER",
-            help=f"What embeds: {', '.join(PROVIDERS)} (no meaning; for load tests).",
+            help=f"Embedding provider: {', '.join(PROVIDERS)} (vectors without meaning, for load tests).",
         ),
     ] = "sentence-transformers",
     only: Annotated[
         str | None,
         typer.Option(
-            "--only", envvar="HEADRACE_ONLY", help="infra: start and prepare the infrastructure, no service.",
+            "--only", envvar="HEADRACE_ONLY", help="infra: start and prepare the infrastructure without the services.",
             show_default=False,
         ),
     ] = None,
@@ -52,28 +52,28 @@ def up(
         list[str] | None,
         typer.Option(
             "--scale", envvar="HEADRACE_SCALE", metavar="STAGE=N", show_default=False,
-            help="Run N instances of a service; may be repeated. Again on a running stack, it grows or shrinks.",
+            help="Run N instances of a service; may be repeated. On a running stack, this adds or stops instances.",
         ),
     ] = None,
     with_connect: Annotated[
         bool,
         typer.Option(
             "--with-connect", envvar="HEADRACE_WITH_CONNECT",
-            help="Start Kafka Connect with Debezium as well, for `headrace capture`.",
+            help="Also start Kafka Connect with Debezium, for `headrace capture`.",
         ),
     ] = False,
     tables: Annotated[
         Path | None,
         typer.Option(
             "--tables", envvar="HEADRACE_INGEST_TABLES", show_default=False,
-            help="What becomes of captured tables' rows; ingest reads it when it starts.",
+            help="The file that maps captured tables to documents; ingest reads it when it starts.",
         ),
     ] = None,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
     """Start Kafka, the schema registry, PostgreSQL and the services, and wait until all are ready.
 
-    What runs already stays as it is; data is kept between runs. The first start fetches what it needs.
+    Running processes stay as they are, and data is kept. The first start downloads what it needs.
     """
     if only not in (None, "infra"):
         raise UsageError(f"there is no part {only!r}", where="--only", remedy="Write --only infra, or leave it out.")
@@ -121,7 +121,7 @@ def _launched(done: Launched, seconds: float) -> list[str]:
 
 @command(commands, "down")
 def down(state_dir: options.StateDir = None, as_json: options.Json = False) -> None:
-    """Stop everything; the data stays."""
+    """Stop the local stack and keep its data."""
     folder = find_state_dir(state_dir)
     stopped = Stack(folder).down()
     if as_json:
@@ -133,18 +133,22 @@ def down(state_dir: options.StateDir = None, as_json: options.Json = False) -> N
 @command(commands, "logs")
 def logs(
     service: Annotated[
-        str | None, typer.Argument(metavar="SERVICE", help="A process; without it, all.", show_default=False)
+        str | None, typer.Argument(metavar="SERVICE", help="Name of a process. Default: all.", show_default=False)
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", envvar="HEADRACE_LOGS_FOLLOW", help="Go on until Ctrl-C.")
+        bool,
+        typer.Option("--follow", "-f", envvar="HEADRACE_LOGS_FOLLOW", help="Keep printing new lines until Ctrl-C."),
     ] = False,
     lines: Annotated[
-        int, typer.Option("--lines", "-n", envvar="HEADRACE_LOGS_LINES", min=0, help="Last lines of each process.")
+        int,
+        typer.Option(
+            "--lines", "-n", envvar="HEADRACE_LOGS_LINES", min=0, help="Number of last lines to show from each process."
+        ),
     ] = 50,
     state_dir: options.StateDir = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show what the processes of the local stack wrote."""
+    """Show the logs of the local stack."""
     for name, line in read_logs(find_state_dir(state_dir), service, lines, follow=follow):
         if as_json:
             output.emit({"process": name, "line": line})
@@ -158,10 +162,10 @@ def bootstrap(
     postgres: options.PostgresDsn = None,
     as_json: options.Json = False,
 ) -> None:
-    """Create topics, schemas, tables and the shipped pipelines, and begin the object store; a repeat changes nothing.
+    """Create topics, schemas, tables and the default pipelines, and set up the object store. A repeat changes nothing.
 
-    With --postgres, all settings come from the environment (see the settings reference); without it, it is done for
-    the running local stack.
+    With --postgres, all settings come from the environment (see the settings reference). Without it, the command
+    prepares the running local stack.
     """
     quiet_logs()
     steps: list[str] = []

@@ -17,16 +17,16 @@ from headrace_cli.views import status as status_view
 commands = commands_of()
 
 
-@command(commands, "status", "Show what runs; with ID, where that document is.")
+@command(commands, "status", "Show the state of the stack, or of one document.")
 def status(
     document_id: Annotated[
-        str | None, typer.Argument(metavar="ID", help="A document: where is it now?", show_default=False)
+        str | None, typer.Argument(metavar="ID", help="ID of a document.", show_default=False)
     ] = None,
     *,
     caller: AtGateway,
     as_json: options.Json = False,
 ) -> None:
-    """Show what runs, whether it is ready and how far each stage is behind; with ID, where that document is now."""
+    """Show the processes, whether they are ready and the lag of each stage; with ID, where that document is."""
     if document_id is not None:
         _document_status(document_id, caller, as_json=as_json)
         return

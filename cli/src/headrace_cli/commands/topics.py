@@ -13,9 +13,9 @@ from headrace_operations.topics import view
 commands = commands_of()
 
 
-@command(commands, "topics", "Show the topics and how far their readers are.")
+@command(commands, "topics", "Show the topics and the lag of the stages that read them.")
 def topics(*, operator: InKafka, as_json: options.Json = False) -> None:
-    """Show the topics: partitions, records' end offsets, and how far the stages that read them are behind."""
+    """Show the topics: partitions, end offsets, and the lag of the stages that read them."""
     found = view(operator.kafka_settings())
     if as_json:
         output.emit([asdict(one) for one in found])

@@ -21,25 +21,23 @@ from headrace_operations.trace.request import RequestTrace
 Tenant = Annotated[
     str | None,
     typer.Option(
-        "--tenant", envvar="HEADRACE_TENANT", help="Owner of the documents; without it, the local stack's.",
+        "--tenant", envvar="HEADRACE_TENANT", help="Owner of the documents. Default: the local stack's tenant.",
         show_default=False,
     ),
 ]  # fmt: skip
 commands = commands_of()
 
 
-@command(commands, "trace", "Show the whole path of a document or request.")
+@command(commands, "trace", "Show the path of a document or request through the stages.")
 def trace(
-    name: Annotated[
-        str, typer.Argument(metavar="DOCUMENT|REQUEST", help="A document's id, or that of a request or run.")
-    ],
+    name: Annotated[str, typer.Argument(metavar="DOCUMENT|REQUEST", help="ID of a document, request or run.")],
     is_request: Annotated[
         bool | None,
         typer.Option(
             "--request/--document",
             envvar="HEADRACE_TRACE_REQUEST",
             show_default=False,
-            help="What the name is; without it, a UUID or the name of a run is a request, all else a document.",
+            help="Kind of the ID. Default: a UUID or the name of a run is a request, anything else a document.",
         ),
     ] = None,
     tenant: Tenant = None,
@@ -49,10 +47,10 @@ def trace(
     operator: InLog,
     as_json: options.Json = False,
 ) -> None:
-    """Show the way of a document, or of what a request changed, through the stages, and where it is now.
+    """Show the path of a document, or of the documents that a request changed, and where they are now.
 
-    Of a document, every version that is still known: reads the store's row and, in every topic of the flow, the one
-    partition that its key belongs to. For a request, every partition of the changes and outcomes is read besides.
+    For a document, the command shows every version that is still known. It reads the store's row and, in every topic of
+    the flow, the partition of its key. For a request, it also reads every partition of the changes and outcomes.
     """
     cluster = operator.cluster()
     owner, store, limits = operator.tenant(tenant), operator.store(), Limits(records, seconds)

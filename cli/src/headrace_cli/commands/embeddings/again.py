@@ -32,7 +32,7 @@ def batch(
     rate: Annotated[
         int | None,
         typer.Option(
-            "--rate", envvar="HEADRACE_REPLAY_RATE", min=1, help="At most so many records a second.", show_default=False
+            "--rate", envvar="HEADRACE_REPLAY_RATE", min=1, help="Maximum records per second.", show_default=False
         ),
     ] = None,
     dry_run: DryRun = False,
@@ -40,9 +40,9 @@ def batch(
     operator: InLog,
     as_json: options.Json = False,
 ) -> None:
-    """Replay all documents, or a tenant's, through the embedder: `replay start --stage embedder --all`.
+    """Replay all documents, or one tenant's, through the embedder, like `replay start --stage embedder --all`.
 
-    Texts whose vectors are cached cost nothing; `embeddings reset` before it has them embedded anew.
+    Texts with cached vectors cost nothing. Run `embeddings reset` first to embed them again.
     """
     cluster = operator.cluster()
     if into is not None:
@@ -70,8 +70,8 @@ def incremental(
 ) -> None:
     """Embed what is missing: redrive the embedder's open dead letters, and replay tenants that lack vectors.
 
-    What is missing is what the audit finds without a vector in the generation. A replay of a tenant reads all its
-    documents; those that have their vectors cost nothing.
+    An audit finds the documents without vectors in the generation. A replay reads all documents of a tenant; those
+    that already have vectors cost nothing.
     """
     cluster = operator.whole_cluster(into)
     lacking = asyncio.run(find_lacking(cluster, tenant, told()))

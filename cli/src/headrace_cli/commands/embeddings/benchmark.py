@@ -21,14 +21,18 @@ def benchmark(
         str, typer.Option("--sizes", envvar="HEADRACE_BENCHMARK_SIZES", help="Batch sizes, separated by commas.")
     ] = "1,4,8,16,32,64",
     texts: Annotated[
-        int, typer.Option("--texts", envvar="HEADRACE_BENCHMARK_TEXTS", min=1, max=100_000, help="Texts of each size.")
+        int,
+        typer.Option(
+            "--texts", envvar="HEADRACE_BENCHMARK_TEXTS", min=1, max=100_000, help="Texts for each batch size."
+        ),
     ] = 128,
     yes: options.Yes = False,
     as_json: options.Json = False,
 ) -> None:
-    """Measure texts a second by batch size, with the provider of the HEADRACE_EMBEDDER_ settings on this machine.
+    """Measure texts per second by batch size, with the provider of the HEADRACE_EMBEDDER_ settings, on this machine.
 
-    The texts are 500 characters of Python's own reference. A provider that is paid is asked for them, so it asks first.
+    The texts are 500 characters each from Python's reference. The command asks first if the provider is a
+    server, which may charge for them.
     """
     if not all(part.isdecimal() and int(part) for part in sizes.split(",")):
         raise UsageError(f"{sizes!r} are no batch sizes", where="--sizes", remedy="Write them as 1,8,32.")

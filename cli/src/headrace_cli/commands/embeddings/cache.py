@@ -19,11 +19,11 @@ from headrace_operations.embeddings.reset import ResetRequest
 
 def reset(
     tenant: Annotated[
-        str, typer.Option("--tenant", envvar="HEADRACE_TENANT", help="The tenant whose vectors are forgotten.")
+        str, typer.Option("--tenant", envvar="HEADRACE_TENANT", help="The tenant whose vectors to delete.")
     ],
     model: Annotated[
         str,
-        typer.Option("--model", envvar="HEADRACE_EMBEDDING_MODEL", help="Name of the model, or its identity."),
+        typer.Option("--model", envvar="HEADRACE_EMBEDDING_MODEL", help="Name or identity of the model."),
     ],
     dry_run: DryRun = False,
     yes: options.Yes = False,
@@ -31,10 +31,10 @@ def reset(
     operator: InStore,
     as_json: options.Json = False,
 ) -> None:
-    """Forget a tenant's cached vectors of a model: its texts are embedded, and paid, anew when they come again.
+    """Delete a tenant's cached vectors of a model, so that its texts are embedded, and billed, again.
 
-    What is in the index stays and is found. Let the indexer finish before: what is between embedder and indexer takes
-    its vectors from the cache. The ledger keeps what was spent.
+    The index keeps its vectors, and search still finds them. Let the indexer finish first: records between embedder
+    and indexer take their vectors from the cache. The ledger keeps the spending.
     """
     quiet_logs()
     store = operator.owner_store()

@@ -22,9 +22,9 @@ def release(
     operator: InLogAndStore,
     as_json: options.Json = False,
 ) -> None:
-    """Send records that wait for a tenant's cap through the embedder again, where the cap has room now.
+    """Release records held for a tenant's cap through the embedder if the cap has room now.
 
-    A record that finds the cap full once more waits again. Nothing happens while the cap on all tenants is reached.
+    A record that exceeds the cap again is held again. Nothing is released while the cap for all tenants is reached.
     """
     cluster = operator.cluster()
     waiting = operations.waiting_for_caps(cluster, tenant)

@@ -32,17 +32,17 @@ def estimate(
         list[str] | None,
         typer.Argument(
             metavar="PATH", show_default=False,
-            help="Files and folders as `headrace ingest` takes them; without any, what the embedder reads in the log.",
+            help="Files and folders as for `headrace ingest`. Default: the embedder's records in the log.",
         ),
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", envvar="HEADRACE_REPLAY_ALL", help="All that lies in the log for the embedder.")
+        bool, typer.Option("--all", envvar="HEADRACE_REPLAY_ALL", help="All of the embedder's records in the log.")
     ] = False,
     from_offset: Annotated[
         list[str] | None,
         typer.Option(
             "--from-offset", envvar="HEADRACE_REPLAY_FROM_OFFSET", metavar="TOPIC:PARTITION:OFFSET", show_default=False,
-            help="What lies in the log from this offset of chunks on; may be repeated, no other partition takes part.",
+            help="Records of topic chunks from this offset on; may be repeated. Other partitions are not read.",
         ),
     ] = None,
     tenant: options.OnlyTenant = None,
@@ -50,21 +50,21 @@ def estimate(
         str | None,
         typer.Option(
             "--since", envvar="HEADRACE_REPLAY_SINCE", show_default=False,
-            help="Only what was written to the log since then: 2026-11-21T10:00, or 90m, 12h, 7d.",
+            help="Only records written since: 2026-11-21T10:00 (UTC by default), or 90m, 12h, 7d ago.",
         ),
     ] = None,
     rate: Annotated[
         float | None,
         typer.Option(
             "--rate", envvar="HEADRACE_EMBEDDING_RATE", min=0.001, show_default=False,
-            help="Texts a second, as `embeddings benchmark` measured them; without it, no time is told.",
+            help="Texts per second, as measured by `embeddings benchmark`. Without it, no time is estimated.",
         ),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
             "--model", envvar="HEADRACE_EMBEDDING_MODEL", show_default=False,
-            help="Name or identity of the model; without it, the generation's.",
+            help="Name or identity of the model. Default: the generation's.",
         ),
     ] = None,
     generation: GenerationName = None,
@@ -72,10 +72,10 @@ def estimate(
     operator: InLogAndStore,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
-    """Say how many texts would go through the model, their tokens, USD, KRW and time; nothing is done.
+    """Estimate the texts that would go through the model, their tokens, USD, KRW and time, without embedding them.
 
-    Texts of the log are counted exactly, without those that the cache has. Of files the texts are not split yet: their
-    number is an estimate, and with a model that is named nothing is asked. Tokens are a third of the characters.
+    Texts in the log are counted exactly, without cached ones. Files are not split into chunks, so their number of
+    texts is an estimate; with --model, nothing is read from the store. One token is taken as three characters.
     """
     quiet_logs()
     settings = CostSettings()

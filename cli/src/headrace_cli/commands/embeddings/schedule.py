@@ -56,54 +56,54 @@ class SystemClock:
 
 
 def schedule(
-    job: Annotated[Job, typer.Argument(help="What is run: batch, incremental or release.")],
+    job: Annotated[Job, typer.Argument(help="The job to run: batch, incremental or release.")],
     cron: Annotated[
         str,
         typer.Option("--cron", envvar="HEADRACE_SCHEDULE_CRON", help='Minute, hour, day, month, weekday: "0 2 * * *".'),
     ],
     timezone: Annotated[
-        str, typer.Option("--timezone", envvar="HEADRACE_SCHEDULE_TIMEZONE", help="Zone of these times, as Asia/Seoul.")
+        str, typer.Option("--timezone", envvar="HEADRACE_SCHEDULE_TIMEZONE", help="Time zone, such as Asia/Seoul.")
     ] = "UTC",
     missed: Annotated[
         bool,
         typer.Option(
             "--missed/--no-missed", envvar="HEADRACE_SCHEDULE_MISSED",
-            help="Make up by one run for times that passed while this did not run, or while a run took too long.",
+            help="Catch up with one execution if times passed while this was not running or a job took too long.",
         ),
     ] = True,
     name: Annotated[
         str | None,
         typer.Option(
             "--name", envvar="HEADRACE_SCHEDULE_NAME", show_default=False,
-            help="Tells schedules of one state folder apart; without it, the job's.",
+            help="Name of the schedule within its state folder. Default: the job's name.",
         ),
     ] = None,
     runs: Annotated[
         int | None,
         typer.Option(
-            "--runs", envvar="HEADRACE_SCHEDULE_RUNS", min=1, help="End after so many runs.", show_default=False
+            "--runs", envvar="HEADRACE_SCHEDULE_RUNS", min=1, help="Exit after this many times.", show_default=False
         ),
     ] = None,
     into: Annotated[
         str | None,
         typer.Option(
-            "--into", envvar="HEADRACE_REPLAY_INTO", help="The generation that is filled.", show_default=False
+            "--into", envvar="HEADRACE_REPLAY_INTO", help="The generation to fill.", show_default=False
         ),
     ] = None,
     tenant: Annotated[
         str | None, typer.Option("--tenant", envvar="HEADRACE_TENANT", help="Only this tenant.", show_default=False)
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Say when the next five runs are, run nothing.")
+        bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Show the next five times; run nothing.")
     ] = False,
     *,
     operator: InFolder,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
-    """Run a job at the times of a cron expression, in this process, until Ctrl-C or SIGTERM.
+    """Run a job on a cron schedule until Ctrl-C or SIGTERM.
 
-    Runs never overlap, here or in another process of the same name and state folder. Each ends with an alert, where
-    webhooks are set. Kafka, registry and PostgreSQL are those of the environment or of the local stack.
+    Executions never overlap, not even with another process of the same name and state folder. Each ends with an alert
+    if webhooks are configured. Kafka, registry and PostgreSQL come from the environment or the local stack.
     """
     own = name or job.value
     if not own or not set(own) <= _NAME_CHARACTERS:

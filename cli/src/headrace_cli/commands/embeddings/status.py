@@ -23,13 +23,15 @@ def status(
     generation: GenerationName = None,
     sample: Annotated[
         float,
-        typer.Option("--sample", envvar="HEADRACE_EMBEDDING_SAMPLE_S", min=0, help="Seconds to measure the rate over."),
+        typer.Option(
+            "--sample", envvar="HEADRACE_EMBEDDING_SAMPLE_S", min=0, help="Seconds over which to measure the rate."
+        ),
     ] = 2.0,
     *,
     operator: InLogAndStore,
     as_json: options.Json = False,
 ) -> None:
-    """Show how far the embedder is with the log, each record that failed and why, and the spending against its caps."""
+    """Show the embedder's progress through the log, the failed records with reasons, and the spending against caps."""
     cluster = operator.cluster(generation)
     if generation is not None:
         asyncio.run(require_generation(operator.store(), generation, "--generation"))
