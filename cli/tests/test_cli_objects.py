@@ -104,7 +104,7 @@ def test_it_asks_before_it_deletes(folder: Path) -> None:
     assert run("gc").exit_code == ExitCode.OK  # nothing to ask about
 
 
-@pytest.mark.parametrize(("older_than", "said"), [("23h", "grace"), ("soon", "no time")])
+@pytest.mark.parametrize(("older_than", "said"), [("23h", "grace"), ("soon", "invalid time")])
 def test_a_wrong_grace_is_refused(older_than: str, said: str, folder: Path) -> None:
     """Broken: a misspelt or dangerous grace deletes what is in use."""
     refused = run("gc", "--older-than", older_than, "--yes")

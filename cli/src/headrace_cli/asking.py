@@ -23,7 +23,7 @@ def require_yes(question: str, *, yes: bool) -> None:
             raise
         typer.echo(err=True)
         raise UsageError(
-            "nothing was done: it asks first, and there is no terminal to answer from", where="--yes",
+            "confirmation required, but there is no terminal to ask on; nothing was done", where="--yes",
             remedy="Run it with --yes, or in a terminal.",
         ) from error  # fmt: skip
     if not agreed:

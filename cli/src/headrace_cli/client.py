@@ -59,7 +59,7 @@ class Gateway:
     ) -> None:
         address = urlsplit(url)
         if address.scheme not in ("http", "https") or not address.hostname:
-            raise UsageError(f"{url!r} is no URL of a gateway", where="--url", remedy="Write http://host:port.")
+            raise UsageError(f"invalid gateway URL {url!r}", where="--url", remedy="Use the form http://host:port.")
         self.url = url.rstrip("/")
         self._base = address.path.rstrip("/")
         kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection

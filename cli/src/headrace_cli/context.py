@@ -83,16 +83,16 @@ class Operator:
         known = self.running
         if self.kafka is None and known is None:
             raise NotReachable(
-                "no Kafka is known",
+                "no Kafka address given",
                 where=f"{self.folder} and HEADRACE_KAFKA_BOOTSTRAP",
-                remedy="Start the local stack with `headrace up`, or name Kafka with --kafka.",
+                remedy="Start the local stack with `headrace up`, or pass --kafka.",
             )
         bootstrap = self.kafka or (known.kafka if known else "")
         if not accepts_any(bootstrap):  # a client of Kafka would try for long, and say so ten times a second
             raise NotReachable(
                 "Kafka does not answer",
                 where=bootstrap,
-                remedy="Start the local stack with `headrace up`, or name Kafka with --kafka.",
+                remedy="Start the local stack with `headrace up`, or pass --kafka.",
             )
         return KafkaSettings(bootstrap=bootstrap)
 
@@ -109,8 +109,8 @@ class Operator:
         store = store_of(self.object_settings(), settings)
         if store is None:
             raise UsageError(
-                "no object store is known", where="HEADRACE_OBJECTS_URL",
-                remedy="Set it as for the stages; `headrace up` gives the local stack a folder.",
+                "no object store configured", where="HEADRACE_OBJECTS_URL",
+                remedy="Set it as for the stages; `headrace up` creates a folder for the local stack.",
             )  # fmt: skip
         return store, settings
 
@@ -131,9 +131,9 @@ class Operator:
             return StoreSettings()
         if self.postgres is None and self.running is None:
             raise NotReachable(
-                "no PostgreSQL is known",
+                "no PostgreSQL address given",
                 where=f"{self.folder} and {STORE_DSN}",
-                remedy="Start a stack with `headrace up`, or name it with --postgres.",
+                remedy="Start the local stack with `headrace up`, or pass --postgres.",
             )
         return StoreSettings(dsn=self.postgres or Stack(self.folder).endpoints().postgres_dsn)
 
@@ -143,7 +143,7 @@ class Operator:
             return given
         credentials = read_credentials(self.folder)
         if credentials is None:
-            raise UsageError("no tenant is known", where="--tenant", remedy="Name it with --tenant or HEADRACE_TENANT.")
+            raise UsageError("no tenant given", where="--tenant", remedy="Pass --tenant or set HEADRACE_TENANT.")
         return credentials.tenant
 
 

@@ -21,8 +21,8 @@ DEBUG = "HEADRACE_DEBUG"
 
 
 UNKNOWN_DOCUMENT = (
-    "Look at the id: a file's is its path below the folder that was ingested; `headrace search` shows ids. What failed "
-    "a moment ago, `headrace trace ID` finds in the log."
+    "Check the ID: a file's is its path below the ingested folder; `headrace search` shows IDs. For very recent "
+    "failures run `headrace trace ID`."
 )
 """What to do where the gateway knows nothing of a document."""
 
@@ -39,7 +39,7 @@ class NotReachable(CommandError):
 
     code = "not-reachable"
     exit_code = ExitCode.UNREACHABLE
-    default_remedy = "Start the local stack with `headrace up`, or name a gateway with --url or HEADRACE_URL."
+    default_remedy = "Start the local stack with `headrace up`, or pass --url or set HEADRACE_URL."
 
 
 class NotFound(CommandError):
@@ -122,8 +122,8 @@ def told(function: Callable[P, R]) -> Callable[P, R]:
             _trace()
             show(
                 CommandError(
-                    f"unforeseen: {type(error).__name__}: {error}",
-                    remedy=f"Run it again with {DEBUG}=1 and report what it prints.",
+                    f"unexpected error: {type(error).__name__}: {error}",
+                    remedy=f"Run the command again with {DEBUG}=1 and report its output.",
                 )
             )
             raise typer.Exit(ExitCode.FAILED) from error

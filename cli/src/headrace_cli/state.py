@@ -94,7 +94,7 @@ def _read(path: Path, kind: type[T]) -> T | None:
         return None
     except (ValueError, TypeError, OSError) as error:
         raise CommandError(
-            f"the file cannot be read: {error}", where=str(path), remedy="Remove it and run `headrace up`."
+            f"cannot read the file: {error}", where=str(path), remedy="Remove it and run `headrace up`."
         ) from error
 
 
@@ -106,15 +106,15 @@ def connect(url: str | None, api_key: str | None, state_dir: Path | None, *, ret
     folder = find_state_dir(state_dir)
     services = read_services(folder)
     if url is None and services is None:
-        raise NotReachable("no gateway is known", where=f"{folder} and HEADRACE_URL")
+        raise NotReachable("no gateway address given", where=f"{folder} and HEADRACE_URL")
     if api_key is None:
         local = services is not None and url in (None, services.url)
         credentials = read_credentials(folder) if local else None
         if credentials is None:
             raise CommandError(
-                "no API key is known for this gateway",
+                "no API key for this gateway",
                 where=str(url),
-                remedy="Give it with --api-key or HEADRACE_API_KEY.",
+                remedy="Pass --api-key or set HEADRACE_API_KEY.",
             )
         api_key = credentials.api_key
     assert url is not None or services is not None
@@ -144,7 +144,7 @@ def _told_once(address: str, retry_s: float) -> Callable[[str], None]:
 
     def tell(reason: str) -> None:
         if told.acquire(blocking=False):
-            say(f"{address} does not take it yet ({reason}); trying again for up to {retry_s:.0f} s")
+            say(f"{address} does not accept the request yet ({reason}); retrying for up to {retry_s:.0f} s")
 
     return tell
 

@@ -24,6 +24,8 @@ def moment(text: str | None, where: str, now: datetime) -> datetime | None:
         found = datetime.fromisoformat(text)
     except (ValueError, OverflowError) as error:
         raise UsageError(
-            f"{text!r} is no time", where=where, remedy="Write 2026-11-21T10:00, or 90m, 12h, 7d for so long ago."
+            f"invalid time {text!r}",
+            where=where,
+            remedy="Use 2026-11-21T10:00, or an age such as 90m, 12h or 7d.",
         ) from error
     return found if found.tzinfo else found.replace(tzinfo=UTC)

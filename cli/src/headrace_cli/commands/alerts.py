@@ -29,7 +29,7 @@ def send_test(as_json: options.Json = False) -> None:
     quiet_logs()
     alerter = Alerter(AlertSettings())
     alerter.require()
-    found = alerter.send(Alert("test", "this is a test", "sent by `headrace alerts test`", good=True))
+    found = alerter.send(Alert("test", "test alert", "sent by `headrace alerts test`", good=True))
     alerter.close()
     if as_json:
         output.emit([{"channel": name, "error": failure} for name, failure in found.items()])
@@ -39,8 +39,8 @@ def send_test(as_json: options.Json = False) -> None:
     wrong = [name for name, failure in found.items() if failure is not None]
     if wrong:
         raise CommandError(
-            f"the alert did not arrive: {', '.join(wrong)}",
-            remedy="Check the webhook's URL in HEADRACE_ALERTS_…_URL, and whether this machine may reach it.",
+            f"could not deliver the alert to {', '.join(wrong)}",
+            remedy="Check the URL in HEADRACE_ALERTS_…_URL and that this machine can reach it.",
         )
 
 
@@ -84,7 +84,7 @@ def watch(
     processes = _urls(status_url, operator)
     output.say(f"watching {', '.join(sources)}; alerts go to {', '.join(alerter.channels)}")
     if not processes:
-        output.say("no process is known, so none is watched: name them with --status-url, or a stack with --state-dir")
+        output.say("no processes known, so none are watched; pass --status-url or --state-dir")
     told_of, look, stop = Watch(alerter), looks.Looks(sources), threading.Event()
     with stopping(stop):
         for done in itertools.count(1):
@@ -99,7 +99,9 @@ def _urls(given: list[str] | None, operator: Operator) -> dict[str, str]:
         pairs = [text.partition("=") for text in given]
         wrong = [text for text, (name, _, url) in zip(given, pairs, strict=True) if not (name and urlsplit(url).port)]
         if wrong:
-            raise UsageError(f"{wrong[0]!r} is no process", where="--status-url", remedy="Write NAME=http://host:port.")
+            raise UsageError(
+                f"invalid process {wrong[0]!r}", where="--status-url", remedy="Use the form NAME=http://host:port."
+            )
         return {name: url for name, _, url in pairs}
     known = operator.running
     return dict(known.status_urls) if known else {}

@@ -73,9 +73,9 @@ def audit(
     it. Exits with code 8 if it finds any. Records that a stage has not processed yet are pending, not findings.
     """
     if document is not None and tenant is None:
-        raise UsageError("a document needs its tenant", where="--document", remedy="Name it with --tenant.")
+        raise UsageError("--document requires --tenant", where="--document", remedy="Pass --tenant.")
     if reset and (tenant is None or document is None):
-        raise UsageError("a reset is of one document", where="--reset", remedy="Name --tenant and --document.")
+        raise UsageError("--reset requires one document", where="--reset", remedy="Pass --tenant and --document.")
     cluster = operator.whole_cluster()
     if reset and tenant is not None and document is not None:
         _reset(cluster.of(generation), Key(tenant, document), dry_run=dry_run, yes=yes, as_json=as_json)
@@ -96,8 +96,8 @@ def _reset(cluster: Cluster, key: Key, *, dry_run: bool, yes: bool, as_json: boo
     found = asyncio.run(resetting.reset(cluster.kafka, cluster.codec, store, key, dry_run=True))
     if not dry_run:
         require_yes(
-            f"Take {found.chunks} chunks of {key.document_id} and their vectors out of the store? Search does not find "
-            "it until a replay has written it again.",
+            f"Remove {found.chunks} chunks of {key.document_id} and their vectors from the store? Search will not find "
+            "the document until a replay has written it again.",
             yes=yes,
         )
         found = asyncio.run(resetting.reset(cluster.kafka, cluster.codec, store, key))

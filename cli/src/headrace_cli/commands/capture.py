@@ -109,7 +109,7 @@ def start(
     if as_json:
         output.emit(asdict(status))
     else:
-        typer.echo(f"{name}: {status.state.lower()}, of {', '.join(status.tables)}")
+        typer.echo(f"{name}: {status.state.lower()}, tables {', '.join(status.tables)}")
 
 
 @command(commands, "list", "List the captures and their state.")
@@ -121,8 +121,8 @@ def show_all(connect: ConnectUrl = None, *, operator: InFolder, as_json: options
         output.emit([asdict(one) for one in found])
         return
     rows = [(one.name, one.state.lower(), ", ".join(one.tables), one.reason) for one in found]
-    columns = ("Capture", "State", "Tables", "Why")
-    shown.console().print(shown.table(columns, rows) if rows else "Nothing is captured.")
+    columns = ("Capture", "State", "Tables", "Reason")
+    shown.console().print(shown.table(columns, rows) if rows else "No captures.")
 
 
 @command(commands, "reconcile", "Delete documents whose rows disappeared unnoticed.")
@@ -156,7 +156,7 @@ def reconcile(
     found = each(dry=True)
     gone = sum(len(one.gone) for one in found)
     if gone and not dry_run:
-        require_yes(f"Delete {gone} documents whose rows are gone?", yes=yes)
+        require_yes(f"Delete {gone} documents whose rows no longer exist?", yes=yes)
         found = each(dry=False)
     if as_json:
         output.emit({"dry_run": dry_run, "tables": [asdict(one) for one in found]})
@@ -167,7 +167,7 @@ def reconcile(
         for tenant, document in one.gone:
             typer.echo(f"  {tenant}/{document}")
         for tenant, document in one.left:
-            output.say(f"note: {tenant}/{document} was redriven, so its place is not known; use `headrace delete`")
+            output.say(f"note: {tenant}/{document} was redriven, so its offset is unknown; use `headrace delete`")
 
 
 @command(commands, "stop", "Stop a capture and drop its slot.")
@@ -194,12 +194,12 @@ def stop(
     """
     client = _connect(connect, operator)
     planned = operations.plan_stop(client, name, database)
-    require_yes(f"End {name} and drop its slot? Changes from now on are not captured.", yes=yes)
+    require_yes(f"Stop {name} and drop its slot? Later changes will not be captured.", yes=yes)
     operations.stop(client, planned)
     if as_json:
         output.emit({"name": name, "slot": planned.slot})
     else:
-        typer.echo(f"{name}: ended; the slot {planned.slot} is dropped")
+        typer.echo(f"{name}: stopped; slot {planned.slot} dropped")
 
 
 def _tables(file: Path, name: str) -> Mapping[str, Table]:
@@ -217,9 +217,7 @@ def _database(given: str | None, operator: Operator) -> str:
     if given is not None:
         return given
     if operator.running is None:
-        raise NotReachable(
-            "no source database is known", where="HEADRACE_CAPTURE_DATABASE", remedy="Name it with --database."
-        )
+        raise NotReachable("no source database given", where="HEADRACE_CAPTURE_DATABASE", remedy="Pass --database.")
     return Stack(operator.folder).endpoints().postgres_dsn
 
 
@@ -228,8 +226,8 @@ def _connect(given: str | None, operator: Operator) -> Connect:
     url = given or (known.connect if known else None)
     if url is None:
         raise NotReachable(
-            "no Kafka Connect is known", where="HEADRACE_CONNECT_URL",
-            remedy="Start one with `headrace up --with-connect`, or name one with --connect.",
+            "no Kafka Connect address given", where="HEADRACE_CONNECT_URL",
+            remedy="Start one with `headrace up --with-connect`, or pass --connect.",
         )  # fmt: skip
     quiet_logs()
     return Connect(url)

@@ -107,7 +107,7 @@ def delete(
 ) -> None:  # fmt: skip
     """Delete documents from the index."""
     if not all(ids):
-        raise UsageError("an id is empty", where="ID")
+        raise UsageError("empty document ID", where="ID")
     gateway = caller.gateway(retry_s=RETRY_S)
     changes = [delete_of(gateway, identifier, version) for identifier in dict.fromkeys(ids)]
     outcome = deliver(gateway, changes, len(changes), wait_s=timeout if wait else None)
@@ -162,11 +162,13 @@ def _listed(gateway: Gateway, request: dict[str, Any], limit: int) -> tuple[list
 
 def _refuse_with_watch(given: dict[str, bool]) -> None:
     reasons = {
-        "--dry-run": "a watch sends what it sees",
-        "--version": "each change of a file needs a version of its own",
-        "--wait": "a watch has no end to wait for; `headrace documents` and `headrace status` tell what arrived",
+        "--dry-run": "a watch always sends",
+        "--version": "each change of a file needs its own version",
+        "--wait": "a watch does not end; `headrace documents` and `headrace status` show what arrived",
     }
     for option in (option for option, is_given in given.items() if is_given):
         raise UsageError(
-            f"{option} cannot be used with --watch: {reasons[option]}", where=option, remedy="Leave one of them out."
+            f"{option} cannot be used with --watch: {reasons[option]}",
+            where=option,
+            remedy="Remove one of the two options.",
         )

@@ -32,14 +32,16 @@ def show_all(*, operator: InFolder, as_json: options.Json = False) -> None:
     known = asyncio.run(generations(operator.store()))
     if known is None:
         raise NotReachable(
-            "no PostgreSQL is known", where=STORE_DSN, remedy="Start the local stack with `headrace up`, or set it."
+            "no PostgreSQL address given",
+            where=STORE_DSN,
+            remedy="Start the local stack with `headrace up`, or set the variable.",
         )
     if as_json:
         output.emit([asdict(one) for one in known])
         return
     columns = ("Generation", "Model", "Dimensions", "Distance", "State", "Text")
     rows = [(one.name, one.model, one.dimensions, one.distance, one.state, one.template) for one in known]
-    tables.console().print(tables.table(columns, rows, right=("Dimensions",)) if rows else "There is none yet.")
+    tables.console().print(tables.table(columns, rows, right=("Dimensions",)) if rows else "No generations yet.")
 
 
 @command(commands, "create", "Create a generation for another embedding model.")
@@ -155,4 +157,4 @@ def activate(
     if as_json:
         output.emit({"active": name})
     else:
-        typer.echo(f"generation {name} is searched now")
+        typer.echo(f"search now uses generation {name}")

@@ -80,7 +80,7 @@ def gc(
              "deleted": asdict(deleted)}
         )  # fmt: skip
         return
-    typer.echo(f"{_amount(garbage.held)} held; {_amount(garbage.young)} too young to be looked at; "
+    typer.echo(f"{_amount(garbage.held)} held; {_amount(garbage.young)} too young to check; "
                f"{garbage.records} records read")  # fmt: skip
     typer.echo(f"{_amount(found)} would be deleted" if dry_run else f"{_amount(deleted)} deleted")
 

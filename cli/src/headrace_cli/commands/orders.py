@@ -85,7 +85,7 @@ def resume(
     request = OrderRequest(targets(stages or (), tenants or (), names or (), run), why)
     steps = operations.Steps(
         given=lambda: None if as_json else _say("resumed", request.targets, dry_run=dry_run),
-        waits=lambda seconds: output.say(f"waiting {seconds:.0f} s, until every worker has read the order"),
+        waits=lambda seconds: output.say(f"waiting {seconds:.0f} s until every worker has read the order"),
         released=lambda: tracked("released", None),
     )
     if dry_run and not request.scopes:
@@ -113,7 +113,7 @@ def orders(*, operator: InLog, as_json: options.Json = False) -> None:
         (order.action, order.scope, order.target, order.issued_by, f"{order.issued_at:%Y-%m-%d %H:%M:%S}", order.reason)
         for order in found
     ]
-    tables.console().print(tables.table(columns, rows) if rows else "No order was ever given.")
+    tables.console().print(tables.table(columns, rows) if rows else "No orders yet.")
 
 
 def _say(verb: str, ordered: Sequence[Target], *, dry_run: bool) -> None:

@@ -102,7 +102,7 @@ def show(
 def _texts_of(files: list[Path]) -> dict[str, str]:
     missing = [str(path) for path in files if not path.is_file()]
     if missing:
-        raise NotFound(f"there is no file {', '.join(missing)}", remedy="Check the path.")
+        raise NotFound(f"file not found: {', '.join(missing)}", remedy="Check the path.")
     return {str(path): _text_of(path) for path in files}
 
 
@@ -110,9 +110,7 @@ def _text_of(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise CommandError(
-            f"the template cannot be read: {error}", where=str(path), remedy="Save it as UTF-8."
-        ) from error
+        raise CommandError(f"cannot read the template: {error}", where=str(path), remedy="Save it as UTF-8.") from error
 
 
 def _listed(version: PipelineVersion) -> dict[str, Any]:

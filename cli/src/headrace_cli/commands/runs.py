@@ -86,5 +86,5 @@ def since_ms(text: str, now: datetime) -> int:
     found = times.moment(text, "--since", now)
     assert found is not None
     if found > now:
-        raise UsageError(f"{text!r} lies in the future", where="--since", remedy="Name a time that is past.")
+        raise UsageError(f"{text!r} is in the future", where="--since", remedy="Pass a time in the past.")
     return max(0, int(found.timestamp() * 1000))

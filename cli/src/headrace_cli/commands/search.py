@@ -92,9 +92,9 @@ def ask(
             output.emit(artifact)
             raise typer.Exit(ExitCode.TIMED_OUT)
         raise TimedOut(
-            f"there is no answer after {timeout:g} s; it is still being written",
+            f"no answer after {timeout:g} s; it is still being written",
             where=artifact["artifact_url"],
-            remedy="Read it there later, or see `headrace status` for what the generator waits for.",
+            remedy="Read it there later, or run `headrace status` to see whether the generator waits.",
         )
     if as_json:
         output.emit(artifact)

@@ -76,9 +76,13 @@ def up(
     Running processes stay as they are, and data is kept. The first start downloads what it needs.
     """
     if only not in (None, "infra"):
-        raise UsageError(f"there is no part {only!r}", where="--only", remedy="Write --only infra, or leave it out.")
+        raise UsageError(f"unknown value {only!r}", where="--only", remedy="Use --only infra, or omit the option.")
     if only is not None and with_connect:
-        raise UsageError("--only infra starts no Kafka Connect", where="--with-connect", remedy="Leave one out.")
+        raise UsageError(
+            "--only infra does not start Kafka Connect",
+            where="--with-connect",
+            remedy="Remove one of the two options.",
+        )
     quiet_logs()
     begun = time.monotonic()
     folder = state_dir or find_state_dir(None)
@@ -113,7 +117,7 @@ def _launched(done: Launched, seconds: float) -> list[str]:
         return [*lines, kafka]
     return [
         *lines,
-        f"  gateway {done.url}, tenant {done.tenant}; this folder's commands know its key",
+        f"  gateway {done.url}, tenant {done.tenant}; commands in this folder use its API key",
         kafka,
         "  next: headrace ingest PATH --wait, then headrace search QUERY",
     ]
@@ -127,7 +131,9 @@ def down(state_dir: options.StateDir = None, as_json: options.Json = False) -> N
     if as_json:
         output.emit({"state_dir": str(folder), "stopped": stopped})
     else:
-        typer.echo(f"Stopped what ran in {folder}; the data stays." if stopped else f"Nothing ran in {folder}.")
+        typer.echo(
+            f"Stopped the stack in {folder}; its data is kept." if stopped else f"No stack was running in {folder}."
+        )
 
 
 @command(commands, "logs")

@@ -24,4 +24,4 @@ def topics(*, operator: InKafka, as_json: options.Json = False) -> None:
         cells = [(one.topic, "yes" if one.exists else "no", *astuple(one)[2:]) for one in found]
         tables.console().print(tables.table(columns, cells, right=("partitions", "end offsets", "records behind")))
     if missing := sum(not one.exists for one in found):
-        raise NotFound(f"{missing} of the declared topics do not exist", remedy="Run `headrace bootstrap`.")
+        raise NotFound(f"{missing} declared topics do not exist", remedy="Run `headrace bootstrap`.")

@@ -58,21 +58,21 @@ class Folders:
             else:
                 if identity == root.identity:
                     continue
-                reason = "another folder is in its place"
+                reason = "another folder has taken its place"
             raise CommandError(
                 f"the folder is gone: {reason}",
                 where=str(root.given),
-                remedy="Nothing was deleted for it. Bring it back and start again; "
-                "`headrace delete` takes documents out of the index.",
+                remedy="No documents were deleted. Restore the folder and start again; "
+                "`headrace delete` removes documents from the index.",
             )
 
     def everything(self) -> Everything:
         """Walk through all of it."""
         found = sources.find(self._given)
-        skipped = dict.fromkeys(found.skipped, "is of no kind that is sent")
+        skipped = dict.fromkeys(found.skipped, "unsupported file type")
         for source in found.sources:
             if isinstance(source, LineSource):
-                skipped[source.path] = "holds JSON lines, which are not watched: `headrace ingest` sends them once"
+                skipped[source.path] = "JSON lines are not watched; send them once with `headrace ingest`"
         ids = frozenset(source.document_id for source in found.sources if isinstance(source, FileSource))
         return Everything(ids, skipped, found.failures)
 
@@ -142,20 +142,20 @@ def _root(given: str) -> Root:
     try:
         if not path.is_dir():
             raise UsageError(
-                f"{given!r} is no folder; --watch follows folders only",
+                f"{given!r} is not a folder; --watch follows folders only",
                 where=given,
-                remedy="Name the folder that it lies in.",
+                remedy="Pass the folder that contains it.",
             )
         place = Path(os.path.abspath(path))  # noqa: PTH100  # links stay as they are named
         return Root(path, tuple(dict.fromkeys((place, path.resolve()))), _identity(place))
     except OSError as error:
-        raise UsageError(f"{given!r} cannot be watched: {error.strerror or error}", where=given) from error
+        raise UsageError(f"cannot watch {given!r}: {error.strerror or error}", where=given) from error
 
 
 def _identity(path: Path) -> tuple[int, int]:
     facts = path.stat()
     if not stat.S_ISDIR(facts.st_mode):
-        raise NotADirectoryError(0, "it is no folder any more", str(path))
+        raise NotADirectoryError(0, "it is no longer a folder", str(path))
     return facts.st_dev, facts.st_ino
 
 

@@ -74,7 +74,7 @@ class Lines:
         self._counts[event.event] += 1
         if event.event == "skipped":
             self._skipped.append(event.origin)
-            output.say(f"skipped: {event.origin} {event.reason}")
+            output.say(f"skipped: {event.origin}: {event.reason}")
         elif event.initial and event.event == "sent":
             if self._counts["sent"] % _TELL_EACH == 0:
                 output.say(f"sent: {self._counts['sent']}")
@@ -88,7 +88,7 @@ class Lines:
 
     def ready(self) -> None:
         """Tell that changes are waited for."""
-        self.say(f"{self._counts['sent']} documents sent; watching, Ctrl-C ends it")
+        self.say(f"{self._counts['sent']} documents sent; watching for changes (stop with Ctrl-C)")
 
     def say(self, text: str) -> None:
         """Tell people."""
@@ -103,7 +103,7 @@ class Lines:
         typer.echo("{sent} changes accepted, {deleted} deletes accepted, {failed} failed".format(**counts))
         if unsent:
             names = ", ".join(unsent[:_UNSENT]) + (", …" if len(unsent) > _UNSENT else "")
-            output.say(f"{len(unsent)} not sent: {names}. The next start sends files that are there, but no deletes.")
+            output.say(f"{len(unsent)} not sent: {names}. The next start sends existing files, but no deletes.")
 
 
 @contextmanager
@@ -141,7 +141,7 @@ def file_events(paths: Sequence[str], stop: threading.Event) -> Iterator[Collect
             changes = next(events, None)
         except (OSError, WatchfilesRustInternalError) as error:
             raise CommandError(
-                f"the folders cannot be watched: {error}",
+                f"cannot watch the folders: {error}",
                 where=", ".join(paths),
                 remedy="Raise the limit fs.inotify.max_user_watches, or set WATCHFILES_FORCE_POLLING=true.",
             ) from error

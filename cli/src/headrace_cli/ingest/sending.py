@@ -28,7 +28,7 @@ _QUEUED = 1
 """Batches that wait in a lane beside the one that is sent; bounds the memory."""
 _REFUSALS = (403, 413, 422)
 """Answers that can be the fault of single items: 403 is another tenant in the body, not a bad key (401)."""
-_REPAIR = "Repair it and ingest it again."
+_REPAIR = "Correct it and ingest it again."
 _RESULTS = threading.Lock()
 """Guards what the lanes add to a :class:`Sent`."""
 Progress = Callable[[int], None]

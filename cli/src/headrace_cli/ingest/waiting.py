@@ -101,7 +101,7 @@ def _older_than_delete(identifier: str, version: int, newest: int) -> Failure:
         identifier,
         identifier,
         f"version {version} is older than the delete at version {newest}, so the document stays deleted",
-        "Send it with a newer version: --version, or a newer time of the file.",
+        "Send it with a newer version: pass --version, or touch the file.",
     )
 
 

@@ -205,13 +205,13 @@ class Watch:
             if not is_outage(error):
                 raise
             if self._pause_s is None:
-                self._report.say(f"the gateway does not take it ({error.message}); trying until it does")
+                self._report.say(f"the gateway does not accept changes ({error.message}); retrying until it does")
             self._pause_s = min((self._pause_s or _FIRST_PAUSE_S / 2) * 2, _LONGEST_PAUSE_S)
             self._try_at = self._clock.now() + self._pause_s
             return False
         if ids and self._pause_s is not None:
             self._pause_s = None
-            self._report.say("the gateway takes it again")
+            self._report.say("the gateway accepts changes again")
         return True
 
     def _send(self, ids: list[str]) -> None:

@@ -26,8 +26,8 @@ KEY_NAME = "local"
 CONNECT = "connect"
 DEFAULT_LOGIN = "headrace_service"
 _OTHER_INDEX = (
-    "Set --provider and HEADRACE_EMBEDDER_… back to what this stack's index was made with, or start a stack of its own "
-    "for these with `headrace up --state-dir NEW`; `headrace generations create` makes room beside the first."
+    "Set --provider and HEADRACE_EMBEDDER_… back to the values this stack's index was built with, start another stack "
+    "with `headrace up --state-dir NEW`, or add a generation with `headrace generations create`."
 )
 Report = Callable[[str], None]
 
@@ -124,7 +124,7 @@ class Launcher:
     def _require_same_tables(self, known: state.RunningServices, tables: str | None) -> None:
         if tables is not None and known.tables != tables:
             raise CommandError(
-                "ingest has not read this file: it runs already, and reads its tables at its start",
+                "ingest is already running and has not read this file; it reads tables only when it starts",
                 where=self._launch.environment[services.TABLES], remedy="Run `headrace down` first.",
             )  # fmt: skip
 
@@ -132,8 +132,8 @@ class Launcher:
         now = self._digests()
         if differ := sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name)):
             self._report(
-                f"note: services that run keep the settings of their start; others are set now: {', '.join(differ)}. "
-                "To have them count, run `headrace down`, then `headrace up`."
+                f"note: running services keep the settings they started with; these have changed: {', '.join(differ)}. "
+                "To apply them, run `headrace down`, then `headrace up`."
             )
 
     def _require_same_model(self, known: state.RunningServices) -> None:
@@ -142,9 +142,8 @@ class Launcher:
             raise CommandError(
                 f"the stack runs with {known.provider} ({known.model}), not with {wanted}",
                 where=str(self._stack.state_dir),
-                remedy="Its index is of that model. Start one beside it with `headrace up --state-dir NEW`, make "
-                "a generation for the other model (`headrace generations create`), or leave provider and model as they "
-                "are.",
+                remedy="Its index was built with that model. Start another stack with `headrace up --state-dir NEW`, "
+                "create a generation for the other model (`headrace generations create`), or keep provider and model.",
             )
 
     def _tables(self) -> str | None:
@@ -166,7 +165,7 @@ class Launcher:
         key = asyncio.run(_valid_key(endpoints.postgres_dsn, credentials))
         if key != credentials.api_key:
             self._keep(credentials, key)
-            self._report(f"api key: made for tenant {TENANT}")
+            self._report(f"API key: created for tenant {TENANT}")
 
     def _credentials(self) -> state.Credentials:
         """Return the kept secrets, made on the first call; the API key is still empty then."""

@@ -57,9 +57,9 @@ def read_logs(
     """
     paths = {path.stem: path for path in sorted((state_dir / "logs").glob("*.log"))}
     if not paths:
-        raise NotReachable("there are no logs here", where=str(state_dir), remedy="Start a stack with `headrace up`.")
+        raise NotReachable("no logs found", where=str(state_dir), remedy="Start a stack with `headrace up`.")
     if service is not None and service not in paths:
-        raise NotFound(f"no process is called {service!r}", remedy=f"There are: {', '.join(paths)}.")
+        raise NotFound(f"unknown process {service!r}", remedy=f"Use one of {', '.join(paths)}.")
     tails = []
     for name, path in paths.items():
         if service in (None, name):

@@ -72,7 +72,9 @@ def look(state_dir: Path) -> StackView:
     stack = Stack(state_dir)
     processes = stack.status()
     if not processes:
-        raise NotReachable("nothing runs here", where=str(stack.state_dir), remedy="Start it with `headrace up`.")
+        raise NotReachable(
+            "no stack is running here", where=str(stack.state_dir), remedy="Start it with `headrace up`."
+        )
     known = state.read_services(stack.state_dir)
     urls = known.status_urls if known else {}
     with ThreadPoolExecutor(max_workers=16, thread_name_prefix="readyz") as pool:
@@ -105,7 +107,7 @@ def without_password(dsn: str) -> str:
     """Return a URL of PostgreSQL as it may be shown; of one in another form only that it was named."""
     parts = urlsplit(dsn)
     if not parts.hostname:
-        return "as --postgres names it"
+        return "the one that --postgres names"
     host = parts.netloc.rpartition("@")[2]
     return parts._replace(netloc=f"{parts.username}@{host}" if parts.username else host, query="").geturl()
 
@@ -147,7 +149,7 @@ async def _count(dsn: str, tenant: str) -> dict[str, Any]:
 
 def _view(process: ProcessStatus, url: str | None) -> ProcessView:
     if process.state != "running":
-        ready, waiting = False, "waits to be started again; see `headrace logs`" if process.state == "waiting" else None
+        ready, waiting = False, "will be restarted; see `headrace logs`" if process.state == "waiting" else None
     elif url is None:
         ready, waiting = healthy(process.health), None
     else:

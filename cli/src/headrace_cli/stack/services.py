@@ -84,20 +84,20 @@ def provider_of(name: str, environment: Mapping[str, str]) -> Provider:
     Raises :class:`UsageError` for an unknown name and :class:`ConfigurationError` for a missing or bad variable.
     """
     if name not in PROVIDERS:
-        raise UsageError(f"there is no provider {name!r}", where="--provider", remedy=f"Use {', '.join(PROVIDERS)}.")
+        raise UsageError(f"unknown provider {name!r}", where="--provider", remedy=f"Use {', '.join(PROVIDERS)}.")
     model = environment.get("HEADRACE_EMBEDDER_MODEL", PACKAGED_MODEL)
     known = known_model("" if name == "hashing" else model)
     given = environment.get("HEADRACE_EMBEDDER_DIMENSIONS")
     if given is None:
         if name != "hashing" and identity(model) not in KNOWN:
             raise ConfigurationError(
-                f"nothing is known of the model {model}", where="HEADRACE_EMBEDDER_MODEL",
-                remedy="Set HEADRACE_EMBEDDER_DIMENSIONS to the numbers in its vectors, and the prompts that its card "
-                f"names; known by name are {', '.join(KNOWN)}.",
+                f"unknown model {model}", where="HEADRACE_EMBEDDER_MODEL",
+                remedy="Set HEADRACE_EMBEDDER_DIMENSIONS to the dimensions of its vectors, and the prompts of its model "
+                f"card. Known models: {', '.join(KNOWN)}.",
             )  # fmt: skip
         given = str(known.dimensions)
     if not given.isdecimal():
-        raise ConfigurationError(f"{given!r} is no number of dimensions", where="HEADRACE_EMBEDDER_DIMENSIONS")
+        raise ConfigurationError(f"invalid number of dimensions {given!r}", where="HEADRACE_EMBEDDER_DIMENSIONS")
     dimensions = int(given)
     preparation = _preparation(environment, known.passage_prompt)
     if name == "hashing":
@@ -118,7 +118,7 @@ def _preparation(environment: Mapping[str, str], passage_prompt: str) -> Prepara
     over_long = environment.get("HEADRACE_EMBEDDER_OVER_LONG", OverLong.CUT.value)
     if over_long not in set(OverLong):
         raise ConfigurationError(
-            f"{over_long!r} says nothing of over-long texts", where="HEADRACE_EMBEDDER_OVER_LONG",
+            f"invalid value {over_long!r}", where="HEADRACE_EMBEDDER_OVER_LONG",
             remedy=f"Use {', '.join(OverLong)}.",
         )  # fmt: skip
     return Preparation(
@@ -135,9 +135,9 @@ def scale(given: Sequence[str]) -> dict[str, int]:
         match = re.fullmatch(r"([a-z]+)=(\d{1,3})", text)
         if match is None or match[1] not in instances or not 1 <= int(match[2]) <= MOST_INSTANCES:
             raise UsageError(
-                f"{text!r} says no number of instances",
+                f"invalid number of instances {text!r}",
                 where="--scale",
-                remedy=f"Write STAGE=N with N from 1 to {MOST_INSTANCES} and STAGE one of {', '.join(SERVICES)}.",
+                remedy=f"Use STAGE=N with N from 1 to {MOST_INSTANCES} and STAGE one of {', '.join(SERVICES)}.",
             )
         instances[match[1]] = int(match[2])
     return instances
@@ -153,7 +153,7 @@ def runtime_dsn(owner_dsn: str, login: str, password: str) -> str:
     parts = urlsplit(owner_dsn)
     if parts.scheme not in ("postgresql", "postgres") or not parts.netloc:
         raise ConfigurationError(
-            "the PostgreSQL address is no URL", where="--postgres", remedy="Write postgresql://user:password@host/db."
+            "invalid PostgreSQL URL", where="--postgres", remedy="Use the form postgresql://user:password@host/db."
         )
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit(parts._replace(netloc=f"{quote(login, safe='')}:{quote(password, safe='')}@{host}"))
@@ -221,8 +221,8 @@ def _loading(plan: Plan) -> tuple[str, float]:
         return "", _START_S
     model = plan.environment.get("HEADRACE_EMBEDDER_MODEL", PACKAGED_MODEL)
     if model == PACKAGED_MODEL or Path(model).exists():
-        return f"the model {model}; its first start prepares it", _START_S
-    return f"the model {model}; its first start fetches and prepares it, which can take minutes", _FETCH_S
+        return f"the model {model}; the first start prepares it", _START_S
+    return f"the model {model}; the first start downloads and prepares it, which can take minutes", _FETCH_S
 
 
 def _queries(service: str, url: str, token: str) -> dict[str, str]:

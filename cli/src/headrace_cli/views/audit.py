@@ -49,8 +49,9 @@ def show(report: Report) -> None:
         output.say(f"unreadable: {place}")
     if not report.all_tenants:
         output.say(
-            "This login sees only tenants that it names: those of the log were looked at. To find a tenant that the "
-            "log does not know, name it with --tenant, or give --postgres a role that row-level security does not bind."
+            "This login can read only the tenants it names, so the audit covered the tenants in the log. To find a "
+            "tenant that the log does not know, pass --tenant, or pass --postgres with a role that bypasses row-level "
+            "security."
         )
 
 
@@ -73,6 +74,6 @@ def show_reset(document: str, found: Reset, *, dry_run: bool, as_json: bool) -> 
         output.emit({**asdict(found), "dry_run": dry_run})
         return
     verb = "would be" if dry_run else "were"
-    typer.echo(f"{document}: {found.chunks} chunks and their vectors {verb} taken out; version {found.version}")
+    typer.echo(f"{document}: {found.chunks} chunks and their vectors {verb} removed; version {found.version}")
     for line in found.then:
         typer.echo(f"next: {line}")

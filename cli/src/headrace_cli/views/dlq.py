@@ -41,7 +41,7 @@ def entries(shown: Sequence[Entry], total: int, *, each: bool, as_json: bool) ->
         tables.console().print(tables.table(columns, rows, right=("count",)))
     typer.echo(f"{len(shown)} of {total} dead letters" if len(shown) < total else f"{total} dead letters")
     if shown and not each:
-        output.say("One of them in full: headrace dlq show ID. One by one: --each.")
+        output.say("To show one in full: headrace dlq show ID. To list them individually: --each.")
 
 
 def _each(shown: Sequence[Entry]) -> None:
@@ -50,7 +50,7 @@ def _each(shown: Sequence[Entry]) -> None:
          one.version, one.attempt, harmless(output.one_line(one.message, _MESSAGE)))
         for one in shown
     ]  # fmt: skip
-    columns = ("id", "given up", "state", "reason", "tenant", "document", "version", "attempt", "message")
+    columns = ("id", "failed at", "state", "reason", "tenant", "document", "version", "attempt", "message")
     tables.console().print(tables.table(columns, rows, right=("version", "attempt")))
 
 
@@ -101,7 +101,7 @@ def _record(record: dict[str, Any]) -> None:
         return
     if "object" in decoded:
         lies = decoded["object"]
-        _echo(f"the payload lies in the object store: {lies['uri']}, {lies['size']} bytes")
+        _echo(f"the payload is in the object store: {lies['uri']}, {lies['size']} bytes")
     value = decoded["value"]
     _echo(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2))
 
@@ -145,7 +145,7 @@ def done(found: Done, *, as_json: bool) -> None:
     counts(found.taken, verb)
     typer.echo(f"{len(found.taken)} dead letters {verb}, batch {order.batch}")
     if found.overtaken:
-        output.say(f"{found.overtaken} left out: another command acted upon them meanwhile")
+        output.say(f"{found.overtaken} left out: another command acted on them meanwhile")
     _left_out(refused)
 
 

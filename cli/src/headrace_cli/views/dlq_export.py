@@ -20,7 +20,7 @@ def export(cluster: Cluster, selection: Selection, path: Path | None) -> int:
     if path is None:
         return _write(cluster, selection, sys.stdout)
     if path.exists():
-        raise UsageError("the file exists already", where=str(path), remedy="Name another, or remove it.")
+        raise UsageError("the file already exists", where=str(path), remedy="Choose another name, or remove it.")
     partial = path.with_name(f"{path.name}.part")
     try:
         partial.unlink(missing_ok=True)  # of an export that was killed, with rights that are not known
@@ -32,7 +32,7 @@ def export(cluster: Cluster, selection: Selection, path: Path | None) -> int:
         partial.rename(path)
     except OSError as error:
         raise CommandError(
-            f"the file cannot be written: {error}", where=str(path), remedy="Check the folder and the room on the disk."
+            f"cannot write the file: {error}", where=str(path), remedy="Check the folder and the free disk space."
         ) from error
     finally:
         partial.unlink(missing_ok=True)

@@ -45,12 +45,12 @@ def finish(outcome: Outcome, *, as_json: bool, verb: str, arrived: str = "search
         if outcome.run is not None:
             output.say(f"run {outcome.run}: follow it with `headrace runs {outcome.run} --watch`")
     for name in outcome.skipped:
-        output.say(f"skipped: {name} is of no kind that is sent")
+        output.say(f"skipped: {name}: unsupported file type")
     for failure in outcome.failures:
         named = f" (document {failure.document_id})" if failure.document_id else ""
         output.say(sentences(f"failed: {failure.origin}{named}: {failure.reason}", failure.remedy))
     if outcome.failures:
-        output.say(f"{len(outcome.failures)} failed; the others are done")
+        output.say(f"{len(outcome.failures)} failed; the others succeeded")
     if outcome.exit_code is not ExitCode.OK:
         raise typer.Exit(outcome.exit_code)
 
@@ -60,7 +60,7 @@ def _waited(waited: Arrivals | None, arrived: str) -> str:
         return ""
     text = f", {waited.indexed} documents {arrived}"
     if waited.given_up:
-        text += f", {waited.given_up} given up: headrace dlq list"
+        text += f", {waited.given_up} dead-lettered: see `headrace dlq list`"
     if waited.pending:
-        text += f"; {len(waited.pending)} still under way, see `headrace status` and `headrace trace ID`"
+        text += f"; {len(waited.pending)} still in progress, see `headrace status` and `headrace trace ID`"
     return text

@@ -35,7 +35,7 @@ def entries(shown: Sequence[HeldEntry], *, as_json: bool) -> None:
         for entry in shown
     ]  # fmt: skip
     if rows:
-        columns = ("id", "waits for", "of", "tenant", "document", "version", "since", "why")
+        columns = ("id", "waits for", "scope", "tenant", "document", "version", "since", "reason")
         tables.console().print(tables.table(columns, rows, right=("version",)))
     typer.echo(f"{len(shown)} held records")
     for line in _what_to_do(shown):

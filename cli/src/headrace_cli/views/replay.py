@@ -32,7 +32,7 @@ def say_estimate(planned: Planned, found: Estimate, *, as_json: bool) -> None:
             "cut_off": planned.cut_off,
         })  # fmt: skip
         return
-    bound = "" if found.exact else " at most: the store that knows the cached vectors is not reachable"
+    bound = "" if found.exact else " at most: the store with the cached vectors is not reachable"
     calls = "none for unchanged text" if found.model_calls is None else f"{found.model_calls}{bound}"
     typer.echo(f"{run.stage} would read {found.records} records of {found.documents} documents again")
     typer.echo(f"model calls: {calls}")
@@ -79,7 +79,7 @@ def say_cut_off(planned: Planned) -> None:
     """Say of which partitions the older records are gone."""
     for number, offset in planned.cut_off.items():
         output.say(
-            f"{planned.run.source}[{number}] begins at offset {offset}: what was before aged out and takes no part; "
+            f"{planned.run.source}[{number}] starts at offset {offset}: older records expired and are not replayed; "
             "the compacted topics documents and chunks keep the newest version of every document"
         )
 
@@ -95,7 +95,7 @@ def carry_out(copier: Copier, run_id: str, *, as_json: bool) -> None:
 
 def say_begun(run_id: str) -> None:
     """Say how a run that begins is watched and ended."""
-    output.say(f"replay {run_id} begins; from elsewhere: headrace replay status|pause|cancel {run_id}")
+    output.say(f"replay {run_id} started; to control it from elsewhere: headrace replay status|pause|cancel {run_id}")
 
 
 def say_paused(run: ReplayRun, *, as_json: bool) -> None:
@@ -103,7 +103,7 @@ def say_paused(run: ReplayRun, *, as_json: bool) -> None:
     if as_json:
         output.emit(as_document(run))
     else:
-        typer.echo(f"replay {run.run_id}: told to pause")
+        typer.echo(f"replay {run.run_id}: pausing")
 
 
 def show_runs(runs: Sequence[ReplayRun], *, as_json: bool) -> None:
@@ -111,10 +111,10 @@ def show_runs(runs: Sequence[ReplayRun], *, as_json: bool) -> None:
     if as_json:
         output.emit([as_document(run) for run in runs])
         return
-    columns = ("Replay", "Stage", "Into", "Selection", "State", "Read", "Sent", "By", "Asked at")
+    columns = ("Replay", "Stage", "Into", "Selection", "State", "Read", "Sent", "By", "Requested at")
     rows = [
         (run.run_id, run.stage, run.generation if run.stage in STAGES else "", run.selection, run.state,
          f"{percent(run)} %", run.sent, run.asked_by, f"{run.asked_at:%Y-%m-%d %H:%M:%S}")
         for run in runs
     ]  # fmt: skip
-    tables.console().print(tables.table(columns, rows, right=("Read", "Sent")) if rows else "There was no replay yet.")
+    tables.console().print(tables.table(columns, rows, right=("Read", "Sent")) if rows else "No replays yet.")

@@ -15,7 +15,7 @@ from headrace_operations.runs.fold import Item, Run
 from headrace_operations.runs.follow import Reading
 
 _SHOWN = 10
-_COLUMNS = ("run", "tenant", "begun", "total", "done", "pending", "failed", "%", "per s", "left")
+_COLUMNS = ("run", "tenant", "started", "total", "done", "pending", "failed", "%", "per s", "left")
 _NUMBERS = ("total", "done", "pending", "failed", "%", "per s", "left")
 
 
@@ -29,7 +29,7 @@ def show(reading: Reading, *, as_json: bool) -> None:
         typer.echo(line)
     output.say(cost_line(reading.cost))
     if not reading.complete:
-        output.say("note: totals may be too small, since not everything was read")
+        output.say("note: totals may be too low, because not everything was read")
 
 
 def _document(reading: Reading) -> dict[str, Any]:
@@ -73,5 +73,5 @@ def _reasons(items: Sequence[Item]) -> list[str]:
     if more:
         lines.append(f"and {more} more, see --json")
     if lines:
-        lines.append("what to do: headrace trace DOCUMENT tells of each where it is, why, and the command")
+        lines.append("what to do: run headrace trace DOCUMENT to see where it is, why, and which command helps")
     return lines

@@ -26,7 +26,7 @@ def show_stack(view: StackView) -> None:
     if view.index is not None:
         index = view.index
         typer.echo(
-            f"index: {index['documents']} documents, {index['passages']} passages of tenant {index['tenant']}, "
+            f"index: {index['documents']} documents, {index['passages']} chunks of tenant {index['tenant']}, "
             f"generation {index['generation']}"
         )
     if view.url:
@@ -46,11 +46,11 @@ def show_document(found: dict[str, Any]) -> None:
         typer.echo(harmless(f"held at {held['stage']} for a {held['waits_for']} ({held['scope']}{why})"))
         typer.echo(f"what to do: {harmless(held['ends'])}")
     if stored := found["stored"]:
-        holds = "deleted" if stored["deleted"] else f"{stored['chunks']} passages, model {stored['model']}"
+        holds = "deleted" if stored["deleted"] else f"{stored['chunks']} chunks, model {stored['model']}"
         typer.echo(f"in the index: version {stored['version']}, {holds}, since {stored['indexed_at']}")
     if letter := found["dead_letter"]:
         message = letter["message"].removesuffix(letter["remedy"] or "").rstrip()
-        typer.echo(f"given up by {letter['stage']} ({letter['reason']}): {message}")
+        typer.echo(f"dead-lettered by {letter['stage']} ({letter['reason']}): {message}")
         typer.echo(f"what to do: {letter['remedy']}")
     if found["stages"]:
         columns = ("stage", "handlers", "worker", "attempt", "started", "took")

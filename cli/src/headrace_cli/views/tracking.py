@@ -59,7 +59,7 @@ def _rate(done: int, seconds: float) -> str:
 
 
 def _lost(given_up: int) -> str:
-    return f", {given_up} given up" if given_up else ""
+    return f", {given_up} dead-lettered" if given_up else ""
 
 
 class _Lines:

@@ -98,10 +98,10 @@ def _show(lacking: Lacking, *, dry_run: bool, as_json: bool) -> None:
         typer.echo(
             f"{lacking.generation}: {lacking.letters} dead letters {verb} redriven, {len(lacking.tenants)} tenants "
             f"with documents without vectors {verb} replayed ({', '.join(lacking.tenants) or 'none'}); "
-            f"{lacking.pending} are under way"
+            f"{lacking.pending} in progress"
         )
     if lacking.to_repair:
-        output.say(f"{lacking.to_repair} findings need more than a replay: `headrace audit` lists each with its repair")
+        output.say(f"{lacking.to_repair} findings need more than a replay; `headrace audit` lists the repair for each")
 
 
 def _redrive(cluster: Cluster, request: Request, *, as_json: bool) -> None:

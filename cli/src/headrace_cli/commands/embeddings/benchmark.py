@@ -35,7 +35,7 @@ def benchmark(
     server, which may charge for them.
     """
     if not all(part.isdecimal() and int(part) for part in sizes.split(",")):
-        raise UsageError(f"{sizes!r} are no batch sizes", where="--sizes", remedy="Write them as 1,8,32.")
+        raise UsageError(f"invalid batch sizes {sizes!r}", where="--sizes", remedy="Use the form 1,8,32.")
     if os.environ.get("HEADRACE_EMBEDDER_PROVIDER") == SERVED:
         require_yes(f"Send {len(sizes.split(',')) * texts} texts of 500 characters to the provider?", yes=yes)
     argv = [sys.executable, "-m", "headrace_embedder.benchmark", "--sizes", sizes, "--texts", str(texts)]
@@ -44,15 +44,15 @@ def benchmark(
         assert process.stdout is not None
         for line in process.stdout:
             rows.append(json.loads(line))
-            output.say(f"batches of {rows[-1]['batch']}: {rows[-1]['texts_per_second']:.1f} texts a second")
+            output.say(f"batches of {rows[-1]['batch']}: {rows[-1]['texts_per_second']:.1f} texts/s")
     if process.returncode:
         raise CommandError(
-            f"the benchmark ended with exit code {process.returncode}",
-            remedy="Its messages stand above; it needs the package headrace-embedder and its settings.",
+            f"the benchmark failed with exit code {process.returncode}",
+            remedy="See its messages above; it needs the package headrace-embedder and its settings.",
         )
     if as_json:
         output.emit(rows)
         return
-    columns = ("batch", "texts a second", "tokens a second")
+    columns = ("batch", "texts/s", "tokens/s")
     shown = [(row["batch"], f"{row['texts_per_second']:.1f}", f"{row['tokens_per_second']:.0f}") for row in rows]
     tables.console().print(tables.table(columns, shown, right=columns))

@@ -42,7 +42,7 @@ def reset(
     found = asyncio.run(operations.plan_reset(store, request))
     if not dry_run and found.vectors:
         require_yes(
-            f"Forget {found.vectors} cached vectors of {found.model} of tenant {tenant}? Embedding them anew may cost "
+            f"Delete {found.vectors} cached vectors of {found.model} of tenant {tenant}? Embedding them again may cost "
             "money.",
             yes=yes,
         )
@@ -51,6 +51,6 @@ def reset(
         output.emit({"tenant": tenant, "model": found.model, "vectors": found.vectors, "dry_run": dry_run})
         return
     verb = "would be" if dry_run else "were"
-    typer.echo(f"{tenant}: {found.vectors} cached vectors of {found.model} {verb} forgotten")
+    typer.echo(f"{tenant}: {found.vectors} cached vectors of {found.model} {verb} deleted")
     if not dry_run and found.vectors:
         output.say(f"next: headrace embeddings batch --tenant {tenant}")

@@ -45,6 +45,6 @@ def release(
     for scope, count in counts.items():
         typer.echo(f"{scope}: {count} held records {'would be ' if dry_run else ''}released")
     for scope, count in planned.full.items():
-        typer.echo(f"{scope}: {count} records wait on, the cap is reached")
+        typer.echo(f"{scope}: {count} records still held, the cap is reached")
     if not waiting:
-        typer.echo("nothing waits for a cap")
+        typer.echo("no records held for a cap")

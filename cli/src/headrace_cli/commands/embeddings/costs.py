@@ -67,4 +67,4 @@ def _day(text: str | None, where: str) -> date | None:
     try:
         return date.fromisoformat(text)
     except ValueError as error:
-        raise UsageError(f"{text!r} is no day", where=where, remedy="Write it as 2026-11-30.") from error
+        raise UsageError(f"invalid day {text!r}", where=where, remedy="Use the form 2026-11-30.") from error

@@ -106,7 +106,7 @@ def _lengths(paths: list[str], tenant: str) -> Lengths:
     for line in unread:
         output.say(line)
     if not lengths.documents:
-        raise UsageError("no text was found", where=", ".join(paths), remedy="Name text files or change events.")
+        raise UsageError("no text found", where=", ".join(paths), remedy="Pass text files or change events.")
     return lengths
 
 
@@ -121,4 +121,6 @@ def _texts(paths: list[str], unread: list[str]) -> Iterator[str]:
             elif isinstance(text := change.item.get("content"), str):
                 yield text
             elif change.item.get("op", "upsert") != "delete":
-                unread.append(f"{change.origin}: its text is known only when it was taken out of the file")
+                unread.append(
+                    f"{change.origin}: skipped; its text is known only after ingest extracts it from the file"
+                )

@@ -107,7 +107,7 @@ def schedule(
     """
     own = name or job.value
     if not own or not set(own) <= _NAME_CHARACTERS:
-        raise UsageError(f"{own!r} is no name", where="--name", remedy="Use lower-case letters, digits, - and _.")
+        raise UsageError(f"invalid name {own!r}", where="--name", remedy="Use lower-case letters, digits, '-' and '_'.")
     if into is not None:
         asyncio.run(require_generation(operator.store(), into, "--into"))
     planned = plan(cron, timezone)
