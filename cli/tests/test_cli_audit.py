@@ -27,7 +27,7 @@ FINDING = Finding(
 @pytest.fixture(autouse=True)
 def kafka_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing listens at the place that these tests name."""
-    monkeypatch.setattr("headrace_cli.context.accepts_any", lambda _: True)
+    monkeypatch.setattr("headrace_local.network.accepts_any", lambda _: True)
 
 
 def _report(*findings: Finding, all_tenants: bool = True) -> Report:

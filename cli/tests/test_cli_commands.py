@@ -414,7 +414,7 @@ def test_a_template_is_published_where_all_is_well(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(pipelines_log, "apply", apply)
     shipped = str(ROOT / "pipelines" / "index.yaml")
-    monkeypatch.setattr("headrace_cli.context.accepts_any", lambda _: True)
+    monkeypatch.setattr("headrace_local.network.accepts_any", lambda _: True)
     tail = ["--kafka", "127.0.0.1:1", "--registry", "http://127.0.0.1:1"]
     assert "pipeline default is now version 2" in run("pipeline", "apply", shipped, *tail).stdout
     assert "would become version 2" in run("pipeline", "apply", shipped, "--dry-run", *tail).stdout

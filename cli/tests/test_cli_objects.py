@@ -53,7 +53,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path.write_bytes(bytes(2048))
     (found / "_headrace-objects.json").write_text(json.dumps({"kafka_cluster": "c1", "topic_prefix": ""}))
     monkeypatch.setenv("HEADRACE_OBJECTS_URL", f"file://{found}")
-    monkeypatch.setattr("headrace_cli.context.accepts_any", lambda _: True)
+    monkeypatch.setattr("headrace_local.network.accepts_any", lambda _: True)
     monkeypatch.setattr("headrace.objects.store.AdminClient", Admin)
     monkeypatch.setattr(objects, "LogReader", Ranges)
     return found

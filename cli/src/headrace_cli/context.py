@@ -10,22 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
-from headrace.codec.codec import Codec
-from headrace.codec.schema_registry import Registry
-from headrace.config.settings import KafkaSettings, ObjectSettings, RegistrySettings
-from headrace.objects.store import ObjectStore, store_of
-from headrace.store.pool import StoreSettings, create_pool
 from headrace_cli.failures import NotReachable, UsageError
 from headrace_cli.options import Found
-from headrace_cli.quiet import quiet_logs
 from headrace_cli.stack import services
 from headrace_cli.state import RunningServices, find_state_dir, read_credentials, read_services
-from headrace_local.network import accepts_any
-from headrace_local.stack import Stack
-from headrace_operations.cluster import Cluster
 
 if TYPE_CHECKING:
-    from headrace.store.pool import Pool
+    from headrace.config.settings import KafkaSettings, ObjectSettings
+    from headrace.objects.store import ObjectStore
+    from headrace.store.pool import Pool, StoreSettings
+    from headrace_operations.cluster import Cluster
 
 STORE_DSN = "HEADRACE_STORE_DSN"
 
@@ -59,6 +53,13 @@ class Operator:
 
         Raises :class:`NotReachable` where no Kafka is known, or it does not answer.
         """
+        from headrace.codec.codec import Codec
+        from headrace.codec.schema_registry import Registry
+        from headrace.config.settings import RegistrySettings
+        from headrace.objects.store import store_of
+        from headrace_cli.quiet import quiet_logs
+        from headrace_operations.cluster import Cluster
+
         quiet_logs()
         known = self.running
         url = self.registry or (known.registry if known else RegistrySettings().url)
@@ -80,6 +81,9 @@ class Operator:
 
     def kafka_settings(self) -> KafkaSettings:
         """Return how to reach Kafka; raises :class:`NotReachable` where none is known, or it does not answer."""
+        from headrace.config.settings import KafkaSettings
+        from headrace_local.network import accepts_any
+
         known = self.running
         if self.kafka is None and known is None:
             raise NotReachable(
@@ -98,12 +102,17 @@ class Operator:
 
     def object_settings(self) -> ObjectSettings:
         """Return what HEADRACE_OBJECTS_… says of the object store, or the local stack's; its URL is None without."""
+        from headrace.config.settings import ObjectSettings
+
         settings = ObjectSettings()
         known = self.running
         return settings if settings.url or known is None else settings.model_copy(update={"url": known.objects})
 
     def objects(self) -> tuple[ObjectStore, KafkaSettings]:
         """Return the object store, and Kafka; raises :class:`UsageError` where no store is configured."""
+        from headrace.objects.store import store_of
+        from headrace_cli.quiet import quiet_logs
+
         quiet_logs()
         settings = self.kafka_settings()
         store = store_of(self.object_settings(), settings)
@@ -116,6 +125,9 @@ class Operator:
 
     def store(self) -> StoreSettings | None:
         """Return how to read the store: HEADRACE_STORE_DSN, or the local stack's; None where neither is known."""
+        from headrace.store.pool import StoreSettings
+        from headrace_local.stack import Stack
+
         if os.environ.get(STORE_DSN):
             return StoreSettings(pool_minimum=0, pool_maximum=2)
         credentials = read_credentials(self.folder)
@@ -127,6 +139,9 @@ class Operator:
 
     def owner_store(self) -> StoreSettings:
         """Return how to reach the store: as the owner, by the services' login, or as the local stack's owner."""
+        from headrace.store.pool import StoreSettings
+        from headrace_local.stack import Stack
+
         if self.postgres is None and os.environ.get(STORE_DSN):
             return StoreSettings()
         if self.postgres is None and self.running is None:
@@ -158,6 +173,8 @@ InFolder: TypeAlias = Annotated[Operator, Found("state_dir")]
 @asynccontextmanager
 async def opened_store(settings: StoreSettings | None) -> AsyncIterator[Pool | None]:
     """Yield a pool of connections, or None without settings; raises :class:`DependencyDown`."""
+    from headrace.store.pool import create_pool
+
     if settings is None:
         yield None
         return

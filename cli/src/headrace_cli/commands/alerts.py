@@ -9,16 +9,11 @@ from urllib.parse import urlsplit
 
 import typer
 
-from headrace.embeddings.costs import CostSettings, read_book
 from headrace_cli import options, output
 from headrace_cli.command import command, commands_of
 from headrace_cli.context import InLogAndStore, Operator
 from headrace_cli.failures import CommandError, UsageError
 from headrace_cli.ingest.following import stopping
-from headrace_cli.quiet import quiet_logs
-from headrace_operations.alerts import looks
-from headrace_operations.alerts.alerter import Alert, Alerter, AlertSettings, Watch
-from headrace_operations.alerts.conditions import ErrorShare
 
 commands = commands_of("alerts", "Send alerts to Slack and Discord (webhooks from HEADRACE_ALERTS_…).")
 
@@ -26,6 +21,9 @@ commands = commands_of("alerts", "Send alerts to Slack and Discord (webhooks fro
 @command(commands, "test", "Send a test alert to every configured webhook.")
 def send_test(as_json: options.Json = False) -> None:
     """Send a test alert to every configured webhook and show which ones accepted it."""
+    from headrace_cli.quiet import quiet_logs
+    from headrace_operations.alerts.alerter import Alert, Alerter, AlertSettings
+
     quiet_logs()
     alerter = Alerter(AlertSettings())
     alerter.require()
@@ -71,6 +69,11 @@ def watch(
     Each alert is sent once, repeated every HEADRACE_ALERTS_REPEAT_S while its cause lasts, and sent again when the
     cause ends. The command also alerts when it cannot reach what it watches.
     """
+    from headrace.embeddings.costs import CostSettings, read_book
+    from headrace_operations.alerts import looks
+    from headrace_operations.alerts.alerter import Alerter, AlertSettings, Watch
+    from headrace_operations.alerts.conditions import ErrorShare
+
     settings = AlertSettings()
     alerter = Alerter(settings)
     alerter.require()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,12 +13,10 @@ from headrace_cli.command import command, commands_of
 from headrace_cli.context import InAudit
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.failures import UsageError
-from headrace_cli.views import audit as audit_view
-from headrace_operations.audit import reset as resetting
-from headrace_operations.audit import run as auditing
-from headrace_operations.audit.model import Key
-from headrace_operations.audit.run import Scope
-from headrace_operations.cluster import Cluster
+
+if TYPE_CHECKING:
+    from headrace_operations.audit.model import Key
+    from headrace_operations.cluster import Cluster
 
 commands = commands_of()
 
@@ -72,6 +70,11 @@ def audit(
     Lists missing, duplicate, orphan and stale entries and those of another model, each with the command that repairs
     it. Exits with code 8 if it finds any. Records that a stage has not processed yet are pending, not findings.
     """
+    from headrace_cli.views import audit as audit_view
+    from headrace_operations.audit import run as auditing
+    from headrace_operations.audit.model import Key
+    from headrace_operations.audit.run import Scope
+
     if document is not None and tenant is None:
         raise UsageError("--document requires --tenant", where="--document", remedy="Pass --tenant.")
     if reset and (tenant is None or document is None):
@@ -92,6 +95,9 @@ def audit(
 
 
 def _reset(cluster: Cluster, key: Key, *, dry_run: bool, yes: bool, as_json: bool) -> None:
+    from headrace_cli.views import audit as audit_view
+    from headrace_operations.audit import reset as resetting
+
     store = cluster.known_store()
     found = asyncio.run(resetting.reset(cluster.kafka, cluster.codec, store, key, dry_run=True))
     if not dry_run:

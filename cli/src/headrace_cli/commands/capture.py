@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from headrace.config.captured_tables import Table, of_capture, read_tables
 from headrace.errors import sentences
 from headrace_cli import options, output
 from headrace_cli import tables as shown
@@ -19,14 +18,11 @@ from headrace_cli.command import command, commands_of
 from headrace_cli.context import InFolder, Operator
 from headrace_cli.failures import CommandError, NotReachable
 from headrace_cli.options import Found
-from headrace_cli.quiet import quiet_logs
-from headrace_local.stack import Stack
-from headrace_operations.capture import control as operations
-from headrace_operations.capture.connector import Connect
-from headrace_operations.capture.control import CaptureRequest
-from headrace_operations.capture.database import Problem
-from headrace_operations.capture.reconcile import Reconciled
-from headrace_operations.capture.reconcile import reconcile as reconcile_table
+
+if TYPE_CHECKING:
+    from headrace.config.captured_tables import Table
+    from headrace_operations.capture.connector import Connect
+    from headrace_operations.capture.database import Problem
 
 File: TypeAlias = Annotated[
     Path,
@@ -70,6 +66,8 @@ def check(
 
     Exits with code 1 if a capture would fail or lose data.
     """
+    from headrace_operations.capture import control as operations
+
     tables = _tables(file, name)
     found = operations.find_problems(_database(database, operator), tables)
     if as_json:
@@ -98,6 +96,9 @@ def start(
 
     Run it again with the same name to apply a changed FILE. Ingest needs FILE too: set HEADRACE_INGEST_TABLES.
     """
+    from headrace_operations.capture import control as operations
+    from headrace_operations.capture.control import CaptureRequest
+
     dsn, tables = _database(database, operator), _tables(file, name)
     if found := operations.find_problems(dsn, tables):
         raise _refused(found)
@@ -144,6 +145,9 @@ def reconcile(
     Use it for rows that were deleted by TRUNCATE or while no capture was running. If a table has lost rows, its writers
     are blocked while the command reads its keys.
     """
+    from headrace_operations.capture.reconcile import Reconciled
+    from headrace_operations.capture.reconcile import reconcile as reconcile_table
+
     tables, dsn = _tables(file, name), _database(database, operator)
     cluster = operator.cluster()
 
@@ -192,6 +196,8 @@ def stop(
 
     The documents stay. A later capture with the same name reads every row again.
     """
+    from headrace_operations.capture import control as operations
+
     client = _connect(connect, operator)
     planned = operations.plan_stop(client, name, database)
     require_yes(f"Stop {name} and drop its slot? Later changes will not be captured.", yes=yes)
@@ -203,6 +209,8 @@ def stop(
 
 
 def _tables(file: Path, name: str) -> Mapping[str, Table]:
+    from headrace.config.captured_tables import of_capture, read_tables
+
     return of_capture(read_tables(file), name)
 
 
@@ -214,6 +222,8 @@ def _refused(found: list[Problem]) -> CommandError:
 
 
 def _database(given: str | None, operator: Operator) -> str:
+    from headrace_local.stack import Stack
+
     if given is not None:
         return given
     if operator.running is None:
@@ -222,6 +232,9 @@ def _database(given: str | None, operator: Operator) -> str:
 
 
 def _connect(given: str | None, operator: Operator) -> Connect:
+    from headrace_cli.quiet import quiet_logs
+    from headrace_operations.capture.connector import Connect
+
     known = operator.running
     url = given or (known.connect if known else None)
     if url is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -14,13 +14,11 @@ from headrace_cli.command import command, commands_of
 from headrace_cli.context import InLog, Operator
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.times import moment
-from headrace_cli.views import dlq as dlq_view
-from headrace_cli.views import dlq_export
 from headrace_cli.views.tracking import tracked
-from headrace_operations.dead_letters import carry_out as operations
-from headrace_operations.dead_letters.act import DISCARDED, REDRIVEN
-from headrace_operations.dead_letters.carry_out import Asked, Request
-from headrace_operations.dead_letters.model import Selection, parse_id
+
+if TYPE_CHECKING:
+    from headrace_operations.dead_letters.carry_out import Request
+    from headrace_operations.dead_letters.model import Selection
 
 Ids: TypeAlias = Annotated[
     list[str] | None, typer.Argument(metavar="ID", help="IDs of dead letters: stage/partition/offset.")
@@ -109,6 +107,8 @@ def show_all(
 
     Payloads are not shown. The command reads the dead letters of one stage, or of all, from --since on.
     """
+    from headrace_cli.views import dlq as dlq_view
+
     selection = _meant(
         since, until, stage=stage, reason=reason, document=document, tenant=tenant, batch=batch, all_states=all_states
     )
@@ -123,6 +123,9 @@ def show(name: NamedId, *, operator: InLog, as_json: options.Json = False) -> No
 
     The payload may contain personal data; make sure that only authorized people can see the terminal.
     """
+    from headrace_cli.views import dlq as dlq_view
+    from headrace_operations.dead_letters.model import parse_id
+
     identity = parse_id(name)
     cluster = operator.cluster()
     dlq_view.one(cluster.codec, cluster.dead_letters().show(identity), as_json=as_json)
@@ -158,6 +161,9 @@ def redrive(
     Each record goes unchanged to the stage's retry topic, in one transaction with the action, so a crash sends none
     twice. A record that fails again becomes a new dead letter that names this one.
     """
+    from headrace_operations.dead_letters.act import REDRIVEN
+    from headrace_operations.dead_letters.carry_out import Request
+
     selection = _meant(
         since, until, ids=ids or (), stage=stage, reason=reason, document=document, tenant=tenant, batch=batch
     )
@@ -187,6 +193,9 @@ def discard(
 
     The records stay in their topic until retention ends. Who discarded them, when and why is kept permanently.
     """
+    from headrace_operations.dead_letters.act import DISCARDED
+    from headrace_operations.dead_letters.carry_out import Request
+
     selection = _meant(since, until, ids=ids or (), stage=stage, reason=reason, document=document, tenant=tenant)
     request = Request(DISCARDED, selection, why, everything=everything, limit=limit)
     _act(operator, request, dry_run=dry_run, yes=yes, as_json=as_json)
@@ -211,6 +220,8 @@ def export(
 
     The file contains payloads, so only its owner may read it.
     """
+    from headrace_cli.views import dlq_export
+
     selection = _meant(
         since, until, stage=stage, reason=reason, document=document, tenant=tenant, batch=batch, all_states=all_states
     )
@@ -223,12 +234,17 @@ def export(
 
 def _meant(since: str | None, until: str | None, **asked: object) -> Selection:
     """Return what the options ask for."""
+    from headrace_operations.dead_letters.carry_out import Asked
+
     now = datetime.now(UTC)
     times = {"since": moment(since, "--since", now), "until": moment(until, "--until", now)}
     return Asked(**asked, **times).selection(now)  # type: ignore[arg-type]
 
 
 def _act(operator: Operator, request: Request, *, dry_run: bool, yes: bool, as_json: bool) -> None:
+    from headrace_cli.views import dlq as dlq_view
+    from headrace_operations.dead_letters import carry_out as operations
+
     request = request.checked()
     cluster = operator.cluster()
     planned = operations.plan_request(cluster, request)

@@ -13,12 +13,6 @@ from headrace_cli import options, output, tables
 from headrace_cli.command import command, commands_of
 from headrace_cli.context import STORE_DSN, InFolder, InLogAndStore
 from headrace_cli.failures import NotReachable
-from headrace_cli.views.audit import told
-from headrace_operations.generations import activate as switching
-from headrace_operations.generations.activate import ActivateGeneration
-from headrace_operations.generations.create import CreateGeneration
-from headrace_operations.generations.create import create as create_generation
-from headrace_operations.generations.listing import described, generations
 
 Name: TypeAlias = Annotated[
     str, typer.Argument(metavar="GENERATION", help="Lower-case letters, digits and underscores, such as g2.")
@@ -29,6 +23,8 @@ commands = commands_of("generations", "Create and switch generations of the inde
 @command(commands, "list", "List the generations.")
 def show_all(*, operator: InFolder, as_json: options.Json = False) -> None:
     """List every generation with its model and state, from HEADRACE_STORE_DSN or the local stack's store."""
+    from headrace_operations.generations.listing import generations
+
     known = asyncio.run(generations(operator.store()))
     if known is None:
         raise NotReachable(
@@ -109,6 +105,10 @@ def create(
     To fill it, run an embedder and an indexer with HEADRACE_KAFKA_GENERATION set to it, beside those of the active
     generation. They start with the oldest record of the compacted topic chunks and continue with new records.
     """
+    from headrace_operations.generations.create import CreateGeneration
+    from headrace_operations.generations.create import create as create_generation
+    from headrace_operations.generations.listing import described
+
     request = CreateGeneration(
         name, model, dimensions, distance, template, passage_prompt, over_long, replication_factor
     )
@@ -148,6 +148,10 @@ def activate(
     The command audits the generation first and refuses to switch if documents, chunks or vectors are missing. The
     previous generation stays fresh as long as its embedder and indexer run, so the same command rolls back.
     """
+    from headrace_cli.views.audit import told
+    from headrace_operations.generations import activate as switching
+    from headrace_operations.generations.activate import ActivateGeneration
+
     store = operator.owner_store()
     asyncio.run(switching.require_owner(store))
     if not unchecked:

@@ -9,9 +9,6 @@ import typer
 from headrace_cli import options
 from headrace_cli.command import command, commands_of
 from headrace_cli.context import InLog
-from headrace_cli.views import held as held_view
-from headrace_operations.held.decide import held_records
-from headrace_operations.held.model import HeldSelection, check
 
 Kind: TypeAlias = Annotated[
     str | None,
@@ -37,5 +34,9 @@ def show_held(
 
     Payloads are not shown. The last lines name the command that releases them.
     """
+    from headrace_cli.views import held as held_view
+    from headrace_operations.held.decide import held_records
+    from headrace_operations.held.model import HeldSelection, check
+
     selection = check(HeldSelection(stage=stage, kind=kind, tenant=tenant, document=document))
     held_view.entries(held_records(operator.cluster(), selection), as_json=as_json)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +14,9 @@ from headrace_cli.command import command, commands_of
 from headrace_cli.context import InKafka
 from headrace_cli.times import moment
 from headrace_cli.views.tracking import tracked
-from headrace_operations.objects.garbage import Amount, Collector, holdings
+
+if TYPE_CHECKING:
+    from headrace_operations.objects.garbage import Amount
 
 commands = commands_of("objects", "Inspect and clean up the object store (payloads too large for a record).")
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
@@ -24,6 +26,8 @@ _STEP = 1024
 @command(commands, "stats", "Show objects and bytes by tenant.")
 def stats(*, operator: InKafka, as_json: options.Json = False) -> None:
     """Show the number and size of objects by tenant. Lists every object; reads no topic."""
+    from headrace_operations.objects.garbage import holdings
+
     store, _ = operator.objects()
     found = holdings(store)
     if as_json:
@@ -59,6 +63,8 @@ def gc(
     The command reads every topic that can carry a reference, of all generations, from its start, so it can take a
     while. The stages can keep running.
     """
+    from headrace_operations.objects.garbage import Amount, Collector
+
     now = datetime.now(UTC)
     before = moment(older_than, "--older-than", now)
     assert before is not None

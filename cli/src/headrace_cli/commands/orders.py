@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -12,8 +12,9 @@ from headrace_cli import options, output, tables
 from headrace_cli.command import command, commands_of
 from headrace_cli.context import InLog
 from headrace_cli.views.tracking import tracked
-from headrace_operations.orders import pause as operations
-from headrace_operations.orders.pause import OrderRequest, Target, targets
+
+if TYPE_CHECKING:
+    from headrace_operations.orders.pause import Target
 
 Stages: TypeAlias = Annotated[
     list[str] | None,
@@ -57,6 +58,9 @@ def pause(
     nothing, and stages hold the records of a paused tenant or pipeline while all others continue
     (`headrace held list`).
     """
+    from headrace_operations.orders import pause as operations
+    from headrace_operations.orders.pause import OrderRequest, targets
+
     request = OrderRequest(targets(stages or (), tenants or (), names or (), run), why)
     given = [] if dry_run else operations.pause(operator.cluster(), request).given
     if as_json:
@@ -82,6 +86,9 @@ def resume(
     The held records of a tenant or pipeline are released once all workers have read the order. A batch that was in
     progress may still hold more records afterwards: run the command again until it releases none.
     """
+    from headrace_operations.orders import pause as operations
+    from headrace_operations.orders.pause import OrderRequest, targets
+
     request = OrderRequest(targets(stages or (), tenants or (), names or (), run), why)
     steps = operations.Steps(
         given=lambda: None if as_json else _say("resumed", request.targets, dry_run=dry_run),

@@ -15,8 +15,6 @@ from headrace_cli.command import command, commands_of
 from headrace_cli.context import InLog
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.failures import CommandError, NotFound
-from headrace_operations.pipelines import apply as operations
-from headrace_operations.pipelines.apply import ApplyRequest
 
 commands = commands_of("pipeline", "Manage pipelines: the stages and handlers that records pass.")
 
@@ -40,6 +38,9 @@ def apply(
     as_json: options.Json = False,
 ) -> None:
     """Publish templates as the next versions of their pipelines. If one file is refused, nothing is published."""
+    from headrace_operations.pipelines import apply as operations
+    from headrace_operations.pipelines.apply import ApplyRequest
+
     request = ApplyRequest(_texts_of(files), handler_check)
     refusals = request.problems()
     if refusals:
@@ -91,6 +92,8 @@ def show(
     as_json: options.Json = False,
 ) -> None:
     """Print a pipeline's template as YAML, so that you can edit and apply it."""
+    from headrace_operations.pipelines import apply as operations
+
     found = operations.find(operator.cluster(), pipeline_id, version)
     if as_json:
         output.emit({**_listed(found), "template": found.template})

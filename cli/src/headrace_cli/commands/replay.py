@@ -13,11 +13,7 @@ from headrace_cli import options
 from headrace_cli.command import command, commands_of
 from headrace_cli.context import InLog
 from headrace_cli.times import moment
-from headrace_cli.views import replay as replay_view
-from headrace_operations.generations.listing import require_generation
-from headrace_operations.replay import runs
-from headrace_operations.replay import start as operations
-from headrace_operations.replay.start import OUTSTANDING, ReplayRequest
+from headrace_operations.choices import OUTSTANDING
 
 RunId: TypeAlias = Annotated[str, typer.Argument(metavar="RUN", help="Replay ID, as `replay list` shows it.")]
 Why: TypeAlias = Annotated[
@@ -108,6 +104,11 @@ def start(
     The command scans the stage's source topic: one partition for a document, all partitions for a tenant. Ctrl-C
     interrupts the replay; `replay resume` continues it.
     """
+    from headrace_cli.views import replay as replay_view
+    from headrace_operations.generations.listing import require_generation
+    from headrace_operations.replay import start as operations
+    from headrace_operations.replay.start import ReplayRequest
+
     cluster = operator.cluster()
     if into is not None:
         operations.require_filled(stage)
@@ -131,6 +132,9 @@ def start(
 @command(commands, "list", "List the replays.")
 def show_all(*, operator: InLog, as_json: options.Json = False) -> None:
     """List all replays, newest last."""
+    from headrace_cli.views import replay as replay_view
+    from headrace_operations.replay import runs
+
     cluster = operator.cluster()
     replay_view.show_runs(list(runs.read_runs(cluster.kafka, cluster.codec).values()), as_json=as_json)
 
@@ -138,6 +142,9 @@ def show_all(*, operator: InLog, as_json: options.Json = False) -> None:
 @command(commands, "status", "Show the progress of a replay.")
 def status(run_id: RunId, *, operator: InLog, as_json: options.Json = False) -> None:
     """Show the last recorded progress of a replay."""
+    from headrace_cli.views import replay as replay_view
+    from headrace_operations.replay import runs
+
     cluster = operator.cluster()
     replay_view.say_run(runs.read_run(cluster.kafka, cluster.codec, run_id), as_json=as_json)
 
@@ -155,6 +162,9 @@ def resume(
 
     If another command is still running the replay, this command takes over.
     """
+    from headrace_cli.views import replay as replay_view
+    from headrace_operations.replay import start as operations
+
     copier = operations.take_up(operator.cluster(), run_id, why, outstanding)
     replay_view.carry_out(copier, run_id, as_json=as_json)
 
@@ -162,10 +172,16 @@ def resume(
 @command(commands, "pause", "Pause a replay.")
 def pause(run_id: RunId, why: Why = "", *, operator: InLog, as_json: options.Json = False) -> None:
     """Pause a replay until you resume it. Records already in the side lanes are still processed."""
+    from headrace_cli.views import replay as replay_view
+    from headrace_operations.replay import start as operations
+
     replay_view.say_paused(operations.pause(operator.cluster(), run_id, why), as_json=as_json)
 
 
 @command(commands, "cancel", "Cancel a replay.")
 def cancel(run_id: RunId, why: Why = "", *, operator: InLog, as_json: options.Json = False) -> None:
     """Cancel a replay. Records already in the side lanes are still processed; the rest is never sent."""
+    from headrace_cli.views import replay as replay_view
+    from headrace_operations.replay import start as operations
+
     replay_view.say_run(operations.cancel(operator.cluster(), run_id, why), as_json=as_json)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from headrace.orders.holds import REVIEW
 from headrace_cli import options
 from headrace_cli.command import command, commands_of
 from headrace_cli.context import InLog, Operator
-from headrace_cli.views import held as held_view
 from headrace_cli.views.tracking import tracked
-from headrace_operations.held.decide import Decision, decide, decision, held_record, held_records
-from headrace_operations.held.model import APPROVED, REJECTED, HeldSelection, check, parse_id
+
+if TYPE_CHECKING:
+    from headrace_operations.held.decide import Decision
 
 Ids: TypeAlias = Annotated[list[str], typer.Argument(metavar="ID", help="IDs of held records: stage/partition/offset.")]
 DryRun: TypeAlias = Annotated[
@@ -32,6 +31,11 @@ def show_reviews(
     as_json: options.Json = False,
 ) -> None:
     """List the outputs that wait for a review, oldest first, without their payloads."""
+    from headrace.orders.holds import REVIEW
+    from headrace_cli.views import held as held_view
+    from headrace_operations.held.decide import held_records
+    from headrace_operations.held.model import HeldSelection, check
+
     selection = check(HeldSelection(stage=stage, kind=REVIEW, tenant=tenant, document=document))
     held_view.entries(held_records(operator.cluster(), selection), as_json=as_json)
 
@@ -47,6 +51,10 @@ def show(
 
     The payload may contain personal data; make sure that only authorized people can see the terminal.
     """
+    from headrace_cli.views import held as held_view
+    from headrace_operations.held.decide import held_record
+    from headrace_operations.held.model import parse_id
+
     parse_id(name)  # refuses what is no id before anything is reached
     cluster = operator.cluster()
     held_view.one(cluster.codec, held_record(cluster, name), as_json=as_json)
@@ -67,6 +75,9 @@ def approve(
 
     Each is sent in one transaction with the decision; approving it again does nothing.
     """
+    from headrace_operations.held.decide import decision
+    from headrace_operations.held.model import APPROVED
+
     _decide(operator, decision(APPROVED, ids, why), dry_run=dry_run, as_json=as_json)
 
 
@@ -88,10 +99,16 @@ def reject(
 
     The document keeps its previous version. A decision is final.
     """
+    from headrace_operations.held.decide import decision
+    from headrace_operations.held.model import REJECTED
+
     _decide(operator, decision(REJECTED, ids, why), dry_run=dry_run, as_json=as_json)
 
 
 def _decide(operator: Operator, asked: Decision, *, dry_run: bool, as_json: bool) -> None:
+    from headrace_cli.views import held as held_view
+    from headrace_operations.held.decide import decide
+
     cluster = operator.cluster()
     if dry_run:
         held_view.decided(decide(cluster, asked, dry_run=True), dry_run=True, as_json=as_json)

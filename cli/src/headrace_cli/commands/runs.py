@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.store.pool import StoreSettings
 from headrace_cli import options, times
 from headrace_cli.command import command, commands_of
 from headrace_cli.context import InLog, opened_store
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.failures import UsageError
-from headrace_cli.views import runs as runs_view
-from headrace_operations.cluster import Cluster
-from headrace_operations.runs.follow import Reading, RunsRequest, begun, follow
-from headrace_operations.trace.log import Limits
+
+if TYPE_CHECKING:
+    from headrace.store.pool import StoreSettings
+    from headrace_operations.cluster import Cluster
+    from headrace_operations.runs.follow import Reading, RunsRequest
+    from headrace_operations.trace.log import Limits
 
 _DAY = "24h"
 commands = commands_of()
@@ -60,6 +61,9 @@ def runs(
     The command reads the changes since the given time and their outcomes. A change with an outcome in the index, even
     superseded, is done; one with an open or discarded dead letter has failed. Default: all tenants.
     """
+    from headrace_operations.runs.follow import RunsRequest, begun
+    from headrace_operations.trace.log import Limits
+
     now = datetime.now(UTC)
     own = begun(run, now) if run is not None and since == _DAY else None
     request = RunsRequest(since_ms(own.isoformat() if own else since, now), run, tenant, limit)
@@ -72,6 +76,9 @@ def runs(
 async def _follow(
     cluster: Cluster, store: StoreSettings | None, limits: Limits, request: RunsRequest, watch: bool, as_json: bool
 ) -> Reading:
+    from headrace_cli.views import runs as runs_view
+    from headrace_operations.runs.follow import follow
+
     async with opened_store(store) as pool:
         return await follow(
             cluster, pool, limits, request, lambda one: runs_view.show(one, as_json=as_json), watch=watch

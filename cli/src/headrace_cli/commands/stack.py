@@ -5,24 +5,23 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.config.captured_tables import read_tables
 from headrace.embeddings.models import PROVIDERS
 from headrace_cli import options, output
 from headrace_cli.command import command, commands_of
 from headrace_cli.failures import NotReachable, UsageError
-from headrace_cli.quiet import quiet_logs
-from headrace_cli.stack import launch, services
-from headrace_cli.stack.launch import Launch, Launched, Launcher
+from headrace_cli.stack import services
 from headrace_cli.stack.logs import read_logs
 from headrace_cli.state import find_state_dir
 from headrace_cli.tables import messages
 from headrace_local.model import External
 from headrace_local.progress import shown
-from headrace_local.stack import Stack
+
+if TYPE_CHECKING:
+    from headrace_cli.stack.launch import Launched
 
 commands = commands_of()
 
@@ -75,6 +74,10 @@ def up(
 
     Running processes stay as they are, and data is kept. The first start downloads what it needs.
     """
+    from headrace.config.captured_tables import read_tables
+    from headrace_cli.quiet import quiet_logs
+    from headrace_cli.stack.launch import Launch, Launcher
+
     if only not in (None, "infra"):
         raise UsageError(f"unknown value {only!r}", where="--only", remedy="Use --only infra, or omit the option.")
     if only is not None and with_connect:
@@ -126,6 +129,8 @@ def _launched(done: Launched, seconds: float) -> list[str]:
 @command(commands, "down")
 def down(state_dir: options.StateDir = None, as_json: options.Json = False) -> None:
     """Stop the local stack and keep its data."""
+    from headrace_local.stack import Stack
+
     folder = find_state_dir(state_dir)
     stopped = Stack(folder).down()
     if as_json:
@@ -173,6 +178,10 @@ def bootstrap(
     With --postgres, all settings come from the environment (see the settings reference). Without it, the command
     prepares the running local stack.
     """
+    from headrace_cli.quiet import quiet_logs
+    from headrace_cli.stack import launch
+    from headrace_local.stack import Stack
+
     quiet_logs()
     steps: list[str] = []
 

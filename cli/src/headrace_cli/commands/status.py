@@ -10,9 +10,7 @@ from headrace_cli import options, output
 from headrace_cli.command import command, commands_of
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.failures import UNKNOWN_DOCUMENT, NotFound, ProblemError
-from headrace_cli.stack import observe
 from headrace_cli.state import AtGateway, Caller, find_state_dir
-from headrace_cli.views import status as status_view
 
 commands = commands_of()
 
@@ -27,6 +25,9 @@ def status(
     as_json: options.Json = False,
 ) -> None:
     """Show the processes, whether they are ready and the lag of each stage; with ID, where that document is."""
+    from headrace_cli.stack import observe
+    from headrace_cli.views import status as status_view
+
     if document_id is not None:
         _document_status(document_id, caller, as_json=as_json)
         return
@@ -40,6 +41,8 @@ def status(
 
 
 def _document_status(identifier: str, caller: Caller, *, as_json: bool) -> None:
+    from headrace_cli.views import status as status_view
+
     try:
         found = caller.gateway().document(identifier)
     except ProblemError as error:

@@ -8,7 +8,6 @@ from headrace_cli import options, output, tables
 from headrace_cli.command import command, commands_of
 from headrace_cli.context import InKafka
 from headrace_cli.failures import NotFound
-from headrace_operations.topics import view
 
 commands = commands_of()
 
@@ -16,6 +15,8 @@ commands = commands_of()
 @command(commands, "topics", "Show the topics and the lag of the stages that read them.")
 def topics(*, operator: InKafka, as_json: options.Json = False) -> None:
     """Show the topics: partitions, end offsets, and the lag of the stages that read them."""
+    from headrace_operations.topics import view
+
     found = view(operator.kafka_settings())
     if as_json:
         output.emit([asdict(one) for one in found])

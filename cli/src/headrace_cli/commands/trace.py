@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.store.pool import StoreSettings
 from headrace_cli import options, output
 from headrace_cli.command import command, commands_of
 from headrace_cli.context import InLog, opened_store
-from headrace_cli.views import trace as trace_view
-from headrace_operations.cluster import Cluster
-from headrace_operations.trace import ask as operations
-from headrace_operations.trace.log import Limits
-from headrace_operations.trace.model import Traces
-from headrace_operations.trace.request import RequestTrace
+
+if TYPE_CHECKING:
+    from headrace.store.pool import StoreSettings
+    from headrace_operations.cluster import Cluster
+    from headrace_operations.trace.log import Limits
+    from headrace_operations.trace.model import Traces
+    from headrace_operations.trace.request import RequestTrace
 
 Tenant = Annotated[
     str | None,
@@ -52,6 +52,10 @@ def trace(
     For a document, the command shows every version that is still known. It reads the store's row and, in every topic of
     the flow, the partition of its key. For a request, it also reads every partition of the changes and outcomes.
     """
+    from headrace_cli.views import trace as trace_view
+    from headrace_operations.trace import ask as operations
+    from headrace_operations.trace.log import Limits
+
     cluster = operator.cluster()
     owner, store, limits = operator.tenant(tenant), operator.store(), Limits(records, seconds)
     if operations.is_request(name) if is_request is None else is_request:
@@ -71,10 +75,14 @@ def trace(
 async def _request(
     cluster: Cluster, store: StoreSettings | None, limits: Limits, tenant: str, name: str
 ) -> RequestTrace:
+    from headrace_operations.trace import ask as operations
+
     async with opened_store(store) as pool:
         return await operations.ask_request(cluster, pool, limits, tenant, name)
 
 
 async def _document(cluster: Cluster, store: StoreSettings | None, limits: Limits, tenant: str, name: str) -> Traces:
+    from headrace_operations.trace import ask as operations
+
     async with opened_store(store) as pool:
         return await operations.ask_document(cluster, pool, limits, tenant, name)

@@ -92,8 +92,8 @@ def provider_of(name: str, environment: Mapping[str, str]) -> Provider:
         if name != "hashing" and identity(model) not in KNOWN:
             raise ConfigurationError(
                 f"unknown model {model}", where="HEADRACE_EMBEDDER_MODEL",
-                remedy="Set HEADRACE_EMBEDDER_DIMENSIONS to the dimensions of its vectors, and the prompts of its model "
-                f"card. Known models: {', '.join(KNOWN)}.",
+                remedy="Set HEADRACE_EMBEDDER_DIMENSIONS to the dimensions of its vectors, and the prompts of its "
+                f"model card. Known models: {', '.join(KNOWN)}.",
             )  # fmt: skip
         given = str(known.dimensions)
     if not given.isdecimal():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,18 +12,13 @@ from headrace_cli import options, output
 from headrace_cli.commands.embeddings.options import DryRun, Into
 from headrace_cli.context import InLog, InLogAndStore
 from headrace_cli.exit_codes import ExitCode
-from headrace_cli.views import dlq as dlq_view
-from headrace_cli.views import replay as replay_view
-from headrace_cli.views.audit import told
 from headrace_cli.views.tracking import tracked
-from headrace_operations.cluster import Cluster
-from headrace_operations.dead_letters import carry_out as dead_letters
-from headrace_operations.dead_letters.carry_out import Request
-from headrace_operations.embeddings.incremental import Lacking, find_lacking
-from headrace_operations.generations.listing import require_generation
-from headrace_operations.replay import start as replays
-from headrace_operations.replay.plan import Planned
-from headrace_operations.replay.start import ReplayRequest
+
+if TYPE_CHECKING:
+    from headrace_operations.cluster import Cluster
+    from headrace_operations.dead_letters.carry_out import Request
+    from headrace_operations.embeddings.incremental import Lacking
+    from headrace_operations.replay.plan import Planned
 
 
 def batch(
@@ -44,6 +39,11 @@ def batch(
 
     Texts with cached vectors cost nothing. Run `embeddings reset` first to embed them again.
     """
+    from headrace_cli.views import replay as replay_view
+    from headrace_operations.generations.listing import require_generation
+    from headrace_operations.replay import start as replays
+    from headrace_operations.replay.start import ReplayRequest
+
     cluster = operator.cluster()
     if into is not None:
         asyncio.run(require_generation(operator.store(), into, "--into"))
@@ -73,6 +73,11 @@ def incremental(
     An audit finds the documents without vectors in the generation. A replay reads all documents of a tenant; those
     that already have vectors cost nothing.
     """
+    from headrace_cli.views import replay as replay_view
+    from headrace_cli.views.audit import told
+    from headrace_operations.embeddings.incremental import find_lacking
+    from headrace_operations.replay import start as replays
+
     cluster = operator.whole_cluster(into)
     lacking = asyncio.run(find_lacking(cluster, tenant, told()))
     _show(lacking, dry_run=dry_run, as_json=as_json)
@@ -105,6 +110,9 @@ def _show(lacking: Lacking, *, dry_run: bool, as_json: bool) -> None:
 
 
 def _redrive(cluster: Cluster, request: Request, *, as_json: bool) -> None:
+    from headrace_cli.views import dlq as dlq_view
+    from headrace_operations.dead_letters import carry_out as dead_letters
+
     planned = dead_letters.plan_request(cluster, request)
     with tracked("redriven", len(planned.plan.taken)) as progress:
         done = dead_letters.carry_out(cluster, planned, progress)
@@ -114,6 +122,9 @@ def _redrive(cluster: Cluster, request: Request, *, as_json: bool) -> None:
 
 
 def _carry_out(cluster: Cluster, planned: Planned, *, as_json: bool) -> None:
+    from headrace_cli.views import replay as replay_view
+    from headrace_operations.replay import start as replays
+
     copier = replays.begin(cluster, planned)
     replay_view.say_begun(planned.run.run_id)
     replay_view.carry_out(copier, planned.run.run_id, as_json=as_json)

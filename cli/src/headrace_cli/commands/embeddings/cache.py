@@ -11,10 +11,7 @@ from headrace_cli import options, output
 from headrace_cli.asking import require_yes
 from headrace_cli.commands.embeddings.options import DryRun
 from headrace_cli.context import InStore
-from headrace_cli.quiet import quiet_logs
 from headrace_cli.state import provider_name
-from headrace_operations.embeddings import reset as operations
-from headrace_operations.embeddings.reset import ResetRequest
 
 
 def reset(
@@ -36,6 +33,10 @@ def reset(
     The index keeps its vectors, and search still finds them. Let the indexer finish first: records between embedder
     and indexer take their vectors from the cache. The ledger keeps the spending.
     """
+    from headrace_cli.quiet import quiet_logs
+    from headrace_operations.embeddings import reset as operations
+    from headrace_operations.embeddings.reset import ResetRequest
+
     quiet_logs()
     store = operator.owner_store()
     request = ResetRequest(tenant, model, provider_name(operator.state_dir))

@@ -6,13 +6,10 @@ import asyncio
 
 import typer
 
-from headrace.embeddings.costs import CostSettings, read_book
 from headrace_cli import options, output
 from headrace_cli.commands.embeddings.options import DryRun
 from headrace_cli.context import InLogAndStore
-from headrace_cli.views import embeddings as embedding_view
 from headrace_cli.views.tracking import tracked
-from headrace_operations.embeddings import release as operations
 
 
 def release(
@@ -26,6 +23,10 @@ def release(
 
     A record that exceeds the cap again is held again. Nothing is released while the cap for all tenants is reached.
     """
+    from headrace.embeddings.costs import CostSettings, read_book
+    from headrace_cli.views import embeddings as embedding_view
+    from headrace_operations.embeddings import release as operations
+
     cluster = operator.cluster()
     waiting = operations.waiting_for_caps(cluster, tenant)
     file = CostSettings().file

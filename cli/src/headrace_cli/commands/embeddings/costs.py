@@ -8,14 +8,10 @@ from typing import Annotated
 
 import typer
 
-from headrace.embeddings.costs import CostSettings
 from headrace_cli import options, output
 from headrace_cli.context import InStore
 from headrace_cli.failures import UsageError
-from headrace_cli.quiet import quiet_logs
-from headrace_cli.views import embeddings as embedding_view
-from headrace_operations.embeddings import ledger
-from headrace_operations.embeddings.spending import BYS, CostsRequest, costs
+from headrace_operations.choices import BYS
 
 
 def show_costs(
@@ -47,6 +43,12 @@ def show_costs(
 
     Days are in UTC. Documents are summed over all days, so --by document excludes --since and --until.
     """
+    from headrace.embeddings.costs import CostSettings
+    from headrace_cli.quiet import quiet_logs
+    from headrace_cli.views import embeddings as embedding_view
+    from headrace_operations.embeddings import ledger
+    from headrace_operations.embeddings.spending import CostsRequest, costs
+
     request = CostsRequest(by, tenant, _day(since, "--since"), _day(until, "--until"), limit).checked()
     quiet_logs()
     lines = asyncio.run(costs(operator.owner_store(), request))

@@ -5,26 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.embeddings.costs import CostSettings, read_book
 from headrace.topology.stages import EMBEDDER
 from headrace_cli import options, output
 from headrace_cli.commands.embeddings.options import GenerationName
 from headrace_cli.context import InLogAndStore, Operator
 from headrace_cli.failures import UsageError
 from headrace_cli.ingest import sources
-from headrace_cli.quiet import quiet_logs
 from headrace_cli.state import provider_name
 from headrace_cli.times import moment
-from headrace_cli.views import embeddings as embedding_view
 from headrace_cli.views.tracking import tracked
-from headrace_operations.embeddings import estimating
-from headrace_operations.embeddings.estimate import Lengths, of_texts
-from headrace_operations.embeddings.estimating import Estimated, EstimateRequest
-from headrace_operations.replay.start import ReplayRequest
+
+if TYPE_CHECKING:
+    from headrace_operations.embeddings.estimate import Lengths
+    from headrace_operations.embeddings.estimating import Estimated, EstimateRequest
+    from headrace_operations.replay.start import ReplayRequest
 
 
 def estimate(
@@ -77,6 +75,13 @@ def estimate(
     Texts in the log are counted exactly, without cached ones. Files are not split into chunks, so their number of
     texts is an estimate; with --model, nothing is read from the store. One token is taken as three characters.
     """
+    from headrace.embeddings.costs import CostSettings, read_book
+    from headrace_cli.quiet import quiet_logs
+    from headrace_cli.views import embeddings as embedding_view
+    from headrace_operations.embeddings import estimating
+    from headrace_operations.embeddings.estimating import EstimateRequest
+    from headrace_operations.replay.start import ReplayRequest
+
     quiet_logs()
     settings = CostSettings()
     request = EstimateRequest(read_book(settings.file), model, rate, provider_name(operator.state_dir))
@@ -94,12 +99,16 @@ def estimate(
 
 
 def _of_log(operator: Operator, generation: str | None, request: EstimateRequest, replay: ReplayRequest) -> Estimated:
+    from headrace_operations.embeddings import estimating
+
     cluster = operator.whole_cluster(generation)
     with tracked("read", None) as progress:
         return asyncio.run(estimating.estimate_log(cluster, request, replay, progress))
 
 
 def _lengths(paths: list[str], tenant: str) -> Lengths:
+    from headrace_operations.embeddings.estimate import of_texts
+
     unread: list[str] = []
     with tracked("read", None) as progress:
         lengths = of_texts(tenant, _texts(paths, unread), progress)

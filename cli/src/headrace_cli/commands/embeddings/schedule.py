@@ -10,16 +10,17 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headrace_cli import options, output
 from headrace_cli.context import InFolder
 from headrace_cli.failures import UsageError
-from headrace_operations.alerts.alerter import Alert, Alerter, AlertSettings
-from headrace_operations.embeddings.schedule import Memory, Plan, plan, run
-from headrace_operations.generations.listing import require_generation
+
+if TYPE_CHECKING:
+    from headrace_operations.alerts.alerter import Alerter
+    from headrace_operations.embeddings.schedule import Memory, Plan
 
 _SHOWN = 5
 """Times that a dry run tells."""
@@ -105,6 +106,10 @@ def schedule(
     Executions never overlap, not even with another process of the same name and state folder. Each ends with an alert
     if webhooks are configured. Kafka, registry and PostgreSQL come from the environment or the local stack.
     """
+    from headrace_operations.alerts.alerter import Alerter, AlertSettings
+    from headrace_operations.embeddings.schedule import Memory, plan
+    from headrace_operations.generations.listing import require_generation
+
     own = name or job.value
     if not own or not set(own) <= _NAME_CHARACTERS:
         raise UsageError(f"invalid name {own!r}", where="--name", remedy="Use lower-case letters, digits, '-' and '_'.")
@@ -129,6 +134,8 @@ def schedule(
 def _run(
     planned: Plan, memory: Memory, job: Job, each: Callable[[datetime], None], *, missed: bool, runs: int | None
 ) -> None:
+    from headrace_operations.embeddings.schedule import run
+
     clock = SystemClock()
     with memory.alone():
         before = signal.signal(signal.SIGTERM, lambda *_: clock.stop())
@@ -141,6 +148,7 @@ def _run(
 
 def runner(job: Job, argv: list[str], alerter: Alerter, *, as_json: bool) -> Callable[[datetime], None]:
     """Return what runs the job as a process of its own, says how it ended, and alerts; a failure ends no schedule."""
+    from headrace_operations.alerts.alerter import Alert
 
     def go(due: datetime) -> None:
         begun = datetime.now(UTC)

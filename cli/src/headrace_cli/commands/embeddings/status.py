@@ -7,15 +7,10 @@ from typing import Annotated
 
 import typer
 
-from headrace.embeddings.costs import CostSettings, read_book
 from headrace_cli import options
 from headrace_cli.commands.embeddings.options import GenerationName
 from headrace_cli.context import InLogAndStore
 from headrace_cli.state import provider_name
-from headrace_cli.views import embeddings as embedding_view
-from headrace_operations.embeddings import status as operations
-from headrace_operations.embeddings.status import StatusRequest
-from headrace_operations.generations.listing import require_generation
 
 
 def status(
@@ -32,6 +27,12 @@ def status(
     as_json: options.Json = False,
 ) -> None:
     """Show the embedder's progress through the log, the failed records with reasons, and the spending against caps."""
+    from headrace.embeddings.costs import CostSettings, read_book
+    from headrace_cli.views import embeddings as embedding_view
+    from headrace_operations.embeddings import status as operations
+    from headrace_operations.embeddings.status import StatusRequest
+    from headrace_operations.generations.listing import require_generation
+
     cluster = operator.cluster(generation)
     if generation is not None:
         asyncio.run(require_generation(operator.store(), generation, "--generation"))
