@@ -1,4 +1,4 @@
-"""The command ``headrace``: it knows all commands by name, and loads the module of the one that is called."""
+"""The command ``headrace``: knows all commands by name and loads only the module of the one that runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headrace_cli.exit_codes import epilog
 
 
 class Entry(NamedTuple):
-    """Where a command or a group of commands is, below :mod:`headrace_cli.commands`, and its line in the help."""
+    """A command or group: its module below :mod:`headrace_cli.commands` and its line in the help."""
 
     module: str
     help: str
@@ -54,7 +54,7 @@ COMMANDS = {
 
 
 class OnDemand(MutableMapping[str, Any]):
-    """The commands by name; looking one up loads its module."""
+    """Maps names to commands; a lookup loads the module."""
 
     def __init__(self) -> None:
         self._loaded: dict[str, Any] = {}
@@ -83,14 +83,14 @@ class OnDemand(MutableMapping[str, Any]):
 
 
 class LazyGroup(TyperGroup):
-    """Lists commands from :data:`COMMANDS`, for the help and for completion, without their modules."""
+    """Lists commands from :data:`COMMANDS` for help and completion, without loading their modules."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**{**attributes, "commands": OnDemand()})
         self._listing = False
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return the command, or while they are listed what stands in its line."""
+        """Return the command, or a placeholder with its help line while commands are being listed."""
         if self._listing and cmd_name in COMMANDS:
             return TyperCommand(cmd_name, help=COMMANDS[cmd_name].help)
         return super().get_command(ctx, cmd_name)

@@ -1,4 +1,4 @@
-"""What the exit code of a command says; ``docs/reference/exit-codes.md`` and the help tell the same."""
+"""Exit codes and their meanings, as in the help and in ``docs/reference/exit-codes.md``."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ MEANINGS: dict[ExitCode, str] = {
 
 
 def epilog() -> str:
-    """Return the line about exit codes that ends the help."""
+    """Return the last line of the help: the exit codes."""
     return "Exit codes: " + "; ".join(f"{int(code)} {meaning}" for code, meaning in MEANINGS.items()) + "."

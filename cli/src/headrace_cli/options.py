@@ -117,11 +117,11 @@ BY_NAME = {
     "url": Url,
     "api_key": ApiKey,
 }
-"""The options that say where a command finds what it reaches."""
+"""The options from which :class:`Found` parameters are made."""
 
 
 class Found:
-    """Says by which options, in their order, a parameter of a command is found."""
+    """Names the options, in order, that make up a parameter of a command."""
 
     def __init__(self, *names: str) -> None:
         self.names = names

@@ -12,9 +12,9 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def moment(text: str | None, where: str, now: datetime) -> datetime | None:
-    """Return the moment that the text names, None for None; raises :class:`UsageError`.
+    """Parse a time, None for None; raises :class:`UsageError`.
 
-    ``90m``, ``12h`` and ``7d`` are so long before ``now``; ISO 8601 without an offset is taken as UTC.
+    ``90m``, ``12h`` and ``7d`` are relative to ``now``; ISO 8601 without an offset is UTC.
     """
     if text is None:
         return None

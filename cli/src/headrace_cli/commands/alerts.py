@@ -1,4 +1,4 @@
-"""``alerts test|watch``: tell Slack and Discord what needs somebody."""
+"""``alerts test|watch``: alerts to Slack and Discord."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``audit``: whether the store holds what the log says, and what repairs it where it does not."""
+"""``audit``: compares the store with the log and lists repairs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``dlq list|show|redrive|discard|export``: the records that stages gave up, for operators with access to Kafka."""
+"""``dlq list|show|redrive|discard|export``: dead letters, for operators with access to Kafka."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ def export(
 
 
 def _meant(since: str | None, until: str | None, **asked: object) -> Selection:
-    """Return what the options ask for."""
+    """Return the selection that the options describe."""
     from headrace_operations.dead_letters.carry_out import Asked
 
     now = datetime.now(UTC)

@@ -19,9 +19,9 @@ from headrace_cli.state import AtGateway
 from headrace_cli.views import documents as documents_view
 
 _PAGE = 1000
-"""Documents asked for in one request, the most that the gateway gives."""
+"""Documents per request: the gateway's maximum."""
 RETRY_S = 60.0
-"""How long a request that finds the gateway, Kafka or the registry down is sent again."""
+"""How long a request is retried while the gateway, Kafka or the registry is down."""
 
 
 commands = commands_of()
@@ -148,7 +148,7 @@ def documents(
 
 
 def _listed(gateway: Gateway, request: dict[str, Any], limit: int) -> tuple[list[dict[str, Any]], bool]:
-    """Return so many documents at most, and whether there are more."""
+    """Return up to ``limit`` documents, and whether there are more."""
     found: list[dict[str, Any]] = []
     after: str | None = None
     while len(found) < limit:

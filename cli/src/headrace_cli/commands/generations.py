@@ -1,4 +1,4 @@
-"""``generations list|create|activate``: a second index is built beside the first, and searched from one moment on."""
+"""``generations list|create|activate``: build a second index beside the first and switch search to it."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def create(
     request = CreateGeneration(
         name, model, dimensions, distance, template, passage_prompt, over_long, replication_factor
     )
-    request.known()  # refuses what cannot be before anything is reached
+    request.known()  # refuses invalid requests before connecting
     made = asyncio.run(create_generation(operator.whole_cluster(), request))
     if as_json:
         output.emit({**asdict(made.generation), "topics": made.topics})

@@ -1,4 +1,4 @@
-"""``held list``: the records that wait for a person."""
+"""``held list``: the held records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``objects stats|gc``: payloads that were too large for their records, in the object store."""
+"""``objects stats|gc``: the object store, with payloads too large for a record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``pause``, ``resume`` and ``orders``: what operators tell the stages."""
+"""``pause``, ``resume`` and ``orders``: orders to the stages."""
 
 from __future__ import annotations
 

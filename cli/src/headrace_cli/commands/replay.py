@@ -1,4 +1,4 @@
-"""``replay start|list|status|resume|pause|cancel``: a stage's records once more, beside the live stream."""
+"""``replay start|list|status|resume|pause|cancel``: replays of a stage's records beside the live stream."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class StartsByDefault(TyperGroup):
     """Takes ``replay --stage S`` for ``replay start --stage S``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the word in where options come first."""
+        """Insert ``start`` if the first argument is an option."""
         if args and args[0].startswith("--") and args[0] not in ctx.help_option_names:
             args = ["start", *args]
         return super().parse_args(ctx, args)

@@ -55,7 +55,7 @@ def show(
     from headrace_operations.held.decide import held_record
     from headrace_operations.held.model import parse_id
 
-    parse_id(name)  # refuses what is no id before anything is reached
+    parse_id(name)  # refuses invalid IDs before connecting
     cluster = operator.cluster()
     held_view.one(cluster.codec, held_record(cluster, name), as_json=as_json)
 

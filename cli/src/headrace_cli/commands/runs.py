@@ -1,4 +1,4 @@
-"""``runs``: how far batches of work are, read from the log."""
+"""``runs``: the progress of runs, computed from the log."""
 
 from __future__ import annotations
 

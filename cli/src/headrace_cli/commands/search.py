@@ -18,7 +18,7 @@ from headrace_cli.state import AtGateway
 from headrace_cli.views import search as search_view
 
 _LONGEST_ASK_S = 120.0
-"""What the gateway waits at most in one request."""
+"""Maximum seconds that the gateway waits in one request."""
 _PAUSE_S = 0.5
 
 
@@ -26,7 +26,7 @@ commands = commands_of()
 
 
 def retrieval(top_k: int, documents: Sequence[str] | None, attributes: Sequence[str] | None) -> dict[str, Any]:
-    """Return the part of a request that says what is looked through."""
+    """Return the part of a request that says what to search."""
     request: dict[str, Any] = {"top_k": top_k}
     if documents:
         request["document_ids"] = list(documents)
@@ -103,7 +103,7 @@ def ask(
 
 
 def _await(gateway: Gateway, pending: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Return the artifact as soon as there is one, or what is pending when the time is over."""
+    """Return the artifact once it exists, or the pending answer when the time is over."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         time.sleep(_PAUSE_S)

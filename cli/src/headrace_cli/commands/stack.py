@@ -91,7 +91,7 @@ def up(
     folder = state_dir or find_state_dir(None)
     environment = dict(os.environ)
     if tables is not None:
-        read_tables(tables)  # refuses what is wrong in it before anything starts
+        read_tables(tables)  # refuses an invalid file before starting anything
         environment[services.TABLES] = str(tables.resolve())
     launch = Launch(
         folder, provider, External(kafka, registry, postgres), only_infrastructure=only == "infra", scale=scale or (),
@@ -112,7 +112,7 @@ def up(
 
 
 def _launched(done: Launched, seconds: float) -> list[str]:
-    """Return what a person is told of a stack that runs."""
+    """Return the message about a running stack."""
     verb = "started" if done.started else "runs"
     kafka = f"  Kafka {done.endpoints.kafka_bootstrap}"
     lines = [f"The stack {verb} ({seconds:.1f} s) in {done.endpoints.state_dir}"]

@@ -1,4 +1,4 @@
-"""``status``: what runs; with an id, where that document is."""
+"""``status``: the state of the stack or of one document."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``topics``: which there are, and how far their readers are."""
+"""``topics``: the topics and the lag of the stages that read them."""
 
 from __future__ import annotations
 

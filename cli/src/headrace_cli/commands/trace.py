@@ -1,4 +1,4 @@
-"""``trace``: the whole path of a document or of a request, for operators with access to Kafka."""
+"""``trace``: the path of a document or request, for operators with access to Kafka."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How an audit is shown."""
+"""Shows audits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHOWN_PENDING = 10
 
 
 def told() -> Callable[[str], None]:
-    """Return what tells how far an audit is, at most every two seconds."""
+    """Return a function that reports the progress of an audit, at most every two seconds."""
     last = time.monotonic()
 
     def tell(line: str) -> None:
@@ -31,7 +31,7 @@ def told() -> Callable[[str], None]:
 
 
 def show(report: Report) -> None:
-    """Print what the audit found, each with its repair."""
+    """Print the findings, each with its repair."""
     console = tables.console()
     for finding in report.findings:
         for line in _lines(finding):
@@ -69,7 +69,7 @@ def _lines(finding: Finding) -> list[str]:
 
 
 def show_reset(document: str, found: Reset, *, dry_run: bool, as_json: bool) -> None:
-    """Say what was taken out, or would be, and what follows."""
+    """Print what was (or would be) removed, and the next steps."""
     if as_json:
         output.emit({**asdict(found), "dry_run": dry_run})
         return

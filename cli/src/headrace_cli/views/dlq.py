@@ -1,4 +1,4 @@
-"""How dead letters are shown; the lists show no payloads."""
+"""Shows dead letters; lists do not show payloads."""
 
 from __future__ import annotations
 
@@ -107,24 +107,24 @@ def _record(record: dict[str, Any]) -> None:
 
 
 def _echo(text: str) -> None:
-    """Print what others wrote without what a terminal would obey."""
+    """Print foreign text without terminal control sequences."""
     typer.echo(harmless(text))
 
 
 def harmless(text: str) -> str:
-    """Return the text with its control characters but line ends and tabs as escapes."""
+    """Return the text with control characters escaped, except line ends and tabs."""
     return "".join(char if char in "\n\t" or char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def counts(taken: Sequence[Entry], verb: str, *, error: bool = False) -> None:
-    """Say how many dead letters, by stage and tenant."""
+    """Print the number of dead letters by stage and tenant."""
     for stage, tenant, count in counted(taken):
         whose = f"tenant {harmless(tenant)}" if tenant is not None else "an unknown tenant"
         typer.echo(f"{stage}, {whose}: {count} {verb}", err=error)
 
 
 def planned(found: Planned, *, as_json: bool) -> None:
-    """Say what would be done, and what would be left out, with why."""
+    """Print what would be done, and what would be left out and why."""
     order, plan = found.order, found.plan
     if as_json:
         output.emit(_document(order, plan.taken, plan.refused, batch=None, overtaken=0))
@@ -136,7 +136,7 @@ def planned(found: Planned, *, as_json: bool) -> None:
 
 
 def done(found: Done, *, as_json: bool) -> None:
-    """Say what was done, and what was left out, with why."""
+    """Print what was done, and what was left out and why."""
     order, refused = found.planned.order, found.planned.plan.refused
     if as_json:
         output.emit(_document(order, found.taken, refused, batch=order.batch, overtaken=found.overtaken))

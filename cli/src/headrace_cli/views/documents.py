@@ -1,4 +1,4 @@
-"""How documents are listed, and what a command did with them."""
+"""Shows documents and what a command did with them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def show(found: Sequence[dict[str, Any]], *, more: bool) -> None:
 
 
 def planned(as_json: bool) -> Callable[[Change], None]:
-    """Return what prints each change of a dry run; nothing where JSON follows."""
+    """Return a function that prints each change of a dry run, or nothing if JSON follows."""
 
     def one(change: Change) -> None:
         if not as_json:
@@ -37,7 +37,7 @@ def planned(as_json: bool) -> Callable[[Change], None]:
 
 
 def finish(outcome: Outcome, *, as_json: bool, verb: str, arrived: str = "searchable") -> None:
-    """Print what was done and end with the exit code that says it."""
+    """Print the outcome and exit with its exit code."""
     if as_json:
         output.emit(outcome.document())
     else:

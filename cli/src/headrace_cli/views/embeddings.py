@@ -1,4 +1,4 @@
-"""How money, progress and caps of embedding are shown."""
+"""Shows the cost, progress and caps of embedding."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NO_CAPS_KNOWN = (
 
 
 def krw(amount: Decimal | None, settings: CostSettings) -> Decimal | None:
-    """Return the amount in won; None where the rate or the amount is unknown."""
+    """Return the amount in won; None if the rate or the amount is unknown."""
     if amount is None or settings.krw_per_usd is None:
         return None
     return (amount * settings.krw_per_usd).quantize(_WON, ROUND_HALF_UP)
@@ -67,7 +67,7 @@ def show_lines(columns: tuple[str, ...], lines: list[Line], last: Line, settings
 
 
 def show_estimate(found: Estimate, model: str, settings: CostSettings, *, as_json: bool) -> None:
-    """Print what texts come to, and what is not known of their price."""
+    """Print the estimate, and which prices are unknown."""
     won = krw(found.usd, settings)
     if as_json:
         output.emit({**asdict(found), "model": model, "usd": plain(found.usd),
@@ -91,7 +91,7 @@ def show_estimate(found: Estimate, model: str, settings: CostSettings, *, as_jso
 
 
 def show_status(found: EmbeddingStatus, settings: CostSettings, *, as_json: bool) -> None:
-    """Print how far embedding is, what failed, and the spending against the caps."""
+    """Print the progress, the failures, and the spending against the caps."""
     if as_json:
         output.emit(_status_document(found))
         return

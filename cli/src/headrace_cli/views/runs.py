@@ -1,4 +1,4 @@
-"""How runs are shown."""
+"""Shows runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NUMBERS = ("total", "done", "pending", "failed", "%", "per s", "left")
 
 
 def show(reading: Reading, *, as_json: bool) -> None:
-    """Print the runs, and of a named one what failed and what is pending."""
+    """Print the runs and, for a named run, its failed and pending changes."""
     if as_json:
         output.emit(_document(reading))
         return
@@ -59,7 +59,7 @@ def _row(run: Run) -> tuple[object, ...]:
 
 
 def _reasons(items: Sequence[Item]) -> list[str]:
-    """Return what failed and what is pending, a few of each, with the command that tells more."""
+    """Return some of the failed and pending changes, with the command that shows more."""
     failed = [item for item in items if item.letter is not None]
     pending = [item for item in items if item.fate == "pending"]
     lines = [

@@ -1,4 +1,4 @@
-"""How passages and answers are shown."""
+"""Shows passages and answers."""
 
 from __future__ import annotations
 

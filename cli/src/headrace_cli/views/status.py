@@ -1,4 +1,4 @@
-"""How the stack and a document's status are shown."""
+"""Shows the status of the stack and of a document."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from headrace_cli.views.dlq import harmless
 
 
 def show_stack(view: StackView) -> None:
-    """Print what runs, how far the stages are, and what the index holds."""
+    """Print the processes, the progress of the stages, and the size of the index."""
     console = tables.console()
     rows = [
         (one.name, one.state, one.pid, one.restarts, f"{one.uptime_s:.0f} s", "yes" if one.ready else "no", one.waiting)
@@ -37,7 +37,7 @@ def show_stack(view: StackView) -> None:
 
 
 def show_document(found: dict[str, Any]) -> None:
-    """Print where a document is, why it waits or was given up, and its history."""
+    """Print where a document is, why it waits or was dead-lettered, and its history."""
     held = found["held"]
     waiting = f", waits for {found['waiting_for']}" if found["waiting_for"] and not held else ""
     typer.echo(f"{found['id']}: {found['state']}, version {found['version']}{waiting}")

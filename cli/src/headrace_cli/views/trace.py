@@ -23,7 +23,7 @@ _LISTED = {
     "embedder.cut": "chunks embedded only from their beginning",
     "embedder.split": "chunks embedded in parts",
 }
-"""What the embedder notes of passages that have no whole vector, by their numbers from 0."""
+"""The embedder's notes on chunks without a complete vector, by chunk number from 0."""
 
 
 def documents(traces: Traces) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def show_request(trace: RequestTrace) -> None:
 
 
 def cost_line(cost: Cost) -> str:
-    """Return what a look at the log cost."""
+    """Return the cost of reading the log."""
     cut = "" if cost.complete else "; the log has more records (raise --records or --seconds)"
     return (
         f"read {cost.records} records ({cost.megabytes:.1f} MB) from {cost.partitions} partitions "
@@ -100,7 +100,7 @@ def _document(trace: DocumentTrace) -> dict[str, Any]:
     stored = None
     if trace.stored is not None:
         stored = asdict(trace.stored) | {"content_hash": trace.stored.content_hash.hex()}
-        del stored["history"]  # the steps of its version tell it
+        del stored["history"]  # shown by the steps of its version
     return asdict(trace) | {"stored": stored}
 
 

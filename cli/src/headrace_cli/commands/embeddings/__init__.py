@@ -1,4 +1,4 @@
-"""``embeddings``: what they cost, how far they are, and doing them again."""
+"""``embeddings``: cost, progress and repetition of embedding."""
 
 from __future__ import annotations
 

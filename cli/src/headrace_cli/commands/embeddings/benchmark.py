@@ -1,4 +1,4 @@
-"""``embeddings benchmark``: texts a second by batch size."""
+"""``embeddings benchmark``: texts per second by batch size."""
 
 from __future__ import annotations
 

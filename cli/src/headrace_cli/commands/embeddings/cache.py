@@ -1,4 +1,4 @@
-"""``embeddings reset``: forgetting cached vectors, so that texts are embedded again."""
+"""``embeddings reset``: deletes cached vectors, so that texts are embedded again."""
 
 from __future__ import annotations
 

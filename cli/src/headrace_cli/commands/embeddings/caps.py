@@ -1,4 +1,4 @@
-"""``embeddings release``: sending on what waits for caps that have room again."""
+"""``embeddings release``: releases records held for caps that have room again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``embeddings costs``: what embedding has cost."""
+"""``embeddings costs``: the cost of embedding so far."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``embeddings estimate``: what embedding would cost, before it is done."""
+"""``embeddings estimate``: estimates the cost of embedding."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _lengths(paths: list[str], tenant: str) -> Lengths:
 
 
 def _texts(paths: list[str], unread: list[str]) -> Iterator[str]:
-    """Yield the text of each change that carries one; what carries none is told in ``unread``."""
+    """Yield the text of each change that has one; list the others in ``unread``."""
     found = sources.find(paths)
     unread += [f"{failure.origin}: {failure.reason}" for failure in found.failures]
     for source in found.sources:

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from headrace_operations.embeddings.schedule import Memory, Plan
 
 _SHOWN = 5
-"""Times that a dry run tells."""
+"""Number of times that a dry run shows."""
 _STDERR = 2
-"""Where the output of a run goes: stdout is for what the schedule says."""
+"""Output of the job goes to stderr; stdout is for the schedule."""
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
 
 
@@ -38,7 +38,7 @@ class Job(StrEnum):
 
 
 class SystemClock:
-    """The machine's time; :meth:`stop` ends a wait."""
+    """System time; :meth:`stop` ends a wait."""
 
     def __init__(self) -> None:
         self._ended = threading.Event()
@@ -48,11 +48,11 @@ class SystemClock:
         return datetime.now(UTC)
 
     def wait(self, seconds: float) -> bool:
-        """Wait so long, or until stopped."""
+        """Wait for the given time, or until stopped."""
         return self._ended.wait(seconds)
 
     def stop(self) -> None:
-        """Have the schedule end after the run under way."""
+        """End the schedule after the current execution."""
         self._ended.set()
 
 
@@ -147,7 +147,10 @@ def _run(
 
 
 def runner(job: Job, argv: list[str], alerter: Alerter, *, as_json: bool) -> Callable[[datetime], None]:
-    """Return what runs the job as a process of its own, says how it ended, and alerts; a failure ends no schedule."""
+    """Return a function that runs the job in a subprocess, reports the outcome and sends an alert.
+
+    A failure does not end the schedule.
+    """
     from headrace_operations.alerts.alerter import Alert
 
     def go(due: datetime) -> None:

@@ -1,4 +1,4 @@
-"""``embeddings status``: how far embedding is, and what stops it."""
+"""``embeddings status``: the progress of embedding and what blocks it."""
 
 from __future__ import annotations
 
