@@ -49,7 +49,7 @@ class Folders:
         return tuple(str(root.places[0]) for root in self._roots)
 
     def check(self) -> None:
-        """Raise :class:`CommandError` where a folder is not the one that it was; nothing in it counts as deleted."""
+        """Raise :class:`CommandError` if a folder was replaced or is gone; nothing in it counts as deleted."""
         for root in self._roots:
             try:
                 identity = _identity(root.places[0])
@@ -92,7 +92,7 @@ class Folders:
         return found | beneath(ids, above)
 
     def look(self, ids: Iterable[str]) -> dict[str, Stamp | None]:
-        """Return the state of each document, None for one that is gone; one that nobody may look at is left out."""
+        """Return the state of each document, None for one that is gone; unreadable ones are left out."""
         looked: dict[str, Stamp | None] = {}
         for identifier in ids:
             try:
@@ -103,7 +103,7 @@ class Folders:
         return looked
 
     def source(self, identifier: str) -> FileSource | None:
-        """Return the file of a document, or None where there is none."""
+        """Return the file of a document, or None without one."""
         try:
             found = self._find(identifier)
         except OSError:
@@ -160,7 +160,7 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _documents(folder: Path, below: PurePath) -> set[str]:
-    """Return the ids of the documents in a folder that appeared; none where it is no folder."""
+    """Return the IDs of the documents in a new folder; empty if it is not a folder."""
     found: set[str] = set()
     if os.path.islink(folder) and below.parts:  # noqa: PTH114  # Path.is_symlink may raise
         return found
@@ -172,5 +172,5 @@ def _documents(folder: Path, below: PurePath) -> set[str]:
 
 
 def _through_link(root: Path, identifier: str) -> bool:
-    """Whether a linked folder lies between; those are not walked into."""
+    """Whether a linked folder is on the way; those are not followed."""
     return any((root / parent).is_symlink() for parent in PurePath(identifier).parents if parent.parts)

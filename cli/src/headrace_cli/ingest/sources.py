@@ -33,7 +33,7 @@ MOST_CONTENT_BYTES = 4 * 1024 * 1024
 As base64 it is a third more, 5.3 MiB, and fits the largest body and the largest record (8 MiB each).
 """
 _READS = 5
-"""How often a file is read that changes under the reading."""
+"""How often to read a file that changes during reading."""
 MOST_LINE_BYTES = 8 * 1024 * 1024
 STANDARD_INPUT = "-"
 
@@ -53,7 +53,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What was not done: where it stood, which document (where known), why, and what to do."""
+    """A failed item: its origin, its document if known, the reason, and what to do."""
 
     origin: str
     document_id: str | None
@@ -62,7 +62,7 @@ class Failure:
 
 
 class Stamp(NamedTuple):
-    """What tells one state of a file from another."""
+    """Identifies a state of a file."""
 
     mtime_ns: int
     size: int
@@ -244,7 +244,7 @@ def _read_file(source: FileSource, shape: Shape) -> Change | Failure:
 
 
 def unreadable(source: FileSource, shape: Shape, error: OSError) -> Failure:
-    """Return the failure of a file that may not be read, is not there or never rests."""
+    """Return the failure of a file that is unreadable, missing or always changing."""
     identifier = shape.prefix + source.document_id
     remedy = (
         "Send it when nothing writes to it." if isinstance(error, Unsteady) else "Grant read permission for the file."

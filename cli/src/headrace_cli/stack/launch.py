@@ -34,7 +34,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What ``headrace up`` was asked for."""
+    """The request of ``headrace up``."""
 
     state_dir: Path
     provider: str = "sentence-transformers"
@@ -47,7 +47,7 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """A stack that runs; ``started`` is False where it ran already. Without services there is no URL."""
+    """A running stack; ``started`` is False if it was already running. Without services there is no URL."""
 
     endpoints: Endpoints
     started: bool
@@ -71,7 +71,7 @@ class Launcher:
     def up(self, on_event: OnEvent) -> Launched:
         """Start what is missing and wait until everything is ready.
 
-        Raises :class:`headrace_local.model.StackError` naming the part that is broken, and what the migration raises.
+        Raises :class:`headrace_local.model.StackError` naming the broken part, and the errors of the migration.
         """
         self._on_event = on_event
         tables, kept = self._tables(), None
@@ -100,13 +100,13 @@ class Launcher:
         return Launched(done.endpoints, done.started, TENANT, known.url, tuple(known.status_urls))
 
     def prepare(self, endpoints: Endpoints) -> None:
-        """Run the migration step and make the API key where there is none."""
+        """Run the migration step and create the API key if there is none."""
         self._prepare(endpoints)
 
     def _as_started(self, tables: str | None) -> tuple[str | None, dict[str, str] | None]:
-        """Return the tables that ingest has read, and digests of the settings that services run with, None unknown.
+        """Return the tables that ingest has read, and digests of the running services' settings (None if unknown).
 
-        Raises :class:`CommandError` where those tables are others, or where the index is of another model.
+        Raises :class:`CommandError` if the tables differ, or if the index was built with another model.
         """
         known = state.read_services(self._stack.state_dir)
         processes = {process.name for process in self._stack.status()}
@@ -153,7 +153,7 @@ class Launcher:
             return None
         try:
             return f"{path} {hashlib.blake2b(Path(path).read_bytes(), digest_size=8).hexdigest()}"
-        except OSError:  # whoever reads it says what is wrong with it
+        except OSError:  # the reader reports what is wrong with it
             return path
 
     def _digests(self) -> dict[str, str]:
@@ -168,7 +168,7 @@ class Launcher:
             self._report(f"API key: created for tenant {TENANT}")
 
     def _credentials(self) -> state.Credentials:
-        """Return the kept secrets, made on the first call; the API key is still empty then."""
+        """Return the stored secrets, created on the first call, when the API key is still empty."""
         known = state.read_credentials(self._stack.state_dir)
         if known is None:
             login = self._launch.environment.get("HEADRACE_BOOTSTRAP_RUNTIME_LOGIN", DEFAULT_LOGIN)
@@ -194,7 +194,7 @@ class Launcher:
         return [*captures, *services.service_commands(endpoints, plan, self._stack.port)]
 
     def _objects(self) -> str:
-        """Return the object store that the caller named, or a folder of this stack."""
+        """Return the object store from the environment, or a folder of this stack."""
         named = self._launch.environment.get(services.OBJECTS)
         if named:
             return named
@@ -207,7 +207,7 @@ class Launcher:
         return parts.connect(folder, port, endpoints.kafka_bootstrap, self._on_event)
 
     def _connect_url(self) -> str | None:
-        """Return where Kafka Connect answers; None where this stack runs none."""
+        """Return the URL of Kafka Connect; None if this stack does not run it."""
         there = any(process.name == CONNECT for process in self._stack.status())
         return f"http://127.0.0.1:{self._stack.port(CONNECT)}" if there else None
 
@@ -225,7 +225,7 @@ class Launcher:
 
 
 def _load_bootstrap() -> None:
-    """Load the migration step while Kafka starts; where that fails, the import in its place says so."""
+    """Load the migration step while Kafka starts; if that fails, the later import reports it."""
     with suppress(ImportError):
         importlib.import_module("headrace.migrate")
 
@@ -258,7 +258,7 @@ def _migrate(
 
 
 async def _valid_key(owner_dsn: str, credentials: state.Credentials) -> str:
-    """Return the kept API key where the store knows it, else a new one."""
+    """Return the stored API key if the store knows it, else a new one."""
     import asyncpg  # noqa: PLC0415
 
     from headrace.store import keys  # noqa: PLC0415

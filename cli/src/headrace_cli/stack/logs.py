@@ -1,4 +1,4 @@
-"""Reading the log files of the local stack, also while they grow and are replaced."""
+"""Reads the log files of the local stack, even while they grow and are replaced."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def read_logs(
     follow: bool,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[tuple[str, str]]:
-    """Yield process name and line: the last ``lines`` of each, then, where followed, each new one until Ctrl-C.
+    """Yield process name and line: the last ``lines`` of each, then, with ``follow``, each new one until Ctrl-C.
 
-    Raises :class:`NotReachable` where there are no logs and :class:`NotFound` for an unknown process.
+    Raises :class:`NotReachable` if there are no logs and :class:`NotFound` for an unknown process.
     """
     paths = {path.stem: path for path in sorted((state_dir / "logs").glob("*.log"))}
     if not paths:

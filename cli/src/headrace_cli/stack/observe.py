@@ -1,4 +1,4 @@
-"""``headrace status``: what runs, whether it is ready and what it waits for, and what the index holds."""
+"""``headrace status``: the processes, whether they are ready, what they wait for, and the size of the index."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ASK_S = 4.0
 
 @dataclass(frozen=True, slots=True)
 class ProcessView:
-    """One process; ``waiting`` says what it waits for, where it is not ready."""
+    """One process; ``waiting`` says what it waits for if it is not ready."""
 
     name: str
     state: str
@@ -44,7 +44,7 @@ class ProcessView:
 
 @dataclass(frozen=True, slots=True)
 class StackView:
-    """A stack; what could not be asked is None, and ``notes`` say why."""
+    """A stack; values that could not be read are None, and ``notes`` say why."""
 
     state_dir: str
     url: str | None
@@ -68,7 +68,7 @@ class StackView:
 
 
 def look(state_dir: Path) -> StackView:
-    """Return the stack of the folder; raises :class:`NotReachable` where nothing runs."""
+    """Return the stack of the folder; raises :class:`NotReachable` if none is running."""
     stack = Stack(state_dir)
     processes = stack.status()
     if not processes:
@@ -104,7 +104,7 @@ def look(state_dir: Path) -> StackView:
 
 
 def without_password(dsn: str) -> str:
-    """Return a URL of PostgreSQL as it may be shown; of one in another form only that it was named."""
+    """Return a PostgreSQL URL without its password; for other forms, only where it was given."""
     parts = urlsplit(dsn)
     if not parts.hostname:
         return "the one that --postgres names"
@@ -119,7 +119,7 @@ def stage_lags(bootstrap: str) -> list[dict[str, Any]]:
 
 
 def index_counts(endpoints: Endpoints, credentials: state.Credentials | None) -> dict[str, Any] | None:
-    """Return what the index holds of the local tenant; None before the first bootstrap."""
+    """Return the index's contents for the local tenant; None before the first bootstrap."""
     if credentials is None or not credentials.api_key:
         return None
     dsn = services.runtime_dsn(endpoints.postgres_dsn, credentials.runtime_login, credentials.runtime_password)

@@ -1,4 +1,4 @@
-"""The services of a local stack as processes: the one table of who is started how, with which environment."""
+"""The services of a local stack as processes, each with its command and environment."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ OBJECTS = "HEADRACE_OBJECTS_URL"
 TABLES = "HEADRACE_INGEST_TABLES"
 _PREFIX = "HEADRACE_"
 _OURS = ("HEADRACE_URL", "HEADRACE_API_KEY", "HEADRACE_BOOTSTRAP_POSTGRES_DSN", "HEADRACE_BOOTSTRAP_RUNTIME_PASSWORD")
-"""Variables of the command that no service may see."""
+"""Variables of the command line that services must not see."""
 _SETTINGS = tuple(
     f"HEADRACE_{part}_"
     for part in ("CHUNKER", "COST", "EMBEDDER", "FETCH", "GATEWAY", "GENERATOR", "HTTP", "INGEST", "KAFKA", "LOG",
                  "OBJECTS", "REGISTRY", "STORE", "WORKER")
 )  # fmt: skip
-"""Variables that services read begin so."""
+"""Prefixes of the variables that services read."""
 _TOLD_ELSEWHERE = frozenset({
     "HEADRACE_KAFKA_BOOTSTRAP", "HEADRACE_REGISTRY_URL", "HEADRACE_STORE_DSN", "HEADRACE_HTTP_PORT",
     "HEADRACE_WORKER_SLOT", "HEADRACE_EMBEDDER_TOKEN", TABLES, "HEADRACE_COST_KRW_PER_USD",
 })  # fmt: skip
-"""Of these, what the stack gives, refuses when it changes, or has for commands alone."""
+"""Those of them that the stack sets itself, that must not change, or that only commands read."""
 _TRUE = ("1", "true", "yes", "on")
 _LOOPBACK = "http://127.0.0.1"
 _START_S = 180.0
 """Seconds that a service may take to become ready: the embedder loads a model, on a busy machine."""
 _FETCH_S = 1800.0
-"""Seconds where the model may have to be fetched and converted: some have gigabytes."""
+"""Seconds if the model may have to be downloaded and converted: some have gigabytes."""
 
 Port = Callable[[str], int]
-"""Returns the port kept for a name, chosen on the first call."""
+"""Returns the port reserved for a name; the first call chooses it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """What embeds; ``model`` is its identity in the index, ``preparation`` how texts are prepared for it."""
+    """An embedding provider; ``model`` is its identity in the index, ``preparation`` prepares its texts."""
 
     name: str
     model: str
@@ -59,7 +59,7 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How the services are to run; ``instances`` by service, ``environment`` is the caller's."""
+    """How to run the services; ``instances`` by service, ``environment`` from the caller."""
 
     provider: Provider
     store_dsn: str
@@ -69,7 +69,7 @@ class Plan:
 
 
 def digests(environment: Mapping[str, str], key: str) -> dict[str, str]:
-    """Return a digest of each setting of services in the environment; without the key it tells nothing of the value."""
+    """Return a digest of each setting of services in the environment; without the key it does not reveal the value."""
     secret = key.encode()[: hashlib.blake2b.MAX_KEY_SIZE]
     return {
         name: hashlib.blake2b(os.fsencode(value), key=secret, digest_size=8).hexdigest()
@@ -160,12 +160,12 @@ def runtime_dsn(owner_dsn: str, login: str, password: str) -> str:
 
 
 def gateway_url(port: Port) -> str:
-    """Return where the gateway listens."""
+    """Return the URL of the gateway."""
     return f"{_LOOPBACK}:{port('gateway')}"
 
 
 def status_urls(instances: Mapping[str, int], port: Port) -> dict[str, str]:
-    """Return where each instance tells of itself (``/readyz``), by process name."""
+    """Return the status URL (``/readyz``) of each instance, by process name."""
     names = [process_name(service, slot) for service in SERVICES for slot in range(instances[service])]
     return {name: f"{_LOOPBACK}:{port(name)}" for name in names}
 
@@ -216,7 +216,7 @@ def _command(service: str, slot: int, endpoints: Endpoints, plan: Plan, port: Po
 
 
 def _loading(plan: Plan) -> tuple[str, float]:
-    """Return what the embedder loads before it is ready, empty where that is nothing, and how long it may take."""
+    """Return what the embedder loads before it is ready (empty for nothing), and how long that may take."""
     if plan.provider.name in ("hashing", SERVED):
         return "", _START_S
     model = plan.environment.get("HEADRACE_EMBEDDER_MODEL", PACKAGED_MODEL)
