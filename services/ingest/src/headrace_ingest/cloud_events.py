@@ -78,7 +78,7 @@ class _StrictFormat(JSONFormat):
         encoded = attributes.pop("data_base64", None)
         if encoded is not None:
             if body is not None:
-                raise InvalidRecord("data", "is given twice, as data_base64 too")
+                raise InvalidRecord("data", "is given twice, also as data_base64")
             body = self.read_data(_base64(encoded), attributes.get("datacontenttype"))
         return (event_factory or _event)(attributes, body)
 
@@ -94,7 +94,7 @@ class _StrictFormat(JSONFormat):
             return {"data": body, "media_type": media_type} if body else None
         if not media_type.startswith("text/"):
             raise InvalidRecord(
-                "datacontenttype", f"{media_type!r:.100} is neither JSON nor text nor a file of {', '.join(FILES)}"
+                "datacontenttype", f"{media_type!r:.100} is not supported; use JSON, text or one of {', '.join(FILES)}"
             )
         if charset not in (None, "utf-8", "utf8", "us-ascii"):
             return {"data": body, "media_type": datacontenttype} if body else None
@@ -114,7 +114,7 @@ def _event(attributes: dict[str, Any], data: Any) -> CloudEvent:
     """Make the event; unlike the library, invent neither id nor version nor time."""
     for name in ("specversion", "id", "source", "type"):
         if name not in attributes:
-            raise InvalidRecord(name, "is missing; a CloudEvent has specversion, id, source and type")
+            raise InvalidRecord(name, "is missing; a CloudEvent requires specversion, id, source and type")
     timed = "time" in attributes
     event = CloudEvent(attributes, data)
     if not timed:
@@ -130,7 +130,7 @@ def _checked(read: Callable[[], BaseCloudEvent]) -> BaseCloudEvent:
         name, reasons = next(iter(error.errors.items()))
         raise InvalidRecord(_plain(name), _plain(str(reasons[0]))) from error
     except (ValueError, OverflowError) as error:
-        raise InvalidRecord("time", "is no date and time of RFC 3339") from error
+        raise InvalidRecord("time", "is not a date and time in RFC 3339 format") from error
 
 
 def _headers(record: Record) -> dict[str, bytes]:
@@ -166,8 +166,8 @@ def _fields(event: BaseCloudEvent) -> tuple[dict[str, Any], dict[str, Any]]:
         stated = {"content": data, "media_type": media_type}
     elif data is not None:
         raise InvalidRecord(
-            "data", f"is a {type(data).__name__} with content type {media_type!r:.100}",
-            remedy="Send an object, text with a datacontenttype of text, or a file as data_base64 with its type.",
+            "data", f"is a {type(data).__name__} with content type {media_type!r:.100}, which ingest does not read",
+            remedy="Send an object, text with a datacontenttype of text/…, or a file as data_base64 with its type.",
         )  # fmt: skip
     if stated.get("op") is None and stated.get("operation") is None:
         stand_in["operation"] = _operation(attributes["type"])
@@ -179,8 +179,8 @@ def _operation(event_type: str) -> str:
     if operation is None:
         words = ", ".join(word for words in _OPERATIONS.values() for word in words)
         raise InvalidRecord(
-            "type", f"{event_type!a:.200} ends in no known operation; known are {words}",
-            remedy="End the type in one of them, or state op in the data.",
+            "type", f"{event_type!a:.200} does not end with a known operation; use one of {words}",
+            remedy="End the type with one of them, or set op in the data.",
         )  # fmt: skip
     return operation
 
@@ -197,7 +197,7 @@ def _base64(value: Any) -> bytes:
     try:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise UndecodableRecord(f"data_base64: is no base64: {error}") from error
+        raise UndecodableRecord(f"data_base64: is not base64: {error}") from error
 
 
 def _plain(text: str) -> str:
@@ -214,5 +214,5 @@ def structured_type(headers: Mapping[str, str]) -> bool:
     """Tell whether the headers say structured mode; raises :class:`InvalidRecord` for its forms not taken."""
     media_type = split_content_type(headers.get(CONTENT_TYPE))[0] or ""
     if media_type.startswith("application/cloudevents") and media_type != STRUCTURED_TYPE:
-        raise InvalidRecord(CONTENT_TYPE, f"is {media_type!r:.100}; of these {STRUCTURED_TYPE} is taken")
+        raise InvalidRecord(CONTENT_TYPE, f"is {media_type!r:.100}; use {STRUCTURED_TYPE}")
     return media_type == STRUCTURED_TYPE

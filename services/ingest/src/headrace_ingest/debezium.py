@@ -67,7 +67,7 @@ def read_key(key: bytes, codec: Codec) -> Mapping[str, Any]:
     found = codec.decode_foreign(key) if key[0] == MAGIC else parse_object(key, "the key")
     columns = unwrapped(found) if isinstance(found, Mapping) else None
     if columns is None:
-        raise InvalidRecord("key", "is no set of columns")
+        raise InvalidRecord("key", f"is a {type(found).__name__}, not an object of columns")
     return columns
 
 
@@ -79,16 +79,20 @@ def read(envelope: Mapping[str, Any], key: bytes, tables: Mapping[str, Table], c
     """
     operation = envelope["op"]
     if operation == _MESSAGE:
-        raise NoChange("a message of logical decoding")
+        raise NoChange("a logical decoding message")
     source = envelope["source"]
     name, table = _table(source, tables)
     if operation == _TRUNCATE:
         raise InvalidRecord(
-            "op", f"{name} was truncated, which names no row, so its documents stay",
-            remedy="Run `headrace capture reconcile`, which deletes the documents whose rows are gone.",
+            "op", f"{name} was truncated; the event names no rows, so the documents stay in the index",
+            remedy="Run `headrace capture reconcile` to delete the documents whose rows are gone.",
         )  # fmt: skip
     if not is_row_key(key):
-        raise InvalidRecord("key", "is no row's key, an object", remedy="Give the table a primary key.")
+        raise InvalidRecord(
+            "key",
+            f"is {key[:200]!r}; a row's key is a JSON object or an Avro record",
+            remedy="Give the table a primary key.",
+        )
     fields = _identity(name, table, read_key(key, codec))
     fields["occurred_at"] = source["ts_ms"] / 1000 if isinstance(source.get("ts_ms"), (int, float)) else None
     row = envelope.get("before" if operation == _DELETE else "after")
@@ -96,11 +100,11 @@ def read(envelope: Mapping[str, Any], key: bytes, tables: Mapping[str, Table], c
     if operation == _DELETE:
         return fields | {"operation": "delete"}
     if not isinstance(row, Mapping):
-        raise InvalidRecord("after", "is missing; an insert, update or read carries the row")
+        raise InvalidRecord("after", "is missing; inserts, updates and reads must carry the row")
     if operation == _UPDATE and envelope.get("before") is None:
         raise InvalidRecord(
-            "before", "is missing, so whether the row was another document before cannot be told",
-            remedy=f"ALTER TABLE {schema_and_table(source)} REPLICA IDENTITY FULL, then update the row once more.",
+            "before", "is missing, so ingest cannot tell whether the row was a different document before",
+            remedy=f"Run `ALTER TABLE {schema_and_table(source)} REPLICA IDENTITY FULL`, then update the row again.",
         )  # fmt: skip
     return fields | {"operation": "upsert", "source": name, "pipeline": table.pipeline} | _document(table, row)
 
@@ -113,9 +117,9 @@ def _table(source: Mapping[str, Any], tables: Mapping[str, Table]) -> tuple[str,
     if found is None:
         mapped = ", ".join(sorted(tables)) or "none"
         raise InvalidRecord(
-            "source", f"the table {short!r:.200} is not mapped; mapped are {mapped}"[:1000],
-            remedy="Map it in the file of HEADRACE_INGEST_TABLES, start ingest again (it reads the file then) and "
-            "redrive; or leave it out of the capture.",
+            "source", f"table {short!r:.200} is not mapped; mapped tables: {mapped}"[:1000],
+            remedy="Map it in the file that HEADRACE_INGEST_TABLES names, restart ingest and redrive; or remove the "
+            "table from the capture.",
         )  # fmt: skip
     return full, found
 
@@ -130,11 +134,12 @@ def _identity(name: str, table: Table, key: Mapping[str, Any]) -> dict[str, Any]
     for column in table.identity:
         if column not in key:
             raise InvalidRecord(
-                "key", f"has no column {column!r}, which tells the document of {name}; it has {', '.join(sorted(key))}",
-                remedy="Name the columns of tenant and id in the connector's message.key.columns.",
+                "key", f"has no column {column!r}, which identifies the document of {name}; it has "
+                f"{', '.join(sorted(key))}",
+                remedy="List the columns for tenant and id in the connector's message.key.columns.",
             )  # fmt: skip
         if key[column] in (None, ""):
-            raise InvalidRecord(column, f"is empty, and tells the document of {name}")
+            raise InvalidRecord(column, f"is empty; it identifies the document of {name}")
     return {"tenant": _single(table.tenant, key, "tenant"), "document_id": _single(table.id, key, "id")}
 
 
@@ -156,12 +161,14 @@ def _version(table: Table, source: Mapping[str, Any], row: Any, *, deleted: bool
     if table.version == LSN:
         lsn = source.get("lsn")
         if not isinstance(lsn, int):
-            raise InvalidRecord("source.lsn", f"is {lsn!r:.50}, no place in the log", remedy="Set version to offset.")
+            raise InvalidRecord(
+                "source.lsn", f"is {lsn!r:.50}, not a log sequence number", remedy="Set version to offset."
+            )
         return 2 * lsn + (not deleted)
     assert isinstance(table.version, Template)
     stated = table.version.fill(row if isinstance(row, Mapping) else {})
     if not isinstance(stated, str) or not stated.isdecimal():
-        raise InvalidRecord("version", f"is {stated!r:.100}; the column of a version holds whole numbers")
+        raise InvalidRecord("version", f"is {stated!r:.100}; the version column must hold whole numbers")
     return 2 * int(stated) + deleted
 
 
@@ -170,14 +177,14 @@ def _document(table: Table, row: Mapping[str, Any]) -> dict[str, Any]:
         value = row.get(column)
         if value == UNAVAILABLE or (isinstance(value, list) and UNAVAILABLE in value):
             raise InvalidRecord(
-                column, "was not sent by the database: it is large, and the update left it as it was",
-                remedy="ALTER TABLE … REPLICA IDENTITY FULL, then update the row once more.",
+                column, "is not in the event: the database does not send a large value that an update leaves unchanged",
+                remedy="Run `ALTER TABLE … REPLICA IDENTITY FULL`, then update the row again.",
             )  # fmt: skip
     acl = None if table.acl is None else table.acl.fill(row)
     if table.acl is not None and not acl:
         raise InvalidRecord(
-            "acl", f"{', '.join(table.acl.columns) or 'the template'} names nobody, and a document without readers is "
-            "everybody's of its tenant", remedy="Name a reader in the row, or leave acl out of the file.",
+            "acl", f"{', '.join(table.acl.columns) or 'the template'} names no principal; without one, the whole "
+            "tenant could read the document", remedy="Name a principal in the row, or remove acl from the mapping.",
         )  # fmt: skip
     attributes = {name: template.fill(row) for name, template in table.attributes.items()}
     return {

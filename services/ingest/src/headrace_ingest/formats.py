@@ -47,20 +47,20 @@ def fields_of(record: Record, codec: Codec, tables: Mapping[str, Table]) -> tupl
     if cloud_events.is_binary(record):
         return BINARY, _named(*cloud_events.read_binary(record))
     if not record.value and tables and debezium.is_row_key(record.key):
-        raise NoChange("a tombstone, which follows a row's delete")
+        raise NoChange("a tombstone that follows a row's delete")
     value = _value(record)
     if value[0] == MAGIC and tables:
         name = codec.schema_name(value)
         if debezium.is_envelope_name(name):
             return DEBEZIUM, _named(debezium.read(codec.decode_foreign(value), record.key or b"", tables, codec), {})
         if debezium.is_other_name(name):
-            raise NoChange("Debezium's word of something else than a row")
+            raise NoChange("a Debezium record that is not about a row")
     if value[0] == MAGIC:
         return AVRO, _named(to_dict(codec.decode_plain(value, ChangeEvent)), {})
     if value.lstrip()[:1] != b"{":
         raise UndecodableRecord(
             f"the record is neither Avro with a schema id nor a JSON object; it starts with {value[:8].hex()}",
-            remedy="See the guide on change events for the forms.",
+            remedy="See the guide on change events for the accepted forms.",
         )
     fields = parse_object(value, "the record")
     if "specversion" in fields:
@@ -69,13 +69,15 @@ def fields_of(record: Record, codec: Codec, tables: Mapping[str, Table]) -> tupl
     if debezium.is_envelope(envelope):
         return DEBEZIUM, _named(debezium.read(envelope, record.key or b"", tables, codec), {})
     if tables and debezium.tells_no_row(envelope, record.key):
-        raise NoChange("Debezium's word of something else than a row")
+        raise NoChange("a Debezium record that is not about a row")
     return JSON, _named(fields, {})
 
 
 def _value(record: Record) -> bytes:
     if not record.value:
-        raise UndecodableRecord("the record has no value", remedy="Send a delete as an event, not as a null.")
+        raise UndecodableRecord(
+            "the record has no value", remedy="Send a delete as a change event, not as a null value."
+        )
     return record.value
 
 
@@ -87,6 +89,6 @@ def _named(stated: Mapping[str, Any], stand_in: Mapping[str, Any]) -> dict[str, 
         if value is None:
             continue
         if own in fields and fields[own] != value:
-            raise InvalidRecord(own, f"is given twice, as {name!r} too, with another value")
+            raise InvalidRecord(own, f"is given twice, also as {name!r} with another value")
         fields[own] = value
     return {name: value for name, value in stand_in.items() if value is not None} | fields

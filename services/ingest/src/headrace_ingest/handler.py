@@ -25,7 +25,7 @@ class ChangeEventHandler(Handler[ChangeEvent, SourceDocument]):
     def validate(self, context: Context[ChangeEvent]) -> None:
         """Refuse an upsert without text."""
         if context.payload.content is None:
-            raise InvalidRecord("content", "is missing", remedy="An upsert carries the document's whole text.")
+            raise InvalidRecord("content", "is missing", remedy="Send the document's whole text.")
 
     def __init__(self) -> None:
         self._wanted = IngestSettings().detect_language

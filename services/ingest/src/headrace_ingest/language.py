@@ -38,7 +38,7 @@ def _table() -> LanguageIdentifier:
     except ImportError as error:
         raise ConfigurationError(
             "the package py3langid is not installed", where="HEADRACE_INGEST_DETECT_LANGUAGE",
-            remedy="Install headrace-ingest[language], or leave the setting off.",
+            remedy="Install headrace-ingest[language], or turn the setting off.",
         ) from error  # fmt: skip
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 

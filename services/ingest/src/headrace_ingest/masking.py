@@ -187,8 +187,8 @@ def make_masker(settings: IngestSettings) -> Masker:
     unknown = [name for name in named if name not in known]
     if unknown:
         raise ConfigurationError(
-            f"there is no kind of personal data {', '.join(unknown)}", where="HEADRACE_INGEST_MASK",
-            remedy=f"Name some of {', '.join(known)}, with commas between; empty masks nothing.",
+            f"unknown kinds of personal data: {', '.join(unknown)}", where="HEADRACE_INGEST_MASK",
+            remedy=f"Use any of {', '.join(known)}, separated by commas; empty masks none.",
         )  # fmt: skip
     key = settings.mask_key.get_secret_value().encode() if settings.mask_key else b""
     return Masker([known[name] for name in named], read_patterns(settings.mask_patterns), key)
@@ -204,11 +204,11 @@ def read_patterns(path: Path | None) -> dict[str, Any]:
     try:
         given = YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {}
     except (OSError, ValueError, YAMLError) as error:
-        raise ConfigurationError(f"the patterns cannot be read: {error}", where=str(path)) from error
+        raise ConfigurationError(f"cannot read the patterns: {error}", where=str(path)) from error
     if not isinstance(given, dict) or len(given) > MAX_PATTERNS:
         raise ConfigurationError(
-            f"the patterns are no mapping of at most {MAX_PATTERNS} names", where=str(path),
-            remedy="Write one `name: pattern` a line.",
+            f"the file is not a mapping of at most {MAX_PATTERNS} names to patterns", where=str(path),
+            remedy="Write one `name: pattern` per line.",
         )  # fmt: skip
     return {name: _compiled(path, name, pattern) for name, pattern in given.items()}
 
@@ -217,15 +217,17 @@ def _compiled(path: Path, name: object, pattern: object) -> Any:
     where = f"{path}: {name!r:.60}"
     if not isinstance(name, str) or not _NAME.fullmatch(name) or name in set(Kind):
         raise ConfigurationError(
-            "this is no name for a pattern", where=where,
-            remedy=f"Use a letter, then letters, digits and hyphens, all small; not {', '.join(Kind)}.",
+            "invalid pattern name", where=where,
+            remedy=f"Use 1-32 lower-case letters, digits or '-', beginning with a letter; not {', '.join(Kind)}.",
         )  # fmt: skip
     try:
         compiled = re2.compile(pattern)
     except (re2.error, TypeError) as error:
         raise ConfigurationError(
-            f"the pattern does not compile: {error}", where=where, remedy="Write it in RE2's syntax, in quotes."
+            f"the pattern does not compile: {error}", where=where, remedy="Write it in RE2 syntax, in quotes."
         ) from error
     if compiled.search("") is not None:
-        raise ConfigurationError("the pattern fits an empty text", where=where, remedy="Have it fit one character.")
+        raise ConfigurationError(
+            "the pattern matches empty text", where=where, remedy="Make it match at least one character."
+        )
     return compiled

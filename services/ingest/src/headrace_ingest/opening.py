@@ -100,7 +100,7 @@ class OpenFile(BatchHandler[ChangeEvent, ChangeEvent]):
         try:
             async with batch.turn:
                 if batch.is_full():
-                    return Deferred("the batch holds as many files as one batch may; this one goes with a later one")
+                    return Deferred("the batch reached its limit of text or time; a later batch opens this file")
                 opened = await self._opened(context, await self._file(event))
                 batch.characters += len(opened.payload.content or "")
                 return opened
@@ -159,14 +159,14 @@ class OpenFile(BatchHandler[ChangeEvent, ChangeEvent]):
         self._check_text(len(file.data) // _WIDEST)
         text = kinds.decode(file.data, file.charset)
         if "\x00" in text:
-            raise InvalidRecord("data", f"contains a NUL character at {text.index(chr(0))}, which cannot be stored")
+            raise InvalidRecord("data", f"contains a NUL character at position {text.index(chr(0))}; remove it")
         return kind, Parsed("", text)
 
     def _check_text(self, size: int) -> None:
         """Refuse a text of so many bytes in UTF-8, or at least so many, above the limit."""
         if size > self._settings.max_content_bytes:
             raise InvalidRecord(
-                "content", f"of the file has {size} bytes; the limit is {self._settings.max_content_bytes}",
+                "content", f"the file's text has {size} bytes; the limit is {self._settings.max_content_bytes}",
                 remedy="Split the document, or raise HEADRACE_INGEST_MAX_CONTENT_BYTES.",
             )  # fmt: skip
 

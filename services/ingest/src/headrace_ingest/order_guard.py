@@ -36,8 +36,8 @@ from headrace.topology.topics import dead_letter_topic
 log = structlog.get_logger(__name__)
 
 REMEDY = (
-    "It changed nothing. Find out who wrote it: another release of Headrace, or another tool. "
-    "Give the order again (`headrace pause`, `headrace resume`, `headrace replay`), then discard this."
+    "The record had no effect. Find out what wrote it: another release of Headrace, or another tool. "
+    "Issue the order again (`headrace pause`, `headrace resume`, `headrace replay`), then discard this dead letter."
 )
 _AGAIN_S = 30.0
 _CLOSE_S = 2.0
@@ -80,7 +80,7 @@ class OrderCheck:
         return None
 
     def _letter(self, record: Record, failure: Failure) -> Message:
-        log.warning("order given up", offset=record.offset, error=str(failure.error))
+        log.warning("invalid order dead-lettered", offset=record.offset, error=str(failure.error))
         return dead_letter(
             record, failure, stage=TOPIC, topic=self.dead_letters, worker=self.worker,
             first=Origin(record.topic, record.partition, record.offset), attempt=1, now=self.now(), codec=self.codec,
@@ -119,10 +119,10 @@ class OrderGuard:
                 self._worker.run()
                 reason = self._worker.state.exit.reason if self._worker.state.exit else ""
             except Exception as error:  # no order is worth a stage
-                log.exception("check of orders failed")
+                log.exception("checking orders failed")
                 reason = str(error)
             if not self._closed.is_set():
-                log.error("orders are not checked for now", reason=reason, again_in_s=self._again_s)
+                log.error("checking orders stopped; it will restart", reason=reason, again_in_s=self._again_s)
                 self._closed.wait(self._again_s)
 
 

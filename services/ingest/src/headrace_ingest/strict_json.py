@@ -39,7 +39,7 @@ def _parse(text: str, what: str) -> dict[str, Any]:
         raise UndecodableRecord(f"{what} is nested too deeply") from error
     except ValueError as error:
         raise UndecodableRecord(
-            f"{what} is no JSON object: {error}", remedy="See the guide on change events for the forms."
+            f"{what} is not a JSON object: {error}", remedy="See the guide on change events for the accepted forms."
         ) from error
     if not isinstance(parsed, dict):
         raise UndecodableRecord(f"{what} is a JSON {type(parsed).__name__}, not an object")
@@ -65,7 +65,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         twice = _first_repeated(name for name, _ in pairs)
-        raise ValueError(f"the key {twice!a:.100} stands twice in one object")
+        raise ValueError(f"the key {twice!a:.100} occurs twice in one object")
     return found
 
 
@@ -76,7 +76,7 @@ def _first_repeated(names: Iterable[str]) -> str:
 
 
 def _refuse_constant(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON number")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def _finite(number: str) -> float:

@@ -57,8 +57,8 @@ def _entry(text: str) -> tuple[str, int | None, bool]:
         host, port = host_and_port(text.removeprefix("*."))
     except ForbiddenReference as error:
         raise ConfigurationError(
-            f"{text!r} is no host: {error.reason}", where="HEADRACE_FETCH_HOSTS",
-            remedy="Write docs.example.org, *.example.org or docs.example.org:8443, with commas between.",
+            f"invalid host {text!r}: {error.reason}", where="HEADRACE_FETCH_HOSTS",
+            remedy="Use hosts such as docs.example.org, *.example.org or docs.example.org:8443, separated by commas.",
         ) from error  # fmt: skip
     return host, port, below
 
@@ -74,15 +74,15 @@ class AddressRule:
         try:
             address = ip_address(text)
         except ValueError as error:
-            raise ForbiddenReference(f"{text!r:.100} is no address") from error
+            raise ForbiddenReference(f"{text!r:.100} is not an IP address") from error
         if isinstance(address, IPv6Address):
             if address.scope_id is not None:
-                raise ForbiddenReference(f"{text} names a zone")
+                raise ForbiddenReference(f"{text} has a zone ID")
             address = address.ipv4_mapped or address
         if address.is_unspecified or address.is_multicast:
-            raise ForbiddenReference(f"{address} is the address of no host")
+            raise ForbiddenReference(f"{address} is an unspecified or multicast address")
         if not any(address in network for network in self._internal) and not _public(address):
-            raise ForbiddenReference(f"{address} is not public, and not in HEADRACE_FETCH_INTERNAL")
+            raise ForbiddenReference(f"{address} is neither public nor in HEADRACE_FETCH_INTERNAL")
         return str(address)
 
 
@@ -91,8 +91,8 @@ def _network(text: str) -> IPv4Network | IPv6Network:
         return ip_network(text)
     except ValueError as error:
         raise ConfigurationError(
-            f"{text!r} is no network: {error}", where="HEADRACE_FETCH_INTERNAL",
-            remedy="Write 10.1.0.0/16, with commas between.",
+            f"invalid network {text!r}: {error}", where="HEADRACE_FETCH_INTERNAL",
+            remedy="Use networks such as 10.1.0.0/16, separated by commas.",
         ) from error  # fmt: skip
 
 
@@ -140,7 +140,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
                 return await self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
-        raise failure or httpcore.ConnectError("the name has no address")
+        raise failure or httpcore.ConnectError("the host name has no address")
 
     async def _addresses(self, host: str, port: int) -> list[str]:
         try:
@@ -152,7 +152,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         except (OSError, UnicodeError) as error:
             raise TemporaryError(
                 f"{host} does not resolve: {describe(error)}",
-                remedy="Check the host's name and the resolver; then `headrace dlq redrive`.",
+                remedy="Check the host name and the resolver, then run `headrace dlq redrive`.",
             ) from error
         try:
             return list(dict.fromkeys(self._rule.checked(address) for address in found))

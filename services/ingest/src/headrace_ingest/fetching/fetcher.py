@@ -60,7 +60,7 @@ class Fetcher:
         except TimeoutError as error:
             raise TemporaryError(
                 f"the file was not fetched within {self._settings.timeout_s:g} s",
-                remedy="Check the server, or raise HEADRACE_FETCH_TIMEOUT_S; then `headrace dlq redrive`.",
+                remedy="Check the server, or raise HEADRACE_FETCH_TIMEOUT_S; then run `headrace dlq redrive`.",
             ) from error
 
     async def _by_scheme(self, reference: str) -> Fetched:
@@ -71,4 +71,4 @@ class Fetcher:
             return await self._buckets.fetch(parts)
         if parts.scheme == "file":
             return await self._files.fetch(parts)
-        raise ForbiddenReference(f"the scheme {parts.scheme!r:.50} is not fetched; known are https, http, s3 and file")
+        raise ForbiddenReference(f"unsupported scheme {parts.scheme!r:.50}; use https, http, s3 or file")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from headrace.errors import PermanentError
 
-_REDRIVE = "then `headrace dlq redrive`"
+_REDRIVE = "then run `headrace dlq redrive`"
 _MEDIA_TYPE = re.compile(r"\s*([A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127})\s*(?:;|$)")
 _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([A-Za-z0-9_.:+-]{1,64})\"?\s*(?:;|$)", re.IGNORECASE)
 _HOST = re.compile(r"(?:\[[^\]@]*\]|[^:@\[\]]*)(?::[0-9]*)?")
@@ -24,33 +24,33 @@ class Fetched:
 
 
 class ForbiddenReference(PermanentError):
-    """The reference names a place that may not be fetched from."""
+    """The reference names a location that ingest may not fetch from."""
 
     senders_fault = True
     code = "forbidden-reference"
     default_remedy = (
-        "Send another reference, or the text itself. If the place is meant to be read, allow it with the settings "
-        f"HEADRACE_FETCH_…, restart ingest, {_REDRIVE}."
+        "Send another reference, or the text itself. To allow this location, change the settings HEADRACE_FETCH_…, "
+        f"restart ingest, {_REDRIVE}."
     )
 
     def __init__(self, reason: str, *, where: str = "", remedy: str = "") -> None:
         self.reason = reason
-        super().__init__(f"the reference is refused: {reason}", where=where, remedy=remedy)
+        super().__init__(f"reference refused: {reason}", where=where, remedy=remedy)
 
 
 class ReferenceGone(PermanentError):
-    """There is no file where the reference points."""
+    """The referenced file does not exist."""
 
     senders_fault = True
     code = "reference-gone"
-    default_remedy = f"Put the file there, {_REDRIVE}; or send the event again with another reference."
+    default_remedy = f"Restore the file, {_REDRIVE}; or send the event again with another reference."
 
 
 class Unfetchable(PermanentError):
-    """The file is there and cannot be fetched as it is."""
+    """The referenced file exists, but ingest cannot fetch it."""
 
     code = "unfetchable"
-    default_remedy = f"Repair what is named at its server, {_REDRIVE}; or send the event again with another reference."
+    default_remedy = f"Correct it on the server, {_REDRIVE}; or send the event again with another reference."
 
 
 def too_large(size: int | None, limit: int) -> Unfetchable:
@@ -65,7 +65,7 @@ def check_encoding(encoding: str) -> None:
     """Raise :class:`Unfetchable` for a compressed file: expanding it could cost more than the limit allows."""
     if encoding.strip().lower() not in {"", "identity"}:
         raise Unfetchable(
-            f"the file comes compressed (Content-Encoding {encoding!r:.100}), though it was asked for as it is",
+            f"the server sent the file compressed (Content-Encoding {encoding!r:.100}), which ingest does not read",
             remedy=f"Store or serve it without Content-Encoding, {_REDRIVE}.",
         )
 

@@ -63,10 +63,10 @@ def parse(text: str) -> Reference:
         raise ForbiddenReference("it contains a backslash")
     match = _PARTS.fullmatch(text)
     if match is None:
-        raise ForbiddenReference("it is no URL such as https://host/path")
+        raise ForbiddenReference("it is not a URL such as https://host/path")
     scheme, authority, path, query, fragment = match.groups("")
     if "@" in authority:
-        raise ForbiddenReference("it carries credentials, which belong into no event")
+        raise ForbiddenReference("it contains credentials, which must not be in an event")
     if " " in text and scheme.lower() != "s3":
         raise ForbiddenReference("it contains a space; write %20")
     return Reference(scheme.lower(), authority, path, query, fragment)
@@ -86,7 +86,7 @@ def host_and_port(authority: str) -> tuple[str, int | None]:
         raise ForbiddenReference("its host or port is malformed")
     port = None if match[2] is None else int(match[2])
     if port is not None and not 0 < port < 2**16:
-        raise ForbiddenReference(f"there is no port {port}")
+        raise ForbiddenReference(f"invalid port {port}; use 1-65535")
     return _host(match[1]), port
 
 
@@ -96,19 +96,19 @@ def _host(text: str) -> str:
         try:
             address = IPv6Address(text[1:-1])
         except ValueError as error:
-            raise ForbiddenReference("its host is no address of IPv6") from error
+            raise ForbiddenReference("its host is not an IPv6 address") from error
         if address.scope_id is not None:
-            raise ForbiddenReference("its address names a zone")
+            raise ForbiddenReference("its IPv6 address has a zone ID")
         return str(address)
     try:
         name = text.lower() if text.isascii() else idna.encode(text, uts46=True).decode()
     except (idna.IDNAError, UnicodeError) as error:
-        raise ForbiddenReference("its host is no name of a host") from error
+        raise ForbiddenReference("its host is not a valid host name") from error
     if len(name) > 253 or not _NAME.fullmatch(name):
-        raise ForbiddenReference("its host is no name of a host")
+        raise ForbiddenReference("its host is not a valid host name")
     if _NUMBER.fullmatch(name.rpartition(".")[2]):
         try:
             return str(IPv4Address(name))
         except ValueError as error:
-            raise ForbiddenReference("its host is an address in an odd spelling") from error
+            raise ForbiddenReference("its host is not an IPv4 address in dotted decimal notation") from error
     return name

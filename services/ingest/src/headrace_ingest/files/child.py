@@ -122,19 +122,19 @@ def _collect(reading: int, timeout_s: float, text_bytes: int) -> tuple[bytes, st
         parts.append(part)
         size += len(part)
         if size > text_bytes + _BESIDES:
-            return b"", f"holds more text than {text_bytes} bytes"
+            return b"", f"contains more than {text_bytes} bytes of text"
 
 
 def _why(status: int, head: dict[str, Any]) -> str:
     """Return why a copy ended without an answer."""
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
-        return "was being read when the reader was ended from outside"
+        return "was not read because another process killed its reader"
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU:
         return _too_late(head)
     if os.WIFSIGNALED(status):
         name = signal.Signals(os.WTERMSIG(status)).name
-        return f"ended its reader by {name}: it is broken, hostile, or {_too_much(head)}"
-    return f"ended its reader with {os.WEXITSTATUS(status)}: it is broken, hostile, or {_too_much(head)}"
+        return f"crashed its reader ({name}): it is broken, malicious, or {_too_much(head)}"
+    return f"crashed its reader (exit status {os.WEXITSTATUS(status)}): it is broken, malicious, or {_too_much(head)}"
 
 
 def _too_late(head: dict[str, Any]) -> str:

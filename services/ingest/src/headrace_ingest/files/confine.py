@@ -84,4 +84,4 @@ def _filter(architecture: int, allowed: tuple[int, ...]) -> None:
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     for option, value, argument in ((_PR_SET_NO_NEW_PRIVS, 1, None), (_PR_SET_SECCOMP, _MODE_FILTER, head)):
         if libc.prctl(option, value, argument, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), "the kernel does not take the seccomp filter")
+            raise OSError(ctypes.get_errno(), "the kernel rejected the seccomp filter")

@@ -44,7 +44,7 @@ def answer(head: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
     except InvalidRecord as error:
         return {"error": error.reason, "remedy": error.remedy}, b""
     except RecursionError:
-        return {"error": "nests too deep to be read"}, b""
+        return {"error": "is nested too deeply to read"}, b""
     title = parsed.title.encode("utf-8", "replace").decode()
     found = {"title": title, "language": parsed.language, "pages": parsed.pages}
     return found, parsed.text.encode("utf-8", "replace")
@@ -63,7 +63,9 @@ def parse(data: bytes, kind: str, charset: str | None, max_pages: int) -> Parsed
             parsed = _pdf(data, max_pages)
     if not parsed.text.strip():
         raise InvalidRecord(
-            "data", "holds no text, as a scan does", remedy="Send it with its text recognised (OCR), or leave it out."
+            "data",
+            "contains no text; it may be a scan",
+            remedy="Add the text by OCR and send it again, or leave it out.",
         )
     return parsed
 
@@ -89,7 +91,7 @@ def _json(text: str) -> Parsed:
     try:
         title, found = json_blocks.blocks_of(json.loads(text, object_pairs_hook=_once))
     except json.JSONDecodeError as error:
-        raise InvalidRecord("data", f"is no JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
+        raise InvalidRecord("data", f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
     except ValueError as error:
         raise InvalidRecord("data", str(error)) from error
     return Parsed(title, blocks.write(found)[0])
@@ -100,7 +102,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"names {twice[:60]!r} twice in one object")
+        raise ValueError(f"contains the key {twice[:60]!r} twice in one object")
     return found
 
 

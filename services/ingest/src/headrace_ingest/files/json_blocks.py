@@ -32,7 +32,7 @@ def blocks_of(value: Any) -> tuple[str, list[Block]]:
     Raises ValueError where it is no object or nests deeper than :data:`MAX_DEPTH`.
     """
     if not isinstance(value, Mapping):
-        raise ValueError("is no JSON object, and so has no sections")  # noqa: TRY004  # the file's fault, not the caller's
+        raise ValueError("is not a JSON object, so it has no sections")  # noqa: TRY004  # the file's fault, not the caller's
     basics = value.get("basics")
     named = basics if isinstance(basics, Mapping) else value
     title = next((str(named[name]) for name in _TITLES if isinstance(named.get(name), str)), "")
@@ -42,7 +42,7 @@ def blocks_of(value: Any) -> tuple[str, list[Block]]:
 def _members(value: Mapping[str, Any], level: int, shown: Mapping[str, Any]) -> Iterator[Block]:
     """Yield the object's own values first, then its objects and lists as sections of this level."""
     if level > MAX_DEPTH:
-        raise ValueError(f"nests deeper than {MAX_DEPTH} levels")
+        raise ValueError(f"is nested deeper than {MAX_DEPTH} levels")
     plain = {name: item for name, item in value.items() if name not in shown and not _nested(item)}
     yield from _plain(plain)
     for name, item in value.items():

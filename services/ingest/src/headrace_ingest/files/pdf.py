@@ -56,8 +56,8 @@ def _opened(data: bytes) -> pypdfium2.PdfDocument:
         return pypdfium2.PdfDocument(data)
     except pypdfium2.PdfiumError as error:
         if error.err_code == _PASSWORD:
-            raise InvalidRecord("data", "opens with a password only", remedy="Save it without a password.") from error
-        raise InvalidRecord("data", f"is a broken PDF: {error}", remedy="Open it and save it anew.") from error
+            raise InvalidRecord("data", "requires a password", remedy="Save it without a password.") from error
+        raise InvalidRecord("data", f"is a broken PDF: {error}", remedy="Open it and save it again.") from error
 
 
 def blocks_of(lines: Sequence[Line]) -> Iterator[Block]:

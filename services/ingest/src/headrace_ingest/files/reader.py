@@ -54,7 +54,7 @@ class Reader:
                 answer, text = await asyncio.wait_for(self._asked(head, data), self._limits.timeout_s + _GRACE_S)
             except (TimeoutError, OSError, EOFError) as error:
                 await self._end()
-                raise TemporaryError("the process that reads files ended or hangs; it is started anew") from error
+                raise TemporaryError("the file reader ended or hangs; ingest restarts it") from error
             except asyncio.CancelledError:
                 await self._end()  # an answer would come to the next question
                 raise
@@ -84,8 +84,8 @@ class Reader:
         if ready["refused"]:
             await self._end()
             raise DependencyDown(
-                "file reader", f"the process that reads files cannot be confined: {ready['refused']}",
-                remedy="Allow seccomp and setrlimit where ingest runs; without them no file is read.",
+                "file reader", f"cannot confine the file reader: {ready['refused']}",
+                remedy="Allow seccomp and setrlimit where ingest runs. Without them, ingest reads no files.",
             )  # fmt: skip
         log.info("file reader started", pid=self._process.pid, system_calls_filtered=ready["filtered"])
         return self._process
@@ -108,7 +108,7 @@ def _checked(answer: Any, text: bytes) -> Parsed:
             return Parsed(title, found, language, tuple(pages))
     except (KeyError, TypeError, AttributeError, ValueError):
         pass
-    raise InvalidRecord("data", "made its reader answer what cannot be")
+    raise InvalidRecord("data", "made its reader return an invalid answer")
 
 
 async def _answer(process: Process) -> tuple[dict[str, Any], bytes]:

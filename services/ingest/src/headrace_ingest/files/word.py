@@ -32,7 +32,7 @@ _DOUBLED = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallbac
 """What older programs read in place of what stands before it."""
 _WIDEST_SPAN = 63
 """Columns that Word allows a table."""
-_REMEDY = "Open it in a word processor and save it anew."
+_REMEDY = "Open it in a word processor and save it again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +48,15 @@ def read(data: bytes) -> tuple[str, str | None, list[Block]]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if _BODY not in archive.namelist():
-                raise InvalidRecord("data", f"is a zip file without {_BODY}, so no DOCX", remedy="Save it as DOCX.")
+                raise InvalidRecord(
+                    "data", f"is a zip file without {_BODY}, so it is not DOCX", remedy="Save it as DOCX."
+                )
             parts = {name: _tree(archive, name) for name in (_BODY, _STYLES, _PROPERTIES, *_NOTES)}
     except (zipfile.BadZipFile, etree.XMLSyntaxError, ValueError, NotImplementedError, EOFError, RuntimeError) as error:
         reason = f"is a DOCX that cannot be read: {(str(error) or type(error).__name__)[:300]}"
         raise InvalidRecord("data", reason, remedy=_REMEDY) from error
     if next(parts[_BODY].iter(f"{_W}altChunk"), None) is not None:
-        raise InvalidRecord("data", "holds another document inside it, which is not read", remedy=_REMEDY)
+        raise InvalidRecord("data", "embeds another document, which ingest does not read", remedy=_REMEDY)
     properties, styles = parts[_PROPERTIES], _styles(parts[_STYLES])
     title = _stated(properties, "title")
     found = list(_joined(_blocks(parts[_BODY], styles)))
