@@ -88,8 +88,8 @@ class ChangeItem(BaseModel):
     media_type: Text | None = Field(
         None,
         validation_alias=AliasChoices("media_type", "content_type"),
-        description="text/plain, text/markdown, text/x-rst, text/html or application/json. If absent, the extension of the "
-        "ID decides. Ingest detects a file's kind from its bytes; for text, it also uses this type and charset.",
+        description="text/plain, text/markdown, text/x-rst, text/html or application/json. If absent, the extension of "
+        "the ID decides. Ingest detects a file's kind from its bytes; for text, it also uses this type and charset.",
     )
     source: ShortText | None = Field(
         None, description="Where upstream keeps the document, such as a URL, for citations."
