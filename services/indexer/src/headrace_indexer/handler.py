@@ -108,7 +108,7 @@ def index_document(context: Context[EmbeddedDocument | None], generation: Genera
         raise InvalidRecord(
             "model",
             f"is {payload.model} with {payload.dimensions} dimensions for generation {payload.generation}; this "
-            f"indexer writes {generation.model} with {generation.dimensions} dimensions for generation {generation.name}",
+            f"indexer writes {generation.model} with {generation.dimensions} dimensions for {generation.name}",
             remedy="Configure the embedder and the indexer with the same generation and model.",
         )
     keys = payload.vector_keys or tuple(chunk.text_hash for chunk in payload.chunks)

@@ -1,7 +1,7 @@
-"""Debezium's envelopes: a row's change as the fields of a change event, by the mapping of its table.
+"""Debezium's envelopes: converts a row's change to the fields of a change event, by the mapping of its table.
 
-As Debezium documents them for its PostgreSQL connector: ``before``, ``after``, ``source`` and ``op`` (c, u, r, d, t,
-m), in JSON with and without its schema, or in Avro.
+The format follows Debezium's documentation of its PostgreSQL connector: ``before``, ``after``, ``source`` and ``op``
+(c, u, r, d, t, m), in JSON with or without its schema, or in Avro.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from headrace.errors import InvalidRecord, NoChange
 from headrace_ingest.strict_json import parse_object
 
 UNAVAILABLE = "__debezium_unavailable_value"
-"""What Debezium writes for a large value that an update did not touch and the database did not send again."""
+"""Debezium's placeholder for a large value that an update did not change and the database did not send."""
 _UPSERTS = ("c", "u", "r")
 _UPDATE, _DELETE, _TRUNCATE, _MESSAGE = "u", "d", "t", "m"
 _OPERATIONS = (*_UPSERTS, _DELETE, _TRUNCATE, _MESSAGE)
@@ -24,32 +24,32 @@ _MARK = {"status", "id", "ts_ms", "event_count", "data_collections"}
 _MARKS = ("BEGIN", "END")
 _ENVELOPE = ".Envelope"
 _OWN = "io.debezium.connector."
-"""Where Debezium's schemas of what is no row have their names."""
+"""Prefix of Debezium's schemas for records that are not about rows."""
 
 
 def unwrapped(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the envelope without the schema that JSON may carry along."""
+    """Return the envelope without the schema that JSON may include."""
     inner = fields.get("payload")
     return inner if set(fields) == {"schema", "payload"} and isinstance(inner, Mapping) else fields
 
 
 def is_envelope(fields: Mapping[str, Any]) -> bool:
-    """Tell Debezium's envelope from a plain change event, whose source is text and whose op is a word."""
+    """Return whether this is Debezium's envelope. In a plain change event, source is text and op is a word."""
     return isinstance(fields.get("source"), Mapping) and fields.get("op") in _OPERATIONS
 
 
 def is_envelope_name(schema: str) -> bool:
-    """Tell the name of the schema that Debezium gives its envelopes in Avro."""
+    """Return whether this is the name of an Avro schema for Debezium's envelopes."""
     return schema.endswith(_ENVELOPE)
 
 
 def is_other_name(schema: str) -> bool:
-    """Tell the name of a schema of Debezium's own, for what is no row."""
+    """Return whether this is the name of a Debezium schema for records that are not about rows."""
     return schema.startswith(_OWN)
 
 
 def tells_no_row(fields: Mapping[str, Any], key: bytes | None) -> bool:
-    """Tell what Debezium writes besides rows: heartbeats, marks of transactions, changes of the schema."""
+    """Return whether this is another Debezium record: a heartbeat, a transaction mark or a schema change."""
     if not is_row_key(key):
         return False
     names = set(fields)
@@ -58,12 +58,12 @@ def tells_no_row(fields: Mapping[str, Any], key: bytes | None) -> bool:
 
 
 def is_row_key(key: bytes | None) -> bool:
-    """Tell the key of a row, an object in JSON or Avro, from that of a document, tenant/document_id."""
+    """Return whether this is a row's key, a JSON object or Avro record, and not a document's, tenant/document_id."""
     return key is not None and key[:1] in (b"{", b"\x00")
 
 
 def read_key(key: bytes, codec: Codec) -> Mapping[str, Any]:
-    """Return the key's columns; raises :class:`InvalidRecord`, and what the codec does."""
+    """Return the key's columns; raises :class:`InvalidRecord` and the codec's errors."""
     found = codec.decode_foreign(key) if key[0] == MAGIC else parse_object(key, "the key")
     columns = unwrapped(found) if isinstance(found, Mapping) else None
     if columns is None:
@@ -72,10 +72,10 @@ def read_key(key: bytes, codec: Codec) -> Mapping[str, Any]:
 
 
 def read(envelope: Mapping[str, Any], key: bytes, tables: Mapping[str, Table], codec: Codec) -> dict[str, Any]:
-    """Return the fields of the change event that the row's change is.
+    """Return the fields of the change event for the row's change.
 
-    Raises :class:`NoChange` for what tells of no row, and :class:`InvalidRecord` naming the column, or the table and
-    those that are mapped.
+    Raises :class:`NoChange` for a record that is not about a row, and :class:`InvalidRecord` that names the column, or
+    the table and the mapped tables.
     """
     operation = envelope["op"]
     if operation == _MESSAGE:
@@ -110,7 +110,7 @@ def read(envelope: Mapping[str, Any], key: bytes, tables: Mapping[str, Table], c
 
 
 def _table(source: Mapping[str, Any], tables: Mapping[str, Table]) -> tuple[str, Table]:
-    """Return the full name, and the mapping of it or of ``schema.table``."""
+    """Return the table's full name and its mapping, by full name or by ``schema.table``."""
     short = schema_and_table(source)
     full = f"{source.get('name')}.{short}"
     found = tables.get(full) or tables.get(short)
@@ -125,12 +125,12 @@ def _table(source: Mapping[str, Any], tables: Mapping[str, Table]) -> tuple[str,
 
 
 def schema_and_table(source: Mapping[str, Any]) -> str:
-    """Return the table's name; MySQL has databases for schemas."""
+    """Return the table's name with its schema; MySQL uses databases as schemas."""
     return f"{source.get('schema') or source.get('db')}.{source.get('table')}"
 
 
 def _identity(name: str, table: Table, key: Mapping[str, Any]) -> dict[str, Any]:
-    """Return tenant and document of the row, from its key alone: so all that is said of a document has one key."""
+    """Return tenant and document ID from the row's key alone, so all changes of a document have the same key."""
     for column in table.identity:
         if column not in key:
             raise InvalidRecord(
@@ -153,8 +153,9 @@ def _single(template: Template, row: Mapping[str, Any], field: str) -> str:
 def _version(table: Table, source: Mapping[str, Any], row: Any, *, deleted: bool) -> int | None:
     """Return the version, or None for the record's offset.
 
-    A delete may state the version of the row that it deletes, and two rows one place in the log: so versions are
-    doubled, and of one version a column's delete comes after the row, a place's before it.
+    A delete can carry the same version as the row that it deletes, and two rows can have the same position in
+    PostgreSQL's log. So versions are doubled: with a version column, the delete comes after the row of the same
+    version; with the log position, before it.
     """
     if table.version == OFFSET:
         return None

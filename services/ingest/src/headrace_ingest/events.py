@@ -1,4 +1,4 @@
-"""Change events: fields of any form into a checked event, and into the context that enters the flow."""
+"""Converts the fields of a change event in any format to a checked event, and to the context that enters the flow."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ MAX_REQUEST_ID_CHARACTERS = 128
 
 
 class IngestDecoder:
-    """Turns a record of the topic ``changes`` into a context, without personal data.
+    """Converts a record of the topic ``changes`` to a context without personal data.
 
-    Raises what :func:`decode` raises, and on construction :class:`ConfigurationError` for settings that cannot be.
+    Raises the errors of :func:`decode`. The constructor raises :class:`ConfigurationError` for invalid settings.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class IngestDecoder:
         self._now = now
 
     def __call__(self, record: Record) -> Context[ChangeEvent | None]:
-        """Return the context; its pipeline's version is the newest now and stays with the record."""
+        """Return the context. The record keeps the pipeline version that is the newest now."""
         form, stated = decode(record, self._codec, self._settings, self._tables)
         event, masked = self._masked(stated)
         change = check_change(
@@ -88,7 +88,7 @@ class IngestDecoder:
         )
 
     def _masked(self, stated: ChangeEvent) -> Masked:
-        """Return the event without personal data; content that a parser reads is masked behind it, by ``open-file``."""
+        """Return the event without personal data. ``open-file`` masks content that it parses first."""
         if stated.media_type not in kinds.PARSED:
             return self._masker.event(stated)
         masked = self._masker.event(replace(stated, content=None))
@@ -98,11 +98,11 @@ class IngestDecoder:
 def decode(
     record: Record, codec: Codec, settings: IngestSettings, tables: Mapping[str, Table] = NO_TABLES
 ) -> tuple[str, ChangeEvent]:
-    """Return the form and the checked event.
+    """Return the format and the checked event.
 
-    Raises :class:`headrace.errors.UndecodableRecord` and :class:`InvalidRecord`, naming field and reason,
-    :class:`headrace.errors.NoChange` for what tells of no document, and :class:`headrace.errors.DependencyDown` while
-    the registry does not answer.
+    Raises :class:`headrace.errors.UndecodableRecord`, :class:`InvalidRecord` that names field and reason,
+    :class:`headrace.errors.NoChange` for a record that is not about a document, and
+    :class:`headrace.errors.DependencyDown` while the registry does not answer.
     """
     if len(record.value or b"") > settings.max_event_bytes:
         raise InvalidRecord(
@@ -141,7 +141,7 @@ def decode(
 
 
 def _key(key: bytes) -> tuple[str, str]:
-    """Return tenant and document as the key names them."""
+    """Return tenant and document ID from the key."""
     if not key:
         raise InvalidRecord("key", "is empty", remedy="Set the record's key to tenant/document_id.")
     tenant, _, document_id = decode_text(key, "key").partition("/")
@@ -171,7 +171,7 @@ def _check(event: ChangeEvent, key: bytes | None, settings: IngestSettings) -> N
 
 
 def _check_one_text(event: ChangeEvent) -> None:
-    """Refuse an upsert unless it says in one way what the document's text is."""
+    """Reject an upsert unless it has exactly one of content, data and reference."""
     given = [name for name in ("content", "data", "reference") if getattr(event, name) is not None]
     if not given:
         raise InvalidRecord(
@@ -204,7 +204,7 @@ def _text(fields: Mapping[str, Any], name: str, longest: int | None = None) -> s
 
 
 def checked_text(name: str, value: str, longest: int | None = None) -> str:
-    """Return the text where it can be stored; raises :class:`InvalidRecord` naming ``name``."""
+    """Return the text if it can be stored; raises :class:`InvalidRecord` for ``name`` otherwise."""
     if longest is not None and len(value) > longest:
         raise InvalidRecord(name, f"has {len(value)} characters; the limit is {longest}")
     if "\x00" in value:
@@ -217,7 +217,7 @@ def checked_text(name: str, value: str, longest: int | None = None) -> str:
 
 
 def _media_type(value: str | None, *, is_file: bool) -> str | None:
-    """Return the media type under its usual name; of parameters a file keeps its charset."""
+    """Return the media type under its usual name, for a file with its charset."""
     media_type, charset = kinds.canonical(value)
     return f"{media_type}; charset={charset}" if is_file and charset else media_type
 
@@ -304,7 +304,7 @@ def _acl(value: Any) -> tuple[str, ...]:
 
 
 def _time(value: Any) -> datetime | None:
-    """Return the time that upstream states; it is kept and never orders anything."""
+    """Return the time stated by upstream. It is stored, but never decides the order of changes."""
     try:
         if value is None:
             return None

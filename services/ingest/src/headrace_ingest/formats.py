@@ -1,7 +1,7 @@
-"""The forms in which change events arrive, read into plain fields: Avro, JSON, CloudEvents, Debezium's envelopes.
+"""Reads change events in any format into plain fields: Avro, JSON, CloudEvents, Debezium's envelopes.
 
-What is wrong with the bytes is said here; what is wrong with a field is said by :mod:`headrace_ingest.events`, the
-same for every form.
+This module reports errors in the bytes. :mod:`headrace_ingest.events` reports errors in fields, the same for every
+format.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _ALIASES = {
     "updated_at": "occurred_at",
     "content_base64": "data",
 }
-"""Other names of fields in JSON."""
+"""Alternative field names in JSON."""
 
 
 def fields_of(record: Record, codec: Codec, tables: Mapping[str, Table]) -> tuple[str, Mapping[str, Any]]:
-    """Return the form and the event's fields by their own names; a field that is null is left out.
+    """Return the format and the event's fields by their standard names, without null fields.
 
-    ``tables`` says what becomes of captured rows. Raises :class:`UndecodableRecord` for bytes that are none of the
-    forms, :class:`InvalidRecord` naming a field or header, :class:`headrace.errors.NoChange` for what tells of no
-    document, and :class:`headrace.errors.DependencyDown` while the registry does not answer.
+    ``tables`` maps captured rows to documents. Raises :class:`UndecodableRecord` for bytes in none of the formats,
+    :class:`InvalidRecord` that names a field or header, :class:`headrace.errors.NoChange` for a record that is not
+    about a document, and :class:`headrace.errors.DependencyDown` while the registry does not answer.
     """
     headers = {name.lower(): (value or b"").decode("latin-1") for name, value in record.headers}
     if cloud_events.structured_type(headers):
@@ -82,7 +82,7 @@ def _value(record: Record) -> bytes:
 
 
 def _named(stated: Mapping[str, Any], stand_in: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields under their own names, what is stated before what stands in for it."""
+    """Return the fields by their standard names; stated fields take precedence over fallback fields."""
     fields: dict[str, Any] = {}
     for name, value in stated.items():
         own = _ALIASES.get(name, name)

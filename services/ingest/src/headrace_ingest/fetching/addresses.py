@@ -1,4 +1,4 @@
-"""Hosts and networks that may be reached; a connection goes to the very address that was checked."""
+"""Checks hosts and networks against the allow-lists. A connection uses exactly the address that was checked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from headrace_ingest.fetching.outcomes import ForbiddenReference
 from headrace_ingest.fetching.references import PORTS, WebAddress, host_and_port
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-"""Returns all addresses of a name; raises OSError where it has none, or nobody knows."""
+"""Returns all addresses of a name; raises OSError if it has none or the lookup fails."""
 
 _MOST_ADDRESSES = 8
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
@@ -23,17 +23,17 @@ _NEVER_V4 = (IPv4Network("192.0.0.0/24"), IPv4Network("192.88.99.0/24"))
 _NEVER_V6 = tuple(
     IPv6Network(network)
     for network in (
-        "2001::/23",  # protocols, Teredo among them, which carries an address of IPv4
+        "2001::/23",  # protocol assignments, including Teredo, which embeds an IPv4 address
         "2001:db8::/32",
-        "2002::/16",  # 6to4: carries an address of IPv4
+        "2002::/16",  # 6to4: embeds an IPv4 address
         "3fff::/20",
     )
 )
-"""Not public, though Python 3.11 takes some of them for it."""
+"""Not public, although Python 3.11 treats some of them as public."""
 
 
 class Hosts:
-    """The allow-list of hosts; raises :class:`ConfigurationError` for an entry that is none."""
+    """The allow-list of hosts; raises :class:`ConfigurationError` for an invalid entry."""
 
     def __init__(self, listed: str) -> None:
         entries = [_entry(text.strip()) for text in listed.split(",") if text.strip()]
@@ -41,7 +41,7 @@ class Hosts:
         self._below = {(host, port) for host, port, below in entries if below}
 
     def check(self, address: WebAddress) -> None:
-        """Raise :class:`ForbiddenReference` unless host and port are allowed; none named is the scheme's own."""
+        """Raise :class:`ForbiddenReference` for other hosts and ports. An entry without a port means the default."""
         port = None if address.port == PORTS[address.scheme] else address.port
         labels = address.host.split(".")
         suffixes = {".".join(labels[start:]) for start in range(1, len(labels))}
@@ -64,7 +64,7 @@ def _entry(text: str) -> tuple[str, int | None, bool]:
 
 
 class AddressRule:
-    """Public addresses, and those of the networks that the operator names."""
+    """Allows public addresses, and the addresses of networks that the operator lists."""
 
     def __init__(self, internal: str) -> None:
         self._internal = [_network(text.strip()) for text in internal.split(",") if text.strip()]
@@ -97,7 +97,7 @@ def _network(text: str) -> IPv4Network | IPv6Network:
 
 
 def _public(address: IPv4Address | IPv6Address) -> bool:
-    """Return whether it is reachable from everywhere; what carries an address of IPv4 inside is judged by that."""
+    """Return whether the address is public. An embedded IPv4 address decides for the IPv6 address around it."""
     if address.is_multicast or not (address.is_global or (address.version == 6 and address in _NAT64)):
         return False
     if isinstance(address, IPv4Address):
@@ -108,16 +108,16 @@ def _public(address: IPv4Address | IPv6Address) -> bool:
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:
-    """Return what the system's resolver knows of the name."""
+    """Return the addresses of the name from the system's resolver."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(address[0]) for *_, address in found]
 
 
 class CheckedBackend(httpcore.AsyncNetworkBackend):
-    """Makes every connection: resolves the name once, checks all its addresses, and connects to one of these.
+    """Makes every connection: resolves the name once, checks all of its addresses, and connects to one of them.
 
-    TLS and the header ``Host`` keep the name; they are made by the layer above from the URL. The other ways to connect
-    stay those of the base class, which has none.
+    TLS and the header ``Host`` keep the name, because the layer above takes them from the URL. The base class supports
+    no other way to connect.
     """
 
     def __init__(self, rule: AddressRule, resolver: Resolve) -> None:

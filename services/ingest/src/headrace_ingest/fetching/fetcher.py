@@ -1,4 +1,4 @@
-"""The one way in: a reference goes to what serves its scheme, within one time, and refusals are put on record."""
+"""The entry point of fetching: passes a reference to its scheme's fetcher, limits the time, and logs refusals."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ log = structlog.get_logger(__name__)
 
 
 class Fetcher:
-    """Fetches files from https, http, S3 and folders, as far as the settings allow it.
+    """Fetches files by https and http, from S3 and from folders, if the settings allow it.
 
-    Raises :class:`headrace.errors.ConfigurationError` on construction for settings that cannot be.
+    The constructor raises :class:`headrace.errors.ConfigurationError` for invalid settings.
     """
 
     def __init__(
@@ -39,10 +39,10 @@ class Fetcher:
         await self._web.close()
 
     async def fetch(self, reference: str) -> Fetched:
-        """Return the file that the reference names.
+        """Return the referenced file.
 
-        Raises :class:`ForbiddenReference` (logged) for a place that is not allowed, :class:`ReferenceGone` and
-        :class:`Unfetchable` for what no later attempt gets, and :class:`headrace.errors.TemporaryError` for the rest.
+        Raises :class:`ForbiddenReference` (logged) for a location that is not allowed, :class:`ReferenceGone` or
+        :class:`Unfetchable` if a later attempt cannot succeed, and :class:`headrace.errors.TemporaryError` otherwise.
         """
         place = shown(reference)
         try:

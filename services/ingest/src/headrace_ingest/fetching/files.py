@@ -1,4 +1,4 @@
-"""Files below allowed folders. What is opened is what was checked: no link is followed on the way."""
+"""Reads files below allowed folders. It opens exactly the file that it checked and follows no links on the way."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SHUT = frozenset({errno.EACCES, errno.EPERM})
 
 
 class Files:
-    """Reads files below the allowed folders; raises :class:`ConfigurationError` for a folder that is no whole path."""
+    """Reads files below the allowed folders; raises :class:`ConfigurationError` for a relative path."""
 
     def __init__(self, settings: FetchSettings) -> None:
         self._limit = settings.max_bytes
@@ -38,7 +38,7 @@ class Files:
                 )
 
     async def fetch(self, reference: Reference) -> Fetched:
-        """Return the file; raises what :meth:`headrace_ingest.fetching.Fetcher.fetch` does."""
+        """Return the file; raises the errors of :meth:`headrace_ingest.fetching.Fetcher.fetch`."""
         if reference.authority.lower() not in {"", "localhost"}:
             raise ForbiddenReference("a file URL must not name another host; write file:///path")
         if reference.query or reference.fragment:
@@ -52,13 +52,13 @@ class Files:
             raise _as_error(error) from error
 
     async def _apart(self, path: str) -> bytes:
-        """Read in a thread of its own: on a mount that hangs it stays, and holds up neither others nor the end."""
+        """Read in a separate thread: on a hanging mount, the thread blocks neither other reads nor the shutdown."""
         done: Future[bytes] = Future()
 
         def read() -> None:
             try:
                 done.set_result(self._read(path))
-            except BaseException as error:  # noqa: BLE001  # raised where it is awaited
+            except BaseException as error:  # noqa: BLE001  # the awaiting task raises it
                 done.set_exception(error)
 
         threading.Thread(target=read, name="fetch-file", daemon=True).start()
@@ -73,7 +73,7 @@ class Files:
         raise ForbiddenReference("it is not below a folder in HEADRACE_FETCH_FOLDERS")
 
     def _read_below(self, root: Path, parts: tuple[str, ...]) -> bytes:
-        """Open part by part: a folder that became a link since it was looked at ends here."""
+        """Open the path part by part, so a folder that was replaced by a link after the check fails here."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             handle = os.open(root, flags | os.O_DIRECTORY)

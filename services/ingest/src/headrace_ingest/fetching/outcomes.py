@@ -1,4 +1,4 @@
-"""What a fetch ends with: a file, or an error that says whether it can pass."""
+"""Results of a fetch: a file, or an error that says whether a later attempt can succeed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_SHOWN = 300
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A file as it was served; the type is what the server says of it, in small letters, or None."""
+    """A file as served. The media type is the server's, in lower case, or None."""
 
     data: bytes
     media_type: str | None = None
@@ -54,7 +54,7 @@ class Unfetchable(PermanentError):
 
 
 def too_large(size: int | None, limit: int) -> Unfetchable:
-    """Return the error for a file of ``size`` bytes, or of a number above the limit that nobody counted."""
+    """Return the error for a file of ``size`` bytes, or of unknown size above the limit if ``size`` is None."""
     return Unfetchable(
         f"the file has {'too many' if size is None else size} bytes; the limit is {limit}",
         remedy=f"Split the file, or raise HEADRACE_FETCH_MAX_BYTES, restart ingest, {_REDRIVE}.",
@@ -62,7 +62,7 @@ def too_large(size: int | None, limit: int) -> Unfetchable:
 
 
 def check_encoding(encoding: str) -> None:
-    """Raise :class:`Unfetchable` for a compressed file: expanding it could cost more than the limit allows."""
+    """Raise :class:`Unfetchable` for a compressed file: decompressing it could exceed the limit."""
     if encoding.strip().lower() not in {"", "identity"}:
         raise Unfetchable(
             f"the server sent the file compressed (Content-Encoding {encoding!r:.100}), which ingest does not read",
@@ -71,13 +71,13 @@ def check_encoding(encoding: str) -> None:
 
 
 def media_type_of(content_type: str | None) -> tuple[str | None, str | None]:
-    """Return media type and charset of a Content-Type; None for what is missing or malformed."""
+    """Return media type and charset of a Content-Type; None for a missing or malformed part."""
     media_type, charset = _MEDIA_TYPE.match(content_type or ""), _CHARSET.search(content_type or "")
     return media_type and media_type[1].lower(), charset and charset[1].lower()
 
 
 def shown(reference: str) -> str:
-    """Return a reference as logs and errors may show it: no credentials, query, fragment or control characters."""
+    """Return a reference that is safe for logs and errors: no credentials, query, fragment or control characters."""
     head = re.split(r"[?#]", reference, maxsplit=1)[0]
     scheme, separator, rest = head.partition("://")
     authority, slash, path = rest.partition("/")

@@ -1,4 +1,4 @@
-"""Objects of allowed S3 buckets. Where the service is, the settings say: a reference names bucket and key only."""
+"""Reads objects of allowed S3 buckets. The settings name the S3 service; a reference names bucket and key only."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NO_NAMES = frozenset({"", ".", ".."})
 
 
 class Buckets:
-    """Reads objects below the allowed buckets and folders of them."""
+    """Reads objects in the allowed buckets and bucket folders."""
 
     def __init__(self, settings: FetchSettings) -> None:
         self._limit = settings.max_bytes
@@ -44,7 +44,7 @@ class Buckets:
         self._stores = {name: bucket_store(name, settings, variables="HEADRACE_FETCH_") for name in self._allowed}
 
     async def fetch(self, reference: Reference) -> Fetched:
-        """Return the object; raises what :meth:`headrace_ingest.fetching.Fetcher.fetch` does."""
+        """Return the object; raises the errors of :meth:`headrace_ingest.fetching.Fetcher.fetch`."""
         bucket, key = self._checked(reference)
         try:
             return await self._get(self._stores[bucket], key)

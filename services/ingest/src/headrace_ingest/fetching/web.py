@@ -1,4 +1,4 @@
-"""Files behind http and https. Redirects are followed by hand: each is a reference anew."""
+"""Fetches files by http and https. It follows redirects itself and checks each one like a new reference."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _IDLE_S = 15.0
 
 
 class Web:
-    """Fetches by http and https from allowed hosts, without proxies, cookies or credentials of the environment."""
+    """Fetches by http and https from allowed hosts, without proxies, cookies or credentials from the environment."""
 
     def __init__(self, settings: FetchSettings, resolver: Resolve, now: Callable[[], float]) -> None:
         self._settings = settings
@@ -49,7 +49,7 @@ class Web:
         await self._pool.aclose()
 
     async def fetch(self, reference: Reference) -> Fetched:
-        """Return the file; raises what :meth:`headrace_ingest.fetching.Fetcher.fetch` does."""
+        """Return the file; raises the errors of :meth:`headrace_ingest.fetching.Fetcher.fetch`."""
         address = self._checked(reference)
         found = await self._get(address)
         for _ in range(self._settings.max_redirects):
