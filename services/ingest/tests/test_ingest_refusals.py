@@ -166,7 +166,7 @@ UNDECODABLE = [
     (record(None), "the record has no value"),
     (record(b""), "the record has no value"),
     (record(b"hello"), "it starts with 68656c6c6f"),
-    (record(b"[]"), "neither Avro with a schema id nor a JSON object"),
+    (record(b"[]"), "neither Avro with a schema ID nor a JSON object"),
     (record(b"\xef\xbb\xbf{}"), "it starts with efbbbf7b7d"),
     (record(b'{"a": 1'), "the record is not a JSON object: Expecting"),
     (record(b'{"a": 1, "a": 2}'), "the key 'a' occurs twice"),

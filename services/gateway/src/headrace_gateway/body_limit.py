@@ -42,5 +42,5 @@ class BodyLimit:
             413,
             "too-large",
             f"The request body exceeds {self._max_bytes} bytes.",
-            remedy="Send fewer or smaller items at a time.",
+            remedy="Send fewer or smaller items per request.",
         )

@@ -66,7 +66,8 @@ class ChangeItem(BaseModel):
         validation_alias=AliasChoices("id", "document_id"), description="Document ID, unique within the tenant."
     )
     op: Annotated[Literal["upsert", "delete"], BeforeValidator(_lowered)] = Field(
-        validation_alias=AliasChoices("op", "operation"), description="What happened to the document."
+        validation_alias=AliasChoices("op", "operation"),
+        description="`upsert` creates or replaces the document; `delete` deletes it.",
     )
     version: StrictInt | None = Field(
         None, ge=0, le=_MAX_VERSION, description="Version set by the source. If absent, the order of arrival decides."
@@ -109,7 +110,7 @@ class ChangeItem(BaseModel):
     tenant: Text | None = Field(None, description="If given, must be the API key's tenant.")
 
     def event(self, tenant: str, request_id: str, requested_by: str) -> ChangeEvent:
-        """Return the change as the topic carries it."""
+        """Return the change event for the topic."""
         occurred = self.updated_at
         return ChangeEvent(
             tenant=tenant,
@@ -143,7 +144,7 @@ class ItemError:
     too_large: bool = False
 
     def document(self) -> dict[str, Any]:
-        """Return the error as a problem document lists it."""
+        """Return the error for the list in a problem document."""
         return {"index": self.index, "id": self.id, "field": self.field, "reason": self.reason}
 
 
@@ -186,7 +187,7 @@ def _check_item(index: int, value: object, tenant: str, max_content_bytes: int) 
     except ValidationError as error:
         found = field_errors(error.errors(include_url=False, include_context=False, include_input=False))
         return [_error(index, shown, value, one["field"], one["reason"]) for one in found[:_MAX_ERRORS]]
-    except ValueError as error:  # of few; a ValidationError is one too
+    except ValueError as error:  # from few; a ValidationError is also a ValueError
         return [ItemError(index, shown, "(whole)", str(error))]
     except InvalidRecord as error:
         field = "id" if error.field == "document_id" else error.field

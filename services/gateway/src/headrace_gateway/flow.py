@@ -96,7 +96,7 @@ class KafkaFlowReader:
         return FlowState(tuple(found), whole and held_whole)
 
     def _places(self, key: bytes) -> dict[str, TopicPartition]:
-        """Return the partition of the key in each topic; raises :class:`DependencyDown` for a topic that is missing."""
+        """Return the partition of the key in each topic; raises :class:`DependencyDown` for missing topics."""
         asked_at, counts = self._counts
         if not counts or time.monotonic() - asked_at > _PARTITIONS_S:
             counts = self._offsets.counts([*self._sources, *self._held])

@@ -192,7 +192,7 @@ class DeadLetterDocument(BaseModel):
 
 
 class StageRunDocument(BaseModel):
-    """One stage's run over the document."""
+    """One stage's processing of the document."""
 
     model_config = ConfigDict(extra="ignore")
 

@@ -63,7 +63,7 @@ def problem_response(request: Request, problem: Problem) -> JSONResponse:
 
 
 def unavailable(error: DependencyDown, retry_after_s: int) -> Problem:
-    """Return the 503 that names the dependency that does not answer."""
+    """Return the 503 for a dependency that does not answer."""
     delay = retry_after_s if error.delay is None else max(1, round(error.delay))
     return Problem(
         503,

@@ -124,7 +124,7 @@ def _messages(
         value = dependencies.codec.encode_plain(item.event(caller.tenant, identity, caller.name))
         if len(value) > limit:
             raise Problem(
-                413, "too-large", f"The change of {item.id[:200]!r} has {len(value)} bytes; the limit is {limit}."
+                413, "too-large", f"The change to {item.id[:200]!r} has {len(value)} bytes; the limit is {limit}."
             )
         operation = Operation(item.op.upper())
         headers = [(REQUEST_ID, identity.encode()), (OPERATION, operation.value.encode())]

@@ -59,7 +59,7 @@ def fields_of(record: Record, codec: Codec, tables: Mapping[str, Table]) -> tupl
         return AVRO, _named(to_dict(codec.decode_plain(value, ChangeEvent)), {})
     if value.lstrip()[:1] != b"{":
         raise UndecodableRecord(
-            f"the record is neither Avro with a schema id nor a JSON object; it starts with {value[:8].hex()}",
+            f"the record is neither Avro with a schema ID nor a JSON object; it starts with {value[:8].hex()}",
             remedy="See the guide on change events for the accepted forms.",
         )
     fields = parse_object(value, "the record")

@@ -107,8 +107,8 @@ class OpenFile(BatchHandler[ChangeEvent, ChangeEvent]):
         except HeadraceError as error:
             return error
         except Exception as error:  # raising it would split the batch and read all files again
-            log.exception("file not opened", document=event.document_id)
-            failure = PermanentError(f"the file could not be opened: {type(error).__name__}: {error}")
+            log.exception("cannot open file", document=event.document_id)
+            failure = PermanentError(f"cannot open the file: {type(error).__name__}: {error}")
             failure.__cause__ = error
             return failure
 

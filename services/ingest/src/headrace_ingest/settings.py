@@ -1,4 +1,4 @@
-"""Settings of ingest."""
+"""Settings for ingest."""
 
 from __future__ import annotations
 

@@ -37,14 +37,12 @@ class FetchSettings(BaseSettings):
         None,
         description="Access key for S3. Unset: AWS's own variables, or the role of the workload or machine.",
     )
-    s3_secret_access_key: SecretStr | None = Field(None, description="Secret of the access key.")
+    s3_secret_access_key: SecretStr | None = Field(None, description="Secret for the access key.")
     s3_allow_http: bool = Field(False, description="Allow access to the S3 service without TLS.")
     folders: str = Field(
         "", description="Folders whose files ingest may read by file://, separated by commas or colons. Empty: none."
     )
-    max_bytes: int = Field(
-        64 * 1024 * 1024, ge=1, description="Maximum size of a file, in bytes. Fetching stops there."
-    )
+    max_bytes: int = Field(64 * 1024 * 1024, ge=1, description="Maximum size of a fetched file, in bytes.")
     timeout_s: float = Field(30.0, gt=0, description="Maximum time for one fetch with redirects and body, in seconds.")
     connect_timeout_s: float = Field(5.0, gt=0, description="Maximum wait for one connection, in seconds.")
     max_redirects: int = Field(5, ge=0, description="Maximum redirects to follow for one reference.")

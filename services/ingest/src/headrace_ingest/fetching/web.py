@@ -78,7 +78,7 @@ class Web:
         return address
 
     async def _get(self, address: WebAddress) -> Fetched | str:
-        """Return the file, or where the server redirects to."""
+        """Return the file, or the target of a redirect."""
         url = httpcore.URL(
             scheme=address.scheme.encode(), host=address.host.encode(), port=address.port,
             target=address.target.encode(),

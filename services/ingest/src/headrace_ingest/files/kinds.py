@@ -20,7 +20,7 @@ PARSED = (PDF, DOCX, HTML, JSON)
 UNTOLD = ("application/octet-stream", "application/zip", "binary/octet-stream")
 """Media types that say nothing about a file; its bytes decide."""
 LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{1,8}){0,4}")
-"""A language tag of BCP 47."""
+"""A BCP 47 language tag."""
 _ALIASES = {
     "text/x-markdown": MARKDOWN,
     "text/rst": RESTRUCTURED,

@@ -65,7 +65,7 @@ class Reader:
         return _checked(answer, text)
 
     async def close(self) -> None:
-        """End the process."""
+        """End the file reader."""
         async with self._turn:
             await self._end()
 
