@@ -24,6 +24,8 @@ def places(text: str) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for said in NAMED.findall(text):
         first, _, rest = said.rstrip("/").partition("/")
+        if first not in FOLDERS and not (ROOT / first).is_dir():
+            continue  # a key or a header, not a path
         in_full = sorted(ROOT.glob(said.rstrip("/")))
         found[said] = in_full or sorted((ROOT / FOLDERS.get(first, first)).glob(rest))
     return found
