@@ -68,7 +68,7 @@ def unavailable(error: DependencyDown, retry_after_s: int) -> Problem:
     return Problem(
         503,
         "dependency-down",
-        f"{error.dependency} does not answer. The request itself is valid.",
+        f"{error.dependency} does not answer. The request is not the cause.",
         remedy=error.remedy or "Send the request again after the time in Retry-After.",
         headers={"Retry-After": str(delay)},
         dependency=error.dependency,

@@ -144,7 +144,7 @@ def outcome_of(context: Context, result: IndexResult, generation: str) -> Contex
         )
     if result.outcome is Outcome.CONFLICT:
         log.error(
-            "a stored version arrived with different content; the first content stays",
+            "a stored version arrived again with different content; the first content stays",
             tenant=change.tenant, document_id=change.document_id, version=change.version,
             request_id=context.trace.request_id,
         )  # fmt: skip
