@@ -36,7 +36,7 @@ class Everything:
 class Folders:
     """The documents below some folders, by id: the path below the folder, of two equal ones that of the first folder.
 
-    Raises :class:`UsageError` for what is no folder.
+    Raises :class:`UsageError` for anything else than a folder.
     """
 
     def __init__(self, given: Sequence[str]) -> None:

@@ -114,7 +114,7 @@ def delete_of(gateway: Gateway, identifier: str, version: int | None, *, newest:
     """Return the delete, without a given version with one above all that are known of the document.
 
     What is still under way counts: a delete below it would be overtaken. ``newest`` is a version that the caller knows
-    of and the gateway perhaps not yet; without it, a document that nobody knows of is a failure.
+    of and the gateway perhaps not yet; without it, an unknown document is a failure.
     """
     if version is None:
         try:

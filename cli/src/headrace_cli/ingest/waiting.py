@@ -46,10 +46,10 @@ def wait_until_searchable(
     *,
     deleted: Collection[str] = (),
 ) -> Arrivals:
-    """Ask for each document until its version, or a newer one, is in the index (or deleted from it) or given up.
+    """Ask for each document until its version, or a newer one, is in the index (or deleted from it) or dead-lettered.
 
     A document that should be there and was deleted by a newer change is a failure; ``deleted`` are those that should
-    be gone. ``progress`` takes the numbers of those that arrived and were given up. One lookup is asked at a
+    be gone. ``progress`` takes the numbers of those that arrived and were dead-lettered. One lookup is asked at a
     time, of those that have waited longest.
     """
     clock = clock or Clock()
