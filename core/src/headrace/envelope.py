@@ -198,10 +198,11 @@ def _check_new_key(key: str, stage: str) -> None:
         raise MetadataError(f"stage {stage!r} wrote metadata key {key!r}: {owner}.* is read-only", where=key)
     if owner != stage:
         raise MetadataError(
-            f"stage {stage!r} wrote metadata key {key!r}: a stage writes under its own name only", where=key
+            f"stage {stage!r} wrote metadata key {key!r}: a stage may only write keys that start with its own name",
+            where=key,
         )
     if not _KEY.fullmatch(key):
-        raise MetadataError(f"stage {stage!r} wrote metadata key {key!r}: the form is {{stage}}.{{key}}", where=key)
+        raise MetadataError(f"stage {stage!r} wrote metadata key {key!r}: use the form {{stage}}.{{key}}", where=key)
 
 
 MAX_ID_LENGTH = 512
@@ -212,7 +213,7 @@ def check_change(change: Change) -> Change:
     """Return the change when its fields keep their rules; raise :class:`InvalidRecord` naming the field."""
     for name, value in (("tenant", change.tenant), ("document_id", change.document_id)):
         if not value:
-            raise InvalidRecord(name, "is missing or empty", remedy="Every change names its tenant and document.")
+            raise InvalidRecord(name, "is missing or empty", remedy="Name the tenant and the document in every change.")
         if len(value) > MAX_ID_LENGTH:
             raise InvalidRecord(name, f"has {len(value)} characters; the limit is {MAX_ID_LENGTH}")
         if "\x00" in value:
@@ -220,7 +221,9 @@ def check_change(change: Change) -> Change:
         if any("\ud800" <= character <= "\udfff" for character in value):
             raise InvalidRecord(name, "contains a lone surrogate, which UTF-8 cannot carry")
     if "/" in change.tenant:
-        raise InvalidRecord("tenant", f"{change.tenant!r} contains '/', which separates tenant and document in keys")
+        raise InvalidRecord(
+            "tenant", f"{change.tenant!r} contains '/', which is reserved: it separates tenant and document in keys"
+        )
     if not 0 <= change.version < 2**63:
-        raise InvalidRecord("version", f"is {change.version}; versions run from 0 to 2^63-1")
+        raise InvalidRecord("version", f"is {change.version}; allowed are 0 to 2^63-1")
     return change

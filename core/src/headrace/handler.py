@@ -81,8 +81,9 @@ class Handler(ABC, Generic[In, Out]):
         declared = [name for name in ("consumes", "produces", "sees_deletes") if name in cls.__dict__]
         if declared:
             raise TypeError(
-                f"handler {cls.__qualname__} declares {', '.join(declared)}, which follow from its type arguments: "
-                f"delete them and write `class {cls.__name__}(Handler[SourceDocument, ChunkedDocument])`"
+                f"handler {cls.__qualname__} declares {', '.join(declared)}, which Headrace derives from its type "
+                "arguments. "
+                f"Delete them and write `class {cls.__name__}(Handler[SourceDocument, ChunkedDocument])`"
             )
         cls._arguments = _bound(cls)
         if _parameters(cls):  # still generic, a base of handlers
@@ -145,8 +146,8 @@ def _record_type(cls: type[Handler], argument: object) -> tuple[type[object], bo
         return classes[0], NoneType in branches
     given = "has no type arguments" if isinstance(argument, TypeVar) else f"has the type argument {argument!r}"
     raise TypeError(
-        f"handler {cls.__qualname__} {given}; name the payload class that it takes and the one that it returns, "
-        f"each with `| None` for deletes: `class {cls.__name__}(Handler[SourceDocument, ChunkedDocument])`"
+        f"handler {cls.__qualname__} {given}. Name the payload class that it takes and the one that it returns, "
+        f"each with `| None` if it handles deletes: `class {cls.__name__}(Handler[SourceDocument, ChunkedDocument])`"
     )
 
 
@@ -182,4 +183,4 @@ def check_payload(handler: Handler, context: Context) -> None:
             "payload", f"is a {type(payload).__name__}; {handler.identity} takes {handler.consumes.__name__}"
         )
     if not (handler.sees_deletes and context.change.operation is Operation.DELETE):
-        raise InvalidRecord("payload", f"is missing; an upsert carries a {handler.consumes.__name__}")
+        raise InvalidRecord("payload", f"is missing; an upsert must carry a {handler.consumes.__name__}")

@@ -151,7 +151,7 @@ class Codec:
         """Return the payload that :meth:`encode_payload` encoded; raises :class:`UndecodableRecord`."""
         context, _ = self.envelope(data, payload_type)
         if context.payload is None:
-            raise UndecodableRecord(f"the object holds no payload of {ENVELOPES[payload_type]}")
+            raise UndecodableRecord(f"the object does not contain a payload of {ENVELOPES[payload_type]}")
         return context.payload
 
     def encode_plain(self, record: object) -> bytes:
@@ -198,7 +198,9 @@ class Codec:
 
     def _read(self, data: bytes | None, name: str) -> dict[str, Any]:
         if data is None:
-            raise UndecodableRecord("the record has no value", remedy="Send a delete as an event, not as a null.")
+            raise UndecodableRecord(
+                "the record has no value", remedy="To delete a document, send a change event, not a null value."
+            )
         schema_id = _schema_id(data)
         buffer = io.BytesIO(data)
         buffer.seek(_HEADER.size)
@@ -222,8 +224,8 @@ class Codec:
 def no_store(reference: Reference) -> PermanentError:
     """Return the error for a payload in the object store, where none is configured."""
     return PermanentError(
-        "the payload lies in the object store, and none is configured here", where=f"{reference.uri:.300}",
-        remedy="Set HEADRACE_OBJECTS_URL as in the stage that wrote the record, then `headrace dlq redrive`.",
+        "the payload is in the object store, but no object store is configured here", where=f"{reference.uri:.300}",
+        remedy="Set HEADRACE_OBJECTS_URL as in the stage that wrote the record, then run `headrace dlq redrive`.",
     )  # fmt: skip
 
 
@@ -245,8 +247,8 @@ def _not_utf8_field(data: bytes, writer_schema: Any, name: str) -> str:
             buffer, writer_schema, schemas.parsed(name), handle_unicode_errors="surrogateescape"
         )
     except _UNDECODABLE:
-        return f"a text of {name}"
-    return escaped_field(values) or f"a text of {name}"
+        return f"a text field of {name}"
+    return escaped_field(values) or f"a text field of {name}"
 
 
 def _reason(error: Exception) -> str:

@@ -18,7 +18,7 @@ from headrace.config import yaml_file
 from headrace.errors import ConfigurationError, InvalidRecord
 
 _FULL_NAME_DOTS = 2
-_NO_FILE = "Name the file that says what becomes of each table's rows; the guide on captured tables shows one."
+_NO_FILE = "Name the file that maps table rows to documents; the guide on captured tables shows an example."
 OFFSET = "offset"
 LSN = "lsn"
 
@@ -50,11 +50,11 @@ class Template:
         if isinstance(given, cls):
             return given
         if not isinstance(given, str):
-            raise ValueError("is no text; put it in quotes")  # noqa: TRY004  # pydantic reports ValueError by its place
+            raise ValueError("is not text; put it in quotes")  # noqa: TRY004  # pydantic reports ValueError by its place
         parts = []
         for text, column, form, conversion in Formatter().parse(given):
             if column is not None and (form or conversion or not column):
-                raise ValueError(f"{given!r}: braces hold the name of a column, nothing else")
+                raise ValueError(f"{given!r}: write only a column name between braces")
             parts.append((text, column))
         return cls(tuple(parts))
 
@@ -64,7 +64,7 @@ def _version(given: object) -> str | Template:
         return str(given)
     template = Template.read(given)
     if not template.columns:
-        raise ValueError(f"{given!r} is neither {OFFSET} nor {LSN} nor a column in braces")
+        raise ValueError(f"{given!r} is not allowed; use {OFFSET}, {LSN} or a column in braces")
     return template
 
 
@@ -114,8 +114,8 @@ def read_tables(path: Path | None) -> dict[str, Table]:
     given = yaml_file.read(path, "the file of captured tables", remedy=_NO_FILE)
     if not isinstance(given, dict) or set(given) != {"tables"} or not isinstance(given["tables"], dict):
         raise ConfigurationError(
-            "the file is no mapping with the one name `tables`", where=str(path),
-            remedy="Write `tables:`, and under it what becomes of each table's rows, `schema.table:`.",
+            "the file must be a mapping with the single name `tables`", where=str(path),
+            remedy="Write `tables:` and below it one entry per table, `schema.table:`.",
         )  # fmt: skip
     return {str(name): _table(path, given["tables"], name) for name in given["tables"]}
 
@@ -134,13 +134,14 @@ def _table(path: Path, tables: Any, name: Any) -> Table:
         place, reason = yaml_file.refusal(error)
         raise ConfigurationError(
             f"{'.'.join(map(str, [name, *place]))}: {reason}", where=f"{path}:{yaml_file.line(tables, [name, *place])}",
-            remedy=f"A table has {', '.join(Table.model_fields)}; the guide on captured tables shows one.",
+            remedy=f"The fields of a table are {', '.join(Table.model_fields)}; the guide on captured tables "
+                   "shows an example.",
         ) from error  # fmt: skip
     if not table.id.columns:
         raise ConfigurationError(
-            f"{name}.id: names no column, so that all rows were one document",
+            f"{name}.id: names no column, so all rows would become one document",
             where=f"{path}:{yaml_file.line(tables, [name, 'id'])}",
-            remedy="Put the key's columns in braces: article/{id}.",
+            remedy="Write the key columns in braces: article/{id}.",
         )  # fmt: skip
     return table
 
@@ -148,14 +149,16 @@ def _table(path: Path, tables: Any, name: Any) -> Table:
 def _joined(row: Mapping[str, Any], column: str) -> str:
     value = _value(row, column)
     if isinstance(value, list):
-        raise InvalidRecord(column, "is a list, which stands alone in braces", remedy="Join it in the database.")
+        raise InvalidRecord(
+            column, "is a list; a list must be the whole value", remedy="Join its items into one text in the database."
+        )
     return value or ""
 
 
 def _value(row: Mapping[str, Any], column: str) -> str | list[str] | None:
     if column not in row:
         raise InvalidRecord(
-            column, f"is no column of the row; it has {', '.join(sorted(row))}"[:1000],
+            column, f"is not a column of the row; its columns are {', '.join(sorted(row))}"[:1000],
             remedy="Name another column in the file of HEADRACE_INGEST_TABLES.",
         )  # fmt: skip
     value = row[column]
@@ -168,6 +171,6 @@ def _value(row: Mapping[str, Any], column: str) -> str | list[str] | None:
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return value
     raise InvalidRecord(
-        column, f"is a {type(value).__name__}, not text, a number or a list of texts",
+        column, f"is a {type(value).__name__}; allowed are text, numbers and lists of texts",
         remedy="Have the connector write it as text: decimal.handling.mode=string, or a column of type text.",
     )  # fmt: skip

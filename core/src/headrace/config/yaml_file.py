@@ -15,7 +15,7 @@ from headrace.errors import ConfigurationError
 MAX_FILE_BYTES = 1024 * 1024
 _SHOWN = 60
 """Most characters of what stands in a file that a message repeats."""
-_MEND_LINE = "Mend that line, or the one above it."
+_MEND_LINE = "Correct that line or the one above it."
 _KEY = "[key]"
 """Pydantic's last step to a name that is itself wrong."""
 _KINDS = {
@@ -25,10 +25,10 @@ _KINDS = {
     "mapping_type": "a mapping of names to values", "string_type": "text; put it in quotes",
 }  # fmt: skip
 _BOUNDS = {
-    "greater_than_equal": ("ge", "is less than {}, the least that is allowed"),
-    "less_than_equal": ("le", "is more than {}, the most that is allowed"),
-    "greater_than": ("gt", "is not more than {}"),
-    "less_than": ("lt", "is not less than {}"),
+    "greater_than_equal": ("ge", "is less than the minimum, {}"),
+    "less_than_equal": ("le", "is more than the maximum, {}"),
+    "greater_than": ("gt", "must be more than {}"),
+    "less_than": ("lt", "must be less than {}"),
 }
 
 
@@ -41,20 +41,20 @@ def read(path: Path, what: str, *, where: str | None = None, remedy: str = "") -
     where = where or str(path)
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise ConfigurationError(f"{what} cannot be read: it has more than {MAX_FILE_BYTES} bytes", where=where)
+            raise ConfigurationError(f"{what} cannot be read: it is larger than {MAX_FILE_BYTES} bytes", where=where)
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigurationError(
-            f"{what} cannot be read: there is no file {path.name!r}", where=where,
+            f"{what} cannot be read: file {path.name!r} does not exist", where=where,
             remedy=remedy or "Name a file that exists.",
         ) from error  # fmt: skip
     except UnicodeDecodeError as error:
         raise ConfigurationError(
-            f"{what} cannot be read: it is no UTF-8", where=where, remedy="Save it as UTF-8."
+            f"{what} cannot be read: it is not UTF-8", where=where, remedy="Save it as UTF-8."
         ) from error
     except OSError as error:
         raise ConfigurationError(
-            f"{what} cannot be read: {error.strerror}", where=where, remedy="Name a file that you may read."
+            f"{what} cannot be read: {error.strerror}", where=where, remedy="Name a readable file."
         ) from error
     return parse(text, what, str(path))
 
@@ -66,10 +66,10 @@ def parse(text: str, what: str, name: str) -> Any:
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigurationError(
-            f"{what} cannot be read: it is no YAML: {error.problem}", where=f"{name}:{line}", remedy=_MEND_LINE
+            f"{what} cannot be read: it is not valid YAML: {error.problem}", where=f"{name}:{line}", remedy=_MEND_LINE
         ) from error
     except (YAMLError, ValueError) as error:
-        raise ConfigurationError(f"{what} cannot be read: it is no YAML: {error}", where=name) from error
+        raise ConfigurationError(f"{what} cannot be read: it is not valid YAML: {error}", where=name) from error
 
 
 def line(node: Any, place: Sequence[int | str]) -> int:
@@ -91,7 +91,7 @@ def refusal(error: ValidationError) -> tuple[list[int | str], str]:
     if kind == "missing":
         return place, "is missing"
     if kind == "extra_forbidden":
-        return place, "is not known"
+        return place, "is an unknown field"
     if kind == "value_error":
         return place, first["msg"].removeprefix("Value error, ")
     if kind in _BOUNDS:
@@ -99,7 +99,7 @@ def refusal(error: ValidationError) -> tuple[list[int | str], str]:
         return place, f"{shown(given)} {text.format(first['ctx'][bound])}"
     if kind in _KINDS:
         return place, f"{shown(given)} is not {_KINDS[kind]}"
-    return place, f"{shown(given)} is refused: {first['msg']}"
+    return place, f"{shown(given)} is not allowed: {first['msg']}"
 
 
 def shown(given: object) -> str:

@@ -33,7 +33,7 @@ CAP_SCOPE = "cap"
 _FILE = "HEADRACE_COST_FILE"
 _WHAT = "the file of prices"
 _CONTENT = (
-    "It holds `models`, by name, each with usd_per_million_tokens; and `caps`: all, each_tenant, and tenants by name, "
+    "It has `models` by name, each with usd_per_million_tokens, and `caps`: all, each_tenant, and tenants by name, "
     "each with usd_per_day, usd_per_month, tokens_per_day, tokens_per_month."
 )
 
@@ -45,11 +45,13 @@ class CostSettings(BaseSettings):
 
     file: Path | None = Field(
         None,
-        description="YAML file with prices of models and caps on spending; a change counts from the next batch on. "
-        "Unset, models of this machine cost nothing, others have no known price, and nothing is capped.",
+        description="YAML file with model prices and spending caps. Changes apply from the next batch. If unset, "
+        "models on this machine are free, other models have no known price, and there are no caps.",
     )
     krw_per_usd: Decimal | None = Field(
-        None, gt=0, description="Korean won for a dollar, for what the commands show; unset, they show dollars alone."
+        None,
+        gt=0,
+        description="Korean won per US dollar, for amounts that commands show. If unset, they show dollars only.",
     )
 
 
@@ -122,8 +124,8 @@ class CostBook(_Part):
         """Raise :class:`ConfigurationError` for a cap in USD where the model has no price: nobody could keep it."""
         if self.caps.in_usd and self.price(model, local=local) is None:
             raise ConfigurationError(
-                f"there is a cap in USD, and the price of {model} is unknown", where=f"{_FILE}={file}",
-                remedy=f"Add models: {model}: usd_per_million_tokens to the file (0 where nobody charges), or cap "
+                f"cannot apply the cap in USD: the price of {model} is unknown", where=f"{_FILE}={file}",
+                remedy=f"Add models: {model}: usd_per_million_tokens to the file (0 if the model is free), or cap "
                 "tokens instead.",
             )  # fmt: skip
 
@@ -151,7 +153,7 @@ class Reached(NamedTuple):
         period = "today" if self.limit.endswith("day") else "this month"
         return (
             f"the cap of {self.whose} is reached: {self.spent:f} of {self.cap:f} {unit} {period} ({self.limit}), "
-            f"until {self.until:%Y-%m-%dT%H:%MZ} or until the cap is raised"
+            f"until {self.until:%Y-%m-%dT%H:%MZ} or until you raise the cap"
         )
 
 
@@ -229,7 +231,7 @@ def parse_book(text: str, name: str) -> CostBook:
 def _book(found: Any, name: str) -> CostBook:
     if found is None:  # a file that is being written, or a full disk, would lift every cap
         raise ConfigurationError(
-            "the file holds nothing", where=name, remedy="Write {} into it where nothing is priced and nothing capped."
+            "the file is empty", where=name, remedy="Write {} into it if there are no prices and no caps."
         )
     try:
         return CostBook.model_validate(found)

@@ -118,7 +118,7 @@ def parse_template(text: str) -> Template:
     """
     lines = tuple(_line(one, text) for one in text.replace("\\n", "\n").split("\n"))
     if not any(name == "body" for line in lines for _, name in line.parts):
-        raise _wrong(text, "it does not name {body}")
+        raise _wrong(text, "it does not contain {body}")
     return Template(lines)
 
 
@@ -131,9 +131,9 @@ def _line(line: str, template: str) -> _Line:
             if name is None:
                 continue
             if name not in FIELDS:
-                raise _wrong(template, f"there is no field {name!r}")
+                raise _wrong(template, f"unknown field {name!r}")
             if layout or conversion:
-                raise _wrong(template, f"the field {name} takes no format")
+                raise _wrong(template, f"the field {name} does not allow a format")
             parts.append((words, name))
             words = ""
     except ValueError as error:
@@ -149,6 +149,6 @@ def _plain(chunk: Chunk) -> Prepared:
 def _wrong(template: str, reason: str) -> ConfigurationError:
     fields = ", ".join(f"{{{name}}}" for name in FIELDS)
     return ConfigurationError(
-        f"the template {template!r} cannot be used: {reason}", where="text template",
-        remedy=f"The fields are {fields}; {{body}} must be one of them, and a brace is written twice.",
+        f"invalid text template {template!r}: {reason}", where="text template",
+        remedy=f"The fields are {fields}; {{body}} is required. Write a literal brace twice.",
     )  # fmt: skip

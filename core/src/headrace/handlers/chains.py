@@ -71,7 +71,7 @@ class PipelineChains:
             try:
                 await handler.close()
             except Exception:
-                log.exception("handler does not close", handler=handler.identity)
+                log.exception("handler not closed", handler=handler.identity)
 
     async def _names(self, pipeline_id: str, version: int) -> Sequence[str]:
         pipeline = self._catalogue.get(pipeline_id, version)
@@ -94,7 +94,9 @@ class PipelineChains:
             except ConfigurationError as error:
                 raise DependencyDown(f"handler {name}", error.message, remedy=error.remedy) from error
             except ValidationError as error:
-                raise DependencyDown(f"handler {name}", wrong_settings(error), remedy="Set it and restart.") from error
+                raise DependencyDown(
+                    f"handler {name}", wrong_settings(error), remedy="Correct the setting and restart the stage."
+                ) from error
         return self._handlers[name]
 
 

@@ -47,7 +47,7 @@ class PipelineCatalogue:
     def why_missing(self, pipeline_id: str, version: int) -> str:
         """Return why there is no such version, for a person."""
         why = self._refused.get((pipeline_id, version))
-        what = "was never applied" if why is None else f"is refused by this release: {why}"
+        what = "was never applied" if why is None else f"does not work with this release: {why}"
         return f"pipeline {pipeline_id!r} version {version} {what}"
 
     def all(self) -> list[PipelineVersion]:
@@ -115,9 +115,9 @@ def check(version: PipelineVersion) -> None:
     """Raise :class:`TemplateError` or :class:`InvalidRecord` for a version that no stage of this release can run."""
     template = parse(version.template, f"{version.pipeline_id} version {version.version}")
     if template.id != version.pipeline_id:
-        raise InvalidRecord("template", f"is one of {template.id!r}, not of {version.pipeline_id!r}")
+        raise InvalidRecord("template", f"has the ID {template.id!r}, not {version.pipeline_id!r}")
     if version.version < 1:
-        raise InvalidRecord("version", f"is {version.version}; the first is 1")
+        raise InvalidRecord("version", f"is {version.version}; versions start at 1")
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,7 @@ class KafkaBroker(Broker):
             for position in answers:
                 self._consumer.seek(position)
         except KafkaException as error:
-            raise BrokerUnavailable(f"cannot go back to the committed offsets: {error}") from error
+            raise BrokerUnavailable(f"cannot seek to the committed offsets: {error}") from error
         unsettled = self._book.unsettled
         self._book.went_back(_committed_in(answers))
         if unsettled and not self._book.paused:
@@ -128,7 +128,7 @@ class KafkaBroker(Broker):
             if not message.key:
                 raise InvalidRecord("key", f"is empty in a message to {message.topic}")
         if snapshot is None:
-            raise TransactionAborted("the batch was sealed without a membership in the group")
+            raise TransactionAborted("the worker was not a member of the consumer group when the batch was sealed")
         try:
             producer.begin_transaction()
             failpoints.reach("commit.begun")
@@ -160,7 +160,7 @@ class KafkaBroker(Broker):
                 asynchronous=False,
             )
         except KafkaException as error:
-            raise BrokerUnavailable(f"marks cannot be written: {error}") from error
+            raise BrokerUnavailable(f"cannot write marks: {error}") from error
 
     def _unmark(self, places: Collection[TopicPartition]) -> None:
         """Take this worker's own marks away, for it gives the partitions up alive."""
@@ -168,7 +168,7 @@ class KafkaBroker(Broker):
         try:
             self._annotate(offsets, dict.fromkeys(offsets, ""))
         except BrokerUnavailable as error:
-            log.info("a mark stays and counts as an unfinished beginning", error=str(error))
+            log.info("mark not removed; it counts as an unfinished attempt", error=str(error))
 
     def renew_producer(self) -> None:
         """Close the producer, start another with the same id and wait until it fenced its predecessor."""
@@ -180,7 +180,7 @@ class KafkaBroker(Broker):
             _retrying(lambda: producer.init_transactions(_CALL_S))
             failpoints.reach("producer.renewed")
         except KafkaException as error:
-            raise BrokerUnavailable(f"the producer cannot start: {error}") from error
+            raise BrokerUnavailable(f"cannot start the producer: {error}") from error
         self._producer = producer
 
     def close(self) -> None:
@@ -205,7 +205,9 @@ class KafkaBroker(Broker):
             self._book.uncertain()
             if error.code() in FENCED:
                 raise fenced(error, self._transactional_id) from raised
-            raise TransactionUncertain(f"the transaction's end is unknown: {error.str()}") from raised
+            raise TransactionUncertain(
+                f"it is unknown whether the transaction was committed: {error.str()}"
+            ) from raised
         try:
             _retrying(lambda: producer.abort_transaction(_CALL_S))
         except KafkaException as second:
@@ -213,7 +215,7 @@ class KafkaBroker(Broker):
             if second.args[0].code() in FENCED:
                 raise fenced(second.args[0], self._transactional_id) from raised
             raise TransactionUncertain(f"the transaction could not be aborted: {second}") from raised
-        raise TransactionAborted(f"the transaction was refused: {error.str()}") from raised
+        raise TransactionAborted(f"the transaction was aborted: {error.str()}") from raised
 
     def _ask_committed(self, places: Sequence[TopicPartition]) -> list[KafkaPartition]:
         """Return where to read on: the stable committed offset, or the beginning of a partition without one."""
@@ -237,7 +239,7 @@ class KafkaBroker(Broker):
             consumer.incremental_assign(positions)
             self._book.placed(_committed_in(positions))
         except KafkaException as error:
-            log.warning("committed offsets cannot be read", error=str(error))
+            log.warning("cannot read committed offsets", error=str(error))
             consumer.incremental_assign([KafkaPartition(*place, OFFSET_BEGINNING) for place in places])
         if all(self._book.fetches(place) for place in places):
             # librdkafka remembers a pause beyond the revocation: one that left while it was paused comes back so.
@@ -282,7 +284,7 @@ class KafkaBroker(Broker):
                 if max_records > 1:
                     messages += self._consumer.consume(max_records - 1, 0)
         except KafkaException as error:
-            self._book.put_off(BrokerUnavailable(f"reading failed: {error}"))
+            self._book.put_off(BrokerUnavailable(f"cannot read from Kafka: {error}"))
         return messages
 
 

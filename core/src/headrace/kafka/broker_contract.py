@@ -116,8 +116,8 @@ class ProducerFenced(BrokerError):
     """Another worker with the same transactional id, or in the same place of the group, took over."""
 
     default_remedy = (
-        "Give every live worker of a stage a slot of its own (HEADRACE_WORKER_SLOT). One that was held up for longer "
-        "than HEADRACE_WORKER_TRANSACTION_TIMEOUT_MS ends so too: start it again."
+        "Give every live worker of a stage its own slot (HEADRACE_WORKER_SLOT). A worker that was blocked for longer "
+        "than HEADRACE_WORKER_TRANSACTION_TIMEOUT_MS also ends like this: restart it."
     )
 
 
@@ -125,8 +125,8 @@ class OffsetsLost(BrokerError):
     """A committed offset lies outside the log: records were deleted before this group read them."""
 
     default_remedy = (
-        "Nothing was skipped. Either accept the gap by setting the group's offset with Kafka's own tool, "
-        "or replay the stage from an earlier topic; lengthen the topic's retention before that."
+        "No record was skipped. Increase the topic's retention first. Then either accept the gap and set the group's "
+        "offset with Kafka's own tool, or replay the stage from an earlier topic."
     )
 
 

@@ -33,7 +33,7 @@ def header_pairs(message: Any) -> Headers:
     try:
         return tuple(message.headers() or ())
     except (SystemError, UnicodeDecodeError):
-        return ((headers.UNREADABLE, b"the name of a header is not UTF-8"),)
+        return ((headers.UNREADABLE, b"a header name is not UTF-8"),)
 
 
 def _timestamp(message: KafkaMessage) -> int:
@@ -50,11 +50,11 @@ def refusal(error: KafkaError, message: KafkaMessage) -> BrokerError | None:
             where=place,
         )
     if error.code() in {KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED}:  # noqa: SLF001
-        return ProducerFenced(f"another worker took this one's place in the group: {error.str()}")
+        return ProducerFenced(f"another worker took over this member's place in the consumer group: {error.str()}")
     if error.code() == KafkaError._MAX_POLL_EXCEEDED or error.retriable():  # noqa: SLF001
         log.warning("kafka reports", error=error.str())
         return None
-    return BrokerUnavailable(f"reading failed: {error.str()}")
+    return BrokerUnavailable(f"cannot read from Kafka: {error.str()}")
 
 
 def fenced(error: KafkaError, transactional_id: str) -> ProducerFenced:
@@ -71,7 +71,7 @@ def generation_of(metadata: bytes) -> int:
     if not metadata.startswith(magic):
         raise ConfigurationError(
             f"librdkafka's group metadata has an unknown form: {metadata[:8]!r}",
-            remedy="Install the version of confluent-kafka that the lock names.",
+            remedy="Install the version of confluent-kafka that uv.lock names.",
         )
     generation: int = struct.unpack_from("=i", metadata, len(magic))[0]
     return generation

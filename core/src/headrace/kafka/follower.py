@@ -75,7 +75,7 @@ class LogFollower:
     def wait_until_read(self, timeout: float = 30.0) -> None:
         """Wait until :attr:`caught_up`; raises :class:`DependencyDown`."""
         if not self._caught_up.wait(timeout):
-            raise self._unread(f"was not read within {timeout} s")
+            raise self._unread(f"was not read to its end within {timeout} s")
 
     def refresh(self) -> None:
         """Wait until everything that was written until now is handed over; raises :class:`DependencyDown`.
@@ -86,7 +86,7 @@ class LogFollower:
         deadline = time.monotonic() + _CALL_S
         while any(self._next.get(place, 0) < end for place, end in ends.items()):
             if time.monotonic() > deadline or self._failure:
-                raise self._unread("is not read to its end")
+                raise self._unread("has not been read to its end")
             time.sleep(0.01)
 
     def deliver(self, record: Record) -> None:
@@ -160,7 +160,7 @@ class LogFollower:
         """Return the error of topics that were not read, which names the other system if that is the reason."""
         topics = ", ".join(repr(self._kafka.topic(name)) for name in self._topics)
         failure = self._failure
-        what = f"the topic {topics} {what}"
+        what = f"topic {topics} {what}"
         if failure is None:
             return DependencyDown("kafka", what)
         return DependencyDown(failure.dependency, f"{what}: {failure.message}", remedy=failure.remedy)

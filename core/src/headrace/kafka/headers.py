@@ -80,7 +80,7 @@ def unreadable(record: Record) -> str | None:
     """Return why the client could not hand the record over as it is, or None where it could."""
     if len(record.headers) != 1 or record.headers[0][0] != UNREADABLE:
         return None
-    return text(record, UNREADABLE) or "the reason is not said"
+    return text(record, UNREADABLE) or "no reason given"
 
 
 def attempt(record: Record) -> int:

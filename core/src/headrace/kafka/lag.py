@@ -99,7 +99,7 @@ class LagReader:
                     return found
                 cursor.drop(found.keys() & cursor.at.keys())
         silent = min(gaps.keys() - found.keys())
-        raise unavailable(self._kafka, f"{silent} was silent for {_LOOKS * _LOOK_S:.0f} s")
+        raise unavailable(self._kafka, f"no answer for {silent} in {_LOOKS * _LOOK_S:.0f} s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def progress(reader: LagReader, stage: str) -> Progress:
     live = [lane for lane in lanes if lane.topic == STAGES[stage].source]
     if not live:
         raise ConfigurationError(
-            f"there is no topic {STAGES[stage].source}", remedy="Run `headrace bootstrap`, which makes the topics."
+            f"topic {STAGES[stage].source} does not exist", remedy="Run `headrace bootstrap` to create the topics."
         )
     again = sum(lane.behind for lane in lanes if lane not in live)
     return Progress(live[0].total + again, live[0].behind + again)

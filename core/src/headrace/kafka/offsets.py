@@ -79,10 +79,10 @@ class LogOffsets:
         missing = [self.kafka.topic(name) for name in names if name not in counts]
         if missing and needed:
             raise ConfigurationError(
-                f"there is no topic {', '.join(missing)}",
+                f"topic does not exist: {', '.join(missing)}",
                 where=self.kafka.bootstrap,
-                remedy="Check HEADRACE_KAFKA_TOPIC_PREFIX and HEADRACE_KAFKA_GENERATION; `headrace bootstrap` makes "
-                "topics, `headrace generations create` those of a generation.",
+                remedy="Check HEADRACE_KAFKA_TOPIC_PREFIX and HEADRACE_KAFKA_GENERATION; `headrace bootstrap` creates "
+                "topics, `headrace generations create` the topics of a generation.",
             )
         return [TopicPartition(name, number) for name, count in counts.items() for number in range(count)]
 

@@ -122,7 +122,10 @@ class PartitionBook:
         """The client took these partitions up at their committed offsets. Raises ValueError unless they just came."""
         for place, committed in found.items():
             if self.standing(place) is not Standing.UNKNOWN:
-                raise ValueError(f"{place} is {self.standing(place) or 'not ours'}; only one that just came is placed")
+                raise ValueError(
+                    f"{place} is {self.standing(place) or 'not assigned'}; only a newly assigned "
+                    "partition can be placed"
+                )
             partition = self._partitions[place]
             partition.standing, partition.committed = Standing.PLACED, committed.offset
             if committed.mark is not None:
@@ -154,7 +157,7 @@ class PartitionBook:
         """The client reads on behind this offset. Raises ValueError for a partition that is not ours."""
         partition = self._partitions.get(place)
         if partition is None:
-            raise ValueError(f"{place} is not ours; only a partition of this worker can be stepped on")
+            raise ValueError(f"{place} is not assigned to this worker; only an assigned partition can be stepped over")
         partition.stepped = offset + 1
 
     def outcome(self, records: Sequence[Record]) -> Polled:

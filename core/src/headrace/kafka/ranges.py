@@ -111,14 +111,14 @@ class RangeReader:
         """Raise if the partitions that are left were silent for too long."""
         silent = min(self._ends.keys() - self._cursor.ended, default=None)
         if silent is not None and silent_s > self._silence_s:
-            raise unavailable(self._kafka, f"{silent} was silent for {self._silence_s:.0f} s")
+            raise unavailable(self._kafka, f"no answer for {silent} in {self._silence_s:.0f} s")
         if self._ends and silent_s > self._open_s:
             place = min(self._ends)
             raise DependencyDown(
                 "kafka", f"{place} cannot be read to offset {self._ends[place]}: a transaction stayed open for "
                 f"{self._open_s:.0f} s, or Kafka did not answer",
-                remedy="Find an open transaction with Kafka's `kafka-transactions.sh find-hanging`, and end it; then "
-                "run this again.",
+                remedy="Find open transactions with Kafka's `kafka-transactions.sh find-hanging` and abort them, then "
+                "run the command again.",
             )  # fmt: skip
 
 

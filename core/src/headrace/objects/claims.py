@@ -67,7 +67,7 @@ class Claims:
         if len(data) > self._max_bytes:
             raise InvalidRecord(
                 "payload", f"has {len(data)} bytes; the limit for the object store is {self._max_bytes}",
-                remedy="Split the document, or raise HEADRACE_OBJECTS_MAX_BYTES everywhere.",
+                remedy="Split the document, or raise HEADRACE_OBJECTS_MAX_BYTES for all services.",
             )  # fmt: skip
         day = self._now().astimezone(UTC).date()
         place = Place(folder_of(context.change.tenant), day, hashlib.sha256(data).digest())

@@ -23,8 +23,8 @@ class ObjectGone(PermanentError):
 
     code = "object-gone"
     default_remedy = (
-        "Restore the object from a backup, then `headrace dlq redrive`; or send the document's event again, or replay "
-        "the stage that made the payload."
+        "Restore the object from a backup, then run `headrace dlq redrive`. Or send the document's change event again, "
+        "or replay the stage that wrote the payload."
     )
 
 
@@ -84,19 +84,20 @@ def checked(reference: Reference, tenant: str, record: str, max_bytes: int) -> P
     place = parse(reference.uri.removeprefix(SCHEME)) if reference.uri.startswith(SCHEME) else None
     if place is None:
         raise InvalidRecord(
-            "reference.uri", f"{reference.uri!r:.200} is no place in the object store",
-            remedy="Payloads are read from the store of HEADRACE_OBJECTS_URL alone; find out who wrote the record.",
+            "reference.uri", f"{reference.uri!r:.200} is not a location in the object store",
+            remedy="Stages read payloads only from the store of HEADRACE_OBJECTS_URL. Find out what wrote the record.",
         )  # fmt: skip
     if place.folder != folder_of(tenant):
-        raise InvalidRecord("reference.uri", f"{reference.uri!r:.300} belongs to another tenant than the record")
+        raise InvalidRecord("reference.uri", f"{reference.uri!r:.300} belongs to a tenant other than the record's")
     if len(reference.sha256) != _DIGEST_BYTES or place.digest != reference.sha256:
-        raise InvalidRecord("reference.sha256", "is not the digest that the place names", where=reference.uri)
+        raise InvalidRecord("reference.sha256", "differs from the digest in the location", where=reference.uri)
     if reference.record != record:
-        raise InvalidRecord("reference.record", f"is {reference.record!r:.200}; this topic carries {record}")
+        raise InvalidRecord("reference.record", f"is {reference.record!r:.200}, but this topic carries {record}")
     if not 0 <= reference.size <= max_bytes:
         raise PermanentError(
             f"the payload in the object store has {reference.size} bytes; the limit is {max_bytes}",
-            where=reference.uri, remedy="Raise HEADRACE_OBJECTS_MAX_BYTES everywhere, then `headrace dlq redrive`.",
+            where=reference.uri, remedy="Raise HEADRACE_OBJECTS_MAX_BYTES for all services, then run `headrace "
+                "dlq redrive`.",
         )  # fmt: skip
     return place
 
@@ -105,10 +106,10 @@ def check_content(reference: Reference, data: bytes) -> bytes:
     """Return the bytes; raises :class:`ObjectDamaged` where they are not those that the reference speaks of."""
     if len(data) != reference.size:
         raise ObjectDamaged(
-            f"the object has {len(data)} bytes; the reference says {reference.size}", where=reference.uri
+            f"the object has {len(data)} bytes, but the reference says {reference.size}", where=reference.uri
         )
     if hashlib.sha256(data).digest() != reference.sha256:
-        raise ObjectDamaged("the object's bytes have another digest than the reference", where=reference.uri)
+        raise ObjectDamaged("the digest of the object's bytes differs from the reference", where=reference.uri)
     return data
 
 

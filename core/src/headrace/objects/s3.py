@@ -77,7 +77,7 @@ def bucket_store(bucket: str, access: S3Access, *, variables: str, folder: str =
         )  # fmt: skip
     except (BaseError, OSError, ValueError) as error:
         raise ConfigurationError(
-            f"the bucket {bucket!r} cannot be used with these settings: {describe(error)}",
+            f"cannot use the bucket {bucket!r} with these settings: {describe(error)}",
             where=f"{variables}S3_…", remedy="Check them.",
         ) from error  # fmt: skip
 
@@ -87,8 +87,8 @@ def _credentials(access: S3Access, variables: str) -> Callable[[], S3Credential]
     key_id, secret = access.s3_access_key_id, access.s3_secret_access_key
     if (key_id is None) != (secret is None):
         raise ConfigurationError(
-            "an access key for S3 has an id and a secret; one of them is missing",
-            where=f"{variables}S3_ACCESS_KEY_ID, {variables}S3_SECRET_ACCESS_KEY", remedy="Set both or none.",
+            "an access key for S3 needs an ID and a secret, but only one of them is set",
+            where=f"{variables}S3_ACCESS_KEY_ID, {variables}S3_SECRET_ACCESS_KEY", remedy="Set both or neither.",
         )  # fmt: skip
     if key_id is None or secret is None:
         return None

@@ -54,7 +54,11 @@ class ObjectStore:
 
     def __init__(self, settings: ObjectSettings, owner: Owner) -> None:
         if settings.url is None:
-            raise ConfigurationError("there is no object store", where=f"{_VARIABLES}URL", remedy="Set it.")
+            raise ConfigurationError(
+                "no object store is configured",
+                where=f"{_VARIABLES}URL",
+                remedy="Set it to the URL of the object store.",
+            )
         self.url = settings.url
         self._settings = settings
         self._owner = owner
@@ -143,10 +147,10 @@ class ObjectStore:
         found = self._require_marker()
         if found != owner:
             raise ConfigurationError(
-                f"the object store belongs to another deployment: {json.dumps(found)}, and this is "
+                f"the object store belongs to another deployment: {json.dumps(found)}; this one is "
                 f"{json.dumps(owner)}", where=self.url,
-                remedy=f"Give each deployment a place of its own ({_VARIABLES}URL). Where this one took over the "
-                f"other's log, delete {MARKER} there, and run `headrace bootstrap`.",
+                remedy=f"Give each deployment its own location ({_VARIABLES}URL). If this deployment took over the "
+                f"log of the other one, delete {MARKER} there and run `headrace bootstrap`.",
             )  # fmt: skip
 
     def _mark(self, owner: dict[str, str]) -> bool:
@@ -204,8 +208,8 @@ class ObjectStore:
             assert self._folder is not None
             if not self._folder.is_dir():
                 raise DependencyDown(
-                    DEPENDENCY, f"there is no folder {self._folder}",
-                    remedy=f"Create or mount it, for every stage, or set {_VARIABLES}URL to another.",
+                    DEPENDENCY, f"folder {self._folder} does not exist",
+                    remedy=f"Create or mount it for every stage, or set {_VARIABLES}URL to another folder.",
                 )  # fmt: skip
             self._store = LocalStore(self._folder, automatic_cleanup=True)
         return self._store
@@ -214,7 +218,7 @@ class ObjectStore:
         """Raise before anything is read where the object is not as large as it should be."""
         if size != reference.size:
             raise ObjectDamaged(
-                f"the object has {size} bytes; the reference says {reference.size}", where=reference.uri
+                f"the object has {size} bytes, but the reference says {reference.size}", where=reference.uri
             )
 
     def _marker(self) -> Any:
@@ -224,7 +228,7 @@ class ObjectStore:
         except FileNotFoundError:
             return None
         if answer.meta["size"] > _MARKER_BYTES:
-            return "too long to be read"
+            return "too long to read"
         try:
             return json.loads(bytes(answer.bytes()))
         except ValueError:
@@ -236,8 +240,8 @@ class ObjectStore:
             found = self._marker()
         if found is None:
             raise DependencyDown(
-                DEPENDENCY, f"{self.url} holds no {MARKER}, so it is not the store of this deployment",
-                remedy=f"Mount the folder, or set {_VARIABLES}URL to the store; where it is a new one, run `headrace "
+                DEPENDENCY, f"{self.url} does not contain {MARKER}, so it is not the object store of this deployment",
+                remedy=f"Mount the folder, or set {_VARIABLES}URL to the right store. For a new store, run `headrace "
                 f"bootstrap` once with {_VARIABLES}URL set.",
             )  # fmt: skip
         return found
@@ -249,8 +253,8 @@ class ObjectStore:
             yield
         except (PermissionDeniedError, UnauthenticatedError) as error:
             raise ConfigurationError(
-                "the object store refuses the access key", where=self.url,
-                remedy=f"Check {_VARIABLES}S3_… and the rights on the bucket: list, read, write and delete.",
+                "the object store rejects the access key", where=self.url,
+                remedy=f"Check {_VARIABLES}S3_… and the permissions on the bucket: list, read, write and delete.",
             ) from error  # fmt: skip
         except TimeoutError as error:
             raise DependencyDown(
@@ -258,7 +262,7 @@ class ObjectStore:
             ) from error
         except (BaseError, OSError) as error:
             said = " ".join(describe(error).partition("Debug source:")[0].split())[:300]
-            raise DependencyDown(DEPENDENCY, f"the object store at {self.url} cannot be used: {said}") from error
+            raise DependencyDown(DEPENDENCY, f"cannot use the object store at {self.url}: {said}") from error
 
 
 def _is_missing(error: Exception) -> bool:
@@ -275,15 +279,15 @@ def store_of(settings: ObjectSettings, kafka: KafkaSettings) -> ObjectStore | No
         return None
     if settings.limit_bytes > kafka.max_message_bytes:
         raise ConfigurationError(
-            f"{settings.limit_bytes} bytes are more than a record may have ({kafka.max_message_bytes})",
-            where=f"{_VARIABLES}LIMIT_BYTES", remedy="Lower it below HEADRACE_KAFKA_MAX_MESSAGE_BYTES.",
+            f"{settings.limit_bytes} bytes exceed the maximum size of a record ({kafka.max_message_bytes})",
+            where=f"{_VARIABLES}LIMIT_BYTES", remedy="Set it below HEADRACE_KAFKA_MAX_MESSAGE_BYTES.",
         )  # fmt: skip
 
     def owner() -> dict[str, str]:
         try:
             found = AdminClient({**kafka.client(), "log_level": 0}).list_topics(timeout=_CALL_S)
         except KafkaException as error:
-            raise DependencyDown("kafka", f"Kafka does not answer at {kafka.bootstrap}: {error}") from error
+            raise DependencyDown("kafka", f"Kafka at {kafka.bootstrap} does not answer: {error}") from error
         return {"kafka_cluster": str(found.cluster_id), "topic_prefix": kafka.topic_prefix}
 
     return ObjectStore(settings, owner)

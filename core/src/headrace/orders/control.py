@@ -41,10 +41,10 @@ _ACTIONS = {Scope.STAGE: _PAUSES, Scope.PIPELINE: _PAUSES, Scope.TENANT: _PAUSES
 def check(order: Control) -> Control:
     """Return the order when it makes sense; raise :class:`InvalidRecord` naming the field where it does not."""
     if order.scope not in list(Scope):
-        raise InvalidRecord("scope", f"is {order.scope!r}; there are: {', '.join(Scope)}")
+        raise InvalidRecord("scope", f"is {order.scope!r}; allowed are {', '.join(Scope)}")
     allowed = sorted(_ACTIONS[Scope(order.scope)])
     if order.action not in allowed:
-        raise InvalidRecord("action", f"is {order.action!r}; for a {order.scope} there are: {', '.join(allowed)}")
+        raise InvalidRecord("action", f"is {order.action!r}; allowed for a {order.scope} are {', '.join(allowed)}")
     if not order.target:
         raise InvalidRecord("target", "is empty")
     return order

@@ -55,5 +55,5 @@ def ends(kind: str, scope: str, identity: str = "ID") -> str:
         return f"headrace review approve {identity} (or reject)"
     of, _, target = scope.partition("/")
     if of == CAP_SCOPE:
-        return f"raise the cap of {target} in the file of HEADRACE_COST_FILE, then: headrace embeddings release"
+        return f"raise the cap of {target} in the file of HEADRACE_COST_FILE, then run headrace embeddings release"
     return f"headrace resume --{of} {shlex.quote(target)}"

@@ -62,10 +62,12 @@ def dead_letter(
         stage=stage,
         reason=error.code if isinstance(error, HeadraceError) else "unforeseen",
         message=_bounded(
-            (f"Cut here, for the record takes {size} bytes. " if cut else "")
+            (f"The record has {size} bytes; only its beginning is stored here. " if cut else "")
             + (str(error) if declared else f"{type(error).__name__}: {error}")
         ),
-        remedy=_bounded(error.remedy) if isinstance(error, HeadraceError) else "Read the stack; repair the handler.",
+        remedy=_bounded(error.remedy)
+        if isinstance(error, HeadraceError)
+        else "Read the stack trace and fix the handler.",
         stack=None if isinstance(error, PermanentError) else _bounded("".join(traceback.format_exception(error))),
         handler=failure.handler,
         attempt=attempt,

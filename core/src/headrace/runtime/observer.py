@@ -16,7 +16,7 @@ from headrace.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
-STOPPED_REMEDY = "Read the stage's newest dead letters, repair the cause, then `headrace resume --stage STAGE`."
+STOPPED_REMEDY = "Read the stage's newest dead letters, fix the cause, then run `headrace resume --stage STAGE`."
 
 
 class Observer:
@@ -45,7 +45,7 @@ class Observer:
         if stopped is not None:
             self._log.error("stage stopped itself", reason=stopped, remedy=STOPPED_REMEDY)
         elif isinstance(circuit, Closed):
-            self._log.info("stage goes on")
+            self._log.info("stage continues")
         else:
             self._log.warning("stage waits", dependency=circuit.dependency, reason=circuit.reason)
 

@@ -152,11 +152,11 @@ class Outcomes:
             value, parcel = self._claims.check_in(context, produces)
         size = len(value) + len(context.change.key)
         if size > self._wiring.max_message_bytes:
-            remedy = "Split the document, or raise HEADRACE_KAFKA_MAX_MESSAGE_BYTES everywhere."
+            remedy = "Split the document, or raise HEADRACE_KAFKA_MAX_MESSAGE_BYTES for all services."
             if self._claims is None:
-                remedy = "Set HEADRACE_OBJECTS_URL for all stages, so that large payloads go to an object store."
+                remedy = "Set HEADRACE_OBJECTS_URL for all stages to put large payloads into an object store."
             limit = self._wiring.max_message_bytes
-            raise InvalidRecord("payload", f"has {size} bytes with its key; the limit is {limit}", remedy=remedy)
+            raise InvalidRecord("payload", f"has {size} bytes including the key; the limit is {limit}", remedy=remedy)
         return value, parcel
 
     def _held(self, record: Record, held: Held) -> Message:
@@ -169,7 +169,7 @@ class Outcomes:
     def _to_review(self, record: Record, context: Context, made: Message) -> Message:
         """Return what the record came to, for the topic of what waits, with where it goes on once it is approved."""
         scope = f"pipeline/{context.trace.pipeline_id}"
-        why = f"version {context.trace.pipeline_version} of the pipeline asks for a review of {self._wiring.flow.name}"
+        why = f"pipeline version {context.trace.pipeline_version} requires a review of stage {self._wiring.flow.name}"
         said = headers.for_hold(
             made.headers, self.first(record), kind="review", scope=scope, why=why, now_ms=self._now_ms(),
             target=made.topic,
@@ -192,7 +192,7 @@ class Outcomes:
     def _give_up(self, record: Record, failure: Failure) -> Message:
         wiring = self._wiring
         log.warning(
-            "record given up", topic=record.topic, partition=record.partition, offset=record.offset,
+            "record dead-lettered", topic=record.topic, partition=record.partition, offset=record.offset,
             request_id=failure.context.trace.request_id if failure.context else None,
             document_id=failure.context.change.document_id if failure.context else None,
             reason=getattr(failure.error, "code", "unforeseen"), error=type(failure.error).__name__,

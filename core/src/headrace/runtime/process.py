@@ -169,7 +169,7 @@ class StageProcessor:
     def _decoded(self, record: Record) -> tuple[Context, Reference | None]:
         """Return the record's context, and where its payload lies if it is in the object store."""
         if (why := headers.unreadable(record)) is not None:
-            raise UndecodableRecord(f"Kafka's client cannot read the record: {why}")
+            raise UndecodableRecord(f"the Kafka client cannot read the record: {why}")
         if self._outcomes.came_back(record):
             first = headers.origin(record)
             record = record._replace(topic=first.topic, partition=first.partition, offset=first.offset)
@@ -263,7 +263,9 @@ async def run_handler(handler: Handler, contexts: Sequence[Context]) -> Sequence
     try:
         outcomes = await handler.process_batch(contexts)
         if len(outcomes) != len(contexts):
-            raise PermanentError(f"handler {handler.identity} returned {len(outcomes)} results for {len(contexts)}")
+            raise PermanentError(
+                f"handler {handler.identity} returned {len(outcomes)} results for {len(contexts)} records"
+            )
     except _PASS_THROUGH:
         raise
     except Exception as error:  # noqa: BLE001
@@ -293,5 +295,5 @@ def _error_in(outcome: object, handler: Handler) -> BaseException:
         return outcome
     return PermanentError(
         f"handler {handler.identity} returned a {type(outcome).__name__}, not a Context",
-        remedy="Repair the handler: every path of it returns the context.",
+        remedy="Fix the handler: it must return the context on every path.",
     )

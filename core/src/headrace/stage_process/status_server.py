@@ -46,7 +46,7 @@ def _handler(readiness: Readiness) -> type[BaseHTTPRequestHandler]:
                 body = json.dumps({"ready": ready, **details}).encode()
                 self._answer(200 if ready else 503, "application/json", body)
             else:
-                self._answer(404, "application/json", b'{"error": "there are /metrics, /healthz and /readyz"}')
+                self._answer(404, "application/json", b'{"error": "unknown path; use /metrics, /healthz or /readyz"}')
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the library's name
             """Keep quiet: scrapes are no news."""

@@ -55,12 +55,12 @@ def postgresql_errors() -> Iterator[None]:
     except _SETTINGS as refused:
         raise DependencyDown(
             "postgresql",
-            f"PostgreSQL refuses: {refused}",
-            remedy="Check HEADRACE_STORE_DSN, and that the login was made by the bootstrap job.",
+            f"PostgreSQL denies access: {refused}",
+            remedy="Check HEADRACE_STORE_DSN, and that the bootstrap job created the login.",
         ) from refused
     except _SCHEMA as unknown:
         raise DependencyDown(
             "postgresql",
-            f"the store's schema does not fit: {unknown}",
+            f"the store's schema does not match this release: {unknown}",
             remedy="Run the bootstrap job (`headrace bootstrap`) and check HEADRACE_STORE_SCHEMA_NAME.",
         ) from unknown

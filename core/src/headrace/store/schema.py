@@ -101,11 +101,12 @@ def _prepare(connection: psycopg.Connection, schema: str) -> None:
             connection.execute("CREATE EXTENSION vector SCHEMA public")
         except (psycopg.errors.FeatureNotSupported, psycopg.errors.UndefinedFile) as missing:
             raise ConfigurationError(
-                "PostgreSQL has no pgvector", remedy="Install pgvector 0.8.5 or newer on the database server."
+                "PostgreSQL does not have the extension pgvector",
+                remedy="Install pgvector 0.8.5 or newer on the database server.",
             ) from missing
         except psycopg.errors.InsufficientPrivilege as refused:
             raise ConfigurationError(
-                "this login may not create the extension vector",
+                "this login is not allowed to create the extension vector",
                 remedy="Have a superuser run `CREATE EXTENSION vector SCHEMA public` once.",
             ) from refused
         found = connection.execute(
@@ -119,12 +120,12 @@ def require_pgvector(version: str, namespace: str) -> None:
     """Refuse a pgvector that is older than 0.8.5 or that does not stand in ``public``."""
     if tuple(int(part) for part in version.split(".")) < MINIMUM_PGVECTOR:
         raise ConfigurationError(
-            f"pgvector {version} is too old: 0.8.5 or newer is needed (CVE-2026-3172)",
+            f"pgvector {version} is too old; version 0.8.5 or newer is required (CVE-2026-3172)",
             remedy="Upgrade it on the server, then run `ALTER EXTENSION vector UPDATE`.",
         )
     if namespace != "public":
         raise ConfigurationError(
-            f"the extension vector stands in schema {namespace}, not in public",
+            f"the extension vector is in schema {namespace}, not in public",
             remedy="Run `ALTER EXTENSION vector SET SCHEMA public` as its owner.",
         )
 
@@ -132,8 +133,8 @@ def require_pgvector(version: str, namespace: str) -> None:
 def _require_identifier(setting: str, value: str) -> None:
     if not _IDENTIFIER.fullmatch(value):
         raise ConfigurationError(
-            f"{setting} {value!r} is no plain identifier",
-            remedy="Use lower-case letters, digits and underscores, a letter first, at most 63 characters.",
+            f"{setting} {value!r} is not a plain identifier",
+            remedy="Use 1 to 63 lower-case letters, digits and underscores, starting with a letter.",
         )
 
 

@@ -93,7 +93,7 @@ def _computed(state: State, event: ComputeReturned, limits: Limits) -> Decision:
         return _succeeded(state, batch, outcome, limits)
     if isinstance(outcome, (DependencyDown, ConfigurationError)):
         return _must_try_again(state, batch, outcome, event, limits)
-    return _end(state, EXIT_BUG, f"the batch could not be computed: {type(outcome).__name__}: {outcome}")
+    return _end(state, EXIT_BUG, f"a bug ended the batch: {type(outcome).__name__}: {outcome}")
 
 
 def _succeeded(state: State, batch: Batch, result: BatchResult, limits: Limits) -> Decision:

@@ -70,7 +70,7 @@ def judge(lifecycle: Lifecycle, batch: Batch, result: BatchResult, limits: Limit
     seen = sum(count for count, _ in recent)
     faults = sum(faulty for _, faulty in recent)
     if result.faults and seen >= limits.dead_letter_window and faults > limits.dead_letter_share * seen:
-        stopped = f"{faults} of the last {seen} records were given up for a fault that is hardly theirs"
+        stopped = f"{faults} of the last {seen} records were dead-lettered for reasons other than invalid input"
         return replace(lifecycle, stopped=stopped, recent=())
     return replace(lifecycle, recent=tuple(recent))
 
@@ -91,4 +91,8 @@ def finish(lifecycle: Lifecycle, now: float, *, idle: bool) -> Lifecycle:
     """End a worker that drains, when nothing is under way any more or its time is over."""
     if lifecycle.draining_until is None or not (idle or now >= lifecycle.draining_until):
         return lifecycle
-    return end(lifecycle, EXIT_DONE, "drained" if idle else "the time to drain is over; the next owner does the rest")
+    return end(
+        lifecycle,
+        EXIT_DONE,
+        "drained" if idle else "the drain time is over; the next owner of the partitions does the rest",
+    )

@@ -31,4 +31,5 @@ class Limits:
     """A record that was begun so often alone, without an end, is given up."""
     dead_letter_window: int = 1000
     dead_letter_share: float = 1.0
-    """More of the newest ``dead_letter_window`` records given up for a fault of ours than this stops the stage."""
+    """The stage stops above this share of dead letters, other than invalid records, among the newest
+    ``dead_letter_window`` records."""
