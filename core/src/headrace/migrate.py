@@ -38,7 +38,7 @@ _LOOK_S = 0.05
 
 
 class BootstrapSettings(BaseSettings):
-    """What the migration step needs beyond the services' settings."""
+    """Settings of the migration step in addition to the services' settings."""
 
     model_config = SettingsConfigDict(env_prefix="HEADRACE_BOOTSTRAP_", frozen=True)
 
@@ -66,7 +66,7 @@ class BootstrapSettings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _by_name(cls, values: Any) -> Any:
-        """Fill in what is known of the model, where it is not set: the embedder does the same."""
+        """Fill in known values of the model that are not set, as the embedder does."""
         if not isinstance(values, dict):
             return values
         known = known_model(str(values.get("model", PACKAGED_MODEL)))
@@ -83,9 +83,9 @@ def bootstrap(
     objects: ObjectSettings,
     report: Report = lambda _: None,
 ) -> None:
-    """Bring Kafka, registry, PostgreSQL and object store to what the services expect; a repeat changes nothing.
+    """Prepare Kafka, registry, PostgreSQL and object store for the services; a repeat changes nothing.
 
-    Raises :class:`ConfigurationError` naming what does not fit, and :class:`DependencyDown` naming what is down.
+    Raises :class:`ConfigurationError` naming what does not match, and :class:`DependencyDown` naming what is down.
     """
     created = create_topics(kafka, settings.replication_factor)
     report(f"topics: {len(created)} created" if created else "topics: up to date")
@@ -134,10 +134,10 @@ def create_topics(kafka: KafkaSettings, replication_factor: int) -> list[str]:
 
 
 def make_topics(admin: AdminClient, wanted: Sequence[NewTopic]) -> None:
-    """Create topics and wait until a broker tells a leader for each of their partitions; one that exists stays.
+    """Create topics and wait until each of their partitions has a leader; existing topics stay.
 
-    The controller has a topic a moment before the brokers do, and a consumer that subscribes in between is told that
-    there is none. Raises :class:`ConfigurationError` where one cannot be created, and :class:`DependencyDown`.
+    The controller knows a topic a moment before the brokers do; to a consumer that subscribes in between, the topic
+    does not exist. Raises :class:`ConfigurationError` if a topic cannot be created, and :class:`DependencyDown`.
     """
     if not wanted:
         return
@@ -164,9 +164,9 @@ def _has_leaders(admin: AdminClient, name: str) -> bool:
 
 
 def begin_objects(objects: ObjectSettings, kafka: KafkaSettings) -> bool:
-    """Mark the configured object store as this deployment's; return whether it was nobody's before.
+    """Mark the configured object store as this deployment's; return whether it had no marker before.
 
-    Raises :class:`DependencyDown`, and :class:`ConfigurationError` where it belongs to another deployment.
+    Raises :class:`DependencyDown`, and :class:`ConfigurationError` if it belongs to another deployment.
     """
     from headrace.objects.store import store_of  # noqa: PLC0415  # the library behind it is large
 
@@ -192,7 +192,7 @@ async def _first_generation(settings: BootstrapSettings, generation: str) -> Non
 
 
 def apply_shipped(kafka: KafkaSettings, codec: Codec) -> list[tuple[str, int, bool]]:
-    """Apply the templates that ship, each only where its pipeline was never applied: a user's version stays."""
+    """Apply each shipped template unless its pipeline was ever applied: a user's version stays."""
     known = pipelines_log.read_all(kafka, codec)
     done = []
     for path in sorted(PIPELINE_FOLDER.glob("*.yaml")):
@@ -207,9 +207,9 @@ def apply_shipped(kafka: KafkaSettings, codec: Codec) -> list[tuple[str, int, bo
 
 
 def main() -> int:
-    """Run the step with settings from the environment; exit code 1 with the remedy where it fails.
+    """Run the step with settings from the environment; exit code 1 with the remedy if it fails.
 
-    The exit code is 78 where a setting is missing or wrong, as a stage's.
+    The exit code is 78 if a setting is missing or wrong, as for a stage.
     """
     try:
         bootstrap(

@@ -1,7 +1,7 @@
-"""Captured tables: what becomes of a row as a document, read from a file and checked before anything is captured.
+"""Captured tables: how rows become documents, read from a file and checked before anything is captured.
 
-A template such as ``article/{id}`` stands for text with the values of columns in it; one that is a single column takes
-its value as it is. Nothing in it is evaluated.
+A template such as ``article/{id}`` is text with the values of columns filled in. A template that is a single column
+takes its value unchanged. Nothing in it is evaluated.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ LSN = "lsn"
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """Text with columns in it, in turn: each part's text, and the column that follows it or None."""
+    """Text with columns: each part has a text and the column that follows it, or None."""
 
     parts: tuple[tuple[str, str | None], ...]
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that it names, each once, in order."""
+        """The columns in the template, each once, in order."""
         return tuple(dict.fromkeys(column for _, column in self.parts if column is not None))
 
     def fill(self, row: Mapping[str, Any]) -> Any:
         """Return the text for the row; for a single column its value: text, None, or a list of texts.
 
-        Raises :class:`InvalidRecord` for a column that the row lacks, naming those that there are, and for a value
-        that is no text, number or truth.
+        Raises :class:`InvalidRecord` for a column that the row does not have, naming the existing ones, and for a value
+        that is not a text, number or boolean.
         """
         if len(self.parts) == 1 and not self.parts[0][0] and self.parts[0][1] is not None:
             return _value(row, self.parts[0][1])
@@ -72,7 +72,7 @@ Filled = Annotated[Template, BeforeValidator(Template.read)]
 
 
 class Table(BaseModel):
-    """What a table's rows become."""
+    """How a table's rows become documents."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
@@ -88,18 +88,18 @@ class Table(BaseModel):
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """The columns that tell which document a row is."""
+        """The columns that identify the document of a row."""
         return tuple(dict.fromkeys((*self.tenant.columns, *self.id.columns)))
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """All columns that are used."""
+        """All used columns."""
         others = [self.text, self.title, self.media_type, self.acl, self.version, *self.attributes.values()]
         used = [column for one in others if isinstance(one, Template) for column in one.columns]
         return tuple(dict.fromkeys((*self.identity, *used)))
 
     def missing(self, known: Iterable[str]) -> list[str]:
-        """Return the columns that are used and not there."""
+        """Return the used columns that do not exist."""
         there = set(known)
         return [column for column in self.columns if column not in there]
 
@@ -121,7 +121,7 @@ def read_tables(path: Path | None) -> dict[str, Table]:
 
 
 def of_capture(tables: Mapping[str, Table], name: str) -> dict[str, Table]:
-    """Return what the capture ``name`` has to do with, by ``schema.table``; its own mapping is before a general one."""
+    """Return the tables of the capture ``name`` by ``schema.table``; its own mapping overrides a general one."""
     general = {table: mapped for table, mapped in tables.items() if table.count(".") < _FULL_NAME_DOTS}
     own = {table.removeprefix(f"{name}."): mapped for table, mapped in tables.items() if table.startswith(f"{name}.")}
     return general | {table: mapped for table, mapped in own.items() if table.count(".") == 1}

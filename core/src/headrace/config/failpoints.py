@@ -1,6 +1,6 @@
-"""Failpoints: named places in the code at which a test has the process die, stop, wait or fail.
+"""Failpoints: named points in the code at which a test makes the process die, stop, wait or fail.
 
-``HEADRACE_FAILPOINTS="commit.offsets=kill@3;commit.produced=sleep:2"`` is the only way to set them. Where the variable
+``HEADRACE_FAILPOINTS="commit.offsets=kill@3;commit.produced=sleep:2"`` is the only way to set them. If the variable
 is not set, :func:`reach` costs one comparison.
 
 A rule is ``name=action`` or ``name=action@N``: with ``@N`` at the Nth time that the point is reached, without it each
@@ -124,6 +124,6 @@ _active = _from_environment()
 
 
 def reach(name: str) -> None:
-    """Say that the point is reached; nothing happens unless a test set a rule for it."""
+    """Report that the point is reached; nothing happens unless a test set a rule for it."""
     if _active is not None:
         _active.reach(name)

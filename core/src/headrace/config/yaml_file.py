@@ -1,4 +1,4 @@
-"""Files of settings in YAML: read with bounds, and told in plain words where they are wrong."""
+"""Reads YAML files of settings with size limits, and says in plain words what is wrong in which line."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from headrace.errors import ConfigurationError
 
 MAX_FILE_BYTES = 1024 * 1024
 _SHOWN = 60
-"""Most characters of what stands in a file that a message repeats."""
+"""Maximum number of characters of a file's content that a message quotes."""
 _MEND_LINE = "Correct that line or the one above it."
 _KEY = "[key]"
-"""Pydantic's last step to a name that is itself wrong."""
+"""Pydantic's last location item for a wrong name."""
 _KINDS = {
     "decimal_parsing": "a number", "decimal_type": "a number", "finite_number": "a number",
     "int_parsing": "a whole number", "int_type": "a whole number", "int_from_float": "a whole number",
@@ -33,10 +33,10 @@ _BOUNDS = {
 
 
 def read(path: Path, what: str, *, where: str | None = None, remedy: str = "") -> Any:
-    """Return what the file holds, as :func:`parse` does; raises :class:`ConfigurationError` saying why it cannot.
+    """Return the file's content as :func:`parse` does; raises :class:`ConfigurationError` with the reason.
 
-    ``what`` names it in messages, ``where`` its place where that is more than the path; ``remedy`` says what to do
-    where there is no such file.
+    ``what`` names the file in messages, ``where`` is its location if that is more than the path; ``remedy`` is for a
+    file that does not exist.
     """
     where = where or str(path)
     try:
@@ -60,7 +60,7 @@ def read(path: Path, what: str, *, where: str | None = None, remedy: str = "") -
 
 
 def parse(text: str, what: str, name: str) -> Any:
-    """Return what the text holds, in mappings that know their lines; raises :class:`ConfigurationError`."""
+    """Return the content of the text, in mappings that know their lines; raises :class:`ConfigurationError`."""
     try:
         return YAML(typ="rt").load(text)
     except MarkedYAMLError as error:
@@ -73,7 +73,7 @@ def parse(text: str, what: str, name: str) -> Any:
 
 
 def line(node: Any, place: Sequence[int | str]) -> int:
-    """Return the line, from 1, of the innermost name of the place that stands in the text."""
+    """Return the line, from 1, of the innermost name of the location that the text contains."""
     found = 0
     for name in place:
         if not isinstance(node, Mapping) or name not in node:
@@ -84,7 +84,7 @@ def line(node: Any, place: Sequence[int | str]) -> int:
 
 
 def refusal(error: ValidationError) -> tuple[list[int | str], str]:
-    """Return the place of the first thing that pydantic refused, and in plain words what is wrong with it."""
+    """Return the location of pydantic's first error, and what is wrong in plain words."""
     first = error.errors()[0]
     place = [step for step in first["loc"] if step != _KEY]
     kind, given = first["type"], first["input"]
@@ -103,7 +103,7 @@ def refusal(error: ValidationError) -> tuple[list[int | str], str]:
 
 
 def shown(given: object) -> str:
-    """Return what stands in a file as a message repeats it."""
+    """Return a value of a file as messages quote it."""
     if given is None:
         return "an empty value"
     if isinstance(given, Mapping):

@@ -22,7 +22,7 @@ class HandlerRegistry:
             self.add(handler)
 
     def add(self, handler: type[Handler]) -> type[Handler]:
-        """Add a class; raises :class:`ConfigurationError` where it breaks the contract or the name is taken."""
+        """Add a class; raises :class:`ConfigurationError` if it breaks the contract or the name is taken."""
         where = f"{handler.__module__}:{handler.__qualname__}"
         parts = {"name": "name", "stage": "stage", "consumes": "record types"}
         missing = [words for part, words in parts.items() if not hasattr(handler, part)]
@@ -51,7 +51,7 @@ class HandlerRegistry:
         return [self._by_stage[stage][name] for stage in sorted(self._by_stage) for name in self.names(stage)]
 
     def find(self, stage: str, name: str) -> type[Handler]:
-        """Return the class; raises :class:`ConfigurationError` naming those that exist."""
+        """Return the class; raises :class:`ConfigurationError` naming the existing ones."""
         try:
             return self._by_stage[stage][name]
         except KeyError:
@@ -64,10 +64,10 @@ class HandlerRegistry:
 
 
 def installed(stage: str | None = None) -> HandlerRegistry:
-    """Return a registry of the handlers that installed packages offer, of one stage or of all.
+    """Return a registry of the handlers in installed packages, of one stage or of all.
 
     An entry point is named ``stage.handler``, so that a service loads no module of another stage.
-    Raises :class:`ConfigurationError` naming the entry point that does not load or is misnamed.
+    Raises :class:`ConfigurationError` naming an entry point that cannot be loaded or has the wrong name.
     """
     registry = HandlerRegistry()
     for point in entry_points(group=ENTRY_POINT_GROUP):

@@ -1,4 +1,4 @@
-"""What it means when Kafka does not answer, or refuses: the one place that words these errors."""
+"""The errors for a Kafka that does not answer or denies access, worded in one place."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ACCESS = (
 
 
 def unavailable(kafka: KafkaSettings, error: BaseException | str) -> DependencyDown:
-    """Return the error for what Kafka answered, or did not answer, to a reader."""
+    """Return the error for Kafka's answer to a reader, or for the missing answer."""
     said = error if isinstance(error, str) else describe(error)
     code = error.args[0].code() if isinstance(error, KafkaException) else None
     if code in _REFUSED:
@@ -47,7 +47,7 @@ def unavailable(kafka: KafkaSettings, error: BaseException | str) -> DependencyD
 
 @contextmanager
 def answering(kafka: KafkaSettings) -> Iterator[None]:
-    """Turn what the client raises within into :class:`DependencyDown`."""
+    """Convert the client's exceptions in this block into :class:`DependencyDown`."""
     try:
         yield
     except (KafkaException, TimeoutError) as error:

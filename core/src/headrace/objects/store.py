@@ -1,4 +1,4 @@
-"""A folder or a bucket that holds payloads; the same calls for both, by obstore."""
+"""A folder or a bucket for payloads, with the same calls for both through obstore."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 DEPENDENCY = "object-store"
 MARKER = "_headrace-objects.json"
-"""The object that tells whose store this is, and that this is the store and not an empty mount point.
+"""The object that names the store's owner and shows that this is the store, not an empty mount point.
 
-No tenant's folder has this name (:func:`headrace.objects.places.folder_of`).
+Tenant folders never have this name (:func:`headrace.objects.places.folder_of`).
 """
 _VARIABLES = "HEADRACE_OBJECTS_"
 _RETRIES = 3
@@ -42,14 +42,14 @@ _MARKER_BYTES = 10_000
 _CALL_S = 10.0
 T = TypeVar("T")
 Owner = Callable[[], dict[str, str]]
-"""Returns Kafka's cluster and the topic prefix; asks Kafka, and so takes its time."""
+"""Returns Kafka's cluster and the topic prefix. It asks Kafka, so it may be slow."""
 
 
 class ObjectStore:
     """One store.
 
-    Every method raises :class:`DependencyDown` where it does not answer, and :class:`ConfigurationError` where it
-    refuses the access key.
+    Every method raises :class:`DependencyDown` if the store does not answer, and :class:`ConfigurationError` if it
+    rejects the access key.
     """
 
     def __init__(self, settings: ObjectSettings, owner: Owner) -> None:
@@ -75,9 +75,9 @@ class ObjectStore:
             )
 
     def read(self, reference: Reference, tenant: str, record: str) -> bytes:
-        """Return the bytes that the reference in a record of the tenant speaks of.
+        """Return the bytes for a reference in a record of the tenant.
 
-        Raises, beside what every method does, :class:`ObjectGone`, :class:`ObjectDamaged`, and what
+        In addition to the errors of every method, raises :class:`ObjectGone`, :class:`ObjectDamaged`, and what
         :func:`headrace.objects.places.checked` does for a reference that may not be followed.
         """
         place = checked(reference, tenant, record, self._settings.max_bytes)
@@ -94,7 +94,7 @@ class ObjectStore:
         return check_content(reference, data)
 
     async def read_async(self, reference: Reference, tenant: str, record: str) -> bytes:
-        """Do what :meth:`read` does, beside the other tasks of the loop."""
+        """Do what :meth:`read` does, concurrently with other tasks of the loop."""
         place = checked(reference, tenant, record, self._settings.max_bytes)
         with self._told():
             async with asyncio.timeout(self._settings.timeout_s):
@@ -111,9 +111,9 @@ class ObjectStore:
         return check_content(reference, data)
 
     async def write_async(self, place: Place, data: bytes) -> None:
-        """Write the object whole; the same bytes once more change nothing.
+        """Write the object atomically; writing the same bytes again changes nothing.
 
-        Raises what :meth:`require_owner` does, and writes nothing then.
+        Raises what :meth:`require_owner` does, before anything is written.
         """
         owner = None if self._owned else await asyncio.to_thread(self._owner)
         with self._told():
@@ -122,16 +122,16 @@ class ObjectStore:
                     await self._beside(partial(self._require, owner))
                     self._owned = True
                 elif self._folder is not None:
-                    # obstore would make the folders anew, below a mount point that lost its mount
+                    # obstore would create the folders again below a mount point that lost its mount
                     await self._beside(self._require_marker)
                 store = await self._beside(self._opened)
                 await obstore.put_async(store, place.key, data)
 
     def begin(self) -> bool:
-        """Mark the place as its owner's store, where it is nobody's; return whether it was.
+        """Mark the store as the owner's if it has no owner; return whether it had none.
 
-        For the migration step alone: a stage that began a store would take an empty mount point for one. Of several
-        that begin one place at once, one wins. Raises :class:`ConfigurationError` where it is another's.
+        Only for the migration step: a stage that did this would accept an empty mount point as a store. If several
+        processes do it at once, one wins. Raises :class:`ConfigurationError` if it has another owner.
         """
         owner = self._owner()
         with self._told():
@@ -140,7 +140,7 @@ class ObjectStore:
         return began
 
     def require_owner(self) -> None:
-        """Raise :class:`ConfigurationError` where the store is another's; :class:`DependencyDown` where it is none."""
+        """Raise :class:`ConfigurationError` if the store has another owner, :class:`DependencyDown` without a marker."""
         self._require(self._owner())
 
     def _require(self, owner: dict[str, str]) -> None:
@@ -154,7 +154,7 @@ class ObjectStore:
             )  # fmt: skip
 
     def _mark(self, owner: dict[str, str]) -> bool:
-        """Write the marker; return whether nobody else did meanwhile."""
+        """Write the marker; return False if another process wrote it first."""
         try:
             obstore.put(self._opened(), MARKER, json.dumps(owner, indent=1).encode(), mode="create")
         except AlreadyExistsError:
@@ -162,7 +162,7 @@ class ObjectStore:
         return True
 
     def objects(self) -> Iterator[tuple[Place, int]]:
-        """Yield each object's place with its bytes, in no order; what is none of ours is passed over."""
+        """Yield each object's place and size in bytes, unordered; objects of other programs are skipped."""
         with self._told():
             for page in obstore.list(self._opened(), chunk_size=_PAGE):
                 for meta in page:
@@ -171,12 +171,12 @@ class ObjectStore:
                         yield place, meta["size"]
 
     def delete(self, places: list[Place]) -> None:
-        """Delete the objects; one that is gone already is no error."""
+        """Delete the objects; a missing object is not an error."""
         with self._told():
             try:
                 obstore.delete(self._opened(), [place.key for place in places])
             except FileNotFoundError:
-                for place in places:  # another collector took some of them
+                for place in places:  # another process deleted some of them
                     self._delete_one(place)
 
     def _delete_one(self, place: Place) -> None:
@@ -186,9 +186,9 @@ class ObjectStore:
             return
 
     def unfinished(self, before: datetime) -> dict[Path, int]:
-        """Return the files, with their bytes, that killed processes left half written in a folder before that time.
+        """Return the unfinished files, with their sizes, that killed processes left in a folder before that time.
 
-        A bucket shows none.
+        A bucket has none.
         """
         found = {}
         for path in self._folder.glob("*/*/*#*") if self._folder is not None else ():
@@ -200,7 +200,7 @@ class ObjectStore:
         return found
 
     async def _beside(self, work: Callable[[], T]) -> T:
-        """Do what may hang with the folder in the store's own thread: it keeps waiting, and takes nobody else's."""
+        """Run work that may hang with the folder in the store's own thread, so that it blocks no other thread."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _opened(self) -> LocalStore | S3Store:
@@ -215,14 +215,14 @@ class ObjectStore:
         return self._store
 
     def _check_size(self, size: int, reference: Reference) -> None:
-        """Raise before anything is read where the object is not as large as it should be."""
+        """Raise before reading if the object does not have the expected size."""
         if size != reference.size:
             raise ObjectDamaged(
                 f"the object has {size} bytes, but the reference says {reference.size}", where=reference.uri
             )
 
     def _marker(self) -> Any:
-        """Return what the marker says, or None where there is none."""
+        """Return the content of the marker, or None if there is none."""
         try:
             answer = obstore.get(self._opened(), MARKER)
         except FileNotFoundError:
@@ -235,7 +235,7 @@ class ObjectStore:
             return "unreadable"
 
     def _require_marker(self) -> Any:
-        """Return what the marker says; raises :class:`DependencyDown` where there is none, so that this is no store."""
+        """Return the content of the marker; raises :class:`DependencyDown` if there is none."""
         with self._told():
             found = self._marker()
         if found is None:
@@ -248,7 +248,7 @@ class ObjectStore:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """Turn what obstore raises into our errors."""
+        """Convert obstore's exceptions into Headrace's."""
         try:
             yield
         except (PermissionDeniedError, UnauthenticatedError) as error:
@@ -266,12 +266,12 @@ class ObjectStore:
 
 
 def _is_missing(error: Exception) -> bool:
-    """Whether there is no such object: nothing of that name, or a file where its folder should be."""
+    """Whether the object does not exist: nothing has its name, or a file has the name of its folder."""
     return isinstance(error, FileNotFoundError) or f"(os error {errno.ENOTDIR})" in str(error)
 
 
 def store_of(settings: ObjectSettings, kafka: KafkaSettings) -> ObjectStore | None:
-    """Return the configured store, which belongs to Kafka's cluster and the topic prefix; None where there is none.
+    """Return the configured store, which belongs to Kafka's cluster and the topic prefix; None if none is configured.
 
     Raises :class:`ConfigurationError`.
     """
