@@ -34,7 +34,7 @@ class Registry:
         self._schemas: dict[int, Any] = {}
 
     def id_of(self, name: str) -> int:
-        """Return the id of our schema; raises :class:`ConfigurationError` where the migration step did not run."""
+        """Return the ID of the schema; raises :class:`ConfigurationError` if the migration step did not run."""
         if name not in self._ids:
             answer = self._call("POST", f"/subjects/{name}", json={"schema": _text(name)})
             if answer.status_code == _NOT_FOUND:
@@ -62,7 +62,7 @@ class Registry:
         return self._schemas[schema_id]
 
     def register(self, name: str) -> int:
-        """Register our schema under its own name; raises :class:`ConfigurationError` where it is incompatible."""
+        """Register the schema under its own name; raises :class:`ConfigurationError` if it is incompatible."""
         answer = self._call("POST", f"/subjects/{name}/versions", json={"schema": _text(name)})
         if answer.status_code in (409, 422):
             raise ConfigurationError(
@@ -74,12 +74,12 @@ class Registry:
     def require_compatibility(self) -> None:
         """Set the registry's global rule, since some registries start with none."""
         answer = self._call("PUT", "/config", json={"compatibility": COMPATIBILITY})
-        if answer.status_code == httpx.codes.CONFLICT:  # somebody else made the rule meanwhile; it can be set now
+        if answer.status_code == httpx.codes.CONFLICT:  # another process created the rule meanwhile; now it can be set
             answer = self._call("PUT", "/config", json={"compatibility": COMPATIBILITY})
         _checked(answer)
 
     def ping(self) -> None:
-        """Raise :class:`DependencyDown` where the registry does not answer."""
+        """Raise :class:`DependencyDown` if the registry does not answer."""
         _checked(self._call("GET", "/subjects"))
 
     def close(self) -> None:
@@ -109,7 +109,7 @@ def _checked(answer: httpx.Response) -> Any:
 
 
 def _field(answer: httpx.Response, name: str, kind: type[T]) -> T:
-    """Return a field of the registry's answer; raises :class:`DependencyDown` where it does not have it."""
+    """Return a field of the registry's answer; raises :class:`DependencyDown` if it is missing."""
     body = _checked(answer)
     value = body.get(name) if isinstance(body, dict) else None
     if not isinstance(value, kind):
@@ -118,7 +118,7 @@ def _field(answer: httpx.Response, name: str, kind: type[T]) -> T:
 
 
 def _not_found(answer: httpx.Response, schema_id: int) -> UndecodableRecord | DependencyDown:
-    """Return what a 404 means: an id that the registry does not know, or a path that nobody serves there."""
+    """Return what a 404 means: an ID that the registry does not know, or a URL that is not a registry."""
     try:
         body = answer.json()
     except ValueError:
@@ -153,7 +153,7 @@ class FixedIds:
         return self._names.index(name) + 1
 
     def writer_schema(self, schema_id: int) -> Any:
-        """Return the parsed schema; raises :class:`UndecodableRecord` where there is none with that id."""
+        """Return the parsed schema; raises :class:`UndecodableRecord` if there is none with that ID."""
         if not 1 <= schema_id <= len(self._names):
             raise UndecodableRecord(f"the schema registry has no schema with ID {schema_id}")
         return schemas.parsed(self._names[schema_id - 1])

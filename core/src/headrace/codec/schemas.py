@@ -60,7 +60,7 @@ def parsed(name: str) -> Any:
 
 
 def parse_foreign(text: str, where: str) -> Any:
-    """Parse a schema that somebody else registered.
+    """Parse a schema that another application registered.
 
     Raises :class:`UndecodableRecord` for a schema with arrays of zero-byte items, by name or in place: a few bytes
     could declare billions of them and keep the decoder busy without end. Refuses a type that contains itself as

@@ -140,7 +140,7 @@ class ObjectStore:
         return began
 
     def require_owner(self) -> None:
-        """Raise :class:`ConfigurationError` if the store has another owner, :class:`DependencyDown` without a marker."""
+        """Raise :class:`ConfigurationError` if the store has another owner, :class:`DependencyDown` if unmarked."""
         self._require(self._owner())
 
     def _require(self, owner: dict[str, str]) -> None:

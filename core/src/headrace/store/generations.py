@@ -145,7 +145,7 @@ class ActiveGeneration:
         self._known: tuple[float, Generation] | None = None
 
     async def __call__(self) -> Generation:
-        """Return it; raises :class:`DependencyDown` where PostgreSQL does not answer, or none is active."""
+        """Return it; raises :class:`DependencyDown` if PostgreSQL does not answer or no generation is active."""
         if self._known is None or time.monotonic() - self._known[0] > _ACTIVE_S:
             with postgresql_errors():
                 async with (await self._connected()).acquire() as connection:

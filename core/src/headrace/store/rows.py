@@ -63,7 +63,7 @@ class IndexChunk:
 
     @property
     def key(self) -> bytes:
-        """What the chunk's vector goes by; empty where it has none."""
+        """The key of the chunk's vector; empty if it has none."""
         return self.text_hash if self.vector_key is None else self.vector_key
 
 

@@ -112,7 +112,7 @@ def fuse(*rankings: Sequence[UUID]) -> dict[UUID, float]:
 
 
 async def _narrow(connection: Connection, filters: Filters) -> Filters:
-    """Replace a filter by attributes by the documents that pass it, where they are few."""
+    """Replace an attribute filter with the matching documents if they are few."""
     if filters.attributes is None:
         return filters
     limit = EXACT_DOCUMENTS + 1

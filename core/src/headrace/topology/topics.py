@@ -35,7 +35,7 @@ class Topic:
     producers: tuple[str, ...]
     consumers: tuple[str, ...]
     schema: str | None
-    """Record that it carries; None where records travel on as they were read."""
+    """Record that it carries; None if records keep the form in which they were read."""
 
     def config(self, max_message_bytes: int) -> dict[str, str]:
         """Return Kafka's topic configuration."""
