@@ -27,5 +27,5 @@ def release(state_dir: Path) -> None:
     stack = Stack(state_dir)
     controls = _held.get(stack.state_dir)
     if not controls:
-        raise StackError("this process does not hold the local stack", where=str(stack.state_dir))
+        raise StackError("this process does not hold the stack", where=str(stack.state_dir))
     stack.release(controls.pop())
