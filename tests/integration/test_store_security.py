@@ -235,9 +235,9 @@ async def test_generations_switch_atomically(pool: Pool, owner: Owner, generatio
     assert await create_generation(owner, "first", "toy", 4) == generation
     with pytest.raises(GenerationExists, match="exists with toy, 4 dimensions, cosine"):
         await create_generation(owner, "first", "toy", 5)
-    with pytest.raises(ConfigurationError, match="cannot be indexed"):
+    with pytest.raises(ConfigurationError, match="cannot index distance"):
         await create_generation(owner, "third", "toy", 5000)
-    with pytest.raises(ConfigurationError, match="no generation unknown"):
+    with pytest.raises(ConfigurationError, match="generation unknown does not exist"):
         await activate(owner, "unknown")
     async with pool.acquire() as connection:
         assert await active_generation(connection) == generation

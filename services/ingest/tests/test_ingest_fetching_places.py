@@ -389,5 +389,5 @@ async def test_an_s3_service_that_is_away_is_tried_again(s3: FakeS3) -> None:
 
 def test_half_an_access_key_is_refused() -> None:
     """Broken: a forgotten secret has ingest ask with the machine's own role instead."""
-    with pytest.raises(ConfigurationError, match="an id and a secret"):
+    with pytest.raises(ConfigurationError, match="an ID and a secret"):
         Fetcher(FetchSettings(buckets="docs", s3_secret_access_key="hidden"))

@@ -68,7 +68,7 @@ FIELD_REFUSALS = [
     (as_json(FIELDS, tenant=None)._replace(key=b"a.md"), "tenant", "is missing or empty"),
     (as_json(FIELDS, id=None)._replace(key=b"acme/"), "document_id", "is missing or empty"),
     (as_json(FIELDS, tenant=5), "tenant", "is a int, not a string"),
-    (as_json(FIELDS, tenant="a/b"), "tenant", "'a/b' contains '/', which separates tenant and document in keys"),
+    (as_json(FIELDS, tenant="a/b"), "tenant", "'a/b' contains '/', which is reserved: it separates tenant and document in keys"),
     (as_json(FIELDS, id="x" * 513), "document_id", "has 513 characters; the limit is 512"),
     (as_json(FIELDS, id="a\x00"), "document_id", "contains a NUL character at position 1; remove it"),
     (as_json(FIELDS, document_id="b.md"), "document_id", "is given twice, also as 'document_id' with another value"),
@@ -178,7 +178,7 @@ UNDECODABLE = [
     (record(b'{"\xff": 1'), "the record is not UTF-8: 0xff at byte 2"),
     (record(DEEP), "the record is nested too deeply"),
     (record(b"\x00\x00\x00\x00"), "no Confluent header"),
-    (record(b"\x00\x00\x00\xff\xff1"), "no schema with id 65"),
+    (record(b"\x00\x00\x00\xff\xff1"), "no schema with ID 65"),
     (avro()._replace(value=(avro().value or b"")[:-3]), "do not decode as headrace.ChangeEvent"),
     (avro()._replace(value=(avro().value or b"") + b"x"), "1 bytes follow the record"),
     (

@@ -53,12 +53,12 @@ class _Letters:
         found = [one for one in self._contents.letters if selection.holds(one)]
         missing = selection.ids - {one.id for one in self._contents.letters}
         if missing:
-            raise NoSuchDeadLetter(f"there is no dead letter {', '.join(map(str, sorted(missing)))}")
+            raise NoSuchDeadLetter(f"no dead letter with ID {', '.join(map(str, sorted(missing)))}")
         return found
 
     def show(self, identity: Id) -> list[Found]:
         self.select(Selection(ids=frozenset({identity}), states=frozenset(State)))
-        raise NoSuchDeadLetter(f"{identity} has no record here")
+        raise NoSuchDeadLetter(f"the record of {identity} does not exist")
 
     def carry_out(self, chosen: Sequence[Entry], order: Order, progress: Progress = lambda _: None) -> list[Id]:
         if self._contents.down is not None:
@@ -82,7 +82,7 @@ class _Held:
         return [one for one in self._waiting if selection.holds(one)]
 
     def one(self, identity: HeldId) -> FoundHeld:
-        raise NoSuchHeldRecord(f"no record waits as {identity}")
+        raise NoSuchHeldRecord(f"no held record with ID {identity}")
 
     def release(self, scopes: frozenset[str], order: Order, progress: Progress = lambda _: None) -> Done:
         if self._contents.down is not None:
@@ -96,7 +96,7 @@ class _Held:
     def plan(self, ids: frozenset[HeldId], _order: Order) -> Done:
         missing = ids - {one.id for one in self._waiting}
         if missing:
-            raise NoSuchHeldRecord(f"no record waits as {', '.join(map(str, sorted(missing)))}")
+            raise NoSuchHeldRecord(f"no held record with ID {', '.join(map(str, sorted(missing)))}")
         return Done([one for one in self._waiting if one.id in ids])
 
     def decide(self, ids: frozenset[HeldId], order: Order, progress: Progress = lambda _: None) -> Done:

@@ -26,19 +26,19 @@ class StoreSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="HEADRACE_STORE_", frozen=True)
 
-    dsn: SecretStr = Field(description="Connection string, postgresql://user:password@host:port/database.")
+    dsn: SecretStr = Field(description="PostgreSQL connection string, postgresql://user:password@host:port/database.")
     schema_name: str = Field(
         default="headrace",
         pattern=r"^[a-z_][a-z0-9_]{0,62}$",
-        description="Schema that holds the store's tables.",
+        description="Schema with the store's tables.",
     )
-    pool_minimum: int = Field(default=1, ge=0, description="Connections kept open.")
-    pool_maximum: int = Field(default=8, ge=1, description="Connections opened at most.")
-    connect_timeout: float = Field(default=10.0, gt=0, description="Seconds to wait for a connection.")
+    pool_minimum: int = Field(default=1, ge=0, description="Minimum number of connections to keep open.")
+    pool_maximum: int = Field(default=8, ge=1, description="Maximum number of open connections.")
+    connect_timeout: float = Field(default=10.0, gt=0, description="Maximum seconds to open a connection.")
     statement_timeout: float = Field(
         default=60.0,
         gt=0,
-        description="Seconds after which the server cancels a statement, and the client gives up on a silent server.",
+        description="Seconds after which the server cancels a statement and the client stops waiting for the server.",
     )
 
 
