@@ -62,6 +62,21 @@ def test_what_concerns_all_commands_loads_none(words: list[str], shown: str) -> 
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_loads_neither_kafka_nor_numpy(name: str) -> None:
+    """Broken: `headrace COMMAND --help` takes seconds, because it loads what only a running command needs."""
+    code = (
+        "import sys\nfrom headrace_cli.app import run\n"
+        f"sys.argv = ['headrace', {name!r}, '--help']\n"
+        "try:\n    run()\nexcept SystemExit:\n    pass\n"
+        "heavy = ('confluent_kafka', 'numpy', 'httpx', 'asyncpg')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Usage: headrace" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 def test_completion_names_commands_with_their_lines_and_loads_none() -> None:
     """Broken: a shell completes no command, or takes seconds at each key."""
     code = (

@@ -27,7 +27,7 @@ FINDING = Finding(
 @pytest.fixture(autouse=True)
 def kafka_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing listens at the place that these tests name."""
-    monkeypatch.setattr("headrace_cli.context.accepts_any", lambda _: True)
+    monkeypatch.setattr("headrace_local.network.accepts_any", lambda _: True)
 
 
 def _report(*findings: Finding, all_tenants: bool = True) -> Report:
@@ -56,7 +56,7 @@ def test_a_clean_audit_ends_with_zero_and_says_what_it_looked_at(monkeypatch: py
     assert "0 findings, 1 pending; 4 documents in the log, 3 in the store with 9 chunks and 8 vectors" in result.stdout
     assert "pending: acme/late.md waits for chunks" in result.stderr
     assert "unreadable: documents/0/7: junk" in result.stderr
-    assert "only tenants that it names" not in result.stderr
+    assert "can read only the tenants it names" not in result.stderr
     assert asked == [Scope()]
 
 
@@ -71,7 +71,7 @@ def test_findings_are_told_with_their_repair_and_exit_code_8(monkeypatch: pytest
     assert "found: 2 of 3 chunks without" in lines
     assert "open dead letters: indexer/0/3" in lines
     assert "repair: headrace audit --tenant acme --document 'a [b].md' --reset" in lines
-    assert "only tenants that it names" in result.stderr
+    assert "can read only the tenants it names" in result.stderr
 
 
 def test_json_holds_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:

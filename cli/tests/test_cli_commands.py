@@ -162,7 +162,7 @@ def test_ask_shows_answer_citations_and_who_wrote(gateway: Any) -> None:
     result = run("ask", "what flows", url=gateway.url)
     assert "It flows [1]." in result.stdout
     assert "[1] a.md  Guide  characters 3–40" in result.stdout
-    assert result.stderr.strip() == "written by the provider extractive"
+    assert result.stderr.strip() == "written by provider extractive"
 
 
 def test_ask_that_takes_too_long_says_where_the_answer_will_be(gateway: Any) -> None:
@@ -200,9 +200,9 @@ def test_an_unknown_document_is_told_in_words_of_the_command_line(gateway: Any) 
     """Broken: whoever typed an id reads of percent-encoding, which the command does itself."""
     gateway.reply = lambda _: (404, {}, {"detail": "Nothing is known of it.", "remedy": "Look at the path."})
     result = run("status", "docs/a.md", url=gateway.url, code=ExitCode.NOT_FOUND)
-    assert "below the folder that was ingested" in result.stderr
+    assert "below the ingested folder" in result.stderr
     failed = run("delete", "docs/a.md", url=gateway.url, code=ExitCode.SOME_FAILED)
-    assert "Nothing is known of it. Look at the id: a file's" in failed.stderr
+    assert "Nothing is known of it. Check the ID: a file's" in failed.stderr
 
 
 def test_a_dead_letter_tells_its_remedy_once(gateway: Any) -> None:
@@ -221,7 +221,7 @@ def test_a_template_that_is_no_text_is_refused_with_its_name(tmp_path: Path) -> 
     """Broken: a binary file given by mistake looks like a fault of ours."""
     (tmp_path / "t.yaml").write_bytes(b"\xff\xfe")
     result = run("pipeline", "apply", str(tmp_path / "t.yaml"), code=ExitCode.FAILED)
-    assert "the template cannot be read" in result.stderr
+    assert "cannot read the template" in result.stderr
     assert "t.yaml" in result.stderr
 
 
@@ -244,7 +244,7 @@ def test_ingest_lists_what_failed_and_says_so_by_its_exit_code(gateway: Any, tmp
     result = run("ingest", ".", url=gateway.url, code=ExitCode.SOME_FAILED)
     assert "1 changes accepted" in result.stdout
     assert "failed: b.md (document b.md): is not UTF-8" in result.stderr
-    assert "others are done" in result.stderr
+    assert "others succeeded" in result.stderr
 
 
 def test_a_wait_that_takes_too_long_has_its_own_exit_code(gateway: Any, tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_a_wait_that_takes_too_long_has_its_own_exit_code(gateway: Any, tmp_path
     found = {"id": "a.md", "version": None, "indexed": False, "deleted": False, "dead_letter": None}
     gateway.reply = lambda one: (200, {}, {"documents": [found]}) if one.path.endswith(":lookup") else None
     result = run("ingest", "a.md", "--wait", "--timeout", "0", url=gateway.url, code=ExitCode.TIMED_OUT)
-    assert "1 still under way" in result.stdout
+    assert "1 still in progress" in result.stdout
 
 
 def test_a_wait_counts_what_was_given_up_apart(gateway: Any, tmp_path: Path) -> None:
@@ -264,8 +264,8 @@ def test_a_wait_counts_what_was_given_up_apart(gateway: Any, tmp_path: Path) -> 
     found = {"id": "a.md", "version": None, "indexed": False, "deleted": False, "dead_letter": letter}
     gateway.reply = lambda one: (200, {}, {"documents": [found]}) if one.path.endswith(":lookup") else None
     result = run("ingest", "a.md", "--wait", url=gateway.url, code=ExitCode.SOME_FAILED)
-    assert result.stdout == "1 changes accepted, 0 documents searchable, 1 given up: headrace dlq list\n"
-    assert result.stderr.count("indexed: 0 of 1, 1 given up in") == 1
+    assert result.stdout == "1 changes accepted, 0 documents searchable, 1 dead-lettered: see `headrace dlq list`\n"
+    assert result.stderr.count("indexed: 0 of 1, 1 dead-lettered in") == 1
     assert "title: is bad. Mend it." in result.stderr
 
 
@@ -395,7 +395,7 @@ def test_each_refusal_of_a_template_is_told_with_its_place(tmp_path: Path) -> No
     assert "t.yaml:5:12: unknown-stage" in result.stderr
     without = run("pipeline", "apply", "t.yaml", "--no-handler-check", "--json", code=ExitCode.FAILED)
     assert [one["reason"] for one in json.loads(without.stdout)] == ["unknown-stage"]
-    assert "there is no file" in run("pipeline", "apply", "gone.yaml", code=ExitCode.NOT_FOUND).stderr
+    assert "file not found: gone.yaml" in run("pipeline", "apply", "gone.yaml", code=ExitCode.NOT_FOUND).stderr
 
 
 def test_a_template_is_published_where_all_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -414,7 +414,7 @@ def test_a_template_is_published_where_all_is_well(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(pipelines_log, "apply", apply)
     shipped = str(ROOT / "pipelines" / "index.yaml")
-    monkeypatch.setattr("headrace_cli.context.accepts_any", lambda _: True)
+    monkeypatch.setattr("headrace_local.network.accepts_any", lambda _: True)
     tail = ["--kafka", "127.0.0.1:1", "--registry", "http://127.0.0.1:1"]
     assert "pipeline default is now version 2" in run("pipeline", "apply", shipped, *tail).stdout
     assert "would become version 2" in run("pipeline", "apply", shipped, "--dry-run", *tail).stdout
@@ -437,7 +437,7 @@ def test_a_retry_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     tell("Connection refused")
     tell("HTTP 503")
     assert capsys.readouterr().err == (
-        "http://gateway does not take it yet (Connection refused); trying again for up to 60 s\n"
+        "http://gateway does not accept the request yet (Connection refused); retrying for up to 60 s\n"
     )
 
 
@@ -484,7 +484,7 @@ def test_followed_logs_survive_a_restart_of_the_process(tmp_path: Path) -> None:
 def test_a_wrong_part_of_the_stack_is_refused() -> None:
     """Broken: a misspelt --only starts everything."""
     assert "--only infra" in run("up", "--only", "kafka", code=ExitCode.USAGE).stderr
-    assert "no provider" in run("up", "--provider", "magic", code=ExitCode.USAGE).stderr
+    assert "unknown provider" in run("up", "--provider", "magic", code=ExitCode.USAGE).stderr
 
 
 def test_status_tells_what_a_service_waits_for() -> None:

@@ -130,7 +130,7 @@ def test_a_list_of_held_records_says_what_each_waits_for_and_which_command_ends_
     assert [line.split()[1] for line in told.stdout.splitlines() if "chunker/" in line] == [
         "pause", "pause", "cap", "review",
     ]  # fmt: skip
-    raised = "raise the cap of acme in the file of HEADRACE_COST_FILE, then: headrace embeddings release"
+    raised = "raise the cap of acme in the file of HEADRACE_COST_FILE, then run headrace embeddings release"
     assert told.stderr.splitlines() == [
         "what to do (tenant/acme): headrace resume --tenant acme",
         f"what to do (cap/acme): {raised}",

@@ -34,5 +34,5 @@ def test_freshness_is_the_time_until_a_search_shows_it(fake_time: Any) -> None:
     answers = [[], [], [{"text": "there"}]]
     seconds, hits = demo.until(lambda: answers.pop(0), bool, "it", clock=lambda: fake_time.time, sleep=fake_time.sleep)
     assert (seconds, hits) == (pytest.approx(0.01), [{"text": "there"}])
-    with pytest.raises(TimedOut, match="does not show"):
+    with pytest.raises(TimedOut, match="is not visible after"):
         demo.until(list, bool, "it", clock=lambda: fake_time.time, sleep=fake_time.sleep)

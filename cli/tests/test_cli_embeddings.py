@@ -82,7 +82,7 @@ def test_a_test_alert_arrives_or_the_command_fails(receiver: Any) -> None:
     assert json.loads(run("alerts", "test", "--json", HEADRACE_ALERTS_SLACK_URL=url).stdout) == [
         {"channel": "slack", "error": None}
     ]
-    assert "this is a test" in receiver.got[0]["text"]
+    assert "test alert" in receiver.got[0]["text"]
     receiver.status = 410
     failed = run("alerts", "test", code=1, HEADRACE_ALERTS_SLACK_URL=url)
     assert "slack: HTTP 410" in failed.output
@@ -123,7 +123,7 @@ def test_the_watcher_sees_the_stack_grow_and_ends_when_told(
     watched = run(
         "alerts", "watch", "--every", "0.1", "--state-dir", str(tmp_path), HEADRACE_ALERTS_SLACK_URL=receiver.url
     )
-    assert "no process is known, so none is watched" in watched.output
+    assert "no processes known, so none are watched" in watched.output
     assert looked == [{}, grown]
     assert "embedder-1 does not answer" in receiver.got[0]["text"]
 
@@ -134,7 +134,7 @@ def test_a_schedule_tells_its_next_times_and_refuses_nonsense() -> None:
     assert len(times) == 5
     assert all(datetime.fromisoformat(one).minute % 10 == 0 for one in times)
     assert "invalid cron expression" in run("embeddings", "schedule", "batch", "--cron", "daily", code=2).output
-    assert "is no name" in run(
+    assert "invalid name" in run(
         "embeddings", "schedule", "batch", "--cron", "* * * * *", "--name", "../x", code=2
     ).output  # fmt: skip
 
@@ -181,7 +181,7 @@ def test_the_benchmark_measures_each_size_with_the_configured_provider() -> None
     rows = json.loads(run("embeddings", "benchmark", "--sizes", "1,8", "--texts", "16", "--json", **env).stdout)
     assert [row["batch"] for row in rows] == [1, 8]
     assert all(row["texts_per_second"] > 0 and row["tokens_per_second"] > 0 and not row["errors"] for row in rows)
-    assert "no batch sizes" in run("embeddings", "benchmark", "--sizes", "0", code=2, **env).output
+    assert "invalid batch sizes" in run("embeddings", "benchmark", "--sizes", "0", code=2, **env).output
     assert "exit code 78" in run(
         "embeddings", "benchmark", "--sizes", "1", "--texts", "1", code=1, HEADRACE_EMBEDDER_PROVIDER="magic"
     ).output  # fmt: skip
@@ -191,7 +191,7 @@ def test_wrong_words_are_refused_before_anything_is_reached(tmp_path: Path) -> N
     """Broken: a slip of the pen shows a report of everything, or of nothing."""
     state = ("--state-dir", str(tmp_path))
     assert "cannot sum by" in run("embeddings", "costs", "--by", "moon", *state, code=2).output
-    assert "is no day" in run("embeddings", "costs", "--since", "yesterday", *state, code=2).output
+    assert "invalid day" in run("embeddings", "costs", "--since", "yesterday", *state, code=2).output
     refused = run("embeddings", "costs", "--by", "document", "--since", "2026-01-01", *state, code=2)
     assert "cannot be limited to a time range" in refused.output
     (tmp_path / "costs.yaml").write_text("caps: {all: {usd_per_day: -1}}")
@@ -231,5 +231,5 @@ def test_files_are_estimated_for_a_model_by_its_name_without_any_server(tmp_path
     served = json.loads(run(*asked, HEADRACE_EMBEDDER_PROVIDER="openai-compatible", **env).stdout)
     assert (served["model"], served["usd"]) == ("nlpai-lab/KURE-v1", None)
     exported = {"HEADRACE_EMBEDDER_MODEL": "nlpai-lab/KURE-v1"}
-    assert "no PostgreSQL is known" in run(*files, code=3, **exported).output
+    assert "no PostgreSQL address given" in run(*files, code=3, **exported).output
     assert "--model" in run("embeddings", "reset", "--tenant", "a", code=2, **exported).output

@@ -53,7 +53,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path.write_bytes(bytes(2048))
     (found / "_headrace-objects.json").write_text(json.dumps({"kafka_cluster": "c1", "topic_prefix": ""}))
     monkeypatch.setenv("HEADRACE_OBJECTS_URL", f"file://{found}")
-    monkeypatch.setattr("headrace_cli.context.accepts_any", lambda _: True)
+    monkeypatch.setattr("headrace_local.network.accepts_any", lambda _: True)
     monkeypatch.setattr("headrace.objects.store.AdminClient", Admin)
     monkeypatch.setattr(objects, "LogReader", Ranges)
     return found
@@ -104,7 +104,7 @@ def test_it_asks_before_it_deletes(folder: Path) -> None:
     assert run("gc").exit_code == ExitCode.OK  # nothing to ask about
 
 
-@pytest.mark.parametrize(("older_than", "said"), [("23h", "24h or more"), ("soon", "no time")])
+@pytest.mark.parametrize(("older_than", "said"), [("23h", "24h or more"), ("soon", "invalid time")])
 def test_a_wrong_grace_is_refused(older_than: str, said: str, folder: Path) -> None:
     """Broken: a misspelt or dangerous grace deletes what is in use."""
     refused = run("gc", "--older-than", older_than, "--yes")

@@ -65,7 +65,7 @@ def test_a_dry_run_moves_nothing_and_tells_what_aged_out(log: dict[str, Any]) ->
     said = run("--stage", "chunker", "--all", "--dry-run", "--json")
     document = json.loads(said.stdout)
     assert (document["records"], document["documents"], document["cut_off"]) == (7, 5, {"3": 17})
-    assert "documents[3] begins at offset 17" in said.stderr
+    assert "documents[3] starts at offset 17" in said.stderr
     assert log["copied"] == []
 
 

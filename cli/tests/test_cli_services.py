@@ -56,8 +56,8 @@ def test_every_service_runs_as_a_module_of_this_python() -> None:
 @pytest.mark.parametrize(
     ("provider", "model", "said"),
     [
-        ("sentence-transformers", "nlpai-lab/KURE-v1", "nlpai-lab/KURE-v1; its first start fetches and prepares it"),
-        ("sentence-transformers", "all-MiniLM-L6-v2", "all-MiniLM-L6-v2; its first start prepares it"),
+        ("sentence-transformers", "nlpai-lab/KURE-v1", "nlpai-lab/KURE-v1; the first start downloads and prepares it"),
+        ("sentence-transformers", "all-MiniLM-L6-v2", "all-MiniLM-L6-v2; the first start prepares it"),
         ("openai-compatible", "m", ""),
         ("hashing", "m", ""),
     ],
@@ -71,7 +71,7 @@ def test_an_embedder_that_loads_a_model_says_so_and_has_time_to_fetch_it(provide
     found = {one.name: one for one in services.service_commands(ENDPOINTS, plan, Ports())}
     assert said in found["embedder"].loads
     assert bool(found["embedder"].loads) == bool(said)
-    assert (found["embedder"].start_s > found["chunker"].start_s) == ("fetches" in said)
+    assert (found["embedder"].start_s > found["chunker"].start_s) == ("downloads" in said)
     assert found["gateway"].start_s == found["embedder"].start_s, "the gateway is ready when the embedder is"
     assert not found["chunker"].loads + found["gateway"].loads
 
@@ -122,7 +122,7 @@ def test_the_callers_settings_reach_the_services_and_ours_win() -> None:
 @pytest.mark.parametrize("text", ["chunker", "chunker=0", "chunker=99", "kafka=2", "chunker=x", "=2"])
 def test_a_wrong_scale_is_refused(text: str) -> None:
     """Broken: a misspelt stage is scaled in silence, that is, not at all."""
-    with pytest.raises(UsageError, match="says no number of instances"):
+    with pytest.raises(UsageError, match="invalid number of instances"):
         services.scale([text])
 
 
@@ -138,10 +138,10 @@ def test_the_provider_gives_the_index_its_model() -> None:
     assert services.provider_of("openai-compatible", remote).model == "org/e5-small/"
     with pytest.raises(ConfigurationError, match="no server"):
         services.provider_of("openai-compatible", named)
-    with pytest.raises(UsageError, match="no provider"):
+    with pytest.raises(UsageError, match="unknown provider"):
         services.provider_of("magic", {})
     for name in ("sentence-transformers", "model2vec"):
-        with pytest.raises(ConfigurationError, match="nothing is known of the model org/nosuch") as unknown:
+        with pytest.raises(ConfigurationError, match="unknown model org/nosuch") as unknown:
             services.provider_of(name, {"HEADRACE_EMBEDDER_MODEL": "org/nosuch"})
         assert "HEADRACE_EMBEDDER_DIMENSIONS" in unknown.value.remedy
     with pytest.raises(ConfigurationError, match="dimensions"):
@@ -152,7 +152,7 @@ def test_the_runtime_login_replaces_the_owners() -> None:
     """Broken: the owner's password reaches the services, or a password with signs breaks the address."""
     dsn = services.runtime_dsn("postgresql://own:er@h:5/db?sslmode=require", "login", "p@/:w")
     assert dsn == "postgresql://login:p%40%2F%3Aw@h:5/db?sslmode=require"
-    with pytest.raises(ConfigurationError, match="no URL"):
+    with pytest.raises(ConfigurationError, match="invalid PostgreSQL URL"):
         services.runtime_dsn("host=h user=u", "login", "p")
 
 
@@ -209,7 +209,7 @@ def test_settings_that_running_services_have_not_read_are_told(tmp_path: Path, m
     assert said == []
     assert again(**(first | {"HEADRACE_FETCH_HOSTS": "b.example"}), HEADRACE_COST_FILE="c") == settings
     (note,) = said
-    assert "now: HEADRACE_COST_FILE, HEADRACE_FETCH_HOSTS." in note
+    assert "have changed: HEADRACE_COST_FILE, HEADRACE_FETCH_HOSTS." in note
     assert "`headrace down`" in note
     running.clear()
     assert again() is None
@@ -227,7 +227,7 @@ def test_the_address_of_the_database_is_shown_without_its_password() -> None:
     """Broken: a password stands in a terminal, and in the bug report that it is copied to."""
     assert without_password("postgresql://own:er@h:5/db?sslmode=require") == "postgresql://own@h:5/db"
     assert without_password("postgresql://h/db") == "postgresql://h/db"
-    assert without_password("host=h user=u password=p") == "as --postgres names it"
+    assert without_password("host=h user=u password=p") == "the one that --postgres names"
 
 
 def test_up_says_where_gateway_and_kafka_answer() -> None:

@@ -23,6 +23,6 @@ def test_passages_without_a_whole_vector_are_listed(capsys: pytest.CaptureFixtur
     )  # fmt: skip
     trace_view.show(Traces([DocumentTrace("acme", "d", "indexed", 1, row, (), ())], Cost(0, 0, 0.0)))
     said = capsys.readouterr().out
-    assert "passages without a vector, found by words alone: 4 (empty)" in said
-    assert "passages that were embedded in parts: 7, 9" in said
+    assert "chunks without a vector, found by lexical search only: 4 (empty)" in said
+    assert "chunks embedded in parts: 7, 9" in said
     assert "beginning" not in said

@@ -317,7 +317,7 @@ def test_a_folder_that_disappears_ends_it_and_deletes_nothing(scene: Scene) -> N
         scene.rest(str(scene.folder / "first.md"))
     assert caught.value.where == str(scene.folder)
     scene.folder.mkdir()  # As an empty mount point stays where a drive was.
-    with pytest.raises(CommandError, match="another folder is in its place"):
+    with pytest.raises(CommandError, match="another folder has taken its place"):
         scene.rest(str(scene.folder / "first.md"))
     assert scene.sender.taken == []
 
@@ -385,7 +385,7 @@ def test_only_folders_are_watched(tmp_path: Path) -> None:
     """Broken: a watch on what cannot be watched seems to run."""
     (tmp_path / "a.md").write_text("text")
     for name in ("a.md", "missing"):
-        with pytest.raises(UsageError, match="no folder"):
+        with pytest.raises(UsageError, match="is not a folder"):
             Folders([str(tmp_path / name)])
     with pytest.raises(UsageError):
         Folders(["-"])

@@ -104,16 +104,16 @@ def test_days_are_those_of_utc() -> None:
     ("text", "place", "said"),
     [
         ("models:\n  small: {usd_per_million_tokens: -1}\n", "costs.yaml:2",
-         "models.small.usd_per_million_tokens: -1 is less than 0, the least that is allowed"),
-        ("caps:\n  everybody: {usd_per_day: 1}\n", "costs.yaml:2", "caps.everybody: is not known"),
+         "models.small.usd_per_million_tokens: -1 is less than the minimum, 0"),
+        ("caps:\n  everybody: {usd_per_day: 1}\n", "costs.yaml:2", "caps.everybody: is an unknown field"),
         ("caps:\n  all:\n    usd_per_day: much\n", "costs.yaml:3", "caps.all.usd_per_day: 'much' is not a number"),
         ("caps:\n  all: {usd_per_day: .nan}\n", "costs.yaml:2", "caps.all.usd_per_day: nan is not a number"),
         ("caps:\n  all: {tokens_per_day: 1.5}\n", "costs.yaml:2", "caps.all.tokens_per_day: 1.5 is not a whole number"),
         ("models:\n  small:\n", "costs.yaml:2", "models.small: an empty value is not a mapping of names to values"),
         ("models:\n  small: {}\n", "costs.yaml:2", "models.small.usd_per_million_tokens: is missing"),
         ("models:\n  5: {}\n", "costs.yaml:2", "models.5: 5 is not text; put it in quotes"),
-        ("models: [\n", "costs.yaml:2", "no YAML"),
-        ("models: {}\nmodels: {}\n", "costs.yaml:2", "no YAML"),
+        ("models: [\n", "costs.yaml:2", "not valid YAML"),
+        ("models: {}\nmodels: {}\n", "costs.yaml:2", "not valid YAML"),
         ("just words\n", "costs.yaml:1", "the file: 'just words' is not a mapping of names to values"),
     ],
 )  # fmt: skip
@@ -130,9 +130,9 @@ def test_no_file_says_nothing_and_a_missing_or_empty_one_is_refused(tmp_path: Pa
     """Broken: a misspelt path runs without caps."""
     assert read_book(None) == parse_book("{}", "x") == CostBook()
     for nothing in ("", "# nothing yet\n"):
-        with pytest.raises(ConfigurationError, match="holds nothing"):
+        with pytest.raises(ConfigurationError, match="the file is empty"):
             parse_book(nothing, "x")
-    with pytest.raises(ConfigurationError, match=r"cannot be read: there is no file 'none\.yaml'") as caught:
+    with pytest.raises(ConfigurationError, match=r"cannot be read: file 'none\.yaml' does not exist") as caught:
         read_book(tmp_path / "none.yaml")
     assert caught.value.where == f"HEADRACE_COST_FILE={tmp_path / 'none.yaml'}"
 

@@ -75,12 +75,15 @@ def test_a_key_is_written_once() -> None:
     [
         ({}, r"'chunker' removed metadata key 'user\.team'"),
         ({"user.team": "x"}, r"'chunker' overwrote metadata key 'user\.team'"),
-        ({"user.team": "core", "user.more": 1}, r"'chunker' wrote metadata key 'user\.more': a stage writes under"),
+        (
+            {"user.team": "core", "user.more": 1},
+            r"'chunker' wrote metadata key 'user\.more': a stage may only write keys that start with its own name",
+        ),
         ({"user.team": "core", "system.x": 1}, r"'chunker' wrote metadata key 'system\.x': system\.\* is read-only"),
         ({"user.team": "core", "trace.x": 1}, r"'chunker' wrote metadata key 'trace\.x': trace\.\* is read-only"),
         ({"user.team": "core", "embedder.x": 1}, r"'chunker' wrote metadata key 'embedder\.x'"),
-        ({"user.team": "core", "chunker": 1}, r"'chunker' wrote metadata key 'chunker': the form is"),
-        ({"user.team": "core", "chunker.a b": 1}, r"'chunker' wrote metadata key 'chunker\.a b': the form is"),
+        ({"user.team": "core", "chunker": 1}, r"'chunker' wrote metadata key 'chunker': use the form"),
+        ({"user.team": "core", "chunker.a b": 1}, r"'chunker' wrote metadata key 'chunker\.a b': use the form"),
     ],
 )
 def test_violations_name_stage_and_key(items: dict[str, Any], message: str) -> None:

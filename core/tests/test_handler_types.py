@@ -96,7 +96,7 @@ def test_missing_or_wrong_type_arguments_are_refused(base: Any, message: str) ->
 @pytest.mark.parametrize("name", ["consumes", "produces", "sees_deletes"])
 def test_what_follows_from_the_types_cannot_be_declared(name: str) -> None:
     """Broken: a declaration that contradicts the type arguments wins over them, or does nothing."""
-    with pytest.raises(TypeError, match=f"declares {name}, which follow"):
+    with pytest.raises(TypeError, match=f"declares {name}, which Headrace derives from its type arguments"):
         type("One", (Split,), {name: SourceDocument})
 
 
@@ -108,5 +108,5 @@ def test_a_payload_is_what_the_type_says() -> None:
     with pytest.raises(InvalidRecord, match="is a ChunkedDocument; split@1 takes SourceDocument"):
         check_payload(Split(), UPSERT.with_payload(ChunkedDocument(DOCUMENT.facts, ())))
     for handler in (Split(), Passing()):
-        with pytest.raises(InvalidRecord, match="is missing; an upsert carries a SourceDocument"):
+        with pytest.raises(InvalidRecord, match="is missing; an upsert must carry a SourceDocument"):
             check_payload(handler, UPSERT.with_payload(None))

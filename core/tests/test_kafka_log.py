@@ -184,7 +184,7 @@ def test_a_silent_kafka_is_told_in_bounded_time(client: Client, clock: Clock) ->
     """Broken: a command hangs while Kafka does not answer."""
     with RangeReader(KAFKA, "test", silence_s=5) as reader, pytest.raises(DependencyDown) as caught:
         read(reader, {A: Range(0, 2)})
-    assert "Kafka does not answer at 127.0.0.1:1: documents[0] was silent for 5 s" in str(caught.value)
+    assert "Kafka at 127.0.0.1:1 does not answer: no answer for documents[0] in 5 s" in str(caught.value)
     assert caught.value.remedy
     assert clock.now < 12
     assert client.closed
@@ -246,9 +246,9 @@ def test_the_record_is_the_one_that_was_written(client: Client) -> None:
 @pytest.mark.parametrize(
     ("code", "says", "remedy"),
     [
-        (KafkaError.GROUP_AUTHORIZATION_FAILED, "Kafka refuses access at 127.0.0.1:1", "READ and DESCRIBE"),
-        (KafkaError._BAD_COMPRESSION, "a record cannot be read at 127.0.0.1:1", "dead-letters it"),
-        (KafkaError._TRANSPORT, "Kafka does not answer at 127.0.0.1:1", "HEADRACE_KAFKA_BOOTSTRAP"),
+        (KafkaError.GROUP_AUTHORIZATION_FAILED, "Kafka at 127.0.0.1:1 denies access", "READ and DESCRIBE"),
+        (KafkaError._BAD_COMPRESSION, "cannot read a record from Kafka at 127.0.0.1:1", "dead-letters it"),
+        (KafkaError._TRANSPORT, "Kafka at 127.0.0.1:1 does not answer", "HEADRACE_KAFKA_BOOTSTRAP"),
     ],
 )
 def test_an_error_says_what_kafka_did_and_what_to_do(code: int, says: str, remedy: str, client: Client) -> None:
@@ -373,7 +373,9 @@ def test_the_wait_for_a_topic_that_does_not_exist_names_it(client: Client) -> No
     with monkey.context() as patch:
         patch.setattr(made._closed, "wait", lambda _: made._closed.set())
         made._run()
-    with pytest.raises(DependencyDown, match="was not read within 0 s: there is no topic p-documents") as caught:
+    with pytest.raises(
+        DependencyDown, match="was not read to its end within 0 s: there is no topic p-documents"
+    ) as caught:
         made.wait_until_read(0)
     assert (caught.value.dependency, caught.value.remedy) == ("kafka", "Make it.")
 
@@ -383,7 +385,7 @@ def test_a_refresh_waits_for_what_was_written_just_before(client: Client) -> Non
     made, _ = following(client)
     client.messages = [end(A, 10), end(B, 2)]
     made._run()
-    with pytest.raises(DependencyDown, match="is not read to its end"):
+    with pytest.raises(DependencyDown, match="has not been read to its end"):
         made.refresh()
     made._next[A] = 11
     made.refresh()
@@ -442,7 +444,7 @@ def test_a_partition_that_moves_is_asked_again_and_a_refusal_is_told_at_once() -
     moving = KafkaException(KafkaError(KafkaError.NOT_LEADER_FOR_PARTITION, "moved"))
     refused = KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "not allowed"))
     assert asking(moving, moving, Offset(7)).ends([A]) == {A: 7}
-    with pytest.raises(DependencyDown, match="refuses access"):
+    with pytest.raises(DependencyDown, match="denies access"):
         asking(moving, refused).ends([A])
     with pytest.raises(DependencyDown, match="does not answer"):
         asking(*[moving] * 100).ends([A])
@@ -457,7 +459,7 @@ def test_a_group_that_never_committed_stands_at_0() -> None:
     assert asking(some, nobody).committed_of(groups) == {A: 5, B: 0}
     assert asking(GroupAnswer([KafkaPlace("p-documents", 0, -1001)])).committed("chunker", [A]) == {A: 0}
     refused = KafkaException(KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED, "not allowed"))
-    with pytest.raises(DependencyDown, match="refuses access"):
+    with pytest.raises(DependencyDown, match="denies access"):
         asking(refused).committed("chunker", [A])
 
 

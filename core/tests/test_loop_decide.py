@@ -443,7 +443,7 @@ def test_too_many_faults_stop_the_stage_before_they_are_written() -> None:
     state, _ = decide(state, polled(1.3, *records(3, 3)), limits)
     state, commands = decide(state, ComputeReturned(1.4, 2, BatchResult([], 1, faults=1), 0.0), limits)
     assert commands == [PauseFetching(), Recover(RecoveryStep.REWIND)]
-    assert state.lifecycle.stopped == "4 of the last 6 records were given up for a fault that is hardly theirs"
+    assert state.lifecycle.stopped == "4 of the last 6 records were dead-lettered for reasons other than invalid input"
     state, _ = decide(state, RecoveryReturned(1.5, None, 0.0), limits)
     state, commands = decide(state, polled(1.6, *records(3, 3)), limits)
     assert commands == []

@@ -173,7 +173,10 @@ def test_what_is_not_what_was_written_is_damaged(home: Path) -> None:
     claim = stored(claims, context())
     held = home / claim.reference.uri.removeprefix("claim:")
     whole = held.read_bytes()
-    for damaged, reason in ((whole[:-1], "bytes; the reference says"), (b"\x01" + whole[1:], "another digest")):
+    for damaged, reason in (
+        (whole[:-1], "bytes, but the reference says"),
+        (b"\x01" + whole[1:], "differs from the reference"),
+    ):
         held.write_bytes(damaged)
         outcome = fetched(claims, claim)
         assert isinstance(outcome, ObjectDamaged)
@@ -200,7 +203,7 @@ def test_a_store_that_is_not_there_is_no_records_fault(home: Path) -> None:
             fetched(claims_in(folder), claim)
         assert caught.value.dependency == "object-store"
         assert "HEADRACE_OBJECTS_URL" in str(caught.value)
-    with pytest.raises(DependencyDown, match="there is no folder"):
+    with pytest.raises(DependencyDown, match="does not exist"):
         stored(claims_in(home / "none"), context())
 
 
@@ -267,7 +270,7 @@ def test_a_store_that_cannot_be_written_is_down(home: Path) -> None:
     claims = claims_in(home)
     stored(claims, context("another"))
     (home / "blocked").write_text("a file where the tenant's folder should be")
-    with pytest.raises(DependencyDown, match="cannot be used"):
+    with pytest.raises(DependencyDown, match="cannot use the object store"):
         stored(claims, context(tenant="blocked"))
 
 

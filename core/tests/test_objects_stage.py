@@ -196,7 +196,7 @@ def test_a_stage_without_the_store_gives_the_reference_up_and_a_redrive_carries_
     without.run()
     without.broker.close()
     [letter] = [CODEC.decode_plain(value, DeadLetter) for value in values(cluster, "dead-letters.two")]
-    assert "none is configured here" in letter.message
+    assert "no object store is configured here" in letter.message
     assert (letter.tenant, letter.document_id) == ("t", "large")
     assert named_in(values(cluster, "dead-letters.two")[0]) == objects(home)
     cluster.append(Message("b", letter.key or b"", letter.value))  # what a redrive writes

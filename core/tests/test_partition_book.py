@@ -63,7 +63,7 @@ def test_only_a_partition_that_just_came_is_placed() -> None:
     """Broken: a late answer overwrites where a partition is, and records are skipped or done twice."""
     made = book(a=4)
     for place in (A, B):
-        with pytest.raises(ValueError, match="just came is placed"):
+        with pytest.raises(ValueError, match="newly assigned partition can be placed"):
             made.placed({place: Committed(9)})
     made.outcome([record(A, 4)])
     with pytest.raises(ValueError, match="is moved"):
@@ -173,7 +173,7 @@ def test_steps_go_on_from_the_last_one_until_the_way_back() -> None:
     made.go_back()
     assert made.next_unreadable(A, 4) == 6
     assert made.next_unreadable(B, 4) is None
-    with pytest.raises(ValueError, match="is not ours"):
+    with pytest.raises(ValueError, match="is not assigned to this worker"):
         made.stepped_over(B, 4)
 
 

@@ -291,7 +291,7 @@ def test_all_problems_come_in_order_of_position() -> None:
         ("id: a\nstagse: []\n", ["t.yaml:2:1", "'stagse'", "Did you mean 'stages'?"]),
         (
             HEAD + "  - stage: ingest\n    handlers: [chnge-event]\n",
-            ["It has: change-event, mask.", "Did you mean 'change-event'?", "'headrace.handlers'"],
+            ["Its handlers: change-event, mask.", "Did you mean 'change-event'?", "'headrace.handlers'"],
         ),
         (HEAD + INGEST + "  - stage: indexer\n    handlers: [index]\n", ["'vectors'", "'documents'"]),
         (HEAD + INGEST + "    after: chunker\n" + CHUNKER, ["ingest → chunker → ingest"]),
@@ -308,7 +308,7 @@ def test_without_handlers_only_stages_are_checked() -> None:
     """A client without the handler packages could not check a template at all."""
     client = Catalogue(STAGES, None)
     assert load(HEAD + "  - stage: ingest\n    handlers: [own-handler]\n", "t", client).stages[0].handlers
-    with pytest.raises(TemplateError, match="no stage 'x'"):
+    with pytest.raises(TemplateError, match="Stage 'x' does not exist"):
         load(HEAD + "  - stage: x\n    handlers: [own-handler]\n", "t", client)
 
 

@@ -155,7 +155,7 @@ def test_a_document_bound_to_a_refused_version_is_given_up_with_the_reason_and_n
     assert stage.worker.state.exit is None
     assert found["done"] == ["b"]
     (dead,) = found["dead"]
-    assert dead.startswith("a unknown-pipeline: pipeline 'default' version 2 is refused by this release: ")
+    assert dead.startswith("a unknown-pipeline: pipeline 'default' version 2 does not work with this release: ")
     assert "planets" in dead
 
 

@@ -68,7 +68,9 @@ def test_the_wait_names_the_registry_that_refuses() -> None:
     """Broken: an operator searches Kafka while the registry is to blame."""
     following = follower()
     following._failure = DependencyDown("schema registry", "the registry answered HTTP 401", remedy="Give it a login.")
-    with pytest.raises(DependencyDown, match=r"was not read within 0.01 s: the registry answered HTTP 401") as caught:
+    with pytest.raises(
+        DependencyDown, match=r"was not read to its end within 0.01 s: the registry answered HTTP 401"
+    ) as caught:
         following.wait_until_read(0.01)
     assert (caught.value.dependency, caught.value.remedy) == ("schema registry", "Give it a login.")
 

@@ -76,7 +76,7 @@ def test_a_name_is_given_once_in_a_stage() -> None:
 @pytest.mark.parametrize("missing", ["name", "stage"])
 def test_an_incomplete_handler_is_refused(missing: str) -> None:
     """Broken: a handler without a name fails only when a template asks for it."""
-    with pytest.raises(ConfigurationError, match=f"declares no {missing}"):
+    with pytest.raises(ConfigurationError, match=f"does not declare {missing}"):
         HandlerRegistry([handler(**{missing: None})])
 
 
@@ -87,14 +87,14 @@ def test_a_handler_of_any_record_is_refused() -> None:
         name = "open"
         stage = "chunker"
 
-    with pytest.raises(ConfigurationError, match="declares no record types"):
+    with pytest.raises(ConfigurationError, match="does not declare record types"):
         HandlerRegistry([Open])  # type: ignore[type-abstract]  # what the test is about
 
 
 @pytest.mark.parametrize("name", ["", "Upper", "with space", "a.b", "-a", "x" * 64])
 def test_a_bad_name_is_refused(name: str) -> None:
     """Broken: a handler has a name that no template can say."""
-    with pytest.raises(ConfigurationError, match="not of the form"):
+    with pytest.raises(ConfigurationError, match="invalid handler name"):
         HandlerRegistry([handler(name=name)])
 
 
@@ -133,10 +133,13 @@ def test_a_service_loads_no_other_stage_s_modules(install: Any) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("acme-stage.gone = acme_headrace_test:Gone", "does not load: AttributeError"),
-        ("acme-stage.gone = acme_no_such_module:Gone", "does not load: ModuleNotFoundError"),
-        ("acme-stage.no = acme_headrace_test:NoHandler", "is no Handler class"),
-        ("acme-stage.other = acme_headrace_test:Redact", "holds the handler 'redact'.*Name it acme-stage.redact"),
+        ("acme-stage.gone = acme_headrace_test:Gone", "cannot be loaded: AttributeError"),
+        ("acme-stage.gone = acme_no_such_module:Gone", "cannot be loaded: ModuleNotFoundError"),
+        ("acme-stage.no = acme_headrace_test:NoHandler", "is not a Handler class"),
+        (
+            "acme-stage.other = acme_headrace_test:Redact",
+            "holds the handler 'redact'.*Name the entry point acme-stage.redact",
+        ),
     ],
 )
 def test_a_broken_package_is_named(install: Any, line: str, message: str) -> None:

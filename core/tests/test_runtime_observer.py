@@ -82,7 +82,7 @@ def test_the_log_tells_of_a_wait_once_and_of_its_end(stage: str) -> None:
             seen.decided(with_circuit(HalfOpen("pg", "why", 1)))
         seen.decided(State())
     assert [(line["event"], line["stage"], line["lane"]) for line in lines] == [
-        ("stage waits", stage, "side"), ("stage goes on", stage, "side"),
+        ("stage waits", stage, "side"), ("stage continues", stage, "side"),
     ]  # fmt: skip
     assert (lines[0]["dependency"], lines[0]["reason"]) == ("pg", "why")
 
@@ -95,7 +95,7 @@ def test_a_stage_that_stopped_itself_says_what_to_do(stage: str) -> None:
         assert value("headrace_stopped", stage, "live") == 1
         seen.decided(State())
     assert value("headrace_stopped", stage, "live") == 0
-    assert [line["event"] for line in lines] == ["stage stopped itself", "stage goes on"]
+    assert [line["event"] for line in lines] == ["stage stopped itself", "stage continues"]
     assert "headrace resume" in lines[0]["remedy"]
 
 

@@ -84,7 +84,7 @@ def test_a_new_generation_takes_what_is_known_of_its_model() -> None:
 @pytest.mark.parametrize(
     ("request_", "says"),
     [
-        (CreateGeneration("G 2", "mine", 3), "no valid name"),
+        (CreateGeneration("G 2", "mine", 3), "invalid generation name"),
         (CreateGeneration("g2", "mine", 3, template="{nothing}"), "nothing"),
     ],
 )

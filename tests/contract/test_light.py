@@ -90,5 +90,5 @@ def test_a_benchmark_without_its_baseline_says_what_to_do(
     monkeypatch.setattr(model, "installed", lambda: False)
     assert main([name]) == EXIT_CONFIGURATION
     told = capsys.readouterr().err
-    assert f"the benchmark {name} cannot start" in told
+    assert f"cannot start benchmark {name}: " in told
     assert "make setup-torch" in told

@@ -31,7 +31,7 @@ def test_it_starts_says_what_is_down_and_stops_cleanly_with_nothing_behind_it() 
         try:
             assert process.stdout is not None
             events = (json.loads(line) for line in process.stdout if line.startswith("{"))
-            port = next(event["port"] for event in events if event["event"] == "gateway listens")
+            port = next(event["port"] for event in events if event["event"] == "gateway listening")
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False) as client:
                 assert client.get("/healthz").status_code == 200
                 ready = client.get("/readyz")

@@ -240,7 +240,7 @@ def test_a_stack_that_is_up_serves_test_runs_and_outlives_them(stack: Stack) -> 
 def test_an_unreachable_external_system_is_refused_before_anything_starts() -> None:
     """Kafka would be downloaded and started only to fail for a mistyped address."""
     folder = new_folder()
-    with pytest.raises(StackError, match="PostgreSQL was given by its address"):
+    with pytest.raises(StackError, match="PostgreSQL at the given address"):
         Stack(folder).up(external=External(postgres=f"postgresql://127.0.0.1:{free_port()}/x"))
     assert not (folder / "logs").exists()
     shutil.rmtree(folder)

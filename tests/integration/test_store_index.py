@@ -257,7 +257,7 @@ async def test_bad_vector_is_named_before_anything_is_written(pool: Pool, owner:
     short = document("d", 1, ["one"])
     (chunk,) = short.chunks
     broken = IndexChunk(chunk.chunk_id, (), 0, 3, "one", chunk.text_hash, b"\0" * 12)
-    with pytest.raises(InvalidRecord, match=r"chunks\[0\]\.vector: has 12 bytes; 8 dimensions take 32 .*document=d"):
+    with pytest.raises(InvalidRecord, match=r"chunks\[0\]\.vector: has 12 bytes, but 8 dimensions need 32 .*=d"):
         await index_batch(pool, generation, [document("e", 1, ["two"]), document("d", 1, ["x"], chunks=(broken,))])
     assert await owner.fetchval("SELECT count(*) FROM document") == 0
 

@@ -193,7 +193,7 @@ async def test_bad_queries_are_refused_by_field(pool: Pool, generation: Generati
     """A question would fail inside PostgreSQL, or read the whole index."""
     with pytest.raises(InvalidRecord, match="top_k"):
         await search(pool, "acme", generation, direction(1, 0, 0, 0), top_k=top_k)
-    with pytest.raises(InvalidRecord, match="query_vector: has 3 dimensions, not 4"):
+    with pytest.raises(InvalidRecord, match="query_vector: has 3 dimensions; the generation needs 4"):
         await search(pool, "acme", generation, direction(1, 0, 0))
     with pytest.raises(ValueError, match="tenant"):
         await search(pool, "", generation, direction(1, 0, 0, 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -97,6 +98,37 @@ async def test_without_a_tenant_nothing_is_seen(store_schema: StoreSchema) -> No
             async with connection.transaction():
                 await set_tenant(connection, "acme")
                 assert await connection.fetchval("SELECT count(*) FROM document") == 1
+    await pool.close()
+
+
+@pytest.mark.usefixtures("two_tenants")
+async def test_a_returned_connection_forgets_its_tenant(store_schema: StoreSchema) -> None:
+    """Broken: after an error or a cancel within a transaction, the next user of the connection is still its tenant."""
+    pool = await create_pool(store_schema.settings(pool_minimum=1, pool_maximum=1))
+    entered = asyncio.Event()
+
+    async def stays() -> None:
+        async with tenant_transaction(pool, "acme") as connection:
+            entered.set()
+            await connection.execute("SELECT pg_sleep(30)")
+
+    with pytest.raises(ZeroDivisionError):
+        async with tenant_transaction(pool, "acme"):
+            raise ZeroDivisionError
+    task = asyncio.create_task(stays())
+    await entered.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    connection = await pool.acquire()
+    await connection.execute("BEGIN")  # a transaction that its user forgot
+    await set_tenant(connection, "acme")
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # asyncpg reports what it rolls back
+    await pool.release(connection)
+    async with pool.acquire() as connection:
+        assert not connection.is_in_transaction()
+        assert await connection.fetchval("SELECT current_setting('headrace.tenant', true)") in (None, "")
+        assert await connection.fetch("SELECT tenant FROM document") == []
     await pool.close()
 
 
@@ -203,9 +235,9 @@ async def test_generations_switch_atomically(pool: Pool, owner: Owner, generatio
     assert await create_generation(owner, "first", "toy", 4) == generation
     with pytest.raises(GenerationExists, match="exists with toy, 4 dimensions, cosine"):
         await create_generation(owner, "first", "toy", 5)
-    with pytest.raises(ConfigurationError, match="cannot be indexed"):
+    with pytest.raises(ConfigurationError, match="cannot index distance"):
         await create_generation(owner, "third", "toy", 5000)
-    with pytest.raises(ConfigurationError, match="no generation unknown"):
+    with pytest.raises(ConfigurationError, match="generation unknown does not exist"):
         await activate(owner, "unknown")
     async with pool.acquire() as connection:
         assert await active_generation(connection) == generation

@@ -2,10 +2,10 @@
 
 ``headrace-bench capture --changes 5000 --kills 20 --seed N``. Real PostgreSQL, Kafka Connect and Debezium, the four
 stages, the hashing provider. Transactions insert rows, change texts, counters and keys, and delete; some stay open
-while others commit. Half-way the capture ends, slot and all, and begins anew after a while: all rows are read again,
+while others commit. Half-way, the capture stops with its slot and restarts after a while: all rows are read again,
 and what was deleted meanwhile is reconciled in the end. Then the store must equal the table (D), no document may have
 gone back to an older row on the way (V), and no dead letter may be there. The last line is one JSON object with the
-figures; exit code 1 where anything is wrong.
+figures; exit code 1 if anything is wrong.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class ConnectProcess:
         return Connect(f"http://127.0.0.1:{self.port}")
 
     def start(self) -> None:
-        """Start it, and return at once."""
+        """Start it without waiting."""
         command = parts.connect(
             self.folder / CONNECT, self.port, self.place.kafka, lambda _: None, prefix=self.place.prefix
         )
@@ -108,7 +108,7 @@ class ConnectProcess:
                 time.sleep(0.2)
 
     def kill(self) -> None:
-        """End it with SIGKILL."""
+        """Kill it with SIGKILL."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
@@ -126,7 +126,7 @@ class Writer:
     done: int = 0
 
     def run(self, changes: int, seconds: float) -> Iterator[int]:
-        """Yield after each transaction, spread over so many seconds."""
+        """Yield after each transaction, spread over the given seconds."""
         begun = time.monotonic()
         with psycopg.connect(self.dsn) as short, psycopg.connect(self.dsn) as long:
             held: list[int] = []
@@ -150,7 +150,7 @@ class Writer:
                 self.rows[key] = False
 
     def _transaction(self, connection: psycopg.Connection[Any]) -> list[int]:
-        """Change one to four rows that no other transaction has; return their keys."""
+        """Change one to four rows that no other transaction holds; return their keys."""
         touched: list[int] = []
         for _ in range(self.chance.randrange(1, 5)):
             free = [key for key, taken in self.rows.items() if not taken or key in touched]
@@ -214,7 +214,7 @@ class Capture:
 
     @property
     def file(self) -> Path:
-        """What becomes of the table's rows."""
+        """The file that maps the table's rows to documents."""
         return self.deployment.logs / "tables.yaml"
 
     def service(self, name: str) -> Service:
@@ -243,14 +243,14 @@ class Capture:
         self.connect.client.put(self.source, config)
 
     def pause(self) -> None:
-        """End the capture and drop its slot, so that nothing is captured until it is configured anew."""
+        """End the capture and drop its slot, so that nothing is captured until it is configured again."""
         self.connect.wait_ready()
         self.connect.client.delete(self.source)
         slot = slot_of(self.source)
         asyncio.run(drop_slot(self.deployment.place.postgres, slot, slot))
 
     def reconcile(self) -> int:
-        """Delete the documents whose rows are gone without a trace; return how many."""
+        """Delete documents whose rows disappeared unnoticed; return the count."""
         place = self.deployment.place
         done = asyncio.run(
             reconcile(
@@ -262,7 +262,7 @@ class Capture:
         return len(done.gone)
 
     def kill(self, target: str) -> None:
-        """Kill it outright and start it again, without waiting for it."""
+        """Kill it and start it again without waiting."""
         if target == CONNECT:
             self.connect.kill()
             self.connect.start()
@@ -273,7 +273,7 @@ class Capture:
         self.deployment.start(target, victim.slot, wait=False)
 
     def close(self) -> None:
-        """End all, and leave nothing in the source database."""
+        """Stop everything and clean up the source database."""
         self.connect.kill()
         self.deployment.close()
         dsn, slot = self.deployment.place.postgres, slot_of(self.source)
@@ -322,7 +322,7 @@ def table_of(capture: Capture, store: Store) -> dict[Key, Expected]:
 
 
 def differences(capture: Capture, timeout: float) -> list[str]:
-    """Return what differs from the table in the end, an empty list as soon as nothing does."""
+    """Return what differs from the table in the end, or an empty list as soon as nothing does."""
     place = capture.deployment.place
     deadline = time.monotonic() + timeout
     while True:
@@ -368,7 +368,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 resume = never
                 capture.connect.wait_ready()
                 capture.configure()
-                say(f"{done} changes: the capture begins anew")
+                say(f"{done} changes: the capture restarts")
             while due and done >= due[0]:
                 due.pop(0)
                 target = targets.pop(0)
@@ -382,7 +382,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         place = capture.deployment.place
         problems += steps_back(place)
         letters = dead_letters(place.kafka_settings())
-        problems += [f"{letters} records and markers in the dead letters"] if letters else []
+        problems += [f"{letters} records and markers in the dead-letter topics"] if letters else []
         return {
             "changes": writer.done, "rows": len(writer.rows), "killed": killed, "reconciled": reconciled,
             "wrote_s": round(wrote, 1),
@@ -401,28 +401,32 @@ def _reconciled(capture: Capture, timeout: float) -> int:
         if rows <= known:
             return capture.reconcile()
         if time.monotonic() > deadline:
-            raise AssertionError(f"{len(rows - known)} rows are in no document after {timeout:.0f} s")
+            raise AssertionError(f"{len(rows - known)} rows have no document after {timeout:.0f} s")
         time.sleep(1)
 
 
 def say(line: str) -> None:
-    """Tell the progress."""
+    """Print the progress."""
     print(line, file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the capture from the command line."""
     parser = argparse.ArgumentParser(prog="headrace-bench capture", description=__doc__)
-    parser.add_argument("--changes", type=int, default=5000, help="rows changed")
-    parser.add_argument("--kills", type=int, default=20, help="SIGKILLs, evenly over Kafka Connect and the stages")
+    parser.add_argument("--changes", type=int, default=5000, help="number of changed rows")
     parser.add_argument(
-        "--no-pause", dest="pause", action="store_false", help="do not end the capture half-way and begin it anew"
+        "--kills", type=int, default=20, help="number of SIGKILLs, spread evenly over Kafka Connect and the stages"
     )
-    parser.add_argument("--seconds", type=float, default=120.0, help="the changes are spread over so many")
-    parser.add_argument("--timeout", type=float, default=600.0, help="seconds to finish after the last change")
-    parser.add_argument("--state-dir", type=Path, default=Path(".headrace/capture"), help="where the local stack lives")
     parser.add_argument(
-        "--seed", type=int, default=random.SystemRandom().randrange(2**32), help="of every random choice"
+        "--no-pause", dest="pause", action="store_false", help="do not stop and restart the capture half-way"
+    )
+    parser.add_argument("--seconds", type=float, default=120.0, help="seconds over which to spread the changes")
+    parser.add_argument("--timeout", type=float, default=600.0, help="seconds to finish after the last change")
+    parser.add_argument(
+        "--state-dir", type=Path, default=Path(".headrace/capture"), help="state folder of the local stack"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=random.SystemRandom().randrange(2**32), help="seed of all random choices"
     )
     options = parser.parse_args(arguments)
     figures = run(options)

@@ -1,4 +1,4 @@
-"""What an edit costs: chunks that are embedded anew, against those that hold a changed character.
+"""The cost of an edit: chunks that are embedded again, against chunks with a changed character.
 
 The least is what no chunker can go below without other boundaries: the chunks of the new text in which something was
 written, or out of which something was taken. What comes on top are chunks whose boundaries an edit moved.
@@ -16,7 +16,7 @@ from headrace_testing.data import changes, reference_with_edits
 from headrace_testing.oracle import expected, ingested
 
 Span = tuple[int, int]
-"""Characters of the new text; an empty one is a place where something was taken out."""
+"""Characters of the new text; an empty span marks a deletion."""
 
 
 def run(_state_dir: Path) -> Result:

@@ -23,7 +23,7 @@ QUESTION = "the sentence that was changed a moment ago"
 
 
 def run(state_dir: Path, *, documents: int = 8, edits: int = 60) -> Result:
-    """Return the median in milliseconds; the 99th percentile and all samples stand in the details."""
+    """Return the median in milliseconds; the details have the 99th percentile and all samples."""
     events, source = changes(documents)
     with deployment(state_dir, "sentence-transformers") as place:
         place.start_all(*(flow.name for flow in DOCUMENT_STAGES))

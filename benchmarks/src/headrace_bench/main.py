@@ -26,31 +26,33 @@ BENCHMARKS = {
     "poison": "poison:run",
     "edits": "edits:run",
 }
-"""Module and function of each; the function takes the stack's folder. Loaded when asked for: some load torch."""
+"""Module and function of each; the function takes the stack's folder. Loaded on demand: some load torch."""
 
 PROOFS = ("capture", "proof", "soak", "storm", "throughput", "transactions")
-"""Commands of their own: no figure beside a baseline, but a claim that is put to the test."""
+"""Commands without a figure and baseline: each tests a claim."""
 JSON = "--json"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one benchmark, or all; those of :data:`PROOFS` have options of their own."""
+    """Run one benchmark, or all; those of :data:`PROOFS` have their own options."""
     structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))  # stdout is for results
     given = sys.argv[1:] if arguments is None else arguments
     if given and given[0] in PROOFS:
         own = [one for one in given[1:] if one != JSON]  # their standard output is JSON in any case
         return int(import_module(f"headrace_bench.{given[0]}").main(own))
     parser = argparse.ArgumentParser(prog="headrace-bench", description=__doc__)
-    parser.add_argument("name", choices=[*BENCHMARKS, "all", *PROOFS], help="which benchmark")
-    parser.add_argument(JSON, action="store_true", help="only JSON on standard output")
-    parser.add_argument("--state-dir", type=Path, default=Path(".headrace/bench"), help="where the local stack lives")
+    parser.add_argument("name", choices=[*BENCHMARKS, "all", *PROOFS], help="the benchmark to run")
+    parser.add_argument(JSON, action="store_true", help="print only JSON to standard output")
+    parser.add_argument(
+        "--state-dir", type=Path, default=Path(".headrace/bench"), help="state folder of the local stack"
+    )
     options = parser.parse_args(given)
     for name in BENCHMARKS if options.name == "all" else [options.name]:
         module, _, function = BENCHMARKS[name].partition(":")
         try:
             result: Result = getattr(import_module(f"headrace_bench.{module}"), function)(options.state_dir)
         except ConfigurationError as error:
-            print(f"the benchmark {name} cannot start: {error}", file=sys.stderr)
+            print(f"cannot start benchmark {name}: {error}", file=sys.stderr)
             return EXIT_CONFIGURATION
         if not options.json:
             print(result.text())

@@ -18,12 +18,12 @@ BATCH_SIZES = (4, 8, 16, 32)
 
 
 def require_baseline() -> None:
-    """Raise :class:`ConfigurationError` where sentence-transformers is not installed."""
+    """Raise :class:`ConfigurationError` if sentence-transformers is not installed."""
     if not installed():
         raise ConfigurationError(
             "the baseline of this benchmark is sentence-transformers, which is not installed",
             where="headrace-bench[torch]",
-            remedy="Run `make setup-torch`, and start .venvs/torch/bin/headrace-bench instead.",
+            remedy="Run `make setup-torch` and use .venvs/torch/bin/headrace-bench.",
         )
 
 
@@ -56,7 +56,7 @@ class Backend:
 
 
 def own_backend(texts: Sequence[str]) -> float:
-    """Return the texts a second of the embedder's own provider, in this process and with nothing around it."""
+    """Return texts per second of the embedder's own provider, in this process and without anything around it."""
 
     async def run() -> float:
         provider = SentenceTransformersProvider.load(EmbedderSettings())

@@ -1,7 +1,7 @@
-"""A provider that is down for minutes: what it costs, and how the backlog is worked off when it is back.
+"""A provider that is down for minutes: the cost, and how the embedder catches up when it is back.
 
-Before the outage a backlog is worked off; then nobody listens at the provider's port for so many seconds while
-events go on coming; then it is back. The figure is the size of a batch afterwards, with that before as its baseline.
+First the embedder works off a lag. Then nothing listens on the provider's port for some seconds while events keep
+coming; then it is back. The figure is the batch size afterwards; the baseline is the batch size before.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Worked(NamedTuple):
 
 
 def run(state_dir: Path, *, seconds: float = 300.0, documents: int = 3000) -> Result:
-    """Return the mean batch after the outage beside that before; raise where it cost a dead letter or a document."""
+    """Return the mean batch after the outage beside that before; raise if it cost a dead letter or a document."""
     chance = random.Random(documents)
     before, meanwhile = small_documents("before", documents), small_documents("meanwhile", documents)
     with deployment(state_dir, "hashing") as place:
@@ -48,7 +48,7 @@ def run(state_dir: Path, *, seconds: float = 300.0, documents: int = 3000) -> Re
             publish(kafka, meanwhile[number::SLICES])
             time.sleep(max(0.0, began + (number + 1) * seconds / SLICES - time.monotonic()))
         waiting, letters = lag(kafka)["embedder"], dead_letters(kafka)
-        assert embedder.process.poll() is None, "the embedder ended for want of its provider"
+        assert embedder.process.poll() is None, "the embedder exited because its provider was down"
         assert letters == 0, f"{letters} dead letters after {seconds:.0f} s without the provider"
         with serving(ModelServer(chance, port)):
             back = time.monotonic()
@@ -66,7 +66,7 @@ def run(state_dir: Path, *, seconds: float = 300.0, documents: int = 3000) -> Re
 
 
 def small_documents(name: str, count: int) -> list[dict[str, Any]]:
-    """Return so many change events with one short chunk each, all of them different."""
+    """Return ``count`` different change events with one short chunk each."""
     return [
         {"op": "upsert", "id": f"{name}/{number}", "version": 1, "title": f"{name} {number}", "source": "bench",
          "content": f"Document {number} of {name} says what none of the others says: {number * 7919}."}
@@ -75,7 +75,7 @@ def small_documents(name: str, count: int) -> list[dict[str, Any]]:
 
 
 def wait_for_backlog(place: Deployment, records: int) -> None:
-    """Wait until so many records lie before the embedder."""
+    """Wait until the embedder's lag reaches the given number of records."""
     deadline = time.monotonic() + 120
     while lag(place.place.kafka_settings())["embedder"] < records:
         assert time.monotonic() < deadline, "the chunker does not keep up"
@@ -85,7 +85,7 @@ def wait_for_backlog(place: Deployment, records: int) -> None:
 def _wait_for_first(embedder: Service, done: int) -> None:
     deadline = time.monotonic() + 120
     while metric(embedder, "headrace_records_done_total") <= done:
-        assert time.monotonic() < deadline, "the embedder does not go on"
+        assert time.monotonic() < deadline, "the embedder does not continue"
         time.sleep(0.05)
 
 

@@ -1,4 +1,4 @@
-"""One record in 100,000 that cannot be done: what it costs, and what is left of it once it is repaired and redriven.
+"""One record in 100,000 that cannot be processed: its cost, and the result once it is repaired and redriven.
 
 Throughput is that of ingest over a full log, with and without the poison, in alternating rounds. Then the whole stream
 runs, the poison is sent again, and the store must equal that of a stream without it.
@@ -28,7 +28,7 @@ ROUNDS = 3
 
 
 def run(state_dir: Path, *, records: int = 100_000) -> Result:
-    """Return records a second with one poison, with those without as the baseline; raise where the store differs."""
+    """Return records a second with one poison, with those without as the baseline; raise if the store differs."""
     events = small_documents("n", records)
     clean, poisoned = [], []
     poison = {**events[records // 2], "pipeline": "repaired"}  # which nobody has applied yet

@@ -1,7 +1,7 @@
 """The proof run: real change events through real services under faults, then the store against the fold.
 
 ``headrace-bench proof FILE --kills 12 --joins --replay``. Every random choice follows from the seed, which is printed;
-the last line is one JSON object with the figures. Exit code 1 where anything was lost, doubled or left stale.
+the last line is one JSON object with the figures. Exit code 1 if anything was lost, duplicated or left stale.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MODELS = {"hashing": "hashing-384", "sentence-transformers": "all-MiniLM-L6-v2"}
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What is done to the stream while it runs; ``timeout`` in seconds for each part."""
+    """The faults while the stream runs; ``timeout`` in seconds for each part."""
 
     state_dir: Path
     seed: int
@@ -52,7 +52,7 @@ class Options:
 
 
 def prove(changes: list[dict[str, Any]], arguments: Options) -> dict[str, Any]:
-    """Return the figures; raises :class:`AssertionError` where the store differs from the fold."""
+    """Return the figures; raises :class:`AssertionError` if the store differs from the fold."""
     every = versions(TENANT, changes)
     expected = fold(every)
     texts = distinct_texts(every)
@@ -93,12 +93,12 @@ def _stream(
 
 
 def _counts(deployment: Deployment, texts: int, kills: int) -> dict[str, Any]:
-    """Return what was embedded and given up; the model's calls count only where no embedder was killed."""
+    """Return what was embedded and dead-lettered; model calls count only if no embedder was killed."""
     place = deployment.place
     cached = len(read_store(place.postgres, schema=place.schema).cached)
     assert cached == texts, f"{cached} texts were embedded, {texts} are distinct"
     found: dict[str, Any] = {"embedded_texts": cached, "dead_letters": dead_letters(place.kafka_settings())}
-    assert found["dead_letters"] == 0, f"{found['dead_letters']} records in the dead letters"
+    assert found["dead_letters"] == 0, f"{found['dead_letters']} records in the dead-letter topics"
     if not kills:
         embedder = next(service for service in deployment.services if service.name == "embedder")
         found["model_texts"] = int(metric(embedder, "headrace_texts_embedded_total"))
@@ -134,15 +134,17 @@ def _say(line: str) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run the proof from the command line."""
     parser = argparse.ArgumentParser(prog="headrace-bench proof", description=__doc__)
-    parser.add_argument("changes", type=Path, help="JSON lines of change events, packed with xz or not")
-    parser.add_argument("--state-dir", type=Path, default=Path(".headrace/proof"), help="where the local stack lives")
+    parser.add_argument("changes", type=Path, help="change events as JSON lines, optionally compressed with xz")
+    parser.add_argument(
+        "--state-dir", type=Path, default=Path(".headrace/proof"), help="state folder of the local stack"
+    )
     parser.add_argument("--limit", type=int, help="only the first N events")
-    parser.add_argument("--kills", type=int, default=0, help="SIGKILLs over all stages")
+    parser.add_argument("--kills", type=int, default=0, help="number of SIGKILLs over all stages")
     parser.add_argument("--joins", action="store_true", help="a second instance of each stage joins and leaves")
     parser.add_argument("--replay", action="store_true", help="read the whole log again and compare every row")
     parser.add_argument("--provider", default="hashing", choices=sorted(MODELS))
     parser.add_argument(
-        "--seed", type=int, default=random.SystemRandom().randrange(2**32), help="of every random choice"
+        "--seed", type=int, default=random.SystemRandom().randrange(2**32), help="seed of all random choices"
     )
     parser.add_argument("--timeout", type=float, default=1800.0, help="seconds for each part")
     parsed = vars(parser.parse_args(arguments))

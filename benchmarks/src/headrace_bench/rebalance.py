@@ -25,7 +25,7 @@ Happening = tuple[str, Callable[[], None]]
 
 
 def run(state_dir: Path) -> Result:
-    """Return the longest gap in the chunker's output at a join, in milliseconds; the others stand in the details.
+    """Return the longest gap in the chunker's output at a join, in milliseconds; the details have the others.
 
     The baseline is the longest gap while nothing happens. Changes arrive at a steady rate over all partitions.
     """

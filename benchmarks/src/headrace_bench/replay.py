@@ -1,6 +1,6 @@
-"""Replay beside live edits: what a replay of everything costs, and what it costs those who are waiting for an edit.
+"""Replay beside live edits: the cost of a replay of everything, and its effect on the freshness of edits.
 
-The ``hashing`` provider serves, for delivery is measured here and not the model.
+The ``hashing`` provider is used, because this measures delivery and not the model.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _stream(place: Deployment, events: list[dict[str, Any]]) -> float:
 
 
 def _alone(place: Deployment) -> dict[str, Any]:
-    """Replay everything with nothing else under way; raise where it wrote a row or embedded a text."""
+    """Replay everything with nothing else running; raise if it wrote a row or embedded a text."""
     embedder = next(service for service in place.services if service.name == "embedder")
     before = read_store(place.place.postgres, schema=place.place.schema)
     texts = metric(embedder, "headrace_texts_embedded_total")
@@ -128,7 +128,7 @@ def _replaying(place: Deployment) -> Iterator[list[int]]:
 
 
 def _edits(http: httpx.Client, events: list[dict[str, Any]], first: int, count: int) -> list[float]:
-    """Return the freshness of so many edits, in milliseconds."""
+    """Return the freshness of ``count`` edits, in milliseconds."""
     return [
         edit(http, events[number % len(events)]["id"], events[number % len(events)]["content"], number)
         for number in range(first, first + count)

@@ -1,4 +1,4 @@
-"""What a benchmark says: a figure, its baseline of the same run, and their ratio."""
+"""Result of a benchmark: a figure, its baseline from the same run, and their ratio."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Result:
         )
 
     def text(self) -> str:
-        """Return the result for eyes."""
+        """Return the result for people."""
         ratio = "" if self.ratio is None else f", {self.ratio:.2f} of {self.baseline_is}"
         goal = "" if self.goal is None else f" (goal {self.goal:.2f})"
         return f"{self.name}: {self.value:.1f} {self.unit}{ratio}{goal}"

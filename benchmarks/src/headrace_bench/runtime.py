@@ -65,7 +65,7 @@ class OneChain:
         return (PassHandler(),)
 
     def reviewed(self, pipeline_id: str, version: int) -> bool:  # noqa: ARG002
-        """Return False: nothing waits."""
+        """Return False: nothing is reviewed."""
         return False
 
 

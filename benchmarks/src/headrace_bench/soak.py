@@ -1,7 +1,7 @@
 """The soak: rows of the fault suite and storms, with new seeds, for hours.
 
 ``headrace-bench soak --hours N [--changes FILE]``. Each round draws a seed, runs every row with it, then a storm. A
-line of JSON for each part, with its seed; what fails is counted, shown and not repeated. Exit code 1 where anything
+line of JSON for each part, with its seed; what fails is counted, shown and not repeated. Exit code 1 if anything
 failed.
 """
 
@@ -34,7 +34,7 @@ def storm(seed: int, changes: Path, kills: int) -> list[str]:
 
 
 def part(name: str, seed: int, command: list[str], folder: Path) -> bool:
-    """Run one part, its output into a file; print what came of it and return whether it was green."""
+    """Run one part, its output into a file; print the outcome and return whether it passed."""
     log = folder / f"{name}-{seed}.log"
     started = time.monotonic()
     with log.open("wb") as output:
@@ -48,12 +48,17 @@ def part(name: str, seed: int, command: list[str], folder: Path) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run rounds until the hours are over; the round under way is finished."""
+    """Run rounds until the hours are over; the current round is finished."""
     parser = argparse.ArgumentParser(prog="headrace-bench soak", description=__doc__)
     parser.add_argument("--hours", type=float, required=True)
-    parser.add_argument("--changes", type=Path, help="JSON lines of change events; the language reference by default")
-    parser.add_argument("--kills", type=int, default=60, help="SIGKILLs in each storm")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32), help="of the seeds drawn")
+    parser.add_argument("--changes", type=Path, help="change events as JSON lines (default: the language reference)")
+    parser.add_argument("--kills", type=int, default=60, help="number of SIGKILLs in each storm")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=random.SystemRandom().randrange(2**32),
+        help="seed from which the seeds of the rounds are drawn",
+    )
     options = parser.parse_args(arguments)
     folder = Path(tempfile.mkdtemp(prefix="headrace-soak-"))
     chance = random.Random(options.seed)

@@ -44,7 +44,7 @@ _WARM_DOCUMENTS = 40
 
 @contextmanager
 def deployment(state_dir: Path, provider: str) -> Iterator[Deployment]:
-    """Yield a place of its own on the local stack, bootstrapped; its services are killed at the end."""
+    """Yield a separate, bootstrapped deployment on the local stack; its services are killed at the end."""
     endpoints = shared.acquire(state_dir)
     name = f"bench{uuid4().hex[:8]}"
     place = Place(endpoints.kafka_bootstrap, endpoints.registry_url, endpoints.postgres_dsn, f"{name}-", name)
@@ -169,7 +169,7 @@ def _context(tenant: str, identity: str, payload: P) -> Context[P]:
 def _through(
     place: Deployment, source: str, target: str, contexts: Sequence[Context], payload: type, codec: Codec
 ) -> float:
-    """Seconds from the first record written to ``source`` until the last stands in ``target``."""
+    """Seconds from the first record written to ``source`` until the last is in ``target``."""
     kafka = place.place.kafka_settings()
     messages = [(context.change.key, codec.encode(context, payload)) for context in contexts]
     before = _ends(kafka, target)
@@ -213,7 +213,7 @@ def _wait_for_records(kafka: KafkaSettings, topic: str, start: dict[int, int], c
 
 
 def wait_for_model(place: Deployment) -> None:
-    """Wait until the embedder answers a query: the model is loaded, and nothing of the loading is measured."""
+    """Wait until the embedder answers a query: the model is loaded, so loading is not measured."""
     import httpx  # noqa: PLC0415
 
     url = f"http://127.0.0.1:{place.embedder_port}/v1/embeddings"
@@ -282,5 +282,5 @@ def _row(context: Context[EmbeddedDocument]) -> tuple[Any, ...]:
 
 
 def cores() -> int:
-    """Processors that this process may use."""
+    """Number of processors that this process may use."""
     return len(os.sched_getaffinity(0))

@@ -1,9 +1,9 @@
-"""The storm: SIGKILL for services and brokers at random while the whole stream runs, then what came of it.
+"""The storm: SIGKILL for services and brokers at random while the whole stream runs, then a check of the result.
 
 ``headrace-bench storm FILE --kills 200 --seed N``. Three brokers, the four stages, the hashing provider. The events are
 written in as many slices as there are kills, so that the stream lasts as long as the storm. In the end the store must
 equal the fold of the events (D), ``indexed`` must hold each event once and in order per document (L), and no dead
-letter may be there. The last line is one JSON object with the figures; exit code 1 where anything is wrong.
+letter may be there. The last line is one JSON object with the figures; exit code 1 if anything is wrong.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _BROKER = "broker-"
 
 @dataclass(slots=True)
 class Storm:
-    """Kills by a seeded plan; whatever dies is started again at once, as a supervisor would."""
+    """Kills by a seeded plan; dead processes are restarted at once, as by a supervisor."""
 
     deployment: Deployment
     cluster: Cluster
@@ -47,7 +47,7 @@ class Storm:
     """Services that ended by themselves, with their exit codes: the watchdog's 75, for instance."""
 
     def rage(self, changes: Sequence[dict[str, Any]], kills: int, pause: tuple[float, float]) -> None:
-        """Write a slice of the events, wait, kill; so often, and then the rest."""
+        """Write a slice of the events, wait, kill; repeat, then write the rest."""
         kafka = self.deployment.place.kafka_settings()
         targets = [flow.name for flow in DOCUMENT_STAGES] + [f"{_BROKER}{number}" for number in self.cluster.nodes]
         size = -(-len(changes) // max(kills, 1))
@@ -61,7 +61,7 @@ class Storm:
         publish(kafka, changes[kills * size :])
 
     def revive(self) -> None:
-        """Start again what ended by itself."""
+        """Restart what exited by itself."""
         for service in list(self.deployment.services):
             code = service.process.poll()
             if code is not None:
@@ -84,7 +84,7 @@ class Storm:
 
 
 def wait_until_stored(storm: Storm, expected: dict[Key, Expected], timeout: float) -> list[str]:
-    """Return what differs from the fold in the end, an empty list as soon as nothing does."""
+    """Return what differs from the fold in the end, or an empty list as soon as nothing does."""
     place = storm.deployment.place
     deadline = time.monotonic() + timeout
     while True:
@@ -133,7 +133,7 @@ def run(changes: list[dict[str, Any]], options: argparse.Namespace) -> dict[str,
         sent = [Entry(change["id"].encode(), change["version"]) for change in changes]
         problems += [f"L {line}" for line in ledger(sent, indexed(place))]
         letters = dead_letters(place.kafka_settings())
-        problems += [f"{letters} records and markers in the dead letters"] if letters else []
+        problems += [f"{letters} records and markers in the dead-letter topics"] if letters else []
         return {
             "events": len(changes), "documents": len(expected), "kills": sum(storm.kills.values()),
             "killed": storm.kills, "ended_by_themselves": storm.ended, "storm_s": round(stormed, 1),
@@ -146,25 +146,29 @@ def run(changes: list[dict[str, Any]], options: argparse.Namespace) -> dict[str,
 
 
 def say(line: str) -> None:
-    """Tell the progress."""
+    """Print the progress."""
     print(line, file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the storm from the command line."""
     parser = argparse.ArgumentParser(prog="headrace-bench storm", description=__doc__)
-    parser.add_argument("changes", type=Path, help="JSON lines of change events, packed with xz or not")
-    parser.add_argument("--kills", type=int, default=200, help="SIGKILLs, evenly over stages and brokers")
+    parser.add_argument("changes", type=Path, help="change events as JSON lines, optionally compressed with xz")
+    parser.add_argument(
+        "--kills", type=int, default=200, help="number of SIGKILLs, spread evenly over stages and brokers"
+    )
     parser.add_argument("--limit", type=int, help="only the first N events")
-    parser.add_argument("--pause-min", type=float, default=0.2, help="least seconds before a kill")
-    parser.add_argument("--pause-max", type=float, default=2.5, help="most seconds before a kill")
+    parser.add_argument("--pause-min", type=float, default=0.2, help="minimum seconds before a kill")
+    parser.add_argument("--pause-max", type=float, default=2.5, help="maximum seconds before a kill")
     parser.add_argument(
         "--call-bound", type=float, default=30.0, help="seconds after which a service's watchdog ends a call that hangs"
     )
     parser.add_argument("--timeout", type=float, default=1800.0, help="seconds to finish after the last kill")
-    parser.add_argument("--state-dir", type=Path, default=Path(".headrace/storm"), help="where the local stack lives")
     parser.add_argument(
-        "--seed", type=int, default=random.SystemRandom().randrange(2**32), help="of every random choice"
+        "--state-dir", type=Path, default=Path(".headrace/storm"), help="state folder of the local stack"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=random.SystemRandom().randrange(2**32), help="seed of all random choices"
     )
     options = parser.parse_args(arguments)
     figures = run(read_changes(options.changes, options.limit), options)

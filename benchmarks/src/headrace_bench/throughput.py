@@ -32,7 +32,7 @@ from headrace_testing.stream import DOCUMENT_STAGES, TENANT, dead_letters
 CHARACTERS = 2048
 SERVICES = (*(flow.name for flow in DOCUMENT_STAGES), "generator", "gateway")
 _SAMPLE_S = 10.0
-"""Between two looks at the memory of the services, each with a line of progress."""
+"""Seconds between two samples of the services' memory, each with a line of progress."""
 _COMPLETED = 0.999
 _GROWTH = 1.10
 _PAGE_KB = 4
@@ -51,7 +51,7 @@ class Load:
     memory: dict[str, list[float]] = field(default_factory=dict)
 
     def send(self, seconds: float) -> None:
-        """Write documents at the rate, for so long."""
+        """Write documents at the given rate for the given time."""
         kafka = self.place.place.kafka_settings()
         producer = Producer({**kafka.client(), "partitioner": "murmur2_random", "enable.idempotence": True})
         begun = time.monotonic()
@@ -72,7 +72,7 @@ class Load:
         return " ".join(chance.choices(self.words, k=CHARACTERS // 4))[:CHARACTERS]
 
     def watch(self, over: threading.Event) -> None:
-        """Note what is indexed, and what memory the services hold."""
+        """Record what is indexed, and the memory of the services."""
         kafka = self.place.place.kafka_settings()
         consumer = reader(kafka.bootstrap)
         topic = kafka.topic("indexed")
@@ -92,7 +92,7 @@ class Load:
 
 
 def _resident(pid: int) -> float:
-    """Return the resident memory of a process, in MiB; 0 where it is gone."""
+    """Return the resident memory of a process, in MiB; 0 if it is gone."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_KB / 1024
     except OSError:
@@ -124,7 +124,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     completed = len(waits) / len(load.sent)
     memory = {name: _quarters(samples) for name, samples in load.memory.items()}
     problems = [f"{completed:.4%} of the documents are in the index"] if completed < _COMPLETED else []
-    problems += [f"{letters} records and markers in the dead letters"] if letters else []
+    problems += [f"{letters} records and markers in the dead-letter topics"] if letters else []
     problems += [
         f"{name} grew from {early:.0f} to {late:.0f} MiB"
         for name, (early, late) in memory.items()
@@ -149,7 +149,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="headrace-bench throughput", description=__doc__)
     parser.add_argument("--minutes", type=float, default=20.0, help="how long documents are sent")
     parser.add_argument("--per-hour", type=int, default=50_000, help="documents of 2 KB an hour")
-    parser.add_argument("--state-dir", type=Path, default=Path(".headrace/bench"), help="where the local stack lives")
+    parser.add_argument(
+        "--state-dir", type=Path, default=Path(".headrace/bench"), help="state folder of the local stack"
+    )
     options = parser.parse_args(arguments)
     figures = run(options)
     print(json.dumps({"name": "throughput", "ok": not figures["problems"], **figures}), flush=True)

@@ -6,7 +6,7 @@ beside them: is the set of outputs the set of inputs, with no duplicate, and in 
 
 Source: ``tests/kafkatest/tests/core/transactions_test.py`` of Apache Kafka: hard or clean bounces, of brokers or
 clients, with or without a check of the order, with or without group metadata. The runtime never goes without group
-metadata; in its place stand two copiers that share a group, or one alone that nobody takes over from.
+metadata; instead, two copiers share a group, or one runs alone and is never taken over.
 """
 
 from __future__ import annotations
@@ -109,15 +109,17 @@ def _bounce_clients(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the cases from the command line: a line of JSON for each, exit code 1 where one has a problem."""
+    """Run the cases from the command line: a line of JSON for each, exit code 1 if one has a problem."""
     parser = argparse.ArgumentParser(prog="headrace-bench transactions", description=__doc__)
     parser.add_argument("--records", type=int, default=100_000)
     parser.add_argument("--transaction", type=int, default=750, help="records in a transaction")
-    parser.add_argument("--seconds", type=float, default=30.0, help="over which the records are written")
-    parser.add_argument("--case", action="append", choices=[case.name for case in CASES], help="only this; repeatable")
+    parser.add_argument("--seconds", type=float, default=30.0, help="seconds over which to write the records")
+    parser.add_argument(
+        "--case", action="append", choices=[case.name for case in CASES], help="only this case; may be repeated"
+    )
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds for each wait")
     parser.add_argument(
-        "--seed", type=int, default=random.SystemRandom().randrange(2**32), help="of every random choice"
+        "--seed", type=int, default=random.SystemRandom().randrange(2**32), help="seed of all random choices"
     )
     options = parser.parse_args(arguments)
     folder = Path(tempfile.mkdtemp(prefix="headrace-transactions-"))

@@ -1,4 +1,4 @@
-"""The command ``headrace``: it knows all commands by name, and loads the module of the one that is called."""
+"""The command ``headrace``: knows all commands by name and loads only the module of the one that runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headrace_cli.exit_codes import epilog
 
 
 class Entry(NamedTuple):
-    """Where a command or a group of commands is, below :mod:`headrace_cli.commands`, and its line in the help."""
+    """A command or group: its module below :mod:`headrace_cli.commands` and its line in the help."""
 
     module: str
     help: str
@@ -23,38 +23,38 @@ class Entry(NamedTuple):
 
 COMMANDS = {
     "up": Entry("stack", "Start the local stack and wait until it is ready."),
-    "down": Entry("stack", "Stop everything; the data stays."),
-    "status": Entry("status", "Show what runs; with ID, where that document is."),
-    "logs": Entry("stack", "Show what the processes of the local stack wrote."),
+    "down": Entry("stack", "Stop the local stack and keep its data."),
+    "status": Entry("status", "Show the state of the stack, or of one document."),
+    "logs": Entry("stack", "Show the logs of the local stack."),
     "bootstrap": Entry("stack", "Create topics, schemas, tables and pipelines."),
     "ingest": Entry("documents", "Send documents and change events."),
     "delete": Entry("documents", "Delete documents from the index."),
-    "documents": Entry("documents", "List the documents that have attributes."),
-    "search": Entry("search", "Find the passages that fit a query best."),
-    "ask": Entry("search", "Have a question answered from the documents, with citations."),
-    "topics": Entry("topics", "Show the topics and how far their readers are."),
-    "pause": Entry("orders", "Have a stage, tenant, pipeline or replay wait."),
-    "resume": Entry("orders", "Have them go on."),
-    "orders": Entry("orders", "Show the orders that count."),
-    "trace": Entry("trace", "Show the whole path of a document or request."),
-    "runs": Entry("runs", "Show how far batches of work are."),
+    "documents": Entry("documents", "List the documents with given attributes."),
+    "search": Entry("search", "Find the passages that best match a query."),
+    "ask": Entry("search", "Answer a question from the documents, with citations."),
+    "topics": Entry("topics", "Show the topics and the lag of the stages that read them."),
+    "pause": Entry("orders", "Pause a stage, tenant, pipeline or replay."),
+    "resume": Entry("orders", "Resume a stage, tenant, pipeline or replay."),
+    "orders": Entry("orders", "Show the orders in force."),
+    "trace": Entry("trace", "Show the path of a document or request through the stages."),
+    "runs": Entry("runs", "Show the progress of runs."),
     "audit": Entry("audit", "Compare the log with the store, document by document."),
-    "pipeline": Entry("pipelines", "Pipelines: which stages run, with which handlers."),
-    "held": Entry("held", "Records that wait for a person or a cap."),
-    "review": Entry("review", "Outputs that wait for a review."),
-    "dlq": Entry("dlq", "Dead letters: records that a stage gave up."),
-    "replay": Entry("replay", "Replays: a stage reads its records again."),
-    "generations": Entry("generations", "Generations of the index: one model's complete set of vectors each."),
-    "objects": Entry("objects", "The object store: payloads too large for a record."),
-    "embeddings": Entry("embeddings", "Embeddings: what they cost, how far they are, and doing them again."),
-    "alerts": Entry("alerts", "Alerts to Slack and Discord, by the webhooks of HEADRACE_ALERTS_."),
-    "capture": Entry("capture", "Tables of a database become documents."),
+    "pipeline": Entry("pipelines", "Manage pipelines: the stages and handlers that records pass."),
+    "held": Entry("held", "List held records."),
+    "review": Entry("review", "Review the output of stages: approve or reject it."),
+    "dlq": Entry("dlq", "List, redrive or discard dead letters."),
+    "replay": Entry("replay", "Start and control replays: a stage reads its records again."),
+    "generations": Entry("generations", "Create and switch generations of the index (one per embedding model)."),
+    "objects": Entry("objects", "Inspect and clean up the object store (payloads too large for a record)."),
+    "embeddings": Entry("embeddings", "Show the cost and progress of embedding, or embed again."),
+    "alerts": Entry("alerts", "Send alerts to Slack and Discord (webhooks from HEADRACE_ALERTS_…)."),
+    "capture": Entry("capture", "Capture PostgreSQL tables as documents."),
 }
 """Every command and group, in the order of the help; a test compares it with the modules."""
 
 
 class OnDemand(MutableMapping[str, Any]):
-    """The commands by name; looking one up loads its module."""
+    """Maps names to commands; a lookup loads the module."""
 
     def __init__(self) -> None:
         self._loaded: dict[str, Any] = {}
@@ -83,14 +83,14 @@ class OnDemand(MutableMapping[str, Any]):
 
 
 class LazyGroup(TyperGroup):
-    """Lists commands from :data:`COMMANDS`, for the help and for completion, without their modules."""
+    """Lists commands from :data:`COMMANDS` for help and completion, without loading their modules."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**{**attributes, "commands": OnDemand()})
         self._listing = False
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return the command, or while they are listed what stands in its line."""
+        """Return the command, or a placeholder with its help line while commands are being listed."""
         if self._listing and cmd_name in COMMANDS:
             return TyperCommand(cmd_name, help=COMMANDS[cmd_name].help)
         return super().get_command(ctx, cmd_name)
@@ -137,7 +137,7 @@ def _version(given: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Keep a pgvector index, and the documents generated from it, fresh from a stream of change events."""

@@ -1,4 +1,4 @@
-"""The one way to ask before something is done that cannot be taken back."""
+"""Asks for confirmation before an action that cannot be undone."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from headrace_cli.failures import UsageError
 
 
 def require_yes(question: str, *, yes: bool) -> None:
-    """Go on where ``yes`` was given or a person agrees; raises :class:`typer.Abort` for a no.
+    """Return if ``yes`` is set or the user agrees; raises :class:`typer.Abort` for a no.
 
-    Raises :class:`UsageError` naming ``--yes`` where nobody is there to answer.
+    Raises :class:`UsageError` naming ``--yes`` if there is no terminal to ask on.
     """
     if yes:
         return
@@ -23,7 +23,7 @@ def require_yes(question: str, *, yes: bool) -> None:
             raise
         typer.echo(err=True)
         raise UsageError(
-            "nothing was done: it asks first, and there is no terminal to answer from", where="--yes",
+            "confirmation required, but there is no terminal to ask on; nothing was done", where="--yes",
             remedy="Run it with --yes, or in a terminal.",
         ) from error  # fmt: skip
     if not agreed:

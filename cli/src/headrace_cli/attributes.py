@@ -13,6 +13,6 @@ def attributes_of(given: Sequence[str], option: str = "--attribute") -> dict[str
     for text in given:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise UsageError(f"{text!r} is no attribute", where=option, remedy="Write NAME=VALUE.")
+            raise UsageError(f"invalid attribute {text!r}", where=option, remedy="Use the form NAME=VALUE.")
         found[name] = value
     return found

@@ -1,4 +1,4 @@
-"""The gateway's HTTP API, over the standard library's client: loading httpx alone would take a search's whole time.
+"""The gateway's HTTP API, over the standard library's client: importing httpx takes longer than a search.
 
 One :class:`Gateway` serves one thread; its connection is kept open between requests.
 """
@@ -18,7 +18,7 @@ from headrace.runtime.backoff import backoff
 from headrace_cli.failures import NotReachable, ProblemError, UsageError
 
 RETRIED = (429, 502, 503, 504)
-"""Answers that say nothing against the request: it is sent again."""
+"""Status codes after which a request is retried: they do not mean that the request is wrong."""
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 10.0
 _TIMEOUT_S = 60.0
@@ -35,7 +35,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Time as the commands see it, in seconds; tests put their own in its place."""
+    """Time in seconds; tests replace it."""
 
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
@@ -44,8 +44,9 @@ class Clock:
 class Gateway:
     """The API at ``url`` for the holder of ``api_key``.
 
-    Each method raises :class:`NotReachable` where nothing answers and :class:`ProblemError` for a refusal.
-    ``retry_s`` is how long a request that found nobody, or no room, is sent again; ``on_retry`` takes the reason.
+    Each method raises :class:`NotReachable` if nothing answers and :class:`ProblemError` for a refusal.
+    ``retry_s`` bounds how long a request is retried while the gateway is down or overloaded; ``on_retry`` gets the
+    reason.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Gateway:
     ) -> None:
         address = urlsplit(url)
         if address.scheme not in ("http", "https") or not address.hostname:
-            raise UsageError(f"{url!r} is no URL of a gateway", where="--url", remedy="Write http://host:port.")
+            raise UsageError(f"invalid gateway URL {url!r}", where="--url", remedy="Use the form http://host:port.")
         self.url = url.rstrip("/")
         self._base = address.path.rstrip("/")
         kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
@@ -71,7 +72,7 @@ class Gateway:
         self._on_retry = on_retry
 
     def another(self) -> Gateway:
-        """Return the same on a connection of its own, for another thread."""
+        """Return a copy with its own connection, for another thread."""
         return Gateway(self.url, self._api_key, retry_s=self._retry_s, clock=self._clock, on_retry=self._on_retry)
 
     def close(self) -> None:
@@ -79,7 +80,7 @@ class Gateway:
         self._connection.close()
 
     def post_changes(self, body: bytes, idempotency_key: str, run: str) -> Answer:
-        """Send ``{"changes": […]}`` as part of a run; what is refused comes back listed (``?partial=true``)."""
+        """Send ``{"changes": […]}`` as part of a run; the answer lists refused items (``?partial=true``)."""
         headers = {"Idempotency-Key": idempotency_key, "Headrace-Run": run}
         return self._send("POST", "/v1/changes?partial=true", body, headers, repeatable=True)
 
@@ -88,18 +89,18 @@ class Gateway:
         return self._checked("POST", "/v1/search", request)
 
     def ask(self, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
-        """Return the artifact that answers; raises :class:`NotReachable` with its address where it takes longer."""
+        """Return the artifact that answers; raises :class:`NotReachable` with its address if that takes too long."""
         answer = self._send("POST", "/v1/ask", _json(request), timeout_s=timeout_s)
         document = self._good(answer, "/v1/ask")
         return {"pending": True, **document} if answer.status == 202 else document
 
     def artifact(self, path: str) -> dict[str, Any] | None:
-        """Return a generated text, or None where there is none yet."""
+        """Return an artifact, or None if it does not exist yet."""
         answer = self._send("GET", path, repeatable=True)
         return None if answer.status == 404 else self._good(answer, path)
 
     def document(self, identifier: str) -> dict[str, Any]:
-        """Return where the document is now."""
+        """Return the status of a document."""
         return self._checked("GET", f"/v1/documents/{quote(identifier, safe='')}")
 
     def lookup(self, documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -110,7 +111,7 @@ class Gateway:
         return found
 
     def documents(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a page of the documents that have the attributes, and ``next`` where there are more."""
+        """Return a page of the documents with the given attributes, and ``next`` if there are more."""
         return self._checked("POST", "/v1/documents:search", request)
 
     def _checked(self, method: str, path: str, request: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -133,7 +134,7 @@ class Gateway:
         repeatable: bool = False,
         timeout_s: float = _TIMEOUT_S,
     ) -> Answer:
-        """Send a request, again after a pause where that may help and the retry time is not over."""
+        """Send a request; retry it after a pause if that may help and the retry time is not over."""
         until = self._clock.now() + self._retry_s
         failures = 0
         while True:
@@ -192,6 +193,6 @@ def _decoded(raw: bytes) -> Any:
 
 
 def _retry_after(answer: Answer) -> float:
-    """Return the seconds that the answer asks to wait; a date, which our gateway never sends, counts as none."""
+    """Return the seconds that the answer asks to wait; 0 for a date, which the gateway never sends."""
     text = answer.headers.get("retry-after", "")
     return float(text) if text.isdecimal() else 0.0

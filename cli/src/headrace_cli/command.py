@@ -1,4 +1,4 @@
-"""How a function becomes a command: its errors are told, and what it reaches is found by options."""
+"""Turns functions into commands: reports their errors and resolves connections from shared options."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headrace_cli.failures import told
 
 
 def commands_of(name: str | None = None, help: str | None = None, cls: type[TyperGroup] | None = None) -> typer.Typer:  # noqa: A002
-    """Return what takes a module's commands: a group of this name, or without one commands of ``headrace`` itself."""
+    """Return the group for a module's commands; without a name, they are commands of ``headrace`` itself."""
     return typer.Typer(
         name=name, help=help, cls=cls, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
         add_completion=False,
@@ -26,7 +26,7 @@ Function = Callable[..., None]
 
 
 def command(app: typer.Typer, name: str, short_help: str | None = None) -> Callable[[Function], Function]:
-    """Make the function a command of this name; without ``short_help`` its docstring is its line in a list."""
+    """Register the function as a command; without ``short_help``, lists show the start of its docstring."""
 
     def made(function: Function) -> Function:
         app.command(name, short_help=short_help)(told(with_options(function)))
@@ -36,9 +36,9 @@ def command(app: typer.Typer, name: str, short_help: str | None = None) -> Calla
 
 
 def with_options(function: Function) -> Function:
-    """Return the function with the options in the place of each parameter that is ``Annotated`` with ``Found``.
+    """Return the function with each parameter that is ``Annotated`` with ``Found`` replaced by its options.
 
-    Such a parameter is made of what they say, each a field of its class.
+    The values of the options become the fields of the parameter's class.
     """
     signature = inspect.signature(function, eval_str=True)
     found: dict[str, tuple[type, options.Found]] = {}

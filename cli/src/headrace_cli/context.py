@@ -1,4 +1,4 @@
-"""Whoever runs a command: what the options say of where things are, and the local stack where they say nothing."""
+"""The operator of a command: connections from the options, or else from the local stack."""
 
 from __future__ import annotations
 
@@ -10,29 +10,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
-from headrace.codec.codec import Codec
-from headrace.codec.schema_registry import Registry
-from headrace.config.settings import KafkaSettings, ObjectSettings, RegistrySettings
-from headrace.objects.store import ObjectStore, store_of
-from headrace.store.pool import StoreSettings, create_pool
 from headrace_cli.failures import NotReachable, UsageError
 from headrace_cli.options import Found
-from headrace_cli.quiet import quiet_logs
 from headrace_cli.stack import services
 from headrace_cli.state import RunningServices, find_state_dir, read_credentials, read_services
-from headrace_local.network import accepts_any
-from headrace_local.stack import Stack
-from headrace_operations.cluster import Cluster
 
 if TYPE_CHECKING:
-    from headrace.store.pool import Pool
+    from headrace.config.settings import KafkaSettings, ObjectSettings
+    from headrace.objects.store import ObjectStore
+    from headrace.store.pool import Pool, StoreSettings
+    from headrace_operations.cluster import Cluster
 
 STORE_DSN = "HEADRACE_STORE_DSN"
 
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """Finds what a command reaches: as its options name it, or the local stack's of the state folder."""
+    """Resolves what a command connects to: from its options, or else from the local stack's state folder."""
 
     state_dir: Path | None = None
     kafka: str | None = None
@@ -41,12 +35,12 @@ class Operator:
 
     @property
     def folder(self) -> Path:
-        """The state folder: the named one, or the nearest upward from here."""
+        """The state folder: the given one, or the nearest in this folder or above."""
         return find_state_dir(self.state_dir)
 
     @property
     def running(self) -> RunningServices | None:
-        """What `headrace up` wrote of the local stack; None without one."""
+        """What `headrace up` wrote about the local stack; None if there is none."""
         return read_services(self.folder)
 
     @property
@@ -57,8 +51,15 @@ class Operator:
     def cluster(self, generation: str | None = None) -> Cluster:
         """Return Kafka with the codec over registry and object store; without PostgreSQL.
 
-        Raises :class:`NotReachable` where no Kafka is known, or it does not answer.
+        Raises :class:`NotReachable` if no Kafka is configured or it does not answer.
         """
+        from headrace.codec.codec import Codec
+        from headrace.codec.schema_registry import Registry
+        from headrace.config.settings import RegistrySettings
+        from headrace.objects.store import store_of
+        from headrace_cli.quiet import quiet_logs
+        from headrace_operations.cluster import Cluster
+
         quiet_logs()
         known = self.running
         url = self.registry or (known.registry if known else RegistrySettings().url)
@@ -67,55 +68,66 @@ class Operator:
         return Cluster(settings, codec, by=self.name).of(generation)
 
     def whole_cluster(self, generation: str | None = None) -> Cluster:
-        """Return it with PostgreSQL, as the owner where that can be; raises :class:`NotReachable` without one."""
+        """Return it with PostgreSQL, as the owner if possible; raises :class:`NotReachable` without one."""
         return self.with_store(self.cluster(generation))
 
     def with_store(self, cluster: Cluster) -> Cluster:
-        """Return the cluster with PostgreSQL, as the owner where that can be; raises :class:`NotReachable`."""
+        """Return the cluster with PostgreSQL, as the owner if possible; raises :class:`NotReachable`."""
         return replace(cluster, store=self.owner_store())
 
     def with_readable_store(self, cluster: Cluster) -> Cluster:
-        """Return the cluster with PostgreSQL, to read from, where one is known."""
+        """Return the cluster with PostgreSQL for reading, if one is configured."""
         return replace(cluster, store=self.store())
 
     def kafka_settings(self) -> KafkaSettings:
-        """Return how to reach Kafka; raises :class:`NotReachable` where none is known, or it does not answer."""
+        """Return the Kafka settings; raises :class:`NotReachable` if none are given or Kafka does not answer."""
+        from headrace.config.settings import KafkaSettings
+        from headrace_local.network import accepts_any
+
         known = self.running
         if self.kafka is None and known is None:
             raise NotReachable(
-                "no Kafka is known",
+                "no Kafka address given",
                 where=f"{self.folder} and HEADRACE_KAFKA_BOOTSTRAP",
-                remedy="Start the local stack with `headrace up`, or name Kafka with --kafka.",
+                remedy="Start the local stack with `headrace up`, or pass --kafka.",
             )
         bootstrap = self.kafka or (known.kafka if known else "")
-        if not accepts_any(bootstrap):  # a client of Kafka would try for long, and say so ten times a second
+        if not accepts_any(bootstrap):  # A Kafka client would retry for a long time and log ten errors a second.
             raise NotReachable(
                 "Kafka does not answer",
                 where=bootstrap,
-                remedy="Start the local stack with `headrace up`, or name Kafka with --kafka.",
+                remedy="Start the local stack with `headrace up`, or pass --kafka.",
             )
         return KafkaSettings(bootstrap=bootstrap)
 
     def object_settings(self) -> ObjectSettings:
-        """Return what HEADRACE_OBJECTS_… says of the object store, or the local stack's; its URL is None without."""
+        """Return the object store from HEADRACE_OBJECTS_… or the local stack; its URL is None without one."""
+        from headrace.config.settings import ObjectSettings
+
         settings = ObjectSettings()
         known = self.running
         return settings if settings.url or known is None else settings.model_copy(update={"url": known.objects})
 
     def objects(self) -> tuple[ObjectStore, KafkaSettings]:
-        """Return the object store, and Kafka; raises :class:`UsageError` where no store is configured."""
+        """Return the object store and Kafka; raises :class:`UsageError` if no store is configured."""
+        from headrace.objects.store import store_of
+        from headrace_cli.quiet import quiet_logs
+
         quiet_logs()
         settings = self.kafka_settings()
         store = store_of(self.object_settings(), settings)
         if store is None:
             raise UsageError(
-                "no object store is known", where="HEADRACE_OBJECTS_URL",
-                remedy="Set it as for the stages; `headrace up` gives the local stack a folder.",
+                "no object store configured", where="HEADRACE_OBJECTS_URL",
+                remedy="Set it as for the stages; `headrace up` creates a folder for the local stack.",
             )  # fmt: skip
         return store, settings
 
     def store(self) -> StoreSettings | None:
-        """Return how to read the store: HEADRACE_STORE_DSN, or the local stack's; None where neither is known."""
+        """Return how to read the store: HEADRACE_STORE_DSN, or the local stack's; None without either."""
+        from headrace.store.pool import StoreSettings
+        from headrace_local.stack import Stack
+
         if os.environ.get(STORE_DSN):
             return StoreSettings(pool_minimum=0, pool_maximum=2)
         credentials = read_credentials(self.folder)
@@ -126,24 +138,27 @@ class Operator:
         return StoreSettings(dsn=dsn, pool_minimum=0, pool_maximum=2)
 
     def owner_store(self) -> StoreSettings:
-        """Return how to reach the store: as the owner, by the services' login, or as the local stack's owner."""
+        """Return how to connect to the store: as the owner, with the services' login, or as the local stack's owner."""
+        from headrace.store.pool import StoreSettings
+        from headrace_local.stack import Stack
+
         if self.postgres is None and os.environ.get(STORE_DSN):
             return StoreSettings()
         if self.postgres is None and self.running is None:
             raise NotReachable(
-                "no PostgreSQL is known",
+                "no PostgreSQL address given",
                 where=f"{self.folder} and {STORE_DSN}",
-                remedy="Start a stack with `headrace up`, or name it with --postgres.",
+                remedy="Start the local stack with `headrace up`, or pass --postgres.",
             )
         return StoreSettings(dsn=self.postgres or Stack(self.folder).endpoints().postgres_dsn)
 
     def tenant(self, given: str | None) -> str:
-        """Return the tenant that was named, or the local stack's; raises :class:`UsageError` without either."""
+        """Return the given tenant, or the local stack's; raises :class:`UsageError` without either."""
         if given:
             return given
         credentials = read_credentials(self.folder)
         if credentials is None:
-            raise UsageError("no tenant is known", where="--tenant", remedy="Name it with --tenant or HEADRACE_TENANT.")
+            raise UsageError("no tenant given", where="--tenant", remedy="Pass --tenant or set HEADRACE_TENANT.")
         return credentials.tenant
 
 
@@ -158,6 +173,8 @@ InFolder: TypeAlias = Annotated[Operator, Found("state_dir")]
 @asynccontextmanager
 async def opened_store(settings: StoreSettings | None) -> AsyncIterator[Pool | None]:
     """Yield a pool of connections, or None without settings; raises :class:`DependencyDown`."""
+    from headrace.store.pool import create_pool
+
     if settings is None:
         yield None
         return

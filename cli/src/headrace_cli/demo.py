@@ -66,7 +66,7 @@ def edited(change: Change, version: int) -> tuple[Change, str]:
     text = str(change.item["content"])
     match = _SENTENCE.search(text)
     if match is None:
-        raise CommandError("the topic has no sentence to replace", where=change.document_id)
+        raise CommandError("no sentence to replace in this topic", where=change.document_id)
     content = text[: match.start()] + NEW_SENTENCE + text[match.end() :]
     return Change({**change.item, "version": version, "content": content}, change.origin), match[0]
 
@@ -86,7 +86,9 @@ def until(
         if good(hits):
             return clock() - begun, hits
         if clock() - begun > _CHANGE_S:
-            raise TimedOut(f"{what} does not show after {_CHANGE_S:.0f} s", remedy="See `headrace status` and logs.")
+            raise TimedOut(
+                f"{what} is not visible after {_CHANGE_S:.0f} s", remedy="Check `headrace status` and `headrace logs`."
+            )
         sleep(0.005)
 
 
@@ -123,10 +125,10 @@ class Demo:
             raise CommandError(
                 f"{arrivals.indexed} of {len(changes)} documents are searchable",
                 where="; ".join(f.reason for f in [*sent.failures, *arrivals.failures][:3]),
-                remedy="See the logs in the state folder.",
+                remedy="Check the logs in the state folder.",
             )
-        print(f"All {len(changes)} are searchable after {time.perf_counter() - begun:.1f} s (texts that a former run")
-        print("embedded take their vectors from the cache).")
+        print(f"All {len(changes)} are searchable after {time.perf_counter() - begun:.1f} s (texts that an earlier run")
+        print("embedded get their vectors from the cache).")
 
     def _edit(self, change: Change) -> None:
         new, old = edited(change, self._version + 1)
@@ -142,7 +144,7 @@ class Demo:
         """Delete the document that answers a query best."""
         before = self._search(DELETE_QUERY)
         name = before[0]["document_id"]
-        self._title(f"Delete the document that fits a query best: {name}")
+        self._title(f"Delete the best match of a query: {name}")
         print(f"Before, '{DELETE_QUERY}' finds:")
         search_view.hits(before)
         gone = Change({"id": name, "op": "delete", "version": self._version + 2}, known[name].origin)
@@ -156,7 +158,7 @@ class Demo:
     ) -> tuple[float, list[dict[str, Any]]]:
         """Send a change; return the seconds until a search shows it, and what that search found."""
         if good(self._search(query, top_k)):
-            raise CommandError("search looked as after the change before it was sent", where=change.document_id)
+            raise CommandError("search already showed the change before it was sent", where=change.document_id)
         begun = time.perf_counter()
         sent = send(self._gateway, [change])
         if sent.failures:
@@ -185,7 +187,9 @@ def _flat(hit: dict[str, Any]) -> str:
 
 
 def _start(state_dir: Path, provider: str) -> Launched:
-    title(1, f"Start Kafka, schema registry, PostgreSQL and six services in {state_dir} (the first time: fetch them)")
+    title(
+        1, f"Start Kafka, schema registry, PostgreSQL and six services in {state_dir} (downloaded on the first start)"
+    )
     begun = time.monotonic()
     with shown(tables.messages()) as on_event:
         launched = Launcher(Launch(state_dir, provider), output.say).up(on_event)
@@ -195,9 +199,9 @@ def _start(state_dir: Path, provider: str) -> Launched:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; return the exit code, which is not 0 where any step fails."""
-    parser = argparse.ArgumentParser(prog="python -m headrace_cli.demo", description="Show the whole flow once.")
+    parser = argparse.ArgumentParser(prog="python -m headrace_cli.demo", description="Show the whole flow.")
     parser.add_argument("--state-dir", type=Path, default=STATE_DIR, help="state folder (default: %(default)s)")
-    parser.add_argument("--provider", default="sentence-transformers", help="what embeds (default: %(default)s)")
+    parser.add_argument("--provider", default="sentence-transformers", help="embedding provider (default: %(default)s)")
     given = parser.parse_args(arguments)
     quiet_logs()
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -214,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         print("\nStopping…", flush=True)
         Stack(given.state_dir).down()
-        print(f"Everything is stopped; the data stays in {given.state_dir}.")
+        print(f"The stack is stopped; its data is kept in {given.state_dir}.")
     return code
 
 

@@ -1,4 +1,4 @@
-"""What the exit code of a command says; ``docs/reference/exit-codes.md`` and the help tell the same."""
+"""Exit codes and their meanings, as in the help and in ``docs/reference/exit-codes.md``."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class ExitCode(IntEnum):
 
 
 MEANINGS: dict[ExitCode, str] = {
-    ExitCode.OK: "done, all of it",
-    ExitCode.FAILED: "failed, and the message says why and what to do",
-    ExitCode.USAGE: "the command line is wrong: an unknown option, a missing argument, a bad value",
-    ExitCode.UNREACHABLE: "nothing runs here, or what is needed does not answer",
-    ExitCode.SOME_FAILED: "some items failed and are listed, the others are done",
-    ExitCode.TIMED_OUT: "not finished within --timeout, the work goes on in the background",
-    ExitCode.NOT_FOUND: "there is no such document, service or pipeline",
-    ExitCode.DENIED: "the API key is missing, unknown, or not for this",
-    ExitCode.INCONSISTENT: "the audit found inconsistencies and lists them, each with its repair",
+    ExitCode.OK: "everything succeeded",
+    ExitCode.FAILED: "failed; the message says why and what to do",
+    ExitCode.USAGE: "wrong command line: an unknown option, a missing argument or an invalid value",
+    ExitCode.UNREACHABLE: "nothing runs here, or a required service does not answer",
+    ExitCode.SOME_FAILED: "some items failed and are listed; the others succeeded",
+    ExitCode.TIMED_OUT: "not finished within --timeout; the work continues in the background",
+    ExitCode.NOT_FOUND: "the document, service or pipeline does not exist",
+    ExitCode.DENIED: "the API key is missing, unknown or lacks permission",
+    ExitCode.INCONSISTENT: "the audit has findings and lists them, each with its repair",
     ExitCode.INTERRUPTED: "interrupted by Ctrl-C",
 }
 
 
 def epilog() -> str:
-    """Return the line about exit codes that ends the help."""
+    """Return the last line of the help: the exit codes."""
     return "Exit codes: " + "; ".join(f"{int(code)} {meaning}" for code, meaning in MEANINGS.items()) + "."

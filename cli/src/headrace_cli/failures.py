@@ -1,4 +1,4 @@
-"""What can go wrong in a command, and how it is told: what happened, where, what to do; a traceback only on demand."""
+"""Errors of commands and their messages: what happened, where, what to do; a traceback only on demand."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ DEBUG = "HEADRACE_DEBUG"
 
 
 UNKNOWN_DOCUMENT = (
-    "Look at the id: a file's is its path below the folder that was ingested; `headrace search` shows ids. What failed "
-    "a moment ago, `headrace trace ID` finds in the log."
+    "Check the ID: a file's is its path below the ingested folder; `headrace search` shows IDs. For very recent "
+    "failures run `headrace trace ID`."
 )
-"""What to do where the gateway knows nothing of a document."""
+"""What to do if the gateway does not know a document."""
 
 
 class CommandError(HeadraceError):
@@ -35,11 +35,11 @@ class CommandError(HeadraceError):
 
 
 class NotReachable(CommandError):
-    """What the command talks to does not answer."""
+    """A service that the command needs does not answer."""
 
     code = "not-reachable"
     exit_code = ExitCode.UNREACHABLE
-    default_remedy = "Start the local stack with `headrace up`, or name a gateway with --url or HEADRACE_URL."
+    default_remedy = "Start the local stack with `headrace up`, or pass --url or set HEADRACE_URL."
 
 
 class NotFound(CommandError):
@@ -83,7 +83,7 @@ class ProblemError(CommandError):
 
 
 def exit_code_of(error: HeadraceError) -> ExitCode:
-    """Return the exit code that tells of the error."""
+    """Return the exit code for the error."""
     if isinstance(error, CommandError):
         return error.exit_code
     if isinstance(error, DependencyDown):
@@ -103,7 +103,7 @@ def show(error: HeadraceError) -> None:
 
 
 def told(function: Callable[P, R]) -> Callable[P, R]:
-    """Return the command with its errors told as :func:`show` does, and turned into exit codes."""
+    """Return the command with its errors printed by :func:`show` and turned into exit codes."""
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -115,15 +115,15 @@ def told(function: Callable[P, R]) -> Callable[P, R]:
             _trace()
             show(error)
             raise typer.Exit(exit_code_of(error)) from error
-        except BrokenPipeError as error:  # whoever read our output has seen enough
+        except BrokenPipeError as error:  # the reader closed the pipe
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(ExitCode.OK) from error
         except Exception as error:
             _trace()
             show(
                 CommandError(
-                    f"unforeseen: {type(error).__name__}: {error}",
-                    remedy=f"Run it again with {DEBUG}=1 and report what it prints.",
+                    f"unexpected error: {type(error).__name__}: {error}",
+                    remedy=f"Run the command again with {DEBUG}=1 and report its output.",
                 )
             )
             raise typer.Exit(ExitCode.FAILED) from error

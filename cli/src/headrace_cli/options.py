@@ -12,17 +12,17 @@ StateDir: TypeAlias = Annotated[
     typer.Option(
         "--state-dir",
         envvar="HEADRACE_STATE_DIR",
-        help="State folder of the local stack; without it, the nearest .headrace upward from here.",
+        help="State folder of the local stack. Default: the nearest .headrace in this folder or above.",
         show_default=False,
     ),
 ]
 Json: TypeAlias = Annotated[
-    bool, typer.Option("--json", envvar="HEADRACE_JSON", help="Print JSON on stdout; messages go to stderr.")
+    bool, typer.Option("--json", envvar="HEADRACE_JSON", help="Print JSON to stdout; messages go to stderr.")
 ]
 Url: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        "--url", envvar="HEADRACE_URL", help="The gateway; without it, the local stack's.", show_default=False
+        "--url", envvar="HEADRACE_URL", help="URL of the gateway. Default: the local stack's.", show_default=False
     ),
 ]
 ApiKey: TypeAlias = Annotated[
@@ -30,16 +30,16 @@ ApiKey: TypeAlias = Annotated[
     typer.Option(
         "--api-key",
         envvar="HEADRACE_API_KEY",
-        help="API key, which also decides the tenant; without it, the local stack's. Prefer the variable: "
-        "other users of the machine can see a command line.",
+        help="API key, which also decides the tenant. Default: the local stack's. Prefer the variable: "
+        "other users of the machine can read command lines.",
         show_default=False,
     ),
 ]
 Wait: TypeAlias = Annotated[
-    bool, typer.Option("--wait", envvar="HEADRACE_WAIT", help="Wait until search sees all of it.")
+    bool, typer.Option("--wait", envvar="HEADRACE_WAIT", help="Wait until search finds all of it.")
 ]
 Timeout: TypeAlias = Annotated[
-    float, typer.Option("--timeout", envvar="HEADRACE_WAIT_TIMEOUT_S", min=0, help="Longest wait, in seconds.")
+    float, typer.Option("--timeout", envvar="HEADRACE_WAIT_TIMEOUT_S", min=0, help="Maximum seconds to wait.")
 ]
 Documents: TypeAlias = Annotated[
     list[str] | None,
@@ -58,26 +58,28 @@ Attributes: TypeAlias = Annotated[
     ),
 ]
 OnlyTenant: TypeAlias = Annotated[
-    str | None, typer.Option("--tenant", envvar="HEADRACE_TENANT", help="Only of this tenant.", show_default=False)
+    str | None, typer.Option("--tenant", envvar="HEADRACE_TENANT", help="Only this tenant.", show_default=False)
 ]
 OnlyStage: TypeAlias = Annotated[
-    str | None, typer.Option("--stage", envvar="HEADRACE_STAGE", help="Only of this stage.", show_default=False)
+    str | None, typer.Option("--stage", envvar="HEADRACE_STAGE", help="Only this stage.", show_default=False)
 ]
 OnlyDocument: TypeAlias = Annotated[
     str | None,
-    typer.Option("--document", envvar="HEADRACE_DOCUMENT", help="Only of this document.", show_default=False),
+    typer.Option("--document", envvar="HEADRACE_DOCUMENT", help="Only this document.", show_default=False),
 ]
 Records: TypeAlias = Annotated[
     int,
     typer.Option(
         "--records", envvar="HEADRACE_TRACE_RECORDS", min=1,
-        help="Most records read of each partition, the newest first.",
+        help="Maximum records to read from each partition, newest first.",
     ),
 ]  # fmt: skip
 Seconds: TypeAlias = Annotated[
-    float, typer.Option("--seconds", envvar="HEADRACE_TRACE_SECONDS", min=0.1, help="Longest reading, in seconds.")
+    float, typer.Option("--seconds", envvar="HEADRACE_TRACE_SECONDS", min=0.1, help="Maximum seconds to read the log.")
 ]
-Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", envvar="HEADRACE_YES", help="Do not ask.")]
+Yes: TypeAlias = Annotated[
+    bool, typer.Option("--yes", "-y", envvar="HEADRACE_YES", help="Do not ask for confirmation.")
+]
 KafkaUrl: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -92,7 +94,7 @@ RegistryUrl: TypeAlias = Annotated[
     typer.Option(
         "--registry",
         envvar="HEADRACE_REGISTRY_URL",
-        help="Confluent-compatible API of an existing schema registry.",
+        help="URL of an existing Confluent-compatible schema registry.",
         show_default=False,
     ),
 ]
@@ -101,7 +103,7 @@ PostgresDsn: TypeAlias = Annotated[
     typer.Option(
         "--postgres",
         envvar="HEADRACE_BOOTSTRAP_POSTGRES_DSN",
-        help="URL of an existing PostgreSQL with pgvector, of the role that owns the schema.",
+        help="URL of an existing PostgreSQL with pgvector, with the role that owns the schema.",
         show_default=False,
     ),
 ]
@@ -115,11 +117,11 @@ BY_NAME = {
     "url": Url,
     "api_key": ApiKey,
 }
-"""The options that say where a command finds what it reaches."""
+"""The options from which :class:`Found` parameters are made."""
 
 
 class Found:
-    """Says by which options, in their order, a parameter of a command is found."""
+    """Names the options, in order, that make up a parameter of a command."""
 
     def __init__(self, *names: str) -> None:
         self.names = names

@@ -14,12 +14,12 @@ def emit(value: object) -> None:
 
 
 def say(text: str) -> None:
-    """Tell people something that is not the result."""
+    """Print a message for people; results use :func:`emit`."""
     print(text, file=sys.stderr, flush=True)
 
 
 def one_line(text: str, length: int) -> str:
-    """Return the text with white space folded, cut to ``length`` characters."""
+    """Return the text with whitespace collapsed, cut to ``length`` characters."""
     folded = " ".join(text.split())
     return folded if len(folded) <= length else f"{folded[: length - 1]}…"
 

@@ -1,4 +1,4 @@
-"""What our modules log does not mix with results."""
+"""Keeps log output apart from results."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import structlog
 
 
 def quiet_logs() -> None:
-    """Send what our modules log to stderr, warnings and worse only; stdout is for results."""
+    """Send logs of level warning and above to stderr; stdout is for results."""
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # Today's, should it be replaced later.
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # Look it up now: it may be replaced later.
     )

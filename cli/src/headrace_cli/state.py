@@ -1,6 +1,6 @@
-"""The files that ``headrace up`` leaves in the state folder, and where a command finds them.
+"""The files that ``headrace up`` writes to the state folder, and how commands find them.
 
-``services.json`` says where everything answers; ``credentials.json``, for its owner's eyes only, holds the API key,
+``services.json`` has the addresses of all services; ``credentials.json``, readable by its owner only, has the API key,
 the services' database password and the token between them.
 """
 
@@ -38,7 +38,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class RunningServices:
-    """Where the services of a local stack answer; ``status_urls`` by process name."""
+    """Addresses of the services of a local stack; ``status_urls`` by process name."""
 
     url: str
     kafka: str
@@ -47,13 +47,13 @@ class RunningServices:
     model: str
     status_urls: dict[str, str] = field(default_factory=dict)
     connect: str | None = None
-    """Kafka Connect's REST interface, where one was started."""
+    """URL of Kafka Connect's REST API, if it was started."""
     objects: str | None = None
     """The object store's URL."""
     tables: str | None = None
-    """The file of captured tables that ingest has read, with a digest of what it said then."""
+    """The file of captured tables that ingest has read, with a digest of its content at that time."""
     settings: dict[str, str] | None = None
-    """A digest of each setting that the services were started with, by its variable; None where it is not known."""
+    """A digest of each setting that the services were started with, by variable; None if unknown."""
 
 
 def find_state_dir(given: Path | None, start: Path | None = None) -> Path:
@@ -77,12 +77,12 @@ def write(state_dir: Path, name: str, value: Credentials | RunningServices) -> N
 
 
 def read_credentials(state_dir: Path) -> Credentials | None:
-    """Return what ``headrace up`` wrote, or None; raises :class:`CommandError` where the file is damaged."""
+    """Return what ``headrace up`` wrote, or None; raises :class:`CommandError` if the file is damaged."""
     return _read(state_dir / CREDENTIALS, Credentials)
 
 
 def read_services(state_dir: Path) -> RunningServices | None:
-    """Return what ``headrace up`` wrote, or None; raises :class:`CommandError` where the file is damaged."""
+    """Return what ``headrace up`` wrote, or None; raises :class:`CommandError` if the file is damaged."""
     return _read(state_dir / SERVICES, RunningServices)
 
 
@@ -94,27 +94,27 @@ def _read(path: Path, kind: type[T]) -> T | None:
         return None
     except (ValueError, TypeError, OSError) as error:
         raise CommandError(
-            f"the file cannot be read: {error}", where=str(path), remedy="Remove it and run `headrace up`."
+            f"cannot read the file: {error}", where=str(path), remedy="Remove it and run `headrace up`."
         ) from error
 
 
 def connect(url: str | None, api_key: str | None, state_dir: Path | None, *, retry_s: float = 0.0) -> Gateway:
-    """Return the gateway that was named, or the one of the local stack; raises :class:`NotReachable` without either.
+    """Return the given gateway, or the local stack's; raises :class:`NotReachable` without either.
 
     The local stack's key is never sent to another address.
     """
     folder = find_state_dir(state_dir)
     services = read_services(folder)
     if url is None and services is None:
-        raise NotReachable("no gateway is known", where=f"{folder} and HEADRACE_URL")
+        raise NotReachable("no gateway address given", where=f"{folder} and HEADRACE_URL")
     if api_key is None:
         local = services is not None and url in (None, services.url)
         credentials = read_credentials(folder) if local else None
         if credentials is None:
             raise CommandError(
-                "no API key is known for this gateway",
+                "no API key for this gateway",
                 where=str(url),
-                remedy="Give it with --api-key or HEADRACE_API_KEY.",
+                remedy="Pass --api-key or set HEADRACE_API_KEY.",
             )
         api_key = credentials.api_key
     assert url is not None or services is not None
@@ -124,14 +124,14 @@ def connect(url: str | None, api_key: str | None, state_dir: Path | None, *, ret
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Finds the gateway: as the options of a command name it, or the local stack's of the state folder."""
+    """Finds the gateway: from the options of a command, or else the local stack's."""
 
     state_dir: Path | None = None
     url: str | None = None
     api_key: str | None = None
 
     def gateway(self, *, retry_s: float = 0.0) -> Gateway:
-        """Return it; raises :class:`NotReachable` where none is known. See :func:`connect`."""
+        """Return it; raises :class:`NotReachable` if there is none. See :func:`connect`."""
         return connect(self.url, self.api_key, self.state_dir, retry_s=retry_s)
 
 
@@ -139,18 +139,18 @@ AtGateway: TypeAlias = Annotated[Caller, Found("state_dir", "url", "api_key")]
 
 
 def _told_once(address: str, retry_s: float) -> Callable[[str], None]:
-    """Return what tells people of the first retry, so that a minute of trying does not look like a standstill."""
+    """Return a function that reports the first retry, so that a minute of retries does not look like a hang."""
     told = threading.Lock()
 
     def tell(reason: str) -> None:
         if told.acquire(blocking=False):
-            say(f"{address} does not take it yet ({reason}); trying again for up to {retry_s:.0f} s")
+            say(f"{address} does not accept the request yet ({reason}); retrying for up to {retry_s:.0f} s")
 
     return tell
 
 
 def provider_name(state_dir: Path | None) -> str | None:
-    """Return what embeds, as the environment or the local stack says it; None where neither does."""
+    """Return the embedding provider from the environment or the local stack; None without either."""
     named = os.environ.get("HEADRACE_EMBEDDER_PROVIDER")
     if named is None:
         known = read_services(find_state_dir(state_dir))

@@ -12,16 +12,16 @@ from rich.table import Table
 from rich.text import Text
 
 _PIPE_WIDTH = 160
-"""Columns of a table that no terminal bounds."""
+"""Width of tables if stdout is not a terminal."""
 
 
 def console() -> Console:
-    """Return the console of the results."""
+    """Return the console for results (stdout)."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 
 
 def messages() -> Console:
-    """Return the console of everything else."""
+    """Return the console for everything else (stderr)."""
     return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 
 

@@ -12,9 +12,9 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def moment(text: str | None, where: str, now: datetime) -> datetime | None:
-    """Return the moment that the text names, None for None; raises :class:`UsageError`.
+    """Parse a time, None for None; raises :class:`UsageError`.
 
-    ``90m``, ``12h`` and ``7d`` are so long before ``now``; ISO 8601 without an offset is taken as UTC.
+    ``90m``, ``12h`` and ``7d`` are relative to ``now``; ISO 8601 without an offset is UTC.
     """
     if text is None:
         return None
@@ -24,6 +24,8 @@ def moment(text: str | None, where: str, now: datetime) -> datetime | None:
         found = datetime.fromisoformat(text)
     except (ValueError, OverflowError) as error:
         raise UsageError(
-            f"{text!r} is no time", where=where, remedy="Write 2026-11-21T10:00, or 90m, 12h, 7d for so long ago."
+            f"invalid time {text!r}",
+            where=where,
+            remedy="Use 2026-11-21T10:00, or an age such as 90m, 12h or 7d.",
         ) from error
     return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -2,7 +2,7 @@
 
 ``trace`` is the system's and immutable for handlers; ``metadata`` is append-only under ``{stage}.{key}``;
 ``change`` says which document changed; ``payload`` is the stage's own record (:mod:`headrace.payloads`).
-A handler receives a :class:`Context` and returns a new one; :func:`check_transition` refuses what the rules forbid.
+A handler receives a :class:`Context` and returns a new one; :func:`check_transition` checks the rules.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 MetadataValue = str | int | float | bool
-"""What a value of the metadata can be."""
+"""Allowed types of a metadata value."""
 
 P_co = TypeVar("P_co", covariant=True, default=object)
 Q = TypeVar("Q")
@@ -47,7 +47,7 @@ _EMPTY: Mapping[str, MetadataValue] = MappingProxyType({})
 
 
 class Operation(StrEnum):
-    """What upstream did to the document."""
+    """What the source did to the document."""
 
     UPSERT = "UPSERT"
     DELETE = "DELETE"
@@ -85,7 +85,7 @@ class StageRun:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Where a record comes from and what happened to it, oldest stage first."""
+    """Where a record comes from and which stages it passed, oldest first."""
 
     request_id: str
     pipeline_id: str
@@ -97,10 +97,10 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Stands in place of a payload that lies in the object store (:mod:`headrace.objects`).
+    """Replaces a payload that is in the object store (:mod:`headrace.objects`).
 
-    ``uri`` is its place there, ``sha256`` the digest of its bytes, ``size`` their number, and ``record`` the full name
-    of the Avro record that they hold.
+    ``uri`` is its location there, ``sha256`` the digest of its bytes, ``size`` their number, and ``record`` the full
+    name of the Avro record that they contain.
     """
 
     uri: str
@@ -110,7 +110,7 @@ class Reference:
 
 
 def derived_request_id(topic: str, partition: int, offset: int) -> str:
-    """Return the request id of a change that names none: its place in the log, as a UUID."""
+    """Return the request ID of a change without one: a UUID made of topic, partition and offset."""
     return str(uuid5(NAMESPACE_URL, f"{topic}/{partition}/{offset}"))
 
 
@@ -137,7 +137,7 @@ class Metadata(Mapping[str, MetadataValue]):
     def with_values(self, stage: str, **values: MetadataValue) -> Metadata:
         """Return a copy with ``{stage}.{key}`` added for each value.
 
-        Raises :class:`MetadataError` naming stage and key where a key exists already or the stage is reserved.
+        Raises :class:`MetadataError` naming stage and key if a key already exists or the stage is reserved.
         """
         added = {f"{stage}.{key}": value for key, value in values.items()}
         for key in added:
@@ -172,7 +172,7 @@ class Context(Generic[P_co]):
 
 
 def check_transition(before: Context, after: Context, stage: str) -> None:
-    """Refuse what a handler may not do: touch the trace or the change, overwrite or remove metadata.
+    """Check that a handler did not change the trace or the change, or overwrite or remove metadata.
 
     Raises :class:`MetadataError` naming the stage and the key or field.
     """
@@ -198,21 +198,22 @@ def _check_new_key(key: str, stage: str) -> None:
         raise MetadataError(f"stage {stage!r} wrote metadata key {key!r}: {owner}.* is read-only", where=key)
     if owner != stage:
         raise MetadataError(
-            f"stage {stage!r} wrote metadata key {key!r}: a stage writes under its own name only", where=key
+            f"stage {stage!r} wrote metadata key {key!r}: a stage may only write keys that start with its own name",
+            where=key,
         )
     if not _KEY.fullmatch(key):
-        raise MetadataError(f"stage {stage!r} wrote metadata key {key!r}: the form is {{stage}}.{{key}}", where=key)
+        raise MetadataError(f"stage {stage!r} wrote metadata key {key!r}: use the form {{stage}}.{{key}}", where=key)
 
 
 MAX_ID_LENGTH = 512
-"""Longest tenant or document id, in characters."""
+"""Maximum length of a tenant or document ID, in characters."""
 
 
 def check_change(change: Change) -> Change:
-    """Return the change when its fields keep their rules; raise :class:`InvalidRecord` naming the field."""
+    """Return the change if its fields are valid; otherwise raise :class:`InvalidRecord` naming the field."""
     for name, value in (("tenant", change.tenant), ("document_id", change.document_id)):
         if not value:
-            raise InvalidRecord(name, "is missing or empty", remedy="Every change names its tenant and document.")
+            raise InvalidRecord(name, "is missing or empty", remedy="Name the tenant and the document in every change.")
         if len(value) > MAX_ID_LENGTH:
             raise InvalidRecord(name, f"has {len(value)} characters; the limit is {MAX_ID_LENGTH}")
         if "\x00" in value:
@@ -220,7 +221,9 @@ def check_change(change: Change) -> Change:
         if any("\ud800" <= character <= "\udfff" for character in value):
             raise InvalidRecord(name, "contains a lone surrogate, which UTF-8 cannot carry")
     if "/" in change.tenant:
-        raise InvalidRecord("tenant", f"{change.tenant!r} contains '/', which separates tenant and document in keys")
+        raise InvalidRecord(
+            "tenant", f"{change.tenant!r} contains '/', which is reserved: it separates tenant and document in keys"
+        )
     if not 0 <= change.version < 2**63:
-        raise InvalidRecord("version", f"is {change.version}; versions run from 0 to 2^63-1")
+        raise InvalidRecord("version", f"is {change.version}; allowed are 0 to 2^63-1")
     return change

@@ -1,10 +1,10 @@
 """Errors that say what happened, where, and what to do about it.
 
-A handler states by the class it raises whether a failure can pass:
-:class:`PermanentError` sends the record to the dead letters, :class:`TemporaryError` has it tried
-again, :class:`Deferred` has it stand back for others, :class:`SetAside` has it wait until it is released, and
-:class:`DependencyDown` pauses the stage, because no record is to blame.
-Anything else that escapes a handler is unforeseen and treated as permanent for that record.
+A handler says by the class that it raises what should happen to the record:
+:class:`PermanentError` dead-letters the record, :class:`TemporaryError` retries it, :class:`Deferred` lets other
+records go first, :class:`SetAside` holds it until it is released, and :class:`DependencyDown` makes the stage wait,
+because no record is at fault.
+Any other exception that a handler raises is unforeseen: it dead-letters that record.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ __all__ = [
 ]
 
 _ENDS = (".", "!", "?", "…")
-"""What ends a sentence."""
+"""Characters that end a sentence."""
 
 
 class HeadraceError(Exception):
     """Something went wrong in Headrace.
 
     The first line of a subclass's docstring is its default message; ``remedy`` says what the reader can do;
-    ``where`` names the place (``topic=… partition=… offset=…``, ``file:line:column``, a field, a setting).
+    ``where`` says where it happened (``topic=… partition=… offset=…``, ``file:line:column``, a field, a setting).
     """
 
     code = "error"
@@ -60,10 +60,10 @@ class HeadraceError(Exception):
 
 
 class PermanentError(HeadraceError):
-    """This record can never be processed, however often it is tried.
+    """This record can never be processed; retries cannot help.
 
-    ``senders_fault`` says whether its sender is to blame. Others count against the stage: too many of them stop it,
-    because its own surroundings are more likely at fault.
+    ``senders_fault`` is true if the record itself is invalid. All other errors count against the stage: too many of
+    them stop it, because the cause is then more likely the stage or its environment.
     """
 
     code = "permanent"
@@ -71,7 +71,7 @@ class PermanentError(HeadraceError):
 
 
 class InvalidRecord(PermanentError):
-    """A field of the record breaks its rules."""
+    """A field of the record is invalid."""
 
     code = "invalid-record"
     senders_fault = True
@@ -83,7 +83,7 @@ class InvalidRecord(PermanentError):
 
 
 class UndecodableRecord(PermanentError):
-    """The bytes of the record do not decode with the schema they name."""
+    """The record does not decode with the schema that it names."""
 
     code = "undecodable"
 
@@ -92,31 +92,31 @@ class UnknownPipeline(PermanentError):
     """The record names a pipeline that was never applied."""
 
     code = "unknown-pipeline"
-    default_remedy = "Apply it with `headrace pipeline apply FILE`, then send the record again."
+    default_remedy = "Apply it with `headrace pipeline apply FILE`, then redrive or resend the record."
 
 
 class NoChange(Exception):  # nothing failed
-    """The record tells of no document: a tombstone, a heartbeat. It is passed over and counted."""
+    """The record changes no document: a tombstone, a heartbeat. It is skipped and counted."""
 
 
 class DeadlyRecord(PermanentError):
-    """The worker died each time that it began this record."""
+    """The worker crashed each time that it processed this record."""
 
     code = "deadly"
     default_remedy = (
-        "Look for what ended the process (memory, a crash in native code) in its last log lines and the kernel's; "
-        "repair it, then send the record again with `headrace dlq redrive`."
+        "Find what ended the process (out of memory, a crash in native code) in its last log lines and the kernel log. "
+        "Fix the cause, then redrive the dead letter with `headrace dlq redrive`."
     )
 
 
 class MetadataError(PermanentError):
-    """A handler broke the rules of the envelope's metadata."""
+    """A handler broke a rule for the envelope's metadata."""
 
     code = "metadata"
 
 
 LONGEST_DELAY_S = 600.0
-"""Longest wait that another system can ask for; then it is asked again. A header can name any number."""
+"""Longest delay in seconds that another system can ask for, because a header can name any number."""
 
 
 def _bounded(delay: float | None) -> float | None:
@@ -124,7 +124,7 @@ def _bounded(delay: float | None) -> float | None:
 
 
 class TemporaryError(HeadraceError):
-    """This record failed for now and may work later."""
+    """This record failed temporarily; a retry may succeed."""
 
     code = "temporary"
 
@@ -134,19 +134,20 @@ class TemporaryError(HeadraceError):
 
 
 class Deferred(TemporaryError):
-    """This record stands back for others.
+    """This record gives way to other records.
 
-    Nothing failed: it is read again after those that wait before it, or after ``delay`` seconds, as the same attempt.
+    Nothing failed: the stage reads it again after the records ahead of it, or after ``delay`` seconds, as the same
+    attempt.
     """
 
     code = "deferred"
 
 
 class SetAside(HeadraceError):
-    """This record waits until somebody releases what it waits for.
+    """This record is held until it is released.
 
-    It goes to the held records of its stage, as it was; ``scope`` is a word with a target (``cap/acme``), by which it
-    is released.
+    It goes unchanged to the held records of its stage. A command releases it by its ``scope``, a word with a target
+    (``cap/acme``).
     """
 
     code = "set-aside"
@@ -157,9 +158,9 @@ class SetAside(HeadraceError):
 
 
 class DependencyDown(HeadraceError):
-    """A system that this stage needs does not answer; no record is to blame.
+    """A system that this stage needs does not answer; no record is at fault.
 
-    ``delay`` is the number of seconds that the dependency itself asked for (Retry-After), if any, and no more than
+    ``delay`` is the number of seconds that the dependency itself asked for (Retry-After), if any, at most
     :data:`LONGEST_DELAY_S`.
     """
 
@@ -179,7 +180,7 @@ class ConfigurationError(HeadraceError):
 
 @dataclass(frozen=True, slots=True)
 class SourcePosition:
-    """Where in a text something stands; line and column count from 1."""
+    """A position in a text; line and column count from 1."""
 
     file: str
     line: int
@@ -190,7 +191,7 @@ class SourcePosition:
 
 
 class TemplateError(HeadraceError):
-    """A pipeline template is refused."""
+    """A pipeline template is invalid."""
 
     code = "template"
 
@@ -201,11 +202,11 @@ class TemplateError(HeadraceError):
 
 
 def sentences(*parts: str | None) -> str:
-    """Return the parts that say something as one text: each but the last ends as a sentence does."""
+    """Join the parts that are not empty into one text; add a full stop to each but the last if it has none."""
     said = [part.strip() for part in parts if part and part.strip()]
     return " ".join([*(part if part.endswith(_ENDS) else f"{part}." for part in said[:-1]), *said[-1:]])
 
 
 def describe(error: BaseException) -> str:
-    """Return what an exception says, or its name where it says nothing (as TimeoutError does)."""
+    """Return an exception's message, or its class name if the message is empty (as with TimeoutError)."""
     return str(error) or type(error).__name__

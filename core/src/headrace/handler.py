@@ -8,7 +8,7 @@ A handler names its record types once, as type arguments::
 
     class RedactCodenames(Handler[SourceDocument, SourceDocument]): ...
 
-A delete carries no payload and passes handlers by. A handler that wants deletes as well says so in the type:
+A delete has no payload and skips the handlers. A handler that also handles deletes says so in the type:
 ``Handler[SourceDocument | None, SourceDocument | None]`` is called for deletes too, and its payload is then None.
 
 A package adds a handler by an entry point in the group ``headrace.handlers``; nothing of the core changes::
@@ -46,9 +46,9 @@ Out = TypeVar("Out", default=Any)
 """The payload that a handler returns."""
 
 READ_AGAIN: ContextVar[bool] = ContextVar("READ_AGAIN", default=False)
-"""Whether the records under way are read again (retried, deferred, replayed), and so hold up nothing live.
+"""Whether the current records are read again (retried, deferred, replayed), and so delay no live records.
 
-It may guide when a record is worked on (:class:`~headrace.errors.Deferred`), never what it becomes.
+It may influence when a record is processed (:class:`~headrace.errors.Deferred`), never the result.
 """
 
 
@@ -63,7 +63,7 @@ class Handler(ABC, Generic[In, Out]):
     name: ClassVar[str]
     """What templates call it: ``[a-z][a-z0-9-]*``, unique in its stage."""
     version: ClassVar[str] = "1"
-    """Stands in the history of every record; raise it when results change."""
+    """Recorded in the history of every record; increase it when results change."""
     stage: ClassVar[str]
     """The stage that it runs in."""
     consumes: ClassVar[type[object]]
@@ -81,8 +81,9 @@ class Handler(ABC, Generic[In, Out]):
         declared = [name for name in ("consumes", "produces", "sees_deletes") if name in cls.__dict__]
         if declared:
             raise TypeError(
-                f"handler {cls.__qualname__} declares {', '.join(declared)}, which follow from its type arguments: "
-                f"delete them and write `class {cls.__name__}(Handler[SourceDocument, ChunkedDocument])`"
+                f"handler {cls.__qualname__} declares {', '.join(declared)}, which Headrace derives from its type "
+                "arguments. "
+                f"Delete them and write `class {cls.__name__}(Handler[SourceDocument, ChunkedDocument])`"
             )
         cls._arguments = _bound(cls)
         if _parameters(cls):  # still generic, a base of handlers
@@ -105,13 +106,13 @@ class Handler(ABC, Generic[In, Out]):
         """Close what :meth:`start` opened; called once, also after a failed start."""
 
     def validate(self, context: Context[In]) -> None:
-        """Refuse what can never be processed, before any work; raises :class:`headrace.errors.PermanentError`."""
+        """Reject unprocessable records before any work; raises :class:`headrace.errors.PermanentError`."""
 
     @abstractmethod
     async def process(self, context: Context[In]) -> Context[Out]:
         """Return the context with this step's result.
 
-        It may await, and it may compute: polling goes on in another thread. It runs outside any transaction and may
+        It may await, and it may compute: polling continues in another thread. It runs outside any transaction and may
         run again for the same record, so effects outside must be repeatable. Raises
         :class:`~headrace.errors.PermanentError`, :class:`~headrace.errors.TemporaryError` (or its
         :class:`~headrace.errors.Deferred`), :class:`~headrace.errors.SetAside` or
@@ -145,20 +146,20 @@ def _record_type(cls: type[Handler], argument: object) -> tuple[type[object], bo
         return classes[0], NoneType in branches
     given = "has no type arguments" if isinstance(argument, TypeVar) else f"has the type argument {argument!r}"
     raise TypeError(
-        f"handler {cls.__qualname__} {given}; name the payload class that it takes and the one that it returns, "
-        f"each with `| None` for deletes: `class {cls.__name__}(Handler[SourceDocument, ChunkedDocument])`"
+        f"handler {cls.__qualname__} {given}. Name the payload class that it takes and the one that it returns, "
+        f"each with `| None` if it handles deletes: `class {cls.__name__}(Handler[SourceDocument, ChunkedDocument])`"
     )
 
 
 class BatchHandler(Handler[In, Out]):
-    """One step in a stage for many records at once, where that is cheaper: a model, a database."""
+    """One step in a stage for many records at once, if that is cheaper: a model, a database."""
 
     @abstractmethod
     async def process_batch(self, contexts: Sequence[Context[In]]) -> Sequence[Context[Out] | HeadraceError]:
         """Return one result for each context, in order: the context, or the error that concerns it alone.
 
-        Raising concerns the whole batch: :class:`~headrace.errors.DependencyDown` pauses the stage, anything else
-        has the batch halved until the record at fault stands alone.
+        Raising concerns the whole batch: :class:`~headrace.errors.DependencyDown` makes the stage wait; for any other
+        exception, the batch is halved until the record at fault is alone.
         """
 
     async def process(self, context: Context[In]) -> Context[Out]:
@@ -170,7 +171,7 @@ class BatchHandler(Handler[In, Out]):
 
 
 def check_payload(handler: Handler, context: Context) -> None:
-    """Raise :class:`InvalidRecord` if the context does not carry what the handler's type says.
+    """Raise :class:`InvalidRecord` if the payload does not match the handler's type.
 
     The runtime asks before :meth:`Handler.validate`, so a handler can rely on the type of its payload.
     """
@@ -182,4 +183,4 @@ def check_payload(handler: Handler, context: Context) -> None:
             "payload", f"is a {type(payload).__name__}; {handler.identity} takes {handler.consumes.__name__}"
         )
     if not (handler.sees_deletes and context.change.operation is Operation.DELETE):
-        raise InvalidRecord("payload", f"is missing; an upsert carries a {handler.consumes.__name__}")
+        raise InvalidRecord("payload", f"is missing; an upsert must carry a {handler.consumes.__name__}")

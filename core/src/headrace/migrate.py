@@ -38,33 +38,35 @@ _LOOK_S = 0.05
 
 
 class BootstrapSettings(BaseSettings):
-    """What the migration step needs beyond the services' settings."""
+    """Settings of the migration step in addition to the services' settings."""
 
     model_config = SettingsConfigDict(env_prefix="HEADRACE_BOOTSTRAP_", frozen=True)
 
-    postgres_dsn: SecretStr = Field(description="Connection string of the role that owns the store's schema.")
+    postgres_dsn: SecretStr = Field(
+        description="PostgreSQL connection string of the role that owns the store's schema."
+    )
     store_schema: str = Field("headrace", description="Schema of the store.")
-    runtime_login: str = Field("headrace_service", description="Login that the services use; it owns nothing.")
+    runtime_login: str = Field("headrace_service", description="PostgreSQL login for the services. It owns no tables.")
     runtime_password: SecretStr = Field(description="Password of that login.")
-    model: str = Field(PACKAGED_MODEL, description="Identity of the embedding model of the first generation.")
+    model: str = Field(PACKAGED_MODEL, description="Model identity of the first generation.")
     dimensions: int = Field(
-        384, ge=1, le=2000, description="Numbers in a vector of that model; unset, those of a model that is known."
+        384, ge=1, le=2000, description="Dimensions of the model's vectors. If unset, those of a known model."
     )
     text_template: str = Field(
-        BODY, description="What is embedded of a chunk in the first generation: HEADRACE_EMBEDDER_TEXT_TEMPLATE."
+        BODY, description="Text template of the first generation, the same as HEADRACE_EMBEDDER_TEXT_TEMPLATE."
     )
     passage_prompt: str = Field(
-        "", description="What its model wants before each passage; unset, that of a model that is known."
+        "", description="Prefix that the model needs before each passage. If unset, that of a known model."
     )
     over_long: OverLong = Field(
-        OverLong.CUT, description="What becomes of texts that its model does not read whole: cut, split or skip."
+        OverLong.CUT, description="How to treat texts that are too long for the model: cut, split or skip."
     )
-    replication_factor: int = Field(1, ge=1, description="Copies of each partition; 3 in production.")
+    replication_factor: int = Field(1, ge=1, description="Replicas of each partition; use 3 in production.")
 
     @model_validator(mode="before")
     @classmethod
     def _by_name(cls, values: Any) -> Any:
-        """Fill in what is known of the model, where it is not set: the embedder does the same."""
+        """Fill in known values of the model that are not set, as the embedder does."""
         if not isinstance(values, dict):
             return values
         known = known_model(str(values.get("model", PACKAGED_MODEL)))
@@ -81,12 +83,12 @@ def bootstrap(
     objects: ObjectSettings,
     report: Report = lambda _: None,
 ) -> None:
-    """Bring Kafka, registry, PostgreSQL and object store to what the services expect; a repeat changes nothing.
+    """Prepare Kafka, registry, PostgreSQL and object store for the services; a repeat changes nothing.
 
-    Raises :class:`ConfigurationError` naming what does not fit, and :class:`DependencyDown` naming what is down.
+    Raises :class:`ConfigurationError` naming what does not match, and :class:`DependencyDown` naming what is down.
     """
     created = create_topics(kafka, settings.replication_factor)
-    report(f"topics: {len(created)} created" if created else "topics: all there")
+    report(f"topics: {len(created)} created" if created else "topics: up to date")
     client = Registry(registry.url)
     ids = register_all(client, topics.record_schemas())
     report(f"schemas: {len(ids)} registered")
@@ -96,11 +98,11 @@ def bootstrap(
         settings.postgres_dsn.get_secret_value(), settings.runtime_login, settings.runtime_password.get_secret_value()
     )
     if objects.url is not None:
-        report(f"objects: {'begun' if begin_objects(objects, kafka) else 'there before'} in {objects.url}")
+        report(f"objects: {'marker created' if begin_objects(objects, kafka) else 'up to date'} in {objects.url}")
     asyncio.run(_first_generation(settings, kafka.generation))
     report(f"generation: {kafka.generation} for {settings.model}")
     for name, version, changed in apply_shipped(kafka, Codec(client)):
-        report(f"pipeline: {name} version {version}{'' if changed else ' (there before)'}")
+        report(f"pipeline: {name} version {version}{'' if changed else ' (unchanged)'}")
     client.close()
 
 
@@ -118,9 +120,9 @@ def create_topics(kafka: KafkaSettings, replication_factor: int) -> list[str]:
     for name, topic in wanted.items():
         if name in existing and len(existing[name].partitions) != topic.partitions:
             raise ConfigurationError(
-                f"topic {name!r} has {len(existing[name].partitions)} partitions; {topic.partitions} are declared",
-                remedy="Other partitions move keys and break their order: use another topic prefix, or change the file "
-                "in schemas/topics to what exists.",
+                f"topic {name!r} has {len(existing[name].partitions)} partitions, but {topic.partitions} are declared",
+                remedy="Changing the number of partitions moves keys and breaks their order. Use another topic prefix, "
+                "or set the existing number in the file in schemas/topics.",
             )
     missing = [
         NewTopic(name, topic.partitions, replication_factor, config=topic.config(kafka.max_message_bytes))
@@ -132,10 +134,10 @@ def create_topics(kafka: KafkaSettings, replication_factor: int) -> list[str]:
 
 
 def make_topics(admin: AdminClient, wanted: Sequence[NewTopic]) -> None:
-    """Create topics and wait until a broker tells a leader for each of their partitions; one that exists stays.
+    """Create topics and wait until each of their partitions has a leader; existing topics stay.
 
-    The controller has a topic a moment before the brokers do, and a consumer that subscribes in between is told that
-    there is none. Raises :class:`ConfigurationError` where one cannot be created, and :class:`DependencyDown`.
+    The controller knows a topic a moment before the brokers do; to a consumer that subscribes in between, the topic
+    does not exist. Raises :class:`ConfigurationError` if a topic cannot be created, and :class:`DependencyDown`.
     """
     if not wanted:
         return
@@ -149,7 +151,7 @@ def make_topics(admin: AdminClient, wanted: Sequence[NewTopic]) -> None:
     missing = [topic.topic for topic in wanted]
     while missing := [name for name in missing if not _has_leaders(admin, name)]:
         if time.monotonic() > deadline:
-            raise DependencyDown("kafka", f"no broker leads the new topics {', '.join(missing)} after {_CALL_S:.0f} s")
+            raise DependencyDown("kafka", f"the new topics {', '.join(missing)} have no leader after {_CALL_S:.0f} s")
         time.sleep(_LOOK_S)
 
 
@@ -157,14 +159,14 @@ def _has_leaders(admin: AdminClient, name: str) -> bool:
     try:
         partitions = admin.list_topics(name, _CALL_S).topics[name].partitions
     except KafkaException as error:
-        raise DependencyDown("kafka", f"cannot list the topic {name}: {error}") from error
+        raise DependencyDown("kafka", f"cannot list topic {name}: {error}") from error
     return bool(partitions) and all(part.error is None and part.leader >= 0 for part in partitions.values())
 
 
 def begin_objects(objects: ObjectSettings, kafka: KafkaSettings) -> bool:
-    """Mark the configured object store as this deployment's; return whether it was nobody's before.
+    """Mark the configured object store as this deployment's; return whether it had no marker before.
 
-    Raises :class:`DependencyDown`, and :class:`ConfigurationError` where it belongs to another deployment.
+    Raises :class:`DependencyDown`, and :class:`ConfigurationError` if it belongs to another deployment.
     """
     from headrace.objects.store import store_of  # noqa: PLC0415  # the library behind it is large
 
@@ -190,7 +192,7 @@ async def _first_generation(settings: BootstrapSettings, generation: str) -> Non
 
 
 def apply_shipped(kafka: KafkaSettings, codec: Codec) -> list[tuple[str, int, bool]]:
-    """Apply the templates that ship, each only where its pipeline was never applied: a user's version stays."""
+    """Apply each shipped template unless its pipeline was ever applied: a user's version stays."""
     known = pipelines_log.read_all(kafka, codec)
     done = []
     for path in sorted(PIPELINE_FOLDER.glob("*.yaml")):
@@ -205,9 +207,9 @@ def apply_shipped(kafka: KafkaSettings, codec: Codec) -> list[tuple[str, int, bo
 
 
 def main() -> int:
-    """Run the step with settings from the environment; exit code 1 with the remedy where it fails.
+    """Run the step with settings from the environment; exit code 1 with the remedy if it fails.
 
-    The exit code is 78 where a setting is missing or wrong, as a stage's.
+    The exit code is 78 if a setting is missing or wrong, as for a stage.
     """
     try:
         bootstrap(

@@ -1,4 +1,4 @@
-"""The payload of each topic as frozen types; field by field what ``schemas/avro`` says.
+"""The payload of each topic as frozen types, with the fields of ``schemas/avro``.
 
 Vectors are bytes (float32, little endian). Offsets count characters (Unicode code points) of the document's text.
 """
@@ -35,12 +35,12 @@ __all__ = [
 
 _NOTHING: Mapping[str, str] = {}
 FLAT = {"flat": True}
-"""Metadata of a dataclass field whose own fields are fields of the record in Avro: no record lies between them."""
+"""Metadata of a dataclass field whose own fields are direct fields of the Avro record, without a nested record."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeEvent:
-    """An upstream system says that a document was upserted or deleted."""
+    """A source upserted or deleted a document."""
 
     tenant: str
     document_id: str
@@ -64,7 +64,7 @@ class ChangeEvent:
 
 @dataclass(frozen=True, slots=True)
 class DocumentFacts:
-    """What every stage knows of a document, apart from its text; stages pass it on as it is.
+    """What every stage knows about a document except its text; stages pass it on unchanged.
 
     ``content_hash`` has 16 bytes and covers text and facts; ``pages`` is the first character of each page in the text.
     """
@@ -112,9 +112,9 @@ class EmbeddedDocument:
     """A document with the vectors that were computed for it.
 
     ``vectors`` maps a key in hex to float32 little-endian bytes (4 x ``dimensions``);
-    a key that is missing was embedded before, and its vector lies in the cache.
-    ``vector_keys`` has the key of each chunk, in order: the hash of what was embedded of it, empty where nothing was;
-    without any, each chunk goes by its own text hash.
+    the vector of a missing key was embedded before and is in the cache.
+    ``vector_keys`` has the key of each chunk, in order: the hash of its prepared text, or empty if it has no vector.
+    Without vector keys, each chunk uses its own text hash.
     """
 
     facts: DocumentFacts = field(metadata=FLAT)
@@ -139,7 +139,7 @@ class IndexedDocument:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """Ask for a text that is generated from the tenant's documents."""
+    """A request for a text generated from the tenant's documents."""
 
     question: str
     kind: str = "answer"
@@ -150,7 +150,7 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """A passage that an artifact rests on; ``marker`` is its number in the text, from 1."""
+    """A passage that an artifact cites; ``marker`` is its number in the text, from 1."""
 
     marker: int
     document_id: str
@@ -167,7 +167,7 @@ class Citation:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A generated text with the passages that it refers to."""
+    """A generated text with the passages that it cites."""
 
     artifact_id: str
     kind: str
@@ -189,7 +189,7 @@ class HeaderPart:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record that could not be processed, as it was, and why; ``attempt`` counts from 1."""
+    """The unchanged record that could not be processed, and the reason; ``attempt`` counts from 1."""
 
     stage: str
     reason: str
@@ -227,7 +227,7 @@ class PipelineVersion:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """An order to the workers; the newest for a scope and target counts."""
+    """An order to the workers; the newest one for a scope and target is in force."""
 
     action: str
     scope: str
@@ -239,7 +239,7 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterAction:
-    """What became of a dead letter: ``action`` is REDRIVEN or DISCARDED."""
+    """What an operator did with a dead letter: ``action`` is REDRIVEN or DISCARDED."""
 
     action: str
     stage: str
@@ -253,7 +253,7 @@ class DeadLetterAction:
 
 @dataclass(frozen=True, slots=True)
 class HeldAction:
-    """What became of a held record: ``action`` is RELEASED, APPROVED or REJECTED."""
+    """What an operator did with a held record: ``action`` is RELEASED, APPROVED or REJECTED."""
 
     action: str
     stage: str
@@ -277,7 +277,7 @@ class ReplayPosition:
 
 @dataclass(frozen=True, slots=True)
 class ReplayRun:
-    """A replay: what it was asked to send, and how far it is."""
+    """A replay: what it sends, and its progress."""
 
     run_id: str
     stage: str

@@ -115,7 +115,7 @@ def test_a_long_state_folder_gets_a_short_socket(tmp_path: Path) -> None:
 )
 def test_an_external_system_that_is_down_is_named(external: External, name: str) -> None:
     """The user would wait for services that can never become ready; the password must not be shown."""
-    with pytest.raises(StackError, match=f"{name} was given by its address and does not answer") as caught:
+    with pytest.raises(StackError, match=f"{name} at the given address does not answer") as caught:
         require_reachable(external)
     assert "secret" not in str(caught.value)
 
@@ -161,7 +161,7 @@ def test_the_data_of_the_parts_is_their_owners_alone(tmp_path: Path, monkeypatch
 def test_data_of_another_postgresql_is_refused_with_its_version(tmp_path: Path) -> None:
     """PostgreSQL's own words would not say what to do with the folder."""
     (tmp_path / "PG_VERSION").write_text("16\n")
-    with pytest.raises(StackError, match="PostgreSQL 16 wrote it, this is 18"):
+    with pytest.raises(StackError, match="PostgreSQL 16 wrote it, but this is version 18"):
         parts._check_major(tmp_path)
 
 

@@ -178,8 +178,8 @@ def test_orders_over_the_socket(server: Server, supervisor: Supervisor) -> None:
     ("line", "reason"),
     [
         (b"{", "Expecting"),
-        (b'{"op": "sing"}', "no order is called 'sing'"),
-        (b'{"op": "kill", "name": "nobody"}', "there is no 'nobody'"),
+        (b'{"op": "sing"}', "unknown request 'sing'"),
+        (b'{"op": "kill", "name": "nobody"}', "unknown name 'nobody'"),
         (b'{"op": "start", "command": {"name": "x", "argv": ["/does/not/exist"]}}', "No such file"),
         (b'{"op": "start", "command": {"name": "x", "argv": ["/bin/true"], "colour": "red"}}', "colour"),
     ],

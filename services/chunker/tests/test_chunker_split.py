@@ -201,7 +201,7 @@ def test_split_takes_the_sections_it_is_given() -> None:
 @pytest.mark.parametrize(("size", "overlap"), [(50, 50), (50, 60), (0, 0), (50, -1)])
 def test_impossible_sizes_are_refused(size: int, overlap: int) -> None:
     """A chunk that shares all of itself with its predecessor would never end."""
-    with pytest.raises(ConfigurationError, match=rf"{size} characters cannot share {overlap}"):
+    with pytest.raises(ConfigurationError, match=rf"invalid overlap {overlap} for chunks of {size}"):
         chunk("text", "text/plain", size=size, overlap=overlap)
 
 

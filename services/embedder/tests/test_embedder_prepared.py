@@ -183,7 +183,7 @@ def test_parts_are_the_whole_text_and_each_is_read_whole(text: str, limit: int, 
 
 def test_a_template_with_an_unknown_field_is_refused_at_the_start() -> None:
     """Broken: the service starts, and every text has the name of a field in it."""
-    with pytest.raises(ValidationError, match=r"no field 'text'.*\{title\}, \{section\}, \{body\}, \{tags\}"):
+    with pytest.raises(ValidationError, match=r"unknown field 'text'.*\{title\}, \{section\}, \{body\}, \{tags\}"):
         EmbedderSettings(text_template="{text}")
 
 

@@ -148,7 +148,7 @@ def test_the_embedder_does_not_start_with_a_cap_that_it_cannot_keep(
     monkeypatch.setenv("HEADRACE_COST_FILE", str(path))
     assert main.main() == EXIT_CONFIGURATION
     said = capsys.readouterr().err
-    assert "embedder cannot start: there is a cap in USD, and the price of m@2 is unknown" in said
+    assert "embedder cannot start: cannot apply the cap in USD: the price of m@2 is unknown" in said
     assert str(path) in said
 
 

@@ -380,8 +380,8 @@ async def test_a_key_that_was_used_for_another_binary_event_is_refused(
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        ({}, "is missing; it names the document where the data has no id"),
-        ({"subject": None}, "is missing; it names the document where the data has no id"),
+        ({}, "is missing; it must name the document if the data has no id"),
+        ({"subject": None}, "is missing; it must name the document if the data has no id"),
         ({"subject": ""}, "is missing or empty"),
         ({"subject": 7}, "Input should be a valid string"),
     ],

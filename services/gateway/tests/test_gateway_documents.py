@@ -139,7 +139,7 @@ async def test_status_of_a_held_document(gateway: Any) -> None:
     gateway.flow.states[KEY] = FlowState((held(),))
     body = (await gateway.client.get("/v1/documents/guide.md")).json()
     assert (body["state"], body["version"], body["waiting_for"], body["in_flight"]) == ("held", 4, "embedder", [])
-    assert body["held"].pop("ends").endswith("then: headrace embeddings release")
+    assert body["held"].pop("ends").endswith("then run headrace embeddings release")
     assert body["held"] == {
         "stage": "embedder", "waits_for": "cap", "scope": "cap/alpha", "why": "the cap is reached",
         "since": "2023-11-14T22:13:20Z",

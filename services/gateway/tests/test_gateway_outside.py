@@ -58,7 +58,7 @@ async def test_a_kafka_that_stays_silent_is_a_dependency_that_is_down(
     monkeypatch.setattr(reader._offsets, "counts", lambda topics: dict.fromkeys(topics, 8))
     monkeypatch.setattr(reader._offsets, "bounds", lambda places: dict.fromkeys(places, Range(0, 0)))
     monkeypatch.setattr(reader._offsets, question, silent)
-    with pytest.raises(DependencyDown, match=r"Kafka does not answer at 127.0.0.1:1: TimeoutError"):
+    with pytest.raises(DependencyDown, match=r"Kafka at 127.0.0.1:1 does not answer: TimeoutError"):
         await reader.waiting(b"alpha/a")
     reader.close()
 

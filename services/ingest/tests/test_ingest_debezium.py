@@ -204,18 +204,23 @@ def test_without_mapped_tables_nothing_is_passed_over() -> None:
 @pytest.mark.parametrize(
     ("value", "key", "field", "said"),
     [
-        (envelope("c", ROW, table="other"), KEY, "source", "'public.other' is not mapped; mapped are public.article"),
+        (
+            envelope("c", ROW, table="other"),
+            KEY,
+            "source",
+            "'public.other' is not mapped; mapped tables: public.article",
+        ),
         (envelope("t"), None, "op", "truncated"),
-        (envelope("c", ROW), None, "key", "no row's key"),
+        (envelope("c", ROW), None, "key", "a row's key is"),
         (envelope("c", ROW), b'{"id":7}', "key", "no column 'owner'"),
         (envelope("c", ROW), b'{"owner":null,"id":7}', "owner", "is empty"),
         (envelope("c", ROW), b'{"owner":["a"],"id":7}', "tenant", "is a list"),
         (envelope("c"), KEY, "after", "is missing"),
         (envelope("u", ROW), KEY, "before", "is missing"),
-        (envelope("c", ROW | {"readers": []}), KEY, "acl", "names nobody"),
-        (envelope("u", ROW | {"body": UNAVAILABLE}, ROW), KEY, "body", "was not sent by the database"),
-        (envelope("u", ROW | {"readers": [UNAVAILABLE]}, ROW), KEY, "readers", "was not sent by the database"),
-        (envelope("c", {name: ROW[name] for name in ROW if name != "lead"}), KEY, "lead", "it has author, body"),
+        (envelope("c", ROW | {"readers": []}), KEY, "acl", "names no principal"),
+        (envelope("u", ROW | {"body": UNAVAILABLE}, ROW), KEY, "body", "does not send a large value"),
+        (envelope("u", ROW | {"readers": [UNAVAILABLE]}, ROW), KEY, "readers", "does not send a large value"),
+        (envelope("c", {name: ROW[name] for name in ROW if name != "lead"}), KEY, "lead", "columns are author, body"),
         (envelope("c", ROW | {"stars": {"scale": 2, "value": "AQ=="}}), KEY, "stars", "is a dict"),
         (envelope("c", ROW | {"lead": ["a", "b"]}), KEY, "lead", "is a list"),
     ],
@@ -264,12 +269,12 @@ GOOD = "tables:\n  public.article:\n    tenant: acme\n    id: '{id}'\n    text: 
 @pytest.mark.parametrize(
     ("text", "line", "said"),
     [
-        (GOOD + "    titel: '{t}'\n", 6, "public.article.titel: is not known"),
+        (GOOD + "    titel: '{t}'\n", 6, "public.article.titel: is an unknown field"),
         (GOOD.replace("'{id}'", "all"), 4, "names no column"),
-        (GOOD.replace("'{body}'", "'{body!r}'"), 5, "braces hold the name of a column"),
+        (GOOD.replace("'{body}'", "'{body!r}'"), 5, "write only a column name between braces"),
         (GOOD.replace("'{body}'", "'{body'"), 5, "expected '}'"),
         (GOOD.replace("acme", "3"), 3, "put it in quotes"),
-        (GOOD + "    version: latest\n", 6, "neither offset nor lsn nor a column"),
+        (GOOD + "    version: latest\n", 6, "use offset, lsn or a column in braces"),
         (
             "tables:\n  public.article:\n    id: '{id}'\n    text: '{body}'\n",
             2,
@@ -296,10 +301,10 @@ def test_what_is_no_such_file_is_refused(tmp_path: Path, text: str) -> None:
 def test_a_file_that_does_not_exist_is_told_with_what_to_do(tmp_path: Path) -> None:
     """Broken: `headrace up --tables FILE` and `headrace capture check FILE` answer an error number."""
     error = _refusal(tmp_path / "tabels.yaml")
-    assert "there is no file 'tabels.yaml'" in error.message
+    assert "file 'tabels.yaml' does not exist" in error.message
     assert "Errno" not in error.message
     assert error.where == str(tmp_path / "tabels.yaml")
-    assert "what becomes of each table's rows" in error.remedy
+    assert "maps table rows to documents" in error.remedy
 
 
 def _refusal(path: Path) -> ConfigurationError:

@@ -196,7 +196,7 @@ def test_web_pages_found_on_this_machine_are_read(runner: asyncio.Runner, reader
 def test_a_word_file_found_on_this_machine_is_read(runner: asyncio.Runner, reader: Reader) -> None:
     """A template of Word itself, empty as it is, must be refused for that reason and no other."""
     path = Path(docx.__file__).parent / "templates" / "default.docx"
-    with pytest.raises(InvalidRecord, match="holds no text"):
+    with pytest.raises(InvalidRecord, match="contains no text"):
         read(runner, reader, path.read_bytes())
 
 
@@ -231,7 +231,7 @@ def test_the_kind_is_told_by_the_content(data: bytes, stated: str | None, name: 
         (b"", "is an empty file"),
         (b"\x89PNG\r\n\x1a\n", "is a PNG image"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "is an old or encrypted Office file"),
-        (b"\x00\x01\x02", "is no text and no known kind of file; it starts with 000102"),
+        (b"\x00\x01\x02", "is neither text nor a known kind of file; it starts with 000102"),
         (b"{\\rtf1 x}", "is an RTF file"),
     ],
 )
@@ -268,7 +268,7 @@ def test_text_is_decoded_by_mark_then_by_word(data: bytes, stated: str | None, t
     [
         (b"ab\xff", None, "is not utf-8: byte 2 is 0xff"),
         *(
-            (b"ab", name, f"names the encoding '{name}', which is not read")
+            (b"ab", name, f"names the encoding '{name}', which ingest does not read")
             for name in ("klingon", "zip", "punycode", "idna", "undefined", "utf-7", "unicode_escape", "rot13")
         ),
         (b"\xef\xbb\xbfab\xff", None, "is not utf-8-sig: byte 2 is 0xff"),

@@ -72,11 +72,11 @@ DEEP_WORD = (
 )
 
 HOSTILE = {
-    "encrypted PDF": (files.encrypted_pdf, kinds.PDF, "opens with a password only"),
+    "encrypted PDF": (files.encrypted_pdf, kinds.PDF, "requires a password"),
     "truncated PDF": (lambda: samples()[kinds.PDF][:40], kinds.PDF, "is a broken PDF"),
     "PDF of noise": (lambda: b"%PDF-1.7\n" + os.urandom(100_000), kinds.PDF, "is a broken PDF"),
     "10,000 pages": (lambda: files.many_pages(10_000), kinds.PDF, "has 10000 pages; the limit is 500"),
-    "scan": (lambda: files.pdf([[("BodyText", "")]]), kinds.PDF, "holds no text"),
+    "scan": (lambda: files.pdf([[("BodyText", "")]]), kinds.PDF, "contains no text"),
     "truncated DOCX": (lambda: GOOD[:-30], kinds.DOCX, "is a DOCX that cannot be read"),
     "other zip": (
         lambda: _zip_of("a.txt"),
@@ -85,17 +85,17 @@ HOSTILE = {
     ),
     "zip bomb": (zip_bomb, kinds.DOCX, "needs more memory than 640 MiB"),
     "billion laughs": (lambda: with_part("word/document.xml", LAUGHS), kinds.DOCX, "entity amplification"),
-    "foreign entity": (lambda: with_part("word/document.xml", SECRET_FILE), kinds.DOCX, "holds no text"),
+    "foreign entity": (lambda: with_part("word/document.xml", SECRET_FILE), kinds.DOCX, "contains no text"),
     "deep DOCX": (lambda: with_part("word/document.xml", DEEP_WORD), kinds.DOCX, "Excessive depth"),
-    "deep JSON": (lambda: b'{"a":' * 100_000, kinds.JSON, "nests too deep"),
-    "deep JSON, closed": (lambda: b'{"a":' * 150 + b"1" + b"}" * 150, kinds.JSON, "nests deeper than 100 levels"),
-    "broken JSON": (lambda: b'{"a": }', kinds.JSON, "is no JSON: Expecting value at line 1, column 7"),
-    "a name twice": (lambda: b'{"a": 1, "a": 2}', kinds.JSON, "names 'a' twice in one object"),
-    "a document inside": (lambda: with_part("word/document.xml", INSIDE), kinds.DOCX, "holds another document inside"),
-    "list": (lambda: b"[1]", kinds.JSON, "is no JSON object"),
-    "empty HTML": (lambda: b"<html><script>x</script></html>", kinds.HTML, "holds no text"),
+    "deep JSON": (lambda: b'{"a":' * 100_000, kinds.JSON, "is nested too deeply"),
+    "deep JSON, closed": (lambda: b'{"a":' * 150 + b"1" + b"}" * 150, kinds.JSON, "is nested deeper than 100 levels"),
+    "broken JSON": (lambda: b'{"a": }', kinds.JSON, "is not JSON: Expecting value at line 1, column 7"),
+    "a name twice": (lambda: b'{"a": 1, "a": 2}', kinds.JSON, "contains the key 'a' twice in one object"),
+    "a document inside": (lambda: with_part("word/document.xml", INSIDE), kinds.DOCX, "embeds another document"),
+    "list": (lambda: b"[1]", kinds.JSON, "is not a JSON object"),
+    "empty HTML": (lambda: b"<html><script>x</script></html>", kinds.HTML, "contains no text"),
     "wrong encoding": (lambda: b"<html><p>\xff", kinds.HTML, "is not utf-8: byte 9 is 0xff"),
-    "more text than allowed": (lambda: b"<p>" + b"word " * 600_000, kinds.HTML, "holds more text than"),
+    "more text than allowed": (lambda: b"<p>" + b"word " * 600_000, kinds.HTML, "contains more than"),
 }
 
 
@@ -307,13 +307,13 @@ def test_a_machine_that_gave_no_time_is_told_from_a_file_that_takes_it(how: str,
 )
 def test_an_answer_that_cannot_be_is_the_files_fault(answer: dict[str, object]) -> None:
     """A hostile file would stop the stage through the service's own code."""
-    with pytest.raises(InvalidRecord, match="what cannot be"):
+    with pytest.raises(InvalidRecord, match="an invalid answer"):
         _checked(answer, b"text")
 
 
 def test_an_answer_that_is_no_text_is_the_files_fault() -> None:
     """As above, for the text itself."""
-    with pytest.raises(InvalidRecord, match="what cannot be"):
+    with pytest.raises(InvalidRecord, match="an invalid answer"):
         _checked({"title": "", "language": None, "pages": []}, b"\xff")
 
 
@@ -326,7 +326,7 @@ def test_a_machine_that_may_not_confine_reads_nothing(monkeypatch: pytest.Monkey
 
         monkeypatch.setattr("headrace_ingest.files.reader._answer", answer)
         own = Reader(LIMITS)
-        with pytest.raises(DependencyDown, match="cannot be confined: not permitted"):
+        with pytest.raises(DependencyDown, match="cannot confine the file reader: not permitted"):
             await own.read(GOOD, kinds.DOCX, None)
         assert own._process is None
 

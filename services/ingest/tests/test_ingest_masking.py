@@ -176,8 +176,10 @@ def test_own_patterns_come_first(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("a: '('", "does not compile"), ("a: 'x*'", "empty text"), ("A b: x", "no name"), ("email: x", "no name"),
-     ("- x", "no mapping"), ("a: [", "cannot be read"), ("a: '(?<=x)y'", "does not compile"), ("a: 3", "compile")],
+    [("a: '('", "does not compile"), ("a: 'x*'", "empty text"), ("A b: x", "invalid pattern name"),
+     ("email: x", "invalid pattern name"),
+     ("- x", "not a mapping"), ("a: [", "cannot read the patterns"),
+     ("a: '(?<=x)y'", "does not compile"), ("a: 3", "compile")],
 )  # fmt: skip
 def test_a_bad_pattern_is_named_at_the_start(tmp_path: Path, text: str, says: str) -> None:
     """Broken: a worker starts that masks less than it was told to."""
@@ -191,7 +193,7 @@ def test_an_unknown_kind_or_file_is_refused(tmp_path: Path) -> None:
     """Broken: a misspelt kind is not masked and nobody hears of it."""
     with pytest.raises(ConfigurationError, match="emial"):
         make_masker(IngestSettings(mask="emial,phone"))
-    with pytest.raises(ConfigurationError, match="cannot be read"):
+    with pytest.raises(ConfigurationError, match="cannot read the patterns"):
         make_masker(IngestSettings(mask_patterns=tmp_path / "none.yaml"))
 
 

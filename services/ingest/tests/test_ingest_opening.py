@@ -128,9 +128,9 @@ def test_a_file_that_is_refused_is_refused_alone() -> None:
     ("given", "field", "reason"),
     [
         ({"data": b""}, "data", "is an empty file"),
-        ({"data": b"a\x00b", "media_type": "text/plain"}, "data", "is no text and no known kind of file"),
+        ({"data": b"a\x00b", "media_type": "text/plain"}, "data", "is neither text nor a known kind of file"),
         ({"data": b"x" * 3000}, "data", "has 3000 bytes; the limit is 2048"),
-        ({"data": b"<html>" + b"word " * 300 + b"</html>"}, "content", "of the file has"),
+        ({"data": b"<html>" + b"word " * 300 + b"</html>"}, "content", "the file's text has"),
     ],
 )
 def test_a_file_beyond_the_limits_is_refused_naming_them(

@@ -1,4 +1,4 @@
-"""What is no order on the topic ``control``: one dead letter, whoever follows the topic, and the stage goes on."""
+"""What is no order on the topic ``control``: one dead letter, whoever follows the topic, and the stage continues."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_a_record_larger_than_a_message_is_cut_and_says_so() -> None:
     worker, _ = site.worker()
     steps(worker)
     (letter,) = site.letters()
-    assert letter.message.startswith("Cut here, for the record takes 6")
+    assert letter.message.startswith("The record has 6")
     assert len(letter.value or b"") == 64 * 1024
 
 

@@ -68,7 +68,7 @@ def until(lab: BrokerLab, done: Callable[[], bool], what: str) -> None:
     deadline = lab.now() + DEADLINE_S
     while not done():
         if lab.now() > deadline:
-            pytest.fail(f"within {DEADLINE_S} s there was no {what}")
+            pytest.fail(f"within {DEADLINE_S} s this did not happen: {what}")
 
 
 class Session:
@@ -96,7 +96,7 @@ class Session:
         return polled.rebalanced
 
     def read(self, number: int) -> list[Record]:
-        """Poll until so many records are there, and return them."""
+        """Poll until this number of records is read, and return them."""
 
         def enough() -> bool:
             self.poll(number - len(self.records))
@@ -106,7 +106,7 @@ class Session:
         return self.records
 
     def settle(self, partitions: int) -> None:
-        """Poll until so many partitions are assigned."""
+        """Poll until this number of partitions is assigned."""
 
         def settled() -> bool:
             self.poll()

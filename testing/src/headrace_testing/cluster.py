@@ -58,7 +58,7 @@ class _Letters:
 
     def show(self, identity: Id) -> list[Found]:
         self.select(Selection(ids=frozenset({identity}), states=frozenset(State)))
-        raise NoSuchDeadLetter(f"{identity} has no record here")
+        raise NoSuchDeadLetter(f"the record of {identity} does not exist")
 
     def carry_out(self, chosen: Sequence[Entry], order: Order, progress: Progress = lambda _: None) -> list[Id]:
         if self._contents.down is not None:

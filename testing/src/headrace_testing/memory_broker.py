@@ -124,7 +124,9 @@ class MemoryBroker(Broker):
                 raise InvalidRecord("key", f"is empty in a message to {message.topic}")
         cluster, identity = self._cluster, self._transactional_id
         if not cluster.available:
-            raise TransactionUncertain("the transaction's end is unknown: the cluster does not answer")
+            raise TransactionUncertain(
+                "it is unknown whether the transaction was committed: the cluster does not answer"
+            )
         if cluster.epoch(identity) != self._epoch:
             raise ProducerFenced("the producer was fenced", where=identity)
         if cluster.has_open_transaction(identity):
@@ -133,7 +135,7 @@ class MemoryBroker(Broker):
         cluster.write(identity, messages, pending)
         if not self._is_current(snapshot):
             cluster.end_open_transaction(identity, commit=False)
-            raise TransactionAborted("the transaction was refused: the membership is not the group's any more")
+            raise TransactionAborted("the transaction was aborted: the worker is no longer a member of the group")
         fault = self.faults.popleft() if self.faults else None
         if fault is None or fault.outcome is not CommitOutcome.OPEN:
             cluster.end_open_transaction(identity, commit=fault is None or fault.outcome is CommitOutcome.COMMITTED)

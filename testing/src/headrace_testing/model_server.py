@@ -1,4 +1,4 @@
-"""An OpenAI-compatible model server of a test's own: right answers, seeded bad ones, or nobody at the port."""
+"""An OpenAI-compatible model server for tests: correct answers, seeded bad ones, or no listener at the port."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _vector(index: int, text: str) -> dict[str, Any]:
 
 @contextmanager
 def serving(server: ModelServer) -> Iterator[ModelServer]:
-    """Serve in a thread; afterwards nobody listens at the port."""
+    """Serve in a thread; afterwards no program listens at the port."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="model server")
     thread.start()
     try:

@@ -1,6 +1,6 @@
-"""Checks ``docker-compose.yml`` and the Dockerfile against the code; a misspelling is found without a Docker engine.
+"""Checks ``docker-compose.yml`` and the Dockerfile against the code; finds misspellings without a Docker engine.
 
-Each function returns what is wrong, a sentence for each; an empty list is good.
+Each function returns the problems, one sentence each; an empty list means that all is well.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def load(path: Path = COMPOSE) -> dict[str, Any]:
 
 
 def compose_problems(compose: Mapping[str, Any]) -> list[str]:
-    """Return what in the compose file does not fit itself, the code, or the rules for containers."""
+    """Return where the compose file contradicts itself, the code, or the rules for containers."""
     services: Mapping[str, Service] = compose["services"]
     found = [f"{name}: {problem}" for name, service in services.items() for problem in _service(service, services)]
     wanted = {"bootstrap", *(path.parent.name for path in ROOT.glob("services/*/pyproject.toml"))}
@@ -54,7 +54,7 @@ def compose_problems(compose: Mapping[str, Any]) -> list[str]:
 
 
 def dockerfile_problems(text: str) -> list[str]:
-    """Return what in the Dockerfile does not fit the workspace or the rules for containers."""
+    """Return where the Dockerfile contradicts the workspace or the rules for containers."""
     found = []
     lines = re.sub(r"\\\n", " ", text).splitlines()
     copied = [
@@ -144,7 +144,7 @@ def _listens(name: str, service: Service) -> set[int]:
 
 
 def _ours(service: Service, environment: Mapping[str, str]) -> Iterator[str]:
-    """Yield what does not fit the code in a service that is built from it."""
+    """Yield where a service that is built from the code contradicts it."""
     build = service["build"]
     dockerfile = ROOT / build["context"] / build["dockerfile"]
     if not dockerfile.exists():
@@ -172,7 +172,7 @@ def _ours(service: Service, environment: Mapping[str, str]) -> Iterator[str]:
 
 
 def _object_store(service: Service, url: str) -> Iterator[str]:
-    """Yield why the migration step cannot begin the stages' object store."""
+    """Yield why the migration step cannot set up the stages' object store."""
     if url and "--extra objects" not in service["build"]["args"].get("EXTRAS", ""):
         yield "begins the object store, and has no extra 'objects'"
     mounted = {volume.split(":")[1] for volume in service.get("volumes") or []}
@@ -181,14 +181,14 @@ def _object_store(service: Service, url: str) -> Iterator[str]:
 
 
 def _cost_file(service: Service, environment: Mapping[str, str], folder: Path) -> Iterator[str]:
-    """Yield why a service that reads prices and caps does not read those that lie beside the compose file."""
+    """Yield why a service that reads prices and caps does not read the files beside the compose file."""
     if not any("CostSettings()" in path.read_text(encoding="utf-8") for path in _entry_sources(folder)):
         return
     named = environment.get("HEADRACE_COST_FILE")
     if named is None:
         yield "reads prices and caps, and HEADRACE_COST_FILE is not set"
         return
-    # The file's folder: a file that is mounted itself stays the old one where an editor puts a new one in its place.
+    # Mount the folder: a mounted file stays the old one if an editor replaces it.
     where, _, name = named.rpartition("/")
     mounts = (str(volume).split(":") for volume in service.get("volumes") or ())
     sources = [parts[0] for parts in mounts if parts[0].startswith("./") and parts[1:] == [where, "ro"]]
@@ -257,7 +257,7 @@ def _probe(service: Service, environment: Mapping[str, str]) -> Iterator[str]:
 
 
 def _broker_problems(kafka: Service) -> list[str]:
-    """Return what the broker would refuse although the code sends it: it must take the largest dead letter."""
+    """Return why the broker would refuse what the code sends: it must accept the largest dead letter."""
     size = KafkaSettings.model_fields["max_message_bytes"].default
     largest = max(int(topic.config(size)["max.message.bytes"]) for topic in topics.declared())
     allowed = int(kafka["environment"]["KAFKA_MESSAGE_MAX_BYTES"])

@@ -1,7 +1,7 @@
 """Checks that each package declares what it imports, and nothing else, with deptry and the package's own pyproject.
 
-``python -m headrace_tools.dependencies`` exits 1 naming what is missing, unused, or there only by chance, through
-another package. Our own packages count as any other: who imports one declares it.
+``python -m headrace_tools.dependencies`` exits 1 naming what is missing, unused, or available only
+through another package. Packages of this workspace count like any other: declare what you import.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def packages(root: Path = ROOT) -> list[Path]:
 
 
 def own_modules(root: Path = ROOT) -> dict[str, list[str]]:
-    """Return the modules that each package of ours brings."""
+    """Return the modules that each package of the workspace provides."""
     found = {}
     for package in packages(root):
         name = tomllib.loads((package / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
@@ -43,9 +43,9 @@ def own_modules(root: Path = ROOT) -> dict[str, list[str]]:
 
 
 def findings(package: Path, root: Path = ROOT) -> list[str]:
-    """Return what deptry finds in one package, a line each.
+    """Return deptry's findings for one package, a line each.
 
-    Raises :class:`RuntimeError` where deptry itself fails.
+    Raises :class:`RuntimeError` if deptry itself fails.
     """
     names = ",".join(f"{name}={'|'.join(modules)}" for name, modules in own_modules(root).items())
     explained = EXPLAINED.get(str(package.relative_to(root)), {})

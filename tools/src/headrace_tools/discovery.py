@@ -25,7 +25,7 @@ METRIC_TYPES = (Counter, Gauge, Histogram, Summary)
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A module of ours by its dotted name, and its syntax tree."""
+    """A module of the workspace: its dotted name and its syntax tree."""
 
     name: str
     tree: ast.Module
@@ -42,7 +42,7 @@ class Setting:
 
 @cache
 def modules() -> tuple[Module, ...]:
-    """Return every module of the workspace but test support and these tools, sorted by name."""
+    """Return every module of the workspace except test support and these tools, sorted by name."""
     found = []
     for source in sorted(path for pattern in SOURCES for path in ROOT.glob(pattern)):
         for path in sorted(source.rglob("*.py")):
@@ -76,13 +76,15 @@ def settings_of(cls: type[BaseSettings]) -> list[Setting]:
         where = f"{cls.__module__}:{cls.__qualname__}.{name}"
         if not (field.description or "").strip():
             raise ConfigurationError(
-                "a setting has no description", where=where, remedy="Give its Field a description that says the unit."
+                "a setting has no description",
+                where=where,
+                remedy="Give its Field a description that includes the unit.",
             )
         if field.validation_alias is not None:
             raise ConfigurationError(
                 "a setting has an alias, which hides its variable",
                 where=where,
-                remedy="Name the field like its variable.",
+                remedy="Give the field the name of its variable.",
             )
         found.append(Setting(f"{prefix}{name}".upper(), cls, field))
     return found
@@ -100,19 +102,19 @@ def metrics() -> list[Any]:
 
 
 def exposed_name(metric: Any) -> str:
-    """Return the name under which Prometheus knows the metric: a counter ends in ``_total``."""
+    """Return the metric's name in Prometheus: a counter ends in ``_total``."""
     name: str = metric.describe()[0].name
     return f"{name}_total" if isinstance(metric, Counter) else name
 
 
 def errors() -> list[type[HeadraceError]]:
-    """Return :class:`HeadraceError` and all that derive from it, by code and name."""
+    """Return :class:`HeadraceError` and its subclasses, sorted by code and name."""
     found: set[type[HeadraceError]] = {HeadraceError, *_subclasses(HeadraceError)}
     return sorted(found, key=lambda cls: (cls.code, cls.__name__))
 
 
 def _subclasses(base: type) -> Iterator[type[Any]]:
-    """Yield the classes of our modules that derive from ``base``, at any depth."""
+    """Yield the workspace's classes that derive from ``base``, at any depth."""
     known = {base.__name__}
     while True:
         holders = {module.name: names for module in modules() if (names := _derived(module.tree, known))}

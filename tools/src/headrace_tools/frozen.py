@@ -1,8 +1,8 @@
-"""Freezes the schemas of the topics as released, and refuses one that an older or newer reader cannot read.
+"""Freezes the schemas of the topics as released, and refuses schemas that older or newer readers cannot read.
 
 ``python -m headrace_tools.frozen`` writes ``schemas/frozen/<record>/<n>.avsc`` and ``<n>.bin``, a sample in plain
-Avro, for each record that differs from its newest frozen version. The rule is the registry's FULL_TRANSITIVE, tried by
-reading: each version's bytes with every other's schema.
+Avro, for each record that differs from its newest frozen version. The rule is the registry's FULL_TRANSITIVE, tested
+by reading each version's bytes with every other version's schema.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from headrace_tools.discovery import ROOT
 FOLDER = ROOT / "schemas" / "frozen"
 RULE = "FULL_TRANSITIVE"
 _SAMPLES = 32
-"""Random samples tried of each schema, beside the rich one; enough to meet every branch of every union."""
+"""Random samples per schema, besides the rich one; enough to cover every branch of every union."""
 
 _TEXTS = ("", "Änderung", "변경 이벤트", "🌊 river", "plain text")
 _UNREADABLE = (SchemaResolutionError, EOFError, ValueError, TypeError, KeyError, IndexError, OverflowError)
@@ -39,7 +39,7 @@ class IncompatibleSchema(HeadraceError):
 
     code = "incompatible-schema"
     default_remedy = (
-        "Only add fields that have a default, and remove none that has no default. Any other change is a new record "
+        "Only add or remove fields that have a default. Make any other change a new record "
         "under a new name, on a topic of its own."
     )
 
@@ -72,7 +72,7 @@ def versions(name: str, folder: Path = FOLDER) -> list[Frozen]:
 
 
 def freeze(name: str, schema: dict[str, Any], folder: Path = FOLDER) -> int | None:
-    """Freeze the schema as the record's next version; return its number, or None where the newest says the same.
+    """Freeze the schema as the record's next version; return its number, or None if the newest is the same.
 
     Raises :class:`IncompatibleSchema`, and writes nothing then.
     """
@@ -142,7 +142,7 @@ def samples(name: str, schema: dict[str, Any]) -> Iterator[Any]:
 
 
 class _Sampler:
-    """Makes values of a schema; types named a second time are looked up by their full name."""
+    """Makes values of a schema; references to named types are looked up by full name."""
 
     def __init__(self, schema: dict[str, Any], source: random.Random, *, rich: bool) -> None:
         self._random = source
@@ -197,7 +197,7 @@ class _Sampler:
             return self._rich or source.random() < 0.5
         if kind == "null":
             return None
-        raise ValueError(f"no sample is known for the Avro type {kind!r}")
+        raise ValueError(f"no sample for the Avro type {kind!r}")
 
     def _learn(self, node: Any) -> None:
         if isinstance(node, list):
@@ -222,7 +222,7 @@ def _parsed(schema: dict[str, Any]) -> Any:
 
 
 def main() -> int:
-    """Freeze what changed; exit code 1 naming what may not change so."""
+    """Freeze what changed; exit with 1 and name the records whose change is not allowed."""
     failed = 0
     for name in record_names():
         try:

@@ -1,4 +1,4 @@
-"""The little Markdown that generated pages are made of."""
+"""Markdown for generated pages."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Compares the lists that must name every package of the workspace, so that a new package is missing from none.
+"""Compares the lists that must name every package of the workspace, so that none lacks a new package.
 
-Docker, mypy and import-linter want names in files of their own and know no patterns, or not everywhere.
+Docker, mypy and import-linter need names in their own files and do not support patterns everywhere.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from headrace_tools.discovery import ROOT
 
 VERSION_FILE = "core/src/headrace/__init__.py"
 TORCH_ALLOWED = frozenset({"headrace_embedder", "headrace_bench", "headrace_testing", "headrace_tools"})
-"""Who may import torch: the embedder, and what never runs in production."""
+"""Packages that may import torch: the embedder, and what never runs in production."""
 DEVELOPMENT = frozenset({"testing", "tools"})
 """Packages without settings, metrics and errors for users."""
 CLI_ALLOWED = frozenset({"headrace", "headrace_cli", "headrace_local", "headrace_operations"})
@@ -37,7 +37,7 @@ def members() -> list[str]:
 
 
 def problems(text_of: Read = read) -> list[str]:
-    """Return what a list lacks or names without need, a sentence each; an empty list is good."""
+    """Return what lists lack or name needlessly, a sentence each; an empty list means that all is well."""
     found = [*_workspace(text_of), *_types(text_of), *_tools(), *_import_contracts(text_of), *_containers(text_of)]
     return found + [problem for member in members() for problem in _package(member, text_of)]
 
@@ -65,7 +65,7 @@ def _types(text_of: Read) -> Iterator[str]:
 
 
 def _tools() -> Iterator[str]:
-    """Yield what the generated reference would leave out: settings, metrics and errors of these packages."""
+    """Yield packages whose settings, metrics and errors the generated reference would omit."""
     described = [f"{member}/src" for member in members() if member not in DEVELOPMENT]
     yield from _differences("headrace_tools.discovery.SOURCES", _matched(discovery.SOURCES), described)
 
@@ -101,7 +101,7 @@ def _containers(text_of: Read) -> Iterator[str]:
 
 
 def _package(member: str, text_of: Read) -> Iterator[str]:
-    """Yield how a package's own pyproject differs from the others'."""
+    """Yield how a package's pyproject differs from the others'."""
     pyproject = tomllib.loads(text_of(f"{member}/pyproject.toml"))
     project = pyproject["project"]
     version = pyproject.get("tool", {}).get("hatch", {}).get("version", {}).get("path")

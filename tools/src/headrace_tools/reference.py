@@ -50,14 +50,14 @@ def pages() -> dict[str, str]:
 
 
 def stale(root: Path = ROOT) -> list[str]:
-    """Return the paths of the pages that differ from what the code says."""
+    """Return the paths of the pages that differ from the code."""
     return [path for path, text in pages().items() if not _same(root / path, text)]
 
 
 def settings_page() -> str:
     """Return the table of every setting, class by class."""
     head = (
-        "# Settings\n\nEvery setting is an environment variable; all are read once, at the start. "
+        "# Settings\n\nEvery setting is an environment variable, read once at the start. "
         "A secret is never logged or shown.\n"
     )
     parts = [head]
@@ -68,7 +68,7 @@ def settings_page() -> str:
             for setting in discovery.settings_of(cls)
         ]  # fmt: skip
         title = f"## `{cls.model_config.get('env_prefix')}…` ({cls.__module__.partition('.')[0]})"
-        parts.append(f"{title}\n\n{first_line(cls)}\n\n{table(('Variable', 'Type', 'Default', 'What it says'), rows)}")
+        parts.append(f"{title}\n\n{first_line(cls)}\n\n{table(('Variable', 'Type', 'Default', 'Description'), rows)}")
     return "\n".join(parts)
 
 
@@ -84,21 +84,21 @@ def metrics_page() -> str:
         "# Metrics\n\nEach service serves them at `/metrics`. A histogram `x` is exposed as `x_bucket`, `x_sum` and "
         "`x_count`.\n\n"
     )
-    return head + table(("Metric", "Kind", "Labels", "What it says, and what to do"), rows)
+    return head + table(("Metric", "Kind", "Labels", "Meaning, and what to do"), rows)
 
 
 def topics_page(declared: Sequence[Topic]) -> str:
     """Return the table of the topics and the flow through them."""
     rows = [
         (f"`{_shown(topic)}`", topic.description, f"`{topic.key}`", str(topic.partitions), topic.cleanup_policy,
-         _retention(topic.retention_ms), _record_link(topic.schema) if topic.schema else "as it was read",
+         _retention(topic.retention_ms), _record_link(topic.schema) if topic.schema else "unchanged",
          ", ".join(topic.producers), ", ".join(topic.consumers))
         for topic in declared
     ]  # fmt: skip
-    columns = ("Topic", "What it carries", "Key", "Partitions", "Cleanup", "Kept", "Record", "Written by", "Read by")
+    columns = ("Topic", "Contents", "Key", "Partitions", "Cleanup", "Retention", "Record", "Written by", "Read by")
     head = (
-        "# Topics\n\nDeclared in `schemas/topics`, one file each; the bootstrap job creates them from there. What "
-        f"{' and '.join(sorted(generation_names.STAGES))} write and read again is each generation's own: "
+        "# Topics\n\nDeclared in `schemas/topics`, one file each; the bootstrap job creates the topics from there. "
+        f"Topics that {' and '.join(sorted(generation_names.STAGES))} write and read again exist once per generation: "
         "`retry.{stage}` is `retry.embedder.g1` for the embedder of g1.\n\n"
     )
     return f"{head}{table(columns, rows)}\n{flow(declared)}"
@@ -130,9 +130,9 @@ def diagram(shown: Sequence[Topic]) -> str:
 
 
 def with_flow(page: str, drawn: str) -> str:
-    """Return the page with what stands between its two markers replaced.
+    """Return the page with the text between its two markers replaced.
 
-    Raises :class:`ValueError` where a marker is missing.
+    Raises :class:`ValueError` if a marker is missing.
     """
     before, begin, rest = page.partition(FLOW_BEGIN)
     _, end, after = rest.partition(FLOW_END)
@@ -142,17 +142,17 @@ def with_flow(page: str, drawn: str) -> str:
 
 
 def errors_page() -> str:
-    """Return the table of the errors, and what each means for a record."""
+    """Return the table of errors, and the effect of each on a record."""
     rows = [
         (f"`{cls.code}`", f"`{cls.__name__}`", first_line(cls), _consequence(cls), cls.default_remedy or "–")
         for cls in discovery.errors()
     ]
     head = (
-        "# Errors\n\nEach says what happened, where, and what to do. The code stands in dead letters and problem "
-        "documents; the remedy below is the default, most places give a closer one. Whatever else escapes a handler is "
-        "unforeseen, and sends the record to the dead letters with its stack.\n\n"
+        "# Errors\n\nEach error says what happened, where, and what to do. Dead letters and problem documents contain "
+        "its code. The remedy below is the default; most errors give a more specific one. Any other exception that "
+        "escapes a handler is unforeseen: its record is dead-lettered with the stack trace.\n\n"
     )
-    return head + table(("Code", "Class", "What happened", "What becomes of the record", "What to do"), rows)
+    return head + table(("Code", "Class", "What happened", "Effect on the record", "What to do"), rows)
 
 
 def schemas_page() -> str:
@@ -166,7 +166,7 @@ def schemas_page() -> str:
             f"Symbols: {', '.join(f'`{symbol}`' for symbol in schema['symbols'])}.\n"
             if schema["type"] == "enum"
             else table(
-                ("Field", "Type", "Default", "What it says"),
+                ("Field", "Type", "Default", "Description"),
                 [
                     (f"`{field['name']}`", avro_type(field["type"]),
                      f"`{json.dumps(field['default'])}`" if "default" in field else "–", field["doc"])
@@ -215,7 +215,7 @@ def type_of(annotation: Any, metadata: Iterable[Any] = ()) -> str:
 
 def _default(field: Any) -> str:
     if field.default_factory is not None:
-        return "found at the start"
+        return "none; found at the start"
     if field.is_required():
         return "**required**"
     if field.default is None:
@@ -226,11 +226,11 @@ def _default(field: Any) -> str:
 def _consequence(cls: type[HeadraceError]) -> str:
     lineage = {parent.__name__ for parent in cls.__mro__}
     if "PermanentError" in lineage:
-        return "goes to the dead letters"
+        return "is dead-lettered"
     if "TemporaryError" in lineage:
-        return "is tried again"
+        return "is retried"
     if "DependencyDown" in lineage:
-        return "waits; the stage pauses"
+        return "stays; the stage waits"
     return "–"
 
 
@@ -239,7 +239,7 @@ def _record_link(name: str) -> str:
 
 
 def _retention(milliseconds: int) -> str:
-    return "for ever" if milliseconds < 0 else f"{milliseconds / _MS_PER_DAY:g} days"
+    return "forever" if milliseconds < 0 else f"{milliseconds / _MS_PER_DAY:g} days"
 
 
 def _same(path: Path, text: str) -> bool:
@@ -247,7 +247,7 @@ def _same(path: Path, text: str) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the pages, or with ``--check`` name those that are stale; return the exit code."""
+    """Write the pages, or with ``--check`` name the stale ones; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m headrace_tools.reference", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 naming the stale pages")
     options = parser.parse_args(arguments)

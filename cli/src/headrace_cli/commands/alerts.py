@@ -1,4 +1,4 @@
-"""``alerts test|watch``: tell Slack and Discord what needs somebody."""
+"""``alerts test|watch``: alerts to Slack and Discord."""
 
 from __future__ import annotations
 
@@ -9,27 +9,25 @@ from urllib.parse import urlsplit
 
 import typer
 
-from headrace.embeddings.costs import CostSettings, read_book
 from headrace_cli import options, output
 from headrace_cli.command import command, commands_of
 from headrace_cli.context import InLogAndStore, Operator
 from headrace_cli.failures import CommandError, UsageError
 from headrace_cli.ingest.following import stopping
-from headrace_cli.quiet import quiet_logs
-from headrace_operations.alerts import looks
-from headrace_operations.alerts.alerter import Alert, Alerter, AlertSettings, Watch
-from headrace_operations.alerts.conditions import ErrorShare
 
-commands = commands_of("alerts", "Alerts to Slack and Discord, by the webhooks of HEADRACE_ALERTS_.")
+commands = commands_of("alerts", "Send alerts to Slack and Discord (webhooks from HEADRACE_ALERTS_…).")
 
 
-@command(commands, "test", "Send a test alert to every webhook that is set.")
+@command(commands, "test", "Send a test alert to every configured webhook.")
 def send_test(as_json: options.Json = False) -> None:
-    """Send a test alert to every webhook that is set, and say which took it."""
+    """Send a test alert to every configured webhook and show which ones accepted it."""
+    from headrace_cli.quiet import quiet_logs
+    from headrace_operations.alerts.alerter import Alert, Alerter, AlertSettings
+
     quiet_logs()
     alerter = Alerter(AlertSettings())
     alerter.require()
-    found = alerter.send(Alert("test", "this is a test", "sent by `headrace alerts test`", good=True))
+    found = alerter.send(Alert("test", "test alert", "sent by `headrace alerts test`", good=True))
     alerter.close()
     if as_json:
         output.emit([{"channel": name, "error": failure} for name, failure in found.items()])
@@ -39,36 +37,43 @@ def send_test(as_json: options.Json = False) -> None:
     wrong = [name for name, failure in found.items() if failure is not None]
     if wrong:
         raise CommandError(
-            f"the alert did not arrive: {', '.join(wrong)}",
-            remedy="Check the webhook's URL in HEADRACE_ALERTS_…_URL, and whether this machine may reach it.",
+            f"could not deliver the alert to {', '.join(wrong)}",
+            remedy="Check the URL in HEADRACE_ALERTS_…_URL and that this machine can reach it.",
         )
 
 
-@command(commands, "watch", "Watch caps, stages and errors, and alert, until Ctrl-C.")
+@command(commands, "watch", "Watch caps, stages and errors, and send alerts until Ctrl-C.")
 def watch(
     every: Annotated[
-        float, typer.Option("--every", envvar="HEADRACE_ALERTS_EVERY_S", min=0.1, help="Seconds between two looks.")
+        float, typer.Option("--every", envvar="HEADRACE_ALERTS_EVERY_S", min=0.1, help="Seconds between checks.")
     ] = 30.0,
     status_url: Annotated[
         list[str] | None,
         typer.Option(
             "--status-url", envvar="HEADRACE_ALERTS_STATUS_URL", metavar="NAME=URL", show_default=False,
-            help="A process whose /readyz is asked, as embedder-0=http://host:port; may be repeated. Without any, "
-            "those of the local stack.",
+            help="A process whose /readyz to check, as embedder-0=http://host:port; may be repeated. Default: the "
+            "processes of the local stack.",
         ),
     ] = None,
     times: Annotated[
         int | None,
-        typer.Option("--looks", envvar="HEADRACE_ALERTS_LOOKS", min=1, help="End after so many.", show_default=False),
+        typer.Option(
+            "--looks", envvar="HEADRACE_ALERTS_LOOKS", min=1, help="Exit after this many checks.", show_default=False
+        ),
     ] = None,
     *,
     operator: InLogAndStore,
 ) -> None:  # fmt: skip
-    """Look again and again at the spending caps, the processes and the embedder's errors; alert what becomes true.
+    """Check the spending caps, the processes and the embedder's errors at intervals, and send alerts.
 
-    An alert is said once, again after HEADRACE_ALERTS_REPEAT_S while it stays true, and when it is over. What the
-    watcher cannot reach is an alert as well.
+    Each alert is sent once, repeated every HEADRACE_ALERTS_REPEAT_S while its cause lasts, and sent again when the
+    cause ends. The command also alerts when it cannot reach what it watches.
     """
+    from headrace.embeddings.costs import CostSettings, read_book
+    from headrace_operations.alerts import looks
+    from headrace_operations.alerts.alerter import Alerter, AlertSettings, Watch
+    from headrace_operations.alerts.conditions import ErrorShare
+
     settings = AlertSettings()
     alerter = Alerter(settings)
     alerter.require()
@@ -82,7 +87,7 @@ def watch(
     processes = _urls(status_url, operator)
     output.say(f"watching {', '.join(sources)}; alerts go to {', '.join(alerter.channels)}")
     if not processes:
-        output.say("no process is known, so none is watched: name them with --status-url, or a stack with --state-dir")
+        output.say("no processes known, so none are watched; pass --status-url or --state-dir")
     told_of, look, stop = Watch(alerter), looks.Looks(sources), threading.Event()
     with stopping(stop):
         for done in itertools.count(1):
@@ -97,7 +102,9 @@ def _urls(given: list[str] | None, operator: Operator) -> dict[str, str]:
         pairs = [text.partition("=") for text in given]
         wrong = [text for text, (name, _, url) in zip(given, pairs, strict=True) if not (name and urlsplit(url).port)]
         if wrong:
-            raise UsageError(f"{wrong[0]!r} is no process", where="--status-url", remedy="Write NAME=http://host:port.")
+            raise UsageError(
+                f"invalid process {wrong[0]!r}", where="--status-url", remedy="Use the form NAME=http://host:port."
+            )
         return {name: url for name, _, url in pairs}
     known = operator.running
     return dict(known.status_urls) if known else {}

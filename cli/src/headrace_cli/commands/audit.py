@@ -1,9 +1,9 @@
-"""``audit``: whether the store holds what the log says, and what repairs it where it does not."""
+"""``audit``: compares the store with the log and lists repairs."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,12 +13,10 @@ from headrace_cli.command import command, commands_of
 from headrace_cli.context import InAudit
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.failures import UsageError
-from headrace_cli.views import audit as audit_view
-from headrace_operations.audit import reset as resetting
-from headrace_operations.audit import run as auditing
-from headrace_operations.audit.model import Key
-from headrace_operations.audit.run import Scope
-from headrace_operations.cluster import Cluster
+
+if TYPE_CHECKING:
+    from headrace_operations.audit.model import Key
+    from headrace_operations.cluster import Cluster
 
 commands = commands_of()
 
@@ -39,40 +37,48 @@ def audit(
         str | None,
         typer.Option(
             "--generation", envvar="HEADRACE_AUDIT_GENERATION", show_default=False,
-            help="The generation whose vectors are looked at; without it, the active one.",
+            help="The generation whose vectors to check. Default: the active one.",
         ),
     ] = None,
     deep: Annotated[
         bool,
         typer.Option(
             "--deep", envvar="HEADRACE_AUDIT_DEEP",
-            help="Hash every text again, and compare every vector with the cached one.",
+            help="Also hash every text again and compare every vector with the cached one.",
         ),
     ] = False,
     reset: Annotated[
         bool,
         typer.Option(
             "--reset", envvar="HEADRACE_AUDIT_RESET",
-            help="Take the chunks and vectors of --document out of the store, for a replay to write them anew.",
+            help="Remove the chunks and vectors of --document from the store, so that a replay can write them again.",
         ),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="With --reset: say what would be taken out.")
+        bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="With --reset: show what would be removed.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", envvar="HEADRACE_YES", help="With --reset: do not ask.")] = False,
+    yes: Annotated[
+        bool,
+        typer.Option("--yes", "-y", envvar="HEADRACE_YES", help="With --reset: do not ask for confirmation."),
+    ] = False,
     *,
     operator: InAudit,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
     """Compare the topics documents and chunks with the store's documents, chunks and vectors.
 
-    Lists what is missing, duplicate, orphan, stale or of another model, each with the command that repairs it, and
-    ends with exit code 8 where there is any. What a stage has yet to come to is pending, and no finding.
+    Lists missing, duplicate, orphan and stale entries and those of another model, each with the command that repairs
+    it. Exits with code 8 if it finds any. Records that a stage has not processed yet are pending, not findings.
     """
+    from headrace_cli.views import audit as audit_view
+    from headrace_operations.audit import run as auditing
+    from headrace_operations.audit.model import Key
+    from headrace_operations.audit.run import Scope
+
     if document is not None and tenant is None:
-        raise UsageError("a document needs its tenant", where="--document", remedy="Name it with --tenant.")
+        raise UsageError("--document requires --tenant", where="--document", remedy="Pass --tenant.")
     if reset and (tenant is None or document is None):
-        raise UsageError("a reset is of one document", where="--reset", remedy="Name --tenant and --document.")
+        raise UsageError("--reset requires one document", where="--reset", remedy="Pass --tenant and --document.")
     cluster = operator.whole_cluster()
     if reset and tenant is not None and document is not None:
         _reset(cluster.of(generation), Key(tenant, document), dry_run=dry_run, yes=yes, as_json=as_json)
@@ -89,12 +95,15 @@ def audit(
 
 
 def _reset(cluster: Cluster, key: Key, *, dry_run: bool, yes: bool, as_json: bool) -> None:
+    from headrace_cli.views import audit as audit_view
+    from headrace_operations.audit import reset as resetting
+
     store = cluster.known_store()
     found = asyncio.run(resetting.reset(cluster.kafka, cluster.codec, store, key, dry_run=True))
     if not dry_run:
         require_yes(
-            f"Take {found.chunks} chunks of {key.document_id} and their vectors out of the store? Search does not find "
-            "it until a replay has written it again.",
+            f"Remove {found.chunks} chunks of {key.document_id} and their vectors from the store? Search will not find "
+            "the document until a replay has written it again.",
             yes=yes,
         )
         found = asyncio.run(resetting.reset(cluster.kafka, cluster.codec, store, key))

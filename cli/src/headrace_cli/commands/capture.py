@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from headrace.config.captured_tables import Table, of_capture, read_tables
 from headrace.errors import sentences
 from headrace_cli import options, output
 from headrace_cli import tables as shown
@@ -19,23 +18,23 @@ from headrace_cli.command import command, commands_of
 from headrace_cli.context import InFolder, Operator
 from headrace_cli.failures import CommandError, NotReachable
 from headrace_cli.options import Found
-from headrace_cli.quiet import quiet_logs
-from headrace_local.stack import Stack
-from headrace_operations.capture import control as operations
-from headrace_operations.capture.connector import Connect
-from headrace_operations.capture.control import CaptureRequest
-from headrace_operations.capture.database import Problem
-from headrace_operations.capture.reconcile import Reconciled
-from headrace_operations.capture.reconcile import reconcile as reconcile_table
+
+if TYPE_CHECKING:
+    from headrace.config.captured_tables import Table
+    from headrace_operations.capture.connector import Connect
+    from headrace_operations.capture.database import Problem
 
 File: TypeAlias = Annotated[
-    Path, typer.Argument(metavar="FILE", help="What becomes of each table's rows; ingest reads the same file.")
+    Path,
+    typer.Argument(
+        metavar="FILE", help="The file that maps each table's rows to documents; ingest reads the same file."
+    ),
 ]
 Database: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--database", envvar="HEADRACE_CAPTURE_DATABASE", show_default=False,
-        help="URL of the source PostgreSQL, of a role that may replicate; without it, the local stack's. "
+        help="URL of the source PostgreSQL, with a role that may replicate. Default: the local stack's. "
         "Prefer the variable: other users of the machine can see a command line.",
     ),
 ]  # fmt: skip
@@ -43,18 +42,18 @@ ConnectUrl: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--connect", envvar="HEADRACE_CONNECT_URL", show_default=False,
-        help="REST interface of a Kafka Connect that has Debezium; without it, the local stack's.",
+        help="URL of the REST API of a Kafka Connect with Debezium. Default: the local stack's.",
     ),
 ]  # fmt: skip
 Name: TypeAlias = Annotated[
-    str, typer.Option("--name", envvar="HEADRACE_CAPTURE_NAME", help="Names connector, slot and publication.")
+    str, typer.Option("--name", envvar="HEADRACE_CAPTURE_NAME", help="Name of the connector, slot and publication.")
 ]
 InKafka: TypeAlias = Annotated[Operator, Found("kafka", "state_dir")]
 InLog: TypeAlias = Annotated[Operator, Found("kafka", "registry", "state_dir")]
-commands = commands_of("capture", "Tables of a database become documents.")
+commands = commands_of("capture", "Capture PostgreSQL tables as documents.")
 
 
-@command(commands, "check", "Say whether a database can be captured as mapped.")
+@command(commands, "check", "Check whether a database can be captured as mapped.")
 def check(
     file: File,
     name: Name = "captured",
@@ -63,10 +62,12 @@ def check(
     operator: InFolder,
     as_json: options.Json = False,
 ) -> None:
-    """Compare FILE with the database's tables: columns, keys, what is logged of a row, and whether one may replicate.
+    """Compare FILE with the database: columns, keys, replica identity, and the permission to replicate.
 
-    Ends with exit code 1 where a capture would fail or lose something.
+    Exits with code 1 if a capture would fail or lose data.
     """
+    from headrace_operations.capture import control as operations
+
     tables = _tables(file, name)
     found = operations.find_problems(_database(database, operator), tables)
     if as_json:
@@ -77,23 +78,27 @@ def check(
         raise _refused(found)
 
 
-@command(commands, "start", "Capture the mapped tables from now on.")
+@command(commands, "start", "Start capturing the mapped tables.")
 def start(
     file: File,
     name: Name = "captured",
     database: Database = None,
     connect: ConnectUrl = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Show the connector's settings, start nothing.")
+        bool,
+        typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Show the connector's settings without starting it."),
     ] = False,
     *,
     operator: InKafka,
     as_json: options.Json = False,
 ) -> None:
-    """Check as `check` does, then have Debezium write every row that there is, and every change, to the topic changes.
+    """Check as `check` does, then start Debezium, which writes every existing row and every change to topic changes.
 
-    Again with the same name, it takes over what FILE says now. Ingest has to know FILE: HEADRACE_INGEST_TABLES.
+    Run it again with the same name to apply a changed FILE. Ingest needs FILE too: set HEADRACE_INGEST_TABLES.
     """
+    from headrace_operations.capture import control as operations
+    from headrace_operations.capture.control import CaptureRequest
+
     dsn, tables = _database(database, operator), _tables(file, name)
     if found := operations.find_problems(dsn, tables):
         raise _refused(found)
@@ -105,40 +110,44 @@ def start(
     if as_json:
         output.emit(asdict(status))
     else:
-        typer.echo(f"{name}: {status.state.lower()}, of {', '.join(status.tables)}")
+        typer.echo(f"{name}: {status.state.lower()}, tables {', '.join(status.tables)}")
 
 
-@command(commands, "list", "Show what is captured, and whether it runs.")
+@command(commands, "list", "List the captures and their state.")
 def show_all(connect: ConnectUrl = None, *, operator: InFolder, as_json: options.Json = False) -> None:
-    """Show every connector of Kafka Connect with its tables and its state."""
+    """List every connector of Kafka Connect with its tables and state."""
     client = _connect(connect, operator)
     found = [status for name in client.names() if (status := client.status(name)) is not None]
     if as_json:
         output.emit([asdict(one) for one in found])
         return
     rows = [(one.name, one.state.lower(), ", ".join(one.tables), one.reason) for one in found]
-    columns = ("Capture", "State", "Tables", "Why")
-    shown.console().print(shown.table(columns, rows) if rows else "Nothing is captured.")
+    columns = ("Capture", "State", "Tables", "Reason")
+    shown.console().print(shown.table(columns, rows) if rows else "No captures.")
 
 
-@command(commands, "reconcile", "Delete the documents whose rows are gone without a trace.")
+@command(commands, "reconcile", "Delete documents whose rows disappeared unnoticed.")
 def reconcile(
     file: File,
     name: Name = "captured",
     database: Database = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Say what would be deleted, delete nothing.")
+        bool,
+        typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Show what would be deleted without deleting it."),
     ] = False,
     yes: options.Yes = False,
     *,
     operator: InLog,
     as_json: options.Json = False,
 ) -> None:
-    """Compare the documents of a capture with the tables, and delete those whose rows are no longer there.
+    """Compare the documents of a capture with its tables, and delete the documents whose rows no longer exist.
 
-    For rows that were deleted while nothing captured, or by TRUNCATE. Writers of a table wait while its keys are read,
-    where it has lost any.
+    Use it for rows that were deleted by TRUNCATE or while no capture was running. If a table has lost rows, its writers
+    are blocked while the command reads its keys.
     """
+    from headrace_operations.capture.reconcile import Reconciled
+    from headrace_operations.capture.reconcile import reconcile as reconcile_table
+
     tables, dsn = _tables(file, name), _database(database, operator)
     cluster = operator.cluster()
 
@@ -151,7 +160,7 @@ def reconcile(
     found = each(dry=True)
     gone = sum(len(one.gone) for one in found)
     if gone and not dry_run:
-        require_yes(f"Delete {gone} documents whose rows are gone?", yes=yes)
+        require_yes(f"Delete {gone} documents whose rows no longer exist?", yes=yes)
         found = each(dry=False)
     if as_json:
         output.emit({"dry_run": dry_run, "tables": [asdict(one) for one in found]})
@@ -162,12 +171,12 @@ def reconcile(
         for tenant, document in one.gone:
             typer.echo(f"  {tenant}/{document}")
         for tenant, document in one.left:
-            output.say(f"note: {tenant}/{document} was redriven, so its place is not known; use `headrace delete`")
+            output.say(f"note: {tenant}/{document} was redriven, so its offset is unknown; use `headrace delete`")
 
 
-@command(commands, "stop", "End a capture, and drop its slot.")
+@command(commands, "stop", "Stop a capture and drop its slot.")
 def stop(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="As `capture list` has it.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the capture, as `capture list` shows it.")],
     yes: options.Yes = False,
     database: Annotated[
         str | None,
@@ -175,7 +184,7 @@ def stop(
             "--database",
             envvar="HEADRACE_CAPTURE_DATABASE",
             show_default=False,
-            help="URL of the source PostgreSQL; without it, as the connector has it.",
+            help="URL of the source PostgreSQL. Default: the connector's.",
         ),
     ] = None,
     connect: ConnectUrl = None,
@@ -183,21 +192,25 @@ def stop(
     operator: InFolder,
     as_json: options.Json = False,
 ) -> None:
-    """End the capture, and drop its slot and publication, for a slot that nobody reads keeps the log for ever.
+    """Stop the capture and drop its slot and publication: an unused slot makes PostgreSQL keep its log forever.
 
-    The documents stay. A later capture of the same name reads every row again.
+    The documents stay. A later capture with the same name reads every row again.
     """
+    from headrace_operations.capture import control as operations
+
     client = _connect(connect, operator)
     planned = operations.plan_stop(client, name, database)
-    require_yes(f"End {name} and drop its slot? Changes from now on are not captured.", yes=yes)
+    require_yes(f"Stop {name} and drop its slot? Later changes will not be captured.", yes=yes)
     operations.stop(client, planned)
     if as_json:
         output.emit({"name": name, "slot": planned.slot})
     else:
-        typer.echo(f"{name}: ended; the slot {planned.slot} is dropped")
+        typer.echo(f"{name}: stopped; slot {planned.slot} dropped")
 
 
 def _tables(file: Path, name: str) -> Mapping[str, Table]:
+    from headrace.config.captured_tables import of_capture, read_tables
+
     return of_capture(read_tables(file), name)
 
 
@@ -209,22 +222,25 @@ def _refused(found: list[Problem]) -> CommandError:
 
 
 def _database(given: str | None, operator: Operator) -> str:
+    from headrace_local.stack import Stack
+
     if given is not None:
         return given
     if operator.running is None:
-        raise NotReachable(
-            "no source database is known", where="HEADRACE_CAPTURE_DATABASE", remedy="Name it with --database."
-        )
+        raise NotReachable("no source database given", where="HEADRACE_CAPTURE_DATABASE", remedy="Pass --database.")
     return Stack(operator.folder).endpoints().postgres_dsn
 
 
 def _connect(given: str | None, operator: Operator) -> Connect:
+    from headrace_cli.quiet import quiet_logs
+    from headrace_operations.capture.connector import Connect
+
     known = operator.running
     url = given or (known.connect if known else None)
     if url is None:
         raise NotReachable(
-            "no Kafka Connect is known", where="HEADRACE_CONNECT_URL",
-            remedy="Start one with `headrace up --with-connect`, or name one with --connect.",
+            "no Kafka Connect address given", where="HEADRACE_CONNECT_URL",
+            remedy="Start one with `headrace up --with-connect`, or pass --connect.",
         )  # fmt: skip
     quiet_logs()
     return Connect(url)

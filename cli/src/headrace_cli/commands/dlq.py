@@ -1,10 +1,10 @@
-"""``dlq list|show|redrive|discard|export``: the records that stages gave up, for operators with access to Kafka."""
+"""``dlq list|show|redrive|discard|export``: dead letters, for operators with access to Kafka."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -14,56 +14,75 @@ from headrace_cli.command import command, commands_of
 from headrace_cli.context import InLog, Operator
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.times import moment
-from headrace_cli.views import dlq as dlq_view
-from headrace_cli.views import dlq_export
 from headrace_cli.views.tracking import tracked
-from headrace_operations.dead_letters import carry_out as operations
-from headrace_operations.dead_letters.act import DISCARDED, REDRIVEN
-from headrace_operations.dead_letters.carry_out import Asked, Request
-from headrace_operations.dead_letters.model import Selection, parse_id
 
-Ids: TypeAlias = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Dead letters: stage/partition/offset.")]
+if TYPE_CHECKING:
+    from headrace_operations.dead_letters.carry_out import Request
+    from headrace_operations.dead_letters.model import Selection
+
+Ids: TypeAlias = Annotated[
+    list[str] | None, typer.Argument(metavar="ID", help="IDs of dead letters: stage/partition/offset.")
+]
 Reason: TypeAlias = Annotated[
     str | None,
-    typer.Option("--reason", envvar="HEADRACE_DLQ_REASON", help="Only for this reason.", show_default=False),
+    typer.Option(
+        "--reason", envvar="HEADRACE_DLQ_REASON", help="Only dead letters with this reason.", show_default=False
+    ),
 ]
 Since: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--since", envvar="HEADRACE_DLQ_SINCE", show_default=False,
-        help="Only given up since then: 2026-11-21T10:00 (UTC unless it says otherwise), or 90m, 12h, 7d ago.",
+        help="Only records dead-lettered since: 2026-11-21T10:00 (UTC by default), or 90m, 12h, 7d ago.",
     ),
 ]  # fmt: skip
 Until: TypeAlias = Annotated[
     str | None,
-    typer.Option("--until", envvar="HEADRACE_DLQ_UNTIL", help="Only given up before then.", show_default=False),
+    typer.Option(
+        "--until", envvar="HEADRACE_DLQ_UNTIL", help="Only records dead-lettered before this time.", show_default=False
+    ),
 ]
 Batch: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--batch", envvar="HEADRACE_DLQ_BATCH", show_default=False,
-        help="Only what the redrive or discard with this identity took in.",
+        help="Only dead letters of the redrive or discard with this ID.",
     ),
 ]  # fmt: skip
 AllStates: TypeAlias = Annotated[
-    bool, typer.Option("--all-states", envvar="HEADRACE_DLQ_ALL_STATES", help="Also those redriven or discarded.")
+    bool,
+    typer.Option("--all-states", envvar="HEADRACE_DLQ_ALL_STATES", help="Include redriven and discarded dead letters."),
 ]
 All: TypeAlias = Annotated[
-    bool, typer.Option("--all", envvar="HEADRACE_DLQ_ALL", help="All open ones, where no other condition is given.")
+    bool,
+    typer.Option(
+        "--all", envvar="HEADRACE_DLQ_ALL", help="All open dead letters; required if you give no other filter."
+    ),
 ]
 DryRun: TypeAlias = Annotated[
-    bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Say how many, by stage and tenant; do nothing.")
+    bool,
+    typer.Option(
+        "--dry-run",
+        envvar="HEADRACE_DRY_RUN",
+        help="Show the number of dead letters by stage and tenant, and do nothing.",
+    ),
 ]
-Why: TypeAlias = Annotated[str, typer.Option("--why", envvar="HEADRACE_WHY", help="The reason, kept with the action.")]
+Why: TypeAlias = Annotated[
+    str, typer.Option("--why", envvar="HEADRACE_WHY", help="The reason, recorded with the action.")
+]
 Limit: TypeAlias = Annotated[
     int | None,
     typer.Option(
-        "--limit", envvar="HEADRACE_DLQ_LIMIT", min=1, help="At most so many, the oldest first.", show_default=False
+        "--limit",
+        envvar="HEADRACE_DLQ_LIMIT",
+        min=1,
+        help="Maximum number of dead letters, oldest first.",
+        show_default=False,
     ),
 ]
-NamedId: TypeAlias = Annotated[str, typer.Argument(metavar="ID", help="A dead letter: stage/partition/offset.")]
+NamedId: TypeAlias = Annotated[str, typer.Argument(metavar="ID", help="ID of a dead letter: stage/partition/offset.")]
 
-commands = commands_of("dlq", "Dead letters: records that a stage gave up.")
+commands = commands_of("dlq", "List, redrive or discard dead letters.")
 
 
 @command(commands, "list", "Show open dead letters by cause.")
@@ -76,16 +95,20 @@ def show_all(
     until: Until = None,
     batch: Batch = None,
     all_states: AllStates = False,
-    each: Annotated[bool, typer.Option("--each", envvar="HEADRACE_DLQ_EACH", help="One by one, not by cause.")] = False,
+    each: Annotated[
+        bool, typer.Option("--each", envvar="HEADRACE_DLQ_EACH", help="List them individually instead of by cause.")
+    ] = False,
     limit: Limit = None,
     *,
     operator: InLog,
     as_json: options.Json = False,
 ) -> None:
-    """Show open dead letters, grouped by cause: stage, reason, handler and what the messages have in common.
+    """Show open dead letters, grouped by cause: stage, reason, handler and the common part of the messages.
 
-    No payload is shown. Reads the dead letters of the stage, or of all of them, from --since on.
+    Payloads are not shown. The command reads the dead letters of one stage, or of all, from --since on.
     """
+    from headrace_cli.views import dlq as dlq_view
+
     selection = _meant(
         since, until, stage=stage, reason=reason, document=document, tenant=tenant, batch=batch, all_states=all_states
     )
@@ -94,18 +117,21 @@ def show_all(
     dlq_view.entries(shown, len(entries), each=each, as_json=as_json)
 
 
-@command(commands, "show", "Print all of one, its payload included.")
+@command(commands, "show", "Show one completely, including its payload.")
 def show(name: NamedId, *, operator: InLog, as_json: options.Json = False) -> None:
-    """Print everything of a dead letter: why, the record with its payload decoded, and the failures before.
+    """Show a dead letter completely: the reason, the record with its decoded payload, and earlier failures.
 
-    The payload may hold personal data: mind who reads the terminal.
+    The payload may contain personal data; make sure that only authorized people can see the terminal.
     """
+    from headrace_cli.views import dlq as dlq_view
+    from headrace_operations.dead_letters.model import parse_id
+
     identity = parse_id(name)
     cluster = operator.cluster()
     dlq_view.one(cluster.codec, cluster.dead_letters().show(identity), as_json=as_json)
 
 
-@command(commands, "redrive", "Send the records again.")
+@command(commands, "redrive", "Send dead letters through their stage again.")
 def redrive(
     ids: Ids = None,
     stage: options.OnlyStage = None,
@@ -120,7 +146,7 @@ def redrive(
         bool,
         typer.Option(
             "--again", envvar="HEADRACE_DLQ_AGAIN",
-            help="Also those that were redriven before; of those named by id, also discarded ones.",
+            help="Include dead letters that were already redriven and, if named by ID, discarded ones.",
         ),
     ] = False,
     limit: Limit = None,
@@ -130,11 +156,14 @@ def redrive(
     operator: InLog,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
-    """Send the records of dead letters through their stage again, after the cause was removed.
+    """Send dead letters through their stage again after you have removed the cause.
 
-    Each goes to the stage's retry topic as it was, in one transaction with the note that it did: a crash sends none
-    twice. One that fails again becomes a new dead letter, which names this one.
+    Each record goes unchanged to the stage's retry topic, in one transaction with the action, so a crash sends none
+    twice. A record that fails again becomes a new dead letter that names this one.
     """
+    from headrace_operations.dead_letters.act import REDRIVEN
+    from headrace_operations.dead_letters.carry_out import Request
+
     selection = _meant(
         since, until, ids=ids or (), stage=stage, reason=reason, document=document, tenant=tenant, batch=batch
     )
@@ -142,9 +171,9 @@ def redrive(
     _act(operator, request, dry_run=dry_run, yes=True, as_json=as_json)
 
 
-@command(commands, "discard", "Note that nothing is to be done about them.")
+@command(commands, "discard", "Close dead letters without sending them again.")
 def discard(
-    why: Annotated[str, typer.Option("--why", envvar="HEADRACE_WHY", help="The reason, kept with the action.")],
+    why: Annotated[str, typer.Option("--why", envvar="HEADRACE_WHY", help="The reason, recorded with the action.")],
     ids: Ids = None,
     stage: options.OnlyStage = None,
     reason: Reason = None,
@@ -160,18 +189,21 @@ def discard(
     operator: InLog,
     as_json: options.Json = False,
 ) -> None:
-    """Note that nothing is to be done about dead letters; they are open no longer.
+    """Close dead letters without sending their records again.
 
-    The records stay in their topic until its retention ends, and who discarded them, when and why stays for good.
+    The records stay in their topic until retention ends. Who discarded them, when and why is kept permanently.
     """
+    from headrace_operations.dead_letters.act import DISCARDED
+    from headrace_operations.dead_letters.carry_out import Request
+
     selection = _meant(since, until, ids=ids or (), stage=stage, reason=reason, document=document, tenant=tenant)
     request = Request(DISCARDED, selection, why, everything=everything, limit=limit)
     _act(operator, request, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
-@command(commands, "export", "Write them as JSON lines.")
+@command(commands, "export", "Export dead letters as JSON lines.")
 def export(
-    target: Annotated[str, typer.Argument(metavar="FILE", help="A file that does not exist yet; - for stdout.")],
+    target: Annotated[str, typer.Argument(metavar="FILE", help="A file that does not exist yet, or - for stdout.")],
     stage: options.OnlyStage = None,
     reason: Reason = None,
     document: options.OnlyDocument = None,
@@ -184,10 +216,12 @@ def export(
     operator: InLog,
     as_json: options.Json = False,
 ) -> None:
-    """Write dead letters as JSON lines, nothing left out: bytes in base64, and decoded where they decode.
+    """Export complete dead letters as JSON lines: bytes in base64, and decoded if possible.
 
-    The file holds payloads, so its owner alone may read it.
+    The file contains payloads, so only its owner may read it.
     """
+    from headrace_cli.views import dlq_export
+
     selection = _meant(
         since, until, stage=stage, reason=reason, document=document, tenant=tenant, batch=batch, all_states=all_states
     )
@@ -199,13 +233,18 @@ def export(
 
 
 def _meant(since: str | None, until: str | None, **asked: object) -> Selection:
-    """Return what the options ask for."""
+    """Return the selection that the options describe."""
+    from headrace_operations.dead_letters.carry_out import Asked
+
     now = datetime.now(UTC)
     times = {"since": moment(since, "--since", now), "until": moment(until, "--until", now)}
     return Asked(**asked, **times).selection(now)  # type: ignore[arg-type]
 
 
 def _act(operator: Operator, request: Request, *, dry_run: bool, yes: bool, as_json: bool) -> None:
+    from headrace_cli.views import dlq as dlq_view
+    from headrace_operations.dead_letters import carry_out as operations
+
     request = request.checked()
     cluster = operator.cluster()
     planned = operations.plan_request(cluster, request)

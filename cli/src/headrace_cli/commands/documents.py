@@ -19,9 +19,9 @@ from headrace_cli.state import AtGateway
 from headrace_cli.views import documents as documents_view
 
 _PAGE = 1000
-"""Documents asked for in one request, the most that the gateway gives."""
+"""Documents per request: the gateway's maximum."""
 RETRY_S = 60.0
-"""How long a request that finds the gateway, Kafka or the registry down is sent again."""
+"""How long a request is retried while the gateway, Kafka or the registry is down."""
 
 
 commands = commands_of()
@@ -38,24 +38,24 @@ def ingest(
         ),
     ],
     prefix: Annotated[
-        str, typer.Option("--prefix", envvar="HEADRACE_ID_PREFIX", help="Put before every document id.")
+        str, typer.Option("--prefix", envvar="HEADRACE_ID_PREFIX", help="Prefix of every document ID.")
     ] = "",
     version: Annotated[
         int | None,
         typer.Option(
             "--version", envvar="HEADRACE_FILE_VERSION", min=0, max=2**63 - 1, show_default=False,
-            help="Version of the files; without it, the time of their last change in nanoseconds.",
+            help="Version of the files. Default: their modification time in nanoseconds.",
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Read everything, send nothing.")
+        bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Read everything without sending it.")
     ] = False,
     watch: Annotated[
         bool,
         typer.Option(
             "--watch", envvar="HEADRACE_INGEST_WATCH",
-            help="Go on until Ctrl-C: send each file of the folders that is created or changed, and a delete for each "
-            "that goes away while it is watched.",
+            help="Keep running until Ctrl-C: send each file that is created or changed in the folders, and a delete "
+            "for each that disappears.",
         ),
     ] = False,
     wait: options.Wait = False,
@@ -64,11 +64,11 @@ def ingest(
     caller: AtGateway,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
-    """Send documents and change events; the API key decides the tenant.
+    """Send documents and change events. The API key decides the tenant.
 
-    A file's id is its path below the folder that was named. Hidden entries of folders are left out, other kinds of
-    files are skipped and listed. What cannot be read or is refused is listed at the end; the rest is done.
-    A file that went away while nobody watched is not noticed: `headrace delete` takes its document out.
+    The document ID of a file is its path below the given folder. Hidden entries of folders are ignored; unsupported
+    files are skipped and listed. Items that cannot be read or are refused are listed at the end; the others are sent.
+    Files that disappeared while the command was not watching stay indexed: use `headrace delete`.
     """
     if watch:
         _refuse_with_watch({"--dry-run": dry_run, "--version": version is not None, "--wait": wait})
@@ -91,12 +91,12 @@ def ingest(
 
 @command(commands, "delete")
 def delete(
-    ids: Annotated[list[str], typer.Argument(metavar="ID", help="Ids of documents.")],
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="Document IDs.")],
     version: Annotated[
         int | None,
         typer.Option(
             "--version", envvar="HEADRACE_DELETE_VERSION", min=0, max=2**63 - 1, show_default=False,
-            help="Version of the delete; without it, one above the document's newest known version.",
+            help="Version of the delete. Default: one above the document's newest known version.",
         ),
     ] = None,
     wait: options.Wait = False,
@@ -107,37 +107,37 @@ def delete(
 ) -> None:  # fmt: skip
     """Delete documents from the index."""
     if not all(ids):
-        raise UsageError("an id is empty", where="ID")
+        raise UsageError("empty document ID", where="ID")
     gateway = caller.gateway(retry_s=RETRY_S)
     changes = [delete_of(gateway, identifier, version) for identifier in dict.fromkeys(ids)]
     outcome = deliver(gateway, changes, len(changes), wait_s=timeout if wait else None)
     documents_view.finish(outcome, as_json=as_json, verb="accepted", arrived="gone from search")
 
 
-@command(commands, "documents", "List the documents that have attributes.")
+@command(commands, "documents", "List the documents with given attributes.")
 def documents(
     where: Annotated[
         list[str] | None,
         typer.Option(
             "--where", envvar="HEADRACE_WHERE", metavar="NAME=VALUE", show_default=False,
-            help="Only documents with this attribute; may be repeated, all must fit.",
+            help="Only documents with this attribute; may be repeated, and all must match.",
         ),
     ] = None,
     tenant: Annotated[
         str | None,
         typer.Option(
             "--tenant", envvar="HEADRACE_TENANT", show_default=False,
-            help="Refused unless it is the API key's tenant, which decides.",
+            help="Must be the tenant of the API key; any other tenant is refused.",
         ),
     ] = None,
     limit: Annotated[
-        int, typer.Option("--limit", envvar="HEADRACE_DOCUMENTS_LIMIT", min=1, help="How many at most.")
+        int, typer.Option("--limit", envvar="HEADRACE_DOCUMENTS_LIMIT", min=1, help="Maximum number of documents.")
     ] = 100,
     *,
     caller: AtGateway,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
-    """List the documents in the index that have attributes which their sender gave them, by id."""
+    """List the documents in the index that have the given attributes, sorted by ID."""
     request: dict[str, Any] = {"attributes": attributes_of(where or (), "--where"), "tenant": tenant}
     gateway = caller.gateway(retry_s=RETRY_S)
     found, more = _listed(gateway, request, limit)
@@ -148,7 +148,7 @@ def documents(
 
 
 def _listed(gateway: Gateway, request: dict[str, Any], limit: int) -> tuple[list[dict[str, Any]], bool]:
-    """Return so many documents at most, and whether there are more."""
+    """Return up to ``limit`` documents, and whether there are more."""
     found: list[dict[str, Any]] = []
     after: str | None = None
     while len(found) < limit:
@@ -162,11 +162,13 @@ def _listed(gateway: Gateway, request: dict[str, Any], limit: int) -> tuple[list
 
 def _refuse_with_watch(given: dict[str, bool]) -> None:
     reasons = {
-        "--dry-run": "a watch sends what it sees",
-        "--version": "each change of a file needs a version of its own",
-        "--wait": "a watch has no end to wait for; `headrace documents` and `headrace status` tell what arrived",
+        "--dry-run": "a watch always sends",
+        "--version": "each change of a file needs its own version",
+        "--wait": "a watch does not end; `headrace documents` and `headrace status` show what arrived",
     }
     for option in (option for option, is_given in given.items() if is_given):
         raise UsageError(
-            f"{option} cannot be used with --watch: {reasons[option]}", where=option, remedy="Leave one of them out."
+            f"{option} cannot be used with --watch: {reasons[option]}",
+            where=option,
+            remedy="Remove one of the two options.",
         )

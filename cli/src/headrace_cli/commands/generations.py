@@ -1,4 +1,4 @@
-"""``generations list|create|activate``: a second index is built beside the first, and searched from one moment on."""
+"""``generations list|create|activate``: build a second index beside the first and switch search to it."""
 
 from __future__ import annotations
 
@@ -13,36 +13,34 @@ from headrace_cli import options, output, tables
 from headrace_cli.command import command, commands_of
 from headrace_cli.context import STORE_DSN, InFolder, InLogAndStore
 from headrace_cli.failures import NotReachable
-from headrace_cli.views.audit import told
-from headrace_operations.generations import activate as switching
-from headrace_operations.generations.activate import ActivateGeneration
-from headrace_operations.generations.create import CreateGeneration
-from headrace_operations.generations.create import create as create_generation
-from headrace_operations.generations.listing import described, generations
 
 Name: TypeAlias = Annotated[
-    str, typer.Argument(metavar="GENERATION", help="Lower-case letters, digits and underscores, as g2.")
+    str, typer.Argument(metavar="GENERATION", help="Lower-case letters, digits and underscores, such as g2.")
 ]
-commands = commands_of("generations", "Generations of the index: one model's complete set of vectors each.")
+commands = commands_of("generations", "Create and switch generations of the index (one per embedding model).")
 
 
-@command(commands, "list", "Show the generations.")
+@command(commands, "list", "List the generations.")
 def show_all(*, operator: InFolder, as_json: options.Json = False) -> None:
-    """Show every generation with its model and state, from HEADRACE_STORE_DSN or the local stack's store."""
+    """List every generation with its model and state, from HEADRACE_STORE_DSN or the local stack's store."""
+    from headrace_operations.generations.listing import generations
+
     known = asyncio.run(generations(operator.store()))
     if known is None:
         raise NotReachable(
-            "no PostgreSQL is known", where=STORE_DSN, remedy="Start the local stack with `headrace up`, or set it."
+            "no PostgreSQL address given",
+            where=STORE_DSN,
+            remedy="Start the local stack with `headrace up`, or set the variable.",
         )
     if as_json:
         output.emit([asdict(one) for one in known])
         return
     columns = ("Generation", "Model", "Dimensions", "Distance", "State", "Text")
     rows = [(one.name, one.model, one.dimensions, one.distance, one.state, one.template) for one in known]
-    tables.console().print(tables.table(columns, rows, right=("Dimensions",)) if rows else "There is none yet.")
+    tables.console().print(tables.table(columns, rows, right=("Dimensions",)) if rows else "No generations yet.")
 
 
-@command(commands, "create", "Make room for another model's vectors.")
+@command(commands, "create", "Create a generation for another embedding model.")
 def create(
     name: Name,
     model: Annotated[
@@ -54,19 +52,22 @@ def create(
             "--dimensions",
             envvar="HEADRACE_BOOTSTRAP_DIMENSIONS",
             min=1,
-            help="Numbers in its vectors; not needed of a model that is known.",
+            help="Dimensions of its vectors; not needed for a known model.",
             show_default=False,
         ),
     ] = None,
     distance: Annotated[
-        str, typer.Option("--distance", envvar="HEADRACE_DISTANCE", help="cosine, l2 or inner_product.")
+        str,
+        typer.Option(
+            "--distance", envvar="HEADRACE_DISTANCE", help="Distance of vectors: cosine, l2 or inner_product."
+        ),
     ] = "cosine",
     template: Annotated[
         str,
         typer.Option(
             "--template",
             envvar="HEADRACE_BOOTSTRAP_TEXT_TEMPLATE",
-            help="What is embedded of a chunk: {title}, {section}, {body} and {tags} among words.",
+            help="Text template of the prepared text: {title}, {section}, {body} and {tags} between words.",
         ),
     ] = "{body}",
     passage_prompt: Annotated[
@@ -74,7 +75,7 @@ def create(
         typer.Option(
             "--passage-prompt",
             envvar="HEADRACE_BOOTSTRAP_PASSAGE_PROMPT",
-            help="What the model wants before each passage; without it, what a model that is known wants.",
+            help="Prompt before each text. Default: the known model's.",
             show_default=False,
         ),
     ] = None,
@@ -83,7 +84,7 @@ def create(
         typer.Option(
             "--over-long",
             envvar="HEADRACE_BOOTSTRAP_OVER_LONG",
-            help="What becomes of texts that the model does not read whole.",
+            help="How to embed texts that exceed the model's input limit.",
         ),
     ] = OverLong.CUT,
     replication_factor: Annotated[
@@ -92,22 +93,26 @@ def create(
             "--replication-factor",
             envvar="HEADRACE_BOOTSTRAP_REPLICATION_FACTOR",
             min=1,
-            help="Copies of each partition of its topics.",
+            help="Replication factor of its topics.",
         ),
     ] = 1,
     *,
     operator: InLogAndStore,
     as_json: options.Json = False,
 ) -> None:
-    """Create the table and the topics of a generation, which nothing searches yet; a repeat changes nothing.
+    """Create the table and topics of a generation. It is not searched yet, and a repeat changes nothing.
 
-    An embedder and an indexer with HEADRACE_KAFKA_GENERATION set to it fill it from the log, beside those of the active
-    one: they begin with the oldest record of the compacted topic chunks and go on with what comes.
+    To fill it, run an embedder and an indexer with HEADRACE_KAFKA_GENERATION set to it, beside those of the active
+    generation. They start with the oldest record of the compacted topic chunks and continue with new records.
     """
+    from headrace_operations.generations.create import CreateGeneration
+    from headrace_operations.generations.create import create as create_generation
+    from headrace_operations.generations.listing import described
+
     request = CreateGeneration(
         name, model, dimensions, distance, template, passage_prompt, over_long, replication_factor
     )
-    request.known()  # refuses what cannot be before anything is reached
+    request.known()  # refuses invalid requests before connecting
     made = asyncio.run(create_generation(operator.whole_cluster(), request))
     if as_json:
         output.emit({**asdict(made.generation), "topics": made.topics})
@@ -116,7 +121,7 @@ def create(
     output.say(f"start an embedder with that model and an indexer, both with HEADRACE_KAFKA_GENERATION={name}")
 
 
-@command(commands, "activate", "Have a generation searched from now on; the way back as well.")
+@command(commands, "activate", "Switch search to a generation (run it again with the old one to roll back).")
 def activate(
     name: Name,
     under_way: Annotated[
@@ -125,24 +130,28 @@ def activate(
             "--under-way",
             envvar="HEADRACE_UNDER_WAY",
             min=0,
-            help="Most documents that may be on their way to it; live changes always are.",
+            help="Maximum number of documents that may still be on their way to it; live changes always are.",
         ),
     ] = 0,
     unchecked: Annotated[
         bool,
         typer.Option(
-            "--unchecked", envvar="HEADRACE_UNCHECKED", help="Do not audit it first: documents may be missing in it."
+            "--unchecked", envvar="HEADRACE_UNCHECKED", help="Skip the audit; documents may be missing from it."
         ),
     ] = False,
     *,
     operator: InLogAndStore,
     as_json: options.Json = False,
 ) -> None:
-    """Have searches use a generation from now on, and no other: within seconds on every gateway, without a restart.
+    """Switch search to a generation, within seconds on every gateway and without a restart.
 
-    It is audited first, and refused while documents, chunks or vectors are missing in it. The one before stays as it
-    is, kept fresh as long as its embedder and indexer run, so the same command is the way back.
+    The command audits the generation first and refuses to switch if documents, chunks or vectors are missing. The
+    previous generation stays fresh as long as its embedder and indexer run, so the same command rolls back.
     """
+    from headrace_cli.views.audit import told
+    from headrace_operations.generations import activate as switching
+    from headrace_operations.generations.activate import ActivateGeneration
+
     store = operator.owner_store()
     asyncio.run(switching.require_owner(store))
     if not unchecked:
@@ -152,4 +161,4 @@ def activate(
     if as_json:
         output.emit({"active": name})
     else:
-        typer.echo(f"generation {name} is searched now")
+        typer.echo(f"search now uses generation {name}")

@@ -1,4 +1,4 @@
-"""``held list``: the records that wait for a person."""
+"""``held list``: the held records."""
 
 from __future__ import annotations
 
@@ -9,21 +9,18 @@ import typer
 from headrace_cli import options
 from headrace_cli.command import command, commands_of
 from headrace_cli.context import InLog
-from headrace_cli.views import held as held_view
-from headrace_operations.held.decide import held_records
-from headrace_operations.held.model import HeldSelection, check
 
 Kind: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--kind", envvar="HEADRACE_HELD_KIND", show_default=False,
-        help="Only what waits for this: pause (its end, a cap's too), cap, or review.",
+        help="Only records held for this reason: pause (also one by a cap), cap, or review.",
     ),
 ]  # fmt: skip
-commands = commands_of("held", "Records that wait for a person or a cap.")
+commands = commands_of("held", "List held records.")
 
 
-@command(commands, "list", "Show what waits for the end of a pause, for a cap or for a review.")
+@command(commands, "list", "List records held by a pause, a cap or a review.")
 def show_held(
     stage: options.OnlyStage = None,
     kind: Kind = None,
@@ -33,9 +30,13 @@ def show_held(
     operator: InLog,
     as_json: options.Json = False,
 ) -> None:
-    """Show the records that wait, the oldest first: for the end of a pause, for room in a cap, or for a review.
+    """List held records, oldest first: those that wait for the end of a pause, room in a cap, or a review.
 
-    No payload is shown. The last lines say which command lets them go on.
+    Payloads are not shown. The last lines name the command that releases them.
     """
+    from headrace_cli.views import held as held_view
+    from headrace_operations.held.decide import held_records
+    from headrace_operations.held.model import HeldSelection, check
+
     selection = check(HeldSelection(stage=stage, kind=kind, tenant=tenant, document=document))
     held_view.entries(held_records(operator.cluster(), selection), as_json=as_json)

@@ -1,10 +1,10 @@
-"""``objects stats|gc``: payloads that were too large for their records, in the object store."""
+"""``objects stats|gc``: the object store, with payloads too large for a record."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,16 +14,20 @@ from headrace_cli.command import command, commands_of
 from headrace_cli.context import InKafka
 from headrace_cli.times import moment
 from headrace_cli.views.tracking import tracked
-from headrace_operations.objects.garbage import Amount, Collector, holdings
 
-commands = commands_of("objects", "The object store: payloads too large for a record.")
+if TYPE_CHECKING:
+    from headrace_operations.objects.garbage import Amount
+
+commands = commands_of("objects", "Inspect and clean up the object store (payloads too large for a record).")
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 _STEP = 1024
 
 
-@command(commands, "stats", "Show what the store holds, by tenant.")
+@command(commands, "stats", "Show objects and bytes by tenant.")
 def stats(*, operator: InKafka, as_json: options.Json = False) -> None:
-    """Show what the object store holds, by tenant's folder. Lists every object; no topic is read."""
+    """Show the number and size of objects by tenant. Lists every object; reads no topic."""
+    from headrace_operations.objects.garbage import holdings
+
     store, _ = operator.objects()
     found = holdings(store)
     if as_json:
@@ -36,28 +40,31 @@ def stats(*, operator: InKafka, as_json: options.Json = False) -> None:
                f"{store.url}")  # fmt: skip
 
 
-@command(commands, "gc", "Delete what no record refers to any more.")
+@command(commands, "gc", "Delete objects that no record refers to.")
 def gc(
     older_than: Annotated[
         str,
         typer.Option(
             "--older-than", envvar="HEADRACE_OBJECTS_OLDER_THAN",
-            help="Only what was written on days that have been over for so long: 36h, 7d; a day at least.",
+            help="Only objects written on days that ended at least this long ago: 36h, 7d; minimum one day.",
         ),
     ] = "72h",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Say what would be deleted; delete nothing.")
+        bool,
+        typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Show what would be deleted without deleting it."),
     ] = False,
     yes: options.Yes = False,
     *,
     operator: InKafka,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
-    """Delete the objects that no record refers to any more: those of records that were compacted away or expired.
+    """Delete objects that no record refers to, because their records were compacted away or expired.
 
-    Reads every topic that can carry a reference, of all generations, from its start; that is what it costs. The stages
-    may run meanwhile.
+    The command reads every topic that can carry a reference, of all generations, from its start, so it can take a
+    while. The stages can keep running.
     """
+    from headrace_operations.objects.garbage import Amount, Collector
+
     now = datetime.now(UTC)
     before = moment(older_than, "--older-than", now)
     assert before is not None
@@ -79,7 +86,7 @@ def gc(
              "deleted": asdict(deleted)}
         )  # fmt: skip
         return
-    typer.echo(f"{_amount(garbage.held)} held; {_amount(garbage.young)} too young to be looked at; "
+    typer.echo(f"{_amount(garbage.held)} held; {_amount(garbage.young)} too young to check; "
                f"{garbage.records} records read")  # fmt: skip
     typer.echo(f"{_amount(found)} would be deleted" if dry_run else f"{_amount(deleted)} deleted")
 

@@ -1,9 +1,9 @@
-"""``pause``, ``resume`` and ``orders``: what operators tell the stages."""
+"""``pause``, ``resume`` and ``orders``: orders to the stages."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -12,15 +12,16 @@ from headrace_cli import options, output, tables
 from headrace_cli.command import command, commands_of
 from headrace_cli.context import InLog
 from headrace_cli.views.tracking import tracked
-from headrace_operations.orders import pause as operations
-from headrace_operations.orders.pause import OrderRequest, Target, targets
+
+if TYPE_CHECKING:
+    from headrace_operations.orders.pause import Target
 
 Stages: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option("--stage", envvar="HEADRACE_STAGE", help="The stage; may be repeated, or all.", show_default=False),
+    typer.Option("--stage", envvar="HEADRACE_STAGE", help="The stage, or all; may be repeated.", show_default=False),
 ]
 Run: TypeAlias = Annotated[
-    str | None, typer.Option("--run", envvar="HEADRACE_RUN", help="The replay with this id.", show_default=False)
+    str | None, typer.Option("--run", envvar="HEADRACE_RUN", help="The replay with this ID.", show_default=False)
 ]
 Tenants: TypeAlias = Annotated[
     list[str] | None,
@@ -30,14 +31,16 @@ Pipelines: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--pipeline", envvar="HEADRACE_PIPELINE", help="This pipeline; may be repeated.", show_default=False),
 ]
-Why: TypeAlias = Annotated[str, typer.Option("--why", envvar="HEADRACE_WHY", help="The reason, kept with the order.")]
+Why: TypeAlias = Annotated[
+    str, typer.Option("--why", envvar="HEADRACE_WHY", help="The reason, recorded with the order.")
+]
 DryRun: TypeAlias = Annotated[
-    bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Say what would be ordered, order nothing.")
+    bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Show the orders without giving them.")
 ]
 commands = commands_of()
 
 
-@command(commands, "pause", "Have a stage, tenant, pipeline or replay wait.")
+@command(commands, "pause", "Pause a stage, tenant, pipeline or replay.")
 def pause(
     stages: Stages = None,
     tenants: Tenants = None,
@@ -49,11 +52,15 @@ def pause(
     operator: InLog,
     as_json: options.Json = False,
 ) -> None:
-    """Have stages, tenants, pipelines or a replay start nothing more, until they are resumed.
+    """Pause stages, tenants, pipelines or a replay until you resume them.
 
-    Effective within a second on every worker, and lasting over restarts. Nothing is lost: a paused stage reads nothing,
-    and what it meets of a paused tenant or pipeline it sets aside, so that all others go on (`headrace held list`).
+    A pause takes effect within a second on every worker and survives restarts. Nothing is lost: a paused stage reads
+    nothing, and stages hold the records of a paused tenant or pipeline while all others continue
+    (`headrace held list`).
     """
+    from headrace_operations.orders import pause as operations
+    from headrace_operations.orders.pause import OrderRequest, targets
+
     request = OrderRequest(targets(stages or (), tenants or (), names or (), run), why)
     given = [] if dry_run else operations.pause(operator.cluster(), request).given
     if as_json:
@@ -62,7 +69,7 @@ def pause(
         _say("paused", request.targets, dry_run=dry_run)
 
 
-@command(commands, "resume", "Have them go on.")
+@command(commands, "resume", "Resume a stage, tenant, pipeline or replay.")
 def resume(
     stages: Stages = None,
     tenants: Tenants = None,
@@ -74,15 +81,18 @@ def resume(
     operator: InLog,
     as_json: options.Json = False,
 ) -> None:
-    """Have stages, tenants, pipelines or a replay go on: after a pause, or after a stage stopped itself.
+    """Resume stages, tenants, pipelines or a replay after a pause, or a stage that stopped itself.
 
-    What was set aside of a tenant or pipeline is sent through its stage again, once the workers have read the order.
-    A batch that was under way may still set some aside afterwards: run this again until it releases none.
+    The held records of a tenant or pipeline are released once all workers have read the order. A batch that was in
+    progress may still hold more records afterwards: run the command again until it releases none.
     """
+    from headrace_operations.orders import pause as operations
+    from headrace_operations.orders.pause import OrderRequest, targets
+
     request = OrderRequest(targets(stages or (), tenants or (), names or (), run), why)
     steps = operations.Steps(
         given=lambda: None if as_json else _say("resumed", request.targets, dry_run=dry_run),
-        waits=lambda seconds: output.say(f"waiting {seconds:.0f} s, until every worker has read the order"),
+        waits=lambda seconds: output.say(f"waiting {seconds:.0f} s until every worker has read the order"),
         released=lambda: tracked("released", None),
     )
     if dry_run and not request.scopes:
@@ -98,9 +108,9 @@ def resume(
         typer.echo(f"{scope.replace('/', ' ', 1)}: {count} held records {'would be ' if dry_run else ''}released")
 
 
-@command(commands, "orders", "Show the orders that count.")
+@command(commands, "orders", "Show the orders in force.")
 def orders(*, operator: InLog, as_json: options.Json = False) -> None:
-    """Show the newest order for each stage, tenant, pipeline and replay that ever had one."""
+    """Show the newest order for each stage, tenant, pipeline and replay that has one."""
     found = operator.cluster().orders().all()
     if as_json:
         output.emit([to_dict(order) for order in found])
@@ -110,7 +120,7 @@ def orders(*, operator: InLog, as_json: options.Json = False) -> None:
         (order.action, order.scope, order.target, order.issued_by, f"{order.issued_at:%Y-%m-%d %H:%M:%S}", order.reason)
         for order in found
     ]
-    tables.console().print(tables.table(columns, rows) if rows else "No order was ever given.")
+    tables.console().print(tables.table(columns, rows) if rows else "No orders yet.")
 
 
 def _say(verb: str, ordered: Sequence[Target], *, dry_run: bool) -> None:

@@ -15,31 +15,32 @@ from headrace_cli.command import command, commands_of
 from headrace_cli.context import InLog
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.failures import CommandError, NotFound
-from headrace_operations.pipelines import apply as operations
-from headrace_operations.pipelines.apply import ApplyRequest
 
-commands = commands_of("pipeline", "Pipelines: which stages run, with which handlers.")
+commands = commands_of("pipeline", "Manage pipelines: the stages and handlers that records pass.")
 
 
-@command(commands, "apply", "Publish templates as the next versions.")
+@command(commands, "apply", "Publish pipeline templates as new versions.")
 def apply(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Templates, YAML or JSON.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Pipeline templates, YAML or JSON.")],
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Check the files, publish nothing.")
+        bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Check the files without publishing them.")
     ] = False,
     handler_check: Annotated[
         bool,
         typer.Option(
             "--handler-check/--no-handler-check",
             envvar="HEADRACE_HANDLER_CHECK",
-            help="Whether the named handlers must be installed here; a client without them checks all else.",
+            help="Require the named handlers to be installed here; --no-handler-check skips only this check.",
         ),
     ] = True,
     *,
     operator: InLog,
     as_json: options.Json = False,
 ) -> None:
-    """Publish templates as the next versions of their pipelines; nothing is published where one file is refused."""
+    """Publish templates as the next versions of their pipelines. If one file is refused, nothing is published."""
+    from headrace_operations.pipelines import apply as operations
+    from headrace_operations.pipelines.apply import ApplyRequest
+
     request = ApplyRequest(_texts_of(files), handler_check)
     refusals = request.problems()
     if refusals:
@@ -75,18 +76,24 @@ def show_all(*, operator: InLog, as_json: options.Json = False) -> None:
 
 @command(commands, "show", "Print a pipeline's template as YAML.")
 def show(
-    pipeline_id: Annotated[str, typer.Argument(metavar="ID", help="The pipeline.")],
+    pipeline_id: Annotated[str, typer.Argument(metavar="ID", help="ID of the pipeline.")],
     version: Annotated[
         int | None,
         typer.Option(
-            "--version", envvar="HEADRACE_PIPELINE_VERSION", min=1, help="Without it, the newest.", show_default=False
+            "--version",
+            envvar="HEADRACE_PIPELINE_VERSION",
+            min=1,
+            help="Version of the pipeline. Default: the newest.",
+            show_default=False,
         ),
     ] = None,
     *,
     operator: InLog,
     as_json: options.Json = False,
 ) -> None:
-    """Print a pipeline's template as YAML, to be edited and applied again."""
+    """Print a pipeline's template as YAML, so that you can edit and apply it."""
+    from headrace_operations.pipelines import apply as operations
+
     found = operations.find(operator.cluster(), pipeline_id, version)
     if as_json:
         output.emit({**_listed(found), "template": found.template})
@@ -98,7 +105,7 @@ def show(
 def _texts_of(files: list[Path]) -> dict[str, str]:
     missing = [str(path) for path in files if not path.is_file()]
     if missing:
-        raise NotFound(f"there is no file {', '.join(missing)}", remedy="Check the path.")
+        raise NotFound(f"file not found: {', '.join(missing)}", remedy="Check the path.")
     return {str(path): _text_of(path) for path in files}
 
 
@@ -106,9 +113,7 @@ def _text_of(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise CommandError(
-            f"the template cannot be read: {error}", where=str(path), remedy="Save it as UTF-8."
-        ) from error
+        raise CommandError(f"cannot read the template: {error}", where=str(path), remedy="Save it as UTF-8.") from error
 
 
 def _listed(version: PipelineVersion) -> dict[str, Any]:

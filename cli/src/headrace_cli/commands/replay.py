@@ -1,4 +1,4 @@
-"""``replay start|list|status|resume|pause|cancel``: a stage's records once more, beside the live stream."""
+"""``replay start|list|status|resume|pause|cancel``: replays of a stage's records beside the live stream."""
 
 from __future__ import annotations
 
@@ -13,19 +13,17 @@ from headrace_cli import options
 from headrace_cli.command import command, commands_of
 from headrace_cli.context import InLog
 from headrace_cli.times import moment
-from headrace_cli.views import replay as replay_view
-from headrace_operations.generations.listing import require_generation
-from headrace_operations.replay import runs
-from headrace_operations.replay import start as operations
-from headrace_operations.replay.start import OUTSTANDING, ReplayRequest
+from headrace_operations.choices import OUTSTANDING
 
-RunId: TypeAlias = Annotated[str, typer.Argument(metavar="RUN", help="The replay's id, as `replay list` shows it.")]
-Why: TypeAlias = Annotated[str, typer.Option("--why", envvar="HEADRACE_WHY", help="The reason, kept with the order.")]
+RunId: TypeAlias = Annotated[str, typer.Argument(metavar="RUN", help="Replay ID, as `replay list` shows it.")]
+Why: TypeAlias = Annotated[
+    str, typer.Option("--why", envvar="HEADRACE_WHY", help="The reason, recorded with the order.")
+]
 Outstanding: TypeAlias = Annotated[
     int,
     typer.Option(
         "--outstanding", envvar="HEADRACE_REPLAY_OUTSTANDING", min=1,
-        help="Most records that may wait in the side lanes: what a pause or a cancel cannot call back.",
+        help="Maximum records waiting in the side lanes; pause and cancel cannot recall these.",
     ),
 ]  # fmt: skip
 
@@ -34,25 +32,27 @@ class StartsByDefault(TyperGroup):
     """Takes ``replay --stage S`` for ``replay start --stage S``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the word in where options come first."""
+        """Insert ``start`` if the first argument is an option."""
         if args and args[0].startswith("--") and args[0] not in ctx.help_option_names:
             args = ["start", *args]
         return super().parse_args(ctx, args)
 
 
-commands = commands_of("replay", "Replays: a stage reads its records again.", cls=StartsByDefault)
+commands = commands_of("replay", "Start and control replays: a stage reads its records again.", cls=StartsByDefault)
 
 
-@command(commands, "start", "Have a stage read records again, beside the live ones.")
+@command(commands, "start", "Start a replay: a stage reads records again.")
 def start(
-    stage: Annotated[str, typer.Option("--stage", envvar="HEADRACE_STAGE", help="The stage that reads again.")],
+    stage: Annotated[
+        str, typer.Option("--stage", envvar="HEADRACE_STAGE", help="The stage that reads its records again.")
+    ],
     from_offset: Annotated[
         list[str] | None,
         typer.Option(
             "--from-offset",
             envvar="HEADRACE_REPLAY_FROM_OFFSET",
             metavar="TOPIC:PARTITION:OFFSET",
-            help="From this offset of the stage's source topic on; may be repeated, no other partition takes part.",
+            help="Records of the source topic from this offset on; may be repeated. Other partitions are not read.",
             show_default=False,
         ),
     ] = None,
@@ -62,7 +62,7 @@ def start(
             "--since",
             envvar="HEADRACE_REPLAY_SINCE",
             show_default=False,
-            help="Only what was written since then: 2026-11-21T10:00 (UTC unless it says otherwise), or 90m, 12h, 7d.",
+            help="Only records written since: 2026-11-21T10:00 (UTC by default), or 90m, 12h, 7d ago.",
         ),
     ] = None,
     document: Annotated[
@@ -72,36 +72,43 @@ def start(
     tenant: Annotated[
         str | None, typer.Option("--tenant", envvar="HEADRACE_TENANT", help="Only this tenant.", show_default=False)
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", envvar="HEADRACE_REPLAY_ALL", help="All that there is.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", envvar="HEADRACE_REPLAY_ALL", help="Replay the whole topic.")
+    ] = False,
     into: Annotated[
         str | None,
         typer.Option(
             "--into",
             envvar="HEADRACE_REPLAY_INTO",
             show_default=False,
-            help="For the embedder and the indexer: the generation of the index that is filled; without it, "
+            help="For the embedder and the indexer: the generation of the index to fill. Default: "
             "HEADRACE_KAFKA_GENERATION.",
         ),
     ] = None,
     rate: Annotated[
         int | None,
         typer.Option(
-            "--rate", envvar="HEADRACE_REPLAY_RATE", min=1, help="At most so many records a second.", show_default=False
+            "--rate", envvar="HEADRACE_REPLAY_RATE", min=1, help="Maximum records per second.", show_default=False
         ),
     ] = None,
     outstanding: Outstanding = OUTSTANDING,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Say what would be sent, send nothing.")
+        bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Show what would be sent without sending it.")
     ] = False,
     *,
     operator: InLog,
     as_json: options.Json = False,
 ) -> None:
-    """Have a stage read records again that it has read before, up to the log's end now, beside the live ones.
+    """Start a replay: a stage reads records again, up to the current end of the log, beside the live ones.
 
-    A document is looked for in the one partition of its key, a tenant in all of them: a filtered scan of the stage's
-    source topic. Ctrl-C leaves the replay where it is; `replay resume` goes on.
+    The command scans the stage's source topic: one partition for a document, all partitions for a tenant. Ctrl-C
+    interrupts the replay; `replay resume` continues it.
     """
+    from headrace_cli.views import replay as replay_view
+    from headrace_operations.generations.listing import require_generation
+    from headrace_operations.replay import start as operations
+    from headrace_operations.replay.start import ReplayRequest
+
     cluster = operator.cluster()
     if into is not None:
         operations.require_filled(stage)
@@ -122,21 +129,27 @@ def start(
     replay_view.carry_out(copier, planned.run.run_id, as_json=as_json)
 
 
-@command(commands, "list", "Show the replays.")
+@command(commands, "list", "List the replays.")
 def show_all(*, operator: InLog, as_json: options.Json = False) -> None:
-    """Show every replay, the newest last."""
+    """List all replays, newest last."""
+    from headrace_cli.views import replay as replay_view
+    from headrace_operations.replay import runs
+
     cluster = operator.cluster()
     replay_view.show_runs(list(runs.read_runs(cluster.kafka, cluster.codec).values()), as_json=as_json)
 
 
-@command(commands, "status", "Show how far a replay is.")
+@command(commands, "status", "Show the progress of a replay.")
 def status(run_id: RunId, *, operator: InLog, as_json: options.Json = False) -> None:
-    """Show how far a replay is, as it noted last."""
+    """Show the last recorded progress of a replay."""
+    from headrace_cli.views import replay as replay_view
+    from headrace_operations.replay import runs
+
     cluster = operator.cluster()
     replay_view.say_run(runs.read_run(cluster.kafka, cluster.codec, run_id), as_json=as_json)
 
 
-@command(commands, "resume", "Go on with a replay that was paused, interrupted or died.")
+@command(commands, "resume", "Continue a replay that was paused or interrupted or that crashed.")
 def resume(
     run_id: RunId,
     outstanding: Outstanding = OUTSTANDING,
@@ -145,21 +158,30 @@ def resume(
     operator: InLog,
     as_json: options.Json = False,
 ) -> None:
-    """Go on with a replay: lift its pause, and carry it out from where it is; no record is sent twice.
+    """Continue a replay: end its pause and carry on from where it is. No record is sent twice.
 
-    A command that still carries it out elsewhere is taken over.
+    If another command is still running the replay, this command takes over.
     """
+    from headrace_cli.views import replay as replay_view
+    from headrace_operations.replay import start as operations
+
     copier = operations.take_up(operator.cluster(), run_id, why, outstanding)
     replay_view.carry_out(copier, run_id, as_json=as_json)
 
 
-@command(commands, "pause", "Have a replay send nothing more for now.")
+@command(commands, "pause", "Pause a replay.")
 def pause(run_id: RunId, why: Why = "", *, operator: InLog, as_json: options.Json = False) -> None:
-    """Have a replay send nothing more until it is resumed; what waits in the side lanes is still done."""
+    """Pause a replay until you resume it. Records already in the side lanes are still processed."""
+    from headrace_cli.views import replay as replay_view
+    from headrace_operations.replay import start as operations
+
     replay_view.say_paused(operations.pause(operator.cluster(), run_id, why), as_json=as_json)
 
 
-@command(commands, "cancel", "End a replay where it is.")
+@command(commands, "cancel", "Cancel a replay.")
 def cancel(run_id: RunId, why: Why = "", *, operator: InLog, as_json: options.Json = False) -> None:
-    """End a replay where it is; what waits in the side lanes is still done, the rest is never sent."""
+    """Cancel a replay. Records already in the side lanes are still processed; the rest is never sent."""
+    from headrace_cli.views import replay as replay_view
+    from headrace_operations.replay import start as operations
+
     replay_view.say_run(operations.cancel(operator.cluster(), run_id, why), as_json=as_json)

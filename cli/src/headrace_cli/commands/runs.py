@@ -1,51 +1,54 @@
-"""``runs``: how far batches of work are, read from the log."""
+"""``runs``: the progress of runs, computed from the log."""
 
 from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.store.pool import StoreSettings
 from headrace_cli import options, times
 from headrace_cli.command import command, commands_of
 from headrace_cli.context import InLog, opened_store
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.failures import UsageError
-from headrace_cli.views import runs as runs_view
-from headrace_operations.cluster import Cluster
-from headrace_operations.runs.follow import Reading, RunsRequest, begun, follow
-from headrace_operations.trace.log import Limits
+
+if TYPE_CHECKING:
+    from headrace.store.pool import StoreSettings
+    from headrace_operations.cluster import Cluster
+    from headrace_operations.runs.follow import Reading, RunsRequest
+    from headrace_operations.trace.log import Limits
 
 _DAY = "24h"
 commands = commands_of()
 
 
-@command(commands, "runs", "Show how far batches of work are.")
+@command(commands, "runs", "Show the progress of runs.")
 def runs(
     run: Annotated[
         str | None,
-        typer.Argument(metavar="RUN", help="A run, or a request's id; without it, the latest.", show_default=False),
+        typer.Argument(metavar="RUN", help="A run or a request ID. Default: the latest runs.", show_default=False),
     ] = None,
     tenant: Annotated[
         str | None,
         typer.Option(
-            "--tenant", envvar="HEADRACE_TENANT", help="Only this tenant's; without it, all.", show_default=False
+            "--tenant", envvar="HEADRACE_TENANT", help="Only this tenant. Default: all tenants.", show_default=False
         ),
     ] = None,
     since: Annotated[
         str,
         typer.Option(
             "--since", envvar="HEADRACE_RUNS_SINCE", metavar="TIME",
-            help="Changes sent since then: 90m, 24h, 7d, or a date and time. A run's own name tells more exactly.",
+            help="Only changes sent since: 90m, 24h, 7d ago, or a date and time. The name of a run is more exact.",
         ),
     ] = _DAY,
-    limit: Annotated[int, typer.Option("--limit", envvar="HEADRACE_RUNS_LIMIT", min=1, help="Most runs shown.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", envvar="HEADRACE_RUNS_LIMIT", min=1, help="Maximum number of runs.")
+    ] = 20,
     watch: Annotated[
         bool,
-        typer.Option("--watch", envvar="HEADRACE_RUNS_WATCH", help="Go on: a named run until it is done, else Ctrl-C."),
+        typer.Option("--watch", envvar="HEADRACE_RUNS_WATCH", help="Update until the named run is done, or Ctrl-C."),
     ] = False,
     records: options.Records = 50_000,
     seconds: options.Seconds = 30.0,
@@ -53,11 +56,14 @@ def runs(
     operator: InLog,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
-    """Show how far batches of work are: each `headrace ingest`, or each request that took changes over HTTP.
+    """Show the progress of runs: of each `headrace ingest`, and of each HTTP request that sent changes.
 
-    Reads what was sent since the time given, and what came of it: an outcome in the index, superseded ones too, is
-    done; an open or discarded dead letter is failed. All tenants, unless one is named.
+    The command reads the changes since the given time and their outcomes. A change with an outcome in the index, even
+    superseded, is done; one with an open or discarded dead letter has failed. Default: all tenants.
     """
+    from headrace_operations.runs.follow import RunsRequest, begun
+    from headrace_operations.trace.log import Limits
+
     now = datetime.now(UTC)
     own = begun(run, now) if run is not None and since == _DAY else None
     request = RunsRequest(since_ms(own.isoformat() if own else since, now), run, tenant, limit)
@@ -70,6 +76,9 @@ def runs(
 async def _follow(
     cluster: Cluster, store: StoreSettings | None, limits: Limits, request: RunsRequest, watch: bool, as_json: bool
 ) -> Reading:
+    from headrace_cli.views import runs as runs_view
+    from headrace_operations.runs.follow import follow
+
     async with opened_store(store) as pool:
         return await follow(
             cluster, pool, limits, request, lambda one: runs_view.show(one, as_json=as_json), watch=watch
@@ -84,5 +93,5 @@ def since_ms(text: str, now: datetime) -> int:
     found = times.moment(text, "--since", now)
     assert found is not None
     if found > now:
-        raise UsageError(f"{text!r} lies in the future", where="--since", remedy="Name a time that is past.")
+        raise UsageError(f"{text!r} is in the future", where="--since", remedy="Pass a time in the past.")
     return max(0, int(found.timestamp() * 1000))

@@ -18,7 +18,7 @@ from headrace_cli.state import AtGateway
 from headrace_cli.views import search as search_view
 
 _LONGEST_ASK_S = 120.0
-"""What the gateway waits at most in one request."""
+"""Maximum seconds that the gateway waits in one request."""
 _PAUSE_S = 0.5
 
 
@@ -26,7 +26,7 @@ commands = commands_of()
 
 
 def retrieval(top_k: int, documents: Sequence[str] | None, attributes: Sequence[str] | None) -> dict[str, Any]:
-    """Return the part of a request that says what is looked through."""
+    """Return the part of a request that says what to search."""
     request: dict[str, Any] = {"top_k": top_k}
     if documents:
         request["document_ids"] = list(documents)
@@ -36,24 +36,24 @@ def retrieval(top_k: int, documents: Sequence[str] | None, attributes: Sequence[
 
 
 TopK = Annotated[
-    int, typer.Option("--top-k", "-k", envvar="HEADRACE_TOP_K", min=1, max=100, help="How many passages at most.")
+    int, typer.Option("--top-k", "-k", envvar="HEADRACE_TOP_K", min=1, max=100, help="Maximum number of passages.")
 ]
 
 
 @command(commands, "search")
 def search(
-    query: Annotated[str, typer.Argument(metavar="QUERY", help="What is looked for, in plain words.")],
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="What to search for, in plain words.")],
     top_k: TopK = 5,
     document: options.Documents = None,
     attribute: options.Attributes = None,
     hybrid: Annotated[
-        bool, typer.Option("--hybrid", envvar="HEADRACE_HYBRID", help="By words too, not by meaning alone.")
+        bool, typer.Option("--hybrid", envvar="HEADRACE_HYBRID", help="Combine vector search with lexical search.")
     ] = False,
     *,
     caller: AtGateway,
     as_json: options.Json = False,
 ) -> None:
-    """Find the passages that fit a query best."""
+    """Find the passages that best match a query."""
     request = {"query": query, "mode": "hybrid" if hybrid else "vector", **retrieval(top_k, document, attribute)}
     answer = caller.gateway().search(request)
     if as_json:
@@ -66,19 +66,21 @@ def search(
 
 @command(commands, "ask")
 def ask(
-    question: Annotated[str, typer.Argument(metavar="QUESTION", help="What is asked.")],
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="The question.")],
     top_k: TopK = 5,
     document: options.Documents = None,
     attribute: options.Attributes = None,
     timeout: Annotated[
         float,
-        typer.Option("--timeout", envvar="HEADRACE_ASK_TIMEOUT_S", min=0, help="Longest wait for the answer, in s."),
+        typer.Option(
+            "--timeout", envvar="HEADRACE_ASK_TIMEOUT_S", min=0, help="Maximum seconds to wait for the answer."
+        ),
     ] = 120.0,
     *,
     caller: AtGateway,
     as_json: options.Json = False,
 ) -> None:
-    """Have a question answered from the documents, with citations."""
+    """Answer a question from the documents, with citations."""
     wait_s = min(timeout, _LONGEST_ASK_S)
     request = {"question": question, "wait_s": wait_s, **retrieval(top_k, document, attribute)}
     gateway = caller.gateway()
@@ -90,9 +92,9 @@ def ask(
             output.emit(artifact)
             raise typer.Exit(ExitCode.TIMED_OUT)
         raise TimedOut(
-            f"there is no answer after {timeout:g} s; it is still being written",
+            f"no answer after {timeout:g} s; it is still being written",
             where=artifact["artifact_url"],
-            remedy="Read it there later, or see `headrace status` for what the generator waits for.",
+            remedy="Read it there later, or run `headrace status` to see whether the generator waits.",
         )
     if as_json:
         output.emit(artifact)
@@ -101,7 +103,7 @@ def ask(
 
 
 def _await(gateway: Gateway, pending: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Return the artifact as soon as there is one, or what is pending when the time is over."""
+    """Return the artifact once it exists, or the pending answer when the time is over."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         time.sleep(_PAUSE_S)

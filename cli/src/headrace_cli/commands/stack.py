@@ -5,24 +5,23 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.config.captured_tables import read_tables
 from headrace.embeddings.models import PROVIDERS
 from headrace_cli import options, output
 from headrace_cli.command import command, commands_of
 from headrace_cli.failures import NotReachable, UsageError
-from headrace_cli.quiet import quiet_logs
-from headrace_cli.stack import launch, services
-from headrace_cli.stack.launch import Launch, Launched, Launcher
+from headrace_cli.stack import services
 from headrace_cli.stack.logs import read_logs
 from headrace_cli.state import find_state_dir
 from headrace_cli.tables import messages
 from headrace_local.model import External
 from headrace_local.progress import shown
-from headrace_local.stack import Stack
+
+if TYPE_CHECKING:
+    from headrace_cli.stack.launch import Launched
 
 commands = commands_of()
 
@@ -38,13 +37,13 @@ def up(
         typer.Option(
             "--provider",
             envvar="HEADRACE_EMBEDDER_PROVIDER",
-            help=f"What embeds: {', '.join(PROVIDERS)} (no meaning; for load tests).",
+            help=f"Embedding provider: {', '.join(PROVIDERS)} (vectors without meaning, for load tests).",
         ),
     ] = "sentence-transformers",
     only: Annotated[
         str | None,
         typer.Option(
-            "--only", envvar="HEADRACE_ONLY", help="infra: start and prepare the infrastructure, no service.",
+            "--only", envvar="HEADRACE_ONLY", help="infra: start and prepare the infrastructure without the services.",
             show_default=False,
         ),
     ] = None,
@@ -52,39 +51,47 @@ def up(
         list[str] | None,
         typer.Option(
             "--scale", envvar="HEADRACE_SCALE", metavar="STAGE=N", show_default=False,
-            help="Run N instances of a service; may be repeated. Again on a running stack, it grows or shrinks.",
+            help="Run N instances of a service; may be repeated. On a running stack, this adds or stops instances.",
         ),
     ] = None,
     with_connect: Annotated[
         bool,
         typer.Option(
             "--with-connect", envvar="HEADRACE_WITH_CONNECT",
-            help="Start Kafka Connect with Debezium as well, for `headrace capture`.",
+            help="Also start Kafka Connect with Debezium, for `headrace capture`.",
         ),
     ] = False,
     tables: Annotated[
         Path | None,
         typer.Option(
             "--tables", envvar="HEADRACE_INGEST_TABLES", show_default=False,
-            help="What becomes of captured tables' rows; ingest reads it when it starts.",
+            help="The file that maps captured tables to documents; ingest reads it when it starts.",
         ),
     ] = None,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
     """Start Kafka, the schema registry, PostgreSQL and the services, and wait until all are ready.
 
-    What runs already stays as it is; data is kept between runs. The first start fetches what it needs.
+    Running processes stay as they are, and data is kept. The first start downloads what it needs.
     """
+    from headrace.config.captured_tables import read_tables
+    from headrace_cli.quiet import quiet_logs
+    from headrace_cli.stack.launch import Launch, Launcher
+
     if only not in (None, "infra"):
-        raise UsageError(f"there is no part {only!r}", where="--only", remedy="Write --only infra, or leave it out.")
+        raise UsageError(f"unknown value {only!r}", where="--only", remedy="Use --only infra, or omit the option.")
     if only is not None and with_connect:
-        raise UsageError("--only infra starts no Kafka Connect", where="--with-connect", remedy="Leave one out.")
+        raise UsageError(
+            "--only infra does not start Kafka Connect",
+            where="--with-connect",
+            remedy="Remove one of the two options.",
+        )
     quiet_logs()
     begun = time.monotonic()
     folder = state_dir or find_state_dir(None)
     environment = dict(os.environ)
     if tables is not None:
-        read_tables(tables)  # refuses what is wrong in it before anything starts
+        read_tables(tables)  # refuses an invalid file before starting anything
         environment[services.TABLES] = str(tables.resolve())
     launch = Launch(
         folder, provider, External(kafka, registry, postgres), only_infrastructure=only == "infra", scale=scale or (),
@@ -105,7 +112,7 @@ def up(
 
 
 def _launched(done: Launched, seconds: float) -> list[str]:
-    """Return what a person is told of a stack that runs."""
+    """Return the message about a running stack."""
     verb = "started" if done.started else "runs"
     kafka = f"  Kafka {done.endpoints.kafka_bootstrap}"
     lines = [f"The stack {verb} ({seconds:.1f} s) in {done.endpoints.state_dir}"]
@@ -113,7 +120,7 @@ def _launched(done: Launched, seconds: float) -> list[str]:
         return [*lines, kafka]
     return [
         *lines,
-        f"  gateway {done.url}, tenant {done.tenant}; this folder's commands know its key",
+        f"  gateway {done.url}, tenant {done.tenant}; commands in this folder use its API key",
         kafka,
         "  next: headrace ingest PATH --wait, then headrace search QUERY",
     ]
@@ -121,30 +128,38 @@ def _launched(done: Launched, seconds: float) -> list[str]:
 
 @command(commands, "down")
 def down(state_dir: options.StateDir = None, as_json: options.Json = False) -> None:
-    """Stop everything; the data stays."""
+    """Stop the local stack and keep its data."""
+    from headrace_local.stack import Stack
+
     folder = find_state_dir(state_dir)
     stopped = Stack(folder).down()
     if as_json:
         output.emit({"state_dir": str(folder), "stopped": stopped})
     else:
-        typer.echo(f"Stopped what ran in {folder}; the data stays." if stopped else f"Nothing ran in {folder}.")
+        typer.echo(
+            f"Stopped the stack in {folder}; its data is kept." if stopped else f"No stack was running in {folder}."
+        )
 
 
 @command(commands, "logs")
 def logs(
     service: Annotated[
-        str | None, typer.Argument(metavar="SERVICE", help="A process; without it, all.", show_default=False)
+        str | None, typer.Argument(metavar="SERVICE", help="Name of a process. Default: all.", show_default=False)
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", envvar="HEADRACE_LOGS_FOLLOW", help="Go on until Ctrl-C.")
+        bool,
+        typer.Option("--follow", "-f", envvar="HEADRACE_LOGS_FOLLOW", help="Keep printing new lines until Ctrl-C."),
     ] = False,
     lines: Annotated[
-        int, typer.Option("--lines", "-n", envvar="HEADRACE_LOGS_LINES", min=0, help="Last lines of each process.")
+        int,
+        typer.Option(
+            "--lines", "-n", envvar="HEADRACE_LOGS_LINES", min=0, help="Number of last lines to show from each process."
+        ),
     ] = 50,
     state_dir: options.StateDir = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show what the processes of the local stack wrote."""
+    """Show the logs of the local stack."""
     for name, line in read_logs(find_state_dir(state_dir), service, lines, follow=follow):
         if as_json:
             output.emit({"process": name, "line": line})
@@ -158,11 +173,15 @@ def bootstrap(
     postgres: options.PostgresDsn = None,
     as_json: options.Json = False,
 ) -> None:
-    """Create topics, schemas, tables and the shipped pipelines, and begin the object store; a repeat changes nothing.
+    """Create topics, schemas, tables and the default pipelines, and set up the object store. A repeat changes nothing.
 
-    With --postgres, all settings come from the environment (see the settings reference); without it, it is done for
-    the running local stack.
+    With --postgres, all settings come from the environment (see the settings reference). Without it, the command
+    prepares the running local stack.
     """
+    from headrace_cli.quiet import quiet_logs
+    from headrace_cli.stack import launch
+    from headrace_local.stack import Stack
+
     quiet_logs()
     steps: list[str] = []
 

@@ -1,4 +1,4 @@
-"""``status``: what runs; with an id, where that document is."""
+"""``status``: the state of the stack or of one document."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from headrace_cli import options, output
 from headrace_cli.command import command, commands_of
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.failures import UNKNOWN_DOCUMENT, NotFound, ProblemError
-from headrace_cli.stack import observe
 from headrace_cli.state import AtGateway, Caller, find_state_dir
-from headrace_cli.views import status as status_view
 
 commands = commands_of()
 
 
-@command(commands, "status", "Show what runs; with ID, where that document is.")
+@command(commands, "status", "Show the state of the stack, or of one document.")
 def status(
     document_id: Annotated[
-        str | None, typer.Argument(metavar="ID", help="A document: where is it now?", show_default=False)
+        str | None, typer.Argument(metavar="ID", help="ID of a document.", show_default=False)
     ] = None,
     *,
     caller: AtGateway,
     as_json: options.Json = False,
 ) -> None:
-    """Show what runs, whether it is ready and how far each stage is behind; with ID, where that document is now."""
+    """Show the processes, whether they are ready and the lag of each stage; with ID, where that document is."""
+    from headrace_cli.stack import observe
+    from headrace_cli.views import status as status_view
+
     if document_id is not None:
         _document_status(document_id, caller, as_json=as_json)
         return
@@ -40,6 +41,8 @@ def status(
 
 
 def _document_status(identifier: str, caller: Caller, *, as_json: bool) -> None:
+    from headrace_cli.views import status as status_view
+
     try:
         found = caller.gateway().document(identifier)
     except ProblemError as error:

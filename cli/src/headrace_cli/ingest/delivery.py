@@ -1,4 +1,4 @@
-"""Sending changes and waiting until search sees them, and what came of it."""
+"""Sends changes, waits until search finds them, and reports the outcome."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from headrace_cli.views.tracking import tracked
 
 @dataclass(slots=True)
 class Outcome:
-    """What a command did with its items; ``waited`` is None where it did not wait."""
+    """What a command did with its items; ``waited`` is None if it did not wait."""
 
     accepted: int = 0
     skipped: tuple[str, ...] = ()
     failures: list[Failure] = field(default_factory=list)
     waited: Arrivals | None = None
     run: str | None = None
-    """What ``headrace runs`` knows it by; None where nothing was sent."""
+    """Its name in ``headrace runs``; None if nothing was sent."""
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -39,7 +39,7 @@ class Outcome:
 
     @property
     def exit_code(self) -> ExitCode:
-        """Failures come before a wait that took too long."""
+        """Failures take precedence over a timeout."""
         if self.failures:
             return ExitCode.SOME_FAILED
         return ExitCode.TIMED_OUT if self.waited is not None and self.waited.pending else ExitCode.OK
@@ -48,7 +48,7 @@ class Outcome:
 def deliver(
     gateway: Gateway, changes: Iterable[Change | Failure], total: int | None, *, wait_s: float | None
 ) -> Outcome:
-    """Send the changes and, where ``wait_s`` is given, wait until search sees them."""
+    """Send the changes and, if ``wait_s`` is given, wait until search finds them."""
     with tracked("sent", total) as progress:
         sent = send(gateway, changes, progress)
     outcome = Outcome(sent.accepted, failures=sent.failures, run=sent.run if sent.accepted else None)

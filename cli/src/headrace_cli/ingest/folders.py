@@ -36,7 +36,7 @@ class Everything:
 class Folders:
     """The documents below some folders, by id: the path below the folder, of two equal ones that of the first folder.
 
-    Raises :class:`UsageError` for what is no folder.
+    Raises :class:`UsageError` for anything else than a folder.
     """
 
     def __init__(self, given: Sequence[str]) -> None:
@@ -49,7 +49,7 @@ class Folders:
         return tuple(str(root.places[0]) for root in self._roots)
 
     def check(self) -> None:
-        """Raise :class:`CommandError` where a folder is not the one that it was; nothing in it counts as deleted."""
+        """Raise :class:`CommandError` if a folder was replaced or is gone; nothing in it counts as deleted."""
         for root in self._roots:
             try:
                 identity = _identity(root.places[0])
@@ -58,21 +58,21 @@ class Folders:
             else:
                 if identity == root.identity:
                     continue
-                reason = "another folder is in its place"
+                reason = "another folder has taken its place"
             raise CommandError(
                 f"the folder is gone: {reason}",
                 where=str(root.given),
-                remedy="Nothing was deleted for it. Bring it back and start again; "
-                "`headrace delete` takes documents out of the index.",
+                remedy="No documents were deleted. Restore the folder and start again; "
+                "`headrace delete` removes documents from the index.",
             )
 
     def everything(self) -> Everything:
         """Walk through all of it."""
         found = sources.find(self._given)
-        skipped = dict.fromkeys(found.skipped, "is of no kind that is sent")
+        skipped = dict.fromkeys(found.skipped, "unsupported file type")
         for source in found.sources:
             if isinstance(source, LineSource):
-                skipped[source.path] = "holds JSON lines, which are not watched: `headrace ingest` sends them once"
+                skipped[source.path] = "JSON lines are not watched; send them once with `headrace ingest`"
         ids = frozenset(source.document_id for source in found.sources if isinstance(source, FileSource))
         return Everything(ids, skipped, found.failures)
 
@@ -92,7 +92,7 @@ class Folders:
         return found | beneath(ids, above)
 
     def look(self, ids: Iterable[str]) -> dict[str, Stamp | None]:
-        """Return the state of each document, None for one that is gone; one that nobody may look at is left out."""
+        """Return the state of each document, None for one that is gone; unreadable ones are left out."""
         looked: dict[str, Stamp | None] = {}
         for identifier in ids:
             try:
@@ -103,7 +103,7 @@ class Folders:
         return looked
 
     def source(self, identifier: str) -> FileSource | None:
-        """Return the file of a document, or None where there is none."""
+        """Return the file of a document, or None without one."""
         try:
             found = self._find(identifier)
         except OSError:
@@ -142,25 +142,25 @@ def _root(given: str) -> Root:
     try:
         if not path.is_dir():
             raise UsageError(
-                f"{given!r} is no folder; --watch follows folders only",
+                f"{given!r} is not a folder; --watch follows folders only",
                 where=given,
-                remedy="Name the folder that it lies in.",
+                remedy="Pass the folder that contains it.",
             )
         place = Path(os.path.abspath(path))  # noqa: PTH100  # links stay as they are named
         return Root(path, tuple(dict.fromkeys((place, path.resolve()))), _identity(place))
     except OSError as error:
-        raise UsageError(f"{given!r} cannot be watched: {error.strerror or error}", where=given) from error
+        raise UsageError(f"cannot watch {given!r}: {error.strerror or error}", where=given) from error
 
 
 def _identity(path: Path) -> tuple[int, int]:
     facts = path.stat()
     if not stat.S_ISDIR(facts.st_mode):
-        raise NotADirectoryError(0, "it is no folder any more", str(path))
+        raise NotADirectoryError(0, "it is no longer a folder", str(path))
     return facts.st_dev, facts.st_ino
 
 
 def _documents(folder: Path, below: PurePath) -> set[str]:
-    """Return the ids of the documents in a folder that appeared; none where it is no folder."""
+    """Return the IDs of the documents in a new folder; empty if it is not a folder."""
     found: set[str] = set()
     if os.path.islink(folder) and below.parts:  # noqa: PTH114  # Path.is_symlink may raise
         return found
@@ -172,5 +172,5 @@ def _documents(folder: Path, below: PurePath) -> set[str]:
 
 
 def _through_link(root: Path, identifier: str) -> bool:
-    """Whether a linked folder lies between; those are not walked into."""
+    """Whether a linked folder is on the way; those are not followed."""
     return any((root / parent).is_symlink() for parent in PurePath(identifier).parents if parent.parts)

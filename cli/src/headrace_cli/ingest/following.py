@@ -1,4 +1,4 @@
-"""What ``headrace ingest --watch`` is made of: the watch, the file system's events, the gateway, and lines to read."""
+"""Runs ``headrace ingest --watch``: connects the watch, file system events, the gateway and the output."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from headrace_cli.ingest.sources import Change, Failure
 from headrace_cli.ingest.watching import Event, Watch
 
 _STEP_MS = 100
-"""An event is told once this long no other came."""
+"""Seconds without another event after which events are handled."""
 _TURN_MS = 500
-"""The longest time between two turns of the watch, and the longest that events are held back."""
+"""Maximum time between two steps of the watch, and maximum delay of events."""
 _TELL_EACH = 500
 _UNSENT = 10
-"""Most names of documents that were not sent."""
+"""Maximum number of unsent documents that the summary names."""
 
 
 def follow(paths: Sequence[str], prefix: str, gateway: Gateway, *, as_json: bool) -> None:
@@ -47,7 +47,7 @@ def follow(paths: Sequence[str], prefix: str, gateway: Gateway, *, as_json: bool
 
 
 class GatewaySender:
-    """Sends to the gateway, and asks it which version a delete needs."""
+    """Sends to the gateway, and looks up the version that a delete needs."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -62,7 +62,7 @@ class GatewaySender:
 
 
 class Lines:
-    """Tells of events: JSON lines on stdout, else lines on stderr; what was there at the start is only counted."""
+    """Reports events: JSON lines on stdout, else lines on stderr; documents of the start are only counted."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -70,11 +70,11 @@ class Lines:
         self._skipped: list[str] = []
 
     def event(self, event: Event) -> None:
-        """Tell what became of a document."""
+        """Report the outcome of a document."""
         self._counts[event.event] += 1
         if event.event == "skipped":
             self._skipped.append(event.origin)
-            output.say(f"skipped: {event.origin} {event.reason}")
+            output.say(f"skipped: {event.origin}: {event.reason}")
         elif event.initial and event.event == "sent":
             if self._counts["sent"] % _TELL_EACH == 0:
                 output.say(f"sent: {self._counts['sent']}")
@@ -87,11 +87,11 @@ class Lines:
             output.say(f"{event.event}: {event.id} version {event.version}")
 
     def ready(self) -> None:
-        """Tell that changes are waited for."""
-        self.say(f"{self._counts['sent']} documents sent; watching, Ctrl-C ends it")
+        """Report that the watch is ready."""
+        self.say(f"{self._counts['sent']} documents sent; watching for changes (stop with Ctrl-C)")
 
     def say(self, text: str) -> None:
-        """Tell people."""
+        """Print a message."""
         output.say(text)
 
     def end(self, unsent: Sequence[str]) -> None:
@@ -103,7 +103,7 @@ class Lines:
         typer.echo("{sent} changes accepted, {deleted} deletes accepted, {failed} failed".format(**counts))
         if unsent:
             names = ", ".join(unsent[:_UNSENT]) + (", …" if len(unsent) > _UNSENT else "")
-            output.say(f"{len(unsent)} not sent: {names}. The next start sends files that are there, but no deletes.")
+            output.say(f"{len(unsent)} not sent: {names}. The next start sends existing files, but no deletes.")
 
 
 @contextmanager
@@ -124,7 +124,7 @@ def stopping(stop: threading.Event) -> Iterator[None]:
 
 
 def file_events(paths: Sequence[str], stop: threading.Event) -> Iterator[Collection[str]]:
-    """Yield the paths that changed, and nothing every half second where none did, until ``stop`` is set."""
+    """Yield the paths that changed, or nothing every half second without changes, until ``stop`` is set."""
     events = watch(
         *paths,
         watch_filter=None,
@@ -141,7 +141,7 @@ def file_events(paths: Sequence[str], stop: threading.Event) -> Iterator[Collect
             changes = next(events, None)
         except (OSError, WatchfilesRustInternalError) as error:
             raise CommandError(
-                f"the folders cannot be watched: {error}",
+                f"cannot watch the folders: {error}",
                 where=", ".join(paths),
                 remedy="Raise the limit fs.inotify.max_user_watches, or set WATCHFILES_FORCE_POLLING=true.",
             ) from error

@@ -25,10 +25,10 @@ LANES = 4
 MOST_ITEMS = 500
 MOST_BYTES = 4 * 1024 * 1024
 _QUEUED = 1
-"""Batches that wait in a lane beside the one that is sent; bounds the memory."""
+"""Batches that may wait in a lane besides the one being sent; bounds the memory."""
 _REFUSALS = (403, 413, 422)
-"""Answers that can be the fault of single items: 403 is another tenant in the body, not a bad key (401)."""
-_REPAIR = "Repair it and ingest it again."
+"""Status codes that single items can cause: 403 is another tenant in the body, not a bad key (401)."""
+_REPAIR = "Correct it and ingest it again."
 _RESULTS = threading.Lock()
 """Guards what the lanes add to a :class:`Sent`."""
 Progress = Callable[[int], None]
@@ -36,10 +36,10 @@ Progress = Callable[[int], None]
 
 @dataclass(slots=True)
 class Sent:
-    """What was accepted (``versions`` is the newest version by document), and what was not."""
+    """Accepted changes (``versions`` has the newest version by document) and failures."""
 
     run: str
-    """What ``headrace runs`` knows them by."""
+    """Their name in ``headrace runs``."""
     accepted: int = 0
     versions: dict[str, int] = field(default_factory=dict)
     deleted: set[str] = field(default_factory=set)
@@ -78,7 +78,7 @@ class Batch:
 
 
 def send(gateway: Gateway, changes: Iterable[Change | Failure], progress: Progress = lambda _: None) -> Sent:
-    """Send all changes and return what came of it; ``progress`` takes the number of items that are done.
+    """Send all changes and return the outcome; ``progress`` takes the number of items that are done.
 
     Raises the first :class:`headrace_cli.failures.CommandError` that concerns more than single items; what the lanes
     have under way is finished before.
@@ -114,7 +114,7 @@ def delete_of(gateway: Gateway, identifier: str, version: int | None, *, newest:
     """Return the delete, without a given version with one above all that are known of the document.
 
     What is still under way counts: a delete below it would be overtaken. ``newest`` is a version that the caller knows
-    of and the gateway perhaps not yet; without it, a document that nobody knows of is a failure.
+    of and the gateway perhaps not yet; without it, an unknown document is a failure.
     """
     if version is None:
         try:
@@ -136,12 +136,12 @@ def _newest(status: dict[str, Any]) -> int:
 
 
 def new_run(now: datetime) -> str:
-    """Return a name for a batch of work, by which ``headrace runs`` knows when it began."""
+    """Return a name for a run, which tells ``headrace runs`` when it started."""
     return f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
 
 
 class _Lane:
-    """A thread with a connection of its own that sends one batch after the other."""
+    """A thread with its own connection that sends one batch after the other."""
 
     def __init__(self, gateway: Gateway, sent: Sent, progress: Progress) -> None:
         self._gateway = gateway
@@ -176,7 +176,7 @@ class _Lane:
             if self._failure is None:
                 try:
                     self._send(batch)
-                except Exception as error:  # noqa: BLE001  # raised where the next batch is put
+                except Exception as error:  # noqa: BLE001  # raised when the next batch is put
                     self._failure = error
 
     def _send(self, batch: Batch) -> None:

@@ -33,7 +33,7 @@ MOST_CONTENT_BYTES = 4 * 1024 * 1024
 As base64 it is a third more, 5.3 MiB, and fits the largest body and the largest record (8 MiB each).
 """
 _READS = 5
-"""How often a file is read that changes under the reading."""
+"""How often to read a file that changes during reading."""
 MOST_LINE_BYTES = 8 * 1024 * 1024
 STANDARD_INPUT = "-"
 
@@ -53,7 +53,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What was not done: where it stood, which document (where known), why, and what to do."""
+    """A failed item: its origin, its document if known, the reason, and what to do."""
 
     origin: str
     document_id: str | None
@@ -62,7 +62,7 @@ class Failure:
 
 
 class Stamp(NamedTuple):
-    """What tells one state of a file from another."""
+    """Identifies a state of a file."""
 
     mtime_ns: int
     size: int
@@ -117,7 +117,7 @@ def find(paths: Sequence[str]) -> Found:
     skipped: list[str] = []
     failures: list[Failure] = []
     if list(paths).count(STANDARD_INPUT) > 1:
-        raise UsageError("standard input can be read once only", where="-")
+        raise UsageError("standard input can be read only once", where="-")
     for given in paths:
         path = Path(given)
         if given == STANDARD_INPUT:
@@ -167,7 +167,7 @@ def read_steady(path: Path) -> tuple[Stamp, bytes]:
             raw = file.read(MOST_CONTENT_BYTES + 1)
             if stamp_of(os.fstat(file.fileno())) == before:
                 return before, raw
-    raise Unsteady(0, "is written to all the time, and was no two times the same", str(path))
+    raise Unsteady(0, "kept changing while it was read", str(path))
 
 
 def _take(
@@ -190,7 +190,9 @@ def _take(
 
 def _walk(folder: Path, failures: list[Failure]) -> Iterator[Path]:
     def unreadable(error: OSError) -> None:
-        failures.append(Failure(str(error.filename), None, error.strerror or str(error), "Allow reading the folder."))
+        failures.append(
+            Failure(str(error.filename), None, error.strerror or str(error), "Grant read permission for the folder.")
+        )
 
     for parent, folders, files in os.walk(folder, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not is_hidden(name))
@@ -217,8 +219,8 @@ def _unique(sources: list[FileSource | LineSource], failures: list[Failure]) -> 
                         Failure(
                             str(source.path),
                             source.document_id,
-                            f"its id is taken by {first}",
-                            "Ingest the folders one by one, each with its own --prefix.",
+                            f"its ID is already used by {first}",
+                            "Ingest the folders separately, each with its own --prefix.",
                         )
                     )
                 continue
@@ -242,9 +244,11 @@ def _read_file(source: FileSource, shape: Shape) -> Change | Failure:
 
 
 def unreadable(source: FileSource, shape: Shape, error: OSError) -> Failure:
-    """Return the failure of a file that may not be read, is not there or never rests."""
+    """Return the failure of a file that is unreadable, missing or always changing."""
     identifier = shape.prefix + source.document_id
-    remedy = "Send it when it rests." if isinstance(error, Unsteady) else "Allow reading the file."
+    remedy = (
+        "Send it when nothing writes to it." if isinstance(error, Unsteady) else "Grant read permission for the file."
+    )
     return Failure(str(source.path), identifier, error.strerror or str(error), remedy)
 
 
@@ -275,7 +279,7 @@ def _read_lines(source: LineSource, shape: Shape) -> Iterator[Change | Failure]:
                 if raw is None or raw.strip():
                     yield _read_line(raw, f"{name}:{number}", shape)
     except (OSError, lzma.LZMAError, EOFError, zlib.error) as error:
-        yield Failure(name, None, f"cannot be read on: {error}", "What stood before was sent; check the file.")
+        yield Failure(name, None, f"reading failed: {error}", "The lines before were sent. Check the file.")
 
 
 def _lines(file: IO[bytes]) -> Iterator[bytes | None]:
@@ -308,9 +312,9 @@ def _read_line(raw: bytes | None, origin: str, shape: Shape) -> Change | Failure
     except UnicodeDecodeError as error:
         return Failure(origin, None, f"is not UTF-8: byte {error.start} is 0x{raw[error.start]:02x}", remedy)
     except (ValueError, RecursionError) as error:
-        return Failure(origin, None, f"is no JSON: {error}", remedy)
+        return Failure(origin, None, f"is not valid JSON: {error}", remedy)
     if not isinstance(item, dict):
-        return Failure(origin, None, "is no JSON object", remedy)
+        return Failure(origin, None, "is not a JSON object", remedy)
     if shape.prefix:
         name = "document_id" if "document_id" in item else "id"
         item[name] = f"{shape.prefix}{item.get(name, '')}"

@@ -1,4 +1,4 @@
-"""Waits until search sees what was sent."""
+"""Waits until search finds what was sent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LONGEST_PAUSE_S = 1.0
 
 
 class Lookup(Protocol):
-    """What is needed of the gateway."""
+    """The part of the gateway that waiting needs."""
 
     def lookup(self, documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Return for each document whether it has arrived."""
@@ -26,9 +26,9 @@ class Lookup(Protocol):
 
 @dataclass(slots=True)
 class Arrivals:
-    """How far the documents came: arrived, given up, or still under way when the time was over.
+    """The state of the documents: arrived, dead-lettered, or still pending at the timeout.
 
-    ``failures`` are those that were given up, and those that stay deleted.
+    ``failures`` are the dead-lettered documents and those that stay deleted.
     """
 
     indexed: int = 0
@@ -46,10 +46,10 @@ def wait_until_searchable(
     *,
     deleted: Collection[str] = (),
 ) -> Arrivals:
-    """Ask for each document until its version, or a newer one, is in the index (or deleted from it) or given up.
+    """Ask for each document until its version, or a newer one, is in the index (or deleted from it) or dead-lettered.
 
     A document that should be there and was deleted by a newer change is a failure; ``deleted`` are those that should
-    be gone. ``progress`` takes the numbers of those that arrived and were given up. One lookup is asked at a
+    be gone. ``progress`` takes the numbers of those that arrived and were dead-lettered. One lookup is asked at a
     time, of those that have waited longest.
     """
     clock = clock or Clock()
@@ -81,7 +81,7 @@ def _count(
     found: Sequence[Mapping[str, Any]],
     deleted: Collection[str],
 ) -> list[tuple[str, int]]:
-    """Count what arrived and what never will; return those that are still under way."""
+    """Count the documents that arrived or never will; return those that are still pending."""
     left = []
     for (identifier, version), result in zip(asked, found, strict=True):
         if result["indexed"] and result["deleted"] and identifier not in deleted:
@@ -101,7 +101,7 @@ def _older_than_delete(identifier: str, version: int, newest: int) -> Failure:
         identifier,
         identifier,
         f"version {version} is older than the delete at version {newest}, so the document stays deleted",
-        "Send it with a newer version: --version, or a newer time of the file.",
+        "Send it with a newer version: pass --version, or touch the file.",
     )
 
 

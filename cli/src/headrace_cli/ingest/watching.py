@@ -1,7 +1,7 @@
-"""How ``headrace ingest --watch`` decides: what is seen of files, held against what was sent, becomes changes.
+"""The decisions of ``headrace ingest --watch``: compares the files with what was sent, and derives changes.
 
-A file counts once it was seen in one state for :data:`QUIET_S`; so does its absence. Events say only where to look,
-and a look at everything, now and then, finds what no event told of.
+A file counts once its state has not changed for :data:`QUIET_S`; so does its absence. Events only say where to look;
+a scan of everything at intervals finds changes without events.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from headrace_cli.ingest.sources import Change, Failure, Shape, Stamp
 
 QUIET_S = 0.5
 LOOK_S = 60.0
-"""Between two looks at everything: for file systems that tell of nothing, and for events that were lost."""
+"""Seconds between two scans of everything: for file systems without events, and for lost events."""
 AT_ONCE = 500
-"""Documents that are sent together, and again together where the gateway went away meanwhile."""
+"""Documents that are sent together, and resent together if the gateway became unreachable."""
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 10.0
 
@@ -46,7 +46,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What became of a document; ``initial`` of one that was there when the watch began."""
+    """The outcome of a document; ``initial`` if it was there when the watch started."""
 
     event: Literal["sent", "deleted", "failed", "skipped"]
     id: str | None
@@ -58,7 +58,7 @@ class Event:
 
 
 class Sender(Protocol):
-    """What takes the changes; raises as :func:`headrace_cli.ingest.sending.send` does."""
+    """Takes the changes; raises as :func:`headrace_cli.ingest.sending.send` does."""
 
     def delete(self, identifier: str, newest: int | None) -> Change | Failure:
         """Return a delete above all versions that are known, ``newest`` among them."""
@@ -68,16 +68,16 @@ class Sender(Protocol):
 
 
 class Report(Protocol):
-    """What tells people, or a script."""
+    """Reports to people or a script."""
 
     def event(self, event: Event) -> None:
-        """Tell what became of a document."""
+        """Report the outcome of a document."""
 
     def ready(self) -> None:
-        """Tell that all is sent that was there at the start."""
+        """Report that all documents of the start are sent."""
 
     def say(self, text: str) -> None:
-        """Tell how the gateway is."""
+        """Report the state of the gateway."""
 
 
 def settle(
@@ -98,7 +98,7 @@ def settle(
 
 
 def due(waiting: Mapping[str, Waiting], now: float) -> list[str]:
-    """Return the documents that have come to rest, by id; pure."""
+    """Return the documents whose files have stopped changing, sorted by ID; pure."""
     return sorted(identifier for identifier, one in waiting.items() if now - one.since >= QUIET_S)
 
 
@@ -108,7 +108,7 @@ def version_of(stamp: Stamp, newest: int | None) -> int:
 
 
 def is_outage(error: HeadraceError) -> bool:
-    """Whether trying again may help, rather than another command."""
+    """Whether a retry may help, rather than another command."""
     return exit_code_of(error) is ExitCode.UNREACHABLE or (isinstance(error, ProblemError) and error.status >= 500)
 
 
@@ -139,7 +139,7 @@ class Watch:
         self._told: set[Failure] = set()
         self._look_at = self._try_at = float("-inf")
         self._pause_s: float | None = None
-        """How long the gateway was left alone last; None while it answers."""
+        """The last pause before a retry; None while the gateway answers."""
 
     @property
     def unsent(self) -> list[str]:
@@ -157,7 +157,7 @@ class Watch:
             self.step(())
 
     def step(self, paths: Collection[str]) -> None:
-        """Look at what may have changed and send what is due; raises where a folder is gone or we are refused."""
+        """Look at what may have changed and send what is due; raises if a folder is gone or the gateway refuses."""
         now = self._clock.now()
         self._folders.check()
         ids = (
@@ -195,7 +195,7 @@ class Watch:
         return self._ids() | found.ids
 
     def _send_all(self, ids: list[str]) -> bool:
-        """Send the changes of the documents; returns False where the gateway is away or we stop: they go on waiting."""
+        """Send the changes of the documents; returns False if the gateway is down or the watch stops."""
         try:
             for start in range(0, len(ids), AT_ONCE):
                 if start and self._stopped():
@@ -205,13 +205,13 @@ class Watch:
             if not is_outage(error):
                 raise
             if self._pause_s is None:
-                self._report.say(f"the gateway does not take it ({error.message}); trying until it does")
+                self._report.say(f"the gateway does not accept changes ({error.message}); retrying until it does")
             self._pause_s = min((self._pause_s or _FIRST_PAUSE_S / 2) * 2, _LONGEST_PAUSE_S)
             self._try_at = self._clock.now() + self._pause_s
             return False
         if ids and self._pause_s is not None:
             self._pause_s = None
-            self._report.say("the gateway takes it again")
+            self._report.say("the gateway accepts changes again")
         return True
 
     def _send(self, ids: list[str]) -> None:
@@ -242,7 +242,7 @@ class Watch:
     def _delete(self, identifier: str) -> Change | Failure | None:
         version = self._known[identifier].version
         change = self._sender.delete(self._shape.prefix + identifier, version)
-        if isinstance(change, Failure) and version is None:  # Never accepted, and nobody knows of it: nothing to do.
+        if isinstance(change, Failure) and version is None:  # never accepted and unknown to the gateway: nothing to do
             self._done(identifier, None)
             return None
         return change
@@ -268,7 +268,7 @@ class Watch:
         self._known[identifier] = Known(self._waiting.pop(identifier).stamp, version)
 
     def _failed(self, failure: Failure, identifier: str | None) -> None:
-        """Tell it; a document that failed is tried again when its file is another."""
+        """Report it; a failed document is retried when its file changes."""
         if identifier is not None:
             before = self._known.get(identifier)
             self._done(identifier, None if before is None else before.version)

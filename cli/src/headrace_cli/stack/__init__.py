@@ -1,1 +1,1 @@
-"""The local stack with its services."""
+"""The local stack and its services."""

@@ -26,15 +26,15 @@ KEY_NAME = "local"
 CONNECT = "connect"
 DEFAULT_LOGIN = "headrace_service"
 _OTHER_INDEX = (
-    "Set --provider and HEADRACE_EMBEDDER_… back to what this stack's index was made with, or start a stack of its own "
-    "for these with `headrace up --state-dir NEW`; `headrace generations create` makes room beside the first."
+    "Set --provider and HEADRACE_EMBEDDER_… back to the values this stack's index was built with, start another stack "
+    "with `headrace up --state-dir NEW`, or add a generation with `headrace generations create`."
 )
 Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What ``headrace up`` was asked for."""
+    """The request of ``headrace up``."""
 
     state_dir: Path
     provider: str = "sentence-transformers"
@@ -47,7 +47,7 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """A stack that runs; ``started`` is False where it ran already. Without services there is no URL."""
+    """A running stack; ``started`` is False if it was already running. Without services there is no URL."""
 
     endpoints: Endpoints
     started: bool
@@ -71,7 +71,7 @@ class Launcher:
     def up(self, on_event: OnEvent) -> Launched:
         """Start what is missing and wait until everything is ready.
 
-        Raises :class:`headrace_local.model.StackError` naming the part that is broken, and what the migration raises.
+        Raises :class:`headrace_local.model.StackError` naming the broken part, and the errors of the migration.
         """
         self._on_event = on_event
         tables, kept = self._tables(), None
@@ -100,13 +100,13 @@ class Launcher:
         return Launched(done.endpoints, done.started, TENANT, known.url, tuple(known.status_urls))
 
     def prepare(self, endpoints: Endpoints) -> None:
-        """Run the migration step and make the API key where there is none."""
+        """Run the migration step and create the API key if there is none."""
         self._prepare(endpoints)
 
     def _as_started(self, tables: str | None) -> tuple[str | None, dict[str, str] | None]:
-        """Return the tables that ingest has read, and digests of the settings that services run with, None unknown.
+        """Return the tables that ingest has read, and digests of the running services' settings (None if unknown).
 
-        Raises :class:`CommandError` where those tables are others, or where the index is of another model.
+        Raises :class:`CommandError` if the tables differ, or if the index was built with another model.
         """
         known = state.read_services(self._stack.state_dir)
         processes = {process.name for process in self._stack.status()}
@@ -124,7 +124,7 @@ class Launcher:
     def _require_same_tables(self, known: state.RunningServices, tables: str | None) -> None:
         if tables is not None and known.tables != tables:
             raise CommandError(
-                "ingest has not read this file: it runs already, and reads its tables at its start",
+                "ingest is already running and has not read this file; it reads tables only when it starts",
                 where=self._launch.environment[services.TABLES], remedy="Run `headrace down` first.",
             )  # fmt: skip
 
@@ -132,8 +132,8 @@ class Launcher:
         now = self._digests()
         if differ := sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name)):
             self._report(
-                f"note: services that run keep the settings of their start; others are set now: {', '.join(differ)}. "
-                "To have them count, run `headrace down`, then `headrace up`."
+                f"note: running services keep the settings they started with; these have changed: {', '.join(differ)}. "
+                "To apply them, run `headrace down`, then `headrace up`."
             )
 
     def _require_same_model(self, known: state.RunningServices) -> None:
@@ -142,9 +142,8 @@ class Launcher:
             raise CommandError(
                 f"the stack runs with {known.provider} ({known.model}), not with {wanted}",
                 where=str(self._stack.state_dir),
-                remedy="Its index is of that model. Start one beside it with `headrace up --state-dir NEW`, make "
-                "a generation for the other model (`headrace generations create`), or leave provider and model as they "
-                "are.",
+                remedy="Its index was built with that model. Start another stack with `headrace up --state-dir NEW`, "
+                "create a generation for the other model (`headrace generations create`), or keep provider and model.",
             )
 
     def _tables(self) -> str | None:
@@ -154,7 +153,7 @@ class Launcher:
             return None
         try:
             return f"{path} {hashlib.blake2b(Path(path).read_bytes(), digest_size=8).hexdigest()}"
-        except OSError:  # whoever reads it says what is wrong with it
+        except OSError:  # the reader reports what is wrong with it
             return path
 
     def _digests(self) -> dict[str, str]:
@@ -166,10 +165,10 @@ class Launcher:
         key = asyncio.run(_valid_key(endpoints.postgres_dsn, credentials))
         if key != credentials.api_key:
             self._keep(credentials, key)
-            self._report(f"api key: made for tenant {TENANT}")
+            self._report(f"API key: created for tenant {TENANT}")
 
     def _credentials(self) -> state.Credentials:
-        """Return the kept secrets, made on the first call; the API key is still empty then."""
+        """Return the stored secrets, created on the first call, when the API key is still empty."""
         known = state.read_credentials(self._stack.state_dir)
         if known is None:
             login = self._launch.environment.get("HEADRACE_BOOTSTRAP_RUNTIME_LOGIN", DEFAULT_LOGIN)
@@ -195,7 +194,7 @@ class Launcher:
         return [*captures, *services.service_commands(endpoints, plan, self._stack.port)]
 
     def _objects(self) -> str:
-        """Return the object store that the caller named, or a folder of this stack."""
+        """Return the object store from the environment, or a folder of this stack."""
         named = self._launch.environment.get(services.OBJECTS)
         if named:
             return named
@@ -208,7 +207,7 @@ class Launcher:
         return parts.connect(folder, port, endpoints.kafka_bootstrap, self._on_event)
 
     def _connect_url(self) -> str | None:
-        """Return where Kafka Connect answers; None where this stack runs none."""
+        """Return the URL of Kafka Connect; None if this stack does not run it."""
         there = any(process.name == CONNECT for process in self._stack.status())
         return f"http://127.0.0.1:{self._stack.port(CONNECT)}" if there else None
 
@@ -226,7 +225,7 @@ class Launcher:
 
 
 def _load_bootstrap() -> None:
-    """Load the migration step while Kafka starts; where that fails, the import in its place says so."""
+    """Load the migration step while Kafka starts; if that fails, the later import reports it."""
     with suppress(ImportError):
         importlib.import_module("headrace.migrate")
 
@@ -259,7 +258,7 @@ def _migrate(
 
 
 async def _valid_key(owner_dsn: str, credentials: state.Credentials) -> str:
-    """Return the kept API key where the store knows it, else a new one."""
+    """Return the stored API key if the store knows it, else a new one."""
     import asyncpg  # noqa: PLC0415
 
     from headrace.store import keys  # noqa: PLC0415

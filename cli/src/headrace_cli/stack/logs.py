@@ -1,4 +1,4 @@
-"""Reading the log files of the local stack, also while they grow and are replaced."""
+"""Reads the log files of the local stack, even while they grow and are replaced."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ def read_logs(
     follow: bool,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[tuple[str, str]]:
-    """Yield process name and line: the last ``lines`` of each, then, where followed, each new one until Ctrl-C.
+    """Yield process name and line: the last ``lines`` of each, then, with ``follow``, each new one until Ctrl-C.
 
-    Raises :class:`NotReachable` where there are no logs and :class:`NotFound` for an unknown process.
+    Raises :class:`NotReachable` if there are no logs and :class:`NotFound` for an unknown process.
     """
     paths = {path.stem: path for path in sorted((state_dir / "logs").glob("*.log"))}
     if not paths:
-        raise NotReachable("there are no logs here", where=str(state_dir), remedy="Start a stack with `headrace up`.")
+        raise NotReachable("no logs found", where=str(state_dir), remedy="Start a stack with `headrace up`.")
     if service is not None and service not in paths:
-        raise NotFound(f"no process is called {service!r}", remedy=f"There are: {', '.join(paths)}.")
+        raise NotFound(f"unknown process {service!r}", remedy=f"Use one of {', '.join(paths)}.")
     tails = []
     for name, path in paths.items():
         if service in (None, name):

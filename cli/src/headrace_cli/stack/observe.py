@@ -1,4 +1,4 @@
-"""``headrace status``: what runs, whether it is ready and what it waits for, and what the index holds."""
+"""``headrace status``: the processes, whether they are ready, what they wait for, and the size of the index."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ASK_S = 4.0
 
 @dataclass(frozen=True, slots=True)
 class ProcessView:
-    """One process; ``waiting`` says what it waits for, where it is not ready."""
+    """One process; ``waiting`` says what it waits for if it is not ready."""
 
     name: str
     state: str
@@ -44,7 +44,7 @@ class ProcessView:
 
 @dataclass(frozen=True, slots=True)
 class StackView:
-    """A stack; what could not be asked is None, and ``notes`` say why."""
+    """A stack; values that could not be read are None, and ``notes`` say why."""
 
     state_dir: str
     url: str | None
@@ -68,11 +68,13 @@ class StackView:
 
 
 def look(state_dir: Path) -> StackView:
-    """Return the stack of the folder; raises :class:`NotReachable` where nothing runs."""
+    """Return the stack of the folder; raises :class:`NotReachable` if none is running."""
     stack = Stack(state_dir)
     processes = stack.status()
     if not processes:
-        raise NotReachable("nothing runs here", where=str(stack.state_dir), remedy="Start it with `headrace up`.")
+        raise NotReachable(
+            "no stack is running here", where=str(stack.state_dir), remedy="Start it with `headrace up`."
+        )
     known = state.read_services(stack.state_dir)
     urls = known.status_urls if known else {}
     with ThreadPoolExecutor(max_workers=16, thread_name_prefix="readyz") as pool:
@@ -102,10 +104,10 @@ def look(state_dir: Path) -> StackView:
 
 
 def without_password(dsn: str) -> str:
-    """Return a URL of PostgreSQL as it may be shown; of one in another form only that it was named."""
+    """Return a PostgreSQL URL without its password; for other forms, only where it was given."""
     parts = urlsplit(dsn)
     if not parts.hostname:
-        return "as --postgres names it"
+        return "the one that --postgres names"
     host = parts.netloc.rpartition("@")[2]
     return parts._replace(netloc=f"{parts.username}@{host}" if parts.username else host, query="").geturl()
 
@@ -117,7 +119,7 @@ def stage_lags(bootstrap: str) -> list[dict[str, Any]]:
 
 
 def index_counts(endpoints: Endpoints, credentials: state.Credentials | None) -> dict[str, Any] | None:
-    """Return what the index holds of the local tenant; None before the first bootstrap."""
+    """Return the index's contents for the local tenant; None before the first bootstrap."""
     if credentials is None or not credentials.api_key:
         return None
     dsn = services.runtime_dsn(endpoints.postgres_dsn, credentials.runtime_login, credentials.runtime_password)
@@ -147,7 +149,7 @@ async def _count(dsn: str, tenant: str) -> dict[str, Any]:
 
 def _view(process: ProcessStatus, url: str | None) -> ProcessView:
     if process.state != "running":
-        ready, waiting = False, "waits to be started again; see `headrace logs`" if process.state == "waiting" else None
+        ready, waiting = False, "will be restarted; see `headrace logs`" if process.state == "waiting" else None
     elif url is None:
         ready, waiting = healthy(process.health), None
     else:

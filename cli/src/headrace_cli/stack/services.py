@@ -1,4 +1,4 @@
-"""The services of a local stack as processes: the one table of who is started how, with which environment."""
+"""The services of a local stack as processes, each with its command and environment."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ OBJECTS = "HEADRACE_OBJECTS_URL"
 TABLES = "HEADRACE_INGEST_TABLES"
 _PREFIX = "HEADRACE_"
 _OURS = ("HEADRACE_URL", "HEADRACE_API_KEY", "HEADRACE_BOOTSTRAP_POSTGRES_DSN", "HEADRACE_BOOTSTRAP_RUNTIME_PASSWORD")
-"""Variables of the command that no service may see."""
+"""Variables of the command line that services must not see."""
 _SETTINGS = tuple(
     f"HEADRACE_{part}_"
     for part in ("CHUNKER", "COST", "EMBEDDER", "FETCH", "GATEWAY", "GENERATOR", "HTTP", "INGEST", "KAFKA", "LOG",
                  "OBJECTS", "REGISTRY", "STORE", "WORKER")
 )  # fmt: skip
-"""Variables that services read begin so."""
+"""Prefixes of the variables that services read."""
 _TOLD_ELSEWHERE = frozenset({
     "HEADRACE_KAFKA_BOOTSTRAP", "HEADRACE_REGISTRY_URL", "HEADRACE_STORE_DSN", "HEADRACE_HTTP_PORT",
     "HEADRACE_WORKER_SLOT", "HEADRACE_EMBEDDER_TOKEN", TABLES, "HEADRACE_COST_KRW_PER_USD",
 })  # fmt: skip
-"""Of these, what the stack gives, refuses when it changes, or has for commands alone."""
+"""Those of them that the stack sets itself, that must not change, or that only commands read."""
 _TRUE = ("1", "true", "yes", "on")
 _LOOPBACK = "http://127.0.0.1"
 _START_S = 180.0
 """Seconds that a service may take to become ready: the embedder loads a model, on a busy machine."""
 _FETCH_S = 1800.0
-"""Seconds where the model may have to be fetched and converted: some have gigabytes."""
+"""Seconds if the model may have to be downloaded and converted: some have gigabytes."""
 
 Port = Callable[[str], int]
-"""Returns the port kept for a name, chosen on the first call."""
+"""Returns the port reserved for a name; the first call chooses it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """What embeds; ``model`` is its identity in the index, ``preparation`` how texts are prepared for it."""
+    """An embedding provider; ``model`` is its identity in the index, ``preparation`` prepares its texts."""
 
     name: str
     model: str
@@ -59,7 +59,7 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How the services are to run; ``instances`` by service, ``environment`` is the caller's."""
+    """How to run the services; ``instances`` by service, ``environment`` from the caller."""
 
     provider: Provider
     store_dsn: str
@@ -69,7 +69,7 @@ class Plan:
 
 
 def digests(environment: Mapping[str, str], key: str) -> dict[str, str]:
-    """Return a digest of each setting of services in the environment; without the key it tells nothing of the value."""
+    """Return a digest of each setting of services in the environment; without the key it does not reveal the value."""
     secret = key.encode()[: hashlib.blake2b.MAX_KEY_SIZE]
     return {
         name: hashlib.blake2b(os.fsencode(value), key=secret, digest_size=8).hexdigest()
@@ -84,20 +84,20 @@ def provider_of(name: str, environment: Mapping[str, str]) -> Provider:
     Raises :class:`UsageError` for an unknown name and :class:`ConfigurationError` for a missing or bad variable.
     """
     if name not in PROVIDERS:
-        raise UsageError(f"there is no provider {name!r}", where="--provider", remedy=f"Use {', '.join(PROVIDERS)}.")
+        raise UsageError(f"unknown provider {name!r}", where="--provider", remedy=f"Use {', '.join(PROVIDERS)}.")
     model = environment.get("HEADRACE_EMBEDDER_MODEL", PACKAGED_MODEL)
     known = known_model("" if name == "hashing" else model)
     given = environment.get("HEADRACE_EMBEDDER_DIMENSIONS")
     if given is None:
         if name != "hashing" and identity(model) not in KNOWN:
             raise ConfigurationError(
-                f"nothing is known of the model {model}", where="HEADRACE_EMBEDDER_MODEL",
-                remedy="Set HEADRACE_EMBEDDER_DIMENSIONS to the numbers in its vectors, and the prompts that its card "
-                f"names; known by name are {', '.join(KNOWN)}.",
+                f"unknown model {model}", where="HEADRACE_EMBEDDER_MODEL",
+                remedy="Set HEADRACE_EMBEDDER_DIMENSIONS to the dimensions of its vectors, and the prompts of its "
+                f"model card. Known models: {', '.join(KNOWN)}.",
             )  # fmt: skip
         given = str(known.dimensions)
     if not given.isdecimal():
-        raise ConfigurationError(f"{given!r} is no number of dimensions", where="HEADRACE_EMBEDDER_DIMENSIONS")
+        raise ConfigurationError(f"invalid number of dimensions {given!r}", where="HEADRACE_EMBEDDER_DIMENSIONS")
     dimensions = int(given)
     preparation = _preparation(environment, known.passage_prompt)
     if name == "hashing":
@@ -118,7 +118,7 @@ def _preparation(environment: Mapping[str, str], passage_prompt: str) -> Prepara
     over_long = environment.get("HEADRACE_EMBEDDER_OVER_LONG", OverLong.CUT.value)
     if over_long not in set(OverLong):
         raise ConfigurationError(
-            f"{over_long!r} says nothing of over-long texts", where="HEADRACE_EMBEDDER_OVER_LONG",
+            f"invalid value {over_long!r}", where="HEADRACE_EMBEDDER_OVER_LONG",
             remedy=f"Use {', '.join(OverLong)}.",
         )  # fmt: skip
     return Preparation(
@@ -135,9 +135,9 @@ def scale(given: Sequence[str]) -> dict[str, int]:
         match = re.fullmatch(r"([a-z]+)=(\d{1,3})", text)
         if match is None or match[1] not in instances or not 1 <= int(match[2]) <= MOST_INSTANCES:
             raise UsageError(
-                f"{text!r} says no number of instances",
+                f"invalid number of instances {text!r}",
                 where="--scale",
-                remedy=f"Write STAGE=N with N from 1 to {MOST_INSTANCES} and STAGE one of {', '.join(SERVICES)}.",
+                remedy=f"Use STAGE=N with N from 1 to {MOST_INSTANCES} and STAGE one of {', '.join(SERVICES)}.",
             )
         instances[match[1]] = int(match[2])
     return instances
@@ -153,19 +153,19 @@ def runtime_dsn(owner_dsn: str, login: str, password: str) -> str:
     parts = urlsplit(owner_dsn)
     if parts.scheme not in ("postgresql", "postgres") or not parts.netloc:
         raise ConfigurationError(
-            "the PostgreSQL address is no URL", where="--postgres", remedy="Write postgresql://user:password@host/db."
+            "invalid PostgreSQL URL", where="--postgres", remedy="Use the form postgresql://user:password@host/db."
         )
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit(parts._replace(netloc=f"{quote(login, safe='')}:{quote(password, safe='')}@{host}"))
 
 
 def gateway_url(port: Port) -> str:
-    """Return where the gateway listens."""
+    """Return the URL of the gateway."""
     return f"{_LOOPBACK}:{port('gateway')}"
 
 
 def status_urls(instances: Mapping[str, int], port: Port) -> dict[str, str]:
-    """Return where each instance tells of itself (``/readyz``), by process name."""
+    """Return the status URL (``/readyz``) of each instance, by process name."""
     names = [process_name(service, slot) for service in SERVICES for slot in range(instances[service])]
     return {name: f"{_LOOPBACK}:{port(name)}" for name in names}
 
@@ -216,13 +216,13 @@ def _command(service: str, slot: int, endpoints: Endpoints, plan: Plan, port: Po
 
 
 def _loading(plan: Plan) -> tuple[str, float]:
-    """Return what the embedder loads before it is ready, empty where that is nothing, and how long it may take."""
+    """Return what the embedder loads before it is ready (empty for nothing), and how long that may take."""
     if plan.provider.name in ("hashing", SERVED):
         return "", _START_S
     model = plan.environment.get("HEADRACE_EMBEDDER_MODEL", PACKAGED_MODEL)
     if model == PACKAGED_MODEL or Path(model).exists():
-        return f"the model {model}; its first start prepares it", _START_S
-    return f"the model {model}; its first start fetches and prepares it, which can take minutes", _FETCH_S
+        return f"the model {model}; the first start prepares it", _START_S
+    return f"the model {model}; the first start downloads and prepares it, which can take minutes", _FETCH_S
 
 
 def _queries(service: str, url: str, token: str) -> dict[str, str]:

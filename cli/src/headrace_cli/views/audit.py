@@ -1,4 +1,4 @@
-"""How an audit is shown."""
+"""Shows audits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHOWN_PENDING = 10
 
 
 def told() -> Callable[[str], None]:
-    """Return what tells how far an audit is, at most every two seconds."""
+    """Return a function that reports the progress of an audit, at most every two seconds."""
     last = time.monotonic()
 
     def tell(line: str) -> None:
@@ -31,7 +31,7 @@ def told() -> Callable[[str], None]:
 
 
 def show(report: Report) -> None:
-    """Print what the audit found, each with its repair."""
+    """Print the findings, each with its repair."""
     console = tables.console()
     for finding in report.findings:
         for line in _lines(finding):
@@ -49,8 +49,9 @@ def show(report: Report) -> None:
         output.say(f"unreadable: {place}")
     if not report.all_tenants:
         output.say(
-            "This login sees only tenants that it names: those of the log were looked at. To find a tenant that the "
-            "log does not know, name it with --tenant, or give --postgres a role that row-level security does not bind."
+            "This login can read only the tenants it names, so the audit covered the tenants in the log. To find a "
+            "tenant that the log does not know, pass --tenant, or pass --postgres with a role that bypasses row-level "
+            "security."
         )
 
 
@@ -68,11 +69,11 @@ def _lines(finding: Finding) -> list[str]:
 
 
 def show_reset(document: str, found: Reset, *, dry_run: bool, as_json: bool) -> None:
-    """Say what was taken out, or would be, and what follows."""
+    """Print what was (or would be) removed, and the next steps."""
     if as_json:
         output.emit({**asdict(found), "dry_run": dry_run})
         return
     verb = "would be" if dry_run else "were"
-    typer.echo(f"{document}: {found.chunks} chunks and their vectors {verb} taken out; version {found.version}")
+    typer.echo(f"{document}: {found.chunks} chunks and their vectors {verb} removed; version {found.version}")
     for line in found.then:
         typer.echo(f"next: {line}")

@@ -1,4 +1,4 @@
-"""How dead letters are shown; the lists show no payloads."""
+"""Shows dead letters; lists do not show payloads."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def entries(shown: Sequence[Entry], total: int, *, each: bool, as_json: bool) ->
         tables.console().print(tables.table(columns, rows, right=("count",)))
     typer.echo(f"{len(shown)} of {total} dead letters" if len(shown) < total else f"{total} dead letters")
     if shown and not each:
-        output.say("One of them in full: headrace dlq show ID. One by one: --each.")
+        output.say("To show one in full: headrace dlq show ID. To list them individually: --each.")
 
 
 def _each(shown: Sequence[Entry]) -> None:
@@ -50,7 +50,7 @@ def _each(shown: Sequence[Entry]) -> None:
          one.version, one.attempt, harmless(output.one_line(one.message, _MESSAGE)))
         for one in shown
     ]  # fmt: skip
-    columns = ("id", "given up", "state", "reason", "tenant", "document", "version", "attempt", "message")
+    columns = ("id", "failed at", "state", "reason", "tenant", "document", "version", "attempt", "message")
     tables.console().print(tables.table(columns, rows, right=("version", "attempt")))
 
 
@@ -101,30 +101,30 @@ def _record(record: dict[str, Any]) -> None:
         return
     if "object" in decoded:
         lies = decoded["object"]
-        _echo(f"the payload lies in the object store: {lies['uri']}, {lies['size']} bytes")
+        _echo(f"the payload is in the object store: {lies['uri']}, {lies['size']} bytes")
     value = decoded["value"]
     _echo(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2))
 
 
 def _echo(text: str) -> None:
-    """Print what others wrote without what a terminal would obey."""
+    """Print foreign text without terminal control sequences."""
     typer.echo(harmless(text))
 
 
 def harmless(text: str) -> str:
-    """Return the text with its control characters but line ends and tabs as escapes."""
+    """Return the text with control characters escaped, except line ends and tabs."""
     return "".join(char if char in "\n\t" or char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def counts(taken: Sequence[Entry], verb: str, *, error: bool = False) -> None:
-    """Say how many dead letters, by stage and tenant."""
+    """Print the number of dead letters by stage and tenant."""
     for stage, tenant, count in counted(taken):
         whose = f"tenant {harmless(tenant)}" if tenant is not None else "an unknown tenant"
         typer.echo(f"{stage}, {whose}: {count} {verb}", err=error)
 
 
 def planned(found: Planned, *, as_json: bool) -> None:
-    """Say what would be done, and what would be left out, with why."""
+    """Print what would be done, and what would be left out and why."""
     order, plan = found.order, found.plan
     if as_json:
         output.emit(_document(order, plan.taken, plan.refused, batch=None, overtaken=0))
@@ -136,7 +136,7 @@ def planned(found: Planned, *, as_json: bool) -> None:
 
 
 def done(found: Done, *, as_json: bool) -> None:
-    """Say what was done, and what was left out, with why."""
+    """Print what was done, and what was left out and why."""
     order, refused = found.planned.order, found.planned.plan.refused
     if as_json:
         output.emit(_document(order, found.taken, refused, batch=order.batch, overtaken=found.overtaken))
@@ -145,7 +145,7 @@ def done(found: Done, *, as_json: bool) -> None:
     counts(found.taken, verb)
     typer.echo(f"{len(found.taken)} dead letters {verb}, batch {order.batch}")
     if found.overtaken:
-        output.say(f"{found.overtaken} left out: another command acted upon them meanwhile")
+        output.say(f"{found.overtaken} left out: another command acted on them meanwhile")
     _left_out(refused)
 
 

@@ -1,4 +1,4 @@
-"""Writing dead letters as JSON lines: a file appears when it is whole, and is its owner's alone."""
+"""Writes dead letters as JSON lines; the file appears only when complete, and only its owner may read it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from headrace_operations.dead_letters.payload import full_document
 
 
 def export(cluster: Cluster, selection: Selection, path: Path | None) -> int:
-    """Write what is meant to the file, or to stdout, and return how many; raises :class:`UsageError` for one there."""
+    """Write the selection to the file or stdout and return the count; raises :class:`UsageError` if the file exists."""
     if path is None:
         return _write(cluster, selection, sys.stdout)
     if path.exists():
-        raise UsageError("the file exists already", where=str(path), remedy="Name another, or remove it.")
+        raise UsageError("the file already exists", where=str(path), remedy="Choose another name, or remove it.")
     partial = path.with_name(f"{path.name}.part")
     try:
-        partial.unlink(missing_ok=True)  # of an export that was killed, with rights that are not known
+        partial.unlink(missing_ok=True)  # left by a killed export, with unknown permissions
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             count = _write(cluster, selection, stream)
@@ -32,7 +32,7 @@ def export(cluster: Cluster, selection: Selection, path: Path | None) -> int:
         partial.rename(path)
     except OSError as error:
         raise CommandError(
-            f"the file cannot be written: {error}", where=str(path), remedy="Check the folder and the room on the disk."
+            f"cannot write the file: {error}", where=str(path), remedy="Check the folder and the free disk space."
         ) from error
     finally:
         partial.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""How documents are listed, and what a command did with them."""
+"""Shows documents and what a command did with them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def show(found: Sequence[dict[str, Any]], *, more: bool) -> None:
 
 
 def planned(as_json: bool) -> Callable[[Change], None]:
-    """Return what prints each change of a dry run; nothing where JSON follows."""
+    """Return a function that prints each change of a dry run, or nothing if JSON follows."""
 
     def one(change: Change) -> None:
         if not as_json:
@@ -37,7 +37,7 @@ def planned(as_json: bool) -> Callable[[Change], None]:
 
 
 def finish(outcome: Outcome, *, as_json: bool, verb: str, arrived: str = "searchable") -> None:
-    """Print what was done and end with the exit code that says it."""
+    """Print the outcome and exit with its exit code."""
     if as_json:
         output.emit(outcome.document())
     else:
@@ -45,12 +45,12 @@ def finish(outcome: Outcome, *, as_json: bool, verb: str, arrived: str = "search
         if outcome.run is not None:
             output.say(f"run {outcome.run}: follow it with `headrace runs {outcome.run} --watch`")
     for name in outcome.skipped:
-        output.say(f"skipped: {name} is of no kind that is sent")
+        output.say(f"skipped: {name}: unsupported file type")
     for failure in outcome.failures:
         named = f" (document {failure.document_id})" if failure.document_id else ""
         output.say(sentences(f"failed: {failure.origin}{named}: {failure.reason}", failure.remedy))
     if outcome.failures:
-        output.say(f"{len(outcome.failures)} failed; the others are done")
+        output.say(f"{len(outcome.failures)} failed; the others succeeded")
     if outcome.exit_code is not ExitCode.OK:
         raise typer.Exit(outcome.exit_code)
 
@@ -60,7 +60,7 @@ def _waited(waited: Arrivals | None, arrived: str) -> str:
         return ""
     text = f", {waited.indexed} documents {arrived}"
     if waited.given_up:
-        text += f", {waited.given_up} given up: headrace dlq list"
+        text += f", {waited.given_up} dead-lettered: see `headrace dlq list`"
     if waited.pending:
-        text += f"; {len(waited.pending)} still under way, see `headrace status` and `headrace trace ID`"
+        text += f"; {len(waited.pending)} still in progress, see `headrace status` and `headrace trace ID`"
     return text

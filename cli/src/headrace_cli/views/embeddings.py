@@ -1,4 +1,4 @@
-"""How money, progress and caps of embedding are shown."""
+"""Shows the cost, progress and caps of embedding."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _ERRORS_SHOWN = 20
 _CENTS = Decimal("0.000001")
 _WON = Decimal("0.01")
 NO_CAPS_KNOWN = (
-    "no file of caps is known here, so every cap counts as raised; name the embedder's with HEADRACE_COST_FILE, or a "
-    "record whose cap is still reached waits again"
+    "no file of caps is configured here, so every cap counts as raised; set HEADRACE_COST_FILE to the embedder's "
+    "file, or a record whose cap is still reached is held again"
 )
 
 
 def krw(amount: Decimal | None, settings: CostSettings) -> Decimal | None:
-    """Return the amount in won; None where the rate or the amount is unknown."""
+    """Return the amount in won; None if the rate or the amount is unknown."""
     if amount is None or settings.krw_per_usd is None:
         return None
     return (amount * settings.krw_per_usd).quantize(_WON, ROUND_HALF_UP)
@@ -59,15 +59,15 @@ def show_lines(columns: tuple[str, ...], lines: list[Line], last: Line, settings
     tables.console().print(tables.table(names, rows, right=("texts", "tokens", "USD", "KRW")))
     if last.unpriced_tokens:
         output.say(
-            f"the price of {last.unpriced_tokens} tokens was unknown when they were spent: they are in no amount here. "
-            "Name the model's usd_per_million_tokens in the file of HEADRACE_COST_FILE."
+            f"the price of {last.unpriced_tokens} tokens was unknown when they were spent, so no amount includes them. "
+            "Set the model's usd_per_million_tokens in the file that HEADRACE_COST_FILE names."
         )
     if settings.krw_per_usd is None:
-        output.say("without HEADRACE_COST_KRW_PER_USD there are no amounts in KRW")
+        output.say("set HEADRACE_COST_KRW_PER_USD to see amounts in KRW")
 
 
 def show_estimate(found: Estimate, model: str, settings: CostSettings, *, as_json: bool) -> None:
-    """Print what texts come to, and what is not known of their price."""
+    """Print the estimate, and which prices are unknown."""
     won = krw(found.usd, settings)
     if as_json:
         output.emit({**asdict(found), "model": model, "usd": plain(found.usd),
@@ -83,38 +83,38 @@ def show_estimate(found: Estimate, model: str, settings: CostSettings, *, as_jso
         if found.seconds is not None:
             typer.echo(f"time: about {found.seconds:.0f} s at that rate")
         if found.usd == 0:
-            output.say("a model of this machine costs nothing here: power and machines are not counted")
+            output.say("a local model costs nothing here: power and machines are not counted")
     if found.usd is None:
         output.say(
-            f"the price of {model} is unknown: name its usd_per_million_tokens in the file of HEADRACE_COST_FILE"
+            f"the price of {model} is unknown; set its usd_per_million_tokens in the file that HEADRACE_COST_FILE names"
         )
 
 
 def show_status(found: EmbeddingStatus, settings: CostSettings, *, as_json: bool) -> None:
-    """Print how far embedding is, what failed, and the spending against the caps."""
+    """Print the progress, the failures, and the spending against the caps."""
     if as_json:
         output.emit(_status_document(found))
         return
     progress = found.progress
     typer.echo(
         f"generation {found.generation}: {progress.percent:.1f} % of {progress.total} records, "
-        f"{progress.pending} pending, {found.rate:.1f} a second, {len(found.errors)} errors"
+        f"{progress.pending} pending, {found.rate:.1f} records/s, {len(found.errors)} errors"
     )
     for one in found.errors[:_ERRORS_SHOWN]:
         typer.echo(f"error {one.id}: {one.tenant}/{one.document_id}: {one.reason}: {one.message}")
     if len(found.errors) > _ERRORS_SHOWN:
         output.say(f"{len(found.errors) - _ERRORS_SHOWN} more: headrace dlq list --stage embedder")
     if found.refused is not None:
-        typer.echo(f"refused by the embedder: {found.refused}")
+        typer.echo(f"rejected by the embedder: {found.refused}")
     for why in found.spending.reached:
         typer.echo(f"paused: {why}")
     if found.held and settings.file is None:
         output.say(NO_CAPS_KNOWN)
     for name, count in found.held.items():
-        typer.echo(f"held: {count} records of {name}; `headrace embeddings release` sends on what has room again")
+        typer.echo(f"held: {count} records of {name}; `headrace embeddings release` releases those whose cap has room")
     spent = (("all", found.spending.in_all), *sorted(found.spending.by_tenant.items()))
     rows = [(name, money(one.usd_day), money(one.usd_month), one.tokens_day, one.tokens_month) for name, one in spent]
-    columns = ("of", "USD today", "USD this month", "tokens today", "tokens this month")
+    columns = ("scope", "USD today", "USD this month", "tokens today", "tokens this month")
     tables.console().print(tables.table(columns, rows, right=columns[1:]))
 
 

@@ -1,4 +1,4 @@
-"""How held records are shown; the lists show no payloads."""
+"""Shows held records; lists do not show payloads."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from headrace_operations.held.model import HeldEntry
 
 _WHY = 80
 _MOST_ENDS = 10
-"""Scopes of which a list names the command that ends their waiting."""
+"""Maximum number of scopes for which a list names the releasing command."""
 
 
 def entries(shown: Sequence[HeldEntry], *, as_json: bool) -> None:
-    """Print what waits."""
+    """Print the held records."""
     if as_json:
         output.emit([_document(entry) for entry in shown])
         return
@@ -35,7 +35,7 @@ def entries(shown: Sequence[HeldEntry], *, as_json: bool) -> None:
         for entry in shown
     ]  # fmt: skip
     if rows:
-        columns = ("id", "waits for", "of", "tenant", "document", "version", "since", "why")
+        columns = ("id", "waits for", "scope", "tenant", "document", "version", "since", "reason")
         tables.console().print(tables.table(columns, rows, right=("version",)))
     typer.echo(f"{len(shown)} held records")
     for line in _what_to_do(shown):
@@ -43,7 +43,7 @@ def entries(shown: Sequence[HeldEntry], *, as_json: bool) -> None:
 
 
 def _what_to_do(shown: Sequence[HeldEntry]) -> list[str]:
-    """Return a line for each thing that records wait for, with the command that ends it."""
+    """Return a line for each scope that records wait for, with the command that releases them."""
     found = dict.fromkeys((entry.waits_for, "" if entry.kind == REVIEW else entry.scope) for entry in shown)
     lines = [f"what to do ({scope or waits_for}): {ends(waits_for, scope)}" for waits_for, scope in found]
     more = len(lines) - _MOST_ENDS
@@ -51,7 +51,7 @@ def _what_to_do(shown: Sequence[HeldEntry]) -> list[str]:
 
 
 def one(codec: Codec, found: FoundHeld, *, as_json: bool) -> None:
-    """Print all of a held record, its value decoded where it decodes."""
+    """Print a held record completely, with its value decoded if possible."""
     document = {
         **_document(found.entry),
         "key": None if found.record.key is None else found.record.key.decode("utf-8", "replace"),
@@ -82,7 +82,7 @@ def _decoded(codec: Codec, found: FoundHeld) -> dict[str, Any]:
 
 
 def decided(found: Decided, *, dry_run: bool, as_json: bool) -> None:
-    """Say what was decided, or would be, and what was left out, with why."""
+    """Print what was (or would be) decided, and what was left out and why."""
     done, order = found.done, found.order
     if as_json:
         output.emit(

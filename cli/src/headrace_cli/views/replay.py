@@ -1,4 +1,4 @@
-"""How replays are shown."""
+"""Shows replays."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from headrace_operations.replay.runs import CANCELLED, in_all, to_read
 
 
 def say_estimate(planned: Planned, found: Estimate, *, as_json: bool) -> None:
-    """Say what a dry run found."""
+    """Print the result of a dry run."""
     run = planned.run
     if as_json:
         output.emit({
@@ -32,7 +32,7 @@ def say_estimate(planned: Planned, found: Estimate, *, as_json: bool) -> None:
             "cut_off": planned.cut_off,
         })  # fmt: skip
         return
-    bound = "" if found.exact else " at most: the store that knows the cached vectors is not reachable"
+    bound = "" if found.exact else " at most: the store with the cached vectors is not reachable"
     calls = "none for unchanged text" if found.model_calls is None else f"{found.model_calls}{bound}"
     typer.echo(f"{run.stage} would read {found.records} records of {found.documents} documents again")
     typer.echo(f"model calls: {calls}")
@@ -40,7 +40,7 @@ def say_estimate(planned: Planned, found: Estimate, *, as_json: bool) -> None:
 
 @contextmanager
 def shown(run_id: str) -> Iterator[Told]:
-    """Show a bar with rate and time left; where nobody watches, nothing."""
+    """Show a bar with rate and time left, on a terminal only."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"),
                TextColumn("{task.fields[more]}"), TimeRemainingColumn())  # fmt: skip
     with Progress(*columns, console=tables.messages(), disable=not sys.stderr.isatty()) as bar:
@@ -57,7 +57,7 @@ def shown(run_id: str) -> Iterator[Told]:
 
 
 def say_run(run: ReplayRun, *, as_json: bool) -> None:
-    """Say how far the run is."""
+    """Print the progress of the replay."""
     if as_json:
         output.emit(as_document(run))
         return
@@ -65,7 +65,7 @@ def say_run(run: ReplayRun, *, as_json: bool) -> None:
 
 
 def percent(run: ReplayRun) -> int:
-    """Return how much of what it covers the run has read."""
+    """Return the percentage of its records that the replay has read."""
     total = in_all(run)
     return 100 if not total else 100 * (total - to_read(run)) // total
 
@@ -76,16 +76,16 @@ def as_document(run: ReplayRun) -> dict[str, Any]:
 
 
 def say_cut_off(planned: Planned) -> None:
-    """Say of which partitions the older records are gone."""
+    """Report the partitions whose older records have expired."""
     for number, offset in planned.cut_off.items():
         output.say(
-            f"{planned.run.source}[{number}] begins at offset {offset}: what was before aged out and takes no part; "
+            f"{planned.run.source}[{number}] starts at offset {offset}: older records expired and are not replayed; "
             "the compacted topics documents and chunks keep the newest version of every document"
         )
 
 
 def carry_out(copier: Copier, run_id: str, *, as_json: bool) -> None:
-    """Show a run while it is carried out, and how it ended; raises :class:`typer.Exit` for one that was cancelled."""
+    """Carry out a replay, showing its progress and outcome; raises :class:`typer.Exit` if it was cancelled."""
     with shown(run_id) as progress:
         run = copier.carry_out(run_id, progress)
     say_run(run, as_json=as_json)
@@ -94,16 +94,16 @@ def carry_out(copier: Copier, run_id: str, *, as_json: bool) -> None:
 
 
 def say_begun(run_id: str) -> None:
-    """Say how a run that begins is watched and ended."""
-    output.say(f"replay {run_id} begins; from elsewhere: headrace replay status|pause|cancel {run_id}")
+    """Report that a replay started, and how to control it."""
+    output.say(f"replay {run_id} started; to control it from elsewhere: headrace replay status|pause|cancel {run_id}")
 
 
 def say_paused(run: ReplayRun, *, as_json: bool) -> None:
-    """Say that a run was told to pause."""
+    """Report that a replay is pausing."""
     if as_json:
         output.emit(as_document(run))
     else:
-        typer.echo(f"replay {run.run_id}: told to pause")
+        typer.echo(f"replay {run.run_id}: pausing")
 
 
 def show_runs(runs: Sequence[ReplayRun], *, as_json: bool) -> None:
@@ -111,10 +111,10 @@ def show_runs(runs: Sequence[ReplayRun], *, as_json: bool) -> None:
     if as_json:
         output.emit([as_document(run) for run in runs])
         return
-    columns = ("Replay", "Stage", "Into", "Selection", "State", "Read", "Sent", "By", "Asked at")
+    columns = ("Replay", "Stage", "Into", "Selection", "State", "Read", "Sent", "By", "Requested at")
     rows = [
         (run.run_id, run.stage, run.generation if run.stage in STAGES else "", run.selection, run.state,
          f"{percent(run)} %", run.sent, run.asked_by, f"{run.asked_at:%Y-%m-%d %H:%M:%S}")
         for run in runs
     ]  # fmt: skip
-    tables.console().print(tables.table(columns, rows, right=("Read", "Sent")) if rows else "There was no replay yet.")
+    tables.console().print(tables.table(columns, rows, right=("Read", "Sent")) if rows else "No replays yet.")

@@ -1,4 +1,4 @@
-"""How runs are shown."""
+"""Shows runs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from headrace_operations.runs.fold import Item, Run
 from headrace_operations.runs.follow import Reading
 
 _SHOWN = 10
-_COLUMNS = ("run", "tenant", "begun", "total", "done", "pending", "failed", "%", "per s", "left")
+_COLUMNS = ("run", "tenant", "started", "total", "done", "pending", "failed", "%", "per s", "left")
 _NUMBERS = ("total", "done", "pending", "failed", "%", "per s", "left")
 
 
 def show(reading: Reading, *, as_json: bool) -> None:
-    """Print the runs, and of a named one what failed and what is pending."""
+    """Print the runs and, for a named run, its failed and pending changes."""
     if as_json:
         output.emit(_document(reading))
         return
@@ -29,7 +29,7 @@ def show(reading: Reading, *, as_json: bool) -> None:
         typer.echo(line)
     output.say(cost_line(reading.cost))
     if not reading.complete:
-        output.say("note: totals may be too small, since not everything was read")
+        output.say("note: totals may be too low, because not everything was read")
 
 
 def _document(reading: Reading) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def _row(run: Run) -> tuple[object, ...]:
 
 
 def _reasons(items: Sequence[Item]) -> list[str]:
-    """Return what failed and what is pending, a few of each, with the command that tells more."""
+    """Return some of the failed and pending changes, with the command that shows more."""
     failed = [item for item in items if item.letter is not None]
     pending = [item for item in items if item.fate == "pending"]
     lines = [
@@ -73,5 +73,5 @@ def _reasons(items: Sequence[Item]) -> list[str]:
     if more:
         lines.append(f"and {more} more, see --json")
     if lines:
-        lines.append("what to do: headrace trace DOCUMENT tells of each where it is, why, and the command")
+        lines.append("what to do: run headrace trace DOCUMENT to see where it is, why, and which command helps")
     return lines

@@ -1,4 +1,4 @@
-"""How passages and answers are shown."""
+"""Shows passages and answers."""
 
 from __future__ import annotations
 
@@ -35,4 +35,4 @@ def answer(artifact: dict[str, Any]) -> None:
             f"characters {citation['start']}–{citation['end']}"
         )
     model = f", model {artifact['model']}" if artifact["model"] not in ("", "none") else ""
-    output.say(f"written by the provider {artifact['provider']}{model}")
+    output.say(f"written by provider {artifact['provider']}{model}")

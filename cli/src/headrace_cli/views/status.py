@@ -1,4 +1,4 @@
-"""How the stack and a document's status are shown."""
+"""Shows the status of the stack and of a document."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from headrace_cli.views.dlq import harmless
 
 
 def show_stack(view: StackView) -> None:
-    """Print what runs, how far the stages are, and what the index holds."""
+    """Print the processes, the progress of the stages, and the size of the index."""
     console = tables.console()
     rows = [
         (one.name, one.state, one.pid, one.restarts, f"{one.uptime_s:.0f} s", "yes" if one.ready else "no", one.waiting)
@@ -26,7 +26,7 @@ def show_stack(view: StackView) -> None:
     if view.index is not None:
         index = view.index
         typer.echo(
-            f"index: {index['documents']} documents, {index['passages']} passages of tenant {index['tenant']}, "
+            f"index: {index['documents']} documents, {index['passages']} chunks of tenant {index['tenant']}, "
             f"generation {index['generation']}"
         )
     if view.url:
@@ -37,7 +37,7 @@ def show_stack(view: StackView) -> None:
 
 
 def show_document(found: dict[str, Any]) -> None:
-    """Print where a document is, why it waits or was given up, and its history."""
+    """Print where a document is, why it waits or was dead-lettered, and its history."""
     held = found["held"]
     waiting = f", waits for {found['waiting_for']}" if found["waiting_for"] and not held else ""
     typer.echo(f"{found['id']}: {found['state']}, version {found['version']}{waiting}")
@@ -46,11 +46,11 @@ def show_document(found: dict[str, Any]) -> None:
         typer.echo(harmless(f"held at {held['stage']} for a {held['waits_for']} ({held['scope']}{why})"))
         typer.echo(f"what to do: {harmless(held['ends'])}")
     if stored := found["stored"]:
-        holds = "deleted" if stored["deleted"] else f"{stored['chunks']} passages, model {stored['model']}"
+        holds = "deleted" if stored["deleted"] else f"{stored['chunks']} chunks, model {stored['model']}"
         typer.echo(f"in the index: version {stored['version']}, {holds}, since {stored['indexed_at']}")
     if letter := found["dead_letter"]:
         message = letter["message"].removesuffix(letter["remedy"] or "").rstrip()
-        typer.echo(f"given up by {letter['stage']} ({letter['reason']}): {message}")
+        typer.echo(f"dead-lettered by {letter['stage']} ({letter['reason']}): {message}")
         typer.echo(f"what to do: {letter['remedy']}")
     if found["stages"]:
         columns = ("stage", "handlers", "worker", "attempt", "started", "took")

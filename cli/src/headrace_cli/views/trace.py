@@ -19,11 +19,11 @@ _PATH = ("stage", "handlers", "attempt", "worker", "read from", "started", "took
 
 
 _LISTED = {
-    "embedder.skipped": "passages without a vector, found by words alone",
-    "embedder.cut": "passages of which the beginning was embedded",
-    "embedder.split": "passages that were embedded in parts",
+    "embedder.skipped": "chunks without a vector, found by lexical search only",
+    "embedder.cut": "chunks embedded only from their beginning",
+    "embedder.split": "chunks embedded in parts",
 }
-"""What the embedder notes of passages that have no whole vector, by their numbers from 0."""
+"""The embedder's notes on chunks without a complete vector, by chunk number from 0."""
 
 
 def documents(traces: Traces) -> dict[str, Any]:
@@ -69,22 +69,22 @@ def show_request(trace: RequestTrace) -> None:
             f"{run.pending} pending, {run.failed} failed"
         )
     if not trace.changes:
-        typer.echo(f"{trace.request}: its changes aged out of the log; these documents still have its version")
+        typer.echo(f"{trace.request}: its changes expired from the log; these documents still have its version")
     for document in trace.documents:
         typer.echo()
         _show_document(document)
     if trace.not_shown:
-        typer.echo(f"\nand {trace.not_shown} more documents, those that are done last: see --json, or trace one")
+        typer.echo(f"\nand {trace.not_shown} more documents, completed ones last: use --json, or trace one document")
     for note in trace.notes:
         output.say(f"note: {note}")
     output.say(cost_line(trace.cost))
 
 
 def cost_line(cost: Cost) -> str:
-    """Return what a look at the log cost."""
-    cut = "" if cost.complete else "; it holds more than was read (--records, --seconds)"
+    """Return the cost of reading the log."""
+    cut = "" if cost.complete else "; the log has more records (raise --records or --seconds)"
     return (
-        f"read {cost.records} records ({cost.megabytes:.1f} MB) of {cost.partitions} partitions "
+        f"read {cost.records} records ({cost.megabytes:.1f} MB) from {cost.partitions} partitions "
         f"in {cost.seconds:.1f} s{cut}"
     )
 
@@ -100,7 +100,7 @@ def _document(trace: DocumentTrace) -> dict[str, Any]:
     stored = None
     if trace.stored is not None:
         stored = asdict(trace.stored) | {"content_hash": trace.stored.content_hash.hex()}
-        del stored["history"]  # the steps of its version tell it
+        del stored["history"]  # shown by the steps of its version
     return asdict(trace) | {"stored": stored}
 
 
@@ -109,7 +109,7 @@ def _show_document(trace: DocumentTrace) -> None:
     typer.echo(f"{trace.tenant}/{trace.document_id}: {trace.state}{version}")
     if trace.stored is not None:
         row = trace.stored
-        held = "deleted" if row.deleted else f"{row.chunks} passages, model {row.model}"
+        held = "deleted" if row.deleted else f"{row.chunks} chunks, model {row.model}"
         typer.echo(f"in the index: version {row.version}, {held}, since {row.indexed_at.isoformat()}")
         for key, what in _LISTED.items():
             if key in row.metadata:
@@ -121,7 +121,7 @@ def _show_document(trace: DocumentTrace) -> None:
 
 
 def _show_version(trace: VersionTrace) -> None:
-    named = "not known before its body is read" if trace.version is None else str(trace.version)
+    named = "unknown until its body is read" if trace.version is None else str(trace.version)
     outcome = f", outcome {trace.outcome} at {moment(trace.indexed_ms)}" if trace.outcome else ""
     typer.echo(f"\nversion {named}: {trace.operation or 'change'}, {trace.state}{outcome}")
     if trace.request_ids:
@@ -153,14 +153,14 @@ def _place(place: Place) -> str:
     if place.held is not None:
         why = f": {place.held.why}" if place.held.why else ""
         return f"held at {where} for a {place.held.kind} ({place.held.scope}{why})"
-    queue = f"{place.behind} offsets before it" if place.behind else "next in its partition"
+    queue = f"{place.behind} offsets ahead of it" if place.behind else "next in its partition"
     text = f"waits for {place.stage} at {where}, {queue}"
     if place.due_ms is not None:
         left = place.due_ms / 1000 - time.time()
         due = f"due in {left:.1f} s" if left > 0 else "due now"
         text += f"; attempt {place.attempt}, {due} ({moment(place.due_ms)})"
     if place.lane == "replay":
-        text += "; sent again by a replay"
+        text += "; sent by a replay"
     return f"{text}; the stage is {place.paused}" if place.paused else text
 
 
@@ -171,7 +171,7 @@ def _show_letter(letter: Letter) -> None:
         f"attempt {letter.attempt}, {letter.failed_at.isoformat(timespec='milliseconds')}: {message}"
     )
     if letter.redrive_of:
-        typer.echo(f"    sent again from {letter.redrive_of}")
+        typer.echo(f"    redriven from {letter.redrive_of}")
     if letter.acted_by:
         why = f": {letter.why}" if letter.why else ""
         typer.echo(f"    {letter.state} by {letter.acted_by} at {letter.acted_at}{why}")

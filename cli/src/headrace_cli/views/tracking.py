@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with its rate on a terminal, a line every two seconds elsewhere; always on stderr."""
+"""Progress of long work on stderr: a bar with its rate on a terminal, else a line every two seconds."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from headrace_cli.tables import messages
 
 _LINE_S = 2.0
 _ENOUGH = 50
-"""Items that must be done before a line guesses the time left: the first ones come in leaps."""
+"""Items that must be done before a line estimates the time left: the first ones are irregular."""
 
 
 class Advance(Protocol):
-    """Takes the number of items that were just done, and of those that were given up; from any thread."""
+    """Takes the number of items just done and of those dead-lettered; callable from any thread."""
 
     def __call__(self, count: int, given_up: int = 0, /) -> None:
         """Count them."""
@@ -26,7 +26,7 @@ class Advance(Protocol):
 
 @contextmanager
 def tracked(verb: str, total: int | None) -> Iterator[Advance]:
-    """Yield what takes the numbers of items that were just done and given up."""
+    """Yield a function that takes the number of items just done and dead-lettered."""
     console = messages()
     if not console.is_terminal:
         lines = _Lines(verb, total)
@@ -59,7 +59,7 @@ def _rate(done: int, seconds: float) -> str:
 
 
 def _lost(given_up: int) -> str:
-    return f", {given_up} given up" if given_up else ""
+    return f", {given_up} dead-lettered" if given_up else ""
 
 
 class _Lines:
@@ -74,14 +74,14 @@ class _Lines:
         self._told = (0, 0)
 
     def advance(self, count: int, given_up: int = 0, /) -> None:
-        """Count, and say so now and then."""
+        """Count, and print a line at intervals."""
         self._done += count
         self._lost += given_up
         if self._now() - self._said >= _LINE_S:
             self._say()
 
     def end(self) -> None:
-        """Say how it ended, unless the last line said so."""
+        """Print the final count, unless the last line has it."""
         if (self._done, self._lost) != self._told or not self._done + self._lost:
             self._say()
 

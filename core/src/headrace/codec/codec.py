@@ -25,9 +25,9 @@ _UNDECODABLE = (
     SchemaResolutionError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, struct.error, MemoryError,
     RecursionError, AttributeError, StopIteration,
 )  # fmt: skip
-"""What fastavro raises on bytes that are not what their schema says."""
+"""What fastavro raises for bytes that do not match their schema."""
 _MAX_REASON = 300
-"""Characters of fastavro's own words that an error quotes: some of them hold a whole schema."""
+"""Maximum characters of fastavro's message in an error, because some contain a whole schema."""
 
 ENVELOPES: dict[type[object], str] = {
     payloads.SourceDocument: "headrace.SourceDocument",
@@ -71,16 +71,16 @@ class SchemaIds(Protocol):
         """Return the id under which our schema ``name`` is registered; never registers it."""
 
     def writer_schema(self, schema_id: int) -> Any:
-        """Return the parsed schema with that id; raises :class:`UndecodableRecord` where there is none."""
+        """Return the parsed schema with that id; raises :class:`UndecodableRecord` if there is none."""
 
 
 class Payloads(Protocol):
-    """Where payloads lie that are too large for their records."""
+    """Where to read payloads that are too large for their records."""
 
     def read(self, reference: Reference, tenant: str, record: str) -> bytes:
         """Return the bytes that the reference in a record of the tenant speaks of, as ``encode_payload`` made them.
 
-        Raises :class:`PermanentError` where they cannot be had, and :class:`DependencyDown`.
+        Raises :class:`PermanentError` if they are not available, and :class:`DependencyDown`.
         """
 
 
@@ -93,7 +93,7 @@ class Codec:
         self._prefixes: dict[str, bytes] = {}
 
     def encode(self, context: Context, payload_type: type[object], reference: Reference | None = None) -> bytes:
-        """Return the envelope's bytes; ``payload_type`` tells the topic's record even where the payload is None.
+        """Return the envelope's bytes; ``payload_type`` is the topic's payload class, needed if the payload is None.
 
         A ``reference`` stands in place of the payload. Raises :class:`InvalidRecord` where a value does not fit its
         field.
@@ -115,7 +115,7 @@ class Codec:
         )
 
     def decode(self, data: bytes | None, payload_type: type[T]) -> Context[T | None]:
-        """Return the envelope in ``data``, with its payload wherever that lies.
+        """Return the envelope in ``data`` with its payload, fetched from the object store if necessary.
 
         Raises :class:`UndecodableRecord` where the bytes are no record of this topic, and what :class:`Payloads` does
         for a payload in the object store: :class:`PermanentError` where none is configured.
@@ -144,14 +144,14 @@ class Codec:
         return context, None if reference is None or payload is not None else _read_reference(reference)
 
     def encode_payload(self, payload: object) -> bytes:
-        """Return the payload alone, in an envelope that says nothing else: what the object store holds."""
+        """Return the payload in an otherwise empty envelope, as the object store contains it."""
         return self.encode(Context(*_NOBODYS, payload), type(payload))
 
     def decode_payload(self, data: bytes, payload_type: type[T]) -> T:
         """Return the payload that :meth:`encode_payload` encoded; raises :class:`UndecodableRecord`."""
         context, _ = self.envelope(data, payload_type)
         if context.payload is None:
-            raise UndecodableRecord(f"the object holds no payload of {ENVELOPES[payload_type]}")
+            raise UndecodableRecord(f"the object does not contain a payload of {ENVELOPES[payload_type]}")
         return context.payload
 
     def encode_plain(self, record: object) -> bytes:
@@ -159,7 +159,7 @@ class Codec:
         return self._write(PLAIN[type(record)], lambda: mapping.to_dict(record))
 
     def decode_plain(self, data: bytes | None, record_type: type[T]) -> T:
-        """Return the record in ``data``; raises :class:`UndecodableRecord` where it is none."""
+        """Return the record in ``data``; raises :class:`UndecodableRecord` if it is not valid."""
         return mapping.reader(record_type)(self._read(data, PLAIN[record_type]))
 
     def schema_name(self, data: bytes) -> str:
@@ -171,7 +171,7 @@ class Codec:
         return str(schema.get("name", "")) if isinstance(schema, dict) else ""
 
     def decode_foreign(self, data: bytes) -> Any:
-        """Return what somebody else's schema says is in ``data``; raises :class:`UndecodableRecord` where it is not."""
+        """Decode ``data`` with its own, foreign schema; raises :class:`UndecodableRecord` if it does not match."""
         schema_id = _schema_id(data)
         buffer = io.BytesIO(data)
         buffer.seek(_HEADER.size)
@@ -198,7 +198,9 @@ class Codec:
 
     def _read(self, data: bytes | None, name: str) -> dict[str, Any]:
         if data is None:
-            raise UndecodableRecord("the record has no value", remedy="Send a delete as an event, not as a null.")
+            raise UndecodableRecord(
+                "the record has no value", remedy="To delete a document, send a change event, not a null value."
+            )
         schema_id = _schema_id(data)
         buffer = io.BytesIO(data)
         buffer.seek(_HEADER.size)
@@ -220,10 +222,10 @@ class Codec:
 
 
 def no_store(reference: Reference) -> PermanentError:
-    """Return the error for a payload in the object store, where none is configured."""
+    """Return the error for a payload in the object store if no object store is configured."""
     return PermanentError(
-        "the payload lies in the object store, and none is configured here", where=f"{reference.uri:.300}",
-        remedy="Set HEADRACE_OBJECTS_URL as in the stage that wrote the record, then `headrace dlq redrive`.",
+        "the payload is in the object store, but no object store is configured here", where=f"{reference.uri:.300}",
+        remedy="Set HEADRACE_OBJECTS_URL as in the stage that wrote the record, then run `headrace dlq redrive`.",
     )  # fmt: skip
 
 
@@ -245,8 +247,8 @@ def _not_utf8_field(data: bytes, writer_schema: Any, name: str) -> str:
             buffer, writer_schema, schemas.parsed(name), handle_unicode_errors="surrogateescape"
         )
     except _UNDECODABLE:
-        return f"a text of {name}"
-    return escaped_field(values) or f"a text of {name}"
+        return f"a text field of {name}"
+    return escaped_field(values) or f"a text field of {name}"
 
 
 def _reason(error: Exception) -> str:

@@ -34,14 +34,14 @@ class Registry:
         self._schemas: dict[int, Any] = {}
 
     def id_of(self, name: str) -> int:
-        """Return the id of our schema; raises :class:`ConfigurationError` where the migration step did not run."""
+        """Return the ID of the schema; raises :class:`ConfigurationError` if the migration step did not run."""
         if name not in self._ids:
             answer = self._call("POST", f"/subjects/{name}", json={"schema": _text(name)})
             if answer.status_code == _NOT_FOUND:
                 raise ConfigurationError(
-                    f"the registry does not know this version of {name}",
+                    f"this version of {name} is not registered",
                     where=str(self._http.base_url),
-                    remedy="Run `headrace bootstrap`, which registers the schemas, before the services.",
+                    remedy="Run `headrace bootstrap` before the services start; it registers the schemas.",
                 )
             self._ids[name] = _field(answer, "id", int)
         return self._ids[name]
@@ -54,7 +54,7 @@ class Registry:
         """
         if schema_id not in self._schemas:
             if schema_id not in _IDS:
-                raise UndecodableRecord(f"{schema_id} is no schema id; they run from 0 to {_IDS[-1]}")
+                raise UndecodableRecord(f"{schema_id} is not a schema ID; allowed are 0 to {_IDS[-1]}")
             answer = self._call("GET", f"/schemas/ids/{schema_id}")
             if answer.status_code == _NOT_FOUND:
                 raise _not_found(answer, schema_id)
@@ -62,24 +62,24 @@ class Registry:
         return self._schemas[schema_id]
 
     def register(self, name: str) -> int:
-        """Register our schema under its own name; raises :class:`ConfigurationError` where it is incompatible."""
+        """Register the schema under its own name; raises :class:`ConfigurationError` if it is incompatible."""
         answer = self._call("POST", f"/subjects/{name}/versions", json={"schema": _text(name)})
         if answer.status_code in (409, 422):
             raise ConfigurationError(
-                f"the registry refuses {name} as incompatible: {answer.text[:500]}",
-                remedy=f"Compatibility is {COMPATIBILITY}: only add fields that have a default.",
+                f"the schema registry rejects {name} as incompatible: {answer.text[:500]}",
+                remedy=f"Compatibility is {COMPATIBILITY}: only add fields with a default.",
             )
         return _field(answer, "id", int)
 
     def require_compatibility(self) -> None:
         """Set the registry's global rule, since some registries start with none."""
         answer = self._call("PUT", "/config", json={"compatibility": COMPATIBILITY})
-        if answer.status_code == httpx.codes.CONFLICT:  # somebody else made the rule meanwhile; it can be set now
+        if answer.status_code == httpx.codes.CONFLICT:  # another process created the rule meanwhile; now it can be set
             answer = self._call("PUT", "/config", json={"compatibility": COMPATIBILITY})
         _checked(answer)
 
     def ping(self) -> None:
-        """Raise :class:`DependencyDown` where the registry does not answer."""
+        """Raise :class:`DependencyDown` if the registry does not answer."""
         _checked(self._call("GET", "/subjects"))
 
     def close(self) -> None:
@@ -105,31 +105,31 @@ def _checked(answer: httpx.Response) -> Any:
     try:
         return answer.json()
     except ValueError as error:
-        raise _no_registry(answer, "answers something else than JSON") from error
+        raise _no_registry(answer, "the answer is not JSON") from error
 
 
 def _field(answer: httpx.Response, name: str, kind: type[T]) -> T:
-    """Return a field of the registry's answer; raises :class:`DependencyDown` where it does not have it."""
+    """Return a field of the registry's answer; raises :class:`DependencyDown` if it is missing."""
     body = _checked(answer)
     value = body.get(name) if isinstance(body, dict) else None
     if not isinstance(value, kind):
-        raise _no_registry(answer, f"answers without {name!r}")
+        raise _no_registry(answer, f"the answer has no field {name!r}")
     return value
 
 
 def _not_found(answer: httpx.Response, schema_id: int) -> UndecodableRecord | DependencyDown:
-    """Return what a 404 means: an id that the registry does not know, or a path that nobody serves there."""
+    """Return what a 404 means: an ID that the registry does not know, or a URL that is not a registry."""
     try:
         body = answer.json()
     except ValueError:
         body = None
     if isinstance(body, dict) and body.get("error_code") == _SCHEMA_NOT_FOUND:
-        return UndecodableRecord(f"the registry knows no schema with id {schema_id}")
-    return _no_registry(answer, f"answers HTTP {_NOT_FOUND} without a registry's error code {_SCHEMA_NOT_FOUND}")
+        return UndecodableRecord(f"the schema registry has no schema with ID {schema_id}")
+    return _no_registry(answer, f"HTTP {_NOT_FOUND} without the error code {_SCHEMA_NOT_FOUND} of a registry")
 
 
 def _no_registry(answer: httpx.Response, what: str) -> DependencyDown:
-    return DependencyDown("schema registry", f"{answer.request.url} {what}", remedy="Check HEADRACE_REGISTRY_URL.")
+    return DependencyDown("schema registry", f"{answer.request.url}: {what}", remedy="Check HEADRACE_REGISTRY_URL.")
 
 
 def _text(name: str) -> str:
@@ -153,7 +153,7 @@ class FixedIds:
         return self._names.index(name) + 1
 
     def writer_schema(self, schema_id: int) -> Any:
-        """Return the parsed schema; raises :class:`UndecodableRecord` where there is none with that id."""
+        """Return the parsed schema; raises :class:`UndecodableRecord` if there is none with that ID."""
         if not 1 <= schema_id <= len(self._names):
-            raise UndecodableRecord(f"the registry knows no schema with id {schema_id}")
+            raise UndecodableRecord(f"the schema registry has no schema with ID {schema_id}")
         return schemas.parsed(self._names[schema_id - 1])

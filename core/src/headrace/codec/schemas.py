@@ -27,7 +27,7 @@ def inline(name: str) -> dict[str, Any]:
     path = SCHEMA_FOLDER / f"{name}.avsc"
     if not path.exists():
         raise ConfigurationError(
-            f"no schema {name!r}", where=str(SCHEMA_FOLDER), remedy=f"There are: {', '.join(names())}."
+            f"schema {name!r} does not exist", where=str(SCHEMA_FOLDER), remedy=f"Use one of {', '.join(names())}."
         )
     loaded: dict[str, Any] = _write_out(json.loads(path.read_text(encoding="utf-8")), set())
     return loaded
@@ -60,7 +60,7 @@ def parsed(name: str) -> Any:
 
 
 def parse_foreign(text: str, where: str) -> Any:
-    """Parse a schema that somebody else registered.
+    """Parse a schema that another application registered.
 
     Raises :class:`UndecodableRecord` for a schema with arrays of zero-byte items, by name or in place: a few bytes
     could declare billions of them and keep the decoder busy without end. Refuses a type that contains itself as
@@ -71,7 +71,7 @@ def parse_foreign(text: str, where: str) -> Any:
         _refuse_bombs(schema, where, {}, frozenset())
         return fastavro.schema.parse_schema(schema)
     except (*_UNPARSABLE, fastavro.schema.SchemaParseException, fastavro.schema.UnknownType) as error:
-        raise UndecodableRecord(f"the schema does not parse: {type(error).__name__} {error}", where=where) from error
+        raise UndecodableRecord(f"the schema is invalid: {type(error).__name__} {error}", where=where) from error
 
 
 _UNPARSABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)

@@ -1,7 +1,7 @@
-"""Captured tables: what becomes of a row as a document, read from a file and checked before anything is captured.
+"""Captured tables: how rows become documents, read from a file and checked before anything is captured.
 
-A template such as ``article/{id}`` stands for text with the values of columns in it; one that is a single column takes
-its value as it is. Nothing in it is evaluated.
+A template such as ``article/{id}`` is text with the values of columns filled in. A template that is a single column
+takes its value unchanged. Nothing in it is evaluated.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from headrace.config import yaml_file
 from headrace.errors import ConfigurationError, InvalidRecord
 
 _FULL_NAME_DOTS = 2
-_NO_FILE = "Name the file that says what becomes of each table's rows; the guide on captured tables shows one."
+_NO_FILE = "Name the file that maps table rows to documents; the guide on captured tables shows an example."
 OFFSET = "offset"
 LSN = "lsn"
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """Text with columns in it, in turn: each part's text, and the column that follows it or None."""
+    """Text with columns: each part has a text and the column that follows it, or None."""
 
     parts: tuple[tuple[str, str | None], ...]
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that it names, each once, in order."""
+        """The columns in the template, each once, in order."""
         return tuple(dict.fromkeys(column for _, column in self.parts if column is not None))
 
     def fill(self, row: Mapping[str, Any]) -> Any:
         """Return the text for the row; for a single column its value: text, None, or a list of texts.
 
-        Raises :class:`InvalidRecord` for a column that the row lacks, naming those that there are, and for a value
-        that is no text, number or truth.
+        Raises :class:`InvalidRecord` for a column that the row does not have, naming the existing ones, and for a value
+        that is not a text, number or boolean.
         """
         if len(self.parts) == 1 and not self.parts[0][0] and self.parts[0][1] is not None:
             return _value(row, self.parts[0][1])
@@ -50,11 +50,11 @@ class Template:
         if isinstance(given, cls):
             return given
         if not isinstance(given, str):
-            raise ValueError("is no text; put it in quotes")  # noqa: TRY004  # pydantic reports ValueError by its place
+            raise ValueError("is not text; put it in quotes")  # noqa: TRY004  # pydantic reports ValueError by its place
         parts = []
         for text, column, form, conversion in Formatter().parse(given):
             if column is not None and (form or conversion or not column):
-                raise ValueError(f"{given!r}: braces hold the name of a column, nothing else")
+                raise ValueError(f"{given!r}: write only a column name between braces")
             parts.append((text, column))
         return cls(tuple(parts))
 
@@ -64,7 +64,7 @@ def _version(given: object) -> str | Template:
         return str(given)
     template = Template.read(given)
     if not template.columns:
-        raise ValueError(f"{given!r} is neither {OFFSET} nor {LSN} nor a column in braces")
+        raise ValueError(f"{given!r} is not allowed; use {OFFSET}, {LSN} or a column in braces")
     return template
 
 
@@ -72,7 +72,7 @@ Filled = Annotated[Template, BeforeValidator(Template.read)]
 
 
 class Table(BaseModel):
-    """What a table's rows become."""
+    """How a table's rows become documents."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
@@ -88,18 +88,18 @@ class Table(BaseModel):
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """The columns that tell which document a row is."""
+        """The columns that identify the document of a row."""
         return tuple(dict.fromkeys((*self.tenant.columns, *self.id.columns)))
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """All columns that are used."""
+        """All used columns."""
         others = [self.text, self.title, self.media_type, self.acl, self.version, *self.attributes.values()]
         used = [column for one in others if isinstance(one, Template) for column in one.columns]
         return tuple(dict.fromkeys((*self.identity, *used)))
 
     def missing(self, known: Iterable[str]) -> list[str]:
-        """Return the columns that are used and not there."""
+        """Return the used columns that do not exist."""
         there = set(known)
         return [column for column in self.columns if column not in there]
 
@@ -114,14 +114,14 @@ def read_tables(path: Path | None) -> dict[str, Table]:
     given = yaml_file.read(path, "the file of captured tables", remedy=_NO_FILE)
     if not isinstance(given, dict) or set(given) != {"tables"} or not isinstance(given["tables"], dict):
         raise ConfigurationError(
-            "the file is no mapping with the one name `tables`", where=str(path),
-            remedy="Write `tables:`, and under it what becomes of each table's rows, `schema.table:`.",
+            "the file must be a mapping with the single name `tables`", where=str(path),
+            remedy="Write `tables:` and below it one entry per table, `schema.table:`.",
         )  # fmt: skip
     return {str(name): _table(path, given["tables"], name) for name in given["tables"]}
 
 
 def of_capture(tables: Mapping[str, Table], name: str) -> dict[str, Table]:
-    """Return what the capture ``name`` has to do with, by ``schema.table``; its own mapping is before a general one."""
+    """Return the tables of the capture ``name`` by ``schema.table``; its own mapping overrides a general one."""
     general = {table: mapped for table, mapped in tables.items() if table.count(".") < _FULL_NAME_DOTS}
     own = {table.removeprefix(f"{name}."): mapped for table, mapped in tables.items() if table.startswith(f"{name}.")}
     return general | {table: mapped for table, mapped in own.items() if table.count(".") == 1}
@@ -134,13 +134,14 @@ def _table(path: Path, tables: Any, name: Any) -> Table:
         place, reason = yaml_file.refusal(error)
         raise ConfigurationError(
             f"{'.'.join(map(str, [name, *place]))}: {reason}", where=f"{path}:{yaml_file.line(tables, [name, *place])}",
-            remedy=f"A table has {', '.join(Table.model_fields)}; the guide on captured tables shows one.",
+            remedy=f"The fields of a table are {', '.join(Table.model_fields)}; the guide on captured tables "
+                   "shows an example.",
         ) from error  # fmt: skip
     if not table.id.columns:
         raise ConfigurationError(
-            f"{name}.id: names no column, so that all rows were one document",
+            f"{name}.id: names no column, so all rows would become one document",
             where=f"{path}:{yaml_file.line(tables, [name, 'id'])}",
-            remedy="Put the key's columns in braces: article/{id}.",
+            remedy="Write the key columns in braces: article/{id}.",
         )  # fmt: skip
     return table
 
@@ -148,14 +149,16 @@ def _table(path: Path, tables: Any, name: Any) -> Table:
 def _joined(row: Mapping[str, Any], column: str) -> str:
     value = _value(row, column)
     if isinstance(value, list):
-        raise InvalidRecord(column, "is a list, which stands alone in braces", remedy="Join it in the database.")
+        raise InvalidRecord(
+            column, "is a list; a list must be the whole value", remedy="Join its items into one text in the database."
+        )
     return value or ""
 
 
 def _value(row: Mapping[str, Any], column: str) -> str | list[str] | None:
     if column not in row:
         raise InvalidRecord(
-            column, f"is no column of the row; it has {', '.join(sorted(row))}"[:1000],
+            column, f"is not a column of the row; its columns are {', '.join(sorted(row))}"[:1000],
             remedy="Name another column in the file of HEADRACE_INGEST_TABLES.",
         )  # fmt: skip
     value = row[column]
@@ -168,6 +171,6 @@ def _value(row: Mapping[str, Any], column: str) -> str | list[str] | None:
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return value
     raise InvalidRecord(
-        column, f"is a {type(value).__name__}, not text, a number or a list of texts",
+        column, f"is a {type(value).__name__}; allowed are text, numbers and lists of texts",
         remedy="Have the connector write it as text: decimal.handling.mode=string, or a column of type text.",
     )  # fmt: skip

@@ -1,6 +1,6 @@
-"""Failpoints: named places in the code at which a test has the process die, stop, wait or fail.
+"""Failpoints: named points in the code at which a test makes the process die, stop, wait or fail.
 
-``HEADRACE_FAILPOINTS="commit.offsets=kill@3;commit.produced=sleep:2"`` is the only way to set them. Where the variable
+``HEADRACE_FAILPOINTS="commit.offsets=kill@3;commit.produced=sleep:2"`` is the only way to set them. If the variable
 is not set, :func:`reach` costs one comparison.
 
 A rule is ``name=action`` or ``name=action@N``: with ``@N`` at the Nth time that the point is reached, without it each
@@ -44,7 +44,7 @@ def parse(text: str) -> dict[str, tuple[Rule, ...]]:
     for part in filter(None, (piece.strip() for piece in text.split(";"))):
         name, equals, what = part.partition("=")
         if not equals or not name.strip():
-            raise _wrong(part, "is not name=action")
+            raise _wrong(part, "it is not of the form name=action")
         rules[name.strip()] = (*rules.get(name.strip(), ()), _rule(part, what.strip()))
     return rules
 
@@ -60,7 +60,7 @@ def _rule(part: str, what: str) -> Rule:
     if action not in {"kill", "stop", "sleep", "raise"}:
         raise _wrong(part, f"there is no action {action!r}")
     if (action == "sleep") != bool(colon) or seconds < 0 or (occurrence is not None and occurrence < 1):
-        raise _wrong(part, "sleep takes seconds, no other action does, and @N counts from 1")
+        raise _wrong(part, "only sleep takes seconds, and @N counts from 1")
     return Rule(action, seconds, occurrence)
 
 
@@ -124,6 +124,6 @@ _active = _from_environment()
 
 
 def reach(name: str) -> None:
-    """Say that the point is reached; nothing happens unless a test set a rule for it."""
+    """Report that the point is reached; nothing happens unless a test set a rule for it."""
     if _active is not None:
         _active.reach(name)

@@ -1,4 +1,4 @@
-"""Files of settings in YAML: read with bounds, and told in plain words where they are wrong."""
+"""Reads YAML files of settings with size limits, and says in plain words what is wrong in which line."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from headrace.errors import ConfigurationError
 
 MAX_FILE_BYTES = 1024 * 1024
 _SHOWN = 60
-"""Most characters of what stands in a file that a message repeats."""
-_MEND_LINE = "Mend that line, or the one above it."
+"""Maximum number of characters of a file's content that a message quotes."""
+_MEND_LINE = "Correct that line or the one above it."
 _KEY = "[key]"
-"""Pydantic's last step to a name that is itself wrong."""
+"""Pydantic's last location item for a wrong name."""
 _KINDS = {
     "decimal_parsing": "a number", "decimal_type": "a number", "finite_number": "a number",
     "int_parsing": "a whole number", "int_type": "a whole number", "int_from_float": "a whole number",
@@ -25,55 +25,55 @@ _KINDS = {
     "mapping_type": "a mapping of names to values", "string_type": "text; put it in quotes",
 }  # fmt: skip
 _BOUNDS = {
-    "greater_than_equal": ("ge", "is less than {}, the least that is allowed"),
-    "less_than_equal": ("le", "is more than {}, the most that is allowed"),
-    "greater_than": ("gt", "is not more than {}"),
-    "less_than": ("lt", "is not less than {}"),
+    "greater_than_equal": ("ge", "is less than the minimum, {}"),
+    "less_than_equal": ("le", "is more than the maximum, {}"),
+    "greater_than": ("gt", "must be more than {}"),
+    "less_than": ("lt", "must be less than {}"),
 }
 
 
 def read(path: Path, what: str, *, where: str | None = None, remedy: str = "") -> Any:
-    """Return what the file holds, as :func:`parse` does; raises :class:`ConfigurationError` saying why it cannot.
+    """Return the file's content as :func:`parse` does; raises :class:`ConfigurationError` with the reason.
 
-    ``what`` names it in messages, ``where`` its place where that is more than the path; ``remedy`` says what to do
-    where there is no such file.
+    ``what`` names the file in messages, ``where`` is its location if that is more than the path; ``remedy`` is for a
+    file that does not exist.
     """
     where = where or str(path)
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise ConfigurationError(f"{what} cannot be read: it has more than {MAX_FILE_BYTES} bytes", where=where)
+            raise ConfigurationError(f"{what} cannot be read: it is larger than {MAX_FILE_BYTES} bytes", where=where)
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigurationError(
-            f"{what} cannot be read: there is no file {path.name!r}", where=where,
+            f"{what} cannot be read: file {path.name!r} does not exist", where=where,
             remedy=remedy or "Name a file that exists.",
         ) from error  # fmt: skip
     except UnicodeDecodeError as error:
         raise ConfigurationError(
-            f"{what} cannot be read: it is no UTF-8", where=where, remedy="Save it as UTF-8."
+            f"{what} cannot be read: it is not UTF-8", where=where, remedy="Save it as UTF-8."
         ) from error
     except OSError as error:
         raise ConfigurationError(
-            f"{what} cannot be read: {error.strerror}", where=where, remedy="Name a file that you may read."
+            f"{what} cannot be read: {error.strerror}", where=where, remedy="Name a readable file."
         ) from error
     return parse(text, what, str(path))
 
 
 def parse(text: str, what: str, name: str) -> Any:
-    """Return what the text holds, in mappings that know their lines; raises :class:`ConfigurationError`."""
+    """Return the content of the text, in mappings that know their lines; raises :class:`ConfigurationError`."""
     try:
         return YAML(typ="rt").load(text)
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigurationError(
-            f"{what} cannot be read: it is no YAML: {error.problem}", where=f"{name}:{line}", remedy=_MEND_LINE
+            f"{what} cannot be read: it is not valid YAML: {error.problem}", where=f"{name}:{line}", remedy=_MEND_LINE
         ) from error
     except (YAMLError, ValueError) as error:
-        raise ConfigurationError(f"{what} cannot be read: it is no YAML: {error}", where=name) from error
+        raise ConfigurationError(f"{what} cannot be read: it is not valid YAML: {error}", where=name) from error
 
 
 def line(node: Any, place: Sequence[int | str]) -> int:
-    """Return the line, from 1, of the innermost name of the place that stands in the text."""
+    """Return the line, from 1, of the innermost name of the location that the text contains."""
     found = 0
     for name in place:
         if not isinstance(node, Mapping) or name not in node:
@@ -84,14 +84,14 @@ def line(node: Any, place: Sequence[int | str]) -> int:
 
 
 def refusal(error: ValidationError) -> tuple[list[int | str], str]:
-    """Return the place of the first thing that pydantic refused, and in plain words what is wrong with it."""
+    """Return the location of pydantic's first error, and what is wrong in plain words."""
     first = error.errors()[0]
     place = [step for step in first["loc"] if step != _KEY]
     kind, given = first["type"], first["input"]
     if kind == "missing":
         return place, "is missing"
     if kind == "extra_forbidden":
-        return place, "is not known"
+        return place, "is an unknown field"
     if kind == "value_error":
         return place, first["msg"].removeprefix("Value error, ")
     if kind in _BOUNDS:
@@ -99,11 +99,11 @@ def refusal(error: ValidationError) -> tuple[list[int | str], str]:
         return place, f"{shown(given)} {text.format(first['ctx'][bound])}"
     if kind in _KINDS:
         return place, f"{shown(given)} is not {_KINDS[kind]}"
-    return place, f"{shown(given)} is refused: {first['msg']}"
+    return place, f"{shown(given)} is not allowed: {first['msg']}"
 
 
 def shown(given: object) -> str:
-    """Return what stands in a file as a message repeats it."""
+    """Return a value of a file as messages quote it."""
     if given is None:
         return "an empty value"
     if isinstance(given, Mapping):

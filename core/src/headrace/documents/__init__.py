@@ -1,1 +1,1 @@
-"""Where a document is: its status, judged from what the store and the log say."""
+"""The status of a document, derived from the store and the log."""

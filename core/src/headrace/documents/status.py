@@ -1,4 +1,4 @@
-"""Where a document is now, from what the store, the topics and the dead letters say; pure.
+"""The current status of a document, derived from the store, the topics and the dead letters; pure.
 
 The gateway answers ``GET /v1/documents/{id}`` with it, and ``headrace trace`` its deeper look, so that the two agree.
 """
@@ -24,7 +24,7 @@ _LONGEST_NUMBER = 19
 class Waiting:
     """A record that a stage has not taken yet, or that waits in ``held.<stage>``.
 
-    ``version`` is None where the record does not tell it.
+    ``version`` is None if the record does not contain it.
     """
 
     stage: str
@@ -63,7 +63,7 @@ class Verdict:
 
 
 def complete_to(row: DocumentRow | DocumentState, generation: str) -> int:
-    """Return the newest version that this generation of the index holds whole.
+    """Return the newest version that this generation of the index contains completely.
 
     The row is shared: another generation's indexer may have been first with its version.
     """
@@ -101,12 +101,12 @@ def judge(
 
 
 def number(text: str | None) -> int | None:
-    """Return the whole number that a header states, or None."""
+    """Return the whole number in a header, or None."""
     return int(text) if text is not None and text.isdecimal() and len(text) <= _LONGEST_NUMBER else None
 
 
 def change_version(headers: Mapping[str, str], offset: int) -> int | None:
-    """Return the version of a record of the change topic, or None where only its body tells it.
+    """Return the version of a record of the change topic, or None if only its body contains it.
 
     A change of the gateway's without a version takes its offset; the gateway's carry a request id.
     """

@@ -33,23 +33,25 @@ CAP_SCOPE = "cap"
 _FILE = "HEADRACE_COST_FILE"
 _WHAT = "the file of prices"
 _CONTENT = (
-    "It holds `models`, by name, each with usd_per_million_tokens; and `caps`: all, each_tenant, and tenants by name, "
+    "It has `models` by name, each with usd_per_million_tokens, and `caps`: all, each_tenant, and tenants by name, "
     "each with usd_per_day, usd_per_month, tokens_per_day, tokens_per_month."
 )
 
 
 class CostSettings(BaseSettings):
-    """Where the prices and caps of models stand, and what a dollar is worth."""
+    """The file of prices and caps, and the exchange rate."""
 
     model_config = SettingsConfigDict(env_prefix="HEADRACE_COST_", frozen=True)
 
     file: Path | None = Field(
         None,
-        description="YAML file with prices of models and caps on spending; a change counts from the next batch on. "
-        "Unset, models of this machine cost nothing, others have no known price, and nothing is capped.",
+        description="YAML file with model prices and spending caps. Changes apply from the next batch. If unset, "
+        "models on this machine are free, other models have no known price, and there are no caps.",
     )
     krw_per_usd: Decimal | None = Field(
-        None, gt=0, description="Korean won for a dollar, for what the commands show; unset, they show dollars alone."
+        None,
+        gt=0,
+        description="Korean won per US dollar, for amounts that commands show. If unset, they show dollars only.",
     )
 
 
@@ -64,7 +66,7 @@ class Price(_Part):
 
 
 class Cap(_Part):
-    """The most that may be spent in a day or a month of UTC; None is no limit."""
+    """Maximum spending per UTC day and month; None is unlimited."""
 
     usd_per_day: Decimal | None = Field(None, ge=0)
     usd_per_month: Decimal | None = Field(None, ge=0)
@@ -109,7 +111,7 @@ class CostBook(_Part):
     caps: Caps = Caps()
 
     def price(self, model: str, *, local: bool) -> Decimal | None:
-        """Return the USD for a million tokens of the model; None where nobody said it.
+        """Return the USD per million tokens of the model; None if unknown.
 
         A model of this machine (``local``) costs 0 unless the file says otherwise: power and machines are not counted.
         """
@@ -119,11 +121,11 @@ class CostBook(_Part):
         return Decimal(0) if local else None
 
     def require_price(self, model: str, *, local: bool, file: Path | None) -> None:
-        """Raise :class:`ConfigurationError` for a cap in USD where the model has no price: nobody could keep it."""
+        """Raise :class:`ConfigurationError` for a cap in USD if the model has no price: it could not be enforced."""
         if self.caps.in_usd and self.price(model, local=local) is None:
             raise ConfigurationError(
-                f"there is a cap in USD, and the price of {model} is unknown", where=f"{_FILE}={file}",
-                remedy=f"Add models: {model}: usd_per_million_tokens to the file (0 where nobody charges), or cap "
+                f"cannot apply the cap in USD: the price of {model} is unknown", where=f"{_FILE}={file}",
+                remedy=f"Add models: {model}: usd_per_million_tokens to the file (0 if the model is free), or cap "
                 "tokens instead.",
             )  # fmt: skip
 
@@ -151,17 +153,17 @@ class Reached(NamedTuple):
         period = "today" if self.limit.endswith("day") else "this month"
         return (
             f"the cap of {self.whose} is reached: {self.spent:f} of {self.cap:f} {unit} {period} ({self.limit}), "
-            f"until {self.until:%Y-%m-%dT%H:%MZ} or until the cap is raised"
+            f"until {self.until:%Y-%m-%dT%H:%MZ} or until you raise the cap"
         )
 
 
 def usd(tokens: int, price: Decimal) -> Decimal:
-    """Return what so many tokens cost at a price for a million, exactly."""
+    """Return the exact cost of the tokens at a price per million."""
     return tokens * price / MILLION
 
 
 def reached(cap: Cap, spent: Spent, whose: str, now: datetime) -> Reached | None:
-    """Return the limit that is reached, of several the one that lasts longest; None where there is room."""
+    """Return the reached limit, or of several the one that lasts longest; None if there is room."""
     day_end, month_end = _day_end(now), _month_end(now)
     limits = (
         ("usd_per_month", cap.usd_per_month, spent.usd_month, month_end),
@@ -197,7 +199,7 @@ def _month_end(now: datetime) -> datetime:
 def split_exactly(total: int, weights: Sequence[int]) -> list[int]:
     """Return shares of ``total`` in proportion to the weights, whole numbers whose sum is ``total``.
 
-    By largest remainders; where all weights are 0 the shares are even. No weights, no shares.
+    By largest remainders; if all weights are 0, the shares are equal. No weights, no shares.
     """
     if not weights:
         return []
@@ -214,7 +216,7 @@ def split_exactly(total: int, weights: Sequence[int]) -> list[int]:
 def read_book(path: Path | None) -> CostBook:
     """Return the file's prices and caps; without a file, none.
 
-    Raises :class:`ConfigurationError` naming file, line and field where it is missing or wrong.
+    Raises :class:`ConfigurationError` naming file, line and field if it is missing or wrong.
     """
     if path is None:
         return CostBook()
@@ -229,7 +231,7 @@ def parse_book(text: str, name: str) -> CostBook:
 def _book(found: Any, name: str) -> CostBook:
     if found is None:  # a file that is being written, or a full disk, would lift every cap
         raise ConfigurationError(
-            "the file holds nothing", where=name, remedy="Write {} into it where nothing is priced and nothing capped."
+            "the file is empty", where=name, remedy="Write {} into it if there are no prices and no caps."
         )
     try:
         return CostBook.model_validate(found)
@@ -242,7 +244,7 @@ def _book(found: Any, name: str) -> CostBook:
 
 
 class LiveBook:
-    """The file as it is now: read again where it changed; a change that makes it wrong leaves what was in force.
+    """The current file, read again when it changes; after a wrong change, the previous content stays in force.
 
     ``judge`` raises :class:`ConfigurationError` for what its reader cannot work with.
     """
@@ -255,7 +257,7 @@ class LiveBook:
         self.error: ConfigurationError | None = None
 
     def refresh(self) -> bool:
-        """Look whether the file changed; return whether it was read, with :attr:`error` where it is wrong now."""
+        """Check for changes; return whether the file was read, with :attr:`error` set if it is wrong."""
         state = self._state()
         if state == self._seen:
             return False

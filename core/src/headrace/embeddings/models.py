@@ -48,7 +48,7 @@ def identity(model: str) -> str:
 
 
 def shortened(model: str, dimensions: int) -> str:
-    """Return the identity of a model that was asked for vectors of so many dimensions: each is a model of its own."""
+    """Return the identity of a model with a requested number of dimensions: each is a separate model."""
     return f"{model}@{dimensions}"
 
 

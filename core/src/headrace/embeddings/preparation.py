@@ -1,4 +1,4 @@
-"""What is embedded of a chunk: the text that a template makes of it, and the key that its vector goes by.
+"""Prepared texts: the text that a template makes of a chunk, and the key of its vector.
 
 Pure, and in the core, since whoever asks which vectors are known (the embedder, a replay's estimate) needs the same
 keys. A generation of the index has one :class:`Preparation`; another one takes another generation.
@@ -28,7 +28,7 @@ _STEP = " > "
 
 
 class OverLong(StrEnum):
-    """What becomes of a text that is longer than the model reads."""
+    """What to do with a text that is too long for the model."""
 
     CUT = "cut"
     """Its beginning is embedded."""
@@ -39,20 +39,20 @@ class OverLong(StrEnum):
 
 
 class Prepared(NamedTuple):
-    """A chunk as it is embedded: the key of its vector (16 bytes, or :data:`NO_KEY`), and the text without prompt."""
+    """A prepared text without prompt, and the key of its vector (16 bytes, or :data:`NO_KEY`)."""
 
     key: bytes
     text: str
 
 
 class _Line(NamedTuple):
-    """A line of a template: what stands before each field, and its name; the last has none."""
+    """A line of a template: the text before each field, and the field's name; the last part has none."""
 
     parts: tuple[tuple[str, str], ...]
     end: str
 
     def render(self, values: Mapping[str, str]) -> str | None:
-        """Return the line, or None where it names fields and all of them are empty."""
+        """Return the line, or None if it has fields and all of them are empty."""
         found = [values[name] for _, name in self.parts]
         if found and not any(found):
             return None
@@ -80,11 +80,11 @@ class Preparation:
 
     @cached_property
     def plain(self) -> bool:
-        """Whether the chunk's text is embedded as it is."""
+        """Whether the prepared text is the chunk's text."""
         return self == Preparation()
 
     def of(self, document: ChunkedDocument) -> list[Prepared]:
-        """Return each chunk of the document as it is embedded, in order; white space alone gets no key.
+        """Return the prepared text of each chunk, in order; one of only white space gets no key.
 
         Raises :class:`ConfigurationError` for a template that does not parse.
         """
@@ -118,7 +118,7 @@ def parse_template(text: str) -> Template:
     """
     lines = tuple(_line(one, text) for one in text.replace("\\n", "\n").split("\n"))
     if not any(name == "body" for line in lines for _, name in line.parts):
-        raise _wrong(text, "it does not name {body}")
+        raise _wrong(text, "it does not contain {body}")
     return Template(lines)
 
 
@@ -131,9 +131,9 @@ def _line(line: str, template: str) -> _Line:
             if name is None:
                 continue
             if name not in FIELDS:
-                raise _wrong(template, f"there is no field {name!r}")
+                raise _wrong(template, f"unknown field {name!r}")
             if layout or conversion:
-                raise _wrong(template, f"the field {name} takes no format")
+                raise _wrong(template, f"the field {name} does not allow a format")
             parts.append((words, name))
             words = ""
     except ValueError as error:
@@ -149,6 +149,6 @@ def _plain(chunk: Chunk) -> Prepared:
 def _wrong(template: str, reason: str) -> ConfigurationError:
     fields = ", ".join(f"{{{name}}}" for name in FIELDS)
     return ConfigurationError(
-        f"the template {template!r} cannot be used: {reason}", where="text template",
-        remedy=f"The fields are {fields}; {{body}} must be one of them, and a brace is written twice.",
+        f"invalid text template {template!r}: {reason}", where="text template",
+        remedy=f"The fields are {fields}; {{body}} is required. Write a literal brace twice.",
     )  # fmt: skip

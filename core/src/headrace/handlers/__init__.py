@@ -1,1 +1,1 @@
-"""Handlers at work: the registry, the chains that templates bind, and the log of pipeline templates."""
+"""The registry of handlers, the handlers of each pipeline version, and the log of pipeline templates."""

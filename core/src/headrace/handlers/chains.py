@@ -1,4 +1,4 @@
-"""Which handlers run for a pipeline's version in this stage, started once and shared by all pipelines."""
+"""The handlers of each pipeline version in this stage, started once and shared by all pipelines."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from headrace.pipeline import Review
 log = structlog.get_logger(__name__)
 
 _FIRST = ""
-"""Key of the stage's own handler, which no template can name."""
+"""Key of the stage's own handler; templates cannot name it."""
 
 
 class PipelineChains:
     """Looks pipelines up in the catalogue and handlers in the registry.
 
-    ``refresh`` reads the pipelines topic to its end; it is called once for a version that is not known yet.
-    ``first`` is the stage's own handler, which goes before those of every pipeline.
+    ``refresh`` reads the topic ``pipelines`` to its end; it is called once for an unknown version.
+    ``first`` is the stage's own handler, which runs before the handlers of every pipeline.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class PipelineChains:
         return self._chains[key]
 
     def reviewed(self, pipeline_id: str, version: int) -> bool:
-        """Whether a person approves what this stage makes in the pipeline; known once :meth:`chain` was asked."""
+        """Whether the pipeline requires a review of this stage's output; known after a call of :meth:`chain`."""
         key = (pipeline_id, version)
         if key not in self._reviewed:
             pipeline = self._catalogue.get(pipeline_id, version)
@@ -66,12 +66,12 @@ class PipelineChains:
         return self._reviewed[key]
 
     async def close(self) -> None:
-        """Close every handler that was started, also after one that does not close."""
+        """Close all started handlers, even if one of them fails to close."""
         for handler in self._handlers.values():
             try:
                 await handler.close()
             except Exception:
-                log.exception("handler does not close", handler=handler.identity)
+                log.exception("handler not closed", handler=handler.identity)
 
     async def _names(self, pipeline_id: str, version: int) -> Sequence[str]:
         pipeline = self._catalogue.get(pipeline_id, version)
@@ -86,7 +86,7 @@ class PipelineChains:
         raise PermanentError(f"pipeline {pipeline_id!r} version {version} has no stage {self._stage!r}")
 
     async def _started(self, name: str) -> Handler:
-        """Return the handler; a missing or misconfigured one pauses the stage, for no record is to blame."""
+        """Return the handler; if it is missing or misconfigured, the stage waits, because no record is at fault."""
         if name not in self._handlers:
             try:
                 own = self._first if name == _FIRST else None
@@ -94,7 +94,9 @@ class PipelineChains:
             except ConfigurationError as error:
                 raise DependencyDown(f"handler {name}", error.message, remedy=error.remedy) from error
             except ValidationError as error:
-                raise DependencyDown(f"handler {name}", wrong_settings(error), remedy="Set it and restart.") from error
+                raise DependencyDown(
+                    f"handler {name}", wrong_settings(error), remedy="Correct the setting and restart the stage."
+                ) from error
         return self._handlers[name]
 
 

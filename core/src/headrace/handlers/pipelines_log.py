@@ -1,6 +1,6 @@
-"""Which pipelines exist: the compacted topic ``pipelines``, followed by every service, appended to by ``apply``.
+"""The existing pipelines: the compacted topic ``pipelines``, written by ``apply`` and followed by every service.
 
-A version never changes once it is there, so what is in flight keeps its version while a new one is applied.
+A version never changes, so records on their way keep their version when a new one is applied.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CALL_S = 10.0
 
 
 class PipelineCatalogue:
-    """Every pipeline version seen so far, kept current by whoever calls :meth:`add`; safe across threads."""
+    """All pipeline versions seen so far, entered by :meth:`add`; safe across threads."""
 
     def __init__(self) -> None:
         self._versions: dict[str, dict[int, PipelineVersion]] = {}
@@ -37,17 +37,17 @@ class PipelineCatalogue:
         self._refused: dict[tuple[str, int], str] = {}
 
     def add(self, version: PipelineVersion) -> None:
-        """Take a version in."""
+        """Add a version."""
         self._versions.setdefault(version.pipeline_id, {})[version.version] = version
 
     def refuse(self, version: PipelineVersion, why: str) -> None:
-        """Remember why the version is not taken in; the one before stays the newest."""
+        """Store why the version is not usable; the previous one stays the newest."""
         self._refused[version.pipeline_id, version.version] = why
 
     def why_missing(self, pipeline_id: str, version: int) -> str:
-        """Return why there is no such version, for a person."""
+        """Return why the version is missing, for messages."""
         why = self._refused.get((pipeline_id, version))
-        what = "was never applied" if why is None else f"is refused by this release: {why}"
+        what = "was never applied" if why is None else f"does not work with this release: {why}"
         return f"pipeline {pipeline_id!r} version {version} {what}"
 
     def all(self) -> list[PipelineVersion]:
@@ -57,12 +57,12 @@ class PipelineCatalogue:
         ]
 
     def newest(self, pipeline_id: str) -> PipelineVersion | None:
-        """Return the newest version, or None where the pipeline was never applied."""
+        """Return the newest version, or None if the pipeline was never applied."""
         versions = self._versions.get(pipeline_id)
         return versions[max(versions)] if versions else None
 
     def next_number(self, pipeline_id: str) -> int:
-        """Return the number of the version to be applied next: none is given twice, a refused one's neither."""
+        """Return the number for the next version. No number is used twice, not even that of an unusable version."""
         refused = [number for name, number in self._refused if name == pipeline_id]
         return max([0, *self._versions.get(pipeline_id, {}), *refused]) + 1
 
@@ -74,7 +74,7 @@ class PipelineCatalogue:
         return pipeline_id, newest.version
 
     def get(self, pipeline_id: str, version: int) -> Pipeline | None:
-        """Return that version, or None where it has not been seen."""
+        """Return that version, or None if it is unknown."""
         key = (pipeline_id, version)
         if key not in self._parsed:
             found = self._versions.get(pipeline_id, {}).get(version)
@@ -92,16 +92,16 @@ class PipelineFollower(TopicFollower[PipelineVersion]):
         self.catalogue = catalogue
 
     def latest(self, pipeline_id: str) -> tuple[str, int]:
-        """Return the pipeline and its newest version; one that is not known yet is looked for up to the topic's end.
+        """Return the pipeline and its newest version; for an unknown pipeline, first read the topic to its end.
 
-        Raises :class:`UnknownPipeline`, and :class:`DependencyDown` where that end cannot be read.
+        Raises :class:`UnknownPipeline`, and :class:`DependencyDown` if the topic cannot be read.
         """
         if self.catalogue.newest(pipeline_id) is None:
             self.refresh()
         return self.catalogue.latest(pipeline_id)
 
     def _add(self, version: PipelineVersion) -> None:
-        """Take the version in; raises what is wrong with it, and then the one before stays in force."""
+        """Add the version; raises the error of an invalid one, and then the previous version stays in force."""
         try:
             check(version)
         except HeadraceError as error:
@@ -115,21 +115,21 @@ def check(version: PipelineVersion) -> None:
     """Raise :class:`TemplateError` or :class:`InvalidRecord` for a version that no stage of this release can run."""
     template = parse(version.template, f"{version.pipeline_id} version {version.version}")
     if template.id != version.pipeline_id:
-        raise InvalidRecord("template", f"is one of {template.id!r}, not of {version.pipeline_id!r}")
+        raise InvalidRecord("template", f"has the ID {template.id!r}, not {version.pipeline_id!r}")
     if version.version < 1:
-        raise InvalidRecord("version", f"is {version.version}; the first is 1")
+        raise InvalidRecord("version", f"is {version.version}; versions start at 1")
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What applying came to; ``changed`` is False where the newest version says the same already."""
+    """The result of applying; ``changed`` is False if the newest version is already the same."""
 
     version: PipelineVersion
     changed: bool
 
 
 def read_all(kafka: KafkaSettings, codec: Codec) -> PipelineCatalogue:
-    """Return everything that the topic holds now; raises :class:`DependencyDown`."""
+    """Return all versions that are in the topic now; raises :class:`DependencyDown`."""
     catalogue = PipelineCatalogue()
     follower = PipelineFollower(kafka, codec, catalogue)
     follower.start()
@@ -149,10 +149,10 @@ def apply(
     dry_run: bool = False,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Applied:
-    """Publish the template as its pipeline's next version, unless the newest says the same and none was refused since.
+    """Publish the template as the next version, unless the newest is the same and no unusable version followed it.
 
-    One writer at a time: the transactional id fences a concurrent one, so that no number is given twice.
-    Raises :class:`DependencyDown` where Kafka or the registry does not answer.
+    The transactional ID fences concurrent writers, so that no number is used twice.
+    Raises :class:`DependencyDown` if Kafka or the registry does not answer.
     """
     producer = Producer({**kafka.client(), "transactional.id": f"{kafka.topic_prefix}headrace-pipeline-apply"})
     try:

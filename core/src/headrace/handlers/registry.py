@@ -22,14 +22,16 @@ class HandlerRegistry:
             self.add(handler)
 
     def add(self, handler: type[Handler]) -> type[Handler]:
-        """Add a class; raises :class:`ConfigurationError` where it breaks the contract or the name is taken."""
+        """Add a class; raises :class:`ConfigurationError` if it breaks the contract or the name is taken."""
         where = f"{handler.__module__}:{handler.__qualname__}"
         parts = {"name": "name", "stage": "stage", "consumes": "record types"}
         missing = [words for part, words in parts.items() if not hasattr(handler, part)]
         if missing:
-            raise ConfigurationError(f"handler declares no {', '.join(missing)}", where=where)
+            raise ConfigurationError(f"handler does not declare {', '.join(missing)}", where=where)
         if not _NAME.fullmatch(handler.name):
-            raise ConfigurationError(f"handler name {handler.name!r} is not of the form [a-z][a-z0-9-]*", where=where)
+            raise ConfigurationError(
+                f"invalid handler name {handler.name!r}: use [a-z][a-z0-9-]*, at most 63 characters", where=where
+            )
         stage = self._by_stage.setdefault(handler.stage, {})
         taken = stage.setdefault(handler.name, handler)
         if taken is not handler:
@@ -49,22 +51,23 @@ class HandlerRegistry:
         return [self._by_stage[stage][name] for stage in sorted(self._by_stage) for name in self.names(stage)]
 
     def find(self, stage: str, name: str) -> type[Handler]:
-        """Return the class; raises :class:`ConfigurationError` naming those that exist."""
+        """Return the class; raises :class:`ConfigurationError` naming the existing ones."""
         try:
             return self._by_stage[stage][name]
         except KeyError:
             raise ConfigurationError(
                 f"stage {stage!r} has no handler {name!r}",
-                remedy=f"It has: {', '.join(self.names(stage)) or 'none'}. A package adds one by an entry point in "
-                f"the group {ENTRY_POINT_GROUP!r}; install it where the stage runs and restart that stage.",
+                remedy=f"Its handlers: {', '.join(self.names(stage)) or 'none'}. A package adds one through the "
+                "entry-point "
+                f"group {ENTRY_POINT_GROUP!r}: install it where the stage runs and restart that stage.",
             ) from None
 
 
 def installed(stage: str | None = None) -> HandlerRegistry:
-    """Return a registry of the handlers that installed packages offer, of one stage or of all.
+    """Return a registry of the handlers in installed packages, of one stage or of all.
 
     An entry point is named ``stage.handler``, so that a service loads no module of another stage.
-    Raises :class:`ConfigurationError` naming the entry point that does not load or is misnamed.
+    Raises :class:`ConfigurationError` naming an entry point that cannot be loaded or has the wrong name.
     """
     registry = HandlerRegistry()
     for point in entry_points(group=ENTRY_POINT_GROUP):
@@ -74,15 +77,15 @@ def installed(stage: str | None = None) -> HandlerRegistry:
             handler = point.load()
         except Exception as error:
             raise ConfigurationError(
-                f"entry point {point.name!r} = {point.value!r} does not load: {type(error).__name__}: {error}",
-                remedy="Repair or uninstall the package that offers it.",
+                f"entry point {point.name!r} = {point.value!r} cannot be loaded: {type(error).__name__}: {error}",
+                remedy="Fix or uninstall the package that declares it.",
             ) from error
         if not (isinstance(handler, type) and issubclass(handler, Handler)):
-            raise ConfigurationError(f"entry point {point.name!r} = {point.value!r} is no Handler class")
+            raise ConfigurationError(f"entry point {point.name!r} = {point.value!r} is not a Handler class")
         registry.add(handler)
         if point.name != f"{handler.stage}.{handler.name}":
             raise ConfigurationError(
                 f"entry point {point.name!r} holds the handler {handler.name!r} of stage {handler.stage!r}",
-                remedy=f"Name it {handler.stage}.{handler.name}.",
+                remedy=f"Name the entry point {handler.stage}.{handler.name}.",
             )
     return registry

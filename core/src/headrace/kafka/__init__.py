@@ -1,1 +1,1 @@
-"""Kafka for everyone: the broker contract and its Kafka broker, headers, followers of topics, offsets and lag."""
+"""Access to Kafka: the broker contract and its Kafka broker, headers, followers of topics, offsets and lag."""

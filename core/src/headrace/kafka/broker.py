@@ -1,7 +1,7 @@
-"""The broker contract on Kafka, by confluent-kafka.
+"""The broker contract, implemented on Kafka with confluent-kafka.
 
-Why this client, and each setting of it: ``docs/adr/0001-kafka-client.md``. What the worker knows of its partitions is
-in :class:`headrace.kafka.partition_book.PartitionBook`; here are the calls to Kafka, and nothing is decided twice.
+``docs/adr/0001-kafka-client.md`` explains the choice of this client and each of its settings. This module calls Kafka;
+:class:`headrace.kafka.partition_book.PartitionBook` keeps what the worker knows about its partitions.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from headrace.kafka.partition_book import Committed, PartitionBook
 log = structlog.get_logger(__name__)
 
 _CALL_S = 15.0
-"""Bound of one transactional call; a commit that takes longer is uncertain."""
+"""Maximum seconds of one transactional call; the result of a longer commit is unknown."""
 _Answer = TypeVar("_Answer")
 
 
 class KafkaBroker(Broker):
-    """A consumer that reads committed records only, and a transactional producer with a stable id."""
+    """A consumer that reads only committed records, and a transactional producer with a stable ID."""
 
     def __init__(self, kafka: KafkaSettings, worker: WorkerSettings, *, group: str, transactional_id: str) -> None:
         self._kafka = kafka
@@ -54,7 +54,7 @@ class KafkaBroker(Broker):
         self._closing = False
 
     def subscribe(self, topics: Sequence[str]) -> None:
-        """Fence any predecessor with our transactional id, then join the group."""
+        """Fence any predecessor with the same transactional ID, then join the group."""
         deadline = time.monotonic() + 120
         while self._producer is None:
             try:
@@ -69,7 +69,7 @@ class KafkaBroker(Broker):
         )
 
     def poll(self, max_records: int, timeout: float) -> Polled:
-        """Wait for the first record, then take along what has been fetched already."""
+        """Wait for the first record, then add the records that are already fetched."""
         if self._book.unsettled:
             self.rewind()
         records: list[Record] = []
@@ -84,10 +84,10 @@ class KafkaBroker(Broker):
         return self._book.outcome(records)
 
     def snapshot(self) -> Any:
-        """Return the group's metadata as of now, or None without a membership.
+        """Return the group's current metadata, or None without a membership.
 
-        A transaction with the metadata of no membership would not be fenced at all: the coordinator takes it for
-        one of a client that knows no memberships (KIP-447's compatibility with version 0 of TxnOffsetCommit).
+        A transaction without the metadata of a membership would not be fenced: the coordinator treats it as one of a
+        client that does not support memberships (KIP-447's compatibility with version 0 of TxnOffsetCommit).
         """
         metadata = self._consumer.consumer_group_metadata()
         return None if generation_of(metadata) < 0 else metadata
@@ -105,7 +105,7 @@ class KafkaBroker(Broker):
             self._consumer.resume([KafkaPartition(*place) for place in self._book.assigned])
 
     def rewind(self) -> None:
-        """Seek to the committed offsets; Kafka is asked for those only that the book does not know for certain."""
+        """Seek to the committed offsets; ask Kafka only for those that the book does not know for certain."""
         back = self._book.go_back()
         try:
             answers = self._ask_committed(back.to_ask) if back.to_ask else []
@@ -114,7 +114,7 @@ class KafkaBroker(Broker):
             for position in answers:
                 self._consumer.seek(position)
         except KafkaException as error:
-            raise BrokerUnavailable(f"cannot go back to the committed offsets: {error}") from error
+            raise BrokerUnavailable(f"cannot seek to the committed offsets: {error}") from error
         unsettled = self._book.unsettled
         self._book.went_back(_committed_in(answers))
         if unsettled and not self._book.paused:
@@ -128,7 +128,7 @@ class KafkaBroker(Broker):
             if not message.key:
                 raise InvalidRecord("key", f"is empty in a message to {message.topic}")
         if snapshot is None:
-            raise TransactionAborted("the batch was sealed without a membership in the group")
+            raise TransactionAborted("the worker was not a member of the consumer group when the batch was sealed")
         try:
             producer.begin_transaction()
             failpoints.reach("commit.begun")
@@ -145,13 +145,13 @@ class KafkaBroker(Broker):
         self._book.committed(offsets)
 
     def mark(self, marks: Mapping[TopicPartition, Mark]) -> None:
-        """Commit the offsets that are committed already, with the marks as their metadata; fenced by membership."""
+        """Commit the already committed offsets again, with the marks as metadata; fenced by membership."""
         offsets = self._book.offsets_to_mark(marks)
         self._annotate(offsets, {place: marks[place].text() for place in offsets})
         self._book.marked({place: marks[place] for place in offsets})
 
     def _annotate(self, offsets: Mapping[TopicPartition, int], texts: Mapping[TopicPartition, str]) -> None:
-        """Commit the offsets once more, each with its text as metadata."""
+        """Commit the offsets again, each with its text as metadata."""
         if not offsets:
             return
         try:
@@ -160,18 +160,18 @@ class KafkaBroker(Broker):
                 asynchronous=False,
             )
         except KafkaException as error:
-            raise BrokerUnavailable(f"marks cannot be written: {error}") from error
+            raise BrokerUnavailable(f"cannot write marks: {error}") from error
 
     def _unmark(self, places: Collection[TopicPartition]) -> None:
-        """Take this worker's own marks away, for it gives the partitions up alive."""
+        """Remove this worker's own marks, because it gives up the partitions without a crash."""
         offsets = self._book.take_marks(places)
         try:
             self._annotate(offsets, dict.fromkeys(offsets, ""))
         except BrokerUnavailable as error:
-            log.info("a mark stays and counts as an unfinished beginning", error=str(error))
+            log.info("mark not removed; it counts as an unfinished attempt", error=str(error))
 
     def renew_producer(self) -> None:
-        """Close the producer, start another with the same id and wait until it fenced its predecessor."""
+        """Close the producer, start another with the same ID and wait until it has fenced its predecessor."""
         if self._producer is not None:
             self._producer.purge()
             self._producer = None
@@ -180,11 +180,11 @@ class KafkaBroker(Broker):
             _retrying(lambda: producer.init_transactions(_CALL_S))
             failpoints.reach("producer.renewed")
         except KafkaException as error:
-            raise BrokerUnavailable(f"the producer cannot start: {error}") from error
+            raise BrokerUnavailable(f"cannot start the producer: {error}") from error
         self._producer = producer
 
     def close(self) -> None:
-        """Leave the group; the producer's open transaction, if any, was aborted before."""
+        """Leave the group; an open transaction of the producer was already aborted."""
         self._closing = True
         self._unmark(self._book.assigned)
         self._consumer.close()
@@ -199,13 +199,15 @@ class KafkaBroker(Broker):
                 producer.poll(0.1)
 
     def _failed(self, producer: Producer, raised: KafkaException) -> None:
-        """Raise what the failed transaction came to; unless it was aborted, the group's offsets may have moved."""
+        """Raise the error for a failed transaction; unless it was aborted, the group's offsets may have moved."""
         error: KafkaError = raised.args[0]
         if not error.txn_requires_abort():
             self._book.uncertain()
             if error.code() in FENCED:
                 raise fenced(error, self._transactional_id) from raised
-            raise TransactionUncertain(f"the transaction's end is unknown: {error.str()}") from raised
+            raise TransactionUncertain(
+                f"it is unknown whether the transaction was committed: {error.str()}"
+            ) from raised
         try:
             _retrying(lambda: producer.abort_transaction(_CALL_S))
         except KafkaException as second:
@@ -213,10 +215,10 @@ class KafkaBroker(Broker):
             if second.args[0].code() in FENCED:
                 raise fenced(second.args[0], self._transactional_id) from raised
             raise TransactionUncertain(f"the transaction could not be aborted: {second}") from raised
-        raise TransactionAborted(f"the transaction was refused: {error.str()}") from raised
+        raise TransactionAborted(f"the transaction was aborted: {error.str()}") from raised
 
     def _ask_committed(self, places: Sequence[TopicPartition]) -> list[KafkaPartition]:
-        """Return where to read on: the stable committed offset, or the beginning of a partition without one."""
+        """Return where to continue: the stable committed offset, or the beginning of a partition without one."""
         positions = self._consumer.committed([KafkaPartition(*place) for place in places], _CALL_S)
         for position in positions:
             if position.error is not None:
@@ -237,10 +239,10 @@ class KafkaBroker(Broker):
             consumer.incremental_assign(positions)
             self._book.placed(_committed_in(positions))
         except KafkaException as error:
-            log.warning("committed offsets cannot be read", error=str(error))
+            log.warning("cannot read committed offsets", error=str(error))
             consumer.incremental_assign([KafkaPartition(*place, OFFSET_BEGINNING) for place in places])
         if all(self._book.fetches(place) for place in places):
-            # librdkafka remembers a pause beyond the revocation: one that left while it was paused comes back so.
+            # librdkafka keeps a pause across a revocation: a partition revoked while paused is paused when it returns.
             consumer.resume(partitions)
         else:
             consumer.pause(partitions)
@@ -255,21 +257,21 @@ class KafkaBroker(Broker):
             consumer.incremental_unassign(partitions)
 
     def _step_over(self, error: KafkaError, message: KafkaMessage, found: Sequence[Record]) -> list[Record]:
-        """Read on behind a record that cannot be unpacked, and return one in its place that says so.
+        """Skip a record that cannot be decompressed, and return a replacement that says so.
 
-        A few kilobytes that unpack to more than the client takes would be fetched for ever, and keep the records of
-        all other partitions behind them. The error names the first offset of the whole batch, whatever was asked for.
+        The client would fetch forever a few kilobytes that decompress to more than its limit, and they would block the
+        records of all other partitions. The error names the first offset of the batch, not the requested one.
         """
         place = TopicPartition(message.topic() or "", message.partition() or 0)
         if any(headers.unreadable(record) and record.place == place for record in found):
-            return []  # the same error once more, from before the last step
+            return []  # the same error again, from before the last skip
         offset = self._book.next_unreadable(place, message.offset() or 0)
         if offset is None:
-            return []  # it left with a rebalance within this poll
+            return []  # a rebalance in this poll revoked the partition
         try:
             self._consumer.seek(KafkaPartition(*place, offset + 1))
         except KafkaException:
-            return []  # its fetching starts just now: the error comes again
+            return []  # its fetching is just starting: the error will come again
         self._book.stepped_over(place, offset)
         return [Record(*place, offset, None, None, ((headers.UNREADABLE, error.str().encode()),), 0)]
 
@@ -282,12 +284,12 @@ class KafkaBroker(Broker):
                 if max_records > 1:
                     messages += self._consumer.consume(max_records - 1, 0)
         except KafkaException as error:
-            self._book.put_off(BrokerUnavailable(f"reading failed: {error}"))
+            self._book.put_off(BrokerUnavailable(f"cannot read from Kafka: {error}"))
         return messages
 
 
 def _committed_in(positions: Iterable[KafkaPartition]) -> dict[TopicPartition, Committed]:
-    """Return what the client's positions say that the group has."""
+    """Return the committed offsets and marks in the client's positions."""
     return {
         TopicPartition(at.topic, at.partition): Committed(None if at.offset < 0 else at.offset, Mark.of(at.metadata))
         for at in positions
@@ -295,7 +297,7 @@ def _committed_in(positions: Iterable[KafkaPartition]) -> dict[TopicPartition, C
 
 
 def _retrying(call: Callable[[], _Answer]) -> _Answer:
-    """Call again while the client says that the same call may be repeated, up to a bound."""
+    """Repeat the call while the client says that it may be repeated, up to a time limit."""
     deadline = time.monotonic() + 2 * _CALL_S
     while True:
         try:

@@ -1,4 +1,4 @@
-"""What the runtime needs from a broker, and what it may rely on.
+"""What the runtime needs from a broker, and what the broker guarantees.
 
 The suite :mod:`headrace_testing.broker_contract` runs against every implementation.
 """
@@ -15,7 +15,7 @@ from headrace.errors import HeadraceError
 
 Headers = tuple[tuple[str, bytes | None], ...]
 Snapshot = NewType("Snapshot", object)
-"""A worker's membership in its group at one moment. Only the broker that made it reads it."""
+"""A worker's membership in its group at one moment. Only the broker that created it reads it."""
 
 
 class TopicPartition(NamedTuple):
@@ -41,14 +41,14 @@ class Record(NamedTuple):
 
     @property
     def place(self) -> TopicPartition:
-        """The partition that it stands in."""
+        """The record's partition."""
         return TopicPartition(self.topic, self.partition)
 
 
 class Message(NamedTuple):
     """A record to write; the partition follows from the key (murmur2), which is never empty.
 
-    A value of None is a tombstone, and is read as one: not the same as an empty value.
+    A value of None is a tombstone, which differs from an empty value.
     """
 
     topic: str
@@ -58,10 +58,10 @@ class Message(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """Work that was begun at a partition's committed offset: how often, without a word of its end.
+    """Counts the unfinished attempts that began at a partition's committed offset.
 
-    ``records`` is the size of the batch; ``until`` is the offset after the last record that was under way;
-    ``offset`` is where it begins, which counts where nothing was ever committed.
+    ``records`` is the size of the batch; ``until`` is the offset after its last record; ``offset`` is where it begins,
+    which is used if the group never committed.
     """
 
     begun: int
@@ -70,12 +70,12 @@ class Mark(NamedTuple):
     offset: int
 
     def text(self) -> str:
-        """Return it as it is kept beside the committed offset."""
+        """Return the text that is stored with the committed offset."""
         return f"headrace begun={self.begun} records={self.records} until={self.until} offset={self.offset}"
 
     @staticmethod
     def of(text: str | None) -> Mark | None:
-        """Return the mark in what is kept beside a committed offset, or None where there is none."""
+        """Return the mark in the text stored with a committed offset, or None if there is none."""
         found = _MARK.fullmatch(text or "")
         return None if found is None else Mark(*map(int, found.groups()))
 
@@ -85,53 +85,53 @@ _MARK = re.compile(r"headrace begun=(\d{1,9}) records=(\d{1,9}) until=(\d{1,19})
 
 @dataclass(frozen=True, slots=True)
 class Polled:
-    """What one poll brought: records in order of offset by partition, and whether the assignment changed.
+    """The result of a poll: records in order of offset by partition, and whether the assignment changed.
 
-    After ``rebalanced``, records read before it are void: they may belong to another worker by now. What this poll read
-    itself is dropped, so the caller goes back by :meth:`Broker.rewind` before it polls again.
+    After ``rebalanced``, records read before are invalid, because they may belong to another worker. The records of
+    this poll are dropped too, so the caller must call :meth:`Broker.rewind` before the next poll.
     """
 
     records: Sequence[Record] = ()
     rebalanced: bool = False
     assigned: frozenset[TopicPartition] = frozenset()
     marks: Mapping[TopicPartition, Mark] = field(default_factory=dict)
-    """After ``rebalanced``, the marks of partitions that came to this worker."""
+    """After ``rebalanced``, the marks of newly assigned partitions."""
 
 
 class BrokerError(HeadraceError):
-    """The broker refused or did not answer."""
+    """The broker rejected a call or did not answer."""
 
     code = "broker"
 
 
 class TransactionAborted(BrokerError):
-    """The transaction was refused and is rolled back; nothing of it is visible. Rewind and do it again."""
+    """The transaction was aborted and nothing of it is visible. Rewind and process the batch again."""
 
 
 class TransactionUncertain(BrokerError):
-    """Whether the transaction was committed is not known. Only a new producer and the committed offsets tell."""
+    """It is unknown whether the transaction was committed. A new producer and the committed offsets will tell."""
 
 
 class ProducerFenced(BrokerError):
-    """Another worker with the same transactional id, or in the same place of the group, took over."""
+    """Another worker with the same transactional ID, or with the same place in the group, took over."""
 
     default_remedy = (
-        "Give every live worker of a stage a slot of its own (HEADRACE_WORKER_SLOT). One that was held up for longer "
-        "than HEADRACE_WORKER_TRANSACTION_TIMEOUT_MS ends so too: start it again."
+        "Give every live worker of a stage its own slot (HEADRACE_WORKER_SLOT). A worker that was blocked for longer "
+        "than HEADRACE_WORKER_TRANSACTION_TIMEOUT_MS also ends like this: restart it."
     )
 
 
 class OffsetsLost(BrokerError):
-    """A committed offset lies outside the log: records were deleted before this group read them."""
+    """A committed offset is outside the log: records were deleted before this group read them."""
 
     default_remedy = (
-        "Nothing was skipped. Either accept the gap by setting the group's offset with Kafka's own tool, "
-        "or replay the stage from an earlier topic; lengthen the topic's retention before that."
+        "No record was skipped. Increase the topic's retention first. Then either accept the gap and set the group's "
+        "offset with Kafka's own tool, or replay the stage from an earlier topic."
     )
 
 
 class BrokerUnavailable(BrokerError):
-    """The broker does not answer for now."""
+    """The broker does not answer at the moment."""
 
 
 class Broker(ABC):
@@ -139,35 +139,35 @@ class Broker(ABC):
 
     @abstractmethod
     def subscribe(self, topics: Sequence[str]) -> None:
-        """Join the group and take part in sharing the partitions of these topics."""
+        """Join the group and share the partitions of these topics."""
 
     @abstractmethod
     def poll(self, max_records: int, timeout: float) -> Polled:
-        """Return at most ``max_records`` records that follow those returned before, committed ones only.
+        """Return at most ``max_records`` committed records that follow those returned before.
 
-        Waits up to ``timeout`` seconds for the first and for no other. Keeps up the membership. Partitions are taken
-        up at their committed offsets, or at the beginning where there is none.
+        Waits up to ``timeout`` seconds, for the first record only. Keeps the membership. New partitions are read from
+        their committed offset, or from the beginning if there is none.
         Raises :class:`OffsetsLost` naming partition, committed offset and log start, and :class:`BrokerUnavailable`.
         """
 
     @abstractmethod
     def snapshot(self) -> Snapshot | None:
-        """Return the membership as of now, and None where there is none to commit under.
+        """Return the current membership, or None if there is none to commit under.
 
-        A batch keeps the one of its seal and never takes a newer one.
+        A batch keeps the membership of its sealing and never takes a newer one.
         """
 
     @abstractmethod
     def pause_fetching(self) -> None:
-        """Stop fetching: polls keep up the membership and return no records until :meth:`resume_fetching`."""
+        """Stop fetching: polls keep the membership but return no records until :meth:`resume_fetching`."""
 
     @abstractmethod
     def resume_fetching(self) -> None:
-        """Fetch again from where :meth:`pause_fetching` stopped."""
+        """Continue fetching where :meth:`pause_fetching` stopped."""
 
     @abstractmethod
     def rewind(self) -> None:
-        """Go back to the committed offsets on every assigned partition. Raises :class:`BrokerUnavailable`."""
+        """Return to the committed offsets in every assigned partition. Raises :class:`BrokerUnavailable`."""
 
     @abstractmethod
     def commit(
@@ -182,19 +182,19 @@ class Broker(ABC):
 
     @abstractmethod
     def mark(self, marks: Mapping[TopicPartition, Mark]) -> None:
-        """Note durably, beside the committed offsets, that work begins there; nothing may be left to commit.
+        """Record durably, with the committed offsets, that work begins there; no batch may be waiting for its commit.
 
-        The next commit of a partition takes its mark away, and so does this worker when it gives the partition up
-        alive. Raises :class:`BrokerUnavailable`, and then nothing needs to be done about it.
+        The next commit of a partition removes its mark, and so does this worker when it gives up the partition without
+        a crash. Raises :class:`BrokerUnavailable`, which the caller may ignore.
         """
 
     @abstractmethod
     def renew_producer(self) -> None:
-        """Replace the producer by a new one with the same transactional id.
+        """Replace the producer with a new one that has the same transactional ID.
 
-        That aborts or completes whatever its predecessor left open. Raises :class:`BrokerUnavailable`.
+        This aborts or completes a transaction that the predecessor left open. Raises :class:`BrokerUnavailable`.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Leave the group and let go of the connections; an open transaction is aborted."""
+        """Leave the group and close the connections; an open transaction is aborted."""

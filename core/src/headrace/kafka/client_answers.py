@@ -1,4 +1,4 @@
-"""What librdkafka answers, in the terms of :mod:`headrace.kafka.broker_contract`."""
+"""Translates librdkafka's answers into the types of :mod:`headrace.kafka.broker_contract`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from headrace.kafka.broker_contract import BrokerError, BrokerUnavailable, Heade
 log = structlog.get_logger(__name__)
 
 FENCED = {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}  # noqa: SLF001
-"""Codes by which a producer learns that another one took its place."""
+"""Error codes that tell a producer that another one took its place."""
 _LOST = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}  # noqa: SLF001
 
 
@@ -29,11 +29,11 @@ def record_of(message: Any) -> Record:
 
 
 def header_pairs(message: Any) -> Headers:
-    """Return the record's headers; where a name is not UTF-8, which the client cannot read, one that says so."""
+    """Return the record's headers, or one header that says so if a name is not UTF-8 (the client cannot read it)."""
     try:
         return tuple(message.headers() or ())
     except (SystemError, UnicodeDecodeError):
-        return ((headers.UNREADABLE, b"the name of a header is not UTF-8"),)
+        return ((headers.UNREADABLE, b"a header name is not UTF-8"),)
 
 
 def _timestamp(message: KafkaMessage) -> int:
@@ -42,7 +42,7 @@ def _timestamp(message: KafkaMessage) -> int:
 
 
 def refusal(error: KafkaError, message: KafkaMessage) -> BrokerError | None:
-    """Return what to raise for an error that came instead of a record, or None where it passes by itself."""
+    """Return what to raise for an error received instead of a record, or None if the error passes by itself."""
     if error.code() in _LOST:
         place = f"{message.topic()}[{message.partition()}]"
         return OffsetsLost(
@@ -50,15 +50,15 @@ def refusal(error: KafkaError, message: KafkaMessage) -> BrokerError | None:
             where=place,
         )
     if error.code() in {KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED}:  # noqa: SLF001
-        return ProducerFenced(f"another worker took this one's place in the group: {error.str()}")
+        return ProducerFenced(f"another worker took over this member's place in the consumer group: {error.str()}")
     if error.code() == KafkaError._MAX_POLL_EXCEEDED or error.retriable():  # noqa: SLF001
         log.warning("kafka reports", error=error.str())
         return None
-    return BrokerUnavailable(f"reading failed: {error.str()}")
+    return BrokerUnavailable(f"cannot read from Kafka: {error.str()}")
 
 
 def fenced(error: KafkaError, transactional_id: str) -> ProducerFenced:
-    """Return what to raise when another producer has our transactional id."""
+    """Return what to raise when another producer took over the transactional ID."""
     return ProducerFenced(f"the producer was fenced: {error.str()}", where=transactional_id)
 
 
@@ -71,7 +71,7 @@ def generation_of(metadata: bytes) -> int:
     if not metadata.startswith(magic):
         raise ConfigurationError(
             f"librdkafka's group metadata has an unknown form: {metadata[:8]!r}",
-            remedy="Install the version of confluent-kafka that the lock names.",
+            remedy="Install the version of confluent-kafka that uv.lock names.",
         )
     generation: int = struct.unpack_from("=i", metadata, len(magic))[0]
     return generation

@@ -1,4 +1,4 @@
-"""The settings of every Kafka client: of stages (why each one: ``docs/adr/0001-kafka-client.md``) and of readers."""
+"""The configuration of all Kafka clients: stages (reasons in ``docs/adr/0001-kafka-client.md``) and readers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def consumer_config(kafka: KafkaSettings, worker: WorkerSettings, group: str, cl
         "enable.auto.offset.store": False,
         "auto.offset.reset": "error",
         "session.timeout.ms": worker.session_timeout_ms,
-        "heartbeat.interval.ms": min(500, worker.session_timeout_ms // 3),  # how fast a rebalance is heard of
+        "heartbeat.interval.ms": min(500, worker.session_timeout_ms // 3),  # how fast the worker learns of a rebalance
         "max.poll.interval.ms": 300_000,
         "fetch.wait.max.ms": 500,
         "fetch.error.backoff.ms": 50,
@@ -81,10 +81,10 @@ def reader_config(kafka: KafkaSettings, role: str, *, wait_ms: int, lost: Lost =
 
 
 def admin_client(kafka: KafkaSettings) -> AdminClient:
-    """Return a client that asks for metadata, offsets and groups."""
+    """Return a client for metadata, offsets and groups."""
     return AdminClient({**kafka.client(), "log_level": 0})
 
 
 def library_log() -> logging.Logger:
-    """Return the logger that librdkafka's own messages go to."""
+    """Return the logger for librdkafka's own messages."""
     return logging.getLogger("headrace.librdkafka")

@@ -1,8 +1,8 @@
-"""Values that every reader and writer of the log shares."""
+"""Values shared by all readers and writers of the log."""
 
 from __future__ import annotations
 
 NO_KEY = b"-"
-"""Key of a record that is carried on without one of its own: a message's key is never empty."""
+"""Key for a record that has none, because the key of a message is never empty."""
 LATEST_MS = 253_402_300_799_000
-"""Newest time that a record's timestamp can be shown as: the last second of the year 9999, in ms since 1970."""
+"""Latest timestamp that can be shown: the last second of the year 9999, in milliseconds since 1970."""

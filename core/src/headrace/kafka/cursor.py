@@ -1,7 +1,7 @@
 """A consumer that is assigned partitions by hand, and how far it has read each of them.
 
-Everything that reads the log outside a consumer group reads through here: :mod:`headrace.kafka.ranges` up to an end,
-:mod:`headrace.kafka.follower` without one.
+Code that reads the log outside a consumer group uses it: :mod:`headrace.kafka.ranges` reads up to an end,
+:mod:`headrace.kafka.follower` without end.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class LogCursor:
     """Reads from one thread; topics without prefix. ``role`` and the rest as in :func:`reader_config`.
 
     ``at`` is the next offset to read of each assigned partition. It moves past records as they are returned, and past
-    what is no record (transaction markers, aborted records) when the end of the partition is reached.
+    transaction markers and aborted records when the end of the partition is reached.
     """
 
     def __init__(self, kafka: KafkaSettings, role: str, *, wait_ms: int, lost: Lost = "earliest") -> None:
@@ -46,14 +46,14 @@ class LogCursor:
         self.close()
 
     def assign(self, starts: Mapping[TopicPartition, int]) -> None:
-        """Read these partitions from these offsets from now on, and no others."""
+        """From now on, read only these partitions, from these offsets."""
         self.at, self.ended = dict(starts), set()
         self._names = {self._kafka.topic(place.topic): place.topic for place in starts}
         with answering(self._kafka):
             self._consumer.assign([self._place(place, offset) for place, offset in starts.items()])
 
     def drop(self, places: Iterable[TopicPartition]) -> None:
-        """Fetch no more of these assigned partitions.
+        """Stop fetching these assigned partitions.
 
         They are not paused: a pause outlasts the assignment, and librdkafka can lose a pause, an offset or a resume
         that follow each other closely (confluentinc/librdkafka issues 2190 and 5591).
@@ -66,7 +66,7 @@ class LogCursor:
     def fetch(self, most: int, seconds: float) -> list[Record]:
         """Return up to ``most`` records of the assigned partitions, each partition's in order.
 
-        Waits up to ``seconds`` for the first, and for no other. Raises :class:`DependencyDown` for what Kafka refuses,
+        Waits up to ``seconds``, for the first record only. Raises :class:`DependencyDown` if Kafka rejects the read,
         and :class:`OffsetsLost` for records that aged out, if the cursor was made with ``lost="error"``.
         """
         with answering(self._kafka):
@@ -81,7 +81,7 @@ class LogCursor:
         self._consumer.close()
 
     def _taken(self, message: KafkaMessage) -> Record | None:
-        """Move on past the message; return its record, or None for the end of a partition."""
+        """Move past the message; return its record, or None for the end of a partition."""
         error = message.error()
         if error is not None and error.code() != _END:
             self._refuse(error, message)

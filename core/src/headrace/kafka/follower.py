@@ -1,4 +1,4 @@
-"""Topics that are followed in a thread of their own: from their start or near their end, then whatever comes."""
+"""Follows topics in a separate thread, from their start or near their end, without end."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 _CALL_S = 10.0
 _ASK_S = 5.0
-"""Bounds how long :meth:`LogFollower.close` may take while Kafka does not answer."""
+"""Maximum seconds that :meth:`LogFollower.close` takes while Kafka does not answer."""
 _POLL_S = 0.2
 _RETRY_S = 1.0
 _BATCH = 500
 _WAIT_MS = 250
-"""How late the end of the log is reported; with shorter ones, idle services keep a broker busy."""
+"""Delay in reporting the end of the log; a shorter one would make idle services load the broker."""
 
 
 class LogFollower:
     """Hands every committed record of the topics to ``take``, which is called from one thread.
 
-    It begins at the topics' start, or ``last`` offsets before their end. After an outage, and for a topic that does
-    not exist yet, it tries again, and resumes where it stopped: no record is handed over twice. A record that ``take``
-    raises :class:`DependencyDown` or :class:`ConfigurationError` for is handed over again until it succeeds; one that
-    it raises anything else for is logged and counted, and the reading goes on.
+    It begins at the topics' start, or ``last`` offsets before their end. After an outage, or if a topic does not exist
+    yet, it retries and resumes where it stopped: no record is passed on twice. If ``take`` raises
+    :class:`DependencyDown` or :class:`ConfigurationError`, the same record is passed again until it succeeds. For any
+    other exception, the record is logged, counted and skipped.
     """
 
     def __init__(
@@ -50,12 +50,12 @@ class LogFollower:
         self._last = last
         self._offsets = LogOffsets(kafka, call_s=_ASK_S)
         self._next: dict[TopicPartition, int] = {}
-        """Where to resume each partition; what lies before was handed over."""
+        """Where to resume each partition; earlier records were passed on."""
         self._ended: set[TopicPartition] = set()
         self._closed = threading.Event()
         self._caught_up = threading.Event()
         self._failure: DependencyDown | None = None
-        """Why the thread waits; None while it reads on."""
+        """Why the thread waits; None while it reads."""
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -69,32 +69,32 @@ class LogFollower:
 
     @property
     def caught_up(self) -> bool:
-        """Whether everything that was readable at the start has been handed over."""
+        """Whether all records that were readable at the start were passed on."""
         return self._caught_up.is_set()
 
     def wait_until_read(self, timeout: float = 30.0) -> None:
         """Wait until :attr:`caught_up`; raises :class:`DependencyDown`."""
         if not self._caught_up.wait(timeout):
-            raise self._unread(f"was not read within {timeout} s")
+            raise self._unread(f"was not read to its end within {timeout} s")
 
     def refresh(self) -> None:
-        """Wait until everything that was written until now is handed over; raises :class:`DependencyDown`.
+        """Wait until all records written so far are passed on; raises :class:`DependencyDown`.
 
-        That is up to the high watermark, so it includes a transaction whose commit has just returned.
+        This is up to the high watermark, so it includes a transaction whose commit has just returned.
         """
         ends = self._offsets.high_watermarks(self._places())
         deadline = time.monotonic() + _CALL_S
         while any(self._next.get(place, 0) < end for place, end in ends.items()):
             if time.monotonic() > deadline or self._failure:
-                raise self._unread("is not read to its end")
+                raise self._unread("has not been read to its end")
             time.sleep(0.01)
 
     def deliver(self, record: Record) -> None:
-        """Hand the record over, and again while another system keeps it from being used."""
+        """Pass the record on; repeat while another system prevents its use."""
         while not self._closed.is_set():
             try:
                 self._take(record)
-            # A registry that is down or refuses us: to skip the record would lose what it says.
+            # The registry is down or denies access: skipping the record would lose it.
             except DependencyDown as error:
                 self._wait(error)
                 continue
@@ -136,7 +136,7 @@ class LogFollower:
                     self._caught_up.set()
 
     def _starts(self) -> dict[TopicPartition, int]:
-        """Return where to read each partition from: where it was left, or where the follower begins."""
+        """Return where to read each partition: where reading stopped, or where the follower begins."""
         places = self._places()
         bounds = self._offsets.bounds([place for place in places if place not in self._next])
         for place, (start, end) in bounds.items():
@@ -151,23 +151,23 @@ class LogFollower:
             raise DependencyDown("kafka", error.message, remedy=error.remedy) from error
 
     def _wait(self, error: DependencyDown) -> None:
-        """Note why nothing is read for now, and wait before the next attempt."""
+        """Store why reading waits, and wait before the next attempt."""
         self._failure = error
         log.warning("topic waits", topic=self._name, error=str(error))
         self._closed.wait(_RETRY_S)
 
     def _unread(self, what: str) -> DependencyDown:
-        """Return the error of topics that were not read, which names the other system if that is the reason."""
+        """Return the error for unread topics; it names the other system if that is the reason."""
         topics = ", ".join(repr(self._kafka.topic(name)) for name in self._topics)
         failure = self._failure
-        what = f"the topic {topics} {what}"
+        what = f"topic {topics} {what}"
         if failure is None:
             return DependencyDown("kafka", what)
         return DependencyDown(failure.dependency, f"{what}: {failure.message}", remedy=failure.remedy)
 
 
 class TopicFollower(LogFollower, Generic[T]):
-    """Follows one topic from its start, and hands every record to ``take``, decoded as ``record_type``."""
+    """Follows one topic from its start and passes every record to ``take``, decoded as ``record_type``."""
 
     def __init__(
         self, kafka: KafkaSettings, codec: Codec, topic: str, record_type: type[T], take: Callable[[T], None]

@@ -1,20 +1,19 @@
 """The headers of records.
 
-Every change that comes by the gateway, and every record of a stage, has ``request-id``, ``operation`` and ``version``;
-``run`` names the batch of work that sent it, if its sender gave one.
+Every change that the gateway writes, and every record of a stage, has ``request-id``, ``operation`` and ``version``;
+``run`` is the run that sent it, if the sender named one.
 
-Others say that a record is not read for the first time; everything else in it is as it was. A record in a retry or
-replay topic keeps the key, value and headers that it had; these come on top:
+The other headers say that a record is read again. A record in a retry or replay topic keeps its key, value and
+headers and gets these in addition:
 
-- ``origin-topic``, ``origin-partition``, ``origin-offset``: where the stage read it first;
+- ``origin-topic``, ``origin-partition``, ``origin-offset``: where the stage first read it;
 - ``retry-due`` (milliseconds since 1970) and ``retry-attempt`` (counts from 1): when, and as which attempt;
-- ``replay``: the run that sends it again; it stays with the record through all stages that follow;
+- ``replay``: the replay that sends it again; the record keeps it through all following stages;
 - ``held-kind`` (``pause`` or ``review``), ``held-for`` (a scope and its target, as ``tenant/acme``), ``held-why`` and
-  ``held-at`` (milliseconds since 1970): why it waits for a person; ``held-target``: where a reviewed output goes on;
+  ``held-at`` (milliseconds since 1970): why it is held; ``held-target``: where a reviewed output goes after approval;
 - ``redrive``: the dead letter that it comes from, as ``topic/partition/offset``.
 
-``headrace.unreadable`` alone stands in place of the headers of a record that the client cannot hand over as it is, and
-says why.
+``headrace.unreadable`` replaces all headers of a record that the client cannot read, and says why.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ _LONGEST_NUMBER = 19
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a stage read a record first."""
+    """Where a stage first read a record."""
 
     topic: str
     partition: int
@@ -69,7 +68,7 @@ def texts(record: Record) -> dict[str, str]:
 
 
 def number(record: Record, name: str, default: int) -> int:
-    """Return the header as a number of at least 0; ``default`` where it is missing or not one."""
+    """Return the header as a number of at least 0, or ``default`` if it is missing or invalid."""
     found = text(record, name)
     if found is None or len(found) > _LONGEST_NUMBER or not (found.isascii() and found.isdigit()):
         return default
@@ -77,19 +76,19 @@ def number(record: Record, name: str, default: int) -> int:
 
 
 def unreadable(record: Record) -> str | None:
-    """Return why the client could not hand the record over as it is, or None where it could."""
+    """Return why the client could not read the record, or None if it could."""
     if len(record.headers) != 1 or record.headers[0][0] != UNREADABLE:
         return None
-    return text(record, UNREADABLE) or "the reason is not said"
+    return text(record, UNREADABLE) or "no reason given"
 
 
 def attempt(record: Record) -> int:
-    """Return which attempt this is; 1 for a record that is read for the first time."""
+    """Return the number of the attempt; 1 for a record that is read for the first time."""
     return max(1, number(record, RETRY_ATTEMPT, 1))
 
 
 def origin(record: Record) -> Origin:
-    """Return where the stage read the record first: here, unless its headers say otherwise."""
+    """Return where the stage first read the record: here, unless its headers say otherwise."""
     topic = text(record, ORIGIN_TOPIC)
     if topic is None:
         return Origin(record.topic, record.partition, record.offset)
@@ -97,7 +96,7 @@ def origin(record: Record) -> Origin:
 
 
 def for_retry(record_headers: Headers, first: Origin, *, attempt: int, due_ms: int) -> Headers:
-    """Return the headers of a record that is to be tried again: its own, and when, as what, from where."""
+    """Return the headers for a retry: the record's own, its due time, attempt and origin."""
     return (
         *without_retry(record_headers),
         *_said(first),
@@ -107,7 +106,7 @@ def for_retry(record_headers: Headers, first: Origin, *, attempt: int, due_ms: i
 
 
 def for_replay(record_headers: Headers, first: Origin, run_id: str) -> Headers:
-    """Return the headers of a record that a replay sends again: its own, from where, and by which run."""
+    """Return the headers for a replay: the record's own, its origin and the replay ID."""
     own = tuple((name, value) for name, value in without_retry(record_headers) if name != REPLAY)
     return (
         *own,
@@ -132,7 +131,7 @@ def without_retry(record_headers: Headers) -> Headers:
 def for_hold(
     record_headers: Headers, first: Origin, *, kind: str, scope: str, why: str, now_ms: int, target: str | None = None
 ) -> Headers:
-    """Return the headers of a record that waits for a person: its own, and why it waits."""
+    """Return the headers of a held record: its own, and why it is held."""
     held = (
         *_said(first),
         (HELD_KIND, kind.encode()),
@@ -145,5 +144,5 @@ def for_hold(
 
 
 def without_hold(record_headers: Headers) -> Headers:
-    """Return the headers without those of a record that waits for a person."""
+    """Return the headers without those of a held record."""
     return tuple((name, value) for name, value in record_headers if name not in _HELD)

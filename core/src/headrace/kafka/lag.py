@@ -1,4 +1,4 @@
-"""How far each stage is behind: what its consumer group has still to read.
+"""How far each stage is behind: what its consumer group still has to read.
 
 Lag counts the offsets of a partition from the group's committed offset, or the first one that is left, to the end
 (:mod:`headrace.kafka.offsets`: open transactions do not count). Offsets before the first readable record do not count
@@ -27,7 +27,7 @@ _WAIT_MS = 20
 
 @dataclass(frozen=True, slots=True)
 class StageLag:
-    """How many offsets of ``topic`` the stage's group is behind, and how many there are in all."""
+    """Offsets of ``topic`` that the stage's group is behind, and the total number of offsets."""
 
     stage: str
     topic: str
@@ -48,7 +48,7 @@ class LagReader:
         return self._lags([(name, flow.source, False) for name, flow in STAGES.items()])
 
     def stage(self, stage: str) -> list[StageLag]:
-        """Return the lag of a stage's live lane, and of each topic of its side lane, as far as they exist."""
+        """Return the lag of a stage's live lane and of each topic of its side lane that exists."""
         return self._lags(
             [
                 (stage, STAGES[stage].source, False),
@@ -80,7 +80,7 @@ class LagReader:
         ]  # fmt: skip
 
     def _empty(self, gaps: Mapping[TopicPartition, Range]) -> dict[TopicPartition, int]:
-        """Return how many offsets at the beginning of each gap hold no record: a transaction's marker is none.
+        """Return how many offsets at the beginning of each gap have no record (such as transaction markers).
 
         Raises :class:`DependencyDown` if a partition does not show its first record, or its end, within 10 s.
         """
@@ -99,24 +99,24 @@ class LagReader:
                     return found
                 cursor.drop(found.keys() & cursor.at.keys())
         silent = min(gaps.keys() - found.keys())
-        raise unavailable(self._kafka, f"{silent} was silent for {_LOOKS * _LOOK_S:.0f} s")
+        raise unavailable(self._kafka, f"no answer for {silent} in {_LOOKS * _LOOK_S:.0f} s")
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a stage is: offsets in all, and those that are pending in its live and side lanes."""
+    """The progress of a stage: total offsets, and pending offsets in its live and side lanes."""
 
     total: int
     pending: int
 
     @property
     def percent(self) -> float:
-        """How much is done; 100 if there is nothing to do."""
+        """Percentage done; 100 if there is nothing to do."""
         return 100.0 if not self.total else 100.0 * (self.total - self.pending) / self.total
 
 
 def progress(reader: LagReader, stage: str) -> Progress:
-    """Return how far the stage is with its log, and with what it reads again.
+    """Return the stage's progress in its source topic, and in its retries and replays.
 
     Raises :class:`DependencyDown`, and :class:`ConfigurationError` if its topic does not exist.
     """
@@ -124,7 +124,7 @@ def progress(reader: LagReader, stage: str) -> Progress:
     live = [lane for lane in lanes if lane.topic == STAGES[stage].source]
     if not live:
         raise ConfigurationError(
-            f"there is no topic {STAGES[stage].source}", remedy="Run `headrace bootstrap`, which makes the topics."
+            f"topic {STAGES[stage].source} does not exist", remedy="Run `headrace bootstrap` to create the topics."
         )
     again = sum(lane.behind for lane in lanes if lane not in live)
     return Progress(live[0].total + again, live[0].behind + again)

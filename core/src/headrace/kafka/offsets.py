@@ -42,11 +42,11 @@ _PASSING = frozenset(
         KafkaError.OFFSET_NOT_AVAILABLE,
     }
 )
-"""What a broker answers for a moment after it started, or after a partition was made or got another leader."""
+"""Errors that a broker returns briefly after its start, or after a partition was created or got a new leader."""
 
 
 class Range(NamedTuple):
-    """Offsets from ``start`` up to ``end``, which is excluded."""
+    """Offsets from ``start`` up to but not including ``end``."""
 
     start: int
     end: int
@@ -66,11 +66,11 @@ class LogOffsets:
 
     @property
     def generation(self) -> str:
-        """The generation whose lanes are meant."""
+        """The generation of the index."""
         return self.kafka.generation
 
     def partitions(self, topics: Iterable[str], *, needed: bool = False) -> list[TopicPartition]:
-        """Return the partitions of the topics that exist; if they are ``needed``, a missing topic is an error.
+        """Return the partitions of the topics that exist; with ``needed``, a missing topic is an error.
 
         Raises :class:`ConfigurationError` naming the missing topics.
         """
@@ -79,10 +79,10 @@ class LogOffsets:
         missing = [self.kafka.topic(name) for name in names if name not in counts]
         if missing and needed:
             raise ConfigurationError(
-                f"there is no topic {', '.join(missing)}",
+                f"topic does not exist: {', '.join(missing)}",
                 where=self.kafka.bootstrap,
-                remedy="Check HEADRACE_KAFKA_TOPIC_PREFIX and HEADRACE_KAFKA_GENERATION; `headrace bootstrap` makes "
-                "topics, `headrace generations create` those of a generation.",
+                remedy="Check HEADRACE_KAFKA_TOPIC_PREFIX and HEADRACE_KAFKA_GENERATION; `headrace bootstrap` creates "
+                "topics, `headrace generations create` the topics of a generation.",
             )
         return [TopicPartition(name, number) for name, count in counts.items() for number in range(count)]
 
@@ -97,14 +97,14 @@ class LogOffsets:
         }
 
     def generations(self, own: Iterable[str]) -> list[str]:
-        """Return the generations that have any of the topics that are each generation's ``own``, by name."""
+        """Return the names of the generations that have any of the topics ``own``, which each generation has."""
         begins = tuple(f"{self.kafka.topic_prefix}{name}." for name in own)
         return sorted(
             {name.removeprefix(begin) for name in self._topics() for begin in begins if name.startswith(begin)}
         )
 
     def starts(self, places: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """Return the first offset that each partition still has."""
+        """Return the first offset available in each partition."""
         return self._offsets(places, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
 
     def ends(self, places: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
@@ -121,7 +121,7 @@ class LogOffsets:
         return self._offsets(places, OffsetSpec.for_timestamp(since_ms))
 
     def bounds(self, places: Iterable[TopicPartition], *, open_too: bool = False) -> dict[TopicPartition, Range]:
-        """Return first offset and end of each partition; ``open_too`` takes the high watermark for the end."""
+        """Return first offset and end of each partition; with ``open_too``, the end is the high watermark."""
         wanted = list(places)
         starts = self.starts(wanted)
         ends = self.high_watermarks(wanted) if open_too else self.ends(wanted)
@@ -134,7 +134,7 @@ class LogOffsets:
         return self.committed_of({self.kafka.group(stage, side=side): list(places)})
 
     def committed_of(self, groups: Mapping[str, Sequence[TopicPartition]]) -> dict[TopicPartition, int]:
-        """Return the committed offsets of several groups (full names), each of its own partitions; 0 without one."""
+        """Return the committed offsets of several groups (full names) in their partitions; 0 if there is none."""
         asked = {
             group: ConsumerGroupTopicPartitions(group, [self._place(place) for place in places])
             for group, places in groups.items()
@@ -184,7 +184,7 @@ class LogOffsets:
 
 
 def _answered(answer: Any, seconds: float) -> list[KafkaPlace]:
-    """Return the offsets that a group answers with; none of a group that does not exist."""
+    """Return the offsets in the answer for a group; none if the group does not exist."""
     try:
         places = answer.result(seconds).topic_partitions or []
     except KafkaException as error:

@@ -1,7 +1,7 @@
-"""What a worker knows of its partitions: where each one is, what the group has committed, what the next poll tells.
+"""What a worker knows about its partitions: position, committed offset, and what the next poll reports.
 
-Pure: no client, no clock, no randomness. :class:`headrace.kafka.broker.KafkaBroker` asks Kafka and enters the answers
-here, most of them from librdkafka's callbacks.
+Pure: no client, clock or randomness. :class:`headrace.kafka.broker.KafkaBroker` enters Kafka's answers here, most of
+them from librdkafka's callbacks.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from headrace.kafka.broker_contract import BrokerError, Mark, OffsetsLost, Polle
 
 
 class Standing(StrEnum):
-    """Where the client is in a partition; :class:`PartitionBook` draws the transitions."""
+    """The client's position in a partition; :class:`PartitionBook` shows the transitions."""
 
     UNKNOWN = "unknown"
-    """The committed offset is not known yet. The partition is paused until it is, and gets no mark."""
+    """The committed offset is not known yet. Until it is, the partition is paused and gets no mark."""
     PLACED = "placed"
-    """At the committed offset, and nothing was read. The client cannot seek while it starts to fetch, nor need it."""
+    """At the committed offset, nothing read yet. The client cannot seek while it starts to fetch, and need not."""
     MOVED = "moved"
-    """Records were read, or the client was sent to the committed offset. Going back takes a seek."""
+    """Records were read, or the client was sent to the committed offset. Going back requires a seek."""
 
 
 class Committed(NamedTuple):
-    """What the group has for a partition: the next offset to read (None: never committed), and the mark beside it."""
+    """What the group committed for a partition: the next offset to read (None: never), and the mark with it."""
 
     offset: int | None
     mark: Mark | None = None
 
 
 class WayBack(NamedTuple):
-    """Where a rewind seeks: to the offsets in ``known`` (None: the beginning), and to those that Kafka must tell."""
+    """Where a rewind seeks: to the offsets in ``known`` (None: the beginning) and those to ask Kafka for."""
 
     known: Mapping[TopicPartition, int | None]
     to_ask: Sequence[TopicPartition]
@@ -44,9 +44,9 @@ class _Partition:
     standing: Standing = Standing.UNKNOWN
     committed: int | None = None
     stepped: int = 0
-    """The offset after the last record that was stepped over since the last rewind."""
+    """The offset after the last record that was skipped since the last rewind."""
     mark: Mark | None = None
-    """Made by this worker, and not taken away by a commit."""
+    """Written by this worker and not removed by a commit."""
 
 
 class PartitionBook:
@@ -86,21 +86,21 @@ class PartitionBook:
     def __init__(self) -> None:
         self.assigned: frozenset[TopicPartition] = frozenset()
         self.paused = False
-        """Whether fetching is paused: the worker wants no records for now."""
+        """Whether the worker paused fetching."""
         self._partitions: dict[TopicPartition, _Partition] = {}
         self._certain = True
         self._changed = False
         self._put_off: BrokerError | None = None
         self._found_marks: dict[TopicPartition, Mark] = {}
-        """Marks of partitions that came since the last poll told of a change."""
+        """Marks of partitions assigned since the last poll that reported a change."""
 
     @property
     def unsettled(self) -> bool:
-        """Whether the committed offset of a partition is not known yet: a rewind must come before the next fetch."""
+        """Whether a committed offset is still unknown, so that a rewind must come before the next fetch."""
         return any(one.standing is Standing.UNKNOWN for one in self._partitions.values())
 
     def standing(self, place: TopicPartition) -> Standing | None:
-        """Return where the client is in the partition, or None for one that is not ours."""
+        """Return the client's position in the partition, or None if it is not assigned to this worker."""
         found = self._partitions.get(place)
         return None if found is None else found.standing
 
@@ -108,10 +108,10 @@ class PartitionBook:
         """Whether the client may fetch from the partition; otherwise it is paused."""
         return not self.paused and self.standing(place) in (Standing.PLACED, Standing.MOVED)
 
-    # The group's coordinator gives and takes partitions.
+    # The group coordinator assigns and revokes partitions.
 
     def come(self, places: Iterable[TopicPartition]) -> None:
-        """These partitions are ours from now on; where to read them is not known yet."""
+        """These partitions are now assigned to this worker; where to read them is not known yet."""
         self._changed = True
         for place in places:
             known = self._partitions.get(place)
@@ -119,17 +119,20 @@ class PartitionBook:
         self.assigned = frozenset(self._partitions)
 
     def placed(self, found: Mapping[TopicPartition, Committed]) -> None:
-        """The client took these partitions up at their committed offsets. Raises ValueError unless they just came."""
+        """The client starts these partitions at their committed offsets. Raises ValueError unless newly assigned."""
         for place, committed in found.items():
             if self.standing(place) is not Standing.UNKNOWN:
-                raise ValueError(f"{place} is {self.standing(place) or 'not ours'}; only one that just came is placed")
+                raise ValueError(
+                    f"{place} is {self.standing(place) or 'not assigned'}; only a newly assigned "
+                    "partition can be placed"
+                )
             partition = self._partitions[place]
             partition.standing, partition.committed = Standing.PLACED, committed.offset
             if committed.mark is not None:
                 self._found_marks[place] = committed.mark
 
     def leave(self, places: Iterable[TopicPartition]) -> None:
-        """These partitions are another worker's from now on."""
+        """These partitions are no longer assigned to this worker."""
         self._changed = True
         for place in places:
             self._partitions.pop(place, None)
@@ -139,26 +142,26 @@ class PartitionBook:
     # A poll reads.
 
     def put_off(self, error: BrokerError) -> None:
-        """Keep the error until a poll has no records to return. The first one counts."""
+        """Keep the error until a poll has no records to return. Only the first one is kept."""
         self._put_off = self._put_off or error
 
     def next_unreadable(self, place: TopicPartition, reported: int) -> int | None:
-        """Return the offset of the record that cannot be unpacked, or None for a partition that is not ours.
+        """Return the offset of the record that cannot be decompressed, or None if its partition is not assigned.
 
-        ``reported`` is the first offset of the record's batch: the client names that one, whatever was asked for.
+        ``reported`` is the first offset of the record's batch, which the client names whatever offset was requested.
         """
         partition = self._partitions.get(place)
         return None if partition is None else max(reported, partition.committed or 0, partition.stepped)
 
     def stepped_over(self, place: TopicPartition, offset: int) -> None:
-        """The client reads on behind this offset. Raises ValueError for a partition that is not ours."""
+        """The client continues after this offset. Raises ValueError for a partition that is not assigned."""
         partition = self._partitions.get(place)
         if partition is None:
-            raise ValueError(f"{place} is not ours; only a partition of this worker can be stepped on")
+            raise ValueError(f"{place} is not assigned to this worker; only an assigned partition can be stepped over")
         partition.stepped = offset + 1
 
     def outcome(self, records: Sequence[Record]) -> Polled:
-        """Return what the poll tells, see the table above. Raises the error that was put off where that is told."""
+        """Return what the poll reports, or raise the error that was put off; see the table above."""
         placed = [one for one in self._partitions.items() if one[1].standing is Standing.PLACED]
         if placed:
             read = {record.place for record in records}
@@ -175,24 +178,24 @@ class PartitionBook:
             raise error
         return Polled(records, False, self.assigned)
 
-    # A transaction ends, or the worker goes back.
+    # A transaction ends, or the worker rewinds.
 
     def committed(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """The group has these offsets now, and the marks beside the older ones are gone."""
+        """The group committed these offsets; the marks with the older ones are gone."""
         for place, offset in offsets.items():
             partition = self._partitions.get(place)
             if partition is not None:
                 partition.committed, partition.mark = offset, None
 
     def uncertain(self) -> None:
-        """Whether the last transaction was committed is not known."""
+        """It is unknown whether the last transaction was committed."""
         self._certain = False
 
     def go_back(self) -> WayBack:
-        """Begin a rewind: forget what was stepped over and return where to seek; :meth:`went_back` ends it.
+        """Begin a rewind: forget skipped records and return where to seek; :meth:`went_back` ends it.
 
-        While all is certain nobody else commits for partitions that are ours, so only unknown offsets are asked for:
-        Kafka's answer may wait for a rebalance under way.
+        While all is certain, no other worker commits for assigned partitions, so it asks only for unknown offsets:
+        Kafka's answer may have to wait for a rebalance.
         """
         known: dict[TopicPartition, int | None] = {}
         to_ask: list[TopicPartition] = []
@@ -205,20 +208,20 @@ class PartitionBook:
         return WayBack(known, to_ask)
 
     def went_back(self, answers: Mapping[TopicPartition, Committed]) -> None:
-        """The client is back everywhere; these are Kafka's answers for what :meth:`go_back` asked for."""
+        """The client is back in all partitions; ``answers`` are the offsets that :meth:`go_back` asked for."""
         for place, committed in answers.items():
             partition = self._partitions.get(place)
             if partition is not None:
                 partition.standing, partition.committed = Standing.MOVED, committed.offset
         self._certain = True
 
-    # Marks beside the committed offsets.
+    # Marks with the committed offsets.
 
     def offsets_to_mark(self, marks: Mapping[TopicPartition, Mark]) -> dict[TopicPartition, int]:
-        """Return the committed offsets to write the marks beside; where nothing was committed, the mark's own.
+        """Return the committed offsets to write the marks with, or the mark's own if the group never committed.
 
-        Writing a mark writes the offset again. A partition whose committed offset is not known is left out, and so is
-        one that is not ours: the group would go back, and other records be done twice.
+        Writing a mark commits the offset again. Partitions with an unknown committed offset and unassigned partitions
+        are left out: the group would go back, and records would be processed twice.
         """
         found: dict[TopicPartition, int] = {}
         for place, mark in marks.items():
@@ -235,7 +238,7 @@ class PartitionBook:
                 partition.mark = mark
 
     def take_marks(self, places: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-        """Forget this worker's own marks in these partitions; return the offsets beside which they are to be wiped."""
+        """Forget this worker's own marks in these partitions; return the offsets from which to remove them."""
         own: dict[TopicPartition, Mark] = {}
         for place in places:
             partition = self._partitions.get(place)
@@ -244,5 +247,5 @@ class PartitionBook:
         return self.offsets_to_mark(own)
 
     def _knows(self, partition: _Partition) -> bool:
-        """Whether ``committed`` is what the group has."""
+        """Whether ``committed`` is certainly the group's offset."""
         return partition.standing is Standing.PLACED or (partition.standing is Standing.MOVED and self._certain)

@@ -24,11 +24,11 @@ Take = Callable[[Record], None]
 
 
 class RangeReader:
-    """Reads ranges, one call after the other, from one thread; topics without prefix.
+    """Reads ranges, one call at a time, from one thread; topics without prefix.
 
-    ``records`` and ``bytes`` (of values) count what was read so far. Memory is that of :func:`reader_config` and one
-    batch of 500 records. Records that age out before they are read are passed over, or :class:`OffsetsLost` is raised
-    for them if the reader was made with ``lost="error"``.
+    ``records`` and ``bytes`` (of values) count what was read so far. It needs the memory of :func:`reader_config` and
+    of one batch of 500 records. Records that expire before they are read are skipped, or raise :class:`OffsetsLost` if
+    the reader was created with ``lost="error"``.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class RangeReader:
 
     @property
     def unread(self) -> bool:
-        """Whether anything of the opened ranges is left to be read."""
+        """Whether any of the opened ranges is not read to its end."""
         return bool(self._ends)
 
     def open(self, ranges: Mapping[TopicPartition, Range]) -> None:
-        """Read these ranges next, in place of others."""
+        """Read these ranges next, instead of the current ones."""
         places = {TopicPartition(*place): one for place, one in ranges.items() if one.start < one.end}
         self._ends = {place: one.end for place, one in places.items()}
         self._starts = {place: one.start for place, one in places.items()}
@@ -83,11 +83,11 @@ class RangeReader:
         return found
 
     def read(self, ranges: Mapping[TopicPartition, Range], take: Take, *, seconds: float | None = None) -> bool:
-        """Hand every record of the ranges to ``take``, each partition's in order; return whether all were read.
+        """Pass every record of the ranges to ``take``, in order within a partition; return whether all were read.
 
-        That is False only after ``seconds``, if they are given. A range that ends behind an open transaction is read
-        when the transaction has ended. Raises :class:`DependencyDown` after 30 s without an answer, 90 s if a
-        transaction is what holds it up, and what ``take`` raises.
+        It is False only after ``seconds``, if given. A range that ends behind an open transaction is read when the
+        transaction ends. Raises :class:`DependencyDown` after 30 s without an answer, or 90 s if a transaction is the
+        reason, and what ``take`` raises.
         """
         self.open(ranges)
         until = None if seconds is None else time.monotonic() + seconds
@@ -104,33 +104,33 @@ class RangeReader:
                 self._require_answer(time.monotonic() - heard)
         finally:
             if self._ends:
-                self.open({})  # otherwise the client fetches on, into memory
+                self.open({})  # otherwise the client keeps fetching into memory
         return True
 
     def _require_answer(self, silent_s: float) -> None:
-        """Raise if the partitions that are left were silent for too long."""
+        """Raise if the remaining partitions gave no answer for too long."""
         silent = min(self._ends.keys() - self._cursor.ended, default=None)
         if silent is not None and silent_s > self._silence_s:
-            raise unavailable(self._kafka, f"{silent} was silent for {self._silence_s:.0f} s")
+            raise unavailable(self._kafka, f"no answer for {silent} in {self._silence_s:.0f} s")
         if self._ends and silent_s > self._open_s:
             place = min(self._ends)
             raise DependencyDown(
                 "kafka", f"{place} cannot be read to offset {self._ends[place]}: a transaction stayed open for "
                 f"{self._open_s:.0f} s, or Kafka did not answer",
-                remedy="Find an open transaction with Kafka's `kafka-transactions.sh find-hanging`, and end it; then "
-                "run this again.",
+                remedy="Find open transactions with Kafka's `kafka-transactions.sh find-hanging` and abort them, then "
+                "run the command again.",
             )  # fmt: skip
 
 
 class LogReader(LogOffsets):
-    """Offsets, and reading between them with a consumer of each call's own. ``role`` as in :func:`reader_config`."""
+    """Offsets, and reading between them with one consumer per call. ``role`` as in :func:`reader_config`."""
 
     def __init__(self, kafka: KafkaSettings, role: str) -> None:
         super().__init__(kafka)
         self._role = role
 
     def read(self, ranges: Mapping[TopicPartition, Range], take: Take) -> None:
-        """Hand every record of the ranges to ``take``; raises what :meth:`RangeReader.read` does."""
+        """Pass every record of the ranges to ``take``; raises what :meth:`RangeReader.read` does."""
         if any(one.start < one.end for one in ranges.values()):
             with RangeReader(self.kafka, self._role) as reader:
                 reader.read(ranges, take)

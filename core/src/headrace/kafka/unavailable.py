@@ -1,4 +1,4 @@
-"""What it means when Kafka does not answer, or refuses: the one place that words these errors."""
+"""The errors for a Kafka that does not answer or denies access, worded in one place."""
 
 from __future__ import annotations
 
@@ -21,32 +21,33 @@ _REFUSED = frozenset(
 )
 _UNPACKED = frozenset({KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG})  # noqa: SLF001
 _ANSWER = (
-    "Check that Kafka runs and that this machine reaches it; HEADRACE_KAFKA_BOOTSTRAP and "
-    "HEADRACE_KAFKA_SECURITY_PROTOCOL say how."
+    "Check that Kafka is running and reachable from this machine, and check HEADRACE_KAFKA_BOOTSTRAP and "
+    "HEADRACE_KAFKA_SECURITY_PROTOCOL."
 )
 _ACCESS = (
-    "Check HEADRACE_KAFKA_SASL_USERNAME and the password. Its user needs READ and DESCRIBE on every topic and group "
-    "that begins with HEADRACE_KAFKA_TOPIC_PREFIX."
+    "Check HEADRACE_KAFKA_SASL_USERNAME and HEADRACE_KAFKA_SASL_PASSWORD. The user needs READ and DESCRIBE on every "
+    "topic and group whose name begins with HEADRACE_KAFKA_TOPIC_PREFIX."
 )
 
 
 def unavailable(kafka: KafkaSettings, error: BaseException | str) -> DependencyDown:
-    """Return the error for what Kafka answered, or did not answer, to a reader."""
+    """Return the error for Kafka's answer to a reader, or for the missing answer."""
     said = error if isinstance(error, str) else describe(error)
     code = error.args[0].code() if isinstance(error, KafkaException) else None
     if code in _REFUSED:
-        return DependencyDown("kafka", f"Kafka refuses access at {kafka.bootstrap}: {said}", remedy=_ACCESS)
+        return DependencyDown("kafka", f"Kafka at {kafka.bootstrap} denies access: {said}", remedy=_ACCESS)
     if code in _UNPACKED:
         return DependencyDown(
-            "kafka", f"a record cannot be read at {kafka.bootstrap}: {said}",
-            remedy="Find the record with Kafka's own tools. Its stage dead-letters it; readers cannot pass it.",
+            "kafka", f"cannot read a record from Kafka at {kafka.bootstrap}: {said}",
+            remedy="Find the record with Kafka's own tools. Its stage dead-letters it, but other readers cannot "
+                   "skip it.",
         )  # fmt: skip
-    return DependencyDown("kafka", f"Kafka does not answer at {kafka.bootstrap}: {said}", remedy=_ANSWER)
+    return DependencyDown("kafka", f"Kafka at {kafka.bootstrap} does not answer: {said}", remedy=_ANSWER)
 
 
 @contextmanager
 def answering(kafka: KafkaSettings) -> Iterator[None]:
-    """Turn what the client raises within into :class:`DependencyDown`."""
+    """Convert the client's exceptions in this block into :class:`DependencyDown`."""
     try:
         yield
     except (KafkaException, TimeoutError) as error:

@@ -1,1 +1,1 @@
-"""The object store: payloads that are too large for a record, and the references that stand for them (ADR 18)."""
+"""The object store: payloads that are too large for a record, and the references to them (ADR 18)."""

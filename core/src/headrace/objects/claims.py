@@ -1,4 +1,4 @@
-"""The claim check: large payloads out of the records that a stage writes, and back into those that it reads."""
+"""The claim check: moves large payloads out of the records that a stage writes, and back when it reads them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _AT_ONCE = 8
-"""Reads or writes of a batch at a time."""
+"""Concurrent reads or writes for a batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A record whose payload lies in the object store; ``context`` has none."""
+    """A record whose payload is in the object store; ``context`` has no payload."""
 
     context: Context
     reference: Reference
@@ -34,14 +34,14 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """Bytes that have to be in the store before the record that refers to them is produced."""
+    """Bytes that must be stored before the record that refers to them is written."""
 
     place: Place
     data: bytes
 
 
 class Claims:
-    """Checks payloads in and out."""
+    """Stores and fetches payloads."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Claims:
         self._now = now
 
     def check_in(self, context: Context, payload_type: type) -> tuple[bytes, Parcel]:
-        """Return the record with a reference in place of its payload, and what has to be stored before.
+        """Return the record with a reference instead of its payload, and what to store before it is written.
 
         Raises :class:`InvalidRecord` for a payload that exceeds the store's own limit.
         """
@@ -67,7 +67,7 @@ class Claims:
         if len(data) > self._max_bytes:
             raise InvalidRecord(
                 "payload", f"has {len(data)} bytes; the limit for the object store is {self._max_bytes}",
-                remedy="Split the document, or raise HEADRACE_OBJECTS_MAX_BYTES everywhere.",
+                remedy="Split the document, or raise HEADRACE_OBJECTS_MAX_BYTES for all services.",
             )  # fmt: skip
         day = self._now().astimezone(UTC).date()
         place = Place(folder_of(context.change.tenant), day, hashlib.sha256(data).digest())
@@ -85,9 +85,9 @@ class Claims:
         failpoints.reach("objects.stored")
 
     async def check_out(self, claims: Sequence[Claim], payload_type: type) -> list[Context | BaseException]:
-        """Return each record's context with its payload, or why it cannot be had, in order.
+        """Return each record's context with its payload, or the error, in order.
 
-        Raises :class:`DependencyDown` and :class:`ConfigurationError`, for which no record is to blame.
+        Raises :class:`DependencyDown` and :class:`ConfigurationError`, for which no record is at fault.
         """
         found = await _together(self._whole(claim, payload_type) for claim in claims)
         for outcome in found:
@@ -102,7 +102,7 @@ class Claims:
 
 
 async def _together(work: Iterable[Awaitable[T]]) -> list[T | BaseException]:
-    """Await all, so many at a time, and return what each came to, in order."""
+    """Await all, a limited number at a time, and return their results or errors in order."""
     free = asyncio.Semaphore(_AT_ONCE)
 
     async def one(each: Awaitable[T]) -> T:
@@ -113,7 +113,7 @@ async def _together(work: Iterable[Awaitable[T]]) -> list[T | BaseException]:
 
 
 def portions(sizes: Sequence[int], most: int) -> list[slice]:
-    """Return consecutive slices of items of these bytes, none over ``most`` unless it is one item alone; pure."""
+    """Return consecutive slices of items of these sizes, each at most ``most`` bytes or a single item; pure."""
     found: list[slice] = []
     first, held = 0, 0
     for index, size in enumerate(sizes):

@@ -1,4 +1,4 @@
-"""A bucket of S3, as settings say: the one place in which a client of it is made."""
+"""Opens an S3 bucket from settings, in one place."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class S3Access(Protocol):
-    """Settings of an S3 service; what is None is left to AWS's own variables, the workload's or the machine's role."""
+    """Settings of an S3 service; for None, AWS's own variables or the role of workload or machine apply."""
 
     @property
     def s3_endpoint(self) -> str | None:
@@ -38,23 +38,23 @@ class S3Access(Protocol):
 
     @property
     def s3_allow_http(self) -> bool:
-        """Whether the service may be reached without TLS."""
+        """Whether to allow connections without TLS."""
 
     @property
     def ca_file(self) -> Path | None:
-        """PEM file of further certificate authorities."""
+        """PEM file with additional CA certificates."""
 
     @property
     def timeout_s(self) -> float:
-        """Longest request in seconds."""
+        """Maximum seconds of a request."""
 
     @property
     def connect_timeout_s(self) -> float:
-        """Longest wait for a connection in seconds."""
+        """Maximum seconds to open a connection."""
 
 
 def bucket_store(bucket: str, access: S3Access, *, variables: str, folder: str = "", retries: int = 0) -> S3Store:
-    """Return the bucket, or the folder in it; what is set goes before AWS's own variables.
+    """Return the bucket, or the folder in it; settings override AWS's own variables.
 
     ``variables`` is the prefix of the settings, for errors. Raises :class:`ConfigurationError`.
     """
@@ -77,18 +77,18 @@ def bucket_store(bucket: str, access: S3Access, *, variables: str, folder: str =
         )  # fmt: skip
     except (BaseError, OSError, ValueError) as error:
         raise ConfigurationError(
-            f"the bucket {bucket!r} cannot be used with these settings: {describe(error)}",
+            f"cannot use the bucket {bucket!r} with these settings: {describe(error)}",
             where=f"{variables}S3_…", remedy="Check them.",
         ) from error  # fmt: skip
 
 
 def _credentials(access: S3Access, variables: str) -> Callable[[], S3Credential] | None:
-    """Return what gives the access key, so that AWS's own variables add no token to it; None where none is set."""
+    """Return a provider of the access key, so that AWS's own variables add no token; None if no key is set."""
     key_id, secret = access.s3_access_key_id, access.s3_secret_access_key
     if (key_id is None) != (secret is None):
         raise ConfigurationError(
-            "an access key for S3 has an id and a secret; one of them is missing",
-            where=f"{variables}S3_ACCESS_KEY_ID, {variables}S3_SECRET_ACCESS_KEY", remedy="Set both or none.",
+            "an access key for S3 needs an ID and a secret, but only one of them is set",
+            where=f"{variables}S3_ACCESS_KEY_ID, {variables}S3_SECRET_ACCESS_KEY", remedy="Set both or neither.",
         )  # fmt: skip
     if key_id is None or secret is None:
         return None

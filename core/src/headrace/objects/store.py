@@ -1,4 +1,4 @@
-"""A folder or a bucket that holds payloads; the same calls for both, by obstore."""
+"""A folder or a bucket for payloads, with the same calls for both through obstore."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 DEPENDENCY = "object-store"
 MARKER = "_headrace-objects.json"
-"""The object that tells whose store this is, and that this is the store and not an empty mount point.
+"""The object that names the store's owner and shows that this is the store, not an empty mount point.
 
-No tenant's folder has this name (:func:`headrace.objects.places.folder_of`).
+Tenant folders never have this name (:func:`headrace.objects.places.folder_of`).
 """
 _VARIABLES = "HEADRACE_OBJECTS_"
 _RETRIES = 3
@@ -42,19 +42,23 @@ _MARKER_BYTES = 10_000
 _CALL_S = 10.0
 T = TypeVar("T")
 Owner = Callable[[], dict[str, str]]
-"""Returns Kafka's cluster and the topic prefix; asks Kafka, and so takes its time."""
+"""Returns Kafka's cluster and the topic prefix. It asks Kafka, so it may be slow."""
 
 
 class ObjectStore:
     """One store.
 
-    Every method raises :class:`DependencyDown` where it does not answer, and :class:`ConfigurationError` where it
-    refuses the access key.
+    Every method raises :class:`DependencyDown` if the store does not answer, and :class:`ConfigurationError` if it
+    rejects the access key.
     """
 
     def __init__(self, settings: ObjectSettings, owner: Owner) -> None:
         if settings.url is None:
-            raise ConfigurationError("there is no object store", where=f"{_VARIABLES}URL", remedy="Set it.")
+            raise ConfigurationError(
+                "no object store is configured",
+                where=f"{_VARIABLES}URL",
+                remedy="Set it to the URL of the object store.",
+            )
         self.url = settings.url
         self._settings = settings
         self._owner = owner
@@ -71,9 +75,9 @@ class ObjectStore:
             )
 
     def read(self, reference: Reference, tenant: str, record: str) -> bytes:
-        """Return the bytes that the reference in a record of the tenant speaks of.
+        """Return the bytes for a reference in a record of the tenant.
 
-        Raises, beside what every method does, :class:`ObjectGone`, :class:`ObjectDamaged`, and what
+        In addition to the errors of every method, raises :class:`ObjectGone`, :class:`ObjectDamaged`, and what
         :func:`headrace.objects.places.checked` does for a reference that may not be followed.
         """
         place = checked(reference, tenant, record, self._settings.max_bytes)
@@ -90,7 +94,7 @@ class ObjectStore:
         return check_content(reference, data)
 
     async def read_async(self, reference: Reference, tenant: str, record: str) -> bytes:
-        """Do what :meth:`read` does, beside the other tasks of the loop."""
+        """Do what :meth:`read` does, concurrently with other tasks of the loop."""
         place = checked(reference, tenant, record, self._settings.max_bytes)
         with self._told():
             async with asyncio.timeout(self._settings.timeout_s):
@@ -107,9 +111,9 @@ class ObjectStore:
         return check_content(reference, data)
 
     async def write_async(self, place: Place, data: bytes) -> None:
-        """Write the object whole; the same bytes once more change nothing.
+        """Write the object atomically; writing the same bytes again changes nothing.
 
-        Raises what :meth:`require_owner` does, and writes nothing then.
+        Raises what :meth:`require_owner` does, before anything is written.
         """
         owner = None if self._owned else await asyncio.to_thread(self._owner)
         with self._told():
@@ -118,16 +122,16 @@ class ObjectStore:
                     await self._beside(partial(self._require, owner))
                     self._owned = True
                 elif self._folder is not None:
-                    # obstore would make the folders anew, below a mount point that lost its mount
+                    # obstore would create the folders again below a mount point that lost its mount
                     await self._beside(self._require_marker)
                 store = await self._beside(self._opened)
                 await obstore.put_async(store, place.key, data)
 
     def begin(self) -> bool:
-        """Mark the place as its owner's store, where it is nobody's; return whether it was.
+        """Mark the store as the owner's if it has no owner; return whether it had none.
 
-        For the migration step alone: a stage that began a store would take an empty mount point for one. Of several
-        that begin one place at once, one wins. Raises :class:`ConfigurationError` where it is another's.
+        Only for the migration step: a stage that did this would accept an empty mount point as a store. If several
+        processes do it at once, one wins. Raises :class:`ConfigurationError` if it has another owner.
         """
         owner = self._owner()
         with self._told():
@@ -136,21 +140,21 @@ class ObjectStore:
         return began
 
     def require_owner(self) -> None:
-        """Raise :class:`ConfigurationError` where the store is another's; :class:`DependencyDown` where it is none."""
+        """Raise :class:`ConfigurationError` if the store has another owner, :class:`DependencyDown` if unmarked."""
         self._require(self._owner())
 
     def _require(self, owner: dict[str, str]) -> None:
         found = self._require_marker()
         if found != owner:
             raise ConfigurationError(
-                f"the object store belongs to another deployment: {json.dumps(found)}, and this is "
+                f"the object store belongs to another deployment: {json.dumps(found)}; this one is "
                 f"{json.dumps(owner)}", where=self.url,
-                remedy=f"Give each deployment a place of its own ({_VARIABLES}URL). Where this one took over the "
-                f"other's log, delete {MARKER} there, and run `headrace bootstrap`.",
+                remedy=f"Give each deployment its own location ({_VARIABLES}URL). If this deployment took over the "
+                f"log of the other one, delete {MARKER} there and run `headrace bootstrap`.",
             )  # fmt: skip
 
     def _mark(self, owner: dict[str, str]) -> bool:
-        """Write the marker; return whether nobody else did meanwhile."""
+        """Write the marker; return False if another process wrote it first."""
         try:
             obstore.put(self._opened(), MARKER, json.dumps(owner, indent=1).encode(), mode="create")
         except AlreadyExistsError:
@@ -158,7 +162,7 @@ class ObjectStore:
         return True
 
     def objects(self) -> Iterator[tuple[Place, int]]:
-        """Yield each object's place with its bytes, in no order; what is none of ours is passed over."""
+        """Yield each object's place and size in bytes, unordered; objects of other programs are skipped."""
         with self._told():
             for page in obstore.list(self._opened(), chunk_size=_PAGE):
                 for meta in page:
@@ -167,12 +171,12 @@ class ObjectStore:
                         yield place, meta["size"]
 
     def delete(self, places: list[Place]) -> None:
-        """Delete the objects; one that is gone already is no error."""
+        """Delete the objects; a missing object is not an error."""
         with self._told():
             try:
                 obstore.delete(self._opened(), [place.key for place in places])
             except FileNotFoundError:
-                for place in places:  # another collector took some of them
+                for place in places:  # another process deleted some of them
                     self._delete_one(place)
 
     def _delete_one(self, place: Place) -> None:
@@ -182,9 +186,9 @@ class ObjectStore:
             return
 
     def unfinished(self, before: datetime) -> dict[Path, int]:
-        """Return the files, with their bytes, that killed processes left half written in a folder before that time.
+        """Return the unfinished files, with their sizes, that killed processes left in a folder before that time.
 
-        A bucket shows none.
+        A bucket has none.
         """
         found = {}
         for path in self._folder.glob("*/*/*#*") if self._folder is not None else ():
@@ -196,7 +200,7 @@ class ObjectStore:
         return found
 
     async def _beside(self, work: Callable[[], T]) -> T:
-        """Do what may hang with the folder in the store's own thread: it keeps waiting, and takes nobody else's."""
+        """Run work that may hang with the folder in the store's own thread, so that it blocks no other thread."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _opened(self) -> LocalStore | S3Store:
@@ -204,53 +208,53 @@ class ObjectStore:
             assert self._folder is not None
             if not self._folder.is_dir():
                 raise DependencyDown(
-                    DEPENDENCY, f"there is no folder {self._folder}",
-                    remedy=f"Create or mount it, for every stage, or set {_VARIABLES}URL to another.",
+                    DEPENDENCY, f"folder {self._folder} does not exist",
+                    remedy=f"Create or mount it for every stage, or set {_VARIABLES}URL to another folder.",
                 )  # fmt: skip
             self._store = LocalStore(self._folder, automatic_cleanup=True)
         return self._store
 
     def _check_size(self, size: int, reference: Reference) -> None:
-        """Raise before anything is read where the object is not as large as it should be."""
+        """Raise before reading if the object does not have the expected size."""
         if size != reference.size:
             raise ObjectDamaged(
-                f"the object has {size} bytes; the reference says {reference.size}", where=reference.uri
+                f"the object has {size} bytes, but the reference says {reference.size}", where=reference.uri
             )
 
     def _marker(self) -> Any:
-        """Return what the marker says, or None where there is none."""
+        """Return the content of the marker, or None if there is none."""
         try:
             answer = obstore.get(self._opened(), MARKER)
         except FileNotFoundError:
             return None
         if answer.meta["size"] > _MARKER_BYTES:
-            return "too long to be read"
+            return "too long to read"
         try:
             return json.loads(bytes(answer.bytes()))
         except ValueError:
             return "unreadable"
 
     def _require_marker(self) -> Any:
-        """Return what the marker says; raises :class:`DependencyDown` where there is none, so that this is no store."""
+        """Return the content of the marker; raises :class:`DependencyDown` if there is none."""
         with self._told():
             found = self._marker()
         if found is None:
             raise DependencyDown(
-                DEPENDENCY, f"{self.url} holds no {MARKER}, so it is not the store of this deployment",
-                remedy=f"Mount the folder, or set {_VARIABLES}URL to the store; where it is a new one, run `headrace "
+                DEPENDENCY, f"{self.url} does not contain {MARKER}, so it is not the object store of this deployment",
+                remedy=f"Mount the folder, or set {_VARIABLES}URL to the right store. For a new store, run `headrace "
                 f"bootstrap` once with {_VARIABLES}URL set.",
             )  # fmt: skip
         return found
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """Turn what obstore raises into our errors."""
+        """Convert obstore's exceptions into Headrace's."""
         try:
             yield
         except (PermissionDeniedError, UnauthenticatedError) as error:
             raise ConfigurationError(
-                "the object store refuses the access key", where=self.url,
-                remedy=f"Check {_VARIABLES}S3_… and the rights on the bucket: list, read, write and delete.",
+                "the object store rejects the access key", where=self.url,
+                remedy=f"Check {_VARIABLES}S3_… and the permissions on the bucket: list, read, write and delete.",
             ) from error  # fmt: skip
         except TimeoutError as error:
             raise DependencyDown(
@@ -258,16 +262,16 @@ class ObjectStore:
             ) from error
         except (BaseError, OSError) as error:
             said = " ".join(describe(error).partition("Debug source:")[0].split())[:300]
-            raise DependencyDown(DEPENDENCY, f"the object store at {self.url} cannot be used: {said}") from error
+            raise DependencyDown(DEPENDENCY, f"cannot use the object store at {self.url}: {said}") from error
 
 
 def _is_missing(error: Exception) -> bool:
-    """Whether there is no such object: nothing of that name, or a file where its folder should be."""
+    """Whether the object does not exist: nothing has its name, or a file has the name of its folder."""
     return isinstance(error, FileNotFoundError) or f"(os error {errno.ENOTDIR})" in str(error)
 
 
 def store_of(settings: ObjectSettings, kafka: KafkaSettings) -> ObjectStore | None:
-    """Return the configured store, which belongs to Kafka's cluster and the topic prefix; None where there is none.
+    """Return the configured store, which belongs to Kafka's cluster and the topic prefix; None if none is configured.
 
     Raises :class:`ConfigurationError`.
     """
@@ -275,15 +279,15 @@ def store_of(settings: ObjectSettings, kafka: KafkaSettings) -> ObjectStore | No
         return None
     if settings.limit_bytes > kafka.max_message_bytes:
         raise ConfigurationError(
-            f"{settings.limit_bytes} bytes are more than a record may have ({kafka.max_message_bytes})",
-            where=f"{_VARIABLES}LIMIT_BYTES", remedy="Lower it below HEADRACE_KAFKA_MAX_MESSAGE_BYTES.",
+            f"{settings.limit_bytes} bytes exceed the maximum size of a record ({kafka.max_message_bytes})",
+            where=f"{_VARIABLES}LIMIT_BYTES", remedy="Set it below HEADRACE_KAFKA_MAX_MESSAGE_BYTES.",
         )  # fmt: skip
 
     def owner() -> dict[str, str]:
         try:
             found = AdminClient({**kafka.client(), "log_level": 0}).list_topics(timeout=_CALL_S)
         except KafkaException as error:
-            raise DependencyDown("kafka", f"Kafka does not answer at {kafka.bootstrap}: {error}") from error
+            raise DependencyDown("kafka", f"Kafka at {kafka.bootstrap} does not answer: {error}") from error
         return {"kafka_cluster": str(found.cluster_id), "topic_prefix": kafka.topic_prefix}
 
     return ObjectStore(settings, owner)

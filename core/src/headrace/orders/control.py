@@ -1,6 +1,6 @@
 """Operators' orders: the compacted topic ``control``, followed by every stage, written by the command line.
 
-The newest order for a scope and its target counts, so an order outlasts every restart until another replaces it.
+The newest order for a scope and target is in force, so an order stays in force across restarts until it is replaced.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TOPIC = "control"
 
 
 class Scope(StrEnum):
-    """What an order is about."""
+    """What an order applies to."""
 
     STAGE = "stage"
     PIPELINE = "pipeline"
@@ -27,7 +27,7 @@ class Scope(StrEnum):
 
 
 class Action(StrEnum):
-    """What it says."""
+    """What an order tells the workers to do."""
 
     PAUSE = "PAUSE"
     RESUME = "RESUME"
@@ -39,12 +39,12 @@ _ACTIONS = {Scope.STAGE: _PAUSES, Scope.PIPELINE: _PAUSES, Scope.TENANT: _PAUSES
 
 
 def check(order: Control) -> Control:
-    """Return the order when it makes sense; raise :class:`InvalidRecord` naming the field where it does not."""
+    """Return the order if it is valid; raise :class:`InvalidRecord` naming the field if not."""
     if order.scope not in list(Scope):
-        raise InvalidRecord("scope", f"is {order.scope!r}; there are: {', '.join(Scope)}")
+        raise InvalidRecord("scope", f"is {order.scope!r}; allowed are {', '.join(Scope)}")
     allowed = sorted(_ACTIONS[Scope(order.scope)])
     if order.action not in allowed:
-        raise InvalidRecord("action", f"is {order.action!r}; for a {order.scope} there are: {', '.join(allowed)}")
+        raise InvalidRecord("action", f"is {order.action!r}; allowed for a {order.scope} are {', '.join(allowed)}")
     if not order.target:
         raise InvalidRecord("target", "is empty")
     return order
@@ -58,7 +58,7 @@ class OrderBook:
         self._resumes: dict[tuple[str, str], int] = {}
 
     def take(self, order: Control) -> None:
-        """Take an order in; raises :class:`InvalidRecord` for one that makes no sense, which changes nothing."""
+        """Apply an order; raises :class:`InvalidRecord` for an invalid one and changes nothing then."""
         check(order)
         key = (order.scope, order.target)
         self._orders[key] = order
@@ -66,11 +66,11 @@ class OrderBook:
             self._resumes[key] = self._resumes.get(key, 0) + 1
 
     def newest(self, scope: Scope, target: str) -> Control | None:
-        """Return the order that counts, or None where there never was one."""
+        """Return the order in force, or None if there never was one."""
         return self._orders.get((scope, target))
 
     def all(self) -> list[Control]:
-        """Return every order that counts, by scope and target."""
+        """Return every order in force, by scope and target."""
         return [self._orders[key] for key in sorted(self._orders)]
 
     def resumes(self, scope: Scope, target: str) -> int:
@@ -79,7 +79,7 @@ class OrderBook:
 
 
 class StageOrders:
-    """What the orders say to one stage; see :class:`headrace.runtime.contract.Orders` and ``runtime.process.Holds``."""
+    """The orders for one stage; see :class:`headrace.runtime.contract.Orders` and ``runtime.process.Holds``."""
 
     def __init__(self, book: OrderBook, stage: str) -> None:
         self._book = book
@@ -90,7 +90,7 @@ class StageOrders:
         return self._pause(Scope.STAGE, self._stage)
 
     def held(self, context: Context) -> tuple[str, str] | None:
-        """Return why the record waits for a person, as scope with target and reason, or None: it goes on."""
+        """Return why to hold the record, as scope with target and reason, or None to process it."""
         of = ((Scope.TENANT, context.change.tenant), (Scope.PIPELINE, context.trace.pipeline_id))
         for scope, target in of:
             why = self._pause(scope, target)
@@ -105,10 +105,10 @@ class StageOrders:
         return f"paused by {order.issued_by}{f': {order.reason}' if order.reason else ''}"
 
     def resumes(self) -> int:
-        """Return how often the stage was told to go on."""
+        """Return how often operators resumed the stage."""
         return self._book.resumes(Scope.STAGE, self._stage)
 
 
 def follow(kafka: KafkaSettings, codec: Codec, book: OrderBook) -> TopicFollower[Control]:
-    """Return a follower that fills the book; start it, and close it in the end."""
+    """Return a follower that fills the book. The caller starts and closes it."""
     return TopicFollower(kafka, codec, TOPIC, Control, book.take)

@@ -1,4 +1,4 @@
-"""Why a record waits in ``held.<stage>``, and what ends its waiting; pure."""
+"""Why a record is held in ``held.<stage>``, and which command releases it; pure."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from headrace.kafka.headers import HELD_AT, HELD_FOR, HELD_KIND, HELD_WHY
 PAUSE = "pause"
 REVIEW = "review"
 CAP = CAP_SCOPE
-"""A pause that a cap on spending set: its records say pause, and the cap in their scope (``cap/acme``)."""
+"""A pause because of a spending cap: its records have the kind pause, and the cap as their scope (``cap/acme``)."""
 KINDS = (PAUSE, CAP, REVIEW)
 _LONGEST_NUMBER = 15
-"""Digits of a time that a date can be; others are not believed."""
+"""Maximum digits of a time that fits a date; longer times are ignored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Why a record waits: ``kind`` is pause, cap or review, ``scope`` whose (``tenant/acme``), ``ends`` the command.
+    """Why a record is held: ``kind`` (pause, cap or review), ``scope`` (``tenant/acme``), ``ends`` (the command).
 
-    ``since_ms`` is in milliseconds since 1970, 0 where the record does not tell it.
+    ``since_ms`` is in milliseconds since 1970, or 0 if unknown.
     """
 
     kind: str
@@ -33,7 +33,7 @@ class Hold:
 
 
 def hold_of(headers: Mapping[str, str], identity: str) -> Hold:
-    """Return what a held record with these headers says of its waiting."""
+    """Return why a record with these headers is held."""
     kind, scope, since = headers.get(HELD_KIND, PAUSE), headers.get(HELD_FOR, ""), headers.get(HELD_AT, "")
     return Hold(
         waits_for(kind, scope),
@@ -45,15 +45,15 @@ def hold_of(headers: Mapping[str, str], identity: str) -> Hold:
 
 
 def waits_for(kind: str, scope: str) -> str:
-    """Return what a record with these headers waits for: a cap is told from the pauses that a person ordered."""
+    """Return what the record waits for; distinguishes a cap from a pause that an operator ordered."""
     return CAP if kind == PAUSE and scope.partition("/")[0] == CAP_SCOPE else kind
 
 
 def ends(kind: str, scope: str, identity: str = "ID") -> str:
-    """Return what ends the waiting: the command, for a cap behind what comes first."""
+    """Return the command that releases the record; for a cap, preceded by what to do first."""
     if kind == REVIEW:
         return f"headrace review approve {identity} (or reject)"
     of, _, target = scope.partition("/")
     if of == CAP_SCOPE:
-        return f"raise the cap of {target} in the file of HEADRACE_COST_FILE, then: headrace embeddings release"
+        return f"raise the cap of {target} in the file of HEADRACE_COST_FILE, then run headrace embeddings release"
     return f"headrace resume --{of} {shlex.quote(target)}"

@@ -55,7 +55,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class LocatedTemplate:
-    """A template together with where its stages and handlers stand in the text, in resolved order."""
+    """A template with the positions of its stages and handlers in the text, in resolved order."""
 
     template: Template
     stages: tuple[StageDraft, ...]

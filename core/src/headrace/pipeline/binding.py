@@ -31,7 +31,7 @@ def binding_errors(stages: Sequence[StageDraft], catalogue: Catalogue, *, ordere
 def _unknown_stage(name: Scalar, catalogue: Catalogue) -> TemplateError:
     known = ", ".join(sorted(catalogue.stages))
     remedy = f"{closest(name.text, catalogue.stages)} The stages are: {known}.".strip()
-    return TemplateError("unknown-stage", f"There is no stage {name.text!r}.", name.position, remedy=remedy)
+    return TemplateError("unknown-stage", f"Stage {name.text!r} does not exist.", name.position, remedy=remedy)
 
 
 def _handlers(stage: StageDraft, types: StageTypes, known: Mapping[str, HandlerInfo]) -> Iterator[TemplateError]:
@@ -44,26 +44,26 @@ def _handlers(stage: StageDraft, types: StageTypes, known: Mapping[str, HandlerI
         elif info.stage != stage.name.text:
             yield _foreign_handler(handler, stage.name.text, info, known)
         elif sound and info.consumes != flowing:
-            yield _misfit(handler, f"Handler {handler.text!r} takes in", info.consumes, giver, flowing)
+            yield _misfit(handler, f"Handler {handler.text!r} consumes", info.consumes, giver, flowing)
         sound = sound and info is not None and info.stage == stage.name.text and info.consumes == flowing
         if info is not None:
             flowing, giver = info.produces, f"handler {handler.text!r}"
     if sound and stage.handlers and flowing != types.produces:
-        yield _misfit(stage.handlers[-1], f"Stage {stage.name.text!r} gives out", types.produces, giver, flowing)
+        yield _misfit(stage.handlers[-1], f"Stage {stage.name.text!r} produces", types.produces, giver, flowing)
 
 
 def _misfit(place: Scalar, taker: str, wanted: str, giver: str, given: str) -> TemplateError:
     return TemplateError(
         "types",
-        f"{taker} {wanted!r}, but {giver} hands on {given!r}.",
+        f"{taker} {wanted!r}, but {giver} produces {given!r}.",
         place.position,
-        remedy="Put a handler between them that turns one into the other, or change the order.",
+        remedy="Add a handler between them that converts one into the other, or change the order.",
     )
 
 
 def _of_stage(stage: str, known: Mapping[str, HandlerInfo]) -> str:
     names = sorted(name for name, info in known.items() if info.stage == stage)
-    return f"It has: {', '.join(names)}." if names else "It has none."
+    return f"Its handlers: {', '.join(names)}." if names else "It has no handlers."
 
 
 def _unknown_handler(handler: Scalar, stage: str, known: Mapping[str, HandlerInfo]) -> TemplateError:
@@ -86,7 +86,7 @@ def _foreign_handler(handler: Scalar, stage: str, info: HandlerInfo, known: Mapp
         "handler-stage",
         f"Handler {handler.text!r} belongs to stage {info.stage!r}, not to {stage!r}. {_of_stage(stage, known)}",
         handler.position,
-        remedy=f"Name it under the stage {info.stage!r}.",
+        remedy=f"Move it to stage {info.stage!r}.",
     )
 
 
@@ -96,7 +96,7 @@ def _between_stages(stages: Sequence[StageDraft], known: Mapping[str, StageTypes
         if given is not None and wanted is not None and given.produces != wanted.consumes:
             yield _misfit(
                 later.name,
-                f"Stage {later.name.text!r} takes in",
+                f"Stage {later.name.text!r} consumes",
                 wanted.consumes,
                 f"stage {earlier.name.text!r}",
                 given.produces,

@@ -132,7 +132,7 @@ _IPV6 = re.compile(r"(?<![\w:.])[0-9A-Fa-f:.]{2,45}(?!\w)")
 _DENSE = re.compile(r"[A-Za-z0-9+/_=-]{24,}")
 
 _SETTINGS_REMEDY = (
-    "Values live in the settings of the service (environment variables); a template only names stages and handlers."
+    "Put values into the settings of the service (environment variables); a template only names stages and handlers."
 )
 
 
@@ -203,21 +203,21 @@ def parameter_key(key: str) -> bool:
 def parameter_error(position_of: Node, subject: str) -> TemplateError:
     """The refusal of a parameter value; ``subject`` says what holds it."""
     return TemplateError(
-        "parameter", f"{subject} gives a parameter value.", position_of.position, remedy=_SETTINGS_REMEDY
+        "parameter", f"{subject} contains a parameter value.", position_of.position, remedy=_SETTINGS_REMEDY
     )
 
 
 def _credential_error(node: Node, subject: str) -> TemplateError:
     return TemplateError(
         "credential",
-        f"{subject} holds a credential, or what looks like one.",
+        f"{subject} contains a credential, or something that looks like one.",
         node.position,
-        remedy="Take it out, and replace it if the file was shared. " + _SETTINGS_REMEDY,
+        remedy="Remove it. If the file was shared, replace the credential. " + _SETTINGS_REMEDY,
     )
 
 
 def _address_error(node: Node, subject: str) -> TemplateError:
-    return TemplateError("url", f"{subject} holds a URL or network address.", node.position, remedy=_SETTINGS_REMEDY)
+    return TemplateError("url", f"{subject} contains a URL or network address.", node.position, remedy=_SETTINGS_REMEDY)
 
 
 class Scan:
@@ -256,7 +256,7 @@ class Scan:
         return []
 
     def _entry(self, key: Scalar, value: Node) -> list[TemplateError]:
-        in_key = self._text(key, "A field's name")
+        in_key = self._text(key, "A field name")
         if in_key:
             return in_key
         subject = f"The field {shown(key.text)}"

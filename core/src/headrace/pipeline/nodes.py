@@ -92,7 +92,7 @@ def compose(text: str, file: str) -> tuple[Node, list[TemplateError]]:
     if size > MAXIMUM_BYTES:
         raise TemplateError(
             "too-large",
-            f"The template has {size} bytes; at most {MAXIMUM_BYTES} are read.",
+            f"The template has {size} bytes; the maximum is {MAXIMUM_BYTES}.",
             places.at(0),
             remedy="Shorten it: a template only names stages and handlers.",
         )
@@ -102,9 +102,9 @@ def compose(text: str, file: str) -> tuple[Node, list[TemplateError]]:
     if builder.root is None:
         raise TemplateError(
             "syntax",
-            "The file holds no template.",
+            "The file is empty.",
             places.at(0),
-            remedy="Write at least the fields id and stages.",
+            remedy="Write at least the fields `id` and `stages`.",
         )
     return builder.root, builder.errors
 
@@ -130,7 +130,7 @@ def _events(text: str, places: _Places, builder: _Builder) -> Iterator[Any]:
 def _syntax(problem: str, position: SourcePosition) -> TemplateError:
     return TemplateError(
         "syntax",
-        f"This is neither YAML nor JSON: {problem}.",
+        f"This is not valid YAML or JSON: {problem}.",
         position,
         remedy="Check the indentation, quotes and brackets here and on the line above.",
     )
@@ -168,13 +168,13 @@ class _Builder:
         if self.root is not None:
             raise TemplateError(
                 "documents",
-                "A second document begins here; a file holds one template.",
+                "A second document begins here; a file may contain only one template.",
                 position,
-                remedy="Write each template to a file of its own.",
+                remedy="Write each template to its own file.",
             )
         if event.version or event.tags:
             raise TemplateError(
-                "directive", "Directives (%YAML, %TAG) are not allowed.", position, remedy="Leave the line out."
+                "directive", "Directives (%YAML, %TAG) are not allowed.", position, remedy="Remove the line."
             )
 
     def _refuse_indirection(self, event: Any, position: SourcePosition) -> None:
@@ -191,7 +191,7 @@ class _Builder:
                 "tag",
                 f"Tag {event.ctag}: tags are not allowed.",
                 position,
-                remedy="Leave it out; put text that looks like a number into quotes.",
+                remedy="Remove it, and put text that looks like a number in quotes.",
             )
 
     def _take_node(self, event: Any, position: SourcePosition) -> None:
@@ -203,7 +203,7 @@ class _Builder:
                 "too-deep",
                 f"The template is nested deeper than {MAXIMUM_DEPTH} levels.",
                 position,
-                remedy="A template needs four: stages, a stage, its protocol, a value.",
+                remedy="A template needs four levels: stages, a stage, its protocol, a value.",
             )
         is_list = isinstance(event, SequenceStartEvent)
         assert is_list or isinstance(event, MappingStartEvent)
@@ -217,7 +217,7 @@ class _Builder:
         try:  # JSON writes characters beyond U+FFFF as two escapes, which YAML reads as two characters
             text = event.value.encode("utf-16", "surrogatepass").decode("utf-16")
         except UnicodeDecodeError as error:
-            raise _syntax("half of a surrogate pair stands alone", position) from error
+            raise _syntax("a surrogate is not part of a pair", position) from error
         tag = str(self.resolver.resolve(ScalarNode, event.value, event.implicit))
         kind = tag.removeprefix(_TAG_PREFIX)
         return Scalar(text, "str" if kind in {"value", "merge"} else kind, position)
@@ -245,7 +245,7 @@ class _Builder:
         if isinstance(node, Scalar):
             return node
         raise TemplateError(
-            "type", "A list or mapping stands here as a key.", node.position, remedy="Keys are plain words."
+            "type", "A list or mapping cannot be a key.", node.position, remedy="Use plain words as keys."
         )
 
 
@@ -253,7 +253,7 @@ def _duplicate(key: Scalar, first: Scalar) -> TemplateError:
     shown = key.text if len(key.text) <= 40 else key.text[:40] + "…"
     return TemplateError(
         "duplicate-key",
-        f"The key {shown!r} stands here a second time; the first is on line {first.position.line}.",
+        f"Duplicate key {shown!r}; the first one is on line {first.position.line}.",
         key.position,
-        remedy="Keep one of them.",
+        remedy="Remove one of them.",
     )

@@ -8,7 +8,7 @@ from headrace.errors import TemplateError
 from headrace.pipeline.nodes import Scalar
 from headrace.pipeline.structure import StageDraft, closest
 
-_LINEAR_REMEDY = "Pipelines are linear: each stage but the first comes after exactly one other."
+_LINEAR_REMEDY = "Pipelines are linear: each stage except the first follows exactly one other stage."
 
 
 def resolve(stages: Sequence[StageDraft]) -> tuple[tuple[StageDraft, ...], list[TemplateError]]:
@@ -26,9 +26,9 @@ def resolve(stages: Sequence[StageDraft]) -> tuple[tuple[StageDraft, ...], list[
     errors += [
         TemplateError(
             "unreachable",
-            f"Nothing leads to stage {stage.name.text!r}: {beginnings[0].name.text!r} is the beginning already.",
+            f"Stage {stage.name.text!r} follows no stage, but {beginnings[0].name.text!r} is already the first stage.",
             _place(stage).position,
-            remedy="Say with `after` which stage it follows.",
+            remedy="Name the stage that it follows in `after`.",
         )
         for stage in beginnings[1:]
     ]
@@ -54,9 +54,9 @@ def _repeated(stages: Sequence[StageDraft]) -> list[TemplateError]:
             errors.append(
                 TemplateError(
                     "stage-twice",
-                    f"Stage {name.text!r} stands here a second time; the first is on line {lines[name.text]}.",
+                    f"Duplicate stage {name.text!r}; the first one is on line {lines[name.text]}.",
                     name.position,
-                    remedy="Put both lists of handlers into one stage.",
+                    remedy="Merge the two lists of handlers into one stage.",
                 )
             )
         lines.setdefault(name.text, name.position.line)
@@ -83,9 +83,9 @@ def _unknown(stages: Sequence[StageDraft], before: dict[str, str | None]) -> lis
             errors.append(
                 TemplateError(
                     "unreachable",
-                    f"Stage {stage.name.text!r} comes after {wanted!r}, which this template does not have.",
+                    f"Stage {stage.name.text!r} follows {wanted!r}, which does not exist in this template.",
                     _place(stage).position,
-                    remedy=closest(wanted, before) or f"It has the stages {', '.join(before)}.",
+                    remedy=closest(wanted, before) or f"The stages are: {', '.join(before)}.",
                 )
             )
     return errors
@@ -102,7 +102,7 @@ def _branches(stages: Sequence[StageDraft], before: dict[str, str | None]) -> li
             errors.append(
                 TemplateError(
                     "branch",
-                    f"Stages {followers[wanted]!r} and {name!r} both come after {wanted!r}: a branch.",
+                    f"Stages {followers[wanted]!r} and {name!r} both follow {wanted!r}: a branch.",
                     _place(stage).position,
                     remedy=_LINEAR_REMEDY,
                 )
@@ -133,7 +133,7 @@ def _cycle(members: list[str], stages: Sequence[StageDraft]) -> TemplateError:
     flow = [*reversed(members[start + 1 :] + members[: start + 1])]
     return TemplateError(
         "cycle",
-        f"The stages run in a circle: {' → '.join([*flow, flow[0]])}.",
+        f"The stages form a cycle: {' → '.join([*flow, flow[0]])}.",
         _place(first).position,
         remedy=_LINEAR_REMEDY,
     )

@@ -17,7 +17,7 @@ MAXIMUM_HANDLERS = 32
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _NAME_RULE = "a lower-case letter, then up to 62 lower-case letters, digits and hyphens"
 _BRANCH_FIELDS = frozenset({"branch", "branches", "parallel", "fork", "switch"})
-_LINEAR_REMEDY = "Pipelines are linear; a handler routes by content, and a second flow is a template of its own."
+_LINEAR_REMEDY = "Pipelines are linear. Route by content inside a handler, or write a second template."
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,9 @@ class _Reader:
 
     def template(self, root: Node) -> Draft:
         if not isinstance(root, MapNode):
-            self._refuse(root, "type", f"A template is a mapping, not {_what(root)}.", "Begin with id: and stages:.")
+            self._refuse(
+                root, "type", f"A template must be a mapping, not {_what(root)}.", "Begin with `id:` and `stages:`."
+            )
             return Draft(None, "", (), whole=False)
         fields = self._fields(root, "template", ("id", "stages"), ("description",))
         identifier = self._name(fields.get("id"), "id", "bad-id")
@@ -101,9 +103,9 @@ class _Reader:
                 self.errors.append(
                     TemplateError(
                         "missing-field",
-                        f"The {owner} has no field {name!r}.",
+                        f"The {owner} does not have the required field {name!r}.",
                         node.position,
-                        remedy=f"Add it; a {owner} has the fields {', '.join(known)}.",
+                        remedy=f"Add it. The fields of a {owner} are {', '.join(known)}.",
                     )
                 )
         return fields
@@ -112,18 +114,16 @@ class _Reader:
         if key.text in _BRANCH_FIELDS or (key.text in {"next", "before"} and isinstance(value, ListNode)):
             self._refuse(key, "branch", f"The field {key.text!r} would branch the pipeline.", _LINEAR_REMEDY)
             return
-        suggestion = closest(key.text, known) or f"A {owner} has the fields {', '.join(known)}."
-        self._refuse(key, "unknown-field", f"A {owner} has no field {shown(key.text)}.", suggestion)
+        suggestion = closest(key.text, known) or f"The fields of a {owner} are {', '.join(known)}."
+        self._refuse(key, "unknown-field", f"Unknown field {shown(key.text)} in a {owner}.", suggestion)
 
     def _text(self, node: Node | None, field: str) -> Scalar | None:
         if node is None:
             return None
         if isinstance(node, Scalar) and node.kind == "str":
             return None if self._scan.tainted(node) else node
-        remedy = (
-            "Put it into quotes." if isinstance(node, Scalar) and node.kind != "null" else "Write one word or line."
-        )
-        self._refuse(node, "type", f"{field} holds text, not {_what(node)}.", remedy)
+        remedy = "Put it in quotes." if isinstance(node, Scalar) and node.kind != "null" else "Write one word or line."
+        self._refuse(node, "type", f"{field} must be text, not {_what(node)}.", remedy)
         return None
 
     def _name(self, node: Node | None, field: str, reason: str) -> Scalar | None:
@@ -140,7 +140,9 @@ class _Reader:
         if node is None:
             return []
         if not isinstance(node, ListNode):
-            self._refuse(node, "type", f"stages is a list, not {_what(node)}.", "Write one `- stage: …` per stage.")
+            self._refuse(
+                node, "type", f"stages must be a list, not {_what(node)}.", "Write one `- stage: …` per stage."
+            )
             return []
         if not node.items:
             self._refuse(node, "empty-stages", "The template has no stages.", "Name at least one stage.")
@@ -148,8 +150,8 @@ class _Reader:
             self._refuse(
                 node.items[MAXIMUM_STAGES],
                 "too-many-stages",
-                f"The template has {len(node.items)} stages; at most {MAXIMUM_STAGES} are allowed.",
-                "Put steps that belong together into one stage as handlers.",
+                f"The template has {len(node.items)} stages; the maximum is {MAXIMUM_STAGES}.",
+                "Combine related steps as handlers of one stage.",
             )
         return node.items
 
@@ -161,7 +163,7 @@ class _Reader:
             self._refuse(
                 node,
                 "type",
-                f"A stage is a mapping, not {_what(node)}.",
+                f"A stage must be a mapping, not {_what(node)}.",
                 "Write `- stage: NAME` with `handlers: [NAME]` below it.",
             )
             return None
@@ -185,7 +187,7 @@ class _Reader:
             self._handler_mapping(node)
             return ()
         if not isinstance(node, ListNode):
-            self._refuse(node, "type", f"handlers is a list, not {_what(node)}.", "Write it as [NAME, NAME].")
+            self._refuse(node, "type", f"handlers must be a list, not {_what(node)}.", "Write it as [NAME, NAME].")
             return ()
         if not node.items:
             self._refuse(node, "empty-handlers", "The stage has no handlers.", "Name at least one handler.")
@@ -193,8 +195,8 @@ class _Reader:
             self._refuse(
                 node.items[MAXIMUM_HANDLERS],
                 "too-many-handlers",
-                f"The stage has {len(node.items)} handlers; at most {MAXIMUM_HANDLERS} are allowed.",
-                "Split the work over two stages.",
+                f"The stage has {len(node.items)} handlers; the maximum is {MAXIMUM_HANDLERS}.",
+                "Split the work between two stages.",
             )
         names = [self._handler(item) for item in node.items]
         return tuple(name for name in names if name is not None)
@@ -216,7 +218,7 @@ class _Reader:
             self._refuse(
                 node,
                 "type",
-                f"protocol is a mapping, not {_what(node)}.",
+                f"protocol must be a mapping, not {_what(node)}.",
                 "Write {streaming: false, call: local}.",
             )
             return Protocol()
@@ -228,7 +230,7 @@ class _Reader:
             return False
         if isinstance(node, Scalar) and node.kind == "bool":
             return node.text.lower() == "true"
-        self._refuse(node, "type", f"streaming is true or false, not {_what(node)}.", "Write it without quotes.")
+        self._refuse(node, "type", f"streaming must be true or false, not {_what(node)}.", "Write it without quotes.")
         return False
 
     def _call(self, node: Node | None) -> Call:
@@ -236,7 +238,7 @@ class _Reader:
         kinds = [str(kind) for kind in Call]
         if text is not None and text.text not in kinds:
             suggestion = closest(text.text, kinds) or f"Use one of {', '.join(kinds)}."
-            self._refuse(text, "bad-call", f"{shown(text.text)} is not a kind of call.", suggestion)
+            self._refuse(text, "bad-call", f"Unknown kind of call: {shown(text.text)}.", suggestion)
             return Call.LOCAL
         return Call(text.text) if text is not None else Call.LOCAL
 
@@ -245,7 +247,7 @@ class _Reader:
         kinds = [str(kind) for kind in Review]
         if text is not None and text.text not in kinds:
             suggestion = closest(text.text, kinds) or f"Use one of {', '.join(kinds)}."
-            self._refuse(text, "bad-review", f"{shown(text.text)} is not a kind of review.", suggestion)
+            self._refuse(text, "bad-review", f"Unknown kind of review: {shown(text.text)}.", suggestion)
             return Review.NONE
         return Review(text.text) if text is not None else Review.NONE
 
@@ -257,7 +259,7 @@ class _Reader:
             return node, True
         several = isinstance(node, ListNode) and len(node.items) > 1
         if several or (isinstance(node, Scalar) and re.search(r"[,+&|]|\s", node.text.strip())):
-            self._refuse(node, "merge", "A stage after several others would merge them.", _LINEAR_REMEDY)
+            self._refuse(node, "merge", "A stage that follows several stages would merge them.", _LINEAR_REMEDY)
             return None, False
         name = self._name(node, "after", "bad-name")
         return name, name is not None

@@ -1,1 +1,1 @@
-"""What searching needs beside the store: the vectors of queries."""
+"""What searching needs besides the store: the vectors of queries."""

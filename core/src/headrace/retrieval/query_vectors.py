@@ -84,11 +84,13 @@ class EmbedderClient:
         try:
             models = [one["id"] for one in answer.json()["data"]]
         except (ValueError, LookupError, TypeError, RecursionError) as error:
-            raise DependencyDown(_DEPENDENCY, f"the embedder does not say which model it runs: {error!r}") from error
+            raise DependencyDown(_DEPENDENCY, f"the embedder does not report which model it runs: {error!r}") from error
         if generation.model not in models:
             raise DependencyDown(
-                _DEPENDENCY, f"it runs {', '.join(map(str, models))}; {generation.name} is of {generation.model}",
-                remedy=f"Set {self._settings}URL to that generation's embedder ({{generation}} in it is its name).",
+                _DEPENDENCY, f"it runs {', '.join(map(str, models))}, but generation {generation.name} needs "
+                             f"{generation.model}",
+                remedy=f"Set {self._settings}URL to that generation's embedder. {{generation}} in it stands for "
+                       "the generation's name.",
             )  # fmt: skip
 
     async def close(self) -> None:
@@ -101,9 +103,11 @@ class EmbedderClient:
         try:
             vector = base64.b64decode(answer.json()["data"][0]["embedding"], validate=True)
             if not vector or not all(map(math.isfinite, array("f", vector))):
-                raise ValueError("it is empty, or a number in it is not finite")
+                raise ValueError("the vector is empty, or contains a number that is not finite")
         except (ValueError, LookupError, TypeError, RecursionError) as error:
-            raise DependencyDown(_DEPENDENCY, f"the embedder's answer holds no vector: {error!r}") from error
+            raise DependencyDown(
+                _DEPENDENCY, f"the embedder's answer does not contain a valid vector: {error!r}"
+            ) from error
         return vector
 
     async def _call(self, method: str, path: str, generation: Generation, **arguments: Any) -> httpx.Response:
@@ -117,7 +121,7 @@ class EmbedderClient:
         said = f"HTTP {answer.status_code} {answer.text[:_LONGEST_TEXT]}"
         if answer.status_code in _REFUSED:
             raise InvalidRecord(
-                "query", f"is refused by the embedder: {said}", remedy="Ask a shorter query in plain words."
+                "query", f"was rejected by the embedder: {said}", remedy="Shorten the query and use plain words."
             )
         raise DependencyDown(
             _DEPENDENCY,

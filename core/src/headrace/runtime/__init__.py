@@ -1,1 +1,1 @@
-"""The stage runtime: a pure decision, a visible loop, compute beside it, one transaction a batch."""
+"""The stage runtime: a pure decision function, a visible loop, a compute thread, one transaction per batch."""

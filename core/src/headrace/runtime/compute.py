@@ -1,4 +1,4 @@
-"""Computing beside the polling threads: one thread with one asyncio loop, on which handlers and side tasks run."""
+"""The compute thread: one asyncio loop beside the polling threads, which runs handlers and side tasks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Process = Callable[[Batch], Awaitable[BatchResult]]
 
 
 class ComputeThread:
-    """One asyncio loop in a thread of its own, shared by the lanes of a stage."""
+    """An asyncio loop in its own thread, shared by the lanes of a stage."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -25,7 +25,7 @@ class ComputeThread:
         self._thread.start()
 
     def computer(self, process: Process) -> BatchComputer:
-        """Return what computes one lane's batches on this loop."""
+        """Return an object that computes one lane's batches on this loop."""
         return BatchComputer(self._loop, process)
 
     def call(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
@@ -38,7 +38,7 @@ class ComputeThread:
         coroutine: Coroutine[Any, Any, Any],
         on_end: Callable[[str, BaseException | None], None],
     ) -> None:
-        """Run a named side task; ``on_end`` is told when it ends, for a dead side task must end the process."""
+        """Run a named side task and call ``on_end`` when it ends, because a dead side task must end the process."""
 
         async def guard() -> None:
             failure: BaseException | None = None
@@ -51,7 +51,7 @@ class ComputeThread:
         asyncio.run_coroutine_threadsafe(guard(), self._loop)
 
     def close(self) -> None:
-        """Cancel what runs and end the thread."""
+        """Cancel running tasks and end the thread."""
         self.call(self._cancel_all())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -65,7 +65,7 @@ class ComputeThread:
 
 
 class BatchComputer:
-    """Runs ``process(batch)`` for one batch of its lane after the other; what other lanes compute runs between."""
+    """Runs ``process(batch)`` for the batches of a lane in sequence. Batches of other lanes run in between."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, process: Process) -> None:
         self._loop = loop
@@ -75,11 +75,11 @@ class BatchComputer:
         self._turn = asyncio.Lock()
 
     def submit(self, batch: Batch) -> None:
-        """Take the batch up after those before it."""
+        """Queue the batch behind those submitted before."""
         self._loop.call_soon_threadsafe(self._start, batch)
 
     def cancel(self, number: int) -> None:
-        """Cancel the batch's task; a computation that does not await ends first."""
+        """Cancel the batch's task; a handler that does not await finishes first."""
         self._loop.call_soon_threadsafe(self._cancel, number)
 
     def wait(self, timeout: float) -> ComputeReturned | None:
@@ -95,7 +95,7 @@ class BatchComputer:
         task.add_done_callback(lambda done: self._finish(batch.number, done))
 
     def _finish(self, number: int, task: asyncio.Task[BatchResult | BaseException]) -> None:
-        """Hand over the outcome; a batch that was cancelled before its first step has one too."""
+        """Hand over the outcome, also for a batch that was cancelled before its first step."""
         if self._tasks.get(number) is task:
             del self._tasks[number]
         outcome = asyncio.CancelledError() if task.cancelled() else task.result()

@@ -1,4 +1,4 @@
-"""What a worker is given beside a broker: its lane, what computes, operators' orders, time."""
+"""What a worker needs besides a broker: its lane, a computer for batches, operators' orders, and time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from headrace.runtime.loop.events import ComputeReturned
 from headrace.runtime.loop.limits import Limits
 
 LaneName = Literal["live", "side"]
-"""The live lane reads a stage's source; the side lane reads what comes a second time (ADR 8)."""
+"""The live lane reads the stage's source topic; the side lane reads retries and replays (ADR 8)."""
 
 Watch = Callable[[str], AbstractContextManager[None]]
 """Watches the block as one call of the name; see :class:`headrace.runtime.watchdog.Watchdog`."""
@@ -22,7 +22,7 @@ Watch = Callable[[str], AbstractContextManager[None]]
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """What a worker reads, and its bounds; stage and name are labels of its metrics."""
+    """What a worker reads, and its limits; stage and name are labels of its metrics."""
 
     stage: str
     topics: Sequence[str]
@@ -32,7 +32,7 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Time:
-    """Where time and chance come from: monotonic seconds, seconds since 1970, random numbers from 0 to 1."""
+    """Source of time and randomness: monotonic seconds, seconds since 1970, random numbers from 0 to 1."""
 
     clock: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
@@ -40,10 +40,10 @@ class Time:
 
 
 class Computer(Protocol):
-    """Computes batches beside the loop, one after the other, in the order that they were submitted."""
+    """Computes batches beside the loop, one at a time, in the order of submission."""
 
     def submit(self, batch: Batch) -> None:
-        """Take the batch up; return at once."""
+        """Queue the batch; return at once."""
 
     def cancel(self, number: int) -> None:
         """Stop computing the batch, or never start it; its outcome no longer matters."""
@@ -53,20 +53,20 @@ class Computer(Protocol):
 
 
 class Orders(Protocol):
-    """What operators want of this stage now."""
+    """What operators currently order for this stage."""
 
     def paused(self) -> str | None:
-        """Return why no batch is to be started, or None."""
+        """Return why no batch may start, or None."""
 
     def resumes(self) -> int:
-        """Return how often the stage was told to go on; a rise lets it go on after it stopped itself."""
+        """Return how often operators resumed the stage; an increase resumes a stage that stopped itself."""
 
 
 class NoOrders:
-    """The orders of a worker that takes none."""
+    """Orders for a worker that follows none."""
 
     def paused(self) -> str | None:
-        """Return None: go on."""
+        """Return None: never paused."""
         return None
 
     def resumes(self) -> int:

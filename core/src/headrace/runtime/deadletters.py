@@ -1,4 +1,4 @@
-"""Dead letters: the record as it was, and why it was given up, as a message for the same transaction."""
+"""Dead letters: the unchanged record and the reason, as a message for the transaction of its batch."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from headrace.kafka.headers import REQUEST_ID, Origin
 from headrace.payloads import DeadLetter, HeaderPart
 
 ALLOWANCE_BYTES = 512 * 1024
-"""Bytes by which a dead letter may exceed the largest message; its topic and the producer allow twice as many."""
+"""Bytes by which a dead letter may exceed the maximum message size; its topic and producer allow twice this."""
 CUT = "cut"
-"""Header of a dead letter whose record is not there in full: the bytes that the whole record has."""
+"""Header of a dead letter that contains only part of its record: the size of the whole record in bytes."""
 _MAX_TEXT = 4000
 _KEPT_VALUE = 64 * 1024
 _KEPT_KEY = 8 * 1024
@@ -27,7 +27,7 @@ _KEPT_HEADER = 1024
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a record was given up, at which handler, and its context where it was decoded."""
+    """Why a record failed, in which handler, and its context if it was decoded."""
 
     error: BaseException
     handler: str | None = None
@@ -47,10 +47,10 @@ def dead_letter(
     codec: Codec,
     max_message_bytes: int,
 ) -> Message:
-    """Return the message that carries the record to the stage's dead letters, bytes and headers unchanged.
+    """Return the message that puts the record into the stage's dead letters, with unchanged bytes and headers.
 
-    ``first`` is where the stage read it first, ``attempt`` the one that failed last. A record that no message can
-    carry, such as one of zeros that came compressed, is cut, and says so: the whole lies at its first place.
+    ``first`` is where the stage first read it, ``attempt`` the last attempt. A record that is too large for any
+    message, such as a compressed record of zeros, is cut and says so; the whole record is still at its origin.
     """
     size = record_size(record)
     if cut := size > max_message_bytes + ALLOWANCE_BYTES:
@@ -62,10 +62,12 @@ def dead_letter(
         stage=stage,
         reason=error.code if isinstance(error, HeadraceError) else "unforeseen",
         message=_bounded(
-            (f"Cut here, for the record takes {size} bytes. " if cut else "")
+            (f"The record has {size} bytes; only its beginning is stored here. " if cut else "")
             + (str(error) if declared else f"{type(error).__name__}: {error}")
         ),
-        remedy=_bounded(error.remedy) if isinstance(error, HeadraceError) else "Read the stack; repair the handler.",
+        remedy=_bounded(error.remedy)
+        if isinstance(error, HeadraceError)
+        else "Read the stack trace and fix the handler.",
         stack=None if isinstance(error, PermanentError) else _bounded("".join(traceback.format_exception(error))),
         handler=failure.handler,
         attempt=attempt,
@@ -96,13 +98,13 @@ def dead_letter(
 
 
 def record_size(record: Record) -> int:
-    """Return the bytes of a message that carries the record in its value, under the record's own key."""
+    """Return the size in bytes of a message that has the record in its value and the record's key."""
     headers = sum(len(name) * 4 + len(value or b"") for name, value in record.headers)
     return len(record.value or b"") + 2 * len(record.key or b"") + headers
 
 
 def _cut(record: Record) -> Record:
-    """Return the record's beginning: enough to tell whose it was."""
+    """Return the beginning of the record, enough to recognize it."""
     kept = tuple((name[:_KEPT_HEADER], value and value[:_KEPT_HEADER]) for name, value in record.headers)
     return record._replace(
         key=record.key and record.key[:_KEPT_KEY],
@@ -112,7 +114,7 @@ def _cut(record: Record) -> Record:
 
 
 def _timestamp(milliseconds: int) -> datetime:
-    """Return the time, or the nearest there is: a producer may have written microseconds, or anything."""
+    """Return the time, or the nearest possible one: a producer may have written microseconds or any number."""
     return datetime.fromtimestamp(min(max(milliseconds, 0), LATEST_MS) / 1000, UTC)
 
 
@@ -124,5 +126,5 @@ def _header(record: Record, name: str) -> str | None:
 
 
 def _bounded(text: str) -> str:
-    """Cut the text to what fits, and make it encodable: an error may quote a lone surrogate."""
+    """Truncate the text and make it encodable, because an error may quote a lone surrogate."""
     return text[:_MAX_TEXT].encode("utf-8", "backslashreplace").decode()

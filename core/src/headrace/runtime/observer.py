@@ -1,4 +1,4 @@
-"""What a lane's worker tells metrics and the log."""
+"""Metrics and log messages of a lane's worker."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from headrace.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
-STOPPED_REMEDY = "Read the stage's newest dead letters, repair the cause, then `headrace resume --stage STAGE`."
+STOPPED_REMEDY = "Read the stage's newest dead letters, fix the cause, then run `headrace resume --stage STAGE`."
 
 
 class Observer:
-    """Watches one worker; it changes nothing that the worker does."""
+    """Observes one worker without influencing it."""
 
     def __init__(self, lane: Lane) -> None:
         self._labels = (lane.stage, lane.name)
@@ -31,7 +31,7 @@ class Observer:
         self._dependencies: set[str] = set()
 
     def decided(self, state: State) -> None:
-        """Tell when the stage starts or ends to wait, or stops itself."""
+        """Report when the stage starts or ends waiting, or stops itself."""
         circuit, stopped = state.breaker.circuit, state.lifecycle.stopped
         before = (self._circuit, self._stopped)
         if (circuit, stopped) == before:
@@ -45,12 +45,12 @@ class Observer:
         if stopped is not None:
             self._log.error("stage stopped itself", reason=stopped, remedy=STOPPED_REMEDY)
         elif isinstance(circuit, Closed):
-            self._log.info("stage goes on")
+            self._log.info("stage continues")
         else:
             self._log.warning("stage waits", dependency=circuit.dependency, reason=circuit.reason)
 
     def orders_changed(self, event: OrdersChanged) -> None:
-        """Tell of a pause and of its end."""
+        """Report a pause and its end."""
         if event.paused != self._paused:
             self._paused = event.paused
             self._log.info("stage paused" if event.paused else "stage resumed", reason=event.paused)
@@ -61,19 +61,19 @@ class Observer:
         self._log.info("partitions changed", assigned=sorted(map(str, polled.assigned)))
 
     def poll_failed(self, error: BrokerError) -> None:
-        """Tell of a poll that raised."""
+        """Report a failed poll."""
         self._log.warning("poll failed", error=str(error))
 
     def cancelled(self) -> None:
-        """Count a batch that is dropped while it computes."""
+        """Count a batch that was dropped while it was computed."""
         metrics.BATCHES_DOOMED.labels(*self._labels).inc()
 
     def mark_failed(self, error: BrokerError) -> None:
-        """Tell of a mark that could not be written."""
+        """Report a mark that could not be written."""
         self._log.warning("mark not written", error=str(error))
 
     def committed(self, batch: Batch, result: BatchResult, seconds: float) -> None:
-        """Count what the transaction made durable."""
+        """Count the records of a committed transaction."""
         metrics.RECORDS_DONE.labels(*self._labels).inc(len(batch.records))
         metrics.DEAD_LETTERS.labels(*self._labels).inc(result.dead_letters)
         metrics.RETRIES.labels(*self._labels).inc(result.retried)
@@ -83,16 +83,16 @@ class Observer:
         metrics.BATCH_RECORDS.labels(*self._labels).observe(len(batch.records))
 
     def commit_failed(self, batch: Batch, error: BrokerError) -> None:
-        """Count a transaction that was refused, or may have been."""
+        """Count a transaction that failed or whose result is unknown."""
         metrics.COMMITS_FAILED.labels(*self._labels, error.__class__.__name__).inc()
         self._log.warning("batch not committed", records=len(batch.records), error=str(error))
 
     def recovery_failed(self, step: RecoveryStep, error: BrokerError) -> None:
-        """Tell of a step of the recovery that is tried again."""
+        """Report a failed recovery step, which is retried."""
         self._log.warning("recovery failed", step=step.value, error=str(error))
 
     def ends(self, last: Exit) -> None:
-        """Tell why the worker ends."""
+        """Report why the worker ends."""
         self._log.info("worker stops", code=last.code, reason=last.reason)
 
     def _show(self, circuit: Circuit) -> None:

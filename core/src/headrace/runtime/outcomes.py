@@ -1,4 +1,4 @@
-"""The outcome of each record of a batch, as the message that goes into its transaction, if any."""
+"""The outcome of each record of a batch: the message for its transaction, if any."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """Names that the stage's messages carry and go to; topics with their prefix."""
+    """Names that the stage's messages contain, and the topics that they go to, with prefix."""
 
     flow: StageFlow
     target: str
@@ -35,7 +35,7 @@ class Wiring:
     retry: str
     replay: str
     replay_target: str
-    """Where a replayed record goes on: the next stage's replay topic, or the target where no stage follows."""
+    """Where the output of a replayed record goes: the next stage's replay topic, or the target if no stage follows."""
     held: str
     worker: str
     max_message_bytes: int
@@ -43,23 +43,23 @@ class Wiring:
 
 
 class OutcomeKind(StrEnum):
-    """How a record's way through the stage ended."""
+    """How the stage finished with a record."""
 
     DONE = "done"
     RETRIED = "retried"
     DEFERRED = "deferred"
-    """Stands back for others; nothing failed."""
+    """Gives way to other records; nothing failed."""
     HELD = "held"
     PASSED_OVER = "passed-over"
     DEAD = "dead"
-    """Given up for breaking its own rules."""
+    """Dead-lettered because the record is invalid."""
     FAULT = "fault"
-    """Given up for what is hardly its own fault."""
+    """Dead-lettered for a reason other than invalid input."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a record ended: its message, and the payload to be stored before that is written, where it has one."""
+    """A record's outcome: its message, and the payload to store before the message is written, if any."""
 
     kind: OutcomeKind
     message: Message | None = None
@@ -85,20 +85,20 @@ class Outcomes:
         self._jitter = jitter
 
     def came_back(self, record: Record) -> bool:
-        """Whether the record's headers about retries and replays are ours: those of the live lane are anybody's."""
+        """Whether the record's retry and replay headers come from Headrace; in the live lane, anyone can set them."""
         return record.topic in (self._wiring.retry, self._wiring.replay)
 
     def attempt(self, record: Record) -> int:
-        """Return which attempt this is, from 1."""
+        """Return the number of this attempt, from 1."""
         return headers.attempt(record) if self.came_back(record) else 1
 
     def first(self, record: Record) -> headers.Origin:
-        """Return where the stage read the record first."""
+        """Return where the stage first read the record."""
         here = headers.Origin(record.topic, record.partition, record.offset)
         return headers.origin(record) if self.came_back(record) else here
 
     def outcome(self, record: Record, result: Result, run: StageRun, *, review: bool) -> Outcome:
-        """Return the record's outcome; with ``review``, an output waits for approval."""
+        """Return the record's outcome; with ``review``, its output is held for approval."""
         match result:
             case Context():
                 return self._of_output(record, result, run, review=review)
@@ -129,7 +129,7 @@ class Outcomes:
         return Outcome(kind, self._give_up(record, failure))
 
     def _made(self, record: Record, context: Context, run: StageRun) -> tuple[Message, Parcel | None]:
-        """Return the output; raises :class:`PermanentError` for one that cannot be written."""
+        """Return the output message; raises :class:`PermanentError` if it cannot be written."""
         change = context.change
         trace = replace(context.trace, history=(*context.trace.history, run))
         value, parcel = self._encoded(replace(context, trace=trace))
@@ -145,31 +145,31 @@ class Outcomes:
         return Message(self._wiring.replay_target, change.key, value, again), parcel
 
     def _encoded(self, context: Context) -> tuple[bytes, Parcel | None]:
-        """Return the record, with a reference in place of its payload where that makes it too large."""
+        """Return the encoded record, with a reference instead of a payload that is too large."""
         produces, parcel = self._wiring.flow.produces, None
         value = self._codec.encode(context, produces)
         if self._claims is not None and len(value) > self._claims.limit_bytes and context.payload is not None:
             value, parcel = self._claims.check_in(context, produces)
         size = len(value) + len(context.change.key)
         if size > self._wiring.max_message_bytes:
-            remedy = "Split the document, or raise HEADRACE_KAFKA_MAX_MESSAGE_BYTES everywhere."
+            remedy = "Split the document, or raise HEADRACE_KAFKA_MAX_MESSAGE_BYTES for all services."
             if self._claims is None:
-                remedy = "Set HEADRACE_OBJECTS_URL for all stages, so that large payloads go to an object store."
+                remedy = "Set HEADRACE_OBJECTS_URL for all stages to put large payloads into an object store."
             limit = self._wiring.max_message_bytes
-            raise InvalidRecord("payload", f"has {size} bytes with its key; the limit is {limit}", remedy=remedy)
+            raise InvalidRecord("payload", f"has {size} bytes including the key; the limit is {limit}", remedy=remedy)
         return value, parcel
 
     def _held(self, record: Record, held: Held) -> Message:
-        """Return the record as it was, for the topic of those that wait."""
+        """Return the unchanged record as a message for the topic of held records."""
         said = headers.for_hold(
             record.headers, self.first(record), kind="pause", scope=held.scope, why=held.why, now_ms=self._now_ms()
         )
         return Message(self._wiring.held, record.key or NO_KEY, record.value, said)
 
     def _to_review(self, record: Record, context: Context, made: Message) -> Message:
-        """Return what the record came to, for the topic of what waits, with where it goes on once it is approved."""
+        """Return the output as a message for the topic of held records; a header says where it goes after approval."""
         scope = f"pipeline/{context.trace.pipeline_id}"
-        why = f"version {context.trace.pipeline_version} of the pipeline asks for a review of {self._wiring.flow.name}"
+        why = f"pipeline version {context.trace.pipeline_version} requires a review of stage {self._wiring.flow.name}"
         said = headers.for_hold(
             made.headers, self.first(record), kind="review", scope=scope, why=why, now_ms=self._now_ms(),
             target=made.topic,
@@ -177,9 +177,10 @@ class Outcomes:
         return Message(self._wiring.held, made.key, made.value, said)
 
     def _again(self, record: Record, failure: Failure) -> Message | None:
-        """Return the message that has the record tried again.
+        """Return the message that retries the record.
 
-        None where it cannot work, was tried enough, or is larger than any message, as a compressed one may be.
+        None if a retry cannot help, the attempts are used up, or the record is too large for a message, as a compressed
+        one may be.
         """
         too_large = record_size(record) > self._wiring.max_message_bytes + ALLOWANCE_BYTES
         if too_large or not isinstance(failure.error, TemporaryError):
@@ -192,7 +193,7 @@ class Outcomes:
     def _give_up(self, record: Record, failure: Failure) -> Message:
         wiring = self._wiring
         log.warning(
-            "record given up", topic=record.topic, partition=record.partition, offset=record.offset,
+            "record dead-lettered", topic=record.topic, partition=record.partition, offset=record.offset,
             request_id=failure.context.trace.request_id if failure.context else None,
             document_id=failure.context.change.document_id if failure.context else None,
             reason=getattr(failure.error, "code", "unforeseen"), error=type(failure.error).__name__,

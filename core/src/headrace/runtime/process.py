@@ -1,4 +1,4 @@
-"""From sealed records to messages: decode, run the pipeline's handlers, encode; a record that fails fails alone."""
+"""From sealed records to messages: decode, run handlers, encode. A failure of one record affects no other."""
 
 from __future__ import annotations
 
@@ -30,35 +30,35 @@ from headrace.runtime.slots import Held, PassedOver, Slot, SlotState
 from headrace.telemetry import metrics
 
 _PASS_THROUGH = (DependencyDown, ConfigurationError)
-"""What no record is to blame for: the runtime waits and computes the batch again."""
+"""Errors for which no record is at fault: the runtime waits and computes the batch again."""
 
 
 class Chains(Protocol):
-    """Which handlers run for a pipeline's version in this stage."""
+    """The handlers of each pipeline version in this stage."""
 
     async def chain(self, pipeline_id: str, version: int) -> Sequence[Handler]:
         """Return the started handlers in order.
 
         Raises :class:`headrace.errors.PermanentError` for a pipeline that does not exist or does not run here, and
-        :class:`DependencyDown` where a handler could not start for now.
+        :class:`DependencyDown` if a handler could not start for now.
         """
 
     def reviewed(self, pipeline_id: str, version: int) -> bool:
-        """Whether a person approves what this stage makes in the pipeline; asked after :meth:`chain`."""
+        """Whether the pipeline requires a review of this stage's output; called after :meth:`chain`."""
 
 
 class Holds(Protocol):
-    """Which records wait for a person before this stage touches them."""
+    """Which records are held before this stage processes them."""
 
     def held(self, context: Context) -> tuple[str, str] | None:
-        """Return the scope with its target (``tenant/acme``) and the reason, or None: the record goes on."""
+        """Return the scope with its target (``tenant/acme``) and the reason, or None to process the record."""
 
 
 class NoHolds:
-    """No record waits for a person."""
+    """Holds no record."""
 
     def held(self, _context: Context) -> tuple[str, str] | None:
-        """Return None: every record goes on."""
+        """Return None: no record is held."""
         return None
 
 
@@ -89,9 +89,9 @@ class StageProcessor:
         self._outcomes = Outcomes(wiring, codec, claims=claims, now=now, jitter=jitter)
 
     async def process(self, batch: Batch) -> BatchResult:
-        """Return the batch's messages, one for each record that tells of a document.
+        """Return the batch's messages, one for each record that changes a document.
 
-        Raises :class:`DependencyDown` or :class:`ConfigurationError` where the batch must be computed again later.
+        Raises :class:`DependencyDown` or :class:`ConfigurationError` if the batch must be computed again later.
         """
         started = time.perf_counter()
         READ_AGAIN.set(any(self._outcomes.came_back(record) for record in batch.records))
@@ -120,13 +120,13 @@ class StageProcessor:
         )
 
     def _portions(self, slots: Sequence[Slot]) -> list[slice]:
-        """Return what is taken up at a time, so that payloads from the object store fit into memory."""
+        """Divide the batch into portions whose payloads from the object store fit into memory."""
         if self._claims is None:
             return [slice(0, len(slots))]
         return portions([slot.reference.size if slot.reference else 0 for slot in slots], self._claims.batch_bytes)
 
     async def _settled(self, slots: Sequence[Slot], attempt: int) -> list[Outcome]:
-        """Take these records of the batch to their end; ``attempt`` counts how often the batch is computed."""
+        """Process these records of the batch completely; ``attempt`` counts how often the batch is computed."""
         started, started_at = time.perf_counter(), self._now()
         await self._fetch(slots)
         await self._run_chains(slots)
@@ -145,7 +145,7 @@ class StageProcessor:
         return self._outcomes.outcome(record, slot.settle(), run, review=review)
 
     def _taken(self, record: Record, *, deadly: bool) -> Slot:
-        """Return the record's slot: decoded, or ended already."""
+        """Return the record's slot: decoded, or already ended."""
         slot = Slot(record)
         if deadly:
             slot.fail(DeadlyRecord())
@@ -167,9 +167,9 @@ class StageProcessor:
         return slot
 
     def _decoded(self, record: Record) -> tuple[Context, Reference | None]:
-        """Return the record's context, and where its payload lies if it is in the object store."""
+        """Return the record's context, and the reference to its payload if that is in the object store."""
         if (why := headers.unreadable(record)) is not None:
-            raise UndecodableRecord(f"Kafka's client cannot read the record: {why}")
+            raise UndecodableRecord(f"the Kafka client cannot read the record: {why}")
         if self._outcomes.came_back(record):
             first = headers.origin(record)
             record = record._replace(topic=first.topic, partition=first.partition, offset=first.offset)
@@ -178,7 +178,7 @@ class StageProcessor:
         return self._codec.envelope(record.value, self._consumes)
 
     async def _fetch(self, slots: Sequence[Slot]) -> None:
-        """Take every decoded record on to its payload; it fails where that cannot be had."""
+        """Fetch the payload of every decoded record; a record fails if its payload is not available."""
         waiting: list[tuple[Slot, Claim]] = []
         for slot in slots:
             if slot.state is not SlotState.DECODED:
@@ -200,7 +200,7 @@ class StageProcessor:
                 slot.fail(answer)
 
     async def _run_chains(self, slots: Sequence[Slot]) -> None:
-        """Run each record through the handlers of its pipeline's version, together with the others of that version."""
+        """Run the records of each pipeline version through its handlers together."""
         groups: dict[tuple[str, int], list[Slot]] = {}
         for slot in slots:
             if slot.state is SlotState.FETCHED:
@@ -221,7 +221,7 @@ class StageProcessor:
                     slot.handled(identities)
 
     async def _run_handler(self, handler: Handler, group: Sequence[Slot]) -> None:
-        """Run one handler over the records of the group that are still on their way and that it wants to see."""
+        """Run one handler over the records of the group that have not ended and that the handler accepts."""
         seen = [slot for slot in group if slot.state is SlotState.FETCHED and self._sees(handler, slot)]
         outcomes = await run_handler(handler, [slot.context for slot in seen])
         for slot, outcome in zip(seen, outcomes, strict=True):
@@ -236,7 +236,7 @@ class StageProcessor:
                 slot.changed(outcome)
 
     def _sees(self, handler: Handler, slot: Slot) -> bool:
-        """Whether the handler sees the record; one that it finds invalid fails here."""
+        """Whether to pass the record to the handler; a record that the handler finds invalid fails here."""
         if slot.context.change.operation is Operation.DELETE and not handler.sees_deletes:
             return False
         try:
@@ -253,8 +253,8 @@ class StageProcessor:
 async def run_handler(handler: Handler, contexts: Sequence[Context]) -> Sequence[Context | BaseException]:
     """Return an outcome for each context, in order.
 
-    A batch that fails as a whole is halved until the record at fault stands alone.
-    Raises :class:`DependencyDown` and :class:`ConfigurationError`, for which no record is to blame.
+    A batch that fails as a whole is halved until the record at fault is alone.
+    Raises :class:`DependencyDown` and :class:`ConfigurationError`, for which no record is at fault.
     """
     if not contexts:
         return []
@@ -263,7 +263,9 @@ async def run_handler(handler: Handler, contexts: Sequence[Context]) -> Sequence
     try:
         outcomes = await handler.process_batch(contexts)
         if len(outcomes) != len(contexts):
-            raise PermanentError(f"handler {handler.identity} returned {len(outcomes)} results for {len(contexts)}")
+            raise PermanentError(
+                f"handler {handler.identity} returned {len(outcomes)} results for {len(contexts)} records"
+            )
     except _PASS_THROUGH:
         raise
     except Exception as error:  # noqa: BLE001
@@ -288,10 +290,10 @@ async def _run_one(handler: Handler, context: Context) -> Context | HeadraceErro
 
 
 def _error_in(outcome: object, handler: Handler) -> BaseException:
-    """Return the error that a handler gave, or the one of giving neither a context nor an error."""
+    """Return the error that a handler returned, or a new one if it returned neither a context nor an error."""
     if isinstance(outcome, BaseException):
         return outcome
     return PermanentError(
         f"handler {handler.identity} returned a {type(outcome).__name__}, not a Context",
-        remedy="Repair the handler: every path of it returns the context.",
+        remedy="Fix the handler: it must return the context on every path.",
     )

@@ -1,4 +1,4 @@
-"""When a record that failed for now is tried again, and the message that carries it until then."""
+"""When a record that failed temporarily is retried, and the message that carries it until then."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from headrace.runtime.backoff import backoff
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often a record is tried, and how long it waits; seconds."""
+    """Maximum attempts and delays between them, in seconds."""
 
     attempts: int = 8
     first_s: float = 1.0
@@ -22,8 +22,8 @@ class RetryPolicy:
     def delay(self, attempt: int, asked: float | None, jitter: float) -> float:
         """Return the seconds between attempt ``attempt`` (from 1) and the next.
 
-        They follow :func:`headrace.runtime.backoff.backoff`, and are never fewer than the failure ``asked`` for, up to
-        the longest.
+        The delay follows :func:`headrace.runtime.backoff.backoff`. It is at least what the failure ``asked`` for, up to
+        the maximum.
         """
         return max(backoff(self.first_s, self.longest_s, attempt, jitter), min(asked or 0.0, self.longest_s))
 
@@ -32,9 +32,9 @@ def retry_message(
     record: Record, error: TemporaryError, *, first: headers.Origin, attempt: int, topic: str, policy: RetryPolicy,
     now_ms: int, jitter: float,
 ) -> Message | None:  # fmt: skip
-    """Return the message that has the record tried again after its attempt failed, or None after the last attempt.
+    """Return the message that retries the record after a failed attempt, or None after the last attempt.
 
-    A record that was deferred did not fail: the same attempt is made again, however often it stands back.
+    A deferred record did not fail: it is read again as the same attempt, however often it gives way.
     """
     if isinstance(error, Deferred):
         following, wait_s = attempt, min(error.delay or 0.0, policy.longest_s)

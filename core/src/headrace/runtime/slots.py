@@ -1,4 +1,4 @@
-"""One record of a batch on its way: decoded, fetched, handled, settled."""
+"""The states of one record in a batch: decoded, fetched, handled, settled."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from headrace.runtime.deadletters import Failure
 
 
 class SlotState(StrEnum):
-    """How far a record is; :class:`Slot` draws the moves."""
+    """How far a record is; :class:`Slot` shows the transitions."""
 
     READ = "read"
     DECODED = "decoded"
-    """Its envelope is known. The payload may still lie in the object store."""
+    """Its envelope is known. The payload may still be in the object store."""
     FETCHED = "fetched"
-    """Its payload is there. Handlers see it, one after the other."""
+    """Its payload is available. Handlers process it in sequence."""
     HANDLED = "handled"
-    """The pipeline's last handler let it through."""
+    """All handlers of the pipeline have processed it."""
     ENDED = "ended"
-    """It failed, waits for a person or tells of no document. No handler sees it any more."""
+    """It failed, is held, or changes no document. No further handler processes it."""
     SETTLED = "settled"
-    """What came of it was handed over, and the slot holds it no longer."""
+    """Its result was handed over; the slot no longer keeps it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The record waits to be released: for which scope (``tenant/acme``), and why."""
+    """The record is held: for which scope (``tenant/acme``), and why."""
 
     scope: str
     why: str
@@ -36,19 +36,19 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class PassedOver:
-    """The record tells of no document; nothing follows from it."""
+    """The record changes no document and has no outcome."""
 
 
 Result = Context | Failure | Held | PassedOver
-"""What came of a record."""
+"""The result of a record."""
 
 
 class IllegalMove(RuntimeError):
-    """A slot was asked for a move that its state does not allow: an error of the runtime's, not of the record."""
+    """A slot's state does not allow this transition. The runtime is at fault, not the record."""
 
 
 class Slot:
-    """A record, how far it is, and what it is by now.
+    """A record, its state, and its current context.
 
     ::
 
@@ -57,7 +57,7 @@ class Slot:
           |                  |                  |   +-- changed (by each handler)          |
           +------------------+------------------+-----end, fail-----> ENDED ----settle-----+
 
-    Every other move raises :class:`IllegalMove`.
+    Every other transition raises :class:`IllegalMove`.
     """
 
     __slots__ = ("_result", "handlers", "record", "reference", "state")
@@ -66,50 +66,50 @@ class Slot:
         self.record = record
         self.state = SlotState.READ
         self.reference: Reference | None = None
-        """Where the payload lies in the object store, until it is fetched."""
+        """Where the payload is in the object store, until it is fetched."""
         self.handlers: tuple[str, ...] = ()
-        """The handlers that ran, once all of them let the record through."""
+        """The handlers that ran, after all of them processed the record."""
         self._result: Result | None = None
 
     @property
     def context(self) -> Context:
-        """The document as it is by now. Raises :class:`IllegalMove` where there is none: unread, ended or settled."""
+        """The current context. Raises :class:`IllegalMove` if there is none: unread, ended or settled."""
         if isinstance(self._result, Context):
             return self._result
         raise IllegalMove(f"{self._place()} has no context in state {self.state}")
 
     def decoded(self, context: Context, reference: Reference | None = None) -> None:
-        """Its envelope is known; with ``reference``, the payload lies there."""
+        """Enter the decoded envelope; with ``reference``, the payload is still to be fetched."""
         self._leave(SlotState.READ, SlotState.DECODED)
         self._result, self.reference = context, reference
 
     def fetched(self, context: Context) -> None:
-        """Its payload is in ``context``."""
+        """Enter the context with the fetched payload."""
         self._leave(SlotState.DECODED, SlotState.FETCHED)
         self._result, self.reference = context, None
 
     def changed(self, context: Context) -> None:
-        """A handler made this of it."""
+        """Enter the context that a handler returned."""
         self._leave(SlotState.FETCHED, SlotState.FETCHED)
         self._result = context
 
     def handled(self, handlers: tuple[str, ...]) -> None:
-        """All handlers of the pipeline let it through."""
+        """Note that all handlers of the pipeline processed it."""
         self._leave(SlotState.FETCHED, SlotState.HANDLED)
         self.handlers = handlers
 
     def fail(self, error: BaseException, handler: str | None = None) -> None:
-        """It ends here, for this error, at this handler if at any; the context is kept for whoever repairs it."""
+        """End the record with this error, in this handler if any; the context is kept for the dead letter."""
         self.end(Failure(error, handler, self._result if isinstance(self._result, Context) else None))
 
     def end(self, reason: Failure | Held | PassedOver) -> None:
-        """It ends here; no handler sees it any more."""
+        """End the record; no further handler processes it."""
         if self.state not in (SlotState.READ, SlotState.DECODED, SlotState.FETCHED):
             raise self._illegal(SlotState.ENDED)
         self.state, self._result, self.reference = SlotState.ENDED, reason, None
 
     def settle(self) -> Result:
-        """Hand over what came of the record, once: payloads of a batch must not outlive their part of it."""
+        """Hand over the record's result, once: payloads must not stay in memory longer than their part of the batch."""
         if self._result is None or self.state not in (SlotState.HANDLED, SlotState.ENDED):
             raise self._illegal(SlotState.SETTLED)
         result, self._result, self.state = self._result, None, SlotState.SETTLED

@@ -1,4 +1,4 @@
-"""The watchdog: a Kafka call that hangs past its bound ends the process, so that a supervisor starts a fresh one.
+"""The watchdog: a Kafka call that exceeds its time limit ends the process, so that a supervisor restarts it.
 
 librdkafka has calls that may never return (librdkafka#5456, #5511); a hung worker keeps its partitions.
 """
@@ -39,7 +39,7 @@ class Watchdog:
         self._closed = threading.Event()
 
     def start(self) -> None:
-        """Check once a second from a thread of its own."""
+        """Check once a second, in a separate thread."""
         threading.Thread(target=self._run, name="watchdog", daemon=True).start()
 
     def close(self) -> None:
@@ -56,7 +56,7 @@ class Watchdog:
             self._current = None
 
     def check(self) -> None:
-        """Report the current call where it is over its bound."""
+        """Report the current call if it exceeds its limit."""
         current = self._current
         if current is None or current is self._reported:
             return

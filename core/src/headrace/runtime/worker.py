@@ -1,7 +1,7 @@
-"""A lane's worker: waits for one event, asks :func:`headrace.runtime.loop.decide.decide`, carries out the commands.
+"""A lane's worker: waits for an event, calls :func:`headrace.runtime.loop.decide.decide`, executes the commands.
 
-Everything comes in from outside: the broker, what computes, the clock, the watchdog. Everything here runs in one
-thread; handlers compute in another (:mod:`headrace.runtime.compute`).
+Broker, computer, clock and watchdog are injected. Everything here runs in one thread; handlers run in another
+(:mod:`headrace.runtime.compute`).
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ from headrace.runtime.loop.waiting import next_wait
 from headrace.runtime.observer import Observer
 
 LATELY_S = 1.0
-"""So long after its last record a lane still counts as busy: the next one may be on its way."""
+"""Seconds for which a lane still counts as busy after its last record: the next record may be about to arrive."""
 
 
 class Worker:
-    """Reads, batches, computes and commits for one lane, until it is stopped or cannot go on."""
+    """Reads, batches, computes and commits for one lane until it is stopped or cannot continue."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Worker:
         self._busy_at = float("-inf")
 
     def run(self) -> int:
-        """Work until told to stop; return the exit code (0 after a drain). The broker is closed in any case."""
+        """Work until stopped; return the exit code (0 after a drain). Always closes the broker."""
         try:
             self._broker.subscribe(self._lane.topics)
             self.started = True
@@ -86,7 +86,7 @@ class Worker:
                 self._broker.close()
 
     def step(self) -> None:
-        """Wait for one event and carry out everything that follows from it."""
+        """Wait for one event and execute the resulting commands."""
         events = deque([self._next_event()])
         while events and self.state.exit is None:
             self.state, commands = decide(self.state, events.popleft(), self._lane.limits)
@@ -99,11 +99,11 @@ class Worker:
                     events.append(following)
 
     def stop(self) -> None:
-        """Ask for a graceful end; safe to call from a signal handler or another thread."""
+        """Request a graceful stop; safe to call from a signal handler or another thread."""
         self.stop_requested = True
 
     def busy(self) -> bool:
-        """Whether records are under way or were within :data:`LATELY_S`; safe to call from another thread."""
+        """Whether records are in progress, or were within :data:`LATELY_S`; safe to call from another thread."""
         return self._time.clock() - self._busy_at < LATELY_S
 
     def _next_event(self) -> Event:
@@ -124,7 +124,7 @@ class Worker:
         return None
 
     def _outcome_or_poll(self) -> Event:
-        """Wait for the outcome of what computes, then poll without a wait; where nothing computes, the poll waits.
+        """Wait for the outcome of the running batch, then poll without waiting. If no batch runs, the poll waits.
 
         This is how one batch's commit and the next one's records overlap: the outcome ends the wait at once, so its
         transaction begins at once, and records queue in the client meanwhile.
@@ -171,14 +171,14 @@ class Worker:
         return None
 
     def _mark(self, batch: Batch) -> None:
-        """Note that the batch is begun, where nothing has shown yet that this worker survives its records."""
+        """Mark the batch as begun in partitions where this worker has not committed anything yet."""
         if not batch.marks or batch.deadly:
             return
         try:
             with self._watch("mark"):
                 self._broker.mark(batch.marks)
         except BrokerError as error:
-            # Without its mark a death in this batch does not count; one of the next will.
+            # Without its mark, a crash in this batch does not count; a later one will.
             self._observer.mark_failed(error)
 
     def _commit(self, command: Commit) -> Event:

@@ -1,4 +1,4 @@
-"""The two workers of a stage's process: the live lane, and the side lane for what is read again (ADR 8)."""
+"""The two workers of a stage's process: the live lane, and the side lane for retries and replays (ADR 8)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 
 class Lanes:
-    """Runs both lanes until they are stopped; when one of them cannot go on, the other is stopped as well."""
+    """Runs both lanes until they are stopped; if one cannot continue, the other is stopped too."""
 
     def __init__(
         self,
@@ -61,12 +61,12 @@ class Lanes:
         return self.live.stop_requested
 
     def stop(self) -> None:
-        """Ask for a graceful end of both; safe to call from a signal handler."""
+        """Request a graceful stop of both; safe to call from a signal handler."""
         self.live.stop()
         self.side.stop()
 
     def run(self) -> int:
-        """Work until told to stop; return the exit code, 0 after a drain of both lanes."""
+        """Work until stopped; return the exit code, 0 after a drain of both lanes."""
         for watchdog in self._watchdogs:
             watchdog.start()
         thread = threading.Thread(target=self._run_side, name="side", daemon=True)
@@ -90,7 +90,7 @@ class Lanes:
 
 
 def live_limits(flow: StageFlow, settings: WorkerSettings) -> Limits:
-    """Return the bounds of the live lane."""
+    """Return the limits of the live lane."""
     return Limits(
         batch_records=settings.batch_records or flow.batch_records,
         batch_bytes=settings.batch_bytes,
@@ -105,7 +105,7 @@ def live_limits(flow: StageFlow, settings: WorkerSettings) -> Limits:
 
 
 def side_limits(flow: StageFlow, settings: WorkerSettings, retry: str, replay: str) -> Limits:
-    """Return the bounds of the side lane: small batches, for the live lane shares its handlers and its processor."""
+    """Return the limits of the side lane: small batches, because it shares handlers and CPU with the live lane."""
     live = live_limits(flow, settings)
     return replace(
         live,

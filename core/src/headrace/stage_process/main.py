@@ -56,7 +56,7 @@ log = structlog.get_logger(__name__)
 Decode = Callable[[Record], Context]
 MakeDecoder = Callable[[Codec, LatestPipeline], Decode]
 SideTask = tuple[str, Callable[[], Coroutine[Any, Any, None]]]
-"""A name and what makes the coroutine; it runs on the loop on which the handlers run, as long as the service."""
+"""A name and a function that creates the coroutine. It runs on the handlers' loop for the life of the service."""
 
 EXIT_SIDE_TASK = 73
 _PING_S = 2.0
@@ -64,7 +64,7 @@ _PING_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a stage's process is made of, for what a service runs beside the lanes."""
+    """The parts of a stage's process, for code that a service runs beside the lanes."""
 
     flow: StageFlow
     kafka: KafkaSettings
@@ -93,9 +93,9 @@ def run_stage(
 ) -> int:
     """Run the stage's worker until SIGTERM or SIGINT; return the exit code.
 
-    ``first`` is a handler that runs before those of every pipeline, for steps that no template may leave out. It is
-    made at once, so that wrong settings show at the start. ``check`` raises for settings of the stage itself that
-    would stop it at the first record. Side tasks start at once, so that a model loads while Kafka is still starting;
+    ``first`` is a handler that runs before the handlers of every pipeline, for steps that no template may omit. It is
+    created at once, so that wrong settings show at the start. ``check`` raises for settings of the stage that would
+    stop it at the first record. Side tasks start at once, so that a model loads while Kafka is still starting;
     the worker waits for Kafka. ``beside`` runs while the lanes run.
     """
     try:
@@ -141,7 +141,7 @@ def run_stage(
 
 
 def _read_once(followers: Sequence[TopicFollower[Any]], lanes: Lanes) -> bool:
-    """Wait until each topic was read once; return False where the service was told to stop meanwhile."""
+    """Wait until each topic was read once; return False if the service was stopped meanwhile."""
     for follower in followers:
         while True:
             if lanes.stop_requested:
@@ -155,7 +155,7 @@ def _read_once(followers: Sequence[TopicFollower[Any]], lanes: Lanes) -> bool:
 
 
 def claims_of(settings: ObjectSettings, kafka: KafkaSettings, codec: Codec) -> Claims | None:
-    """Return what takes large payloads out of records; None without an object store. Raises `ConfigurationError`."""
+    """Return the claim check for large payloads, or None without an object store. Raises `ConfigurationError`."""
     if settings.url is None:
         return None
     from headrace.objects.store import store_of  # noqa: PLC0415  # the library behind it is large
@@ -165,7 +165,7 @@ def claims_of(settings: ObjectSettings, kafka: KafkaSettings, codec: Codec) -> C
 
 
 def wiring(flow: StageFlow, kafka: KafkaSettings, settings: WorkerSettings, worker: str) -> Wiring:
-    """Return the names that the stage's messages carry and go to."""
+    """Return the names and topics for the stage's messages."""
     target = kafka.topic(flow.target)
     following = next_stage(flow)
     return Wiring(
@@ -183,9 +183,9 @@ def wiring(flow: StageFlow, kafka: KafkaSettings, settings: WorkerSettings, work
 
 
 class Readiness:
-    """What ``/readyz`` says: not ready while the stage waits, drains, or Kafka does not answer.
+    """The answer of ``/readyz``: not ready while the stage waits or drains, or Kafka does not answer.
 
-    Kafka is asked for the topic ``source``, as the worker reads it, and not more often than every :data:`_PING_S`.
+    It asks Kafka for the topic ``source``, which the worker reads, at most once every :data:`_PING_S` seconds.
     """
 
     def __init__(self, stage: str, lanes: Lanes, kafka: KafkaSettings, source: str) -> None:
@@ -227,7 +227,7 @@ class Readiness:
 
 
 def waiting_of(state: State) -> dict[str, str] | None:
-    """Return what the lane waits for: the dependency, whose circuit is open, and the reason; None where it works."""
+    """Return the dependency that the lane waits for, the reason and the circuit's position; None if it works."""
     circuit = state.breaker.circuit
     if isinstance(circuit, Closed):
         return None
@@ -245,7 +245,7 @@ def _stop_on_signals(lanes: Lanes) -> None:
 
 
 def _end_process(name: str, failure: BaseException | None) -> None:
-    """End the process when a side task ended by itself; during a drain the loop cancels it, which is no failure."""
+    """End the process when a side task ends by itself. During a drain the loop cancels it, which is not a failure."""
     if isinstance(failure, asyncio.CancelledError):
         return
     log.critical("side task ended", task=name, error=repr(failure))

@@ -11,11 +11,11 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 Readiness = Callable[[], tuple[bool, Mapping[str, Any]]]
-"""Returns whether the service does its work, and what it says of itself."""
+"""Returns whether the service is ready, and details."""
 
 
 class StatusServer:
-    """Serves the three paths from a thread of its own; port 0 picks a free one."""
+    """Serves the three paths from its own thread; port 0 picks a free one."""
 
     def __init__(self, host: str, port: int, readiness: Readiness) -> None:
         self._server = ThreadingHTTPServer((host, port), _handler(readiness))
@@ -46,10 +46,10 @@ def _handler(readiness: Readiness) -> type[BaseHTTPRequestHandler]:
                 body = json.dumps({"ready": ready, **details}).encode()
                 self._answer(200 if ready else 503, "application/json", body)
             else:
-                self._answer(404, "application/json", b'{"error": "there are /metrics, /healthz and /readyz"}')
+                self._answer(404, "application/json", b'{"error": "unknown path; use /metrics, /healthz or /readyz"}')
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the library's name
-            """Keep quiet: scrapes are no news."""
+            """Do not log scrapes."""
 
         def _answer(self, status: int, content_type: str, body: bytes) -> None:
             self.send_response(status)

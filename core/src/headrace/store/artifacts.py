@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Artifact:
     """One version of a generated document.
 
-    ``citations`` name the chunks that the text stands on, ``prompt`` the prompt's name and version;
+    ``citations`` name the chunks that the text cites, ``prompt`` the prompt's name and version;
     ``created_at`` is the store's, and None before it is stored.
     """
 
@@ -42,7 +42,7 @@ class Artifact:
 
 
 def artifact_id(tenant: str, request_id: str) -> UUID:
-    """Return the identity of a request's artifact: whoever knows the request can look for what came of it."""
+    """Return the ID of a request's artifact, so that the request ID is enough to look it up."""
     return uuid5(NAMESPACE_URL, f"headrace:artifact:{tenant}/{request_id}")
 
 

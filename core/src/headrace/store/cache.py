@@ -1,8 +1,8 @@
 """Vectors by tenant, model and text hash: a repeated text costs no call to a model.
 
 A vector may be needed after it was embedded: a record of ``vectors.<generation>`` carries only what was new, and the
-indexer takes the rest from here. So nothing goes that was relied on within the days that the topic keeps its records;
-beyond that the longest unused goes first, where there are more rows than allowed (:func:`evict`).
+indexer takes the rest from here. So vectors used within the topic's retention stay; among older ones, the
+least recently used are deleted first if there are more rows than allowed (:func:`evict`).
 
 Each function takes a connection in a transaction of the tenant
 (:func:`~headrace.store.transactions.tenant_transaction`).
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 SHARED = "/"
-"""In the place of a tenant: vectors that all of them may use, where that is allowed. No tenant's name has a slash."""
+"""Replaces the tenant for vectors that all tenants may use, if allowed. Tenant names contain no slash."""
 
 
 def to_vector(little_endian: bytes) -> Vector:
@@ -104,12 +104,12 @@ async def count(connection: Connection, tenant: str, model: str) -> int:
 
 
 async def some(connection: Connection, tenant: str, model: str, at_most: int) -> list[bytes]:
-    """Return the text hashes of so many cached vectors of the model, whichever."""
+    """Return up to ``at_most`` arbitrary text hashes of the model's cached vectors."""
     rows = await connection.fetch(load("cache")["some"], tenant, model, at_most)
     return [row["text_hash"] for row in rows]
 
 
 async def forget(connection: Connection, tenant: str, model: str, text_hashes: Collection[bytes]) -> int:
-    """Delete these vectors and return how many there were, whatever relies on them: an operator's act."""
+    """Delete these vectors, even if something needs them, and return their number; for operators."""
     status = await connection.execute(load("cache")["forget"], tenant, model, sorted(text_hashes))
     return int(status.rsplit(" ", 1)[1])

@@ -42,7 +42,7 @@ class DocumentRow:
 class DocumentState:
     """What the store holds of a document, in short; ``request_id`` is of the change that made this version.
 
-    ``generations`` are those that hold it whole.
+    ``generations`` are those that contain it completely.
     """
 
     version: int

@@ -1,4 +1,4 @@
-"""The one place that tells an outage of PostgreSQL from a mistake of ours."""
+"""The one place that distinguishes outages of PostgreSQL from mistakes in Headrace."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def postgresql_errors() -> Iterator[None]:
 
     An outage becomes :class:`DependencyDown`: pause, no record is to blame.
     So does a wrong login, database or schema, and a missing right, with a remedy that names the setting.
-    Everything else, such as a broken constraint, passes as it is: it is a mistake of ours, or the record's.
+    Everything else, such as a violated constraint, is not converted: it is a mistake in Headrace or in the record.
     The block holds work with the database and nothing else, for any OSError or TimeoutError in it counts.
     """
     try:
@@ -55,12 +55,12 @@ def postgresql_errors() -> Iterator[None]:
     except _SETTINGS as refused:
         raise DependencyDown(
             "postgresql",
-            f"PostgreSQL refuses: {refused}",
-            remedy="Check HEADRACE_STORE_DSN, and that the login was made by the bootstrap job.",
+            f"PostgreSQL denies access: {refused}",
+            remedy="Check HEADRACE_STORE_DSN, and that the bootstrap job created the login.",
         ) from refused
     except _SCHEMA as unknown:
         raise DependencyDown(
             "postgresql",
-            f"the store's schema does not fit: {unknown}",
+            f"the store's schema does not match this release: {unknown}",
             remedy="Run the bootstrap job (`headrace bootstrap`) and check HEADRACE_STORE_SCHEMA_NAME.",
         ) from unknown

@@ -8,7 +8,7 @@ from enum import Enum
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """What the store knows, or is told, about one document.
+    """What the store knows about one document, or receives.
 
     ``version`` comes from the source (or from the change topic's offset), never from a clock;
     ``content_hash`` covers everything of the document that is stored;
@@ -22,7 +22,7 @@ class Fence:
 
 
 class Decision(Enum):
-    """What becomes of an incoming version."""
+    """The outcome of an incoming version."""
 
     NEW = "new"
     """The store has never seen the document: write it."""

@@ -31,8 +31,8 @@ def embedding_table(generation: str) -> str:
     """The name of a generation's table; raises :class:`ConfigurationError` unless it is a safe identifier."""
     if not _NAME.fullmatch(generation):
         raise ConfigurationError(
-            f"generation {generation!r} is no valid name",
-            remedy="Use lower-case letters, digits and underscores, a letter first, at most 31 characters.",
+            f"invalid generation name {generation!r}",
+            remedy="Use 1 to 31 lower-case letters, digits and underscores, starting with a letter.",
         )
     return f"embedding_{generation}"
 
@@ -55,7 +55,7 @@ async def create_generation(
     parse_template(preparation.template)
     if distance not in OPERATOR_CLASSES or not 1 <= dimensions <= MAXIMUM_DIMENSIONS:
         raise ConfigurationError(
-            f"generation {name}: distance {distance!r} with {dimensions} dimensions cannot be indexed",
+            f"generation {name}: cannot index distance {distance!r} with {dimensions} dimensions",
             remedy=f"Use {', '.join(OPERATOR_CLASSES)} and 1 to {MAXIMUM_DIMENSIONS} dimensions.",
         )
     prepared = (preparation.template, preparation.passage_prompt, preparation.over_long.value)
@@ -72,12 +72,12 @@ async def create_generation(
     if (found.model, found.dimensions, found.distance) != (model, dimensions, distance):
         raise GenerationExists(
             f"generation {name} exists with {found.model}, {found.dimensions} dimensions, {found.distance}",
-            remedy="A new model takes a new generation: choose another name.",
+            remedy="A new model needs a new generation: choose another name.",
         )
     if found.preparation != preparation:
         raise GenerationExists(
             f"generation {name} exists and {differently(found.preparation, preparation)}",
-            remedy="Texts that are prepared otherwise take a new generation: choose another name.",
+            remedy="Texts that are prepared differently need a new generation: choose another name.",
         )
     return found
 
@@ -103,7 +103,7 @@ async def activate(connection: Connection, name: str) -> None:
             await connection.execute(load("generations")["retire_active"], name)
             if await connection.fetchval(load("generations")["activate"], name) is None:
                 raise ConfigurationError(
-                    f"there is no generation {name}", remedy="Create it before it is made the active one."
+                    f"generation {name} does not exist", remedy="Create it first with `headrace generations create`."
                 )
 
 
@@ -145,15 +145,13 @@ class ActiveGeneration:
         self._known: tuple[float, Generation] | None = None
 
     async def __call__(self) -> Generation:
-        """Return it; raises :class:`DependencyDown` where PostgreSQL does not answer, or none is active."""
+        """Return it; raises :class:`DependencyDown` if PostgreSQL does not answer or no generation is active."""
         if self._known is None or time.monotonic() - self._known[0] > _ACTIVE_S:
             with postgresql_errors():
                 async with (await self._connected()).acquire() as connection:
                     found = await active_generation(connection)
             if found is None:
-                raise DependencyDown(
-                    "index", "no generation of the index is active", remedy="Run `headrace bootstrap`."
-                )
+                raise DependencyDown("index", "the index has no active generation", remedy="Run `headrace bootstrap`.")
             self._known = (time.monotonic(), found)
         return self._known[1]
 
@@ -163,9 +161,9 @@ def check_query(vector: bytes, generation: Generation) -> None:
     if len(vector) != generation.dimensions * BYTES_PER_FLOAT:
         raise DependencyDown(
             "embedder",
-            f"it gives {len(vector) // BYTES_PER_FLOAT} dimensions; generation {generation.name!r} has "
+            f"it returns {len(vector) // BYTES_PER_FLOAT} dimensions, but generation {generation.name!r} needs "
             f"{generation.dimensions}",
-            remedy="Start the embedder with the model of the generation that is searched.",
+            remedy="Start the embedder with the model of the active generation.",
         )
 
 

@@ -46,7 +46,7 @@ class _OvertakenError(Exception):
 
 
 async def index_batch(pool: Pool, generation: Generation, documents: Sequence[IndexDocument]) -> list[IndexResult]:
-    """Bring the store to the state after these documents, all or none, and say for each what became of it.
+    """Apply these documents to the store, all or none, and return the outcome of each.
 
     The same document may occur several times.
     Repeating a batch, in whole or in part, writes nothing.

@@ -58,7 +58,7 @@ class Vectors:
         )
 
     def holds(self, chunk: IndexChunk, stored: Stored | None) -> bool:
-        """Whether the chunk has its row in this generation already, of the same key, and keeps it."""
+        """Whether the chunk already has a row with the same key in this generation and keeps it."""
         return stored is not None and chunk.chunk_id in stored.chunk_ids and self.held.get(chunk.chunk_id) == chunk.key
 
 
@@ -66,7 +66,7 @@ class Vectors:
 class DocumentWrite:
     """One document's changes: its row, the chunks that come and go, and the chunks that get a vector.
 
-    ``outdated`` are chunks that stay and whose vector goes: what was embedded of them has changed.
+    ``outdated`` are chunks that stay but lose their vector, because their prepared text has changed.
     """
 
     document: IndexDocument
@@ -104,7 +104,7 @@ def carried_vectors(arrivals: Iterable[Arrival]) -> dict[bytes, bytes]:
 def candidates(
     groups: Mapping[str, Sequence[Arrival]], stored: Mapping[str, Stored], generation: Generation
 ) -> list[IndexDocument]:
-    """The documents that the stored fence would let in: only for these is a vector looked up."""
+    """The documents that the stored fence accepts; vectors are looked up only for these."""
     return [
         document
         for document_id, arrivals in groups.items()

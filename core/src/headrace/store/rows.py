@@ -63,7 +63,7 @@ class IndexChunk:
 
     @property
     def key(self) -> bytes:
-        """What the chunk's vector goes by; empty where it has none."""
+        """The key of the chunk's vector; empty if it has none."""
         return self.text_hash if self.vector_key is None else self.vector_key
 
 
@@ -127,10 +127,10 @@ def validate(document: IndexDocument, generation: Generation) -> None:
     if not 0 <= document.version < 2**63:
         raise InvalidRecord("version", f"{document.version} is not between 0 and 2^63 - 1", where=where)
     if document.deleted and document.chunks:
-        raise InvalidRecord("chunks", "a deleted document has none", where=where)
+        raise InvalidRecord("chunks", "must be empty for a deleted document", where=where)
     pages = document.facts.pages
     if list(pages) != sorted(pages) or not all(0 <= page < 2**31 for page in pages):
-        raise InvalidRecord("pages", "are no offsets in order", where=where)
+        raise InvalidRecord("pages", "must be offsets in ascending order", where=where)
     for ordinal, chunk in enumerate(document.chunks):
         _validate_chunk(chunk, f"chunks[{ordinal}]", generation.dimensions, where)
 
@@ -139,19 +139,19 @@ def _validate_chunk(chunk: IndexChunk, path: str, dimensions: int, where: str) -
     if len(chunk.chunk_id) != CHUNK_ID_BYTES:
         raise InvalidRecord(f"{path}.chunk_id", f"has {len(chunk.chunk_id)} bytes, not 16", where=where)
     if not 0 <= chunk.start <= chunk.end < 2**31:
-        raise InvalidRecord(f"{path}.start", f"{chunk.start} to {chunk.end} is no range", where=where)
+        raise InvalidRecord(f"{path}.start", f"{chunk.start} to {chunk.end} is not a valid range", where=where)
     if "\0" in chunk.text or any("\0" in heading for heading in chunk.section):
         raise InvalidRecord(f"{path}.text", "contains a NUL character, which PostgreSQL cannot store", where=where)
     if chunk.vector is None:
         return
     if not chunk.key:
-        raise InvalidRecord(f"{path}.vector", "is there, and its key says that there is none", where=where)
+        raise InvalidRecord(f"{path}.vector", "is present, although the chunk's vector key is empty", where=where)
     if len(chunk.vector) != dimensions * BYTES_PER_FLOAT:
         raise InvalidRecord(
             f"{path}.vector",
-            f"has {len(chunk.vector)} bytes; {dimensions} dimensions take {dimensions * BYTES_PER_FLOAT}",
+            f"has {len(chunk.vector)} bytes, but {dimensions} dimensions need {dimensions * BYTES_PER_FLOAT}",
             where=where,
             remedy="The embedder and the generation must use the same model.",
         )
     if not np.isfinite(np.frombuffer(chunk.vector, dtype="<f4")).all():
-        raise InvalidRecord(f"{path}.vector", "holds a value that is not finite", where=where)
+        raise InvalidRecord(f"{path}.vector", "contains a value that is not finite", where=where)

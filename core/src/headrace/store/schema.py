@@ -41,7 +41,7 @@ class Applied:
 
 
 def migrate(dsn: str, schema: str = "headrace", *, text_search: str = "english") -> Applied:
-    """Bring ``schema`` to the newest revision, creating it and the roles where they are missing; idempotent.
+    """Bring ``schema`` to the newest revision, creating it and the roles if they are missing; idempotent.
 
     ``text_search`` names the text search configuration of a new schema (``english`` drops English stop words
     and leaves words of other scripts as they are; ``simple`` stems nothing).
@@ -56,7 +56,7 @@ def migrate(dsn: str, schema: str = "headrace", *, text_search: str = "english")
         _prepare(connection, schema)
     engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(dsn), poolclass=NullPool)
     with engine.connect() as migration, migration.begin():
-        # pg_temp last: nothing that a session puts there can stand in for a table of ours
+        # pg_temp last: a table that a session creates there cannot replace one of Headrace
         migration.exec_driver_sql(f'SET LOCAL search_path TO "{schema}", pg_temp')
         previous = _revision(migration, schema)
         command.upgrade(_alembic(migration, schema, text_search), "head")
@@ -89,7 +89,7 @@ def run_sql_file(name: str) -> None:
 
 
 def _prepare(connection: psycopg.Connection, schema: str) -> None:
-    """Create the schema and the extension, and refuse a pgvector that is too old or stands elsewhere."""
+    """Create the schema and the extension, and reject a pgvector that is too old or in another schema."""
     connection.execute("SELECT pg_advisory_xact_lock(hashtext('headrace.prepare'))")
     if connection.execute("SELECT FROM pg_namespace WHERE nspname = %s", [schema]).fetchone() is None:
         connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
@@ -101,11 +101,12 @@ def _prepare(connection: psycopg.Connection, schema: str) -> None:
             connection.execute("CREATE EXTENSION vector SCHEMA public")
         except (psycopg.errors.FeatureNotSupported, psycopg.errors.UndefinedFile) as missing:
             raise ConfigurationError(
-                "PostgreSQL has no pgvector", remedy="Install pgvector 0.8.5 or newer on the database server."
+                "PostgreSQL does not have the extension pgvector",
+                remedy="Install pgvector 0.8.5 or newer on the database server.",
             ) from missing
         except psycopg.errors.InsufficientPrivilege as refused:
             raise ConfigurationError(
-                "this login may not create the extension vector",
+                "this login is not allowed to create the extension vector",
                 remedy="Have a superuser run `CREATE EXTENSION vector SCHEMA public` once.",
             ) from refused
         found = connection.execute(
@@ -116,15 +117,15 @@ def _prepare(connection: psycopg.Connection, schema: str) -> None:
 
 
 def require_pgvector(version: str, namespace: str) -> None:
-    """Refuse a pgvector that is older than 0.8.5 or that does not stand in ``public``."""
+    """Reject a pgvector that is older than 0.8.5 or not in ``public``."""
     if tuple(int(part) for part in version.split(".")) < MINIMUM_PGVECTOR:
         raise ConfigurationError(
-            f"pgvector {version} is too old: 0.8.5 or newer is needed (CVE-2026-3172)",
+            f"pgvector {version} is too old; version 0.8.5 or newer is required (CVE-2026-3172)",
             remedy="Upgrade it on the server, then run `ALTER EXTENSION vector UPDATE`.",
         )
     if namespace != "public":
         raise ConfigurationError(
-            f"the extension vector stands in schema {namespace}, not in public",
+            f"the extension vector is in schema {namespace}, not in public",
             remedy="Run `ALTER EXTENSION vector SET SCHEMA public` as its owner.",
         )
 
@@ -132,8 +133,8 @@ def require_pgvector(version: str, namespace: str) -> None:
 def _require_identifier(setting: str, value: str) -> None:
     if not _IDENTIFIER.fullmatch(value):
         raise ConfigurationError(
-            f"{setting} {value!r} is no plain identifier",
-            remedy="Use lower-case letters, digits and underscores, a letter first, at most 63 characters.",
+            f"{setting} {value!r} is not a plain identifier",
+            remedy="Use 1 to 63 lower-case letters, digits and underscores, starting with a letter.",
         )
 
 

@@ -86,7 +86,8 @@ async def search(
         raise InvalidRecord("top_k", f"{top_k} is not between 1 and {MAXIMUM_HITS}")
     if len(query_vector) != generation.dimensions * BYTES_PER_FLOAT:
         raise InvalidRecord(
-            "query_vector", f"has {len(query_vector) // BYTES_PER_FLOAT} dimensions, not {generation.dimensions}"
+            "query_vector",
+            f"has {len(query_vector) // BYTES_PER_FLOAT} dimensions; the generation needs {generation.dimensions}",
         )
     filters = Filters(None if document_ids is None else tuple(document_ids), attributes or None)
     depth = top_k if query_text is None else top_k * FUSION_DEPTH
@@ -111,7 +112,7 @@ def fuse(*rankings: Sequence[UUID]) -> dict[UUID, float]:
 
 
 async def _narrow(connection: Connection, filters: Filters) -> Filters:
-    """Replace a filter by attributes by the documents that pass it, where they are few."""
+    """Replace an attribute filter with the matching documents if they are few."""
     if filters.attributes is None:
         return filters
     limit = EXACT_DOCUMENTS + 1

@@ -22,9 +22,9 @@ async def set_tenant(connection: Connection, tenant: str) -> None:
     hold.
     """
     if not tenant:
-        raise ValueError("a tenant is needed")
+        raise ValueError("the tenant must not be empty")
     if not connection.is_in_transaction():
-        raise ValueError("the tenant is set for a transaction, and none is open")
+        raise ValueError("open a transaction before you set the tenant")
     await connection.execute("SELECT set_config('headrace.tenant', $1, true)", tenant)
 
 

@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, or coloured text for eyes."""
+"""Structured logs: one JSON object per line, or coloured text for people."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import structlog
 
 
 def configure(level: str = "info", form: str = "json", **bound: str) -> None:
-    """Configure logging of the whole process; ``bound`` stands in every line (stage, worker)."""
+    """Configure logging for the whole process; every line contains ``bound`` (stage, worker)."""
     numeric = getattr(logging, level.upper())
     renderer = structlog.processors.JSONRenderer() if form == "json" else structlog.dev.ConsoleRenderer()
 

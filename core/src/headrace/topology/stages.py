@@ -9,7 +9,7 @@ from headrace import payloads
 
 @dataclass(frozen=True, slots=True)
 class StageFlow:
-    """Where a stage stands in the flow; topics as :meth:`headrace.config.settings.KafkaSettings.topic` takes them."""
+    """A stage's place in the flow; topics as :meth:`headrace.config.settings.KafkaSettings.topic` takes them."""
 
     name: str
     source: str
@@ -17,7 +17,7 @@ class StageFlow:
     consumes: type[object]
     produces: type[object]
     batch_records: int = 500
-    """Most records in a batch, unless HEADRACE_WORKER_BATCH_RECORDS says otherwise."""
+    """Maximum records in a batch, unless HEADRACE_WORKER_BATCH_RECORDS is set."""
 
 
 INGEST = StageFlow("ingest", "changes", "documents", payloads.ChangeEvent, payloads.SourceDocument)

@@ -35,7 +35,7 @@ class Topic:
     producers: tuple[str, ...]
     consumers: tuple[str, ...]
     schema: str | None
-    """Record that it carries; None where records travel on as they were read."""
+    """Record that it carries; None if records keep the form in which they were read."""
 
     def config(self, max_message_bytes: int) -> dict[str, str]:
         """Return Kafka's topic configuration."""
@@ -107,7 +107,7 @@ def _read(path: Path) -> Topic:
             schema=values.get("schema"),
         )
     except (KeyError, ValueError) as error:
-        raise ConfigurationError(f"topic file lacks or misstates {error}", where=str(path)) from error
+        raise ConfigurationError(f"missing or wrong field in topic file: {error}", where=str(path)) from error
 
 
 def _milliseconds(text: str) -> int:
@@ -115,5 +115,5 @@ def _milliseconds(text: str) -> int:
         return -1
     match = re.fullmatch(r"(\d+)([mhd])", text)
     if match is None:
-        raise ValueError(f"retention {text!r}: write a number and m, h or d, or unlimited")
+        raise ValueError(f"invalid retention {text!r}: use a number followed by m, h or d, or unlimited")
     return int(match[1]) * _UNITS_MS[match[2]]

@@ -30,8 +30,9 @@ REQUESTS: Mapping[str, Request] = {
 }
 """What each part needs. After a change: `make lock-jars`."""
 _REACH = (
-    "Check that a Maven repository can be reached (a mirror is named under [repositories] in ~/.config/jgo.conf), "
-    "or give an existing system by its address."
+    "Check that a Maven repository is reachable (name a mirror under [repositories] in ~/.config/jgo.conf), or "
+    "give the "
+    "address of an existing system."
 )
 
 
@@ -85,7 +86,7 @@ def _home(part: str, on_event: OnEvent) -> Path:
     with _alone():
         if not unpacked.is_unpacked(home, archive.sha256):
             (path,) = _verified(part, [archive], on_event)
-            with _explained(f"{part} cannot be unpacked", home, f"Make room in {home.parent} and start again."):
+            with _explained(f"cannot unpack {part}", home, f"Free disk space in {home.parent} and start again."):
                 unpacked.unpack(path, archive.sha256, home)
     return home
 
@@ -110,7 +111,7 @@ def _fetch(part: str, missing: Sequence[LockedFile], store: Path, on_event: OnEv
     unfinished = cache_dir() / "unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)  # what a killed process left half done
     unfinished.mkdir(parents=True)
-    problem = f"{part} cannot be fetched"
+    problem = f"cannot fetch {part}"
     for file in missing:
         with tempfile.TemporaryDirectory(dir=unfinished) as folder, _explained(problem, file.coordinates, _REACH):
             path = maven.download(file, Path(folder), progress)
@@ -123,9 +124,9 @@ def _require_locked(file: LockedFile, path: Path) -> None:
     problem = difference(file, path)
     if problem:
         raise StackError(
-            f"the file fetched as {file.file} is not the one that the lock names: {problem}; it was not kept",
+            f"the fetched file {file.file} differs from the lock and was not kept: {problem}",
             where=file.coordinates,
-            remedy="Do not use what this repository serves before you know why it differs. A mirror is named under "
+            remedy="Do not use files of this repository before you know why they differ. You can name a mirror under "
             "[repositories] in ~/.config/jgo.conf.",
         )
 

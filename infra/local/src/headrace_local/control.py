@@ -87,8 +87,8 @@ class Control:
         except OSError as error:
             raise StackError(f"the supervisor does not answer: {error}") from error
         if not line:
-            raise StackError("the supervisor ended", remedy="Its reasons stand in supervisor.log in the state folder.")
+            raise StackError("the supervisor ended", remedy="Read supervisor.log in the state folder for the reason.")
         answer: dict[str, Any] = json.loads(line)
         if not answer["ok"]:
-            raise StackError(f"the supervisor refuses: {answer['error']}")
+            raise StackError(f"the supervisor reports an error: {answer['error']}")
         return answer

@@ -20,11 +20,11 @@ _held: deque[int] = deque()
 
 
 def free_port(avoid: Collection[int] = ()) -> int:
-    """Return a port that nobody listens on and that nobody was given a moment ago, in whichever process.
+    """Return a port without a listener that no process was given a moment ago.
 
     It stays bound here, without a listener, until many more were asked for: who asks meanwhile is given another. The
     server that it is for can listen on it all the same, since servers on Linux let addresses be used again
-    (SO_REUSEADDR). Raises :class:`ConfigurationError` where there is none.
+    (SO_REUSEADDR). Raises :class:`ConfigurationError` if there is none.
     """
     for port in random.sample(PORTS, len(PORTS)):
         if port not in avoid and _hold(port, reuse=False):
@@ -33,7 +33,7 @@ def free_port(avoid: Collection[int] = ()) -> int:
 
 
 def claim(port: int) -> bool:
-    """Hold a port that was the asker's before, as :func:`free_port` does; False where somebody listens on it."""
+    """Hold a port that the caller had before, as :func:`free_port` does; False if a program listens on it."""
     return _hold(port, reuse=True)  # a connection of the server before may still be closing
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from headrace_local.model import StackError
 
 LOCK = Path(__file__).with_name("maven.lock")
-_LOCK_AGAIN = "Run `make lock-jars`, look at what changed, and commit the lock."
+_LOCK_AGAIN = "Run `make lock-jars`, review the changes, and commit the lock."
 _COORDINATES = re.compile(r"[\w.-]+:[\w.-]+:[\w.-]+")
 _FILE = re.compile(r"[\w.-]+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -58,7 +58,7 @@ def locked(part: str, request: Request, lock: Path = LOCK) -> list[LockedFile]:
         raise StackError(f"the lock has no entry for {part!r}", where=str(lock), remedy=_LOCK_AGAIN)
     if entry.get("request") != request.coordinates:
         raise StackError(
-            f"the lock of {part!r} was written for {entry.get('request')!r}, and {request.coordinates!r} is needed",
+            f"the lock of {part!r} was written for {entry.get('request')!r}, but {request.coordinates!r} is needed",
             where=str(lock),
             remedy=_LOCK_AGAIN,
         )
@@ -72,7 +72,7 @@ def _parts(lock: Path) -> Mapping[str, Mapping[str, Any]]:
     try:
         return tomllib.loads(lock.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise StackError(f"the lock cannot be read: {error}", where=str(lock), remedy=_LOCK_AGAIN) from error
+        raise StackError(f"cannot read the lock: {error}", where=str(lock), remedy=_LOCK_AGAIN) from error
 
 
 def _file(part: str, fields: Mapping[str, Any], lock: Path) -> LockedFile:
@@ -136,9 +136,9 @@ class VerifiedFiles:
         problem = difference(file, path)
         if problem:
             raise StackError(
-                f"{file.file} is not the file that the lock names: {problem}",
+                f"{file.file} differs from the lock: {problem}",
                 where=str(path),
-                remedy="Delete the file and start again: it is fetched again. If it differs again, do not use it, "
+                remedy="Delete the file and start again to fetch it again. If it still differs, do not use it, "
                 "and find out who changed it.",
             )
         self._known[str(path)] = stamp

@@ -51,7 +51,7 @@ def accepts_any(servers: str) -> bool:
 
 def _unreachable(part: str, where: str, why: str) -> StackError:
     return StackError(
-        f"{part} was given by its address and does not answer: {why}",
+        f"{part} at the given address does not answer: {why}",
         where=where,
         remedy="Start it, correct the address, or leave the setting out to have the local stack start its own.",
     )

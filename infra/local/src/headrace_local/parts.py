@@ -19,7 +19,7 @@ POSTGRES_USER = "pgserver"
 """System user that PostgreSQL runs as when the stack runs as root, which PostgreSQL refuses."""
 ROOT_STATE = Path("/var/lib/headrace")
 POSTGRES_MAJOR = 18
-_REPAIR = "Repair what the last lines say and run `headrace up` again; nothing was left running."
+_REPAIR = "Fix the cause in the last lines and run `headrace up` again. No process was left running."
 
 _KAFKA_PROPERTIES = """\
 process.roles=broker,controller
@@ -235,9 +235,9 @@ def _check_major(data: Path) -> None:
     major = (data / "PG_VERSION").read_text().strip()
     if major != str(POSTGRES_MAJOR):
         raise StackError(
-            f"postgres cannot read its data: PostgreSQL {major} wrote it, this is {POSTGRES_MAJOR}",
+            f"postgres cannot read its data: PostgreSQL {major} wrote it, but this is version {POSTGRES_MAJOR}",
             where=str(data),
-            remedy="Move the folder away to start with an empty database; then ingest the documents again.",
+            remedy="Move the folder away to start with an empty database, then ingest the documents again.",
         )
 
 
@@ -277,7 +277,7 @@ def _checked(part: str, argv: list[str], *, user: str | None = None) -> None:
     if done.returncode != 0:
         tail = "\n".join(f"    {line}" for line in (done.stdout + done.stderr).splitlines()[-15:])
         raise StackError(
-            f"{part} cannot be prepared: {Path(argv[0]).name} exited with {done.returncode}; its last lines:\n{tail}\n",
+            f"cannot prepare {part}: {Path(argv[0]).name} exited with {done.returncode}; its last lines:\n{tail}\n",
             where=part,
             remedy=_REPAIR,
         )

@@ -95,7 +95,7 @@ class Server:
             order = json.loads(line)
             return {"ok": True, **self._carry_out(connection, order)}
         except KeyError as error:
-            return {"ok": False, "error": f"there is no {error}"}
+            return {"ok": False, "error": f"unknown name {error}"}
         except (OSError, ValueError, TypeError) as error:
             return {"ok": False, "error": str(error)}
 
@@ -128,5 +128,5 @@ class Server:
                 now = supervisor.clock()
                 return {"processes": [child.status(now) for child in supervisor.children.values()]}
             case other:
-                raise ValueError(f"no order is called {other!r}")
+                raise ValueError(f"unknown request {other!r}")
         return {}

@@ -1,4 +1,4 @@
-"""One stack for several processes, for test runs: whoever comes first starts it, whoever goes last stops it.
+"""One stack for several processes, for test runs: the first process starts it, the last one stops it.
 
 Each holder is an open connection to the supervisor, so one that is killed counts no more from that moment on.
 """
@@ -15,7 +15,7 @@ _held: dict[Path, list[Control]] = {}
 
 
 def acquire(state_dir: Path, *, on_event: OnEvent = lambda _: None) -> Endpoints:
-    """Return the endpoints of the infrastructure in ``state_dir``, started where it does not run."""
+    """Return the endpoints of the infrastructure in ``state_dir``, and start it if it is not running."""
     stack = Stack(state_dir)
     endpoints, control = stack.hold(on_event=on_event)
     _held.setdefault(stack.state_dir, []).append(control)

@@ -54,7 +54,7 @@ class StackState:
 
     endpoints: Endpoints
     started: bool
-    """False where it ran already."""
+    """False if it was already running."""
 
 
 class Stack:
@@ -82,7 +82,7 @@ class Stack:
         external: External | None = None,
         on_event: OnEvent = lambda _: None,
     ) -> StackState:
-        """Start what is not running and wait until all of it is healthy; it goes on when the caller ends.
+        """Start all parts that are not running and wait until they are healthy; they keep running when the caller ends.
 
         ``prepare`` runs when the infrastructure answers and before services start. Where anything fails, what this
         call started is stopped and :class:`StackError` names the part, its last log lines and what to do.
@@ -92,15 +92,15 @@ class Stack:
         return state
 
     def hold(self, *, on_event: OnEvent = lambda _: None) -> tuple[Endpoints, Control]:
-        """Start the infrastructure, or join it where it runs; the last one to close its connection stops it.
+        """Start the infrastructure, or join it if it runs; the last process to close its connection stops it.
 
-        A stack that :meth:`up` started goes on all the same.
+        A stack that :meth:`up` started keeps running.
         """
         state, control = self._up(lambda _: (), lambda _: None, External(), on_event, shared=True)
         return state.endpoints, control
 
     def release(self, control: Control) -> None:
-        """Give up what :meth:`hold` returned, and wait for the end where nobody else holds the stack."""
+        """Release what :meth:`hold` returned, and wait for the end if no other process holds the stack."""
         with self._locked():
             ends = control.release()
             control.close()
@@ -109,7 +109,7 @@ class Stack:
                     pass
 
     def down(self) -> bool:
-        """Stop everything; return False where nothing ran."""
+        """Stop everything; return False if nothing was running."""
         if not self.state_dir.exists():
             return False
         try:
@@ -130,7 +130,7 @@ class Stack:
         return StackState(self.endpoints(), started=False)
 
     def endpoints(self) -> Endpoints:
-        """Return where the parts answer; raises :class:`StackError` where the stack was never started."""
+        """Return the parts' endpoints; raises :class:`StackError` if the stack was never started."""
         if not self._file.exists():
             raise StackError("no stack was started here", where=str(self.state_dir), remedy="Run `headrace up`.")
         settings = self._read()
@@ -146,7 +146,7 @@ class Stack:
         return int(ports[name])
 
     def status(self) -> list[ProcessStatus]:
-        """Return every process; an empty list where nothing runs."""
+        """Return every process; an empty list if nothing runs."""
         try:
             with Control(self.socket_path) as control:
                 return control.status()
@@ -213,7 +213,7 @@ class Stack:
             return StackState(endpoints, started=True), control
 
     def _join(self) -> Control | None:
-        """Return a connection to the running supervisor; None where there is none, or it is about to end."""
+        """Return a connection to the running supervisor; None if there is none, or it is about to end."""
         control = None
         try:
             control = Control(self.socket_path, timeout=_STOP_S)
@@ -251,7 +251,7 @@ class Stack:
         partial.replace(self._file)
 
     def _settings(self, external: External) -> dict[str, Any]:
-        """Return the kept settings, with another port for each that somebody else took meanwhile."""
+        """Return the kept settings, with another port for each one that another program took meanwhile."""
         kept = self._read()
         ports = {name: port for name, port in kept.get("ports", {}).items() if claim(port)}
         for name in ("kafka", "controller", "registry", "postgres"):
@@ -295,7 +295,7 @@ class Stack:
             try:
                 control.start(command)
             except StackError as error:
-                raise self._broken(command, f"cannot be started: {error.message}") from error
+                raise self._broken(command, f"could not be started: {error.message}") from error
             if command.loads:
                 on_event(Event(command.name, "loading", command.loads))
 
@@ -327,12 +327,13 @@ class Stack:
         return StackError(
             f"{command.name} {what}; its last lines:\n{last}\n",
             where=str(log),
-            remedy="Repair what the last lines say and run `headrace up` again; what this call started was stopped.",
+            remedy="Fix the cause in the last lines and run `headrace up` again. The processes that this call "
+            "started were stopped.",
         )
 
     @contextmanager
     def _supervisor(self) -> Iterator[Control]:
-        """Start the supervisor, tied to this process until that detaches; stop it where anything fails."""
+        """Start the supervisor, tied to this process until it detaches; stop it if anything fails."""
         path = self.state_dir / "supervisor.log"
         with path.open("wb") as log:
             done = subprocess.run(
@@ -359,7 +360,7 @@ class Stack:
         return StackError(
             f"the supervisor did not start; its last lines:\n{last}\n",
             where=str(log),
-            remedy="Check that the state folder can be written to, or choose another one with HEADRACE_STATE_DIR.",
+            remedy="Check that the state folder is writable, or choose another one with HEADRACE_STATE_DIR.",
         )
 
     @contextmanager
@@ -375,7 +376,7 @@ class Stack:
 
     @contextmanager
     def _no_supervisor(self) -> Iterator[None]:
-        """Wait until the supervisor is gone, and keep others from starting meanwhile."""
+        """Wait until the supervisor has ended, and prevent others from starting meanwhile."""
         deadline = time.monotonic() + _STOP_S
         with (self.state_dir / "supervisor.lock").open("a") as lock:
             while True:
@@ -387,7 +388,8 @@ class Stack:
                         raise StackError(
                             "the supervisor neither answers nor ends",
                             where=str(self.state_dir / "supervisor.log"),
-                            remedy="Kill the process `headrace_local.supervisor` of this folder; the rest goes along.",
+                            remedy="Kill the process `headrace_local.supervisor` of this folder; its children end "
+                            "with it.",
                         ) from error
                 time.sleep(0.02)
             yield
@@ -402,8 +404,8 @@ def _wait_for_login(dsn: str, seconds: float = 30.0) -> None:
         except psycopg.OperationalError as error:
             if time.monotonic() > deadline:
                 raise StackError(
-                    f"postgres does not let us in: {error}",
+                    f"cannot log in to postgres: {error}",
                     where="postgres",
-                    remedy="See `headrace logs postgres`; the password stands in stack.json in the state folder.",
+                    remedy="See `headrace logs postgres`. The password is in stack.json in the state folder.",
                 ) from error
             time.sleep(0.05)

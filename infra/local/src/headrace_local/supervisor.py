@@ -30,7 +30,7 @@ from headrace_local.model import Command
 GRACE_S = 15.0
 """Seconds between asking a process to stop and killing it."""
 STABLE_S = 60.0
-"""A process that ran so long starts again as after its first failure."""
+"""Seconds after which a failure of a process counts as its first one again."""
 FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 10.0
 INFRASTRUCTURE = ("postgres", "kafka", "registry")
@@ -86,7 +86,7 @@ class Supervisor:
     children: dict[str, Child] = field(default_factory=dict)
 
     def start(self, command: Command) -> None:
-        """Start a process, or start it again with another command; raises OSError where it cannot be executed."""
+        """Start a process, or restart it with another command; raises OSError if it cannot be executed."""
         old = self.children.pop(command.name, None)
         if old is not None:
             self._stop([old])
@@ -173,7 +173,7 @@ class Supervisor:
                 _end([child])
 
     def _record(self) -> None:
-        """Write down which processes are ours."""
+        """Record the processes of this stack."""
         ours = [[child.process.pid, child.created] for child in self.children.values() if child.process is not None]
         partial = self.state_dir / "processes.partial"
         partial.write_text(json.dumps(ours))
@@ -197,7 +197,7 @@ def clear_leftovers(state_dir: Path) -> int:
 
 
 def _created(pid: int) -> float:
-    """Return when a process started, in seconds since the epoch, or 0 where it is gone."""
+    """Return when a process started, in seconds since the epoch, or 0 if it has ended."""
     try:
         process = psutil.Process(pid)
         return 0.0 if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
@@ -206,7 +206,7 @@ def _created(pid: int) -> float:
 
 
 def _dies_with(parent: int, death: signal.Signals) -> Callable[[], None]:
-    """Return what a child runs before its program, so that it gets ``death`` when the supervisor is gone."""
+    """Return what a child runs before its program, so that it receives ``death`` when the supervisor ends."""
 
     def prepare() -> None:
         if _LIBC is not None:
@@ -251,7 +251,7 @@ def _note(log: Path, line: str) -> None:
 
 
 def _lock(descriptor: int) -> bool:
-    """Take the lock; whoever only looks whether a supervisor is there holds it for a moment."""
+    """Take the lock; a process that only looks for a supervisor holds it for a moment."""
     for _ in range(20):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from headrace.embeddings.costs import CAP_SCOPE, CostBook, Reached, Spent, reached
 from headrace.errors import ConfigurationError
@@ -15,11 +15,10 @@ from headrace.store.error_mapping import postgresql_errors
 from headrace.store.queries import load
 from headrace.store.transactions import sees_all, tenant_transaction
 from headrace.store.usage import DayUsage, DocumentUsage
+from headrace_operations.choices import By
 
 if TYPE_CHECKING:
     from headrace.store.pool import Pool
-
-By = Literal["tenant", "document", "stage", "model", "day"]
 
 
 @dataclass(frozen=True, slots=True)

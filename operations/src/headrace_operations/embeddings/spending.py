@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import get_args
 
 from headrace.embeddings.costs import CostBook, Reached, Spent
 from headrace.errors import ConfigurationError
 from headrace.store.pool import StoreSettings
 from headrace_operations.audit.store_view import opened_pool
+from headrace_operations.choices import BYS
 from headrace_operations.embeddings import ledger
-from headrace_operations.embeddings.ledger import By, Line
-
-BYS: tuple[str, ...] = get_args(By)
+from headrace_operations.embeddings.ledger import Line
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from headrace.store.generations import get_generation
 from headrace.topology import generation_names
 from headrace.topology.stages import EMBEDDER, STAGES
 from headrace_operations.audit.store_view import opened_pool
+from headrace_operations.choices import OUTSTANDING
 from headrace_operations.cluster import Cluster
 from headrace_operations.replay import plan as planning
 from headrace_operations.replay import runs
@@ -28,8 +29,6 @@ from headrace_operations.replay.selection import Selection
 if TYPE_CHECKING:
     from headrace.store.pool import Pool
 
-OUTSTANDING = 2000
-"""Records that may wait in the side lanes at most, unless another number is asked for."""
 OBEYS_S = 3.0
 """Seconds after which whoever carries a replay out has surely obeyed."""
 _LOOK_S = 0.5

@@ -1,4 +1,4 @@
-"""The handler ``sections``: a document into sections and chunks."""
+"""The handler ``sections``: splits a document into sections and chunks."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from headrace_chunker.splitter import chunk
 
 
 class ChunkerSettings(BaseSettings):
-    """How the chunker splits."""
+    """Chunk size and overlap."""
 
     model_config = SettingsConfigDict(env_prefix="HEADRACE_CHUNKER_", frozen=True)
 
-    size: int = Field(500, ge=50, le=20_000, description="Most characters in a chunk.")
-    overlap: int = Field(50, ge=0, description="Characters that a chunk shares with its predecessor, at most.")
+    size: int = Field(500, ge=50, le=20_000, description="Maximum characters in a chunk.")
+    overlap: int = Field(50, ge=0, description="Maximum characters that a chunk shares with the previous one.")
 
 
 class SectionsHandler(Handler[SourceDocument, ChunkedDocument]):
-    """Sections from headings first, then a recursive split; each chunk knows its section and its offsets."""
+    """Finds sections by their headings, then splits each recursively. Each chunk records its section and offsets."""
 
     name: ClassVar[str] = "sections"
     stage: ClassVar[str] = "chunker"
@@ -35,13 +35,13 @@ class SectionsHandler(Handler[SourceDocument, ChunkedDocument]):
         self._settings = ChunkerSettings()
         if self._settings.overlap >= self._settings.size:
             raise ConfigurationError(
-                f"an overlap of {self._settings.overlap} does not fit in chunks of {self._settings.size} characters",
+                f"invalid overlap {self._settings.overlap}: it must be less than the chunk size {self._settings.size}",
                 where="HEADRACE_CHUNKER_OVERLAP",
-                remedy="Set it lower than HEADRACE_CHUNKER_SIZE.",
+                remedy="Lower it, or raise HEADRACE_CHUNKER_SIZE.",
             )
 
     async def process(self, context: Context[SourceDocument]) -> Context[ChunkedDocument]:
-        """Return the document in chunks."""
+        """Return the document split into chunks."""
         document, change = context.payload, context.change
         chunks = make_chunks(change.tenant, change.document_id, document, self._settings)
         payload = ChunkedDocument(document.facts, chunks)
@@ -51,7 +51,7 @@ class SectionsHandler(Handler[SourceDocument, ChunkedDocument]):
 def make_chunks(
     tenant: str, document_id: str, document: SourceDocument, settings: ChunkerSettings
 ) -> tuple[Chunk, ...]:
-    """Return the document's chunks in the order of the text: a pure function of its arguments."""
+    """Return the document's chunks in text order; pure."""
     pieces = chunk(document.text, document.facts.media_type, size=settings.size, overlap=settings.overlap)
     texts = [document.text[piece.start : piece.end] for piece in pieces]
     hashes = [text_hash(text) for text in texts]

@@ -1,4 +1,4 @@
-"""Identities of texts and chunks: what an edit leaves alone keeps its identity."""
+"""Identities of chunks: a chunk that an edit does not touch keeps its identity."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ ID_BYTES = 16
 def chunk_ids(tenant: str, document_id: str, parts: Sequence[tuple[tuple[str, ...], bytes]]) -> tuple[bytes, ...]:
     """Return a 16-byte identity for each part, given as section path and text hash.
 
-    It derives from tenant, document, section and text hash, and the number of equal parts before, never from the
-    ordinal: a part that is inserted elsewhere changes no other identity.
+    The identity derives from tenant, document, section, text hash and the number of equal parts before it. It does not
+    depend on the ordinal, so inserting a part elsewhere changes no other identity.
     """
     seen: Counter[tuple[tuple[str, ...], bytes]] = Counter()
     identities = []

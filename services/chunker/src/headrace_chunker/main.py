@@ -10,7 +10,7 @@ from headrace.topology import stages
 
 
 def main() -> int:
-    """Run the service until it is told to stop."""
+    """Run the service until it is stopped."""
     return run_stage(stages.CHUNKER)
 
 

@@ -1,4 +1,4 @@
-"""Sections of a text from its headings, as character offsets that tile the text without gap or overlap."""
+"""Finds the sections of a text by its headings, as character offsets that cover the text without gap or overlap."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from markdown_it.token import Token
 from headrace.errors import InvalidRecord
 
 _ADORNMENT = re.compile(r"([!-/:-@\[-`{-~])\1*")
-"""reStructuredText's adornment: one printable non-alphanumeric character of ASCII, repeated."""
+"""An adornment in reStructuredText: one printable non-alphanumeric ASCII character, repeated."""
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
-"""A line with its end; other separators of Unicode end none, in Markdown as here."""
+"""A line with its line break. As in Markdown, other Unicode separators do not end a line."""
 _SHORTEST_ADORNMENT = 4
-"""docutils takes an adornment shorter than its title for text, unless it has four characters at least."""
+"""docutils reads an adornment that is shorter than its title as text, unless it has at least four characters."""
 _NO_TITLE = re.compile(r"(?:[-+*\u2022\u2023\u2043]|\.\.|__|\||>>>)(?:[ \t]|$)|:(?![: ])(?:[^:\\]|\\.)+:(?: |$)")
-"""Bullets, explicit markup, line blocks, doctests and fields: docutils tries these before it tries a title."""
+"""Bullets, explicit markup, line blocks, doctests and fields: docutils tries these before a title."""
 _MARKDOWN = (
     "text/markdown",
     "application/pdf",
@@ -29,13 +29,13 @@ _MARKDOWN = (
     "text/html",
     "application/json",
 )
-"""Markdown, and the kinds of files whose text ingest writes as Markdown."""
+"""Markdown, and the kinds of files that ingest converts to Markdown."""
 _DELIMITERS = re.compile(r" {0,3}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*")
-"""The row under a table's head (GitHub Flavored Markdown, section 4.10)."""
+"""The delimiter row below a table's header (GitHub Flavored Markdown, section 4.10)."""
 
 
 def _table(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-    """A table as one block of lines: the parser's own rule makes tokens of each cell, gigabytes of a small file."""
+    """Parse a table as one block. The parser's own rule makes tokens of each cell: gigabytes from a small file."""
     if start + 2 > end or state.sCount[start + 1] < state.blkIndent or state.is_code_block(start):
         return False
     head, under = (state.src[state.bMarks[at] : state.eMarks[at]] for at in (start, start + 1))
@@ -54,12 +54,12 @@ def _table(state: StateBlock, start: int, end: int, silent: bool) -> bool:
 
 _BLOCKS = MarkdownIt("commonmark").disable("inline")
 _BLOCKS.block.ruler.before("paragraph", "table", _table, {"alt": ["paragraph", "reference"]})
-"""Headings need blocks only; inline rules take time that grows faster than the text where it is hostile."""
+"""Headings need block rules only. On a malicious text, the time of inline rules grows faster than the text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading path, outermost first, and the characters from ``start`` up to ``end``; the heading belongs to it."""
+    """A heading path, outermost first, and the text from ``start`` up to ``end``, including the heading."""
 
     path: tuple[str, ...]
     start: int
@@ -68,7 +68,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """A heading: the offset of its first line, its level from 1, and its words."""
+    """A heading: the offset of its first line, its level from 1, and its text."""
 
     start: int
     level: int
@@ -77,17 +77,16 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """A text's sections, and the ranges of tables and code, which are hard to read once they are cut."""
+    """A text's sections, and the ranges of tables and code, which become hard to read if a chunk cuts them."""
 
     sections: tuple[Section, ...]
     blocks: tuple[tuple[int, int], ...] = ()
 
 
 def outline(text: str, media_type: str) -> Outline:
-    """Return sections and blocks in order; text before the first heading has the path ().
+    """Return sections and blocks in order. Text before the first heading has the path ().
 
-    Of plain text and reStructuredText no blocks are told. Raises :class:`InvalidRecord` for a media type that is not
-    known.
+    Plain text and reStructuredText yield no blocks. Raises :class:`InvalidRecord` for an unsupported media type.
     """
     if media_type in _MARKDOWN:
         starts, tokens = _line_starts(text), _BLOCKS.parse(text)
@@ -95,7 +94,7 @@ def outline(text: str, media_type: str) -> Outline:
     find = _ADORNED.get(media_type)
     if find is None:
         known = ", ".join((*_MARKDOWN, *_ADORNED))
-        raise InvalidRecord("media_type", f"{media_type!r} is not known; known are {known}")
+        raise InvalidRecord("media_type", f"{media_type!r} is not supported; use one of {known}")
     return Outline(_sections(text, find(text)))
 
 
@@ -125,7 +124,7 @@ def _headings(tokens: Sequence[Token], starts: Sequence[int]) -> Iterator[Headin
 
 
 def _blocks(text: str, tokens: Sequence[Token], starts: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yield the ranges of tables and code, without white space around them."""
+    """Yield the ranges of tables and code, without surrounding white space."""
     for token in tokens:
         if token.type in ("table_open", "fence", "code_block") and token.level == 0 and token.map is not None:
             start, end = starts[token.map[0]], starts[token.map[1]]
@@ -137,12 +136,12 @@ def _blocks(text: str, tokens: Sequence[Token], starts: Sequence[int]) -> Iterat
 
 
 def _adorned(text: str, *, long_only: bool) -> Iterator[Heading]:
-    """Underlined headings, with or without an overline; levels by the order in which the styles first appear.
+    """Yield underlined headings, with or without an overline. Styles get levels in the order of their first appearance.
 
-    The rules are those of docutils' states Body, Line and Text (docutils/parsers/rst/states.py): a title begins after
-    a blank line, an indented block or another title, its underline is at least as long as the title (or four
-    characters), and an overline equals the underline. ``long_only`` refuses any adornment below four characters.
-    One difference is meant: a new style that skips a level is an error there and a heading here.
+    The rules follow docutils' states Body, Line and Text (docutils/parsers/rst/states.py): a title begins after a
+    blank line, an indented block or another title; its underline is at least as long as the title (or four
+    characters); an overline equals the underline. ``long_only`` rejects any adornment shorter than four characters.
+    One difference is intended: a new style that skips a level is an error in docutils and a heading here.
     """
     lines = _LINE.findall(text)
     starts = _line_starts(text)
@@ -164,7 +163,7 @@ def _adorned(text: str, *, long_only: bool) -> Iterator[Heading]:
 
 
 def _title_at(lines: list[str], index: int, long_only: bool) -> tuple[str, tuple[str, bool], int] | None:
-    """Return words, style and number of lines of the title that begins on this line, if one does."""
+    """Return text, style and number of lines of the title that begins on this line, or None."""
     first, second, third = (lines[i].rstrip() if i < len(lines) else "" for i in (index, index + 1, index + 2))
     if first == third and second.strip() and _is_adornment(first, second, long_only):
         return second.strip(), (first[0], True), 3
@@ -180,7 +179,7 @@ def _is_adornment(line: str, title: str, long_only: bool) -> bool:
 
 
 def _columns(text: str) -> int:
-    """Return the width of a text in columns, as docutils counts it: wide characters take two, combining ones none."""
+    """Return the width of a text in columns, as in docutils: wide characters count two, combining characters none."""
     wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
     return len(text) + wide - sum(unicodedata.combining(character) > 0 for character in text)
 

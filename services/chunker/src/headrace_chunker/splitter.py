@@ -1,6 +1,6 @@
-"""Chunks of a section: a recursive split at paragraphs, lines, sentences, words, characters.
+"""Splits sections into chunks, recursively at paragraphs, lines, sentences, words and characters.
 
-The split runs within a section, so that an edit moves no boundary of another one.
+A split stays within one section, so an edit moves no chunk boundaries in other sections.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from headrace_chunker.sections import Section, outline
 SIZE = 500
 OVERLAP = 50
 _WINDOW = 64
-"""Chunks that the splitter sees at a time: over a text without line or sentence ends its time grows with the square of
-what it is given."""
+"""Chunks in the window that the splitter sees at a time. On a text without line or sentence ends, its time grows with
+the square of the window."""
 _WINDOW_AT_BLOCKS = 4
-"""The same where blocks stand whole: it splits anew after each that it would have cut."""
+"""The same for sections with blocks: the splitter starts again after each block that it would have cut."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A chunk as offsets: its text is ``text[start:end]``; ``section`` is the heading path."""
+    """A chunk as offsets. Its text is ``text[start:end]``; ``section`` is its heading path."""
 
     section: tuple[str, ...]
     start: int
@@ -34,10 +34,10 @@ class Piece:
 
 
 def chunk(text: str, media_type: str, *, size: int = SIZE, overlap: int = OVERLAP) -> tuple[Piece, ...]:
-    """Return the chunks of a text in order: its sections, each split by :func:`split`.
+    """Return the chunks of a text in order: finds its sections and splits each with :func:`split`.
 
-    Raises what :func:`split` raises, and :class:`InvalidRecord` for a text that UTF-8 cannot carry and for a media type
-    that is not known.
+    Raises what :func:`split` raises, and :class:`InvalidRecord` for a text that UTF-8 cannot encode or an unsupported
+    media type.
     """
     try:
         text.encode()
@@ -55,18 +55,18 @@ def split(
     size: int = SIZE,
     overlap: int = OVERLAP,
 ) -> tuple[Piece, ...]:
-    """Return the chunks of these sections of a text, each at most ``size`` characters and none of white space only.
+    """Return the chunks of the sections. Each has at most ``size`` characters, and not only white space.
 
-    ``blocks`` are ranges, in order and apart, of which each that fits in a chunk stands whole in one.
-    Every character that is not white space is covered. A chunk begins at most ``overlap`` characters before the end of
-    its predecessor in the section, at a word where there is one.
+    ``blocks`` are disjoint ranges in order; each block that fits in a chunk stays whole.
+    The chunks cover every character that is not white space. A chunk begins at most ``overlap`` characters before the
+    end of the previous chunk of the section, at a word if possible.
     Raises :class:`ConfigurationError` unless ``0 <= overlap < size``.
     """
     if not 0 <= overlap < size:
         raise ConfigurationError(
-            f"A chunk of {size} characters cannot share {overlap} with its predecessor.",
+            f"invalid overlap {overlap} for chunks of {size} characters",
             where="size, overlap",
-            remedy="Take an overlap of at least 0 and below the size.",
+            remedy="Use an overlap of at least 0 that is less than the size.",
         )
     splitter = _splitter(size, overlap)
     return tuple(
@@ -84,7 +84,7 @@ def _fitting(blocks: Sequence[tuple[int, int]], section: Section, size: int) -> 
 def _whole(
     splitter: TextSplitter, text: str, section: Section, blocks: Sequence[tuple[int, int]], size: int
 ) -> Iterator[tuple[int, int]]:
-    """Yield the chunks of a section; one that would end inside a block ends before it, and the next begins with it."""
+    """Yield the chunks of a section. A chunk that would end in a block ends before it; the block begins the next."""
     start, at = section.start, 0
     window = size * (_WINDOW if not blocks else _WINDOW_AT_BLOCKS)
     while start < section.end:
@@ -107,7 +107,7 @@ def _whole(
 
 
 def _windowed(splitter: TextSplitter, text: str, start: int, end: int, window: int) -> Iterator[tuple[int, int]]:
-    """Yield the chunks from ``start`` up to ``end``; each window begins at the chunk that the last one cut."""
+    """Yield the chunks from ``start`` up to ``end``. Each window begins at the chunk that the previous window cut."""
     while start < end:
         seen_to = min(start + window, end)
         found = [(start + at, start + at + len(part)) for at, part in splitter.chunk_indices(text[start:seen_to])]

@@ -1,4 +1,4 @@
-"""The application: routes, authentication, problem documents."""
+"""The FastAPI application: routes, authentication and problem documents."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from headrace_gateway.observing import Observing
 
 
 def create_app(dependencies: Dependencies) -> FastAPI:
-    """Return the application over what it is given; it opens nothing by itself."""
+    """Return the application. It uses the given dependencies and opens no connections itself."""
     settings = dependencies.settings
     app = FastAPI(
         title="Headrace",
-        summary="Changes in, passages and answers out.",
+        summary="Send changes of documents; search them and ask questions about them.",
         version="1",
         docs_url=None,
         redoc_url=None,

@@ -1,4 +1,4 @@
-"""Who asks: API keys, and the tenant that each belongs to. The tenant never comes from anywhere else."""
+"""API keys and the tenant of each. The API key alone decides the tenant of a request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from headrace_gateway.problems import Problem
 
 FindTenant = Callable[[str], Awaitable[str | None]]
-"""Returns the tenant whose API key this is, or None for an unknown or revoked one."""
+"""Returns the tenant of an API key, or None for an unknown or revoked key."""
 
 KEY_PREFIX = "hr_"
 _MAX_KEY_LENGTH = 256
@@ -25,21 +25,21 @@ _bearer = HTTPBearer(auto_error=False, description="An API key: `hr_…`.", sche
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks; ``name`` identifies the key by the first characters of its hash and gives nothing of it away."""
+    """The authenticated API key. ``name`` holds the first characters of the key's hash, which do not reveal the key."""
 
     tenant: str
     name: str
 
 
 class Authenticator:
-    """Looks API keys up and remembers good ones for ``remember_s`` seconds; unknown ones are never remembered."""
+    """Looks up API keys. Caches valid keys for ``remember_s`` seconds; never caches unknown keys."""
 
     def __init__(self, find_tenant: FindTenant, remember_s: float) -> None:
         self._find_tenant = find_tenant
         self._known: TTLCache[bytes, Principal] = TTLCache(_MAX_ENTRIES, remember_s)
 
     async def authenticate(self, key: str) -> Principal | None:
-        """Return who has this key; None for an unknown one."""
+        """Return the principal of the key, or None for an unknown key."""
         if not key.startswith(KEY_PREFIX) or len(key) > _MAX_KEY_LENGTH:
             return None
         digest = hashlib.sha256(key.encode()).digest()
@@ -59,7 +59,7 @@ async def _principal(
     authenticator: Authenticator = request.app.state.authenticator
     found = None if credentials is None else await authenticator.authenticate(credentials.credentials)
     if found is None:
-        said = "The request names no API key." if credentials is None else "The API key is unknown or revoked."
+        said = "The request has no API key." if credentials is None else "The API key is unknown or revoked."
         raise Problem(
             401,
             "unauthenticated",
@@ -75,11 +75,11 @@ Caller = Annotated[Principal, Depends(_principal)]
 
 
 def require_own_tenant(principal: Principal, named: object) -> None:
-    """Refuse a body that names another tenant than the key's."""
+    """Reject a body that names a tenant other than the API key's."""
     if named is not None and named != principal.tenant:
         raise Problem(
             403,
             "foreign-tenant",
-            "The body names a tenant that is not the API key's.",
-            remedy="Leave `tenant` out: it follows from the API key.",
+            "The body names a tenant other than the API key's.",
+            remedy="Leave out `tenant`: the API key decides it.",
         )

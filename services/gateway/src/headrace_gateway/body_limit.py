@@ -1,4 +1,4 @@
-"""The largest body: refused by its declared length at once, or as soon as what arrives exceeds the limit."""
+"""Limits request bodies: rejects a too large declared length at once, or a body as soon as it exceeds the limit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from headrace_gateway.problems import Problem, problem_response
 
 
 class BodyLimit:
-    """ASGI middleware; Starlette's own limit answers in plain text, whatever the exception handlers say."""
+    """ASGI middleware. Starlette's own limit bypasses the exception handlers and answers in plain text."""
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self._app = app
@@ -42,5 +42,5 @@ class BodyLimit:
             413,
             "too-large",
             f"The request body exceeds {self._max_bytes} bytes.",
-            remedy="Send fewer or smaller items at a time.",
+            remedy="Send fewer or smaller items per request.",
         )

@@ -1,4 +1,4 @@
-"""From a request's body to a list of undecided items: plain JSON, and CloudEvents over HTTP in all three modes.
+"""Reads a request's body into a list of unchecked items: plain JSON, and CloudEvents over HTTP in all three modes.
 
 CloudEvents 1.0, HTTP protocol binding: structured, batched and binary mode.
 """
@@ -16,7 +16,7 @@ from headrace_gateway.problems import Problem
 _STRUCTURED = "application/cloudevents+json"
 _BATCHED = "application/cloudevents-batch+json"
 _EXTENSIONS = ("version", "title", "pipeline")
-"""Extension attributes that stand in for the field of their name. The tenant is the API key's, whatever is stated."""
+"""Extension attributes that replace a missing field of the same name. The tenant is always the API key's."""
 _REFERENCE = "dataref"
 _ATTRIBUTES = tuple(
     f"ce-{name}" for name in ("specversion", "id", "source", "type", "subject", "time", *_EXTENSIONS, _REFERENCE)
@@ -28,13 +28,13 @@ _JSON_REMEDY = 'Send one change, a list of changes, or {"changes": […]} as JSO
 
 
 class NamedBySubject(dict[str, object]):
-    """The item of a CloudEvent whose data names no document, so that its ``subject`` has to."""
+    """The item of a CloudEvent whose data has no document ID, so ``subject`` must name the document."""
 
 
 def read_items(body: bytes, headers: Mapping[str, str]) -> list[object]:
-    """Return the items of the body, still unchecked; ``headers`` have lower-case names.
+    """Return the unchecked items of the body. ``headers`` have lower-case names.
 
-    Raises :class:`Problem` 400 where the body is no JSON, 415 for another media type, and 422 for an empty batch.
+    Raises :class:`Problem` 400 if the body is not JSON, 415 for another media type, and 422 for an empty batch.
     """
     media_type = _media_type(headers)
     if media_type == _STRUCTURED:
@@ -49,7 +49,7 @@ def read_items(body: bytes, headers: Mapping[str, str]) -> list[object]:
     else:
         items = _unwrap(_decode(body))
     if not items:
-        raise Problem(422, "no-changes", "The batch holds no change.", remedy=_JSON_REMEDY)
+        raise Problem(422, "no-changes", "The batch contains no changes.", remedy=_JSON_REMEDY)
     return items
 
 
@@ -63,7 +63,12 @@ def _unwrap(value: object) -> list[object]:
     if isinstance(value, dict) and "changes" in value:
         changes = value["changes"]
         if not isinstance(changes, list) or len(value) > 1:
-            raise Problem(422, "invalid", 'A batch is {"changes": […]} and has no other member.', remedy=_JSON_REMEDY)
+            raise Problem(
+                422,
+                "invalid",
+                'A batch must have the form {"changes": […]}, without other members.',
+                remedy=_JSON_REMEDY,
+            )
         return changes
     return [value]
 
@@ -74,9 +79,9 @@ def _decode(body: bytes) -> Any:
     except UnicodeDecodeError as error:
         detail = f"The body is not UTF-8: byte {error.start} is 0x{body[error.start]:02x}."
     except json.JSONDecodeError as error:
-        detail = f"The body is no JSON: {error.msg} at line {error.lineno}, column {error.colno}."
+        detail = f"The body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}."
     except (ValueError, RecursionError):
-        detail = "The body is no JSON that can be read: it nests too deep, or a number has too many digits."
+        detail = "The body is JSON that cannot be read: it is nested too deeply, or a number has too many digits."
     raise Problem(400, "malformed", detail, remedy=_JSON_REMEDY)
 
 
@@ -88,13 +93,13 @@ def _binary_mode(data: object, headers: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _from_cloud_event(event: object) -> object:
-    """Return the event's data, with what it leaves out taken from the event's attributes.
+    """Return the event's data; missing fields come from the event's attributes.
 
-    ``subject`` names the document, the end of ``type`` the operation, ``time`` the time, ``source`` the source;
-    extensions state version, title, pipeline and, in place of the data, a reference.
+    ``subject`` gives the document ID, the end of ``type`` the operation, ``time`` the time and ``source`` the source.
+    Extension attributes give version, title, pipeline and, if there is no data, a reference.
     """
     if not isinstance(event, dict) or event.get("specversion") != "1.0":
-        raise Problem(422, "invalid", "This is no CloudEvent of version 1.0 (`specversion`).")
+        raise Problem(422, "invalid", "The item is not a CloudEvent with `specversion` 1.0.")
     missing = [name for name in ("id", "source", "type") if not isinstance(event.get(name), str) or not event[name]]
     if missing:
         raise Problem(422, "invalid", f"The CloudEvent lacks {', '.join(missing)}.")
@@ -117,7 +122,7 @@ def _from_cloud_event(event: object) -> object:
 
 
 def _stood_in(event: Mapping[str, Any], *, has_data: bool) -> dict[str, Any]:
-    """Return the fields that extension attributes state; a version may be text of digits, as all headers are text."""
+    """Return the fields from extension attributes. A version may be a string of digits, because headers are text."""
     fields = {name: event[name] for name in _EXTENSIONS if event.get(name) is not None}
     version = fields.get("version")
     if isinstance(version, str) and _VERSION.fullmatch(version):
@@ -128,16 +133,16 @@ def _stood_in(event: Mapping[str, Any], *, has_data: bool) -> dict[str, Any]:
 
 
 def fingerprint(body: bytes, headers: Mapping[str, str], *, partial: bool) -> bytes:
-    """Return everything that tells this request's changes from another's: in binary mode headers do, too.
+    """Return the bytes that identify this request's changes. In binary mode, they include headers.
 
-    Attributes that are not read here, such as those of tracing, may differ between a request and its repeat.
+    Attributes that this module does not read, such as tracing attributes, may differ when a client repeats a request.
     """
     stated = {name: headers[name] for name in _ATTRIBUTES if name in headers}
     return json.dumps([_media_type(headers), stated, partial]).encode() + b"\n" + body
 
 
 def default_idempotency_key(headers: Mapping[str, str]) -> str | None:
-    """Return the request's Idempotency-Key, or for a CloudEvent in binary mode its source and id."""
+    """Return the request's Idempotency-Key; without one, source and ID of a CloudEvent in binary mode."""
     named = headers.get("idempotency-key")
     if named is None and "ce-id" in headers and "ce-source" in headers:
         return f"ce:{headers['ce-source']}#{headers['ce-id']}"

@@ -1,4 +1,4 @@
-"""The form of a change as clients send it, and the checks that name field and reason."""
+"""The change as clients send it, and checks that report field and reason."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from headrace_gateway.texts import Few, Text, few, printable
 
 _MAX_VERSION = 2**63 - 1
 _MAX_ERRORS = 20
-"""Most errors that are told of one item."""
+"""Maximum errors reported for one item."""
 MAX_TEXT = 4096
-"""Longest title, source and attribute, in characters; as the ingest service has it by default."""
+"""Maximum characters in a title, source or attribute; equals the default of ingest."""
 MAX_ATTRIBUTES = 64
 MAX_ACL_ENTRIES = 1024
 LANGUAGE = r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8}){0,4}$"
@@ -44,17 +44,17 @@ def _lowered(value: object) -> object:
 
 def _decoded(value: object) -> object:
     if not isinstance(value, str):
-        raise ValueError("is no text")  # noqa: TRY004  # pydantic takes a ValueError as a refusal
+        raise ValueError("is not a string")  # noqa: TRY004  # pydantic expects a ValueError
     try:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ValueError(f"is no base64: {error}") from error
+        raise ValueError(f"is not base64: {error}") from error
 
 
 Base64Bytes = Annotated[bytes, BeforeValidator(_decoded)]
-"""Bytes as base64, with padding and without line ends."""
+"""Bytes as base64, with padding and without line breaks."""
 AttributeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
-"""Attributes become metadata ``user.{name}``, whose names have this form."""
+"""The pattern of metadata names: attributes become metadata ``user.{name}``."""
 
 
 class ChangeItem(BaseModel):
@@ -63,49 +63,54 @@ class ChangeItem(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: Text = Field(
-        validation_alias=AliasChoices("id", "document_id"), description="Identity of the document in its tenant."
+        validation_alias=AliasChoices("id", "document_id"), description="Document ID, unique within the tenant."
     )
     op: Annotated[Literal["upsert", "delete"], BeforeValidator(_lowered)] = Field(
-        validation_alias=AliasChoices("op", "operation"), description="What happened to the document."
+        validation_alias=AliasChoices("op", "operation"),
+        description="`upsert` creates or replaces the document; `delete` deletes it.",
     )
     version: StrictInt | None = Field(
-        None, ge=0, le=_MAX_VERSION, description="The source's version; absent, the order of arrival decides."
+        None, ge=0, le=_MAX_VERSION, description="Version set by the source. If absent, the order of arrival decides."
     )
-    title: ShortText | None = Field(None, description="Title; absent, a file's own, of text none.")
+    title: ShortText | None = Field(None, description="Title. If absent, a file's own title; text then has none.")
     content: Text | None = Field(
-        None, description="Text of the document; an upsert needs it, content_base64 or reference."
+        None, description="Text of the document. An upsert requires content, content_base64 or reference."
     )
     content_base64: Base64Bytes | None = Field(
-        None, description="A file in place of the text, as base64: PDF, DOCX, HTML, JSON or text, told by its content."
+        None, description="A file instead of text, as base64: PDF, DOCX, HTML, JSON or text. Ingest detects the kind."
     )
     reference: ShortText | None = Field(
         None,
-        description="URL of a file in place of the text (https, s3 or file); ingest fetches it where that is allowed.",
+        description="URL of a file instead of text (https, s3 or file). Ingest fetches it if its settings allow it.",
     )
     language: Annotated[str, Field(pattern=LANGUAGE)] | None = Field(
-        None, description="Language as a BCP 47 tag: en, ko, pt-BR."
+        None, description="Language as a BCP 47 tag, such as en, ko or pt-BR."
     )
     media_type: Text | None = Field(
         None,
         validation_alias=AliasChoices("media_type", "content_type"),
-        description="text/plain, text/markdown, text/x-rst, text/html or application/json; absent, the id's ending "
-        "tells. A file's own bytes tell its kind; of text they are helped by this, with its charset.",
+        description="text/plain, text/markdown, text/x-rst, text/html or application/json. If absent, the extension of "
+        "the ID decides. Ingest detects a file's kind from its bytes; for text, it also uses this type and charset.",
     )
-    source: ShortText | None = Field(None, description="Where upstream keeps the document, for citations.")
+    source: ShortText | None = Field(
+        None, description="Where upstream keeps the document, such as a URL, for citations."
+    )
     attributes: Annotated[dict[AttributeName, ShortText], Few] = Field(
-        default_factory=dict, max_length=MAX_ATTRIBUTES, description="Searchable attributes."
+        default_factory=dict, max_length=MAX_ATTRIBUTES, description="Attributes to filter searches by."
     )
     acl: Annotated[list[Text], FailFast()] = Field(
-        default_factory=list, max_length=MAX_ACL_ENTRIES, description="Who may read it; empty, all of the tenant."
+        default_factory=list,
+        max_length=MAX_ACL_ENTRIES,
+        description="Principals that may read the document. Empty: the whole tenant.",
     )
-    pipeline: Text | None = Field(None, description="Pipeline to follow; absent, the default.")
+    pipeline: Text | None = Field(None, description="Pipeline. If absent, the default pipeline.")
     updated_at: datetime | None = Field(
         None, description="When upstream made the change: ISO 8601 or seconds since 1970. Never orders changes."
     )
-    tenant: Text | None = Field(None, description="Only accepted where it is the API key's tenant.")
+    tenant: Text | None = Field(None, description="If given, must be the API key's tenant.")
 
     def event(self, tenant: str, request_id: str, requested_by: str) -> ChangeEvent:
-        """Return the change as the topic carries it."""
+        """Return the change event for the topic."""
         occurred = self.updated_at
         return ChangeEvent(
             tenant=tenant,
@@ -130,7 +135,7 @@ class ChangeItem(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class ItemError:
-    """What is wrong with one item of a batch; ``too_large`` where its size is the reason."""
+    """An error in one item of a batch; ``too_large`` if the item's size is the reason."""
 
     index: int
     id: str | None
@@ -139,20 +144,20 @@ class ItemError:
     too_large: bool = False
 
     def document(self) -> dict[str, Any]:
-        """Return the error as a problem document lists it."""
+        """Return the error for the list in a problem document."""
         return {"index": self.index, "id": self.id, "field": self.field, "reason": self.reason}
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedBatch:
-    """The good items with their places in the batch, and what is wrong with the others."""
+    """The valid items with their positions in the batch, and the errors of the others."""
 
     items: tuple[tuple[int, ChangeItem], ...]
     errors: tuple[ItemError, ...]
 
 
 def check_batch(raw: Sequence[object], tenant: str, max_content_bytes: int) -> CheckedBatch:
-    """Check each item of a decoded batch by itself; pure."""
+    """Check each item of a decoded batch separately; pure."""
     items: list[tuple[int, ChangeItem]] = []
     errors: list[ItemError] = []
     for index, value in enumerate(raw):
@@ -182,7 +187,7 @@ def _check_item(index: int, value: object, tenant: str, max_content_bytes: int) 
     except ValidationError as error:
         found = field_errors(error.errors(include_url=False, include_context=False, include_input=False))
         return [_error(index, shown, value, one["field"], one["reason"]) for one in found[:_MAX_ERRORS]]
-    except ValueError as error:  # of few; a ValidationError is one too
+    except ValueError as error:  # from few; a ValidationError is also a ValueError
         return [ItemError(index, shown, "(whole)", str(error))]
     except InvalidRecord as error:
         field = "id" if error.field == "document_id" else error.field
@@ -197,23 +202,21 @@ def _check_item(index: int, value: object, tenant: str, max_content_bytes: int) 
 
 
 def _error(index: int, shown: str | None, value: Mapping[Any, Any], field: str, reason: str) -> ItemError:
-    """Return the error under the name by which its sender stated the field: a CloudEvent's ``id`` is another thing."""
+    """Return the error under the sender's name of the field: a CloudEvent's own ``id`` is not the document ID."""
     if field != "id" or not isinstance(value, NamedBySubject):
         return ItemError(index, shown, field, reason)
     if "id" not in value:
-        reason = "is missing; it names the document where the data has no id"
+        reason = "is missing; it must name the document if the data has no id"
     return ItemError(index, shown, "subject", reason)
 
 
 def _check_one_text(item: ChangeItem) -> None:
-    """Refuse an upsert unless it says in one way what the document's text is."""
+    """Reject an upsert unless it has exactly one of content, content_base64 and reference."""
     given = [name for name in ("content", "content_base64", "reference") if getattr(item, name) is not None]
     if not given:
-        raise InvalidRecord(
-            "content", "is missing; an upsert carries the document's text, or its file as content_base64 or reference"
-        )
+        raise InvalidRecord("content", "is missing; an upsert requires content, content_base64 or reference")
     if len(given) > 1:
-        raise InvalidRecord(given[1], f"is given beside {given[0]}; send one of them")
+        raise InvalidRecord(given[1], f"is given together with {given[0]}; send only one of them")
 
 
 def _json_name(value: object) -> str:

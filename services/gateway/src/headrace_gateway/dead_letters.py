@@ -1,4 +1,4 @@
-"""Dead letters as the gateway remembers them: the newest of each stage, followed in a thread."""
+"""The dead letters that the gateway keeps in memory: the newest of each stage, followed in a thread."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from headrace.topology.topics import dead_letter_topic
 from headrace_gateway.flow import FlowState, KafkaFlowReader
 
 LAST_RECORDS = 5000
-"""How far back each partition is read when the gateway starts."""
+"""Records to read from the end of each partition when the gateway starts."""
 MAX_ENTRIES = 20_000
 
 
 class DeadLetterBook:
-    """Dead letters by key of the failed record, the newest kept; safe across threads."""
+    """The newest dead letters by key of the failed record; thread-safe."""
 
     def __init__(self, max_entries: int = MAX_ENTRIES) -> None:
         self._by_key: OrderedDict[bytes, list[DeadLetterEntry]] = OrderedDict()
@@ -31,7 +31,7 @@ class DeadLetterBook:
         self._lock = threading.Lock()
 
     def add(self, key: bytes, entry: DeadLetterEntry) -> None:
-        """Take one in; the keys that were longest without a new one make room."""
+        """Add a dead letter. If the book is full, drop the keys whose newest dead letter is oldest."""
         with self._lock:
             self._by_key.setdefault(key, []).append(entry)
             self._by_key.move_to_end(key)
@@ -41,13 +41,13 @@ class DeadLetterBook:
                 self._count -= len(dropped)
 
     def of(self, key: bytes) -> tuple[DeadLetterEntry, ...]:
-        """Return those of the key, the newest last."""
+        """Return the dead letters of the key, newest last."""
         with self._lock:
             return tuple(sorted(self._by_key.get(key, ()), key=lambda entry: entry.failed_at_ms))
 
 
 class DeadLetterFollower(LogFollower):
-    """Fills a book from the dead letters of every stage: the last 5,000 of each partition, then what comes."""
+    """Fills a book with the dead letters of every stage: the last 5,000 of each partition, then new ones."""
 
     def __init__(self, kafka: KafkaSettings, codec: Codec) -> None:
         topics = [dead_letter_topic(stage) for stage in STAGES]
@@ -62,16 +62,16 @@ class DeadLetterFollower(LogFollower):
 
 
 class KafkaFlow:
-    """What waits and what was given up, as one; implements :class:`headrace_gateway.dependencies.Flow`."""
+    """Waiting records and dead letters together; implements :class:`headrace_gateway.dependencies.Flow`."""
 
     def __init__(self, reader: KafkaFlowReader, book: DeadLetterBook) -> None:
         self._reader = reader
         self._book = book
 
     async def waiting(self, key: bytes) -> FlowState:
-        """Return the records of this key that stages have not taken yet."""
+        """Return the records of this key that stages have not processed yet."""
         return await self._reader.waiting(key)
 
     def dead_letters(self, key: bytes) -> Sequence[DeadLetterEntry]:
-        """Return the dead letters of this key, the newest last."""
+        """Return the dead letters of this key, newest last."""
         return self._book.of(key)

@@ -1,4 +1,4 @@
-"""What the application is given: everything that reaches outside, so that tests can give something else."""
+"""The application's dependencies: everything that reaches outside, so that tests can replace it."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Store(Protocol):
     """The index, one tenant at a time; every method raises :class:`headrace.errors.DependencyDown`."""
 
     async def tenant_of(self, key: str) -> str | None:
-        """Return the tenant whose API key this is."""
+        """Return the tenant of an API key."""
 
     @property
     def active(self) -> Callable[[], Awaitable[Generation]]:
-        """What returns the generation that is searched."""
+        """Returns the active generation."""
 
     async def search(
         self,
@@ -43,40 +43,40 @@ class Store(Protocol):
         attributes: Mapping[str, str] | None,
         query_text: str | None,
     ) -> list[Hit]:
-        """Return the best passages, the best first; with ``query_text`` words count too."""
+        """Return the best passages, best first; ``query_text`` adds lexical search."""
 
     async def document(self, tenant: str, document_id: str) -> DocumentRow | None:
         """Return the document's row."""
 
     async def states(self, tenant: str, document_ids: Sequence[str]) -> Mapping[str, DocumentState]:
-        """Return the state of those that the store knows."""
+        """Return the states of the documents that the store knows."""
 
     async def having(
         self, tenant: str, attributes: Mapping[str, str], *, after: str | None, limit: int
     ) -> Sequence[Listed]:
-        """Return live documents with all of these attributes, by id, after the one named."""
+        """Return live documents with all of these attributes, ordered by ID, starting after ``after``."""
 
     async def artifact(self, tenant: str, artifact_id: UUID) -> Artifact | None:
         """Return the newest version of an artifact."""
 
 
 class Flow(Protocol):
-    """Where records stand between the stages."""
+    """The position of records between the stages."""
 
     async def waiting(self, key: bytes) -> FlowState:
-        """Return the records of this key that stages have not taken yet."""
+        """Return the records of this key that stages have not processed yet."""
 
     def dead_letters(self, key: bytes) -> Sequence[DeadLetterEntry]:
-        """Return the dead letters of this key, the newest last, as far as they are remembered."""
+        """Return the dead letters of this key that are in memory, newest last."""
 
 
 Check = Callable[[], Awaitable[None]]
-"""Raises where the dependency does not answer."""
+"""Raises if the dependency does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """What :func:`headrace_gateway.app.create_app` takes."""
+    """The argument of :func:`headrace_gateway.app.create_app`."""
 
     settings: GatewaySettings
     kafka: KafkaSettings
@@ -86,7 +86,7 @@ class Dependencies:
     embedder: QueryVectors
     flow: Flow
     pipeline_version: Callable[[str], int]
-    """Newest version of a pipeline; may block, raises :class:`headrace.errors.UnknownPipeline`."""
+    """Newest version of a pipeline; may block; raises :class:`headrace.errors.UnknownPipeline`."""
     checks: Mapping[str, Check] = field(default_factory=dict)
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     clock: Callable[[], float] = time.monotonic

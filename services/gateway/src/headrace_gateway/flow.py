@@ -1,8 +1,8 @@
-"""Where records stand between the stages: read from Kafka, never kept.
+"""The position of records between the stages: read from Kafka, never stored.
 
-A record waits for a stage while it lies between the stage's committed offset and the end of its topic; its key tells
-the partition. What is set aside lies in ``held.<stage>``; of those that went on since, what followed tells
-(:func:`headrace.documents.status.judge`). All readings are bounded, and say so where they were cut short.
+A record waits for a stage while its offset is between the stage's committed offset and the end of the topic. Its key
+decides the partition. Held records are in ``held.<stage>``; :func:`headrace.documents.status.judge` recognizes those
+that were released since by the records that followed. All reads are bounded, and the result says if one was cut short.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ _WAIT_MS = 10
 
 @dataclass(frozen=True, slots=True)
 class FlowState:
-    """The newest record that waits, and that is held, by stage; not ``complete`` where reading was cut."""
+    """The newest waiting record and the newest held record of each stage. Not ``complete`` if a read was cut short."""
 
     waiting: tuple[Waiting, ...] = ()
     complete: bool = True
 
 
 class KafkaFlowReader:
-    """Reads what waits for each stage; calls of librdkafka block, so they run in a thread, one at a time.
+    """Reads the records that wait for each stage. librdkafka's calls block, so they run in a thread, one at a time.
 
-    The thread is the reader's own: those who wait for their turn must not keep the threads that publish changes.
+    The reader has its own thread: calls that wait for their turn must not occupy the threads that publish changes.
     """
 
     def __init__(self, kafka: KafkaSettings, codec: Codec) -> None:
@@ -61,30 +61,30 @@ class KafkaFlowReader:
             for stage in DOCUMENT_STAGES
             for topic, side in ((stage.source, False), (retry_topic(stage.name), True))
         }
-        """Topic to the stage that reads it and its group; what is tried again waits in a topic of its own."""
+        """Topic to the stage that reads it and the stage's group. Retried records wait in a separate topic."""
         self._held = {held_topic(stage.name): stage for stage in DOCUMENT_STAGES}
         self._offsets = LogOffsets(kafka, call_s=_CALL_S)
         self._reader = RangeReader(kafka, "gateway-reader", wait_ms=_WAIT_MS)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="flow")
         self._counts: tuple[float, Mapping[str, int]] = (0.0, {})
-        """When the numbers of partitions were asked for, and what they were."""
+        """When the partition counts were read, and the counts."""
 
     async def waiting(self, key: bytes) -> FlowState:
-        """Return what waits for each stage; raises :class:`DependencyDown` where Kafka does not answer."""
+        """Return the records that wait for each stage; raises :class:`DependencyDown` if Kafka does not answer."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._waiting, key)
 
     async def ping(self) -> None:
-        """Raise :class:`DependencyDown` where Kafka does not answer."""
+        """Raise :class:`DependencyDown` if Kafka does not answer."""
         await asyncio.to_thread(self._offsets.counts, [INGEST.source])
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._thread.shutdown(cancel_futures=True)
         self._reader.close()
 
     def _waiting(self, key: bytes) -> FlowState:
         places = self._places(key)
-        # The held records come first: one that is released meanwhile is seen twice, and never missed.
+        # Held records come first: a record that is released meanwhile is seen twice, but never missed.
         held, held_whole = self._newest(key, [places[topic] for topic in self._held], {})
         groups: dict[str, list[TopicPartition]] = {}
         for topic, (_, group) in self._sources.items():
@@ -96,13 +96,13 @@ class KafkaFlowReader:
         return FlowState(tuple(found), whole and held_whole)
 
     def _places(self, key: bytes) -> dict[str, TopicPartition]:
-        """Return the partition of the key in each topic; raises :class:`DependencyDown` for a topic that is missing."""
+        """Return the partition of the key in each topic; raises :class:`DependencyDown` for missing topics."""
         asked_at, counts = self._counts
         if not counts or time.monotonic() - asked_at > _PARTITIONS_S:
             counts = self._offsets.counts([*self._sources, *self._held])
             if missing := sorted({*self._sources, *self._held} - counts.keys()):
                 raise DependencyDown(
-                    "kafka", f"there is no topic {', '.join(missing)}", remedy="Run `headrace bootstrap`."
+                    "kafka", f"missing topics: {', '.join(missing)}", remedy="Run `headrace bootstrap`."
                 )
             self._counts = (time.monotonic(), counts)
         return {topic: TopicPartition(topic, murmur2(key, count)) for topic, count in counts.items()}
@@ -110,7 +110,7 @@ class KafkaFlowReader:
     def _newest(
         self, key: bytes, places: Sequence[TopicPartition], floors: Mapping[TopicPartition, int]
     ) -> tuple[dict[str, Record], bool]:
-        """Return the newest record of the key by topic, from the floors on, and whether everything was read."""
+        """Return the newest record of the key by topic, starting at the floors, and whether everything was read."""
         spans, whole = {}, True
         for place, (low, end) in self._offsets.bounds(places).items():
             floor = max(low, floors.get(place, 0))
@@ -152,4 +152,4 @@ class KafkaFlowReader:
         try:
             return self._codec.envelope(record.value, carries)[0].trace.history
         except PermanentError:
-            return ()  # the stage itself will say so, in its dead letters
+            return ()  # the stage itself reports it in a dead letter

@@ -1,4 +1,4 @@
-"""``/healthz``, ``/readyz`` and ``/metrics``: for orchestrators and Prometheus, without a key."""
+"""``/healthz``, ``/readyz`` and ``/metrics`` for orchestrators and Prometheus, without an API key."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ router = APIRouter(tags=["operation"])
 _CHECK_S = 2.0
 
 
-@router.get("/healthz", summary="Is the process alive")
+@router.get("/healthz", summary="Check that the process is alive")
 async def healthz() -> dict[str, bool]:
-    """Answer at all."""
+    """Return 200 while the process is alive."""
     return {"alive": True}
 
 
-@router.get("/readyz", summary="Does everything that the gateway needs answer")
+@router.get("/readyz", summary="Check the gateway's dependencies")
 async def readyz(request: Request) -> JSONResponse:
-    """Tell the state of each dependency; 503 where one is down."""
+    """Return the state of each dependency; status 503 if one is down."""
     dependencies: Dependencies = request.app.state.dependencies
     states = await check_all(dependencies.checks)
     ready = all(state["up"] for state in states.values())
     return JSONResponse({"ready": ready, "dependencies": states}, 200 if ready else 503)
 
 
-@router.get("/metrics", summary="Figures for Prometheus")
+@router.get("/metrics", summary="Metrics for Prometheus")
 async def prometheus() -> Response:
-    """Return the metrics in Prometheus's text format."""
+    """Return the metrics in Prometheus text format."""
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
 async def check_all(checks: Mapping[str, Check]) -> dict[str, dict[str, Any]]:
-    """Return for each dependency whether it is up, and what it said where it is not."""
+    """Return for each dependency whether it is up, and its error if it is down."""
     outcomes = await asyncio.gather(*(_check(check) for check in checks.values()))
     return dict(zip(checks, outcomes, strict=True))
 

@@ -1,4 +1,4 @@
-"""Repeats of a request: the same key is the same request, and gets the same answer."""
+"""Idempotent requests: a repeat with the same key is the same request and gets the same answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAX_KEY_LENGTH = 255
 
 
 def request_id(tenant: str, kind: str, key: str | None) -> str:
-    """Return the request's identity: derived from tenant and key, or random where there is no key."""
+    """Return the request ID: derived from tenant and key, or random without a key."""
     return str(uuid4()) if key is None else str(uuid5(_NAMESPACE, f"{tenant}\x00{kind}\x00{key}"))
 
 
@@ -27,20 +27,20 @@ def request_id(tenant: str, kind: str, key: str | None) -> str:
 class _Entry:
     digest: bytes
     packed: bytes | None = None
-    """The answer as compressed JSON: that to a thousand changes takes half a megabyte as objects."""
+    """The answer as compressed JSON: as objects, the answer to a thousand changes takes half a megabyte."""
 
 
 class AnswerCache:
-    """Answers of the last while by request id; bounded in number and time, and never needed for correctness."""
+    """Recent answers by request ID, limited in number and age. Correctness never depends on them."""
 
     def __init__(self, entries: int, seconds: float) -> None:
         self._entries: TTLCache[str, _Entry] = TTLCache(entries, seconds)
 
     async def once(self, identity: str, body: bytes, work: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
-        """Return the answer to this request, doing the work only where it is not known.
+        """Return the cached answer to this request, or do the work.
 
-        Raises :class:`Problem` 409 while the same request is under way, and 422 where its body is another.
-        A failure is forgotten, so that the repeat tries again.
+        Raises :class:`Problem` 409 while the same request is in progress, and 422 if its body differs.
+        Failures are not cached, so a repeat tries again.
         """
         digest = hashlib.sha256(body).digest()
         known = self._entries.get(identity)
@@ -57,12 +57,12 @@ class AnswerCache:
 
 
 def checked_key(key: str | None) -> str | None:
-    """Return the Idempotency-Key; raises :class:`Problem` 422 where it is empty or too long."""
+    """Return the Idempotency-Key; raises :class:`Problem` 422 if it is empty or too long."""
     if key is not None and not 1 <= len(key) <= _MAX_KEY_LENGTH:
         raise Problem(
             422,
             "idempotency-key",
-            f"Idempotency-Key has {len(key)} characters; it needs 1 to {_MAX_KEY_LENGTH}.",
+            f"Idempotency-Key has {len(key)} characters; it must have 1 to {_MAX_KEY_LENGTH}.",
         )
     return key
 
@@ -72,15 +72,15 @@ def _repeat(known: _Entry, digest: bytes) -> dict[str, Any]:
         raise Problem(
             422,
             "idempotency-key",
-            "This Idempotency-Key was used for a request with another body.",
+            "This Idempotency-Key was already used for a request with a different body.",
             remedy="Use a new key for a new request.",
         )
     if known.packed is None:
         raise Problem(
             409,
             "in-progress",
-            "The same request is under way.",
-            remedy="Repeat it after the time in Retry-After to get its answer.",
+            "The same request is in progress.",
+            remedy="Repeat it after the time in Retry-After to get the answer.",
             headers={"Retry-After": "1"},
         )
     answer: dict[str, Any] = json.loads(zlib.decompress(known.packed))

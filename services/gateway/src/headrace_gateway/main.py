@@ -1,4 +1,4 @@
-"""The gateway as a process."""
+"""Starts the gateway."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ log = structlog.get_logger(__name__)
 
 
 def main() -> int:
-    """Serve until SIGTERM or SIGINT; return the exit code, 78 where a setting is missing or wrong."""
+    """Serve until SIGTERM or SIGINT; return the exit code, 78 if a setting is missing or wrong."""
     try:
         service = ServiceSettings()
         settings = GatewaySettings()
@@ -54,22 +54,22 @@ def main() -> int:
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to us: uvicorn raises them again after its end, which would skip what is still to be closed."""
+    """Leaves signals to us: uvicorn raises them again when it ends, which would skip closing the dependencies."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Take no signal."""
+        """Install no signal handlers."""
         yield
 
     def stop(self) -> None:
-        """Finish the requests under way and end."""
+        """Finish the requests in progress and exit."""
         self.should_exit = True
 
 
 def _listener(host: str, port: int) -> socket.socket:
     """Return a listening socket that names its protocol.
 
-    asyncio sets TCP_NODELAY only on sockets that do; without it each answer waits 40 ms for a delayed acknowledgement.
+    asyncio sets TCP_NODELAY only on such sockets. Without it, each answer waits 40 ms for a delayed acknowledgement.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -95,7 +95,7 @@ async def _serve(settings: GatewaySettings) -> None:
                     timeout_graceful_shutdown=settings.drain_s,
                 )
             )
-            log.info("gateway listens", host=settings.host, port=listener.getsockname()[1])
+            log.info("gateway listening", host=settings.host, port=listener.getsockname()[1])
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, server.stop)
             await server.serve(sockets=[listener])
@@ -103,7 +103,7 @@ async def _serve(settings: GatewaySettings) -> None:
 
 @asynccontextmanager
 async def opened(settings: GatewaySettings) -> AsyncIterator[Dependencies]:
-    """Open everything that the gateway needs; what does not answer yet is met again at each request."""
+    """Open the gateway's dependencies. If one does not answer yet, each request tries it again."""
     kafka = KafkaSettings()
     registry = Registry(RegistrySettings().url)
     codec = Codec(registry)

@@ -1,4 +1,4 @@
-"""The gateway's metrics; each description says what to do when the figure moves."""
+"""The gateway's metrics. Each description says what to do when the value changes."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from prometheus_client import Counter, Histogram
 
 REQUESTS = Counter(
     "headrace_gateway_requests",
-    "Requests by route, method and status. A rise of 503: /readyz says which dependency is down.",
+    "Requests by route, method and status. If status 503 rises, /readyz names the dependency that is down.",
     ["route", "method", "status"],
 )
 SECONDS = Histogram(
     "headrace_gateway_request_seconds",
-    "Time to answer by route. High on /v1/search: look at the embedder first, then at PostgreSQL.",
+    "Response time by route. If it is high on /v1/search, check the embedder first, then PostgreSQL.",
     ["route"],
     buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
 )
 CHANGES = Counter(
     "headrace_gateway_changes",
-    "Changes published, by operation. Flat while upstream sends: look at the rate of 4xx and 503.",
+    "Published changes by operation. If it is flat while upstream sends, check the rates of status 4xx and 503.",
     ["operation"],
 )
 CHANGES_REFUSED = Counter(
     "headrace_gateway_changes_refused",
-    "Changes refused as invalid. Any rise: upstream sends what breaks the rules; the answers say which.",
+    "Changes rejected as invalid. If it rises, upstream sends invalid changes; the answers name field and reason.",
 )

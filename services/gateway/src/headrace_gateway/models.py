@@ -1,4 +1,4 @@
-"""Requests and answers of search, ask, artifacts and documents."""
+"""Requests and responses of search, ask, artifacts and documents."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_FILTER = 1000
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    tenant: str | None = Field(None, description="Only accepted where it is the API key's tenant.")
+    tenant: str | None = Field(None, description="If given, must be the API key's tenant.")
 
     @model_validator(mode="before")
     @classmethod
@@ -26,35 +26,37 @@ class _Request(BaseModel):
 
 
 class _Retrieval(_Request):
-    top_k: int = Field(5, ge=1, le=100, description="How many passages at most.")
+    top_k: int = Field(5, ge=1, le=100, description="Maximum number of passages.")
     document_ids: list[Text] | None = Field(
-        None, min_length=1, max_length=_MAX_FILTER, description="Only these documents; absent, all."
+        None, min_length=1, max_length=_MAX_FILTER, description="Search only these documents. If absent, all documents."
     )
     attributes: Annotated[dict[Text, Text], Few] | None = Field(
-        None, description="Only documents with all of these attributes."
+        None, description="Search only documents with all of these attributes."
     )
 
 
 class SearchRequest(_Retrieval):
-    """A query over the tenant's passages."""
+    """A search for passages in the tenant's documents."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"query": "how are generators suspended", "top_k": 3, "mode": "hybrid"}]}
     )
 
-    query: Text = Field(min_length=1, max_length=_MAX_QUERY, description="What is looked for, in plain words.")
-    mode: Literal["vector", "hybrid"] = Field("vector", description="By meaning, or by meaning and words together.")
+    query: Text = Field(min_length=1, max_length=_MAX_QUERY, description="What to search for, in plain words.")
+    mode: Literal["vector", "hybrid"] = Field(
+        "vector", description="`vector` searches by meaning; `hybrid` adds lexical search."
+    )
 
 
 class AskRequest(_Retrieval):
-    """A question that is answered from the tenant's documents."""
+    """A question to answer from the tenant's documents."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"question": "What does a with statement guarantee?", "wait_s": 30}]}
     )
 
-    question: Text = Field(min_length=1, max_length=_MAX_QUERY, description="What is asked.")
-    wait_s: float = Field(30.0, ge=0, le=120, description="How long to wait for the answer, in seconds.")
+    question: Text = Field(min_length=1, max_length=_MAX_QUERY, description="The question.")
+    wait_s: float = Field(30.0, ge=0, le=120, description="Maximum time to wait for the answer, in seconds.")
 
 
 class LookupItem(BaseModel):
@@ -62,33 +64,39 @@ class LookupItem(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    id: Text = Field(min_length=1, description="The document.")
-    version: int | None = Field(None, ge=0, lt=2**63, description="The version that is waited for.")
+    id: Text = Field(min_length=1, description="Document ID.")
+    version: int | None = Field(
+        None, ge=0, lt=2**63, description="Version to look for. If absent, the newest version that the index knows."
+    )
 
 
 class LookupRequest(_Request):
-    """Which documents have arrived in the index."""
+    """Documents to look up in the index."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"documents": [{"id": "guide.md", "version": 7}]}]})
 
-    documents: list[LookupItem] = Field(min_length=1, max_length=1000, description="The documents.")
-    request_id: Text | None = Field(None, description="The request that changed them, where a version is not known.")
+    documents: list[LookupItem] = Field(min_length=1, max_length=1000, description="Documents to look up.")
+    request_id: Text | None = Field(
+        None, description="Request that changed the documents, for those without a version."
+    )
 
 
 class DocumentsRequest(_Request):
-    """Which documents have these attributes."""
+    """Attributes of the documents to list."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"attributes": {"team": "core"}, "limit": 100}]})
 
     attributes: dict[Text, Text] = Field(
-        default_factory=dict, description="Only documents with all of these attributes; empty, all documents."
+        default_factory=dict, description="List only documents with all of these attributes. Empty: all documents."
     )
-    after: Text | None = Field(None, description="Only documents whose id comes after this one: `next` of an answer.")
-    limit: int = Field(100, ge=1, le=1000, description="How many at most.")
+    after: Text | None = Field(
+        None, description="List only documents whose ID comes after this one: `next` of the previous answer."
+    )
+    limit: int = Field(100, ge=1, le=1000, description="Maximum number of documents.")
 
 
 class AcceptedDocument(BaseModel):
-    """A change that was taken; ``version`` is the change's, or the one that its place in the log gave it."""
+    """An accepted change; ``version`` is the change's own, or its offset if the change has none."""
 
     id: str
     version: int
@@ -96,7 +104,7 @@ class AcceptedDocument(BaseModel):
 
 
 class ItemErrorDocument(BaseModel):
-    """What is wrong with one item of a batch."""
+    """An error in one item of a batch."""
 
     index: int
     id: str | None
@@ -105,7 +113,7 @@ class ItemErrorDocument(BaseModel):
 
 
 class Accepted(BaseModel):
-    """The changes stand durably in the log, in the order in which they were sent."""
+    """The changes are stored durably in the log, in the order of the request."""
 
     request_id: str
     accepted: int
@@ -114,7 +122,7 @@ class Accepted(BaseModel):
 
 
 class SearchHit(BaseModel):
-    """A passage; ``start`` and ``end`` count characters of the document's text."""
+    """A passage; ``start`` and ``end`` are character offsets in the document's text."""
 
     document_id: str
     title: str
@@ -126,26 +134,28 @@ class SearchHit(BaseModel):
     score: float
     source: str
     attributes: dict[str, str]
-    page: int | None = Field(None, description="Page on which the passage begins, from 1; null where there are none.")
-    language: str = Field("", description="Language as a BCP 47 tag; empty where it is not known.")
+    page: int | None = Field(
+        None, description="Page on which the passage begins, from 1; null for documents without pages."
+    )
+    language: str = Field("", description="Language as a BCP 47 tag; empty if unknown.")
 
 
 class Timings(BaseModel):
-    """Where the time went, in milliseconds."""
+    """Time spent, in milliseconds."""
 
     embed_ms: float
     search_ms: float
 
 
 class SearchAnswer(BaseModel):
-    """The best passages first."""
+    """The passages, best first."""
 
     hits: list[SearchHit]
     timings: Timings
 
 
 class ArtifactDocument(BaseModel):
-    """A generated text with the passages that it refers to by ``[marker]``."""
+    """A generated answer and the passages that it cites by ``[marker]``."""
 
     id: UUID
     version: int
@@ -161,7 +171,7 @@ class ArtifactDocument(BaseModel):
 
 
 class Pending(BaseModel):
-    """The answer is not ready; ``artifact_url`` has it as soon as it is."""
+    """The answer is not ready yet; get it later from ``artifact_url``."""
 
     request_id: str
     artifact_id: UUID
@@ -169,7 +179,7 @@ class Pending(BaseModel):
 
 
 class DeadLetterDocument(BaseModel):
-    """Why a record was given up, and what can be done."""
+    """Why a record was dead-lettered, and what to do about it."""
 
     stage: str
     reason: str
@@ -182,7 +192,7 @@ class DeadLetterDocument(BaseModel):
 
 
 class StageRunDocument(BaseModel):
-    """One stage's run over the document."""
+    """One stage's processing of the document."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -195,7 +205,7 @@ class StageRunDocument(BaseModel):
 
 
 class WaitingDocument(BaseModel):
-    """A record of the document that a stage has not taken yet."""
+    """A record of the document that a stage has not processed yet."""
 
     stage: str
     version: int | None
@@ -206,7 +216,7 @@ class WaitingDocument(BaseModel):
 
 
 class StoredDocument(BaseModel):
-    """What the index holds."""
+    """The document in the index."""
 
     version: int
     deleted: bool
@@ -223,7 +233,10 @@ class StoredDocument(BaseModel):
 
 
 class HeldDocument(BaseModel):
-    """Why a document waits: ``waits_for`` is pause, cap or review, ``scope`` whose; ``ends`` is for operators."""
+    """Why a document is held.
+
+    ``waits_for`` is pause, cap or review, and ``scope`` says of what; ``ends`` tells operators how to release it.
+    """
 
     stage: str
     waits_for: str
@@ -234,10 +247,10 @@ class HeldDocument(BaseModel):
 
 
 class DocumentStatus(BaseModel):
-    """Where a document is now; ``state`` and ``version`` speak of the newest version that is known.
+    """Where a document is now; ``state`` and ``version`` describe its newest known version.
 
-    ``held`` says why it waits where the state is held, and is null otherwise.
-    ``notes`` say what could not be looked at, if anything.
+    ``held`` says why the document is held, and is null in any other state.
+    ``notes`` list what the gateway could not check.
     """
 
     id: str
@@ -265,14 +278,14 @@ class ListedDocument(BaseModel):
 
 
 class DocumentsAnswer(BaseModel):
-    """The documents by id; ``next`` is the ``after`` of the request for more, null where there are none."""
+    """Documents ordered by ID; ``next`` is the ``after`` of the next request, null on the last page."""
 
     documents: list[ListedDocument]
     next: str | None
 
 
 class LookupResult(BaseModel):
-    """Whether a document has arrived."""
+    """Whether a document has reached the index."""
 
     id: str
     version: int | None

@@ -1,4 +1,4 @@
-"""What every request goes through: its id, its line in the log, its metrics, and a 500 that says nothing inside."""
+"""Gives every request an ID, a log line and metrics, and answers unexpected errors with a 500 without details."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Observing:
 
 def _note(scope: MutableMapping[str, Any], status: int, seconds: float) -> None:
     route = getattr(scope.get("route"), "path", "unmatched")
-    method = scope["method"] if scope["method"] in _METHODS else "other"  # a metric for each invented one would add up
+    method = scope["method"] if scope["method"] in _METHODS else "other"  # invented methods must not create time series
     metrics.REQUESTS.labels(route, method, str(status)).inc()
     metrics.SECONDS.labels(route).observe(seconds)
     if scope["path"] not in _QUIET:

@@ -1,4 +1,4 @@
-"""What FastAPI cannot derive: the body of changes, which is read by hand, and the problem documents."""
+"""OpenAPI parts that FastAPI cannot derive: the body of changes, which is parsed by hand, and problem documents."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from headrace_gateway.change_models import ChangeItem
 from headrace_gateway.problems import MEDIA_TYPE
 
 _MEANINGS = {
-    400: "The body is no JSON.",
-    401: "No API key, or an unknown or revoked one.",
-    403: "The body names another tenant than the key's.",
-    404: "Nothing is known of it.",
-    409: "The same request is under way.",
-    413: "Body, batch or content is too large.",
+    400: "The body is not JSON.",
+    401: "The API key is missing, unknown or revoked.",
+    403: "The body names a tenant other than the API key's.",
+    404: "Not found.",
+    409: "The same request is in progress.",
+    413: "The body, batch or content is too large.",
     415: "The body is not JSON.",
-    422: "A field breaks its rules; `errors` names item, field and reason.",
-    502: "The generator gave the request up; `reason` and `remedy` say why.",
+    422: "A field is invalid; `errors` lists item, field and reason.",
+    502: "The generator dead-lettered the request; see `reason` and `remedy`.",
     503: "A dependency does not answer; see `dependency` and Retry-After.",
 }
 _PROBLEM = {
     "type": "object",
     "required": ["type", "title", "status", "detail"],
     "properties": {
-        "type": {"type": "string", "description": "urn:headrace:problem:…, for programs."},
+        "type": {"type": "string", "description": "Type of the problem for programs: urn:headrace:problem:…."},
         "title": {"type": "string"},
         "status": {"type": "integer"},
         "detail": {"type": "string", "description": "What happened."},
         "instance": {"type": "string"},
         "remedy": {"type": "string", "description": "What to do."},
         "errors": {"type": "array", "items": {"type": "object"}, "description": "Item, field and reason."},
-        "dependency": {"type": "string", "description": "What does not answer."},
+        "dependency": {"type": "string", "description": "The dependency that does not answer."},
     },
 }
 

@@ -1,4 +1,4 @@
-"""Problem documents (RFC 9457): every error is one, and says what to do about it."""
+"""Problem documents (RFC 9457). Every error is answered with one, which says what to do."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _MAX_ERRORS = 1000
 
 
 class Problem(HTTPException):
-    """An error as the client sees it.
+    """An error for the client.
 
-    ``kind`` names its type for programs, ``remedy`` says to people what to do; ``members`` are the extension members
-    of the document.
+    ``kind`` is its type for programs, ``remedy`` tells people what to do, and ``members`` are the document's extension
+    members.
     """
 
     def __init__(
@@ -56,19 +56,19 @@ class Problem(HTTPException):
 
 
 def problem_response(request: Request, problem: Problem) -> JSONResponse:
-    """Return the answer that carries the problem."""
+    """Return the response for the problem."""
     return JSONResponse(
         problem.document(request.url.path), problem.status_code, dict(problem.headers or {}), MEDIA_TYPE
     )
 
 
 def unavailable(error: DependencyDown, retry_after_s: int) -> Problem:
-    """Return the 503 that names the dependency that does not answer."""
+    """Return the 503 for a dependency that does not answer."""
     delay = retry_after_s if error.delay is None else max(1, round(error.delay))
     return Problem(
         503,
         "dependency-down",
-        f"{error.dependency} does not answer for now. Nothing is wrong with the request.",
+        f"{error.dependency} does not answer. The request is not the cause.",
         remedy=error.remedy or "Send the request again after the time in Retry-After.",
         headers={"Retry-After": str(delay)},
         dependency=error.dependency,
@@ -76,7 +76,7 @@ def unavailable(error: DependencyDown, retry_after_s: int) -> Problem:
 
 
 def field_errors(errors: Sequence[Any], *, skip: int = 0) -> list[dict[str, str]]:
-    """Return pydantic's errors as field and reason; ``skip`` drops leading parts of the location."""
+    """Return pydantic's errors as field and reason; ``skip`` drops the first parts of the location."""
     found = [
         {
             "field": printable(".".join(str(part) for part in error["loc"][skip:])) or "(whole)",
@@ -92,17 +92,17 @@ def _reason(error: Any) -> str:
 
 
 def internal() -> Problem:
-    """Return the 500, which says nothing of the inside; the log has it under the same X-Request-Id."""
+    """Return the 500 without internal details; the log has them under the same X-Request-Id."""
     return Problem(
         500,
         "internal",
-        "The gateway failed in a way that was not foreseen.",
-        remedy="Report the X-Request-Id of this answer to whoever runs the gateway; its log says more.",
+        "An unexpected error occurred in the gateway.",
+        remedy="Report the X-Request-Id of this answer to the operator of the gateway, whose log has the details.",
     )
 
 
 def install(app: FastAPI, retry_after_s: int) -> None:
-    """Have the application answer every error with a problem document."""
+    """Make the application answer every error with a problem document."""
 
     async def plain(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, StarletteHTTPException)
@@ -123,8 +123,8 @@ def install(app: FastAPI, retry_after_s: int) -> None:
 
 def _from_http(error: StarletteHTTPException) -> Problem:
     kinds = {
-        404: ("not-found", "Nothing is here.", "GET /openapi.json lists what there is."),
-        405: ("method-not-allowed", "This path does not take this method.", "See the header Allow."),
+        404: ("not-found", "This path does not exist.", "GET /openapi.json lists all paths."),
+        405: ("method-not-allowed", "This path does not support this method.", "Use a method from the header Allow."),
     }
     kind, detail, remedy = kinds.get(error.status_code, ("http", str(error.detail), ""))
     return Problem(error.status_code, kind, detail, remedy=remedy, headers=error.headers)
@@ -134,8 +134,8 @@ def _from_validation(error: RequestValidationError) -> Problem:
     errors = error.errors()
     if any(found["type"] == "json_invalid" for found in errors):
         context = errors[0].get("ctx", {}).get("error", "")
-        return Problem(400, "malformed", f"The body is no JSON: {context} at character {errors[0]['loc'][-1]}.")
-    return Problem(422, "invalid", "The request breaks the rules of its fields.", errors=field_errors(errors, skip=1))
+        return Problem(400, "malformed", f"The body is not JSON: {context} at character {errors[0]['loc'][-1]}.")
+    return Problem(422, "invalid", "The request has invalid fields; see `errors`.", errors=field_errors(errors, skip=1))
 
 
 def _from_headrace(error: HeadraceError, retry_after_s: int) -> Problem:
@@ -145,7 +145,7 @@ def _from_headrace(error: HeadraceError, retry_after_s: int) -> Problem:
     if isinstance(error, PermanentError):
         return Problem(422, error.code, printable(error.message), remedy=error.remedy)
     if isinstance(error, ConfigurationError):
-        log.error("configuration", error=str(error))
+        log.error("invalid configuration", error=str(error))
         return internal()
-    log.error("unforeseen error", error=str(error))
+    log.error("unexpected error", error=str(error))
     return internal()

@@ -1,4 +1,4 @@
-"""Publishing to Kafka from asyncio: what is returned has been acknowledged by all replicas in sync."""
+"""Publishes to Kafka from asyncio and returns once all in-sync replicas have acknowledged."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from headrace.kafka.broker_contract import Message
 log = structlog.get_logger(__name__)
 
 _POLL_S = 0.1
-_GRACE_S = 1.0  # What an acknowledgement may take on its way, beyond the client's own limit.
+_GRACE_S = 1.0  # Time for an acknowledgement to arrive, beyond the client's own limit.
 
 
 class Delivered(NamedTuple):
-    """Where a message stands in its topic."""
+    """The partition and offset of a published message."""
 
     partition: int
     offset: int
@@ -33,9 +33,10 @@ class Publisher(Protocol):
     """Writes messages durably."""
 
     async def publish(self, messages: Sequence[Message]) -> list[Delivered]:
-        """Return where each message stands, in order; raises :class:`DependencyDown` unless all are acknowledged.
+        """Return partition and offset of each message, in order.
 
-        After it raised, some of the messages may stand in the log: send all of them again, repeats do no harm.
+        Raises :class:`DependencyDown` unless all messages are acknowledged. Some of them may be in the log then. Send
+        all of them again; repeats do no harm.
         """
 
 
@@ -51,7 +52,7 @@ class _Batch:
         self._lock = threading.Lock()
 
     def acknowledge(self, index: int, error: KafkaError | None, message: KafkaMessage | None) -> None:
-        """Note one outcome; called in the poll thread, or where producing failed at once."""
+        """Record one acknowledgement or error. Called from the poll thread, or at once if producing fails."""
         with self._lock:
             if error is not None or message is None:
                 self._error = error or self._error
@@ -69,7 +70,7 @@ class _Batch:
         if len(delivered) == len(self._delivered):
             self.future.set_result(delivered)
             return
-        reason = "its queue is full" if self._error is None else self._error.str()
+        reason = "the producer's queue is full" if self._error is None else self._error.str()
         self.future.set_exception(
             DependencyDown(
                 "kafka",
@@ -92,7 +93,7 @@ class KafkaPublisher:
         self._thread.start()
 
     async def publish(self, messages: Sequence[Message]) -> list[Delivered]:
-        """Write the messages and wait for all acknowledgements; see :class:`Publisher`."""
+        """Publish the messages and wait for all acknowledgements; see :class:`Publisher`."""
         if not messages:
             return []
         batch = _Batch(len(messages))
@@ -109,7 +110,7 @@ class KafkaPublisher:
             ) from None
 
     async def close(self) -> None:
-        """Send what is queued, then stop."""
+        """Send the queued messages, then stop."""
         await asyncio.to_thread(self._close)
 
     def _produce(self, producer: Producer, message: Message, batch: _Batch, index: int) -> None:
@@ -129,14 +130,14 @@ class KafkaPublisher:
         while not self._closed.is_set():
             try:
                 self._serve_once()
-            except Exception:  # A callback that fails must not end the thread that every request waits for.
-                logging.getLogger(__name__).exception("serving the acknowledgements failed; going on")
+            except Exception:  # A failed callback must not end the thread that every request waits for.
+                logging.getLogger(__name__).exception("serving acknowledgements failed; continuing")
                 self._closed.wait(_POLL_S)
 
     def _serve_once(self) -> None:
         self._producer.poll(_POLL_S)
         if self._fatal.is_set():
-            fresh = self._create()  # where it cannot be made, that is tried again
+            fresh = self._create()  # if this fails, the next round tries again
             self._fatal.clear()
             broken, self._producer = self._producer, fresh
             broken.purge()
@@ -146,15 +147,15 @@ class KafkaPublisher:
         return Producer({**self._config, "error_cb": self._failed}, logger=logging.getLogger("headrace.librdkafka"))
 
     def _failed(self, error: KafkaError) -> None:
-        log.warning("kafka reports", error=error.str(), fatal=error.fatal())
+        log.warning("kafka client error", error=error.str(), fatal=error.fatal())
         if error.fatal():
             self._fatal.set()
 
     def _close(self) -> None:
         try:
             self._producer.flush(self._timeout_s)
-        except Exception:  # a callback that fails here must not leave the thread behind
-            logging.getLogger(__name__).exception("flushing failed; closing all the same")
+        except Exception:  # a failed callback must not leave the thread running
+            logging.getLogger(__name__).exception("flushing failed; closing anyway")
         finally:
             self._closed.set()
             self._thread.join()

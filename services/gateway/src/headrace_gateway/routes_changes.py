@@ -1,4 +1,4 @@
-"""``POST /v1/changes``: from HTTP to the change topic, acknowledged before it is answered."""
+"""``POST /v1/changes``: publishes changes to the topic ``changes`` and answers after the acknowledgement."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ router = APIRouter(tags=["changes"])
     "/v1/changes",
     status_code=202,
     response_model=Accepted,
-    summary="Take changes of documents",
+    summary="Publish changes of documents",
     openapi_extra=CHANGES_BODY,
     responses=problems(400, 401, 403, 409, 413, 415, 422, 503),
 )
 async def post_changes(
     request: Request,
     caller: Caller,
-    partial: Annotated[bool, Query(description="Take the good changes even where others are refused.")] = False,
+    partial: Annotated[bool, Query(description="Publish the valid changes even if others are rejected.")] = False,
     run: Annotated[
         str | None,
         Header(
             alias="Headrace-Run",
             pattern=r"^[A-Za-z0-9._:-]{1,128}$",
-            description="The batch of work that these changes belong to, the same over many requests.",
+            description="Name of the run that these changes belong to. A run can span many requests.",
         ),
     ] = None,
 ) -> JSONResponse:
-    """Publish one change or many; answered once every one of them stands durably in the log.
+    """Publish one or more changes; answers once all of them are stored durably in the log.
 
-    With an `Idempotency-Key` a repeat is the same request and gets the same answer.
+    A repeat with the same `Idempotency-Key` is the same request and gets the same answer.
     """
     dependencies: Dependencies = request.app.state.dependencies
     answers: AnswerCache = request.app.state.answers
@@ -73,8 +73,8 @@ def _checked(raw: list[object], caller: Principal, dependencies: Dependencies, *
         raise Problem(
             413,
             "too-many",
-            f"The request holds {len(raw)} changes; the limit is {settings.max_changes}.",
-            remedy="Send them in several requests.",
+            f"The request has {len(raw)} changes; the limit is {settings.max_changes}.",
+            remedy="Split the changes over several requests.",
         )
     for named in named_tenants(raw):
         require_own_tenant(caller, named)
@@ -91,8 +91,8 @@ def _refused(batch: CheckedBatch) -> Problem:
     return Problem(
         413 if only_size else 422,
         "too-large" if only_size else "invalid-changes",
-        f"{len(indexes)} of {len(indexes) + len(batch.items)} changes are refused; nothing was published.",
-        remedy="Repair the changes that are listed and send the request again, or add ?partial=true.",
+        f"{len(indexes)} of {len(indexes) + len(batch.items)} changes are invalid; nothing was published.",
+        remedy="Correct the changes in `errors` and send the request again, or publish the others with ?partial=true.",
         errors=[error.document() for error in batch.errors],
     )
 
@@ -116,7 +116,7 @@ async def _publish(
 def _messages(
     items: list[ChangeItem], caller: Principal, identity: str, run: str | None, dependencies: Dependencies
 ) -> list[Message]:
-    """Encode the items; asks the registry once, so it runs in a thread."""
+    """Encode the items. Calls the registry once, so it runs in a thread."""
     topic = dependencies.kafka.topic(INGEST.source)
     limit = dependencies.kafka.max_message_bytes
     messages = []
@@ -124,7 +124,7 @@ def _messages(
         value = dependencies.codec.encode_plain(item.event(caller.tenant, identity, caller.name))
         if len(value) > limit:
             raise Problem(
-                413, "too-large", f"The change of {item.id[:200]!r} has {len(value)} bytes; the limit is {limit}."
+                413, "too-large", f"The change to {item.id[:200]!r} has {len(value)} bytes; the limit is {limit}."
             )
         operation = Operation(item.op.upper())
         headers = [(REQUEST_ID, identity.encode()), (OPERATION, operation.value.encode())]
@@ -138,6 +138,6 @@ def _messages(
 
 
 def _accepted(item: ChangeItem, place: Delivered) -> dict[str, Any]:
-    """Return what the client gets back; without a version, the offset is the document's version."""
+    """Return the client's result for one change; without a version, the offset is the document's version."""
     version = place.offset if item.version is None else item.version
     return {"id": item.id, "version": version, "status_url": f"/v1/documents/{quote(item.id, safe='')}"}

@@ -1,4 +1,4 @@
-"""``/v1/documents``: where a document is now, and whether many have arrived."""
+"""``/v1/documents``: the status of one document, lookup of many, and a list by attributes."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ router = APIRouter(tags=["documents"])
 @router.get(
     "/v1/documents/{identifier:path}",
     response_model=DocumentStatus,
-    summary="Where is a document now",
+    summary="Get the status of a document",
     responses=problems(401, 404, 422, 503),
 )
 async def document(request: Request, caller: Caller, identifier: str) -> DocumentStatus:
-    """Return the state of the newest version that is known: in the index, between stages, held, or given up."""
+    """Return the state of the newest known version: in the index, between stages, held, or dead-lettered."""
     dependencies: Dependencies = request.app.state.dependencies
     key = _key(caller.tenant, identifier)
     row = await dependencies.store.document(caller.tenant, identifier)
@@ -56,19 +56,21 @@ async def document(request: Request, caller: Caller, identifier: str) -> Documen
         if row is None:
             raise
         flow = FlowState(complete=False)
-        notes.append(f"{error.dependency} does not answer, so nothing is known of what is under way.")
+        notes.append(f"{error.dependency} does not answer, so records between the stages are unknown.")
     else:
         if not flow.complete:
-            notes.append("More waits between the stages than was looked at; a newer version may be under way.")
+            notes.append(
+                "More records wait between the stages than the gateway reads; a newer version may be in flight."
+            )
     searched = (await dependencies.store.active()).name
     verdict = judge(row, flow.waiting, dependencies.flow.dead_letters(key), searched)
     if verdict.state == "unknown" and flow.complete:
         raise Problem(
             404,
             "no-document",
-            f"Nothing is known of a document {identifier[:200]!r}.",
-            remedy="Look at the id: it is the one that the change named, percent-encoded in the path. What failed a "
-            "moment ago, `headrace trace ID` finds in the log.",
+            f"Document {identifier[:200]!r} is unknown.",
+            remedy="Check the ID: it must match the change event's and be percent-encoded. For very recent failures, "
+            "run `headrace trace ID`.",
         )
     return _status(identifier, row, flow, verdict, notes)
 
@@ -76,11 +78,11 @@ async def document(request: Request, caller: Caller, identifier: str) -> Documen
 @router.post(
     "/v1/documents:lookup",
     response_model=LookupAnswer,
-    summary="Have these documents arrived",
+    summary="Look up documents in the index",
     responses=problems(400, 401, 403, 413, 422, 503),
 )
 async def lookup(request: Request, caller: Caller, body: LookupRequest) -> LookupAnswer:
-    """Tell for each document whether the index holds the version (or the request's change), or why it never will."""
+    """Return for each document whether the index has the version (or the request's change), or its dead letter."""
     dependencies: Dependencies = request.app.state.dependencies
     require_own_tenant(caller, body.tenant)
     stored = await dependencies.store.states(caller.tenant, [item.id for item in body.documents])
@@ -95,11 +97,11 @@ async def lookup(request: Request, caller: Caller, body: LookupRequest) -> Looku
 @router.post(
     "/v1/documents:search",
     response_model=DocumentsAnswer,
-    summary="Which documents have these attributes",
+    summary="List documents by attributes",
     responses=problems(400, 401, 403, 413, 422, 503),
 )
 async def having(request: Request, caller: Caller, body: DocumentsRequest) -> DocumentsAnswer:
-    """Return the documents in the index that have all of the attributes, by id, a page at a time."""
+    """Return one page of the documents in the index that have all of the attributes, ordered by ID."""
     dependencies: Dependencies = request.app.state.dependencies
     require_own_tenant(caller, body.tenant)
     found = await dependencies.store.having(caller.tenant, body.attributes, after=body.after, limit=body.limit + 1)
@@ -228,5 +230,5 @@ def _letter(letter: DeadLetterEntry) -> DeadLetterDocument:
 
 
 def _key(tenant: str, identifier: str) -> bytes:
-    """Return the document's key; raises :class:`headrace.errors.InvalidRecord` for an id that cannot be."""
+    """Return the document's key; raises :class:`headrace.errors.InvalidRecord` for an invalid ID."""
     return check_change(Change(tenant, identifier, 0, Operation.UPSERT)).key

@@ -46,7 +46,7 @@ _LONGEST_WAIT_S = 0.5
     responses=problems(400, 401, 403, 413, 422, 503),
 )
 async def search(request: Request, caller: Caller, body: SearchRequest) -> SearchAnswer:
-    """Return the passages of the tenant that fit the query best."""
+    """Return the tenant's passages that match the query best."""
     dependencies: Dependencies = request.app.state.dependencies
     require_own_tenant(caller, body.tenant)
     begun = dependencies.clock()
@@ -78,12 +78,12 @@ async def ask(
     caller: Caller,
     body: AskRequest,
     idempotency_key: Annotated[
-        str | None, Header(description="A repeat with the same key gets the same answer.")
+        str | None, Header(description="A repeat with the same key is the same request and gets the same answer.")
     ] = None,
 ) -> Response:
-    """Have an answer generated from the tenant's documents, and wait for it up to `wait_s` seconds.
+    """Generate an answer from the tenant's documents, and wait for it up to `wait_s` seconds.
 
-    202 where it takes longer; it goes on, and `Location` has it later.
+    If it takes longer, the status is 202: generation continues, and the URL in `Location` returns the answer later.
     """
     dependencies: Dependencies = request.app.state.dependencies
     require_own_tenant(caller, body.tenant)
@@ -107,7 +107,7 @@ async def ask(
 @router.get(
     "/v1/artifacts/{identifier}",
     response_model=ArtifactDocument,
-    summary="Read a generated text",
+    summary="Get a generated answer",
     responses=problems(401, 404, 422, 503),
 )
 async def artifact(request: Request, caller: Caller, identifier: UUID) -> ArtifactDocument:
@@ -118,14 +118,14 @@ async def artifact(request: Request, caller: Caller, identifier: UUID) -> Artifa
         raise Problem(
             404,
             "no-artifact",
-            "There is no such artifact, or none yet.",
-            remedy="Where it was just asked for, try again shortly.",
+            f"Artifact {identifier} does not exist, or not yet.",
+            remedy="If you asked the question just now, try again shortly.",
         )
     return artifact_document(found)
 
 
 def artifact_document(found: Artifact) -> ArtifactDocument:
-    """Return the artifact as clients see it."""
+    """Return the artifact for clients."""
     return ArtifactDocument(
         id=found.artifact_id,
         version=found.version,
@@ -162,18 +162,18 @@ def _request_message(body: AskRequest, caller: Principal, identity: str, depende
 
 
 def _require_same_question(found: Artifact, body: AskRequest) -> None:
-    """Refuse a key that stood for another question, whose answer this would be; a title is how its question begins."""
+    """Reject a key that was used for another question. An artifact's title is the beginning of its question."""
     if not body.question.strip().startswith(found.title):
         raise Problem(
             422,
             "idempotency-key",
-            "This Idempotency-Key was used for another question.",
+            "This Idempotency-Key was already used for another question.",
             remedy="Use a new key for a new question.",
         )
 
 
 async def _wait(dependencies: Dependencies, tenant: str, identity: str, seconds: float) -> Artifact | None:
-    """Return the artifact as soon as the store has it; raises :class:`Problem` 502 where the request was given up."""
+    """Return the artifact as soon as the store has it; raises :class:`Problem` 502 if the request was dead-lettered."""
     key = Change(tenant, identity, 0, Operation.UPSERT).key
     identifier = artifact_id(tenant, identity)
     deadline = dependencies.clock() + seconds
@@ -189,7 +189,7 @@ async def _wait(dependencies: Dependencies, tenant: str, identity: str, seconds:
             raise Problem(
                 502,
                 "generation-failed",
-                f"The request was given up: {letters[-1].message}",
+                f"The generator dead-lettered the request: {letters[-1].message}",
                 remedy=letters[-1].remedy,
                 reason=letters[-1].reason,
                 request_id=identity,

@@ -1,4 +1,4 @@
-"""The store behind the gateway: a pool that opens at the first need, and the generation that is searched."""
+"""The gateway's access to the store: a pool that opens on first use, and the active generation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class PostgresStore:
-    """Implements :class:`headrace_gateway.dependencies.Store`; starts, and says so, while PostgreSQL is down."""
+    """Implements :class:`headrace_gateway.dependencies.Store`. Starts without PostgreSQL; calls then fail."""
 
     def __init__(self, settings: StoreSettings) -> None:
         self._settings = settings
@@ -28,7 +28,7 @@ class PostgresStore:
         self.active = ActiveGeneration(self._opened)
 
     async def tenant_of(self, key: str) -> str | None:
-        """Return the tenant whose API key this is."""
+        """Return the tenant of an API key."""
         return await keys.authenticate(await self._opened(), key)
 
     async def search(
@@ -60,7 +60,7 @@ class PostgresStore:
         return await documents.get(await self._opened(), tenant, document_id)
 
     async def states(self, tenant: str, document_ids: Sequence[str]) -> Mapping[str, documents.DocumentState]:
-        """Return the state of those that the store knows."""
+        """Return the states of the documents that the store knows."""
         return await documents.states(await self._opened(), tenant, document_ids)
 
     async def having(
@@ -74,7 +74,7 @@ class PostgresStore:
         return await artifacts.get(await self._opened(), tenant, artifact_id)
 
     async def ping(self) -> None:
-        """Raise :class:`DependencyDown` where PostgreSQL does not answer."""
+        """Raise :class:`DependencyDown` if PostgreSQL does not answer."""
         with postgresql_errors():
             await (await self._opened()).fetchval("SELECT 1")
 

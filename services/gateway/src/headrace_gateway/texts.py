@@ -1,4 +1,4 @@
-"""Texts that every system behind the gateway can keep: valid UTF-8 without NUL."""
+"""Strings that every system behind the gateway can store: valid UTF-8 without NUL."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, StrictStr
 
 MAX_MEMBERS = 256
-"""Most members of one object in a request; a million wrong ones would make a million errors, at everybody's cost."""
+"""Maximum members of one object in a request: a million invalid members would cause a million errors."""
 
 
 def encodable(text: str) -> str:
@@ -16,14 +16,14 @@ def encodable(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError("contains a lone surrogate, which UTF-8 cannot carry") from error
+        raise ValueError("contains a lone surrogate, which UTF-8 cannot encode") from error
     if "\x00" in text:
-        raise ValueError("contains a NUL character, which the store cannot keep")
+        raise ValueError("contains a NUL character, which the store cannot keep; remove it")
     return text
 
 
 def printable(text: str) -> str:
-    """Return the text with lone surrogates written out, so that an answer can quote it."""
+    """Return the text with lone surrogates escaped, so that an answer can quote it."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -35,6 +35,6 @@ def few(value: object) -> object:
 
 
 Few = BeforeValidator(few)
-"""Refuses an object with too many members before it looks at any."""
+"""Rejects an object with too many members before it checks any of them."""
 Text = Annotated[StrictStr, AfterValidator(encodable)]
 """A string of a request."""

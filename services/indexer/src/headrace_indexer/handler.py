@@ -1,4 +1,4 @@
-"""The handler ``index``: embedded documents into PostgreSQL, behind the version fence.
+"""The handler ``index``: writes embedded documents to PostgreSQL, behind the version fence.
 
 PostgreSQL commits first, Kafka second; a batch that runs again writes nothing.
 """
@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 
 class IndexHandler(BatchHandler[EmbeddedDocument | None, IndexedDocument]):
-    """Writes a batch of documents in one transaction and says for each what became of it."""
+    """Writes a batch of documents in one transaction and returns the outcome of each."""
 
     name: ClassVar[str] = "index"
     stage: ClassVar[str] = "indexer"
@@ -41,9 +41,9 @@ class IndexHandler(BatchHandler[EmbeddedDocument | None, IndexedDocument]):
         self._generation: Generation | None = None
 
     async def start(self) -> None:
-        """Connect, and look up the generation that this service writes.
+        """Connect to PostgreSQL and look up the generation to write.
 
-        Raises :class:`headrace.errors.DependencyDown`, and :class:`ConfigurationError` where there is no generation.
+        Raises :class:`headrace.errors.DependencyDown`, and :class:`ConfigurationError` if the generation is missing.
         """
         name = KafkaSettings().generation
         self._pool = await create_pool(StoreSettings())
@@ -52,8 +52,8 @@ class IndexHandler(BatchHandler[EmbeddedDocument | None, IndexedDocument]):
                 self._generation = await get_generation(connection, name)
         if self._generation is None:
             raise ConfigurationError(
-                f"there is no generation {name}",
-                remedy=f"`headrace generations create {name}`, or for the first one `headrace bootstrap`, makes it.",
+                f"generation {name} does not exist",
+                remedy=f"Run `headrace generations create {name}`, or `headrace bootstrap` for the first generation.",
             )
 
     async def close(self) -> None:
@@ -64,7 +64,7 @@ class IndexHandler(BatchHandler[EmbeddedDocument | None, IndexedDocument]):
     async def process_batch(
         self, contexts: Sequence[Context[EmbeddedDocument | None]]
     ) -> Sequence[Context[IndexedDocument] | HeadraceError]:
-        """Write what is valid; a document that the store would refuse is refused alone."""
+        """Write the valid documents. An invalid document fails alone."""
         assert self._pool is not None
         assert self._generation is not None
         outcomes: list[Context[IndexedDocument] | HeadraceError | None] = [None] * len(contexts)
@@ -84,7 +84,7 @@ class IndexHandler(BatchHandler[EmbeddedDocument | None, IndexedDocument]):
 
 
 def index_document(context: Context[EmbeddedDocument | None], generation: Generation) -> IndexDocument:
-    """Return the document as the store takes it; raises :class:`InvalidRecord` for vectors of another model."""
+    """Return the document for the store; raises :class:`InvalidRecord` for vectors of another model."""
     change, trace, payload = context.change, context.trace, context.payload
     common: dict[str, Any] = {
         "tenant": change.tenant,
@@ -99,7 +99,7 @@ def index_document(context: Context[EmbeddedDocument | None], generation: Genera
     if change.operation is Operation.DELETE:
         return IndexDocument(**common, deleted=True)
     if payload is None:
-        raise InvalidRecord("payload", "is missing; an upsert carries a document")
+        raise InvalidRecord("payload", "is missing; an upsert must carry a document")
     if (payload.model, payload.dimensions, payload.generation) != (
         generation.model,
         generation.dimensions,
@@ -107,9 +107,9 @@ def index_document(context: Context[EmbeddedDocument | None], generation: Genera
     ):
         raise InvalidRecord(
             "model",
-            f"{payload.model} with {payload.dimensions} dimensions for {payload.generation}; this indexer writes "
-            f"{generation.name} of {generation.model} with {generation.dimensions}",
-            remedy="Give the embedder and the indexer the same generation and model.",
+            f"is {payload.model} with {payload.dimensions} dimensions for generation {payload.generation}; this "
+            f"indexer writes {generation.model} with {generation.dimensions} dimensions for {generation.name}",
+            remedy="Configure the embedder and the indexer with the same generation and model.",
         )
     keys = payload.vector_keys or tuple(chunk.text_hash for chunk in payload.chunks)
     if len(keys) != len(payload.chunks):
@@ -128,23 +128,23 @@ def index_document(context: Context[EmbeddedDocument | None], generation: Genera
 
 
 def history_entry(run: dict[str, Any]) -> dict[str, Any]:
-    """Return a stage's run as JSON can carry it."""
+    """Return a stage's run with values that JSON supports."""
     return {key: value.isoformat() if isinstance(value, datetime) else value for key, value in run.items()}
 
 
 def outcome_of(context: Context, result: IndexResult, generation: str) -> Context[IndexedDocument] | HeadraceError:
-    """Return what the stage says of the document; raises nothing."""
+    """Return the outcome of the document, or its error; raises nothing."""
     change = context.change
     if result.outcome is Outcome.MISSING_VECTORS:
         return PermanentError(
-            f"no vector is known for {len(result.missing)} texts, first {result.missing[0].hex()}",
+            f"no vector for {len(result.missing)} texts, first {result.missing[0].hex()}",
             where=f"document={change.document_id} version={change.version}",
-            remedy="They left the vector cache meanwhile. Have the document embedded again: "
+            remedy="The vectors left the vector cache meanwhile. Embed the document again: run "
             "`headrace replay start --stage embedder` with --tenant and --document.",
         )
     if result.outcome is Outcome.CONFLICT:
         log.error(
-            "the same version came with another content; the first one stays",
+            "a stored version arrived again with different content; the first content stays",
             tenant=change.tenant, document_id=change.document_id, version=change.version,
             request_id=context.trace.request_id,
         )  # fmt: skip

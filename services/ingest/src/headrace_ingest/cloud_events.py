@@ -1,8 +1,8 @@
-"""CloudEvents 1.0 over Kafka, structured and binary: what the event states, and what its attributes stand in for.
+"""CloudEvents 1.0 over Kafka, structured and binary: the fields of the data, and fallback fields from attributes.
 
-The library of the CloudEvents project takes headers and body apart and checks the attributes. Reading JSON and text
-stays with us, because the library lets pass what change events must not contain (keys given twice, NaN, bytes that
-are not UTF-8) and invents an id and a time where they are missing.
+The CloudEvents project's library splits headers and body and checks the attributes. This module reads JSON and text
+itself, because the library accepts what change events must not contain (repeated keys, NaN, bytes that are not UTF-8)
+and invents a missing ID or time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PREFIX = "ce_"
 CONTENT_TYPE = "content-type"
 STRUCTURED_TYPE = "application/cloudevents+json"
 FILES = (PDF, DOCX, *UNTOLD)
-"""Content types of data that is a file's bytes."""
+"""Content types whose data is a file's bytes."""
 _JSON_TYPE = re.compile(r"(application|text)/([a-z0-9.-]+\+)?json")
 _EXTENSIONS = {
     "tenant": "tenant",
@@ -39,7 +39,7 @@ _EXTENSIONS = {
     "requestid": "request_id",
     "dataref": "reference",
 }
-"""Extension attributes (lower-case letters and digits only, by the standard) and the fields they stand in for."""
+"""Extension attributes (the standard allows lower-case letters and digits only) and the fields that they replace."""
 _OPERATIONS = {
     "upsert": ("upsert", "upserted", "create", "created", "update", "updated", "change", "changed"),
     "delete": ("delete", "deleted", "remove", "removed"),
@@ -48,9 +48,9 @@ _OPERATION_OF = {word: operation for operation, words in _OPERATIONS.items() for
 
 
 def read_structured(value: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the fields of the data, and the fields that the attributes stand in for where the data lacks them.
+    """Return the fields of the data, and the attributes' fields as fallback for those that the data lacks.
 
-    Raises :class:`InvalidRecord` naming the attribute, and :class:`UndecodableRecord` for a body that is no JSON.
+    Raises :class:`InvalidRecord` that names the attribute, and :class:`UndecodableRecord` if the body is not JSON.
     """
     return _fields(_checked(lambda: from_structured(KafkaMessage({}, None, value), _StrictFormat(), _event)))
 
@@ -58,7 +58,7 @@ def read_structured(value: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
 def read_binary(record: Record) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the same for binary mode: attributes in ``ce_`` headers, data in the value (null: no data).
 
-    Raises :class:`InvalidRecord` naming the header or field, and :class:`UndecodableRecord`.
+    Raises :class:`InvalidRecord` that names the header or field, and :class:`UndecodableRecord`.
     """
     message = KafkaMessage(_headers(record), None, record.value or b"")
     stated, stand_in = _fields(_checked(lambda: from_binary(message, _StrictFormat(), _event)))
@@ -66,10 +66,10 @@ def read_binary(record: Record) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 class _StrictFormat(JSONFormat):
-    """The JSON format with our own reading."""
+    """The JSON format with Headrace's strict parser."""
 
     def read(self, event_factory: EventFactory | None, data: str | bytes) -> BaseCloudEvent:
-        """Return the event in a structured body."""
+        """Return the event of a structured body."""
         attributes = parse_object(data if isinstance(data, bytes) else data.encode(), "the CloudEvent")
         attributes = {name: value for name, value in attributes.items() if value is not None}
         if "time" in attributes:
@@ -78,14 +78,14 @@ class _StrictFormat(JSONFormat):
         encoded = attributes.pop("data_base64", None)
         if encoded is not None:
             if body is not None:
-                raise InvalidRecord("data", "is given twice, as data_base64 too")
+                raise InvalidRecord("data", "is given twice, also as data_base64")
             body = self.read_data(_base64(encoded), attributes.get("datacontenttype"))
         return (event_factory or _event)(attributes, body)
 
     def read_data(self, body: bytes, datacontenttype: str | None) -> dict[str, Any] | str | None:
-        """Return an object for JSON, a string for text in UTF-8, and for a file or other text an object with its bytes.
+        """Return an object for JSON, a string for UTF-8 text, and an object with the bytes for a file or other text.
 
-        No content type means JSON, as the standard says.
+        Without a content type, the data is JSON, as the standard says.
         """
         media_type, charset = split_content_type(datacontenttype)
         if media_type is None or _JSON_TYPE.fullmatch(media_type):
@@ -94,7 +94,7 @@ class _StrictFormat(JSONFormat):
             return {"data": body, "media_type": media_type} if body else None
         if not media_type.startswith("text/"):
             raise InvalidRecord(
-                "datacontenttype", f"{media_type!r:.100} is neither JSON nor text nor a file of {', '.join(FILES)}"
+                "datacontenttype", f"{media_type!r:.100} is not supported; use JSON, text or one of {', '.join(FILES)}"
             )
         if charset not in (None, "utf-8", "utf8", "us-ascii"):
             return {"data": body, "media_type": datacontenttype} if body else None
@@ -102,7 +102,7 @@ class _StrictFormat(JSONFormat):
 
 
 def split_content_type(value: Any) -> tuple[str | None, str | None]:
-    """Return media type and charset of a content type, in lower case; None for what it lacks."""
+    """Return media type and charset of a content type, in lower case; None for a missing part."""
     if not isinstance(value, str):
         return None, None
     media_type, *parameters = (part.strip().lower() for part in value.split(";"))
@@ -111,10 +111,10 @@ def split_content_type(value: Any) -> tuple[str | None, str | None]:
 
 
 def _event(attributes: dict[str, Any], data: Any) -> CloudEvent:
-    """Make the event; unlike the library, invent neither id nor version nor time."""
+    """Create the event. Unlike the library, invent neither ID nor version nor time."""
     for name in ("specversion", "id", "source", "type"):
         if name not in attributes:
-            raise InvalidRecord(name, "is missing; a CloudEvent has specversion, id, source and type")
+            raise InvalidRecord(name, "is missing; a CloudEvent requires specversion, id, source and type")
     timed = "time" in attributes
     event = CloudEvent(attributes, data)
     if not timed:
@@ -123,18 +123,18 @@ def _event(attributes: dict[str, Any], data: Any) -> CloudEvent:
 
 
 def _checked(read: Callable[[], BaseCloudEvent]) -> BaseCloudEvent:
-    """Return the event that the library makes, its refusals as ours; of its own steps only the time can fail."""
+    """Return the library's event, and convert its errors to Headrace's. Of other errors, only the time's can occur."""
     try:
         return read()
     except CloudEventValidationError as error:
         name, reasons = next(iter(error.errors.items()))
         raise InvalidRecord(_plain(name), _plain(str(reasons[0]))) from error
     except (ValueError, OverflowError) as error:
-        raise InvalidRecord("time", "is no date and time of RFC 3339") from error
+        raise InvalidRecord("time", "is not a date and time in RFC 3339 format") from error
 
 
 def _headers(record: Record) -> dict[str, bytes]:
-    """Return the headers that belong to the CloudEvent, names in lower case; others may hold any bytes."""
+    """Return the headers of the CloudEvent with lower-case names. Other headers may contain any bytes."""
     found: dict[str, bytes] = {}
     for name, value in record.headers:
         own = name.lower()
@@ -157,7 +157,7 @@ def _fields(event: BaseCloudEvent) -> tuple[dict[str, Any], dict[str, Any]]:
     media_type = split_content_type(attributes.get("datacontenttype"))[0]
     stated: dict[str, Any] = {}
     if stand_in["reference"] is not None and not data:
-        data = None  # the standard's claim check: the data lies where dataref says
+        data = None  # the standard's claim check: the data is at the URL in dataref
     elif data is not None:
         del stand_in["reference"]
     if isinstance(data, dict):
@@ -166,8 +166,8 @@ def _fields(event: BaseCloudEvent) -> tuple[dict[str, Any], dict[str, Any]]:
         stated = {"content": data, "media_type": media_type}
     elif data is not None:
         raise InvalidRecord(
-            "data", f"is a {type(data).__name__} with content type {media_type!r:.100}",
-            remedy="Send an object, text with a datacontenttype of text, or a file as data_base64 with its type.",
+            "data", f"is a {type(data).__name__} with content type {media_type!r:.100}, which ingest does not read",
+            remedy="Send an object, text with a datacontenttype of text/…, or a file as data_base64 with its type.",
         )  # fmt: skip
     if stated.get("op") is None and stated.get("operation") is None:
         stand_in["operation"] = _operation(attributes["type"])
@@ -179,8 +179,8 @@ def _operation(event_type: str) -> str:
     if operation is None:
         words = ", ".join(word for words in _OPERATIONS.values() for word in words)
         raise InvalidRecord(
-            "type", f"{event_type!a:.200} ends in no known operation; known are {words}",
-            remedy="End the type in one of them, or state op in the data.",
+            "type", f"{event_type!a:.200} does not end with a known operation; use one of {words}",
+            remedy="End the type with one of them, or set op in the data.",
         )  # fmt: skip
     return operation
 
@@ -197,22 +197,22 @@ def _base64(value: Any) -> bytes:
     try:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise UndecodableRecord(f"data_base64: is no base64: {error}") from error
+        raise UndecodableRecord(f"data_base64: is not base64: {error}") from error
 
 
 def _plain(text: str) -> str:
-    """Return text from outside in a form that any dead letter can carry."""
+    """Return untrusted text in a form that fits into any dead letter."""
     return text[:300].encode("utf-8", "backslashreplace").decode()
 
 
 def is_binary(record: Record) -> bool:
-    """Tell whether the record's headers say binary mode."""
+    """Return whether the record's headers indicate binary mode."""
     return any(name.lower().startswith(PREFIX) for name, _ in record.headers)
 
 
 def structured_type(headers: Mapping[str, str]) -> bool:
-    """Tell whether the headers say structured mode; raises :class:`InvalidRecord` for its forms not taken."""
+    """Return whether the headers indicate structured mode; raises :class:`InvalidRecord` for unsupported formats."""
     media_type = split_content_type(headers.get(CONTENT_TYPE))[0] or ""
     if media_type.startswith("application/cloudevents") and media_type != STRUCTURED_TYPE:
-        raise InvalidRecord(CONTENT_TYPE, f"is {media_type!r:.100}; of these {STRUCTURED_TYPE} is taken")
+        raise InvalidRecord(CONTENT_TYPE, f"is {media_type!r:.100}; use {STRUCTURED_TYPE}")
     return media_type == STRUCTURED_TYPE

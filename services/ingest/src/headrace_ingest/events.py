@@ -1,4 +1,4 @@
-"""Change events: fields of any form into a checked event, and into the context that enters the flow."""
+"""Converts the fields of a change event in any format to a checked event, and to the context that enters the flow."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ MAX_REQUEST_ID_CHARACTERS = 128
 
 
 class IngestDecoder:
-    """Turns a record of the topic ``changes`` into a context, without personal data.
+    """Converts a record of the topic ``changes`` to a context without personal data.
 
-    Raises what :func:`decode` raises, and on construction :class:`ConfigurationError` for settings that cannot be.
+    Raises the errors of :func:`decode`. The constructor raises :class:`ConfigurationError` for invalid settings.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class IngestDecoder:
         self._now = now
 
     def __call__(self, record: Record) -> Context[ChangeEvent | None]:
-        """Return the context; its pipeline's version is the newest now and stays with the record."""
+        """Return the context. The record keeps the pipeline version that is the newest now."""
         form, stated = decode(record, self._codec, self._settings, self._tables)
         event, masked = self._masked(stated)
         change = check_change(
@@ -88,7 +88,7 @@ class IngestDecoder:
         )
 
     def _masked(self, stated: ChangeEvent) -> Masked:
-        """Return the event without personal data; content that a parser reads is masked behind it, by ``open-file``."""
+        """Return the event without personal data. ``open-file`` masks content that it parses first."""
         if stated.media_type not in kinds.PARSED:
             return self._masker.event(stated)
         masked = self._masker.event(replace(stated, content=None))
@@ -98,22 +98,24 @@ class IngestDecoder:
 def decode(
     record: Record, codec: Codec, settings: IngestSettings, tables: Mapping[str, Table] = NO_TABLES
 ) -> tuple[str, ChangeEvent]:
-    """Return the form and the checked event.
+    """Return the format and the checked event.
 
-    Raises :class:`headrace.errors.UndecodableRecord` and :class:`InvalidRecord`, naming field and reason,
-    :class:`headrace.errors.NoChange` for what tells of no document, and :class:`headrace.errors.DependencyDown` while
-    the registry does not answer.
+    Raises :class:`headrace.errors.UndecodableRecord`, :class:`InvalidRecord` that names field and reason,
+    :class:`headrace.errors.NoChange` for a record that is not about a document, and
+    :class:`headrace.errors.DependencyDown` while the registry does not answer.
     """
     if len(record.value or b"") > settings.max_event_bytes:
         raise InvalidRecord(
             "value", f"has {len(record.value or b'')} bytes; the limit is {settings.max_event_bytes}",
-            remedy="Send less, or raise HEADRACE_INGEST_MAX_EVENT_BYTES.",
+            remedy="Send a smaller event, or raise HEADRACE_INGEST_MAX_EVENT_BYTES.",
         )  # fmt: skip
     form, fields = fields_of(record, codec, tables)
     key = None if form == DEBEZIUM else record.key or b""
     key_tenant, key_id = ("", "") if key is None else _key(key)
     if form in (STRUCTURED, BINARY) and not key_id and not fields.get("document_id"):
-        raise InvalidRecord("subject", "is missing or empty", remedy="It names the document where the data has no id.")
+        raise InvalidRecord(
+            "subject", "is missing or empty", remedy="Set it to the document's ID, or add an id to the data."
+        )
     event = ChangeEvent(
         tenant=_text(fields, "tenant") or (key_tenant if key_id else ""),
         document_id=_text(fields, "document_id") or key_id,
@@ -139,9 +141,9 @@ def decode(
 
 
 def _key(key: bytes) -> tuple[str, str]:
-    """Return tenant and document as the key names them."""
+    """Return tenant and document ID from the key."""
     if not key:
-        raise InvalidRecord("key", "is empty", remedy="Write tenant/document_id as the record's key.")
+        raise InvalidRecord("key", "is empty", remedy="Set the record's key to tenant/document_id.")
     tenant, _, document_id = decode_text(key, "key").partition("/")
     return tenant, document_id
 
@@ -150,8 +152,8 @@ def _check(event: ChangeEvent, key: bytes | None, settings: IngestSettings) -> N
     change = check_change(Change(event.tenant, event.document_id, event.version or 0, event.operation))
     if key is not None and change.key != key:
         raise InvalidRecord(
-            "key", f"is {key[:200]!r}, and the event is about {change.key[:200]!r}",
-            remedy="Order by document rests on the key: write tenant/document_id.",
+            "key", f"is {key[:200]!r}, but the event is for {change.key[:200]!r}",
+            remedy="Set the key to tenant/document_id. The key keeps the changes of a document in order.",
         )  # fmt: skip
     if event.operation is Operation.DELETE:
         return
@@ -165,25 +167,31 @@ def _check(event: ChangeEvent, key: bytes | None, settings: IngestSettings) -> N
     media_type = kinds.canonical(event.media_type)[0]
     known = MEDIA_TYPES if event.content is not None else (*MEDIA_TYPES, *kinds.UNTOLD)
     if media_type is not None and media_type not in known:
-        raise InvalidRecord("media_type", f"{media_type!r:.100} is not known; known are {', '.join(MEDIA_TYPES)}")
+        raise InvalidRecord("media_type", f"{media_type!r:.100} is not supported; use one of {', '.join(MEDIA_TYPES)}")
 
 
 def _check_one_text(event: ChangeEvent) -> None:
-    """Refuse an upsert unless it says in one way what the document's text is."""
+    """Reject an upsert unless it has exactly one of content, data and reference."""
     given = [name for name in ("content", "data", "reference") if getattr(event, name) is not None]
     if not given:
         raise InvalidRecord(
             "content", "is missing",
-            remedy="An upsert carries the document's whole text, or its file as content_base64 or reference.",
+            remedy="Send the document's whole text, or its file as content_base64 or reference.",
         )  # fmt: skip
     if len(given) > 1:
-        raise InvalidRecord(given[1], f"is given beside {given[0]}", remedy="Send one of content, data and reference.")
+        raise InvalidRecord(
+            given[1], f"is given together with {given[0]}", remedy="Send only one of content, data and reference."
+        )
     if event.content is not None and event.media_type in (kinds.PDF, kinds.DOCX):
-        raise InvalidRecord("content", f"is text, and {event.media_type} is not", remedy="Send it as content_base64.")
+        raise InvalidRecord(
+            "content", f"is text, but {event.media_type} is binary", remedy="Send the file as content_base64."
+        )
     if event.pages and event.content is None:
-        raise InvalidRecord("pages", "is given for a file, whose pages are found in it")
+        raise InvalidRecord("pages", "is given for a file; ingest reads the pages from the file")
     if event.content is not None and event.pages and event.pages[-1] > len(event.content):
-        raise InvalidRecord("pages", f"has a page at {event.pages[-1]} of {len(event.content)} characters")
+        raise InvalidRecord(
+            "pages", f"has a page at {event.pages[-1]}, but the text has {len(event.content)} characters"
+        )
 
 
 def _text(fields: Mapping[str, Any], name: str, longest: int | None = None) -> str | None:
@@ -196,11 +204,11 @@ def _text(fields: Mapping[str, Any], name: str, longest: int | None = None) -> s
 
 
 def checked_text(name: str, value: str, longest: int | None = None) -> str:
-    """Return the text where it can be stored; raises :class:`InvalidRecord` naming ``name``."""
+    """Return the text if it can be stored; raises :class:`InvalidRecord` for ``name`` otherwise."""
     if longest is not None and len(value) > longest:
         raise InvalidRecord(name, f"has {len(value)} characters; the limit is {longest}")
     if "\x00" in value:
-        raise InvalidRecord(name, f"contains a NUL character at {value.index(chr(0))}, which cannot be stored")
+        raise InvalidRecord(name, f"contains a NUL character at position {value.index(chr(0))}; remove it")
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -209,7 +217,7 @@ def checked_text(name: str, value: str, longest: int | None = None) -> str:
 
 
 def _media_type(value: str | None, *, is_file: bool) -> str | None:
-    """Return the media type under its usual name; of parameters a file keeps its charset."""
+    """Return the media type under its usual name, for a file with its charset."""
     media_type, charset = kinds.canonical(value)
     return f"{media_type}; charset={charset}" if is_file and charset else media_type
 
@@ -222,12 +230,12 @@ def _data(value: Any) -> bytes | None:
     try:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise InvalidRecord("content_base64", f"is no base64: {error}") from error
+        raise InvalidRecord("content_base64", f"is not base64: {error}") from error
 
 
 def _language(value: str | None) -> str | None:
     if value is not None and not kinds.LANGUAGE.fullmatch(value):
-        raise InvalidRecord("language", f"{value!r:.60} is no language tag; tags look like en, ko and pt-BR")
+        raise InvalidRecord("language", f"{value!r:.60} is not a language tag; use a tag such as en, ko or pt-BR")
     return value
 
 
@@ -236,7 +244,7 @@ def _pages(value: Any) -> tuple[int, ...]:
         return ()
     whole = isinstance(value, (list, tuple)) and all(type(page) is int and 0 <= page < 2**31 for page in value)
     if not whole or list(value) != sorted(value):
-        raise InvalidRecord("pages", "is no list of the pages' first characters in order")
+        raise InvalidRecord("pages", "must be a list of the first character of each page, in ascending order")
     if len(value) > MAX_PAGES:
         raise InvalidRecord("pages", f"has {len(value)} entries; the limit is {MAX_PAGES}")
     return tuple(value)
@@ -244,10 +252,10 @@ def _pages(value: Any) -> tuple[int, ...]:
 
 def _operation(value: Any) -> Operation:
     if value is None:
-        raise InvalidRecord("operation", "is missing; known are upsert and delete")
+        raise InvalidRecord("operation", "is missing; use upsert or delete")
     operation = OPERATIONS.get(value.upper()) if isinstance(value, str) else None
     if operation is None:
-        raise InvalidRecord("operation", f"{value!r:.100} is not known; known are upsert and delete")
+        raise InvalidRecord("operation", f"{value!r:.100} is not known; use upsert or delete")
     return operation
 
 
@@ -273,9 +281,11 @@ def _attributes(value: Any, settings: IngestSettings) -> dict[str, str]:
     found = {}
     for name, item in value.items():
         if not _ATTRIBUTE_NAME.fullmatch(name):
-            raise InvalidRecord("attributes", f"{name!r:.150} is no name of letters, digits, _ and -, 128 at most")
+            raise InvalidRecord(
+                "attributes", f"invalid attribute name {name!r:.150}: use 1-128 letters, digits, '_' or '-'"
+            )
         if not isinstance(item, (str, int, float)):
-            raise InvalidRecord(f"attributes.{name}", "is neither text nor a number nor true or false")
+            raise InvalidRecord(f"attributes.{name}", "is not a string, a number or a boolean")
         text = str(item).lower() if isinstance(item, bool) else str(item)
         found[name] = checked_text(f"attributes.{name}", text, settings.max_attribute_characters)
     return found
@@ -289,12 +299,12 @@ def _acl(value: Any) -> tuple[str, ...]:
     if len(value) > MAX_ACL_ENTRIES:
         raise InvalidRecord("acl", f"has {len(value)} entries; the limit is {MAX_ACL_ENTRIES}")
     if "" in value:
-        raise InvalidRecord("acl", "has an empty entry, which names nobody")
+        raise InvalidRecord("acl", "has an empty entry; each entry must name a principal")
     return tuple(checked_text("acl", item, 512) for item in value)
 
 
 def _time(value: Any) -> datetime | None:
-    """Return the time that upstream states; it is kept and never orders anything."""
+    """Return the time stated by upstream. It is stored, but never decides the order of changes."""
     try:
         if value is None:
             return None
@@ -305,7 +315,9 @@ def _time(value: Any) -> datetime | None:
         stated = datetime.fromisoformat(value)
         return stated if stated.tzinfo else stated.replace(tzinfo=UTC)
     except (ValueError, TypeError, OverflowError, OSError) as error:
-        raise InvalidRecord("occurred_at", f"{value!r:.100} is neither seconds since 1970 nor ISO 8601") from error
+        raise InvalidRecord(
+            "occurred_at", f"{value!r:.100} is neither seconds since 1970 nor an ISO 8601 time"
+        ) from error
 
 
 def _request_id_header(record: Record) -> str | None:

@@ -1,7 +1,7 @@
-"""The forms in which change events arrive, read into plain fields: Avro, JSON, CloudEvents, Debezium's envelopes.
+"""Reads change events in any format into plain fields: Avro, JSON, CloudEvents, Debezium's envelopes.
 
-What is wrong with the bytes is said here; what is wrong with a field is said by :mod:`headrace_ingest.events`, the
-same for every form.
+This module reports errors in the bytes. :mod:`headrace_ingest.events` reports errors in fields, the same for every
+format.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _ALIASES = {
     "updated_at": "occurred_at",
     "content_base64": "data",
 }
-"""Other names of fields in JSON."""
+"""Alternative field names in JSON."""
 
 
 def fields_of(record: Record, codec: Codec, tables: Mapping[str, Table]) -> tuple[str, Mapping[str, Any]]:
-    """Return the form and the event's fields by their own names; a field that is null is left out.
+    """Return the format and the event's fields by their standard names, without null fields.
 
-    ``tables`` says what becomes of captured rows. Raises :class:`UndecodableRecord` for bytes that are none of the
-    forms, :class:`InvalidRecord` naming a field or header, :class:`headrace.errors.NoChange` for what tells of no
-    document, and :class:`headrace.errors.DependencyDown` while the registry does not answer.
+    ``tables`` maps captured rows to documents. Raises :class:`UndecodableRecord` for bytes in none of the formats,
+    :class:`InvalidRecord` that names a field or header, :class:`headrace.errors.NoChange` for a record that is not
+    about a document, and :class:`headrace.errors.DependencyDown` while the registry does not answer.
     """
     headers = {name.lower(): (value or b"").decode("latin-1") for name, value in record.headers}
     if cloud_events.structured_type(headers):
@@ -47,20 +47,20 @@ def fields_of(record: Record, codec: Codec, tables: Mapping[str, Table]) -> tupl
     if cloud_events.is_binary(record):
         return BINARY, _named(*cloud_events.read_binary(record))
     if not record.value and tables and debezium.is_row_key(record.key):
-        raise NoChange("a tombstone, which follows a row's delete")
+        raise NoChange("a tombstone that follows a row's delete")
     value = _value(record)
     if value[0] == MAGIC and tables:
         name = codec.schema_name(value)
         if debezium.is_envelope_name(name):
             return DEBEZIUM, _named(debezium.read(codec.decode_foreign(value), record.key or b"", tables, codec), {})
         if debezium.is_other_name(name):
-            raise NoChange("Debezium's word of something else than a row")
+            raise NoChange("a Debezium record that is not about a row")
     if value[0] == MAGIC:
         return AVRO, _named(to_dict(codec.decode_plain(value, ChangeEvent)), {})
     if value.lstrip()[:1] != b"{":
         raise UndecodableRecord(
-            f"the record is neither Avro with a schema id nor a JSON object; it starts with {value[:8].hex()}",
-            remedy="See the guide on change events for the forms.",
+            f"the record is neither Avro with a schema ID nor a JSON object; it starts with {value[:8].hex()}",
+            remedy="See the guide on change events for the accepted forms.",
         )
     fields = parse_object(value, "the record")
     if "specversion" in fields:
@@ -69,24 +69,26 @@ def fields_of(record: Record, codec: Codec, tables: Mapping[str, Table]) -> tupl
     if debezium.is_envelope(envelope):
         return DEBEZIUM, _named(debezium.read(envelope, record.key or b"", tables, codec), {})
     if tables and debezium.tells_no_row(envelope, record.key):
-        raise NoChange("Debezium's word of something else than a row")
+        raise NoChange("a Debezium record that is not about a row")
     return JSON, _named(fields, {})
 
 
 def _value(record: Record) -> bytes:
     if not record.value:
-        raise UndecodableRecord("the record has no value", remedy="Send a delete as an event, not as a null.")
+        raise UndecodableRecord(
+            "the record has no value", remedy="Send a delete as a change event, not as a null value."
+        )
     return record.value
 
 
 def _named(stated: Mapping[str, Any], stand_in: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields under their own names, what is stated before what stands in for it."""
+    """Return the fields by their standard names; stated fields take precedence over fallback fields."""
     fields: dict[str, Any] = {}
     for name, value in stated.items():
         own = _ALIASES.get(name, name)
         if value is None:
             continue
         if own in fields and fields[own] != value:
-            raise InvalidRecord(own, f"is given twice, as {name!r} too, with another value")
+            raise InvalidRecord(own, f"is given twice, also as {name!r} with another value")
         fields[own] = value
     return {name: value for name, value in stand_in.items() if value is not None} | fields

@@ -1,4 +1,4 @@
-"""The handler ``change-event``: an upserted document as the stages after this one take it."""
+"""The handler ``change-event``: converts an upsert to the source document for the next stages."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from headrace_ingest.settings import IngestSettings
 
 
 class ChangeEventHandler(Handler[ChangeEvent, SourceDocument]):
-    """Takes the document out of the event; its text stays as it was sent, so that offsets fit the source."""
+    """Takes the document from the event. The text stays as sent, so offsets match the source."""
 
     name: ClassVar[str] = "change-event"
     stage: ClassVar[str] = "ingest"
 
     def validate(self, context: Context[ChangeEvent]) -> None:
-        """Refuse an upsert without text."""
+        """Reject an upsert without text."""
         if context.payload.content is None:
-            raise InvalidRecord("content", "is missing", remedy="An upsert carries the document's whole text.")
+            raise InvalidRecord("content", "is missing", remedy="Send the document's whole text.")
 
     def __init__(self) -> None:
         self._wanted = IngestSettings().detect_language
         self._detect: Detect | None = None
 
     async def start(self) -> None:
-        """Load what tells languages, where that is wanted; raises :class:`headrace.errors.ConfigurationError`."""
+        """Load the language detector if the setting is on; raises :class:`headrace.errors.ConfigurationError`."""
         if self._wanted:
             self._detect = await asyncio.to_thread(detector)
 
@@ -40,7 +40,7 @@ class ChangeEventHandler(Handler[ChangeEvent, SourceDocument]):
         """Return the context with the source document."""
         document = source_document(context.change.document_id, context.payload)
         if self._detect is not None and not document.facts.language:
-            # Not part of the hash: another release of the table must not make another content of the same version.
+            # Not part of the hash: another release of the table must not change the content hash of the same version.
             language = self._detect(document.text)
             if language is not None:
                 found = context.with_payload(replace(document, facts=replace(document.facts, language=language)))
@@ -49,7 +49,7 @@ class ChangeEventHandler(Handler[ChangeEvent, SourceDocument]):
 
 
 def source_document(document_id: str, event: ChangeEvent) -> SourceDocument:
-    """Return the document of an upsert: a pure function of the event."""
+    """Return the document of an upsert; pure."""
     text = event.content or ""
     facts = DocumentFacts(
         title=event.title or "",
@@ -65,9 +65,9 @@ def source_document(document_id: str, event: ChangeEvent) -> SourceDocument:
 
 
 def content_hash(facts: DocumentFacts, text: str) -> bytes:
-    """Return the BLAKE2b-128 of everything that a change can change, each part with its length before it.
+    """Return the BLAKE2b-128 hash of everything that a change can change, each part prefixed with its length.
 
-    The ``content_hash`` in ``facts`` is not part of it.
+    It does not include the ``content_hash`` in ``facts``.
     """
     hasher = hashlib.blake2b(digest_size=16, person=b"headrace.content")
     attributes, pages = facts.attributes, facts.pages

@@ -1,4 +1,4 @@
-"""The language of a text that names none, told where it is certain: py3langid, a table of letter sequences."""
+"""Detects the language of a text with py3langid, by a table of letter sequences. Returns only certain results."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
 
 SAMPLE = 2000
-"""Characters that are looked at: about 1.5 ms."""
+"""Characters to examine; takes about 1.5 ms."""
 LEAST_LETTERS = 20
 LEAST_PROBABILITY = 0.9
 _NONE = "zxx"
-"""What py3langid calls a text without words."""
+"""py3langid's language for a text without words."""
 
 Detect = Callable[[str], str | None]
 
 
 def detector() -> Detect:
-    """Return the function from a text to its language (ISO 639), None where that is not certain.
+    """Return a function from a text to its language (ISO 639), or to None if the language is uncertain.
 
-    The table is 120 MB in memory, once for the process, and takes some seconds to load.
-    Raises :class:`ConfigurationError` where the package is not installed.
+    The table takes 120 MB of memory, once per process, and some seconds to load.
+    Raises :class:`ConfigurationError` if the package is not installed.
     """
     table = _table()
     return lambda text: _language(table, text)
@@ -38,7 +38,7 @@ def _table() -> LanguageIdentifier:
     except ImportError as error:
         raise ConfigurationError(
             "the package py3langid is not installed", where="HEADRACE_INGEST_DETECT_LANGUAGE",
-            remedy="Install headrace-ingest[language], or leave the setting off.",
+            remedy="Install headrace-ingest[language], or turn the setting off.",
         ) from error  # fmt: skip
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 

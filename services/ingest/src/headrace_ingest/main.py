@@ -16,12 +16,12 @@ from headrace_ingest.settings import IngestSettings
 
 
 def make_decoder(codec: Codec, latest_pipeline: LatestPipeline) -> IngestDecoder:
-    """Return what reads the topic ``changes``."""
+    """Return the decoder for the topic ``changes``."""
     return IngestDecoder(codec, latest_pipeline, IngestSettings())
 
 
 def main() -> int:
-    """Run the service until it is told to stop."""
+    """Run the service until it is stopped."""
     return run_stage(stages.INGEST, decoder=make_decoder, first=OpenFile, beside=guarding)
 
 

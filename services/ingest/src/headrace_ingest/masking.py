@@ -1,4 +1,4 @@
-"""Personal data out of a change event, before anything of it is published: a typed, stable placeholder for each."""
+"""Masks personal data in a change event before publication, with a typed and stable placeholder for each value."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from headrace_ingest.settings import IngestSettings
 MAX_PATTERNS = 100
 _TAG_BYTES = 5
 _TAG = 6
-"""Characters of a placeholder's tag, of 5 bits each: two of 3,000 values share one once in 200 documents."""
+"""Characters of a placeholder's tag, 5 bits each. With 3,000 values, two share a tag in one of 200 documents."""
 _NAME = re2.compile(r"[a-z][a-z0-9-]{0,31}")
 
 
 class Masked(NamedTuple):
-    """An event without what was masked, and how much of each kind was."""
+    """A masked event, and the number of masked values of each kind."""
 
     event: ChangeEvent
     counts: Mapping[str, int]
@@ -43,9 +43,9 @@ class Edit(NamedTuple):
 
 
 def moved(offsets: Sequence[int], edits: Sequence[Edit]) -> tuple[int, ...]:
-    """Return where the offsets, in order, of a text stand once the edits, in order and apart, are made; pure.
+    """Return the offsets of a text after the edits; pure. Offsets and edits are in order, and edits are disjoint.
 
-    An offset inside a masked range goes to the placeholder's start.
+    An offset inside a masked range moves to the placeholder's start.
     """
     found, shift, at = [], 0, 0
     for offset in offsets:
@@ -58,10 +58,10 @@ def moved(offsets: Sequence[int], edits: Sequence[Edit]) -> tuple[int, ...]:
 
 
 class Masker:
-    """Masks title, text and attributes; the document's id, source, readers and pipeline stay, for they name things.
+    """Masks title, text and attributes. Document ID, source, acl and pipeline stay, because they identify things.
 
-    The same value has the same placeholder throughout a document and its versions, so that an edit changes the chunks
-    that it changes and no others; in another document it has another one. ``key`` keeps outsiders from trying values.
+    A value has the same placeholder throughout a document and its versions, so an edit does not change other chunks. In
+    another document, the placeholder is different. ``key`` keeps outsiders from guessing values by trial.
     """
 
     def __init__(self, kinds: Iterable[Kind], patterns: Mapping[str, Any], key: bytes = b"") -> None:
@@ -71,7 +71,7 @@ class Masker:
         self._key = hashlib.blake2b(key, digest_size=32).digest()
 
     def event(self, event: ChangeEvent) -> Masked:
-        """Return the event without personal data; what has none is returned as it is."""
+        """Return the event without personal data; an event without any is returned unchanged."""
         if not (self._kinds or self._patterns):
             return Masked(event, {})
         owner = f"{event.tenant}/{event.document_id}"
@@ -87,7 +87,7 @@ class Masker:
         return Masked(replace(event, title=title, content=content, attributes=attributes, pages=pages), dict(counts))
 
     def _attribute(self, name: str, value: str, owner: str, counts: Counter[str]) -> str:
-        """Mask the value as it reads behind its name, which may tell what it is."""
+        """Mask the value together with its name before it, because the name may say what the value is."""
         before = f"{re.sub(r'[_-]+', ' ', name)}: "
         found = [
             (Span(span.start - len(before), span.end - len(before)), kind)
@@ -104,9 +104,10 @@ class Masker:
         return [Edit(span, self._placeholder(kind, text[span.start : span.end], owner)) for span, kind in found]
 
     def find(self, text: str) -> list[tuple[Span, str]]:
-        """Return what would be masked, in order and apart from each other; own patterns come first, then each kind.
+        """Return the ranges to mask, in order and disjoint; additional patterns come first, then each kind.
 
-        Of what overlaps, the later kind has what the earlier one left: all that any of them found is masked.
+        If ranges overlap, a later kind gets the part that the earlier one left, so everything that any of them found is
+        masked.
         """
         form, places = visible(plain(text))
         found: list[tuple[Span, str]] = []
@@ -137,7 +138,7 @@ def _edited(text: str, edits: Sequence[Edit]) -> str:
 
 
 def same(kind: str, value: str) -> str:
-    """Return the form in which two spellings of one value are the same."""
+    """Return a normalized form that is equal for different spellings of a value."""
     if kind == Kind.PHONE:
         return re.sub(r"^(?:0?0?82)0?(?=[1-9])", "0", re.sub(r"\D", "", value))
     if kind in (Kind.RESIDENT_NUMBER, Kind.CARD, Kind.PASSPORT):
@@ -146,7 +147,7 @@ def same(kind: str, value: str) -> str:
 
 
 def _joined(taken: list[tuple[Span, str]], spans: Sequence[Span], kind: str, text: str) -> list[tuple[Span, str]]:
-    """Return ``taken`` with what of the spans lies outside it, in order; both are in order, each is walked once."""
+    """Return ``taken`` and the parts of the spans outside it, in order. Both are ordered; one pass reads each."""
     if not spans:
         return taken
     joined: list[tuple[Span, str]] = []
@@ -172,7 +173,7 @@ def _joined(taken: list[tuple[Span, str]], spans: Sequence[Span], kind: str, tex
 
 
 def _trimmed(text: str, start: int, end: int) -> Span | None:
-    """Return the range without what is neither letter nor digit at its ends, or None where nothing is left."""
+    """Return the range without characters at its ends that are neither letter nor digit, or None if it is empty."""
     while start < end and not (text[start].isalnum() or text[start] in "+("):
         start += 1
     while start < end and not (text[end - 1].isalnum() or text[end - 1] == ")"):
@@ -181,34 +182,34 @@ def _trimmed(text: str, start: int, end: int) -> Span | None:
 
 
 def make_masker(settings: IngestSettings) -> Masker:
-    """Return what the settings ask for; raises :class:`ConfigurationError` naming what cannot be."""
+    """Return the masker for the settings; raises :class:`ConfigurationError` that names the invalid value."""
     known = {kind.value: kind for kind in Kind}
     named = [name.strip() for name in settings.mask.split(",") if name.strip()]
     unknown = [name for name in named if name not in known]
     if unknown:
         raise ConfigurationError(
-            f"there is no kind of personal data {', '.join(unknown)}", where="HEADRACE_INGEST_MASK",
-            remedy=f"Name some of {', '.join(known)}, with commas between; empty masks nothing.",
+            f"unknown kinds of personal data: {', '.join(unknown)}", where="HEADRACE_INGEST_MASK",
+            remedy=f"Use any of {', '.join(known)}, separated by commas; empty masks none.",
         )  # fmt: skip
     key = settings.mask_key.get_secret_value().encode() if settings.mask_key else b""
     return Masker([known[name] for name in named], read_patterns(settings.mask_patterns), key)
 
 
 def read_patterns(path: Path | None) -> dict[str, Any]:
-    """Return the own patterns of a YAML file, ``name: pattern``, in RE2's syntax, whose time is linear in the text.
+    """Return the patterns of a YAML file, ``name: pattern``, in RE2 syntax, whose time is linear in the text.
 
-    Raises :class:`ConfigurationError` naming file, entry and reason.
+    Raises :class:`ConfigurationError` that names file, entry and reason.
     """
     if path is None:
         return {}
     try:
         given = YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {}
     except (OSError, ValueError, YAMLError) as error:
-        raise ConfigurationError(f"the patterns cannot be read: {error}", where=str(path)) from error
+        raise ConfigurationError(f"cannot read the patterns: {error}", where=str(path)) from error
     if not isinstance(given, dict) or len(given) > MAX_PATTERNS:
         raise ConfigurationError(
-            f"the patterns are no mapping of at most {MAX_PATTERNS} names", where=str(path),
-            remedy="Write one `name: pattern` a line.",
+            f"the file is not a mapping of at most {MAX_PATTERNS} names to patterns", where=str(path),
+            remedy="Write one `name: pattern` per line.",
         )  # fmt: skip
     return {name: _compiled(path, name, pattern) for name, pattern in given.items()}
 
@@ -217,15 +218,17 @@ def _compiled(path: Path, name: object, pattern: object) -> Any:
     where = f"{path}: {name!r:.60}"
     if not isinstance(name, str) or not _NAME.fullmatch(name) or name in set(Kind):
         raise ConfigurationError(
-            "this is no name for a pattern", where=where,
-            remedy=f"Use a letter, then letters, digits and hyphens, all small; not {', '.join(Kind)}.",
+            "invalid pattern name", where=where,
+            remedy=f"Use 1-32 lower-case letters, digits or '-', beginning with a letter; not {', '.join(Kind)}.",
         )  # fmt: skip
     try:
         compiled = re2.compile(pattern)
     except (re2.error, TypeError) as error:
         raise ConfigurationError(
-            f"the pattern does not compile: {error}", where=where, remedy="Write it in RE2's syntax, in quotes."
+            f"the pattern does not compile: {error}", where=where, remedy="Write it in RE2 syntax, in quotes."
         ) from error
     if compiled.search("") is not None:
-        raise ConfigurationError("the pattern fits an empty text", where=where, remedy="Have it fit one character.")
+        raise ConfigurationError(
+            "the pattern matches empty text", where=where, remedy="Make it match at least one character."
+        )
     return compiled

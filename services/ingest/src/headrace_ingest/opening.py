@@ -1,4 +1,4 @@
-"""The handler that goes before every pipeline's: a change event's file becomes its text, without personal data."""
+"""The handler that runs before every pipeline's handlers: replaces a change event's file by its masked text."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from headrace_ingest.settings import IngestSettings
 log = structlog.get_logger(__name__)
 
 _AT_ONCE = 4
-"""Files that are fetched and held at a time; bounds the memory."""
+"""Files to fetch and keep in memory at the same time; limits the memory."""
 _BATCH_S = 30.0
 _BATCH_CHARACTERS = 16 * 1024 * 1024
-"""A batch that has come so far takes no more files: they go with a later one."""
+"""A batch with this many characters opens no more files; a later batch opens them."""
 _WIDEST = 4
-"""Most bytes of a letter in any encoding, where UTF-8 has one."""
+"""Maximum bytes per character in any encoding, for a character that has one byte in UTF-8."""
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A document's file: its bytes, what was stated of media type and charset, and where it was fetched from."""
+    """A document's file: its bytes, the stated media type and charset, and the location it was fetched from."""
 
     data: bytes
     media_type: str | None
@@ -46,7 +46,7 @@ class File:
 
 @dataclass(slots=True)
 class _Batch:
-    """What one batch may come to, in characters of text and in time: its records wait for each other."""
+    """Limits one batch in characters of text and in time, because its records wait for each other."""
 
     until: float
     characters: int = 0
@@ -57,10 +57,10 @@ class _Batch:
 
 
 class OpenFile(BatchHandler[ChangeEvent, ChangeEvent]):
-    """Puts the text of a file in the event's content; events that carry their text pass as they are.
+    """Puts the text of a file in the event's content. Events that carry their text pass unchanged.
 
-    No template names it and none can leave it out: what comes after sees text only, and masked. The constructor raises
-    :class:`headrace.errors.ConfigurationError` for settings that cannot be.
+    Pipeline templates neither name this handler nor leave it out, so the handlers after it see masked text only. The
+    constructor raises :class:`headrace.errors.ConfigurationError` for invalid settings.
     """
 
     name: ClassVar[str] = "open-file"
@@ -78,14 +78,14 @@ class OpenFile(BatchHandler[ChangeEvent, ChangeEvent]):
         )  # fmt: skip
 
     async def close(self) -> None:
-        """End the process that reads files, and the connections."""
+        """End the file reader and close the connections."""
         await self._reader.close()
         await self._fetcher.close()
 
     async def process_batch(
         self, contexts: Sequence[Context[ChangeEvent]]
     ) -> Sequence[Context[ChangeEvent] | HeadraceError]:
-        """Return each context with its text, or why it cannot be had."""
+        """Return each context with its text, or the error."""
         batch = _Batch(time.monotonic() + _BATCH_S)
         outcomes = await asyncio.gather(*(self._outcome(context, batch) for context in contexts))
         for outcome in outcomes:
@@ -100,15 +100,15 @@ class OpenFile(BatchHandler[ChangeEvent, ChangeEvent]):
         try:
             async with batch.turn:
                 if batch.is_full():
-                    return Deferred("the batch holds as many files as one batch may; this one goes with a later one")
+                    return Deferred("the batch reached its limit of text or time; a later batch opens this file")
                 opened = await self._opened(context, await self._file(event))
                 batch.characters += len(opened.payload.content or "")
                 return opened
         except HeadraceError as error:
             return error
-        except Exception as error:  # an error that is raised would have the batch halved and all files read again
-            log.exception("file not opened", document=event.document_id)
-            failure = PermanentError(f"the file could not be opened: {type(error).__name__}: {error}")
+        except Exception as error:  # raising it would split the batch and read all files again
+            log.exception("cannot open file", document=event.document_id)
+            failure = PermanentError(f"cannot open the file: {type(error).__name__}: {error}")
             failure.__cause__ = error
             return failure
 
@@ -121,7 +121,7 @@ class OpenFile(BatchHandler[ChangeEvent, ChangeEvent]):
             return File((event.content or "").encode(), stated, "utf-8")
         fetched = await self._fetcher.fetch(event.reference)
         served, _ = kinds.canonical(fetched.media_type)
-        if served == kinds.PLAIN:  # what servers say of every text that they do not know
+        if served == kinds.PLAIN:  # servers send this type for every unknown text
             served = None
         return File(fetched.data, stated or served, charset or fetched.charset, shown(event.reference))
 
@@ -152,25 +152,25 @@ class OpenFile(BatchHandler[ChangeEvent, ChangeEvent]):
         return context.with_payload(opened).with_metadata(self.stage, **facts, **masked_counts)
 
     async def _parsed(self, file: File, name: str) -> tuple[str, Parsed]:
-        """Return the file's kind and what it holds; text is taken as it stands."""
+        """Return the file's kind and contents; plain text stays unchanged."""
         kind = kinds.kind_of(file.data, file.media_type, name, file.charset)
         if kind not in kinds.TEXTS:
             return kind, _storable(await self._reader.read(file.data, kind, file.charset))
         self._check_text(len(file.data) // _WIDEST)
         text = kinds.decode(file.data, file.charset)
         if "\x00" in text:
-            raise InvalidRecord("data", f"contains a NUL character at {text.index(chr(0))}, which cannot be stored")
+            raise InvalidRecord("data", f"contains a NUL character at position {text.index(chr(0))}; remove it")
         return kind, Parsed("", text)
 
     def _check_text(self, size: int) -> None:
-        """Refuse a text of so many bytes in UTF-8, or at least so many, above the limit."""
+        """Reject a text above the limit. ``size`` is its length in bytes of UTF-8, or a lower bound."""
         if size > self._settings.max_content_bytes:
             raise InvalidRecord(
-                "content", f"of the file has {size} bytes; the limit is {self._settings.max_content_bytes}",
+                "content", f"the file's text has {size} bytes; the limit is {self._settings.max_content_bytes}",
                 remedy="Split the document, or raise HEADRACE_INGEST_MAX_CONTENT_BYTES.",
             )  # fmt: skip
 
 
 def _storable(parsed: Parsed) -> Parsed:
-    """Return what a file holds without NUL characters, which some PDFs have for letters that they do not name."""
+    """Return the contents without NUL characters, which some PDFs contain in place of unnamed letters."""
     return replace(parsed, title=parsed.title.replace("\x00", "\ufffd"), text=parsed.text.replace("\x00", "\ufffd"))

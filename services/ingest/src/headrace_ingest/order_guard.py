@@ -36,19 +36,19 @@ from headrace.topology.topics import dead_letter_topic
 log = structlog.get_logger(__name__)
 
 REMEDY = (
-    "It changed nothing. Find out who wrote it: another release of Headrace, or another tool. "
-    "Give the order again (`headrace pause`, `headrace resume`, `headrace replay`), then discard this."
+    "The record had no effect. Find out what wrote it: another release of Headrace, or another tool. "
+    "Issue the order again (`headrace pause`, `headrace resume`, `headrace replay`), then discard this dead letter."
 )
 _AGAIN_S = 30.0
 _CLOSE_S = 2.0
-"""What the check gets for its end, after the stage has drained; what it leaves open is done again."""
+"""Time for the check to end after the stage has drained. It repeats unfinished work at the next start."""
 
 
 @dataclass(frozen=True, slots=True)
 class OrderCheck:
-    """Makes a dead letter of each record that is no order; an order needs nothing.
+    """Creates a dead letter for each record that is not a valid order. Valid orders need no action.
 
-    ``dead_letters`` is the topic with its prefix, ``worker`` the name that the dead letters carry.
+    ``dead_letters`` is the topic with its prefix, ``worker`` the worker's name in the dead letters.
     """
 
     codec: Codec
@@ -58,7 +58,7 @@ class OrderCheck:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     async def process(self, batch: Batch) -> BatchResult:
-        """Return the batch's dead letters; raises :class:`DependencyDown` where the registry does not answer."""
+        """Return the batch's dead letters; raises :class:`DependencyDown` if the registry does not answer."""
         found = [(record, self._failure(record, deadly=batch.deadly)) for record in batch.records]
         letters = [self._letter(record, failure) for record, failure in found if failure is not None]
         return BatchResult(letters, dead_letters=len(letters))
@@ -75,12 +75,12 @@ class OrderCheck:
         except HeadraceError as error:
             error.remedy = REMEDY
             return Failure(error)
-        except Exception as error:  # noqa: BLE001  # kept with its stack in the dead letter
+        except Exception as error:  # noqa: BLE001  # the dead letter keeps it with its stack trace
             return Failure(error)
         return None
 
     def _letter(self, record: Record, failure: Failure) -> Message:
-        log.warning("order given up", offset=record.offset, error=str(failure.error))
+        log.warning("invalid order dead-lettered", offset=record.offset, error=str(failure.error))
         return dead_letter(
             record, failure, stage=TOPIC, topic=self.dead_letters, worker=self.worker,
             first=Origin(record.topic, record.partition, record.offset), attempt=1, now=self.now(), codec=self.codec,
@@ -89,7 +89,7 @@ class OrderCheck:
 
 
 class OrderGuard:
-    """Checks the topic in a thread of its own; whatever ends it is logged and tried again, for the stage goes on."""
+    """Checks the topic in a separate thread. After any error, it logs the reason and restarts; the stage continues."""
 
     def __init__(self, make: Callable[[], Worker], *, again_s: float = _AGAIN_S) -> None:
         self._make = make
@@ -99,11 +99,11 @@ class OrderGuard:
         self._thread = threading.Thread(target=self.run, name="control-guard", daemon=True)
 
     def start(self) -> None:
-        """Begin to check."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self, timeout: float) -> None:
-        """Stop, and wait so many seconds at most for the end."""
+        """Stop the thread and wait up to ``timeout`` seconds for its end."""
         self._closed.set()
         if self._worker is not None:
             self._worker.stop()
@@ -118,11 +118,11 @@ class OrderGuard:
                     self._worker.stop()
                 self._worker.run()
                 reason = self._worker.state.exit.reason if self._worker.state.exit else ""
-            except Exception as error:  # no order is worth a stage
-                log.exception("check of orders failed")
+            except Exception as error:  # an error in this check must not stop the stage
+                log.exception("checking orders failed")
                 reason = str(error)
             if not self._closed.is_set():
-                log.error("orders are not checked for now", reason=reason, again_in_s=self._again_s)
+                log.error("checking orders stopped; it will restart", reason=reason, again_in_s=self._again_s)
                 self._closed.wait(self._again_s)
 
 

@@ -1,9 +1,9 @@
-"""Where personal data stands in a text: e-mail addresses, phones, resident numbers, cards, passports, addresses; pure.
+"""Finds personal data in a text: e-mail addresses, phones, resident numbers, cards, passports, addresses; pure.
 
-Each detector takes the text in a form of equal length (:func:`plain`), so that its spans fit the text as it was sent.
-Patterns are bounded in every repetition: their time grows with the text's length only. What looks like a number of a
-kind has to pass that kind's own check as well: Luhn for cards (ISO/IEC 7812-1), a date and where it stands alone the
-weighted sum for resident numbers, libphonenumber's plans for phones.
+Each detector takes the text in a normalized form of equal length (:func:`plain`), so its spans apply to the original
+text. Every repetition in a pattern is bounded, so the time is linear in the text. A candidate must also pass the check
+of its kind: Luhn for cards (ISO/IEC 7812-1), a valid date and, without other evidence, the weighted sum for resident
+numbers, libphonenumber's plans for phones.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from headrace_ingest.postal import Span, addresses
 
 
 class Kind(StrEnum):
-    """What is found; the value is the name in settings and metadata."""
+    """A kind of personal data. The value is the name in settings and metadata."""
 
     EMAIL = "email"
     RESIDENT_NUMBER = "resident-number"
@@ -31,7 +31,7 @@ class Kind(StrEnum):
 
 Detector = Callable[[str], Iterator[Span]]
 Fits = Callable[[re.Match[str]], bool]
-"""Whether what a pattern found is one of its kind."""
+"""Whether a match of the pattern is really of the kind."""
 
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _DASHES = dict.fromkeys(map(ord, "‐‑‒–—―−﹣－"), "-")
@@ -41,12 +41,12 @@ _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
 
 
 def plain(text: str) -> str:
-    """Return the text with full-width forms, dashes and spaces as ASCII has them, each character one character."""
+    """Return the text with full-width forms, dashes and spaces replaced by ASCII, one character for each."""
     return text.replace("\t", " ") if text.isascii() else text.translate(_PLAIN)
 
 
 def visible(text: str) -> tuple[str, list[int] | None]:
-    """Return the text without invisible characters, and the place of each that is left; None where there were none."""
+    """Return the text without invisible characters and the positions of the others; None if there were none."""
     if text.isascii() or _INVISIBLE.search(text) is None:
         return text, None
     places = [place for place, character in enumerate(text) if not _INVISIBLE.match(character)]
@@ -54,13 +54,13 @@ def visible(text: str) -> tuple[str, list[int] | None]:
 
 
 _NEAR = 40
-"""Characters before a number in which a word may tell what it is."""
+"""Characters before a number to search for a word that says what it is."""
 _LONG_NUMBER = re.compile(r"\d(?:[ .·()+-]{0,3}\d){6,}", re.ASCII)
-"""Seven digits or more, close together: without them there is no number of any kind."""
+"""At least seven digits close together. Without them, a text contains no number of any kind."""
 
 
 def _among_numbers(text: str, *wanted: tuple[re.Pattern[str], Fits]) -> Iterator[Span]:
-    """Yield what each pattern finds and fits where long numbers stand; what does not fit hides nothing after it."""
+    """Yield each pattern's valid matches near long numbers. An invalid match does not hide later ones."""
     for number in _LONG_NUMBER.finditer(text):
         for pattern, fits in wanted:
             yield from _fitting(pattern, fits, text, max(0, number.start() - 6), number.end() + 8)
@@ -76,7 +76,7 @@ def _fitting(pattern: re.Pattern[str], fits: Fits, text: str, at: int, end: int)
 
 
 def _said(word: re.Pattern[str], found: re.Match[str]) -> bool:
-    """Whether the word stands right before what was found."""
+    """Return whether the word occurs shortly before the match."""
     return word.search(found.string, max(0, found.start() - _NEAR), found.start()) is not None
 
 
@@ -87,7 +87,7 @@ _EMAIL = re.compile(
 _NO_EMAIL = re.compile(
     r"git@[^@]*|[^@]*@[1-4]x\.[a-z]{3,4}|[^@]*@[^@]*\.(?:js|jsx|tsx|transpose|reshape|png|jpe?g|svg|webp)"
 )
-"""What a clone is addressed by, files of pictures, packages and products of matrices."""
+"""Git remotes, image files, packages and matrix products, which look like e-mail addresses."""
 
 
 def emails(text: str) -> Iterator[Span]:
@@ -106,14 +106,14 @@ _RESIDENT_WORD = re.compile(
 )
 _WEIGHTS = (2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5)
 _CENTURIES = dict.fromkeys("90", 1800) | dict.fromkeys("1256", 1900) | dict.fromkeys("3478", 2000)
-"""By the digit behind the date; 5 to 8 are foreigners'."""
+"""Century by the digit after the date; 5 to 8 are foreigners."""
 
 
 def resident_numbers(text: str) -> Iterator[Span]:
     """Yield Korean resident and foreigner registration numbers.
 
-    Thirteen digits in a row are one where the weighted sum fits (numbers up to October 2020) or a word before them says
-    so; six and seven that are parted, where the date can be.
+    Thirteen consecutive digits match if the weighted sum is right (numbers up to October 2020) or a word before them
+    says so. Six and seven separated digits match if the date is valid.
     """
 
     def fits(found: re.Match[str]) -> bool:
@@ -152,7 +152,7 @@ _ISSUER = re.compile(
 
 
 def cards(text: str) -> Iterator[Span]:
-    """Yield numbers of payment cards: an issuer's prefix and length, and Luhn's sum."""
+    """Yield payment card numbers, checked by the issuer's prefix, the length and the Luhn sum."""
 
     def fits(found: re.Match[str]) -> bool:
         digits = re.sub(r"\D", "", found[0])
@@ -201,11 +201,11 @@ _PHONE_WORD = re.compile(
 _NATIONAL_DIGITS = range(9, 13)
 _LEAST_IN_A_ROW = 11
 _LONGEST_TIME = 200
-"""Years: 1592-1598 is a time, 1588-2068 a number."""
+"""Years: 1592-1598 is a period, 1588-2068 is a phone number."""
 
 
 def phones(text: str) -> Iterator[Span]:
-    """Yield phone numbers: with a country's code, and Korean, American and British ones as they are written there."""
+    """Yield phone numbers: with a country code, and in Korean, American and British notation."""
 
     def said(found: re.Match[str]) -> bool:
         return _said(_PHONE_WORD, found)
@@ -239,7 +239,7 @@ def _is_possible(written: str) -> bool:
 
 
 def _is_american(written: str) -> bool:
-    """Whether the numbering plan has it, or keeps it for films: 555."""
+    """Return whether the numbering plan contains the number or reserves it for fiction (555)."""
     digits = re.sub(r"\D", "", written)[-10:]
     return digits[3:6] == "555" or phonenumbers.is_valid_number(phonenumbers.parse(digits, "US"))
 
@@ -249,15 +249,15 @@ _OLD_PASSPORT = re.compile(
     r"(?<![A-Za-z0-9])(?:[MSRODGmsrodg]\d{3}[A-Za-z]\d{4}|[MSRODG](\d{8}))(?![A-Za-z0-9]|-\d)", re.ASCII
 )
 _OTHER_PASSPORT = re.compile(r"(?<![A-Za-z0-9-])[A-Z0-9]{7,9}(?![A-Za-z0-9]|-\d)", re.ASCII)
-# Where a pattern begins with a set of characters, its search is several times as fast.
+# A pattern that begins with a character set searches several times faster.
 _PASSPORT_WORD = re.compile(r"[pP여](?:(?i:assport|p ?no)|(?<=여)권)")
 _FEWEST_DIGITS = 4
 _SAME_TABLE = 1000
-"""Characters around a number in which the word for it may stand, as the head of a table does."""
+"""Characters around a number to search for the word, which may be in a table's header."""
 
 
 def passports(text: str) -> Iterator[Span]:
-    """Yield passport numbers: new Korean ones by their form, old ones near the word, others right behind it."""
+    """Yield passport numbers: new Korean ones by their form, old ones near the word, others right after it."""
     for found in _NEW_PASSPORT.finditer(text):
         yield Span(*found.span())
     words = list(_PASSPORT_WORD.finditer(text))
@@ -275,7 +275,7 @@ def passports(text: str) -> Iterator[Span]:
 
 
 def _is_day(digits: str) -> bool:
-    """Whether the digits are a day as files and orders are named by it: 20240517."""
+    """Return whether the digits are a date, as in names of files and orders: 20240517."""
     return digits[:2] in ("19", "20") and _is_date(int(digits[:4]), int(digits[4:6]), int(digits[6:]))
 
 
@@ -287,4 +287,4 @@ DETECTORS: Mapping[Kind, Detector] = {
     Kind.PASSPORT: passports,
     Kind.ADDRESS: addresses,
 }
-"""In the order in which they claim characters: what one has, a later one does not get."""
+"""In order of precedence: characters that one detector claims are not available to later ones."""

@@ -1,8 +1,9 @@
-"""Where postal addresses stand in a text: Korean by road and by lot, in Latin letters too, English, boxes; pure.
+"""Finds postal addresses in a text: Korean by road and by lot, also in Latin letters, English, and boxes; pure.
 
-A name of a road or a quarter alone is none, for in Korean the same syllables are particles (``코드로 404``): a district
-of Korea has to stand before it, a floor or a door behind, or a branch of the road. English street words that are words
-of every day need a city or a postal code behind. Every repetition is bounded, and none crosses an empty line.
+The name of a road or a quarter alone is not an address, because in Korean the same syllables are particles
+(``코드로 404``): it needs a Korean district before it, or a floor, a door or a branch of the road after it. Everyday
+words that are also English street words need a city or a postal code after them. Every repetition is bounded, and no
+match crosses an empty line.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 
 class Span(NamedTuple):
-    """Characters ``start`` up to ``end``, which is excluded."""
+    """Characters from ``start`` up to ``end``, exclusive."""
 
     start: int
     end: int
@@ -22,7 +23,7 @@ class Span(NamedTuple):
 
 _GAP = r"[ \t]{1,3}"
 _NO_AMOUNT = r"(?!-?\d|[,.%:]\d|개|명|번째|회|시간|분|초|년|월|일|원|위|배|점|차|억|만|천|세대|대\b|단계|주\b|MB|GB|ms)"
-"""A number before one of these counts something."""
+"""A number before one of these is an amount."""
 _PROVINCE = (
     r"(?:서울|부산|대구|인천|광주|대전|울산|세종|경기|강원|제주|충북|충남|전북|전남|경북|경남|충청[남북]|전라[남북]|경상[남북])"
     r"(?:특별자치시|특별자치도|특별시|광역시|도|시)?"
@@ -69,7 +70,7 @@ _ALONE = re.compile(
     rf"|[가-힣]{{2,8}}길 \d{{2,4}}(?:-\d{{1,4}})?{_NO_AMOUNT}"
     rf"){_DETAIL}{_REMARK}"
 )
-"""What is an address without its district: a door or a house behind, a road's branch, a lane."""
+"""Addresses without a district: with a door or a house after the road, a road's branch, or a lane."""
 _STREET = (
     r"(?:Street|St|Avenue|Ave|Road|Rd|Boulevard|Blvd|Lane|Ln|Drive|Dr|Court|Ct|Square|Sq|Terrace|Ter|Parkway|Pkwy"
     r"|Highway|Hwy|Crescent|Gardens|Mews|Broadway)"
@@ -110,7 +111,7 @@ _HANGUL = re.compile("[가-힣]")
 
 
 def addresses(text: str) -> Iterator[Span]:
-    """Yield postal addresses: Korean ones by road and by lot, in Latin letters too, English ones, boxes."""
+    """Yield postal addresses: Korean ones by road and by lot, also in Latin letters, English ones, and boxes."""
     patterns = [_ENGLISH]
     if any(part in text for part in ("-daero", "-ro", "-gil")):
         patterns.append(_ROMAN)

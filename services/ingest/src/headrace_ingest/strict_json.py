@@ -1,4 +1,4 @@
-"""JSON as change events need it: UTF-8 only, no key twice in one object, no number that JSON does not have."""
+"""Strict JSON for change events: UTF-8 only, no repeated keys in an object, no numbers outside the JSON standard."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from headrace.errors import InvalidRecord, PermanentError, UndecodableRecord
 def parse_object(value: bytes, what: str) -> dict[str, Any]:
     """Return the JSON object in ``value``; ``what`` names it in errors.
 
-    Raises :class:`InvalidRecord` naming the field whose text is not UTF-8, and :class:`UndecodableRecord` for
-    everything else that is no such object.
+    Raises :class:`InvalidRecord` that names the field whose text is not UTF-8, and :class:`UndecodableRecord` for
+    anything else that is not such an object.
     """
     try:
         text = value.decode("utf-8")
@@ -25,7 +25,7 @@ def parse_object(value: bytes, what: str) -> dict[str, Any]:
 
 
 def decode_text(value: bytes, field: str) -> str:
-    """Return the text; raises :class:`InvalidRecord` naming the field where it is not UTF-8."""
+    """Return the text; raises :class:`InvalidRecord` that names the field if the text is not UTF-8."""
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -39,7 +39,7 @@ def _parse(text: str, what: str) -> dict[str, Any]:
         raise UndecodableRecord(f"{what} is nested too deeply") from error
     except ValueError as error:
         raise UndecodableRecord(
-            f"{what} is no JSON object: {error}", remedy="See the guide on change events for the forms."
+            f"{what} is not a JSON object: {error}", remedy="See the guide on change events for the accepted forms."
         ) from error
     if not isinstance(parsed, dict):
         raise UndecodableRecord(f"{what} is a JSON {type(parsed).__name__}, not an object")
@@ -47,7 +47,7 @@ def _parse(text: str, what: str) -> dict[str, Any]:
 
 
 def _not_utf8(value: bytes, error: UnicodeDecodeError, what: str) -> PermanentError:
-    """Return the error that names the field, which a second reading finds by the bytes that it lets through."""
+    """Return the error that names the field. A second parse that keeps the invalid bytes finds the field."""
     try:
         field = escaped_field(_parse(value.decode("utf-8", "surrogateescape"), what))
     except (UndecodableRecord, RecursionError):
@@ -65,18 +65,18 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         twice = _first_repeated(name for name, _ in pairs)
-        raise ValueError(f"the key {twice!a:.100} stands twice in one object")
+        raise ValueError(f"the key {twice!a:.100} occurs twice in one object")
     return found
 
 
 def _first_repeated(names: Iterable[str]) -> str:
-    """Return the first name that stood before, in one pass: an object may have a million keys."""
+    """Return the first repeated name, in one pass, because an object may have a million keys."""
     seen: set[str] = set()
     return next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
 
 
 def _refuse_constant(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON number")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def _finite(number: str) -> float:

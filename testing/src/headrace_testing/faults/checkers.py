@@ -90,7 +90,7 @@ def replayed(before: Store, after: Store) -> list[str]:
         return []
     changed = [f"{key} changed" for key, row in after.documents.items() if before.documents.get(key) != row]
     changed += [f"{key} is gone" for key in before.documents.keys() - after.documents.keys()]
-    return changed[:MOST_PROBLEMS] or ["rows were written anew, with what they held before"]
+    return changed[:MOST_PROBLEMS] or ["rows were rewritten with unchanged content"]
 
 
 def conservation(

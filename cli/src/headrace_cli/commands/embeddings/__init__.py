@@ -1,4 +1,4 @@
-"""``embeddings``: what they cost, how far they are, and doing them again."""
+"""``embeddings``: cost, progress and repetition of embedding."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from headrace_cli.commands.embeddings.estimate import estimate
 from headrace_cli.commands.embeddings.schedule import schedule
 from headrace_cli.commands.embeddings.status import status
 
-commands = commands_of("embeddings", "Embeddings: what they cost, how far they are, and doing them again.")
-command(commands, "estimate", "Say what embedding would cost, before it is done.")(estimate)
-command(commands, "costs", "Show what embedding has cost.")(show_costs)
-command(commands, "status", "Show how far embedding is, and what stops it.")(status)
-command(commands, "batch", "Have everything go through the embedder again.")(batch)
-command(commands, "incremental", "Have what is not embedded yet go through the embedder.")(incremental)
-command(commands, "release", "Send on what waits for caps that have room again.")(release)
-command(commands, "reset", "Forget cached vectors, so that texts are embedded anew.")(reset)
-command(commands, "benchmark", "Measure texts a second by batch size.")(benchmark)
-command(commands, "schedule", "Run batch, incremental or release by a cron expression.")(schedule)
+commands = commands_of("embeddings", "Show the cost and progress of embedding, or embed again.")
+command(commands, "estimate", "Estimate the cost of embedding.")(estimate)
+command(commands, "costs", "Show the cost of embedding so far.")(show_costs)
+command(commands, "status", "Show the progress of embedding and what blocks it.")(status)
+command(commands, "batch", "Replay everything through the embedder.")(batch)
+command(commands, "incremental", "Embed what has no vectors yet.")(incremental)
+command(commands, "release", "Release records held for a cap that has room again.")(release)
+command(commands, "reset", "Delete cached vectors, so that texts are embedded again.")(reset)
+command(commands, "benchmark", "Measure texts per second by batch size.")(benchmark)
+command(commands, "schedule", "Run batch, incremental or release on a cron schedule.")(schedule)

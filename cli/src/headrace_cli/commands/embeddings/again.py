@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,18 +12,13 @@ from headrace_cli import options, output
 from headrace_cli.commands.embeddings.options import DryRun, Into
 from headrace_cli.context import InLog, InLogAndStore
 from headrace_cli.exit_codes import ExitCode
-from headrace_cli.views import dlq as dlq_view
-from headrace_cli.views import replay as replay_view
-from headrace_cli.views.audit import told
 from headrace_cli.views.tracking import tracked
-from headrace_operations.cluster import Cluster
-from headrace_operations.dead_letters import carry_out as dead_letters
-from headrace_operations.dead_letters.carry_out import Request
-from headrace_operations.embeddings.incremental import Lacking, find_lacking
-from headrace_operations.generations.listing import require_generation
-from headrace_operations.replay import start as replays
-from headrace_operations.replay.plan import Planned
-from headrace_operations.replay.start import ReplayRequest
+
+if TYPE_CHECKING:
+    from headrace_operations.cluster import Cluster
+    from headrace_operations.dead_letters.carry_out import Request
+    from headrace_operations.embeddings.incremental import Lacking
+    from headrace_operations.replay.plan import Planned
 
 
 def batch(
@@ -32,7 +27,7 @@ def batch(
     rate: Annotated[
         int | None,
         typer.Option(
-            "--rate", envvar="HEADRACE_REPLAY_RATE", min=1, help="At most so many records a second.", show_default=False
+            "--rate", envvar="HEADRACE_REPLAY_RATE", min=1, help="Maximum records per second.", show_default=False
         ),
     ] = None,
     dry_run: DryRun = False,
@@ -40,10 +35,15 @@ def batch(
     operator: InLog,
     as_json: options.Json = False,
 ) -> None:
-    """Replay all documents, or a tenant's, through the embedder: `replay start --stage embedder --all`.
+    """Replay all documents, or one tenant's, through the embedder, like `replay start --stage embedder --all`.
 
-    Texts whose vectors are cached cost nothing; `embeddings reset` before it has them embedded anew.
+    Texts with cached vectors cost nothing. Run `embeddings reset` first to embed them again.
     """
+    from headrace_cli.views import replay as replay_view
+    from headrace_operations.generations.listing import require_generation
+    from headrace_operations.replay import start as replays
+    from headrace_operations.replay.start import ReplayRequest
+
     cluster = operator.cluster()
     if into is not None:
         asyncio.run(require_generation(operator.store(), into, "--into"))
@@ -70,9 +70,14 @@ def incremental(
 ) -> None:
     """Embed what is missing: redrive the embedder's open dead letters, and replay tenants that lack vectors.
 
-    What is missing is what the audit finds without a vector in the generation. A replay of a tenant reads all its
-    documents; those that have their vectors cost nothing.
+    An audit finds the documents without vectors in the generation. A replay reads all documents of a tenant; those
+    that already have vectors cost nothing.
     """
+    from headrace_cli.views import replay as replay_view
+    from headrace_cli.views.audit import told
+    from headrace_operations.embeddings.incremental import find_lacking
+    from headrace_operations.replay import start as replays
+
     cluster = operator.whole_cluster(into)
     lacking = asyncio.run(find_lacking(cluster, tenant, told()))
     _show(lacking, dry_run=dry_run, as_json=as_json)
@@ -98,13 +103,16 @@ def _show(lacking: Lacking, *, dry_run: bool, as_json: bool) -> None:
         typer.echo(
             f"{lacking.generation}: {lacking.letters} dead letters {verb} redriven, {len(lacking.tenants)} tenants "
             f"with documents without vectors {verb} replayed ({', '.join(lacking.tenants) or 'none'}); "
-            f"{lacking.pending} are under way"
+            f"{lacking.pending} in progress"
         )
     if lacking.to_repair:
-        output.say(f"{lacking.to_repair} findings need more than a replay: `headrace audit` lists each with its repair")
+        output.say(f"{lacking.to_repair} findings need more than a replay; `headrace audit` lists the repair for each")
 
 
 def _redrive(cluster: Cluster, request: Request, *, as_json: bool) -> None:
+    from headrace_cli.views import dlq as dlq_view
+    from headrace_operations.dead_letters import carry_out as dead_letters
+
     planned = dead_letters.plan_request(cluster, request)
     with tracked("redriven", len(planned.plan.taken)) as progress:
         done = dead_letters.carry_out(cluster, planned, progress)
@@ -114,6 +122,9 @@ def _redrive(cluster: Cluster, request: Request, *, as_json: bool) -> None:
 
 
 def _carry_out(cluster: Cluster, planned: Planned, *, as_json: bool) -> None:
+    from headrace_cli.views import replay as replay_view
+    from headrace_operations.replay import start as replays
+
     copier = replays.begin(cluster, planned)
     replay_view.say_begun(planned.run.run_id)
     replay_view.carry_out(copier, planned.run.run_id, as_json=as_json)

@@ -1,4 +1,4 @@
-"""``embeddings release``: sending on what waits for caps that have room again."""
+"""``embeddings release``: releases records held for caps that have room again."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ import asyncio
 
 import typer
 
-from headrace.embeddings.costs import CostSettings, read_book
 from headrace_cli import options, output
 from headrace_cli.commands.embeddings.options import DryRun
 from headrace_cli.context import InLogAndStore
-from headrace_cli.views import embeddings as embedding_view
 from headrace_cli.views.tracking import tracked
-from headrace_operations.embeddings import release as operations
 
 
 def release(
@@ -22,10 +19,14 @@ def release(
     operator: InLogAndStore,
     as_json: options.Json = False,
 ) -> None:
-    """Send records that wait for a tenant's cap through the embedder again, where the cap has room now.
+    """Release records held for a tenant's cap through the embedder if the cap has room now.
 
-    A record that finds the cap full once more waits again. Nothing happens while the cap on all tenants is reached.
+    A record that exceeds the cap again is held again. Nothing is released while the cap for all tenants is reached.
     """
+    from headrace.embeddings.costs import CostSettings, read_book
+    from headrace_cli.views import embeddings as embedding_view
+    from headrace_operations.embeddings import release as operations
+
     cluster = operator.cluster()
     waiting = operations.waiting_for_caps(cluster, tenant)
     file = CostSettings().file
@@ -45,6 +46,6 @@ def release(
     for scope, count in counts.items():
         typer.echo(f"{scope}: {count} held records {'would be ' if dry_run else ''}released")
     for scope, count in planned.full.items():
-        typer.echo(f"{scope}: {count} records wait on, the cap is reached")
+        typer.echo(f"{scope}: {count} records still held, the cap is reached")
     if not waiting:
-        typer.echo("nothing waits for a cap")
+        typer.echo("no records held for a cap")

@@ -1,4 +1,4 @@
-"""``embeddings costs``: what embedding has cost."""
+"""``embeddings costs``: the cost of embedding so far."""
 
 from __future__ import annotations
 
@@ -8,38 +8,47 @@ from typing import Annotated
 
 import typer
 
-from headrace.embeddings.costs import CostSettings
 from headrace_cli import options, output
 from headrace_cli.context import InStore
 from headrace_cli.failures import UsageError
-from headrace_cli.quiet import quiet_logs
-from headrace_cli.views import embeddings as embedding_view
-from headrace_operations.embeddings import ledger
-from headrace_operations.embeddings.spending import BYS, CostsRequest, costs
+from headrace_operations.choices import BYS
 
 
 def show_costs(
-    by: Annotated[str, typer.Option("--by", envvar="HEADRACE_COSTS_BY", help=f"Sums by {', '.join(BYS)}.")] = "tenant",
+    by: Annotated[str, typer.Option("--by", envvar="HEADRACE_COSTS_BY", help=f"Group by {', '.join(BYS)}.")] = "tenant",
     tenant: options.OnlyTenant = None,
     since: Annotated[
         str | None,
-        typer.Option("--since", envvar="HEADRACE_COSTS_SINCE", help="First day, as 2026-11-01.", show_default=False),
+        typer.Option(
+            "--since", envvar="HEADRACE_COSTS_SINCE", help="First day (UTC), such as 2026-11-01.", show_default=False
+        ),
     ] = None,
     until: Annotated[
         str | None,
-        typer.Option("--until", envvar="HEADRACE_COSTS_UNTIL", help="Last day, as 2026-11-30.", show_default=False),
+        typer.Option(
+            "--until", envvar="HEADRACE_COSTS_UNTIL", help="Last day (UTC), such as 2026-11-30.", show_default=False
+        ),
     ] = None,
     limit: Annotated[
-        int, typer.Option("--limit", envvar="HEADRACE_COSTS_LIMIT", min=1, help="Most documents, the dearest first.")
+        int,
+        typer.Option(
+            "--limit", envvar="HEADRACE_COSTS_LIMIT", min=1, help="Maximum number of documents, most expensive first."
+        ),
     ] = 50,
     *,
     operator: InStore,
     as_json: options.Json = False,
 ) -> None:
-    """Show the ledger: texts, tokens, USD and KRW of what really went through a model, at the prices of that time.
+    """Show the ledger: texts, tokens, USD and KRW of texts that went through a model, at the prices of that time.
 
-    Days are those of UTC. Documents are summed over all days, so --since and --until do not go with --by document.
+    Days are in UTC. Documents are summed over all days, so --by document excludes --since and --until.
     """
+    from headrace.embeddings.costs import CostSettings
+    from headrace_cli.quiet import quiet_logs
+    from headrace_cli.views import embeddings as embedding_view
+    from headrace_operations.embeddings import ledger
+    from headrace_operations.embeddings.spending import CostsRequest, costs
+
     request = CostsRequest(by, tenant, _day(since, "--since"), _day(until, "--until"), limit).checked()
     quiet_logs()
     lines = asyncio.run(costs(operator.owner_store(), request))
@@ -60,4 +69,4 @@ def _day(text: str | None, where: str) -> date | None:
     try:
         return date.fromisoformat(text)
     except ValueError as error:
-        raise UsageError(f"{text!r} is no day", where=where, remedy="Write it as 2026-11-30.") from error
+        raise UsageError(f"invalid day {text!r}", where=where, remedy="Use the form 2026-11-30.") from error

@@ -1,30 +1,28 @@
-"""``embeddings estimate``: what embedding would cost, before it is done."""
+"""``embeddings estimate``: estimates the cost of embedding."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.embeddings.costs import CostSettings, read_book
 from headrace.topology.stages import EMBEDDER
 from headrace_cli import options, output
 from headrace_cli.commands.embeddings.options import GenerationName
 from headrace_cli.context import InLogAndStore, Operator
 from headrace_cli.failures import UsageError
 from headrace_cli.ingest import sources
-from headrace_cli.quiet import quiet_logs
 from headrace_cli.state import provider_name
 from headrace_cli.times import moment
-from headrace_cli.views import embeddings as embedding_view
 from headrace_cli.views.tracking import tracked
-from headrace_operations.embeddings import estimating
-from headrace_operations.embeddings.estimate import Lengths, of_texts
-from headrace_operations.embeddings.estimating import Estimated, EstimateRequest
-from headrace_operations.replay.start import ReplayRequest
+
+if TYPE_CHECKING:
+    from headrace_operations.embeddings.estimate import Lengths
+    from headrace_operations.embeddings.estimating import Estimated, EstimateRequest
+    from headrace_operations.replay.start import ReplayRequest
 
 
 def estimate(
@@ -32,17 +30,17 @@ def estimate(
         list[str] | None,
         typer.Argument(
             metavar="PATH", show_default=False,
-            help="Files and folders as `headrace ingest` takes them; without any, what the embedder reads in the log.",
+            help="Files and folders as for `headrace ingest`. Default: the embedder's records in the log.",
         ),
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", envvar="HEADRACE_REPLAY_ALL", help="All that lies in the log for the embedder.")
+        bool, typer.Option("--all", envvar="HEADRACE_REPLAY_ALL", help="All of the embedder's records in the log.")
     ] = False,
     from_offset: Annotated[
         list[str] | None,
         typer.Option(
             "--from-offset", envvar="HEADRACE_REPLAY_FROM_OFFSET", metavar="TOPIC:PARTITION:OFFSET", show_default=False,
-            help="What lies in the log from this offset of chunks on; may be repeated, no other partition takes part.",
+            help="Records of topic chunks from this offset on; may be repeated. Other partitions are not read.",
         ),
     ] = None,
     tenant: options.OnlyTenant = None,
@@ -50,21 +48,21 @@ def estimate(
         str | None,
         typer.Option(
             "--since", envvar="HEADRACE_REPLAY_SINCE", show_default=False,
-            help="Only what was written to the log since then: 2026-11-21T10:00, or 90m, 12h, 7d.",
+            help="Only records written since: 2026-11-21T10:00 (UTC by default), or 90m, 12h, 7d ago.",
         ),
     ] = None,
     rate: Annotated[
         float | None,
         typer.Option(
             "--rate", envvar="HEADRACE_EMBEDDING_RATE", min=0.001, show_default=False,
-            help="Texts a second, as `embeddings benchmark` measured them; without it, no time is told.",
+            help="Texts per second, as measured by `embeddings benchmark`. Without it, no time is estimated.",
         ),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
             "--model", envvar="HEADRACE_EMBEDDING_MODEL", show_default=False,
-            help="Name or identity of the model; without it, the generation's.",
+            help="Name or identity of the model. Default: the generation's.",
         ),
     ] = None,
     generation: GenerationName = None,
@@ -72,11 +70,18 @@ def estimate(
     operator: InLogAndStore,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
-    """Say how many texts would go through the model, their tokens, USD, KRW and time; nothing is done.
+    """Estimate the texts that would go through the model, their tokens, USD, KRW and time, without embedding them.
 
-    Texts of the log are counted exactly, without those that the cache has. Of files the texts are not split yet: their
-    number is an estimate, and with a model that is named nothing is asked. Tokens are a third of the characters.
+    Texts in the log are counted exactly, without cached ones. Files are not split into chunks, so their number of
+    texts is an estimate; with --model, nothing is read from the store. One token is taken as three characters.
     """
+    from headrace.embeddings.costs import CostSettings, read_book
+    from headrace_cli.quiet import quiet_logs
+    from headrace_cli.views import embeddings as embedding_view
+    from headrace_operations.embeddings import estimating
+    from headrace_operations.embeddings.estimating import EstimateRequest
+    from headrace_operations.replay.start import ReplayRequest
+
     quiet_logs()
     settings = CostSettings()
     request = EstimateRequest(read_book(settings.file), model, rate, provider_name(operator.state_dir))
@@ -94,24 +99,28 @@ def estimate(
 
 
 def _of_log(operator: Operator, generation: str | None, request: EstimateRequest, replay: ReplayRequest) -> Estimated:
+    from headrace_operations.embeddings import estimating
+
     cluster = operator.whole_cluster(generation)
     with tracked("read", None) as progress:
         return asyncio.run(estimating.estimate_log(cluster, request, replay, progress))
 
 
 def _lengths(paths: list[str], tenant: str) -> Lengths:
+    from headrace_operations.embeddings.estimate import of_texts
+
     unread: list[str] = []
     with tracked("read", None) as progress:
         lengths = of_texts(tenant, _texts(paths, unread), progress)
     for line in unread:
         output.say(line)
     if not lengths.documents:
-        raise UsageError("no text was found", where=", ".join(paths), remedy="Name text files or change events.")
+        raise UsageError("no text found", where=", ".join(paths), remedy="Pass text files or change events.")
     return lengths
 
 
 def _texts(paths: list[str], unread: list[str]) -> Iterator[str]:
-    """Yield the text of each change that carries one; what carries none is told in ``unread``."""
+    """Yield the text of each change that has one; list the others in ``unread``."""
     found = sources.find(paths)
     unread += [f"{failure.origin}: {failure.reason}" for failure in found.failures]
     for source in found.sources:
@@ -121,4 +130,6 @@ def _texts(paths: list[str], unread: list[str]) -> Iterator[str]:
             elif isinstance(text := change.item.get("content"), str):
                 yield text
             elif change.item.get("op", "upsert") != "delete":
-                unread.append(f"{change.origin}: its text is known only when it was taken out of the file")
+                unread.append(
+                    f"{change.origin}: skipped; its text is known only after ingest extracts it from the file"
+                )

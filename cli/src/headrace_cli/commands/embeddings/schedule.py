@@ -10,21 +10,22 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headrace_cli import options, output
 from headrace_cli.context import InFolder
 from headrace_cli.failures import UsageError
-from headrace_operations.alerts.alerter import Alert, Alerter, AlertSettings
-from headrace_operations.embeddings.schedule import Memory, Plan, plan, run
-from headrace_operations.generations.listing import require_generation
+
+if TYPE_CHECKING:
+    from headrace_operations.alerts.alerter import Alerter
+    from headrace_operations.embeddings.schedule import Memory, Plan
 
 _SHOWN = 5
-"""Times that a dry run tells."""
+"""Number of times that a dry run shows."""
 _STDERR = 2
-"""Where the output of a run goes: stdout is for what the schedule says."""
+"""Output of the job goes to stderr; stdout is for the schedule."""
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
 
 
@@ -37,7 +38,7 @@ class Job(StrEnum):
 
 
 class SystemClock:
-    """The machine's time; :meth:`stop` ends a wait."""
+    """System time; :meth:`stop` ends a wait."""
 
     def __init__(self) -> None:
         self._ended = threading.Event()
@@ -47,67 +48,71 @@ class SystemClock:
         return datetime.now(UTC)
 
     def wait(self, seconds: float) -> bool:
-        """Wait so long, or until stopped."""
+        """Wait for the given time, or until stopped."""
         return self._ended.wait(seconds)
 
     def stop(self) -> None:
-        """Have the schedule end after the run under way."""
+        """End the schedule after the current execution."""
         self._ended.set()
 
 
 def schedule(
-    job: Annotated[Job, typer.Argument(help="What is run: batch, incremental or release.")],
+    job: Annotated[Job, typer.Argument(help="The job to run: batch, incremental or release.")],
     cron: Annotated[
         str,
         typer.Option("--cron", envvar="HEADRACE_SCHEDULE_CRON", help='Minute, hour, day, month, weekday: "0 2 * * *".'),
     ],
     timezone: Annotated[
-        str, typer.Option("--timezone", envvar="HEADRACE_SCHEDULE_TIMEZONE", help="Zone of these times, as Asia/Seoul.")
+        str, typer.Option("--timezone", envvar="HEADRACE_SCHEDULE_TIMEZONE", help="Time zone, such as Asia/Seoul.")
     ] = "UTC",
     missed: Annotated[
         bool,
         typer.Option(
             "--missed/--no-missed", envvar="HEADRACE_SCHEDULE_MISSED",
-            help="Make up by one run for times that passed while this did not run, or while a run took too long.",
+            help="Catch up with one execution if times passed while this was not running or a job took too long.",
         ),
     ] = True,
     name: Annotated[
         str | None,
         typer.Option(
             "--name", envvar="HEADRACE_SCHEDULE_NAME", show_default=False,
-            help="Tells schedules of one state folder apart; without it, the job's.",
+            help="Name of the schedule within its state folder. Default: the job's name.",
         ),
     ] = None,
     runs: Annotated[
         int | None,
         typer.Option(
-            "--runs", envvar="HEADRACE_SCHEDULE_RUNS", min=1, help="End after so many runs.", show_default=False
+            "--runs", envvar="HEADRACE_SCHEDULE_RUNS", min=1, help="Exit after this many times.", show_default=False
         ),
     ] = None,
     into: Annotated[
         str | None,
         typer.Option(
-            "--into", envvar="HEADRACE_REPLAY_INTO", help="The generation that is filled.", show_default=False
+            "--into", envvar="HEADRACE_REPLAY_INTO", help="The generation to fill.", show_default=False
         ),
     ] = None,
     tenant: Annotated[
         str | None, typer.Option("--tenant", envvar="HEADRACE_TENANT", help="Only this tenant.", show_default=False)
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Say when the next five runs are, run nothing.")
+        bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Show the next five times; run nothing.")
     ] = False,
     *,
     operator: InFolder,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
-    """Run a job at the times of a cron expression, in this process, until Ctrl-C or SIGTERM.
+    """Run a job on a cron schedule until Ctrl-C or SIGTERM.
 
-    Runs never overlap, here or in another process of the same name and state folder. Each ends with an alert, where
-    webhooks are set. Kafka, registry and PostgreSQL are those of the environment or of the local stack.
+    Executions never overlap, not even with another process of the same name and state folder. Each ends with an alert
+    if webhooks are configured. Kafka, registry and PostgreSQL come from the environment or the local stack.
     """
+    from headrace_operations.alerts.alerter import Alerter, AlertSettings
+    from headrace_operations.embeddings.schedule import Memory, plan
+    from headrace_operations.generations.listing import require_generation
+
     own = name or job.value
     if not own or not set(own) <= _NAME_CHARACTERS:
-        raise UsageError(f"{own!r} is no name", where="--name", remedy="Use lower-case letters, digits, - and _.")
+        raise UsageError(f"invalid name {own!r}", where="--name", remedy="Use lower-case letters, digits, '-' and '_'.")
     if into is not None:
         asyncio.run(require_generation(operator.store(), into, "--into"))
     planned = plan(cron, timezone)
@@ -129,6 +134,8 @@ def schedule(
 def _run(
     planned: Plan, memory: Memory, job: Job, each: Callable[[datetime], None], *, missed: bool, runs: int | None
 ) -> None:
+    from headrace_operations.embeddings.schedule import run
+
     clock = SystemClock()
     with memory.alone():
         before = signal.signal(signal.SIGTERM, lambda *_: clock.stop())
@@ -140,7 +147,11 @@ def _run(
 
 
 def runner(job: Job, argv: list[str], alerter: Alerter, *, as_json: bool) -> Callable[[datetime], None]:
-    """Return what runs the job as a process of its own, says how it ended, and alerts; a failure ends no schedule."""
+    """Return a function that runs the job in a subprocess, reports the outcome and sends an alert.
+
+    A failure does not end the schedule.
+    """
+    from headrace_operations.alerts.alerter import Alert
 
     def go(due: datetime) -> None:
         begun = datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""``embeddings status``: how far embedding is, and what stops it."""
+"""``embeddings status``: the progress of embedding and what blocks it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,10 @@ from typing import Annotated
 
 import typer
 
-from headrace.embeddings.costs import CostSettings, read_book
 from headrace_cli import options
 from headrace_cli.commands.embeddings.options import GenerationName
 from headrace_cli.context import InLogAndStore
 from headrace_cli.state import provider_name
-from headrace_cli.views import embeddings as embedding_view
-from headrace_operations.embeddings import status as operations
-from headrace_operations.embeddings.status import StatusRequest
-from headrace_operations.generations.listing import require_generation
 
 
 def status(
@@ -23,13 +18,21 @@ def status(
     generation: GenerationName = None,
     sample: Annotated[
         float,
-        typer.Option("--sample", envvar="HEADRACE_EMBEDDING_SAMPLE_S", min=0, help="Seconds to measure the rate over."),
+        typer.Option(
+            "--sample", envvar="HEADRACE_EMBEDDING_SAMPLE_S", min=0, help="Seconds over which to measure the rate."
+        ),
     ] = 2.0,
     *,
     operator: InLogAndStore,
     as_json: options.Json = False,
 ) -> None:
-    """Show how far the embedder is with the log, each record that failed and why, and the spending against its caps."""
+    """Show the embedder's progress through the log, the failed records with reasons, and the spending against caps."""
+    from headrace.embeddings.costs import CostSettings, read_book
+    from headrace_cli.views import embeddings as embedding_view
+    from headrace_operations.embeddings import status as operations
+    from headrace_operations.embeddings.status import StatusRequest
+    from headrace_operations.generations.listing import require_generation
+
     cluster = operator.cluster(generation)
     if generation is not None:
         asyncio.run(require_generation(operator.store(), generation, "--generation"))

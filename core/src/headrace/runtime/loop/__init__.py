@@ -1,1 +1,1 @@
-"""The decision of the loop, by concern; begin with :mod:`headrace.runtime.loop.decide`."""
+"""The decision of the loop, by concern; start reading at :mod:`headrace.runtime.loop.decide`."""

@@ -1,4 +1,4 @@
-"""A sealed batch, and what the handlers make of it."""
+"""A sealed batch and its result."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from headrace.kafka.broker_contract import Mark, Message, Record, Snapshot, Topi
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Records sealed together, with the membership that they were read under; ``attempt`` counts from 1."""
+    """Records sealed together, with the group membership at the time of reading; ``attempt`` counts from 1."""
 
     number: int
     records: tuple[Record, ...]
@@ -18,9 +18,9 @@ class Batch:
     sealed_at: float
     attempt: int = 1
     marks: Mapping[TopicPartition, Mark] = field(default_factory=dict)
-    """To be written before it is computed, for partitions in which nothing was committed yet."""
+    """Marks to write before computing, for partitions in which this worker has not committed anything yet."""
     deadly: bool = False
-    """The one record in it ended the worker too often: it is given up, not computed."""
+    """Its only record crashed the worker too often: it is dead-lettered, not computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,6 @@ class BatchResult:
     retried: int = 0
     held: int = 0
     faults: int = 0
-    """Dead letters for which the record itself is not to blame, as far as one can tell."""
+    """Dead letters for reasons other than invalid input."""
     passed_over: int = 0
-    """Records that tell of no document."""
+    """Records that change no document."""

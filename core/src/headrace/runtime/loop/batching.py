@@ -1,7 +1,7 @@
-"""The way of a batch: records are read into the buffer, sealed, computed and committed.
+"""The life of a batch: records are read into the buffer, sealed, computed and committed.
 
-One batch computes while its predecessor commits. What makes the membership stale dooms both and the buffer, and
-reading starts again at the committed offsets.
+One batch is computed while its predecessor commits. When the membership becomes stale, both batches and the buffer are
+dropped, and reading starts again at the committed offsets.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from headrace.runtime.loop.suspicion import Suspicion, deadly, marks, taken_alon
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What must be done before records count again: a new producer where ``renew``, then a rewind."""
+    """What must happen before the worker reads again: a new producer if ``renew``, then a rewind."""
 
     renew: bool = False
 
@@ -32,7 +32,7 @@ class Recovery:
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """A batch with its result, which waits for its transaction or is in it."""
+    """A batch with its result, waiting for its transaction or in it."""
 
     batch: Batch
     result: BatchResult
@@ -40,7 +40,7 @@ class Computed:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """Where the records under way are."""
+    """Where the records in progress are."""
 
     buffer: tuple[Record, ...] = ()
     buffered_since: float = 0.0
@@ -49,17 +49,17 @@ class Pipeline:
     computing: Batch | None = None
     computed: Computed | None = None
     recovery: Recovery | None = None
-    """Records that are read before it is over are read again after it, so they are dropped."""
+    """Records that arrive before the recovery ends are dropped, because they are read again after it."""
     next_number: int = 1
 
     @property
     def idle(self) -> bool:
-        """Whether no batch is under way."""
+        """Whether no batch is in progress."""
         return self.computing is None and self.computed is None
 
 
 def read(pipeline: Pipeline, records: Sequence[Record], now: float) -> Pipeline:
-    """Take records into the buffer."""
+    """Add records to the buffer."""
     if not records:
         return pipeline
     since = pipeline.buffered_since if pipeline.buffer else now
@@ -67,7 +67,7 @@ def read(pipeline: Pipeline, records: Sequence[Record], now: float) -> Pipeline:
 
 
 def room(pipeline: Pipeline, limits: Limits) -> int:
-    """Return how many records the buffer still takes: none where it holds a batch, by records or bytes."""
+    """Return how many more records the buffer takes: 0 if it has a full batch, by records or bytes."""
     left = limits.batch_records - len(pipeline.buffer)
     if left <= 0 or sum(len(record.value or b"") for record in pipeline.buffer) >= limits.batch_bytes:
         return 0
@@ -75,14 +75,14 @@ def room(pipeline: Pipeline, limits: Limits) -> int:
 
 
 def due_at(pipeline: Pipeline, limits: Limits) -> float:
-    """Return when a buffer that is not full is sealed all the same."""
+    """Return when to seal a buffer that is not full."""
     return pipeline.buffered_since + limits.linger_s
 
 
 def cut(buffer: Sequence[Record], most: int, bytes_most: int, alone: Callable[[Record], bool]) -> tuple[Record, ...]:
-    """Return the first records of a filled buffer that fit into one batch; never none.
+    """Return the first records of a buffer that fit into one batch; at least one.
 
-    A record for which ``alone`` holds shares its batch with no record after it, and with none before it.
+    A record for which ``alone`` is true gets its own batch.
     """
     taken: list[Record] = []
     size = 0
@@ -98,18 +98,18 @@ def cut(buffer: Sequence[Record], most: int, bytes_most: int, alone: Callable[[R
 
 
 def ready(pipeline: Pipeline, pacing: Pacing, suspicion: Suspicion, now: float, limits: Limits) -> bool:
-    """Whether the buffer is to be sealed now: it is full, or its first record has waited long enough."""
+    """Whether to seal the buffer now: it is full, or its first record has waited long enough."""
     if pipeline.computing is not None or not pipeline.buffer or yields(pacing, pipeline.buffer, now, limits):
         return False
     if pipeline.computed is not None and unproven(suspicion, pipeline.buffer):
-        return False  # a mark is written at the committed offset, and that is about to move
+        return False  # a mark is written at the committed offset, which is about to move
     return room(pipeline, limits) == 0 or now >= due_at(pipeline, limits)
 
 
 def seal(
     pipeline: Pipeline, pacing: Pacing, suspicion: Suspicion, now: float, limits: Limits
 ) -> tuple[Pipeline, list[Command]]:
-    """Make a batch of the buffer's first records; it keeps the membership as of now and never takes a newer one."""
+    """Make a batch of the buffer's first records. It keeps the current membership and never takes a newer one."""
     most, bytes_most = batch_bounds(pacing, pipeline.buffer[0], limits)
     records = cut(pipeline.buffer, most, bytes_most, partial(taken_alone, suspicion))
     batch = Batch(
@@ -127,28 +127,28 @@ def compute_again(pipeline: Pipeline, batch: Batch) -> Pipeline:
 
 
 def computed(pipeline: Pipeline, batch: Batch, result: BatchResult) -> Pipeline:
-    """Take the result; the next batch may be computed while it is committed."""
+    """Store the result; the next batch may be computed while this one is committed."""
     return replace(pipeline, computing=None, computed=Computed(batch, result))
 
 
 def committed(pipeline: Pipeline) -> Pipeline:
-    """Forget the batch that is durable now."""
+    """Forget the committed batch."""
     return replace(pipeline, computed=None)
 
 
 def doom(pipeline: Pipeline, *, renew: bool) -> tuple[Pipeline, list[Command]]:
-    """Drop all that is under way and start again at the committed offsets; a renewal that is due stays due."""
+    """Drop everything in progress and restart at the committed offsets; a pending renewal stays pending."""
     renew = renew or (pipeline.recovery is not None and pipeline.recovery.renew)
     commands: list[Command] = [] if pipeline.computing is None else [Cancel(pipeline.computing.number)]
     return Pipeline(recovery=Recovery(renew=renew), next_number=pipeline.next_number), commands
 
 
 def recovered(pipeline: Pipeline) -> Pipeline:
-    """Take one step of the recovery as done."""
+    """Mark one recovery step as done."""
     renewed = pipeline.recovery is not None and pipeline.recovery.renew
     return replace(pipeline, recovery=Recovery() if renewed else None)
 
 
 def leave_buffer(pipeline: Pipeline) -> Pipeline:
-    """Leave what is not sealed to the next owner."""
+    """Leave unsealed records to the next owner of the partitions."""
     return replace(pipeline, buffer=())

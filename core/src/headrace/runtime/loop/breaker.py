@@ -1,7 +1,7 @@
-"""The circuit between the lane and what it depends on: Kafka, the store, a provider, a setting.
+"""The circuit breaker between the lane and its dependencies: Kafka, the store, a provider, a setting.
 
-``Closed`` lets work through. A failure opens it: nothing is started until the back-off is over. Where the batch under
-way failed for the dependency, the circuit is half open while that batch alone tries again.
+``Closed`` lets work through. A failure opens the circuit: nothing starts until the back-off ends. If a running batch
+failed because of the dependency, the circuit is half open while that batch alone is computed again.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Open:
     failures: int
     until: float
     recompute: bool = False
-    """The batch under way failed for it and is computed again when the wait is over."""
+    """The running batch failed because of the dependency and is computed again after the wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class HalfOpen:
-    """The batch under way is computed again; nothing else goes on before its outcome."""
+    """The running batch is computed again; nothing else starts before its outcome."""
 
     dependency: str
     reason: str
@@ -45,7 +45,7 @@ Circuit = Closed | Open | HalfOpen
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """The circuit, and the commits that failed in a row."""
+    """The circuit, and the number of consecutive failed commits."""
 
     circuit: Circuit = Closed()  # it has no state
     commit_failures: int = 0
@@ -66,7 +66,7 @@ def dependency_failed(
 
 
 def commit_failed(breaker: Breaker, event: CommitReturned, limits: Limits) -> Breaker:
-    """Open the circuit where commits fail in a row; a single one is an everyday rebalance."""
+    """Open the circuit when consecutive commits fail; a single failure is usually a rebalance."""
     failures = breaker.commit_failures + 1
     if failures == 1:
         return Breaker(commit_failures=failures)
@@ -76,7 +76,7 @@ def commit_failed(breaker: Breaker, event: CommitReturned, limits: Limits) -> Br
 
 
 def committed(breaker: Breaker) -> Breaker:
-    """Forget the commits that failed."""
+    """Reset the count of failed commits."""
     return replace(breaker, commit_failures=0)
 
 
@@ -86,14 +86,14 @@ def close(breaker: Breaker) -> Breaker:
 
 
 def half_open(breaker: Breaker) -> Breaker:
-    """Have the batch under way try alone."""
+    """Let the running batch alone be computed again."""
     circuit = breaker.circuit
     assert isinstance(circuit, Open)
     return replace(breaker, circuit=HalfOpen(circuit.dependency, circuit.reason, circuit.failures))
 
 
 def blocks(breaker: Breaker, now: float) -> bool:
-    """Whether nothing may be started now."""
+    """Whether nothing may start now."""
     match breaker.circuit:
         case Closed():
             return False
@@ -104,12 +104,12 @@ def blocks(breaker: Breaker, now: float) -> bool:
 
 
 def recomputes(breaker: Breaker) -> bool:
-    """Whether the batch under way is to be computed again when the circuit no longer blocks."""
+    """Whether to compute the running batch again when the circuit no longer blocks."""
     return isinstance(breaker.circuit, Open) and breaker.circuit.recompute
 
 
 def wait_s(breaker: Breaker, now: float) -> float | None:
-    """Return how long the circuit blocks at most, None where it is closed; a try ends at an unknown time."""
+    """Return the maximum seconds that the circuit blocks, or None if closed; a half-open test has no known end."""
     match breaker.circuit:
         case Closed():
             return None

@@ -10,14 +10,14 @@ from headrace.runtime.loop.batch import Batch, BatchResult
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Hand the batch to the handlers."""
+    """Pass the batch to the handlers."""
 
     batch: Batch
 
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """The batch is doomed: stop computing it, drop its result."""
+    """Stop computing the batch and drop its result."""
 
     number: int
 
@@ -31,24 +31,24 @@ class Commit:
 
 
 class RecoveryStep(StrEnum):
-    """One call on the way back to the committed offsets."""
+    """One step of the return to the committed offsets."""
 
     RENEW = "renew"
     """Replace the producer, whose last transaction may still be open."""
     REWIND = "rewind"
-    """Read on from the committed offsets."""
+    """Continue reading at the committed offsets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recover:
-    """Do the step."""
+    """Execute the recovery step."""
 
     step: RecoveryStep
 
 
 @dataclass(frozen=True, slots=True)
 class PauseFetching:
-    """Read no more records; polls go on, for they keep up the membership."""
+    """Stop fetching records; polls continue, because they keep the group membership."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,10 @@
 """What a worker does next, as a pure function: ``state + event -> state, commands``.
 
-No clock, no broker and no randomness in here; the worker (:mod:`headrace.runtime.worker`) brings time and jitter with
-the events and carries out the commands. Times are monotonic seconds.
+This module uses no clock, broker or randomness: the worker (:mod:`headrace.runtime.worker`) passes time and jitter with
+the events and executes the commands. Times are monotonic seconds.
 
-This module is the table of contents: one handler for each event, then how the worker goes on. Each concern is a part
-of the state with a module of its own: ``batching`` (the way of a batch), ``pacing``, ``parking``, ``suspicion``,
+This module is the table of contents: one function for each event, then how the worker continues. Each concern is a
+part of the state with its own module: ``batching`` (the life of a batch), ``pacing``, ``parking``, ``suspicion``,
 ``breaker`` and ``lifecycle``. One function serves both lanes; the side lane differs by its limits.
 """
 
@@ -37,12 +37,11 @@ Decision = tuple[State, list[Command]]
 
 
 def decide(state: State, event: Event, limits: Limits) -> Decision:
-    """Return the state after the event and the commands to carry out, in this order.
+    """Return the state after the event and the commands to execute, in this order.
 
-    A cancellation comes first: handlers stop working on what is doomed before they are given anything else. Fetching
-    follows, for a commit or a recovery may last, and the client goes on fetching in the background meanwhile. Of what
-    is started, the computation comes before the commit: the handlers work on the next batch while the worker waits for
-    the transaction.
+    A cancellation comes first, so that handlers stop working on dropped batches. Fetching follows, because a commit or
+    recovery may take long and the client fetches in the background meanwhile. A computation starts before a commit, so
+    that the handlers work on the next batch while the worker waits for the transaction.
     """
     state, cancelling = _take(state, event, limits)
     if state.exit is not None:
@@ -78,7 +77,7 @@ def _polled(state: State, event: PollReturned, limits: Limits) -> Decision:
     if event.polled.rebalanced:
         return _doom(replace(state, suspicion=suspicion.take_over(state.suspicion, event.polled)))
     if state.lifecycle.draining or state.pipeline.recovery is not None:
-        return state, []  # what is read before a rewind is read again after it
+        return state, []  # records read before a rewind are read again after it
     state = replace(state, pipeline=replace(state.pipeline, snapshot=event.snapshot))
     if limits.retry_topic is not None:
         return replace(state, parking=parking.park(state.parking, event, limits)), []
@@ -93,11 +92,11 @@ def _computed(state: State, event: ComputeReturned, limits: Limits) -> Decision:
         return _succeeded(state, batch, outcome, limits)
     if isinstance(outcome, (DependencyDown, ConfigurationError)):
         return _must_try_again(state, batch, outcome, event, limits)
-    return _end(state, EXIT_BUG, f"the batch could not be computed: {type(outcome).__name__}: {outcome}")
+    return _end(state, EXIT_BUG, f"a bug ended the batch: {type(outcome).__name__}: {outcome}")
 
 
 def _succeeded(state: State, batch: Batch, result: BatchResult, limits: Limits) -> Decision:
-    """Take the result to be committed, unless it is one dead letter too many: then nothing of it is written."""
+    """Accept the result for the commit, unless it has too many dead letters: then nothing of it is written."""
     state = replace(
         state,
         pipeline=batching.computed(state.pipeline, batch, result),
@@ -162,14 +161,14 @@ def _end(state: State, code: int, reason: str) -> Decision:
 
 
 def _doom(state: State, *, renew: bool = False) -> Decision:
-    """Drop everything that is under way; what it waited for no longer matters."""
+    """Drop everything in progress, including its waits."""
     pipeline, commands = batching.doom(state.pipeline, renew=renew)
     doomed = replace(state, pipeline=pipeline, parking=parking.Parking(), breaker=breaker.close(state.breaker))
     return doomed, commands
 
 
 def _go_on(state: State, now: float, limits: Limits) -> Decision:
-    """Go on as far as the state allows: wait, recover, compute again, or seal and commit."""
+    """Continue as far as the state allows: wait, recover, compute again, or seal and commit."""
     if breaker.blocks(state.breaker, now):
         return _finish(state, now), []
     if state.pipeline.recovery is not None:
@@ -201,7 +200,7 @@ def _finish(state: State, now: float) -> State:
 
 
 def _fetch(state: State, now: float, limits: Limits) -> Decision:
-    """Stop fetching where records would pile up, and start again where they would not; polls go on in any case."""
+    """Stop fetching if records would pile up, and start again otherwise; polls always continue."""
     wanted = state.exit is not None or not _piles_up(state, now, limits)
     changed, commands = pacing.fetch(state.pacing, wanted=wanted)
     return replace(state, pacing=changed), commands
@@ -213,5 +212,5 @@ def _piles_up(state: State, now: float, limits: Limits) -> bool:
     full = batching.room(state.pipeline, limits) == 0
     if state.pipeline.computing is None:
         return full and pacing.yields(state.pacing, state.pipeline.buffer, now, limits)
-    again = state.pipeline.computing.attempt > 1  # its dependency failed, and may do so for hours
+    again = state.pipeline.computing.attempt > 1  # its dependency failed, and may be down for hours
     return again or (full and pacing.lasts(state.pipeline.computing, now))

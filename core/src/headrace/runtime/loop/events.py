@@ -1,4 +1,4 @@
-"""What can happen to a worker. Each event brings the time, and the jitter for a back-off that may follow.
+"""What can happen to a worker. Each event has the time, and the jitter for a back-off that may follow.
 
 Times are monotonic seconds; ``jitter`` is a random number from 0 to 1.
 """
@@ -13,13 +13,13 @@ from headrace.runtime.loop.batch import BatchResult
 
 @dataclass(frozen=True, slots=True)
 class PollReturned:
-    """A poll came back, with the membership as of then."""
+    """A poll returned, with the membership at that time."""
 
     now: float
     polled: Polled
     snapshot: Snapshot | None
     wall_ahead: float = 0.0
-    """Seconds since 1970 minus ``now``: due times are the wall clock's."""
+    """Seconds since 1970 minus ``now``, because due times use the wall clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +61,13 @@ class RecoveryReturned:
 
 @dataclass(frozen=True, slots=True)
 class OrdersChanged:
-    """Operators want something else of the stage than before."""
+    """The orders for the stage changed."""
 
     now: float
     paused: str | None
-    """Why no batch is to be started, or None."""
+    """Why no batch may start, or None."""
     resumes: int
-    """How often the stage was told to go on."""
+    """How often operators resumed the stage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +80,14 @@ class LiveLaneChanged:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """The worker is to finish (SIGTERM)."""
+    """The worker should drain and end (SIGTERM)."""
 
     now: float
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time went by."""
+    """Time passed."""
 
     now: float
 

@@ -1,4 +1,4 @@
-"""Whether the worker goes on: operators' orders, too many dead letters, a stop, what cannot be repaired."""
+"""Whether the worker continues: operators' orders, too many dead letters, a stop request, fatal errors."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class Lifecycle:
-    """What keeps the worker from starting batches, or ends it."""
+    """What prevents the worker from starting batches, or ends it."""
 
     paused: str | None = None
-    """Why no batch is started: an operator's order."""
+    """Why no batch may start: an operator's order."""
     resumes: int = 0
-    """How often operators told the stage to go on."""
+    """How often operators resumed the stage."""
     stopped: str | None = None
-    """Why the stage stopped itself: it gave up too many records. An operator's order lets it go on."""
+    """Why the stage stopped itself: too many dead letters. An operator resumes it."""
     recent: tuple[tuple[int, int], ...] = ()
     """Records and faults of the newest batches."""
     draining_until: float | None = None
@@ -40,37 +40,37 @@ class Lifecycle:
 
     @property
     def draining(self) -> bool:
-        """Whether the worker finishes what is under way and takes nothing more."""
+        """Whether the worker finishes running batches and starts no more."""
         return self.draining_until is not None
 
     @property
     def idles(self) -> bool:
-        """Whether an operator, or the stage itself, wants no more batches for now."""
+        """Whether the stage is paused by an operator or stopped itself."""
         return self.paused is not None or self.stopped is not None
 
 
 def ordered(lifecycle: Lifecycle, event: OrdersChanged) -> Lifecycle:
-    """Take the orders; one more to go on ends a stop of the stage's own."""
+    """Apply the orders; a new resume order ends a stop of the stage."""
     taken = replace(lifecycle, paused=event.paused, resumes=event.resumes)
     return replace(taken, stopped=None, recent=()) if event.resumes > lifecycle.resumes else taken
 
 
 def drain(lifecycle: Lifecycle, event: StopRequested, limits: Limits) -> Lifecycle:
-    """Begin to finish; a second request changes nothing."""
+    """Start draining; a second request changes nothing."""
     if lifecycle.draining:
         return lifecycle
     return replace(lifecycle, draining_until=event.now + limits.drain_s)
 
 
 def judge(lifecycle: Lifecycle, batch: Batch, result: BatchResult, limits: Limits) -> Lifecycle:
-    """Count the batch's faults; stop the stage where the newest records have too many."""
+    """Count the batch's faults, and stop the stage if the newest records have too many."""
     recent = [*lifecycle.recent, (len(batch.records), result.faults)]
     while sum(count for count, _ in recent[1:]) >= limits.dead_letter_window:
         recent.pop(0)
     seen = sum(count for count, _ in recent)
     faults = sum(faulty for _, faulty in recent)
     if result.faults and seen >= limits.dead_letter_window and faults > limits.dead_letter_share * seen:
-        stopped = f"{faults} of the last {seen} records were given up for a fault that is hardly theirs"
+        stopped = f"{faults} of the last {seen} records were dead-lettered for reasons other than invalid input"
         return replace(lifecycle, stopped=stopped, recent=())
     return replace(lifecycle, recent=tuple(recent))
 
@@ -88,7 +88,11 @@ def exit_code_of(error: BrokerError | None) -> int | None:
 
 
 def finish(lifecycle: Lifecycle, now: float, *, idle: bool) -> Lifecycle:
-    """End a worker that drains, when nothing is under way any more or its time is over."""
+    """End a draining worker when it is idle or its time is over."""
     if lifecycle.draining_until is None or not (idle or now >= lifecycle.draining_until):
         return lifecycle
-    return end(lifecycle, EXIT_DONE, "drained" if idle else "the time to drain is over; the next owner does the rest")
+    return end(
+        lifecycle,
+        EXIT_DONE,
+        "drained" if idle else "the drain time is over; the next owner of the partitions does the rest",
+    )

@@ -1,4 +1,4 @@
-"""The bounds of one lane."""
+"""The limits of one lane."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of batches and waits; seconds and bytes."""
+    """Limits of batches and waits, in seconds and bytes."""
 
     batch_records: int = 500
     batch_bytes: int = 4 * 1024 * 1024
@@ -20,15 +20,16 @@ class Limits:
     replay_topic: str | None = None
     """Its records wait while the live lane works."""
     replay_share: float = 0.1
-    """Part of the time, between 0 and 1, that replayed records get while live ones come."""
+    """Share of the time, between 0 and 1, for replayed records while live records arrive."""
     replay_batch_records: int = 8
     replay_batch_bytes: int = 64 * 1024
-    """While live records come, batches of replayed ones are no larger than this: so long a live one waits for them."""
+    """Maximum bytes in a batch of replayed records while live records arrive, because live records wait for it."""
     parked_records: int = 1000
     parked_bytes: int = 32 * 1024 * 1024
-    """So much may wait until it is due before fetching stops."""
+    """Maximum bytes of parked records; then fetching stops."""
     deaths: int = 3
-    """A record that was begun so often alone, without an end, is given up."""
+    """A record that crashed the worker this often while alone in its batch is dead-lettered."""
     dead_letter_window: int = 1000
     dead_letter_share: float = 1.0
-    """More of the newest ``dead_letter_window`` records given up for a fault of ours than this stops the stage."""
+    """The stage stops above this share of dead letters, other than invalid records, among the newest
+    ``dead_letter_window`` records."""

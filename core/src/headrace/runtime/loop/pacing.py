@@ -1,4 +1,4 @@
-"""How fast the lane goes: when fetching stops, and what a replay leaves to the live lane."""
+"""The pace of the lane: when fetching stops, and how replays give way to the live lane."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from headrace.runtime.loop.events import LiveLaneChanged
 from headrace.runtime.loop.limits import Limits
 
 PAUSE_AFTER_S = 1.0
-"""A batch that computes longer than this has fetching paused, so that polling can keep up the membership."""
+"""Fetching pauses if a batch takes longer than this, so that polls can keep the group membership."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pacing:
-    """What holds the lane back."""
+    """What slows the lane down."""
 
     fetching: bool = True
     live_busy: bool = False
-    """Whether live records come; only the side lane learns of it."""
+    """Whether live records arrive; only the side lane uses it."""
     yield_until: float = 0.0
-    """Until then replayed records leave a busy live lane its share."""
+    """Until this time, replayed records give way to a busy live lane."""
 
 
 def live_lane_changed(pacing: Pacing, event: LiveLaneChanged) -> Pacing:
-    """Keep whether live records come."""
+    """Store whether live records arrive."""
     return replace(pacing, live_busy=event.busy)
 
 
 def committed(pacing: Pacing, batch: Batch, now: float, limits: Limits) -> Pacing:
-    """Have replayed records wait after a batch of them, so that they get their share of the time and no more."""
+    """Make replayed records wait after a batch of them, so that they take only their share of the time."""
     if batch.records[-1].topic != limits.replay_topic:
         return pacing
     took = now - batch.sealed_at
@@ -40,21 +40,21 @@ def committed(pacing: Pacing, batch: Batch, now: float, limits: Limits) -> Pacin
 
 
 def yields(pacing: Pacing, buffer: Sequence[Record], now: float, limits: Limits) -> bool:
-    """Whether the buffer has only replayed records, and those wait for the live lane."""
+    """Whether the buffer has only replayed records and these wait for the live lane."""
     if not pacing.live_busy or now >= pacing.yield_until:
         return False
     return all(record.topic == limits.replay_topic for record in buffer)
 
 
 def batch_bounds(pacing: Pacing, first: Record, limits: Limits) -> tuple[int, int]:
-    """Return the most records and bytes of a batch that begins with the record."""
+    """Return the maximum records and bytes of a batch that begins with the record."""
     if pacing.live_busy and first.topic == limits.replay_topic:
         return min(limits.batch_records, limits.replay_batch_records), limits.replay_batch_bytes
     return limits.batch_records, limits.batch_bytes
 
 
 def lasts(computing: Batch, now: float) -> bool:
-    """Whether the batch computes for so long that a full buffer must stop the fetching."""
+    """Whether the batch has run so long that fetching must stop when the buffer is full."""
     return now - computing.sealed_at >= PAUSE_AFTER_S
 
 

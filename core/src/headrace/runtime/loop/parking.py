@@ -26,13 +26,13 @@ class Parking:
 
 
 def park(parking: Parking, event: PollReturned, limits: Limits) -> Parking:
-    """Take what the poll read; what is not of the retry topic is due at once."""
+    """Add the records of the poll; those from other topics than the retry topic are due at once."""
     found = tuple(Parked(_due(record, event, limits), record) for record in event.polled.records)
     return Parking((*parking.parked, *found)) if found else parking
 
 
 def take_due(parking: Parking, now: float) -> tuple[Parking, list[Record]]:
-    """Take out what is due; a record stays behind one of its partition that is not due yet."""
+    """Remove the due records; a record behind one of its partition that is not due stays."""
     blocked: set[TopicPartition] = set()
     due: list[Record] = []
     rest: list[Parked] = []
@@ -47,13 +47,13 @@ def take_due(parking: Parking, now: float) -> tuple[Parking, list[Record]]:
 
 
 def full(parking: Parking, limits: Limits) -> bool:
-    """Whether so much waits that fetching must stop."""
+    """Whether the parked records reach the limit and fetching must stop."""
     size = sum(len(parked.record.value or b"") for parked in parking.parked)
     return len(parking.parked) >= limits.parked_records or size >= limits.parked_bytes
 
 
 def next_due(parking: Parking) -> float:
-    """Return when the first record is due; infinity where none waits."""
+    """Return when the first record is due; infinity if there is none."""
     return min((parked.due for parked in parking.parked), default=float("inf"))
 
 

@@ -1,4 +1,4 @@
-"""Everything that the decision rests on, one part for each concern."""
+"""The state that decisions use, with one part for each concern."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from headrace.runtime.loop.suspicion import Suspicion
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A worker's state; only :func:`headrace.runtime.loop.decide.decide` makes the next one."""
+    """A worker's state; only :func:`headrace.runtime.loop.decide.decide` creates a new one."""
 
     pipeline: Pipeline = Pipeline()  # noqa: RUF009  # frozen, as are all parts
     pacing: Pacing = Pacing()  # noqa: RUF009

@@ -1,8 +1,8 @@
-"""Which records may kill the process, as the marks tell that dead workers left.
+"""Which records may crash the process, according to the marks that crashed workers left.
 
-The first batch of a partition that came to this worker is marked before it is computed. Its commit takes the mark
-away; a death leaves it to the next owner. After :data:`BATCH_DEATHS` deaths the records up to the mark's end are
-taken one by one, and one that goes on killing is given up.
+When a partition is assigned to this worker, its first batch is marked before it is computed. The commit removes the
+mark; a crash leaves it to the next owner. After :data:`BATCH_DEATHS` crashes, the records up to the mark's end are
+processed one by one, and a record that keeps crashing the worker is dead-lettered.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from headrace.runtime.loop.batch import Batch
 from headrace.runtime.loop.limits import Limits
 
 BATCH_DEATHS = 2
-"""After so many beginnings without an end, the records of a batch are taken one by one."""
+"""After this number of unfinished attempts, the records of a batch are processed one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,29 +24,29 @@ class Suspicion:
 
     assigned: frozenset[TopicPartition] = frozenset()
     unproven: Mapping[TopicPartition, Mark | None] = field(default_factory=dict)
-    """Partitions of which nothing was committed since they came here, with the mark that they came with."""
+    """Partitions without a commit since their assignment, with the mark that they had then."""
 
 
 def take_over(suspicion: Suspicion, polled: Polled) -> Suspicion:
-    """Take the new assignment; what came to this worker is unproven."""
+    """Apply the new assignment; newly assigned partitions are unproven."""
     kept = {place: mark for place, mark in suspicion.unproven.items() if place in polled.assigned}
     came = {place: polled.marks.get(place) for place in polled.assigned - suspicion.assigned}
     return Suspicion(polled.assigned, kept | came)
 
 
 def taken_alone(suspicion: Suspicion, record: Record) -> bool:
-    """Whether the record is taken alone: a batch of its partition was begun too often."""
+    """Whether to process the record alone, because a batch of its partition was begun too often."""
     return _suspected(suspicion.unproven.get(record.place))
 
 
 def deadly(suspicion: Suspicion, records: Sequence[Record], limits: Limits) -> bool:
-    """Whether the batch is one record that was begun alone so often that it is given up."""
+    """Whether the batch is a single record that crashed the worker too often and must be dead-lettered."""
     mark = suspicion.unproven.get(records[0].place)
     return mark is not None and len(records) == 1 and mark.records == 1 and mark.begun >= limits.deaths
 
 
 def unproven(suspicion: Suspicion, records: Sequence[Record]) -> bool:
-    """Whether any of the records would have to be marked."""
+    """Whether any of the records must be marked."""
     return any(record.place in suspicion.unproven for record in records)
 
 
@@ -66,7 +66,7 @@ def marks(suspicion: Suspicion, records: Sequence[Record]) -> dict[TopicPartitio
 
 
 def committed(suspicion: Suspicion, batch: Batch) -> Suspicion:
-    """Take the batch's partitions as proven, or as taken record by record up to their mark's end."""
+    """Mark the batch's partitions as proven, or continue record by record up to the end of their mark."""
     left = dict(suspicion.unproven)
     for place, mark in batch.marks.items():
         at = batch.records[-1].offset + 1

@@ -1,4 +1,4 @@
-"""What a worker waits for when nothing is left to do: for how many records, and for how long."""
+"""What an idle worker waits for: how many records, and how long."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from headrace.runtime.loop.limits import Limits
 from headrace.runtime.loop.state import State
 
 IDLE_POLL_S = 0.25
-"""The longest poll: an order, a stop or the other lane is seen after it at the latest."""
+"""Maximum seconds of a poll, and so the maximum delay to notice an order, a stop or the other lane."""
 YIELDING_POLL_S = 0.02
-"""A poll while replayed records leave the live lane its share: it may be idle any moment."""
+"""Seconds of a poll while replayed records wait for the live lane, which may become idle at any time."""
 BUSY_POLL_MAX_S = 0.05
-"""The longest wait for an outcome before the next poll, so that a long batch costs no membership."""
+"""Maximum wait for an outcome before the next poll, so that a long batch does not lose the group membership."""
 BUSY_POLL_PARTS = 10
 """A wait for an outcome is a tenth of the time that the batch has computed so far: polls do not delay a short
 batch, and during a long one they cost little."""
@@ -30,7 +30,7 @@ class Wait:
 
 
 def next_wait(state: State, now: float, limits: Limits) -> Wait:
-    """Return what to wait for; short while a batch computes, so that its commit follows at once."""
+    """Return what to wait for; the wait is short while a batch runs, so that its commit follows at once."""
     blocked_s = breaker.wait_s(state.breaker, now)
     if blocked_s is not None:
         return Wait(1, min(blocked_s, IDLE_POLL_S))
@@ -46,7 +46,7 @@ def next_wait(state: State, now: float, limits: Limits) -> Wait:
 
 
 def _idle_timeout(state: State, now: float, limits: Limits) -> float:
-    """Return how long a poll may wait where nothing computes: until the next thing that could be started."""
+    """Return how long a poll may wait if no batch runs: until the next batch can start."""
     timeout = min(IDLE_POLL_S, parking.next_due(state.parking) - now)
     if state.pipeline.buffer and not state.lifecycle.idles:
         yields = pacing.yields(state.pacing, state.pipeline.buffer, now, limits)

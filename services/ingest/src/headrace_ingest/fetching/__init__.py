@@ -1,4 +1,4 @@
-"""Files that change events refer to, fetched from where the operator allows it and from nowhere else."""
+"""Fetches the files that change events refer to, only from locations that the operator allows."""
 
 from __future__ import annotations
 

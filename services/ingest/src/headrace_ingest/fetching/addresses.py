@@ -1,4 +1,4 @@
-"""Hosts and networks that may be reached; a connection goes to the very address that was checked."""
+"""Checks hosts and networks against the allow-lists. A connection uses exactly the address that was checked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from headrace_ingest.fetching.outcomes import ForbiddenReference
 from headrace_ingest.fetching.references import PORTS, WebAddress, host_and_port
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-"""Returns all addresses of a name; raises OSError where it has none, or nobody knows."""
+"""Returns all addresses of a name; raises OSError if it has none or the lookup fails."""
 
 _MOST_ADDRESSES = 8
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
@@ -23,17 +23,17 @@ _NEVER_V4 = (IPv4Network("192.0.0.0/24"), IPv4Network("192.88.99.0/24"))
 _NEVER_V6 = tuple(
     IPv6Network(network)
     for network in (
-        "2001::/23",  # protocols, Teredo among them, which carries an address of IPv4
+        "2001::/23",  # protocol assignments, including Teredo, which embeds an IPv4 address
         "2001:db8::/32",
-        "2002::/16",  # 6to4: carries an address of IPv4
+        "2002::/16",  # 6to4: embeds an IPv4 address
         "3fff::/20",
     )
 )
-"""Not public, though Python 3.11 takes some of them for it."""
+"""Not public, although Python 3.11 treats some of them as public."""
 
 
 class Hosts:
-    """The allow-list of hosts; raises :class:`ConfigurationError` for an entry that is none."""
+    """The allow-list of hosts; raises :class:`ConfigurationError` for an invalid entry."""
 
     def __init__(self, listed: str) -> None:
         entries = [_entry(text.strip()) for text in listed.split(",") if text.strip()]
@@ -41,7 +41,7 @@ class Hosts:
         self._below = {(host, port) for host, port, below in entries if below}
 
     def check(self, address: WebAddress) -> None:
-        """Raise :class:`ForbiddenReference` unless host and port are allowed; none named is the scheme's own."""
+        """Raise :class:`ForbiddenReference` for other hosts and ports. An entry without a port means the default."""
         port = None if address.port == PORTS[address.scheme] else address.port
         labels = address.host.split(".")
         suffixes = {".".join(labels[start:]) for start in range(1, len(labels))}
@@ -57,14 +57,14 @@ def _entry(text: str) -> tuple[str, int | None, bool]:
         host, port = host_and_port(text.removeprefix("*."))
     except ForbiddenReference as error:
         raise ConfigurationError(
-            f"{text!r} is no host: {error.reason}", where="HEADRACE_FETCH_HOSTS",
-            remedy="Write docs.example.org, *.example.org or docs.example.org:8443, with commas between.",
+            f"invalid host {text!r}: {error.reason}", where="HEADRACE_FETCH_HOSTS",
+            remedy="Use hosts such as docs.example.org, *.example.org or docs.example.org:8443, separated by commas.",
         ) from error  # fmt: skip
     return host, port, below
 
 
 class AddressRule:
-    """Public addresses, and those of the networks that the operator names."""
+    """Allows public addresses, and the addresses of networks that the operator lists."""
 
     def __init__(self, internal: str) -> None:
         self._internal = [_network(text.strip()) for text in internal.split(",") if text.strip()]
@@ -74,15 +74,15 @@ class AddressRule:
         try:
             address = ip_address(text)
         except ValueError as error:
-            raise ForbiddenReference(f"{text!r:.100} is no address") from error
+            raise ForbiddenReference(f"{text!r:.100} is not an IP address") from error
         if isinstance(address, IPv6Address):
             if address.scope_id is not None:
-                raise ForbiddenReference(f"{text} names a zone")
+                raise ForbiddenReference(f"{text} has a zone ID")
             address = address.ipv4_mapped or address
         if address.is_unspecified or address.is_multicast:
-            raise ForbiddenReference(f"{address} is the address of no host")
+            raise ForbiddenReference(f"{address} is an unspecified or multicast address")
         if not any(address in network for network in self._internal) and not _public(address):
-            raise ForbiddenReference(f"{address} is not public, and not in HEADRACE_FETCH_INTERNAL")
+            raise ForbiddenReference(f"{address} is neither public nor in HEADRACE_FETCH_INTERNAL")
         return str(address)
 
 
@@ -91,13 +91,13 @@ def _network(text: str) -> IPv4Network | IPv6Network:
         return ip_network(text)
     except ValueError as error:
         raise ConfigurationError(
-            f"{text!r} is no network: {error}", where="HEADRACE_FETCH_INTERNAL",
-            remedy="Write 10.1.0.0/16, with commas between.",
+            f"invalid network {text!r}: {error}", where="HEADRACE_FETCH_INTERNAL",
+            remedy="Use networks such as 10.1.0.0/16, separated by commas.",
         ) from error  # fmt: skip
 
 
 def _public(address: IPv4Address | IPv6Address) -> bool:
-    """Return whether it is reachable from everywhere; what carries an address of IPv4 inside is judged by that."""
+    """Return whether the address is public. An embedded IPv4 address decides for the IPv6 address around it."""
     if address.is_multicast or not (address.is_global or (address.version == 6 and address in _NAT64)):
         return False
     if isinstance(address, IPv4Address):
@@ -108,16 +108,16 @@ def _public(address: IPv4Address | IPv6Address) -> bool:
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:
-    """Return what the system's resolver knows of the name."""
+    """Return the addresses of the name from the system's resolver."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(address[0]) for *_, address in found]
 
 
 class CheckedBackend(httpcore.AsyncNetworkBackend):
-    """Makes every connection: resolves the name once, checks all its addresses, and connects to one of these.
+    """Makes every connection: resolves the name once, checks all of its addresses, and connects to one of them.
 
-    TLS and the header ``Host`` keep the name; they are made by the layer above from the URL. The other ways to connect
-    stay those of the base class, which has none.
+    TLS and the header ``Host`` keep the name, because the layer above takes them from the URL. The base class supports
+    no other way to connect.
     """
 
     def __init__(self, rule: AddressRule, resolver: Resolve) -> None:
@@ -140,7 +140,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
                 return await self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
-        raise failure or httpcore.ConnectError("the name has no address")
+        raise failure or httpcore.ConnectError("the host name has no address")
 
     async def _addresses(self, host: str, port: int) -> list[str]:
         try:
@@ -152,7 +152,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         except (OSError, UnicodeError) as error:
             raise TemporaryError(
                 f"{host} does not resolve: {describe(error)}",
-                remedy="Check the host's name and the resolver; then `headrace dlq redrive`.",
+                remedy="Check the host name and the resolver, then run `headrace dlq redrive`.",
             ) from error
         try:
             return list(dict.fromkeys(self._rule.checked(address) for address in found))

@@ -1,4 +1,4 @@
-"""The one way in: a reference goes to what serves its scheme, within one time, and refusals are put on record."""
+"""The entry point of fetching: passes a reference to its scheme's fetcher, limits the time, and logs refusals."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ log = structlog.get_logger(__name__)
 
 
 class Fetcher:
-    """Fetches files from https, http, S3 and folders, as far as the settings allow it.
+    """Fetches files by https and http, from S3 and from folders, if the settings allow it.
 
-    Raises :class:`headrace.errors.ConfigurationError` on construction for settings that cannot be.
+    The constructor raises :class:`headrace.errors.ConfigurationError` for invalid settings.
     """
 
     def __init__(
@@ -39,10 +39,10 @@ class Fetcher:
         await self._web.close()
 
     async def fetch(self, reference: str) -> Fetched:
-        """Return the file that the reference names.
+        """Return the referenced file.
 
-        Raises :class:`ForbiddenReference` (logged) for a place that is not allowed, :class:`ReferenceGone` and
-        :class:`Unfetchable` for what no later attempt gets, and :class:`headrace.errors.TemporaryError` for the rest.
+        Raises :class:`ForbiddenReference` (logged) for a location that is not allowed, :class:`ReferenceGone` or
+        :class:`Unfetchable` if a later attempt cannot succeed, and :class:`headrace.errors.TemporaryError` otherwise.
         """
         place = shown(reference)
         try:
@@ -60,7 +60,7 @@ class Fetcher:
         except TimeoutError as error:
             raise TemporaryError(
                 f"the file was not fetched within {self._settings.timeout_s:g} s",
-                remedy="Check the server, or raise HEADRACE_FETCH_TIMEOUT_S; then `headrace dlq redrive`.",
+                remedy="Check the server, or raise HEADRACE_FETCH_TIMEOUT_S; then run `headrace dlq redrive`.",
             ) from error
 
     async def _by_scheme(self, reference: str) -> Fetched:
@@ -71,4 +71,4 @@ class Fetcher:
             return await self._buckets.fetch(parts)
         if parts.scheme == "file":
             return await self._files.fetch(parts)
-        raise ForbiddenReference(f"the scheme {parts.scheme!r:.50} is not fetched; known are https, http, s3 and file")
+        raise ForbiddenReference(f"unsupported scheme {parts.scheme!r:.50}; use https, http, s3 or file")

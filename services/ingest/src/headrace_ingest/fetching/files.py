@@ -1,4 +1,4 @@
-"""Files below allowed folders. What is opened is what was checked: no link is followed on the way."""
+"""Reads files below allowed folders. It opens exactly the file that it checked and follows no links on the way."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SHUT = frozenset({errno.EACCES, errno.EPERM})
 
 
 class Files:
-    """Reads files below the allowed folders; raises :class:`ConfigurationError` for a folder that is no whole path."""
+    """Reads files below the allowed folders; raises :class:`ConfigurationError` for a relative path."""
 
     def __init__(self, settings: FetchSettings) -> None:
         self._limit = settings.max_bytes
@@ -32,31 +32,33 @@ class Files:
         for folder in self._folders:
             if not folder.is_absolute():
                 raise ConfigurationError(
-                    f"{str(folder)!r} is no whole path", where="HEADRACE_FETCH_FOLDERS", remedy="Begin it with /."
+                    f"{str(folder)!r} is not an absolute path",
+                    where="HEADRACE_FETCH_FOLDERS",
+                    remedy="Begin it with /.",
                 )
 
     async def fetch(self, reference: Reference) -> Fetched:
-        """Return the file; raises what :meth:`headrace_ingest.fetching.Fetcher.fetch` does."""
+        """Return the file; raises the errors of :meth:`headrace_ingest.fetching.Fetcher.fetch`."""
         if reference.authority.lower() not in {"", "localhost"}:
-            raise ForbiddenReference("a file of another machine is not read; write file:///path")
+            raise ForbiddenReference("a file URL must not name another host; write file:///path")
         if reference.query or reference.fragment:
-            raise ForbiddenReference("a file has no query; write ? as %3F and # as %23")
+            raise ForbiddenReference("a file URL has no query or fragment; write ? as %3F and # as %23")
         path = unquote_to_bytes(reference.path)
         if b"\x00" in path or not path.startswith(b"/"):
-            raise ForbiddenReference("it names no whole path")
+            raise ForbiddenReference("its path must be absolute and must not contain NUL bytes")
         try:
             return Fetched(await self._apart(os.fsdecode(path)))
         except OSError as error:
             raise _as_error(error) from error
 
     async def _apart(self, path: str) -> bytes:
-        """Read in a thread of its own: on a mount that hangs it stays, and holds up neither others nor the end."""
+        """Read in a separate thread: on a hanging mount, the thread blocks neither other reads nor the shutdown."""
         done: Future[bytes] = Future()
 
         def read() -> None:
             try:
                 done.set_result(self._read(path))
-            except BaseException as error:  # noqa: BLE001  # raised where it is awaited
+            except BaseException as error:  # noqa: BLE001  # the awaiting task raises it
                 done.set_exception(error)
 
         threading.Thread(target=read, name="fetch-file", daemon=True).start()
@@ -68,17 +70,17 @@ class Files:
             root = Path(os.path.realpath(folder))
             if real != root and real.is_relative_to(root):
                 return self._read_below(root, real.relative_to(root).parts)
-        raise ForbiddenReference("it is not below a folder of HEADRACE_FETCH_FOLDERS")
+        raise ForbiddenReference("it is not below a folder in HEADRACE_FETCH_FOLDERS")
 
     def _read_below(self, root: Path, parts: tuple[str, ...]) -> bytes:
-        """Open part by part: a folder that became a link since it was looked at ends here."""
+        """Open the path part by part, so a folder that was replaced by a link after the check fails here."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             handle = os.open(root, flags | os.O_DIRECTORY)
         except OSError as error:
             raise TemporaryError(
-                f"the folder {root} cannot be opened: {describe(error)}",
-                remedy="Check HEADRACE_FETCH_FOLDERS and what is mounted there; then `headrace dlq redrive`.",
+                f"cannot open the folder {root}: {describe(error)}",
+                remedy="Check HEADRACE_FETCH_FOLDERS and the mounts, then run `headrace dlq redrive`.",
             ) from error
         try:
             for number, part in enumerate(parts, 1):
@@ -93,7 +95,7 @@ class Files:
     def _read_open(self, handle: int) -> bytes:
         state = os.fstat(handle)
         if not stat.S_ISREG(state.st_mode):
-            raise ForbiddenReference("it is no regular file")
+            raise ForbiddenReference("it is not a regular file")
         if state.st_size > self._limit:
             raise too_large(state.st_size, self._limit)
         data = bytearray()
@@ -106,9 +108,9 @@ class Files:
 
 def _as_error(error: OSError) -> Exception:
     if error.errno in _GONE:
-        return ReferenceGone("there is no such file")
+        return ReferenceGone("the file does not exist")
     if error.errno in _SHUT:
-        return Unfetchable("ingest has no right to read the file")
+        return Unfetchable("ingest has no permission to read the file")
     if error.errno in {errno.ELOOP, errno.ENXIO}:
-        return ForbiddenReference("it is no regular file")
-    return TemporaryError(f"the file cannot be read: {describe(error)}")
+        return ForbiddenReference("it is not a regular file")
+    return TemporaryError(f"cannot read the file: {describe(error)}")

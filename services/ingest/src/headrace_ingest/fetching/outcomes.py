@@ -1,4 +1,4 @@
-"""What a fetch ends with: a file, or an error that says whether it can pass."""
+"""Results of a fetch: a file, or an error that says whether a later attempt can succeed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from headrace.errors import PermanentError
 
-_REDRIVE = "then `headrace dlq redrive`"
+_REDRIVE = "then run `headrace dlq redrive`"
 _MEDIA_TYPE = re.compile(r"\s*([A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127})\s*(?:;|$)")
 _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([A-Za-z0-9_.:+-]{1,64})\"?\s*(?:;|$)", re.IGNORECASE)
 _HOST = re.compile(r"(?:\[[^\]@]*\]|[^:@\[\]]*)(?::[0-9]*)?")
@@ -16,7 +16,7 @@ _MOST_SHOWN = 300
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A file as it was served; the type is what the server says of it, in small letters, or None."""
+    """A file as served. The media type is the server's, in lower case, or None."""
 
     data: bytes
     media_type: str | None = None
@@ -24,37 +24,37 @@ class Fetched:
 
 
 class ForbiddenReference(PermanentError):
-    """The reference names a place that may not be fetched from."""
+    """The reference names a location that ingest may not fetch from."""
 
     senders_fault = True
     code = "forbidden-reference"
     default_remedy = (
-        "Send another reference, or the text itself. If the place is meant to be read, allow it with the settings "
-        f"HEADRACE_FETCH_…, restart ingest, {_REDRIVE}."
+        "Send another reference, or the text itself. To allow this location, change the settings HEADRACE_FETCH_…, "
+        f"restart ingest, {_REDRIVE}."
     )
 
     def __init__(self, reason: str, *, where: str = "", remedy: str = "") -> None:
         self.reason = reason
-        super().__init__(f"the reference is refused: {reason}", where=where, remedy=remedy)
+        super().__init__(f"reference refused: {reason}", where=where, remedy=remedy)
 
 
 class ReferenceGone(PermanentError):
-    """There is no file where the reference points."""
+    """The referenced file does not exist."""
 
     senders_fault = True
     code = "reference-gone"
-    default_remedy = f"Put the file there, {_REDRIVE}; or send the event again with another reference."
+    default_remedy = f"Restore the file, {_REDRIVE}; or send the event again with another reference."
 
 
 class Unfetchable(PermanentError):
-    """The file is there and cannot be fetched as it is."""
+    """The referenced file exists, but ingest cannot fetch it."""
 
     code = "unfetchable"
-    default_remedy = f"Repair what is named at its server, {_REDRIVE}; or send the event again with another reference."
+    default_remedy = f"Correct it on the server, {_REDRIVE}; or send the event again with another reference."
 
 
 def too_large(size: int | None, limit: int) -> Unfetchable:
-    """Return the error for a file of ``size`` bytes, or of a number above the limit that nobody counted."""
+    """Return the error for a file of ``size`` bytes, or of unknown size above the limit if ``size`` is None."""
     return Unfetchable(
         f"the file has {'too many' if size is None else size} bytes; the limit is {limit}",
         remedy=f"Split the file, or raise HEADRACE_FETCH_MAX_BYTES, restart ingest, {_REDRIVE}.",
@@ -62,22 +62,22 @@ def too_large(size: int | None, limit: int) -> Unfetchable:
 
 
 def check_encoding(encoding: str) -> None:
-    """Raise :class:`Unfetchable` for a compressed file: expanding it could cost more than the limit allows."""
+    """Raise :class:`Unfetchable` for a compressed file: decompressing it could exceed the limit."""
     if encoding.strip().lower() not in {"", "identity"}:
         raise Unfetchable(
-            f"the file comes compressed (Content-Encoding {encoding!r:.100}), though it was asked for as it is",
+            f"the server sent the file compressed (Content-Encoding {encoding!r:.100}), which ingest does not read",
             remedy=f"Store or serve it without Content-Encoding, {_REDRIVE}.",
         )
 
 
 def media_type_of(content_type: str | None) -> tuple[str | None, str | None]:
-    """Return media type and charset of a Content-Type; None for what is missing or malformed."""
+    """Return media type and charset of a Content-Type; None for a missing or malformed part."""
     media_type, charset = _MEDIA_TYPE.match(content_type or ""), _CHARSET.search(content_type or "")
     return media_type and media_type[1].lower(), charset and charset[1].lower()
 
 
 def shown(reference: str) -> str:
-    """Return a reference as logs and errors may show it: no credentials, query, fragment or control characters."""
+    """Return a reference that is safe for logs and errors: no credentials, query, fragment or control characters."""
     head = re.split(r"[?#]", reference, maxsplit=1)[0]
     scheme, separator, rest = head.partition("://")
     authority, slash, path = rest.partition("/")

@@ -1,4 +1,4 @@
-"""Objects of allowed S3 buckets. Where the service is, the settings say: a reference names bucket and key only."""
+"""Reads objects of allowed S3 buckets. The settings name the S3 service; a reference names bucket and key only."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NO_NAMES = frozenset({"", ".", ".."})
 
 
 class Buckets:
-    """Reads objects below the allowed buckets and folders of them."""
+    """Reads objects in the allowed buckets and bucket folders."""
 
     def __init__(self, settings: FetchSettings) -> None:
         self._limit = settings.max_bytes
@@ -38,39 +38,39 @@ class Buckets:
         for entry in (text.strip() for text in settings.buckets.split(",")):
             bucket, _, folder = entry.removeprefix("s3://").partition("/")
             if entry and not bucket:
-                raise ConfigurationError(f"{entry!r} names no bucket", where="HEADRACE_FETCH_BUCKETS")
+                raise ConfigurationError(f"{entry!r} has no bucket name", where="HEADRACE_FETCH_BUCKETS")
             if bucket:
                 self._allowed.setdefault(bucket, []).append(folder.strip("/"))
         self._stores = {name: bucket_store(name, settings, variables="HEADRACE_FETCH_") for name in self._allowed}
 
     async def fetch(self, reference: Reference) -> Fetched:
-        """Return the object; raises what :meth:`headrace_ingest.fetching.Fetcher.fetch` does."""
+        """Return the object; raises the errors of :meth:`headrace_ingest.fetching.Fetcher.fetch`."""
         bucket, key = self._checked(reference)
         try:
             return await self._get(self._stores[bucket], key)
         except FileNotFoundError as error:
-            raise ReferenceGone("there is no such object, or no such bucket") from error
+            raise ReferenceGone("the object or its bucket does not exist") from error
         except (PermissionDeniedError, UnauthenticatedError) as error:
             raise Unfetchable(
-                "the S3 service refuses the access key",
-                remedy="Check HEADRACE_FETCH_S3_… and the rights on the bucket; then `headrace dlq redrive`.",
+                "the S3 service rejected the access key",
+                remedy="Check HEADRACE_FETCH_S3_… and the permissions on the bucket, then run `headrace dlq redrive`.",
             ) from error
         except InvalidPathError as error:
-            raise ForbiddenReference("its key is none that S3 can be asked for") from error
+            raise ForbiddenReference("its key is not a valid S3 key") from error
         except (BaseError, OSError) as error:
             raise TemporaryError(
-                f"the S3 service cannot be read from: {' '.join(describe(error).split())[:300]}"
+                f"cannot read from the S3 service: {' '.join(describe(error).split())[:300]}"
             ) from error
 
     def _checked(self, reference: Reference) -> tuple[str, str]:
         bucket, key = reference.authority, reference.path.removeprefix("/")
         if reference.query or reference.fragment:
-            raise ForbiddenReference("a key with ? or # is not read")
+            raise ForbiddenReference("its key must not contain ? or #")
         if not _NO_NAMES.isdisjoint(unquote(key).split("/")):
-            raise ForbiddenReference("its key has an empty part, or . or .. as one")
+            raise ForbiddenReference("its key must not contain an empty part, '.' or '..'")
         folders = self._allowed.get(bucket, [])
         if not any(not folder or key.startswith(f"{folder}/") for folder in folders):
-            raise ForbiddenReference("bucket and key are not in HEADRACE_FETCH_BUCKETS")
+            raise ForbiddenReference("its bucket and key are not in HEADRACE_FETCH_BUCKETS")
         return bucket, key
 
     async def _get(self, store: S3Store, key: str) -> Fetched:

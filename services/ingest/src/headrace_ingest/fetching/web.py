@@ -1,4 +1,4 @@
-"""Files behind http and https. Redirects are followed by hand: each is a reference anew."""
+"""Fetches files by http and https. It follows redirects itself and checks each one like a new reference."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _IDLE_S = 15.0
 
 
 class Web:
-    """Fetches by http and https from allowed hosts, without proxies, cookies or credentials of the environment."""
+    """Fetches by http and https from allowed hosts, without proxies, cookies or credentials from the environment."""
 
     def __init__(self, settings: FetchSettings, resolver: Resolve, now: Callable[[], float]) -> None:
         self._settings = settings
@@ -49,7 +49,7 @@ class Web:
         await self._pool.aclose()
 
     async def fetch(self, reference: Reference) -> Fetched:
-        """Return the file; raises what :meth:`headrace_ingest.fetching.Fetcher.fetch` does."""
+        """Return the file; raises the errors of :meth:`headrace_ingest.fetching.Fetcher.fetch`."""
         address = self._checked(reference)
         found = await self._get(address)
         for _ in range(self._settings.max_redirects):
@@ -59,18 +59,18 @@ class Web:
                 address = self._checked(parse(_joined(address, found)))
                 found = await self._get(address)
             except ForbiddenReference as error:
-                reason = f"it is redirected to {shown(str(found))}: {error.reason}"
+                reason = f"it redirects to {shown(str(found))}: {error.reason}"
                 raise ForbiddenReference(reason) from error
         if isinstance(found, Fetched):
             return found
         raise Unfetchable(
-            f"the reference is redirected more than {self._settings.max_redirects} times",
-            remedy="Send the address that it leads to, or raise HEADRACE_FETCH_MAX_REDIRECTS.",
+            f"the reference redirects more than {self._settings.max_redirects} times",
+            remedy="Send the final address instead, or raise HEADRACE_FETCH_MAX_REDIRECTS.",
         )
 
     def _checked(self, reference: Reference) -> WebAddress:
         if reference.scheme not in PORTS:
-            raise ForbiddenReference(f"the scheme {reference.scheme!r:.50} is not fetched from here")
+            raise ForbiddenReference(f"a redirect may lead to https or http, not to {reference.scheme!r:.50}")
         if reference.scheme == "http" and not self._settings.plain_http:
             raise ForbiddenReference("http without TLS is not allowed (HEADRACE_FETCH_PLAIN_HTTP)")
         address = web_address(reference)
@@ -78,7 +78,7 @@ class Web:
         return address
 
     async def _get(self, address: WebAddress) -> Fetched | str:
-        """Return the file, or where the server redirects to."""
+        """Return the file, or the target of a redirect."""
         url = httpcore.URL(
             scheme=address.scheme.encode(), host=address.host.encode(), port=address.port,
             target=address.target.encode(),
@@ -91,11 +91,11 @@ class Web:
                 return await self._answer(response, address)
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.RemoteProtocolError, OSError) as error:
             raise TemporaryError(
-                f"{address.authority} cannot be fetched from: {type(error).__name__}: {describe(error)}",
-                remedy="Check the server and the way there; then `headrace dlq redrive`.",
+                f"cannot fetch from {address.authority}: {type(error).__name__}: {describe(error)}",
+                remedy="Check the server and the network, then run `headrace dlq redrive`.",
             ) from error
         except httpcore.LocalProtocolError as error:
-            raise Unfetchable(f"no request can be made of it: {describe(error)}") from error
+            raise Unfetchable(f"cannot make a request from the reference: {describe(error)}") from error
 
     async def _answer(self, response: httpcore.Response, address: WebAddress) -> Fetched | str:
         headers: dict[str, str] = {}
@@ -105,7 +105,7 @@ class Web:
         status = response.status
         if status in _REDIRECTS and "location" in headers:
             return headers["location"].encode("latin-1").decode(errors="surrogateescape")
-        said = f"{address.authority} answers HTTP {status}"
+        said = f"{address.authority} returned HTTP {status}"
         if status in _PASSING or status >= 500:
             raise TemporaryError(said, delay=retry_after(headers.get("retry-after"), self._now))
         if status in _GONE:
@@ -132,7 +132,7 @@ def _joined(address: WebAddress, location: str) -> str:
     try:
         return urljoin(str(address), location)
     except ValueError as error:
-        raise ForbiddenReference("it is no URL") from error
+        raise ForbiddenReference("it is not a URL") from error
 
 
 def _ssl_context(settings: FetchSettings) -> ssl.SSLContext:
@@ -142,7 +142,7 @@ def _ssl_context(settings: FetchSettings) -> ssl.SSLContext:
             context.load_verify_locations(settings.ca_file)
         except OSError as error:
             raise ConfigurationError(
-                f"{settings.ca_file} holds no certificates: {describe(error)}", where="HEADRACE_FETCH_CA_FILE",
-                remedy="Name a file of certificates in PEM that ingest can read.",
+                f"cannot load certificates from {settings.ca_file}: {describe(error)}", where="HEADRACE_FETCH_CA_FILE",
+                remedy="Name a PEM file of certificates that ingest can read.",
             ) from error  # fmt: skip
     return context

@@ -1,1 +1,1 @@
-"""Files into text: what kind a file is, its text as Markdown, all of it read in a process that can do nothing else."""
+"""Converts files to text: detects a file's kind and writes its text as Markdown, in a confined process."""

@@ -1,4 +1,4 @@
-"""Blocks of a file written as Markdown, the one form of every parsed file, with the first character of each page."""
+"""Writes a file's blocks as Markdown, the form of every parsed file, and records where each page begins."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 HEADING, PARAGRAPH, ITEM, TABLE, CODE = "heading", "paragraph", "item", "table", "code"
 DEEPEST_HEADING = 6
 _LEADING = re.compile(r"\A(?:#{1,6}(?=\s|\Z)|(?:=++|-++)(?=\s*\Z)|```|~~~|<(?=[!?/A-Za-z]))")
-"""What at a line's start would begin a heading, a fence or a raw block that runs on over blank lines."""
+"""Line starts that would begin a heading, a fence or a raw block that continues over blank lines."""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A heading (``level`` from 1), a paragraph, an item of a list, code, or a table of ``rows``, the first its head.
+    """A heading (``level`` from 1), paragraph, list item, code block, or table of ``rows`` with the header first.
 
-    ``page`` counts from 1, 0 without pages.
+    ``page`` counts from 1; it is 0 for files without pages.
     """
 
     kind: str
@@ -28,7 +28,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """A file's title (empty where it has none), text as Markdown, language and pages' first characters."""
+    """A file's title (empty if none), text as Markdown, language, and the first character of each page."""
 
     title: str
     text: str
@@ -39,8 +39,8 @@ class Parsed:
 def write(blocks: Iterable[Block]) -> tuple[str, tuple[int, ...]]:
     """Return the blocks as Markdown, and the first character of each page; pure.
 
-    Blocks stand apart by an empty line, items of a list by a line end; what is plain text stays plain text: a
-    paragraph that begins with ``#`` becomes no heading.
+    A blank line separates blocks; a line break separates list items. Plain text stays plain text: a paragraph that
+    begins with ``#`` does not become a heading.
     """
     parts: list[str] = []
     pages: list[int] = []
@@ -74,7 +74,7 @@ def _written(block: Block) -> str:
 
 
 def _lines(text: str) -> list[str]:
-    """Return the lines that hold something, none of which begins a block of its own."""
+    """Return the lines that are not blank, escaped so that none of them begins another block."""
     return [_LEADING.sub(r"\\\g<0>", line.strip()) for line in text.splitlines() if line.strip()]
 
 
@@ -86,7 +86,7 @@ def _fenced(code: str) -> str:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
-    """Return the table without padding: a longer cell would change every row, and with it every chunk."""
+    """Return the table without padding. With padding, a longer cell would change every row and every chunk."""
     width = max((len(row) for row in rows), default=0)
     cells = [[_cell(cell) for cell in [*row, *[""] * (width - len(row))]] for row in rows]
     if not any(cell for row in cells for cell in row):

@@ -1,8 +1,8 @@
-"""The process that reads files: ``python -m headrace_ingest.files.child``, started without environment.
+"""The file reader process: ``python -m headrace_ingest.files.child``, started with an empty environment.
 
-It loads what parses, then answers one request after the other on standard input with one answer on standard output.
-For each it forks: the copy confines itself, reads the file and ends. What a hostile file does to it, it does to
-nothing else, and nothing of one file is left for the next.
+It loads the parsers, then answers requests on standard input one by one on standard output. It forks for each
+request: the copy confines itself, reads the file and exits. A malicious file can harm only its own copy, and nothing
+of one file remains for the next.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _PIECE = 1 << 16
 _TRIAL_BYTES = 1 << 30
 _LATE = "late"
 _AT_WORK = 0.5
-"""Share of its time that a copy must have computed for the file to be too slow, and not the machine."""
+"""Share of the time limit that a copy must have spent computing for the file to be too slow, not the machine."""
 _BESIDES = 1 << 20
-"""What an answer may hold beside the text: title, pages."""
+"""Maximum bytes of an answer in addition to the text: title and pages."""
 
 
 def main() -> int:
@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def _refused() -> str:
-    """Return why a copy cannot confine itself on this machine, nothing where it can."""
+    """Return why a copy cannot confine itself on this machine, or an empty string if it can."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -62,11 +62,11 @@ def _refused() -> str:
 
 
 def _forked(head: dict[str, Any], data: bytes) -> bytes:
-    """Return the framed answer of a copy that reads this file, or of what ended it."""
+    """Return the framed answer of a copy that reads this file, or a framed error with the reason why it ended."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        # What the service asks next, is answered and logs is none of this copy's business.
+        # The copy must not reach the service's other requests, answers and logs.
         os.dup2(os.open(os.devnull, os.O_RDWR), 2)
         for own in (0, 1, reading):
             os.close(own)
@@ -82,7 +82,7 @@ def _forked(head: dict[str, Any], data: bytes) -> bytes:
     if reason is None and status == 0 and is_frame(answer):
         return answer
     busy_s = used.ru_utime + used.ru_stime
-    # A machine that gave the copy no time, or ended it for want of memory, is at fault, and not the file.
+    # If the copy got no processor time or was killed for lack of memory, the machine is to blame, not the file.
     starved = reason == _LATE and busy_s < head["timeout_s"] * _AT_WORK
     ended = reason is None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
     said = _too_late(head) if reason == _LATE else reason or _why(status, head)
@@ -90,14 +90,14 @@ def _forked(head: dict[str, Any], data: bytes) -> bytes:
 
 
 def _read_file(head: dict[str, Any], data: bytes, writing: int) -> None:
-    """Read the file in this copy, write the framed answer and end."""
+    """Read the file in this copy, write the framed answer and exit."""
     try:
         confine.die_with_parent()
         confine.confine(head["memory_bytes"], int(head["timeout_s"]) + 1)
         answer = framed(*extract.answer(head, data))
     except MemoryError:
         answer = framed({"error": _too_much(head)})
-    except Exception as error:  # noqa: BLE001  # told to the sender; the copy ends in any case
+    except Exception as error:  # noqa: BLE001  # the sender gets the error; the copy exits anyway
         answer = framed({"error": f"cannot be read: {type(error).__name__}: {str(error)[:300]}"})
     try:
         view = memoryview(answer)
@@ -108,7 +108,7 @@ def _read_file(head: dict[str, Any], data: bytes, writing: int) -> None:
 
 
 def _collect(reading: int, timeout_s: float, text_bytes: int) -> tuple[bytes, str | None]:
-    """Return what the copy wrote, and why it is ended before it is done."""
+    """Return the copy's output, and the reason to kill it early if there is one."""
     parts: list[bytes] = []
     size = 0
     deadline = time.monotonic() + timeout_s
@@ -122,19 +122,19 @@ def _collect(reading: int, timeout_s: float, text_bytes: int) -> tuple[bytes, st
         parts.append(part)
         size += len(part)
         if size > text_bytes + _BESIDES:
-            return b"", f"holds more text than {text_bytes} bytes"
+            return b"", f"contains more than {text_bytes} bytes of text"
 
 
 def _why(status: int, head: dict[str, Any]) -> str:
     """Return why a copy ended without an answer."""
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
-        return "was being read when the reader was ended from outside"
+        return "was not read because another process killed its reader"
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU:
         return _too_late(head)
     if os.WIFSIGNALED(status):
         name = signal.Signals(os.WTERMSIG(status)).name
-        return f"ended its reader by {name}: it is broken, hostile, or {_too_much(head)}"
-    return f"ended its reader with {os.WEXITSTATUS(status)}: it is broken, hostile, or {_too_much(head)}"
+        return f"crashed its reader ({name}): it is broken, malicious, or {_too_much(head)}"
+    return f"crashed its reader (exit status {os.WEXITSTATUS(status)}): it is broken, malicious, or {_too_much(head)}"
 
 
 def _too_late(head: dict[str, Any]) -> str:

@@ -1,8 +1,8 @@
-"""What a process that reads a stranger's file may do: compute, within bounds, and answer; nothing else.
+"""Confines a process that reads an untrusted file: it may compute within limits and answer, nothing else.
 
-Memory, time, files and core dumps are bounded by setrlimit(2) everywhere. On Linux (x86-64, arm64) a seccomp filter
-besides lets through what computing and answering needs: no file is opened, no network reached, no process started or
-touched.
+setrlimit(2) limits memory, time, files and core dumps on every system. On Linux (x86-64, arm64), a seccomp filter also
+allows only the system calls for computing and answering: the process cannot open files, use the network, or start or
+touch other processes.
 """
 
 from __future__ import annotations
@@ -32,34 +32,34 @@ _ALLOWED = {
         97, 98, 99, 100, 102, 104, 107, 108, 131, 158, 186, 202, 204, 219, 228, 229, 230, 231, 262, 273, 318, 324,
         332, 334,
     )),
-    # the same, by the names that arm64 has for them (faccessat, ppoll, readlinkat)
+    # the same calls under their arm64 names (faccessat, ppoll, readlinkat)
     "aarch64": (0xC00000B7, (
         63, 64, 57, 80, 73, 62, 222, 226, 215, 214, 134, 135, 139, 67, 65, 66, 48, 124, 216, 233, 101, 172, 93, 160,
         17, 78, 169, 163, 165, 179, 153, 174, 176, 175, 177, 132, 178, 98, 123, 128, 113, 114, 115, 94, 79, 99, 278,
         283, 291, 293,
     )),
 }  # fmt: skip
-"""Audit architecture and the numbers of what a reader needs (linux/audit.h, asm/unistd.h); all else is refused."""
+"""Audit architecture and allowed system call numbers (linux/audit.h, asm/unistd.h). All others are denied."""
 
 
 def die_with_parent() -> None:
-    """Have the kernel end this process when the one that started it ends; Linux only."""
+    """Make the kernel kill this process when its parent ends; Linux only."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def is_filtered() -> bool:
-    """Whether this machine refuses system calls beside bounding resources."""
+    """Return whether this machine can filter system calls as well as limit resources."""
     return sys.platform == "linux" and platform.machine() in _ALLOWED
 
 
 def confine(memory_bytes: int, cpu_s: int) -> None:
-    """Give up, for good, what reading a file does not need; raises OSError where the kernel refuses the filter."""
+    """Permanently drop all rights that reading a file does not need; raises OSError if the kernel rejects this."""
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-    if sys.platform == "linux":  # elsewhere the address space has another measure
+    if sys.platform == "linux":  # other systems measure the address space differently
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     if is_filtered():
@@ -84,4 +84,4 @@ def _filter(architecture: int, allowed: tuple[int, ...]) -> None:
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     for option, value, argument in ((_PR_SET_NO_NEW_PRIVS, 1, None), (_PR_SET_SECCOMP, _MODE_FILTER, head)):
         if libc.prctl(option, value, argument, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), "the kernel does not take the seccomp filter")
+            raise OSError(ctypes.get_errno(), "the kernel rejected the seccomp filter")

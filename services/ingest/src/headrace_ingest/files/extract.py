@@ -1,6 +1,6 @@
-"""A file's bytes into its title, text, language and pages; runs in the confined process only.
+"""Extracts title, text, language and pages from a file's bytes; runs only in the confined process.
 
-HTML becomes Markdown by html-to-markdown, a PDF's lines come from PDFium; DOCX and JSON are walked through here.
+html-to-markdown converts HTML, and PDFium reads the lines of a PDF. This package walks through DOCX and JSON itself.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _INLINE = [
     "a", "abbr", "b", "cite", "code", "del", "dfn", "em", "font", "i", "ins", "kbd", "mark", "q", "s", "samp", "small",
     "span", "strong", "sub", "sup", "tt", "u", "var",
 ]  # fmt: skip
-"""Marks within a line; the words stay."""
+"""Inline elements to remove; their text stays."""
 _UNREAD = ["nav", "script", "style", "template", "noscript"]
 
 
 def load() -> None:
-    """Load what reading needs: the confined process opens no file any more."""
+    """Load everything that reading needs, because the confined process cannot open files."""
     for module in pkgutil.iter_modules(encodings.__path__):
         if module.name not in _WINDOWS_ONLY:
             importlib.import_module(f"encodings.{module.name}")
@@ -38,20 +38,20 @@ def load() -> None:
 
 
 def answer(head: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
-    """Return what the file holds as an answer's head and text, or the reason why it cannot be had."""
+    """Return the file's contents as the answer's head and text, or a head with the error."""
     try:
         parsed = parse(data, head["kind"], head.get("charset"), head["max_pages"])
     except InvalidRecord as error:
         return {"error": error.reason, "remedy": error.remedy}, b""
     except RecursionError:
-        return {"error": "nests too deep to be read"}, b""
+        return {"error": "is nested too deeply to read"}, b""
     title = parsed.title.encode("utf-8", "replace").decode()
     found = {"title": title, "language": parsed.language, "pages": parsed.pages}
     return found, parsed.text.encode("utf-8", "replace")
 
 
 def parse(data: bytes, kind: str, charset: str | None, max_pages: int) -> Parsed:
-    """Return the file's text; raises :class:`InvalidRecord` with the reason where it cannot be had."""
+    """Return the file's text; raises :class:`InvalidRecord` with the reason if there is none."""
     match kind:
         case kinds.HTML:
             parsed = _html(kinds.decode(data, charset, html=True))
@@ -63,7 +63,9 @@ def parse(data: bytes, kind: str, charset: str | None, max_pages: int) -> Parsed
             parsed = _pdf(data, max_pages)
     if not parsed.text.strip():
         raise InvalidRecord(
-            "data", "holds no text, as a scan does", remedy="Send it with its text recognised (OCR), or leave it out."
+            "data",
+            "contains no text; it may be a scan",
+            remedy="Add the text by OCR and send it again, or leave it out.",
         )
     return parsed
 
@@ -74,8 +76,8 @@ def _html(text: str) -> Parsed:
 
 
 def _markdown(html: str) -> str:
-    # Tables without padding: a longer cell would change every row, and with it every chunk. Marks within a line would
-    # stand in the middle of numbers and addresses, which masking then would not see.
+    # No padding in tables: a longer cell would change every row and every chunk. No inline elements: they could split
+    # numbers and addresses, and masking would miss those.
     options = html_to_markdown.ConversionOptions(
         extract_metadata=False, skip_images=True, compact_tables=True, strip_tags=_INLINE, exclude_selectors=_UNREAD,
         preprocessing=html_to_markdown.PreprocessingOptions(
@@ -89,18 +91,18 @@ def _json(text: str) -> Parsed:
     try:
         title, found = json_blocks.blocks_of(json.loads(text, object_pairs_hook=_once))
     except json.JSONDecodeError as error:
-        raise InvalidRecord("data", f"is no JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
+        raise InvalidRecord("data", f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
     except ValueError as error:
         raise InvalidRecord("data", str(error)) from error
     return Parsed(title, blocks.write(found)[0])
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the object; a name that stands twice is refused, for one of the two would be lost."""
+    """Return the object; raises ValueError for a repeated key, because one of the two values would be lost."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"names {twice[:60]!r} twice in one object")
+        raise ValueError(f"contains the key {twice[:60]!r} twice in one object")
     return found
 
 
@@ -117,6 +119,6 @@ def _pdf(data: bytes, max_pages: int) -> Parsed:
 
 
 def _language(tag: str | None) -> str | None:
-    """Return a language tag in BCP 47's form, None for what is none."""
+    """Return the language tag in BCP 47 form, or None if it is invalid."""
     tag = (tag or "").strip().replace("_", "-")
     return tag if kinds.LANGUAGE.fullmatch(tag) else None

@@ -1,4 +1,4 @@
-"""Requests and answers between the service and the process that reads files: two lengths, JSON, bytes."""
+"""Frames requests and answers between the service and the file reader: two lengths, JSON, bytes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import struct
 from typing import Any, BinaryIO
 
 HEAD = struct.Struct(">II")
-"""Lengths of the JSON and of the bytes behind it."""
+"""Lengths of the JSON and of the bytes after it."""
 
 
 def framed(head: dict[str, Any], data: bytes = b"") -> bytes:
@@ -17,12 +17,12 @@ def framed(head: dict[str, Any], data: bytes = b"") -> bytes:
 
 
 def is_frame(data: bytes) -> bool:
-    """Whether the bytes are one answer, whole and alone."""
+    """Return whether the bytes are exactly one complete answer."""
     return len(data) >= HEAD.size and len(data) == HEAD.size + sum(HEAD.unpack(data[: HEAD.size]))
 
 
 def read_frame(stream: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
-    """Return the next one, or None at the end."""
+    """Return the next request or answer, or None at the end."""
     lengths = stream.read(HEAD.size)
     if len(lengths) < HEAD.size:
         return None

@@ -1,7 +1,7 @@
-"""JSON into blocks: each member of the object a section, each entry of a list of objects a section in it.
+"""Converts JSON to blocks: each member of the object is a section, each object in a list is a section inside it.
 
-Résumés in the form of JSON Resume (https://jsonresume.org/schema) read as people write them: the name is the title,
-an entry's heading is who and where, its dates follow, its highlights are a list. Other objects follow the same rules.
+Résumés in the format of JSON Resume (https://jsonresume.org/schema) become natural text: the name is the title, an
+entry's heading says who and where, its dates follow, and its highlights are a list. The same rules apply to all JSON.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _HEADINGS = (
     ("title", "awarder"), ("name", "publisher"), ("name", "issuer"), ("language", "fluency"), ("network", "username"),
     ("name",), ("title",), ("institution",), ("company",), ("organization",), ("language",), ("reference",),
 )  # fmt: skip
-"""Members that head an entry; the first row of which an entry has all, else the first of which it has some."""
+"""Members for an entry's heading: the first row that an entry has completely, else the first that it has in part."""
 _DATES = ("startDate", "endDate")
 _TEXTS = ("summary", "description", "reference")
-"""Members that are paragraphs without their name before them."""
+"""Members that become paragraphs without their name."""
 _UNNAMED_LISTS = ("highlights", "keywords", "courses", "roles")
 MAX_DEPTH = 100
 
@@ -29,10 +29,10 @@ MAX_DEPTH = 100
 def blocks_of(value: Any) -> tuple[str, list[Block]]:
     """Return the title and the blocks of a decoded JSON value.
 
-    Raises ValueError where it is no object or nests deeper than :data:`MAX_DEPTH`.
+    Raises ValueError if it is not an object or is nested deeper than :data:`MAX_DEPTH`.
     """
     if not isinstance(value, Mapping):
-        raise ValueError("is no JSON object, and so has no sections")  # noqa: TRY004  # the file's fault, not the caller's
+        raise ValueError("is not a JSON object, so it has no sections")  # noqa: TRY004  # the file's fault, not the caller's
     basics = value.get("basics")
     named = basics if isinstance(basics, Mapping) else value
     title = next((str(named[name]) for name in _TITLES if isinstance(named.get(name), str)), "")
@@ -40,9 +40,9 @@ def blocks_of(value: Any) -> tuple[str, list[Block]]:
 
 
 def _members(value: Mapping[str, Any], level: int, shown: Mapping[str, Any]) -> Iterator[Block]:
-    """Yield the object's own values first, then its objects and lists as sections of this level."""
+    """Yield the object's plain values first, then its objects and lists as sections at this level."""
     if level > MAX_DEPTH:
-        raise ValueError(f"nests deeper than {MAX_DEPTH} levels")
+        raise ValueError(f"is nested deeper than {MAX_DEPTH} levels")
     plain = {name: item for name, item in value.items() if name not in shown and not _nested(item)}
     yield from _plain(plain)
     for name, item in value.items():

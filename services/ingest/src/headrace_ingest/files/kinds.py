@@ -1,4 +1,4 @@
-"""What kind of file some bytes are: by their content; what is stated decides only between kinds of plain text."""
+"""Detects the kind of a file by its bytes. The stated media type decides only between kinds of plain text."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ HTML = "text/html"
 JSON = "application/json"
 PLAIN, MARKDOWN, RESTRUCTURED = "text/plain", "text/markdown", "text/x-rst"
 TEXTS = (PLAIN, MARKDOWN, RESTRUCTURED)
-"""Kinds whose text is taken as it stands."""
+"""Kinds whose text stays unchanged."""
 PARSED = (PDF, DOCX, HTML, JSON)
-"""Kinds whose text is taken out and written as Markdown."""
+"""Kinds whose text is extracted and written as Markdown."""
 UNTOLD = ("application/octet-stream", "application/zip", "binary/octet-stream")
-"""Media types that say nothing of a file: its bytes tell."""
+"""Media types that say nothing about a file; its bytes decide."""
 LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{1,8}){0,4}")
-"""A language tag of BCP 47."""
+"""A BCP 47 language tag."""
 _ALIASES = {
     "text/x-markdown": MARKDOWN,
     "text/rst": RESTRUCTURED,
@@ -35,7 +35,7 @@ _HTML = re.compile(
 )
 _OBJECT = re.compile(rb"(?:\xef\xbb\xbf)?\s*\{\s*[\"}]")
 _SEEN = 4096
-"""Bytes at the start of a file that tell its kind."""
+"""Bytes at the start of a file to detect its kind from."""
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
           (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))  # fmt: skip
 _META = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]{1,40})", re.IGNORECASE)
@@ -49,7 +49,7 @@ _OTHERS = (
 
 
 def canonical(media_type: str | None) -> tuple[str | None, str | None]:
-    """Return the media type under its usual name, and its charset; None for what is not stated."""
+    """Return the media type under its usual name, and its charset; None for a missing part."""
     if media_type is None:
         return None, None
     name, _, rest = media_type.partition(";")
@@ -59,15 +59,15 @@ def canonical(media_type: str | None) -> tuple[str | None, str | None]:
 
 
 def by_ending(name: str) -> str:
-    """Return the kind of text that a name's ending tells, text/plain where it tells none."""
+    """Return the kind of text for a name's extension, text/plain for any other extension."""
     return _BY_ENDING.get(PurePosixPath(name).suffix.lower(), PLAIN)
 
 
 def kind_of(data: bytes, stated: str | None, name: str, charset: str | None = None) -> str:
     """Return the media type of a file's bytes.
 
-    ``stated`` (a canonical media type) and ``name`` choose among kinds of text, which look the same. Raises
-    :class:`InvalidRecord` for an empty file and for a kind that is not read.
+    ``stated`` (a canonical media type) and ``name`` decide between kinds of text, which look the same. Raises
+    :class:`InvalidRecord` for an empty file or an unsupported kind.
     """
     if not data:
         raise InvalidRecord("data", "is an empty file")
@@ -78,12 +78,12 @@ def kind_of(data: bytes, stated: str | None, name: str, charset: str | None = No
         return DOCX
     for magic, what, remedy in _OTHERS:
         if head.startswith(magic) and (b"\x00" in head or not magic.isascii() or magic.startswith(b"{")):
-            raise InvalidRecord("data", f"is {what}, which is not read", remedy=remedy or _KNOWN)
+            raise InvalidRecord("data", f"is {what}, which ingest does not read", remedy=remedy or _KNOWN)
     if _HTML.match(head.removeprefix(codecs.BOM_UTF8)) or (stated == HTML and b"<" in head):
         return HTML
     if b"\x00" in head and not encoding_of(head, charset).startswith(("utf-16", "utf-32")):
         raise InvalidRecord(
-            "data", f"is no text and no known kind of file; it starts with {data[:8].hex()}", remedy=_KNOWN
+            "data", f"is neither text nor a known kind of file; it starts with {data[:8].hex()}", remedy=_KNOWN
         )
     if stated == JSON or (stated not in TEXTS and _OBJECT.match(head) and data.rstrip().endswith(b"}")):
         return JSON
@@ -94,7 +94,7 @@ _KNOWN = "Send PDF, DOCX, HTML, JSON, Markdown, reStructuredText or plain text."
 
 
 def encoding_of(data: bytes, stated: str | None) -> str:
-    """Return the encoding of a text: its byte order mark's, the stated one, or UTF-8."""
+    """Return the encoding of a text: by its byte order mark, else the stated one, else UTF-8."""
     for mark, name in _MARKS:
         if data.startswith(mark):
             return name
@@ -102,15 +102,15 @@ def encoding_of(data: bytes, stated: str | None) -> str:
 
 
 def decode(data: bytes, stated: str | None, *, html: bool = False) -> str:
-    """Return the text, without byte order mark; an HTML file may name its encoding itself.
+    """Return the text without its byte order mark. An HTML file may name its encoding itself.
 
-    Raises :class:`InvalidRecord` naming encoding and byte; no encoding is guessed.
+    Raises :class:`InvalidRecord` that names encoding and byte. Encodings are never guessed.
     """
     if html and stated is None and (meta := _META.search(data[:_SEEN])):
         stated = meta[1].decode("ascii").lower()
     encoding = encoding_of(data, stated)
     if not _is_read(encoding):
-        raise InvalidRecord("data", f"names the encoding {encoding!r}, which is not read", remedy=_CHARSET)
+        raise InvalidRecord("data", f"names the encoding {encoding!r}, which ingest does not read", remedy=_CHARSET)
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
@@ -119,7 +119,7 @@ def decode(data: bytes, stated: str | None, *, html: bool = False) -> str:
 
 
 def _is_read(encoding: str) -> bool:
-    """Whether Python knows the encoding and it is one of letters: others take hours, or make what is no text."""
+    """Return whether Python has the encoding as a character encoding; other codecs can take hours or return no text."""
     try:
         return _ENCODINGS.fullmatch(codecs.lookup(encoding).name) is not None
     except LookupError:
@@ -130,7 +130,7 @@ _ENCODINGS = re.compile(
     r"ascii|utf-?8(?:-sig)?|utf-?(?:16|32)(?:-[lb]e)?|(?:iso8859|cp|mac|koi8)[-_]?[a-z0-9]+|euc_(?:kr|jp|jisx0213|jis_2004)|"
     r"johab|shift_jis[x0-9_]*|iso2022_(?:kr|jp[_0-9a-z]*)|gb2312|gbk|gb18030|big5(?:hkscs)?|hz|tis-620|viscii|latin[-_]?1"
 )
-"""Names of Python's codecs that make letters of bytes, in time that grows with the bytes."""
+"""Names of Python's codecs that decode bytes to characters in linear time."""
 
 
 _CHARSET = "Save it as UTF-8, or name its encoding in the media type: text/plain; charset=euc-kr."

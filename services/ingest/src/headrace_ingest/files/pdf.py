@@ -1,4 +1,4 @@
-"""A PDF into blocks, by PDFium: headings by the size of their letters, paragraphs by the space between lines."""
+"""Converts a PDF to blocks with PDFium: finds headings by font size and paragraphs by the space between lines."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from headrace.errors import InvalidRecord
 from headrace_ingest.files.blocks import HEADING, PARAGRAPH, Block
 
 _LARGER = 1.15
-"""A line is a heading if it is so many times larger than most of the text."""
+"""A line is a heading if its font is at least this many times larger than that of most of the text."""
 _HEADING_CHARACTERS = 200
 _LEVELS = 6
 _APART = 1.6
-"""Lines that stand further apart than so many times their height are paragraphs of their own."""
+"""Lines that are further apart than this many times their height are separate paragraphs."""
 _JOINED = 0x02
-"""What PDFium puts where it joined a word that a line's end had broken."""
+"""PDFium's marker where it joined a word that was broken at a line end."""
 _FORM_AS_SHOWN = 0
-"""FLAT_NORMALDISPLAY: what is filled in a form becomes part of the page."""
+"""FLAT_NORMALDISPLAY: the contents of form fields become part of the page."""
 _PASSWORD = 4
 """FPDF_ERR_PASSWORD."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of a page: its text, the size of its first letter in points, and its lower edge on the page."""
+    """A line of a page: its text, the font size of its first letter in points, and its lower edge on the page."""
 
     text: str
     size: float
@@ -56,12 +56,12 @@ def _opened(data: bytes) -> pypdfium2.PdfDocument:
         return pypdfium2.PdfDocument(data)
     except pypdfium2.PdfiumError as error:
         if error.err_code == _PASSWORD:
-            raise InvalidRecord("data", "opens with a password only", remedy="Save it without a password.") from error
-        raise InvalidRecord("data", f"is a broken PDF: {error}", remedy="Open it and save it anew.") from error
+            raise InvalidRecord("data", "requires a password", remedy="Save it without a password.") from error
+        raise InvalidRecord("data", f"is a broken PDF: {error}", remedy="Open it and save it again.") from error
 
 
 def blocks_of(lines: Sequence[Line]) -> Iterator[Block]:
-    """Yield headings and paragraphs; the largest headings are of level 1, the next of 2; pure."""
+    """Yield headings and paragraphs; the largest headings have level 1, the next largest level 2; pure."""
     weights: Counter[float] = Counter()
     for line in lines:
         weights[line.size] += len(line.text)
@@ -83,7 +83,7 @@ def _is_heading(line: Line, body: float) -> bool:
 
 
 def _goes_on(before: Line, line: Line, levels: dict[float, int]) -> bool:
-    """Whether the line belongs to the block of the one before it."""
+    """Return whether the line continues the block of the line before it."""
     if line.page != before.page or levels.get(line.size) != levels.get(before.size):
         return False
     return 0 <= before.bottom - line.bottom <= _APART * max(line.size, before.size)
@@ -98,7 +98,7 @@ def _block(lines: Sequence[Line], levels: dict[float, int]) -> Block:
 
 
 def _run_on(lines: Iterable[str]) -> str:
-    """Return the lines of a paragraph as one; what ends with a hyphen goes on without a space, as numbers do."""
+    """Join the lines of a paragraph. After a hyphen there is no space, because numbers can continue there."""
     text = ""
     for line in lines:
         text += line if not text or text.endswith("-") else f" {line}"
@@ -136,7 +136,7 @@ def _line(textpage: pypdfium2.PdfTextPage, units: Sequence[int], first: int, pag
     if first < 0:
         return
     text = "".join(chr(unit) if unit <= 0x10FFFF else "\ufffd" for unit in units)
-    # What PDFium gives as two halves of a letter is one; a half that stands alone is no letter.
+    # PDFium can return a character as a surrogate pair; join it. A lone surrogate is not a character.
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").strip()
     if text:
         size = round(pdfium.FPDFText_GetFontSize(textpage, first) * _scale(textpage, first), 1)
@@ -144,7 +144,7 @@ def _line(textpage: pypdfium2.PdfTextPage, units: Sequence[int], first: int, pag
 
 
 def _scale(textpage: pypdfium2.PdfTextPage, index: int) -> float:
-    """Return by how much the page enlarges the font at a letter."""
+    """Return the factor by which the page scales the font of a letter."""
     matrix = pdfium.FS_MATRIX()
     if not pdfium.FPDFText_GetMatrix(textpage, index, ctypes.byref(matrix)):
         return 1.0
@@ -152,7 +152,7 @@ def _scale(textpage: pypdfium2.PdfTextPage, index: int) -> float:
 
 
 def _title(document: pypdfium2.PdfDocument) -> str:
-    """Return the document's title; writers put a word in its place where there is none."""
+    """Return the document's title, without the words that PDF writers put there if there is none."""
     title = _wide(lambda buffer, size: pdfium.FPDF_GetMetaText(document, b"Title", buffer, size)).strip()
     return "" if title.lower() in ("", "untitled", "(anonymous)", "(unspecified)") else title
 
@@ -163,7 +163,7 @@ def _language(document: pypdfium2.PdfDocument) -> str | None:
 
 
 def _wide(read: Callable[[Any, int], int]) -> str:
-    """Return a text that PDFium writes as UTF-16 into a buffer; halves of letters become the sign for what is none."""
+    """Return a text that PDFium writes to a buffer as UTF-16; lone surrogates become replacement characters."""
     size = read(None, 0)
     if size <= 2:
         return ""

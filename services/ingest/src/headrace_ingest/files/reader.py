@@ -1,4 +1,4 @@
-"""Files read in a process of their own: it starts with the first file, ends with the service, and anew if it dies."""
+"""Reads files in a separate process that starts with the first file, restarts if it dies and ends with the service."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from headrace_ingest.files.framing import HEAD, framed
 log = structlog.get_logger(__name__)
 
 _GRACE_S = 10.0
-"""Longest time that the process takes beyond a file's own limit to answer."""
+"""Maximum time for the process to answer beyond the time limit of a file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one file may take: MiB of memory, seconds, pages, bytes of text."""
+    """Limits for one file: MiB of memory, seconds, pages, bytes of text."""
 
     memory_mib: int
     timeout_s: float
@@ -32,7 +32,7 @@ class Limits:
 
 
 class Reader:
-    """Reads one file after the other; safe to share between tasks of one loop."""
+    """Reads one file at a time; tasks of one event loop can share it."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -40,10 +40,10 @@ class Reader:
         self._turn = asyncio.Lock()
 
     async def read(self, data: bytes, kind: str, charset: str | None) -> Parsed:
-        """Return what the file holds.
+        """Return the file's contents.
 
-        Raises :class:`InvalidRecord` with the reason where it cannot be had, :class:`TemporaryError` where the
-        process that reads ended, and not by this file, and :class:`DependencyDown` where it may not be confined.
+        Raises :class:`InvalidRecord` with the reason if the file cannot be read, :class:`TemporaryError` if the reader
+        ended for another reason than this file, and :class:`DependencyDown` if the reader cannot be confined.
         """
         head = {
             "kind": kind, "charset": charset, "timeout_s": self._limits.timeout_s, "max_pages": self._limits.max_pages,
@@ -54,9 +54,9 @@ class Reader:
                 answer, text = await asyncio.wait_for(self._asked(head, data), self._limits.timeout_s + _GRACE_S)
             except (TimeoutError, OSError, EOFError) as error:
                 await self._end()
-                raise TemporaryError("the process that reads files ended or hangs; it is started anew") from error
+                raise TemporaryError("the file reader ended or hangs; ingest restarts it") from error
             except asyncio.CancelledError:
-                await self._end()  # an answer would come to the next question
+                await self._end()  # its answer would go to the next request
                 raise
         if answer.get("temporary") is True:
             raise TemporaryError(f"the file {answer['error']}")
@@ -65,7 +65,7 @@ class Reader:
         return _checked(answer, text)
 
     async def close(self) -> None:
-        """End the process."""
+        """End the file reader."""
         async with self._turn:
             await self._end()
 
@@ -77,15 +77,15 @@ class Reader:
         return await _answer(process)
 
     async def _start(self) -> Process:
-        # Without environment: it is no place for secrets. -I: nothing is imported from the working folder.
+        # Empty environment: the process must not see secrets. -I: Python imports nothing from the working folder.
         command = (sys.executable, "-I", "-m", "headrace_ingest.files.child")
         self._process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, env={})
         ready, _ = await _answer(self._process)
         if ready["refused"]:
             await self._end()
             raise DependencyDown(
-                "file reader", f"the process that reads files cannot be confined: {ready['refused']}",
-                remedy="Allow seccomp and setrlimit where ingest runs; without them no file is read.",
+                "file reader", f"cannot confine the file reader: {ready['refused']}",
+                remedy="Allow seccomp and setrlimit where ingest runs. Without them, ingest reads no files.",
             )  # fmt: skip
         log.info("file reader started", pid=self._process.pid, system_calls_filtered=ready["filtered"])
         return self._process
@@ -98,7 +98,7 @@ class Reader:
 
 
 def _checked(answer: Any, text: bytes) -> Parsed:
-    """Return what the answer says; a reader that a file took over may say anything."""
+    """Return the checked answer. A reader that a malicious file controls can answer anything."""
     try:
         title, language, pages, found = answer["title"], answer["language"], answer["pages"], text.decode()
         title.encode()
@@ -108,7 +108,7 @@ def _checked(answer: Any, text: bytes) -> Parsed:
             return Parsed(title, found, language, tuple(pages))
     except (KeyError, TypeError, AttributeError, ValueError):
         pass
-    raise InvalidRecord("data", "made its reader answer what cannot be")
+    raise InvalidRecord("data", "made its reader return an invalid answer")
 
 
 async def _answer(process: Process) -> tuple[dict[str, Any], bytes]:

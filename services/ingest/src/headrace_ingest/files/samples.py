@@ -1,4 +1,4 @@
-"""A smallest file of each kind: reading them once loads what parsers load when they need it."""
+"""A minimal file of each kind. Reading each once loads everything that the parsers load lazily."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PDF = (
 
 
 def samples() -> dict[str, bytes]:
-    """Return a file for each kind that is parsed, by media type."""
+    """Return a file for each parsed kind, by media type."""
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w") as archive:
         for name, text in _PARTS.items():

@@ -1,7 +1,7 @@
-"""A DOCX into blocks: paragraphs by their styles, tables by their cells, notes at the end.
+"""Converts a DOCX file to blocks: paragraphs by their styles, tables by their cells, notes at the end.
 
-Text counts wherever it stands in the body: in content controls, links, text boxes and insertions; what was struck out
-does not, nor do headers and footers. ECMA-376, part 1, chapter 17 names the elements.
+It reads all text in the body, including content controls, links, text boxes and insertions, but not deleted text,
+headers or footers. ECMA-376, part 1, chapter 17 defines the elements.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _TEXTS = {f"{_W}t", f"{_W}tab", f"{_W}br", f"{_W}cr", f"{_W}noBreakHyphen"}
 _GAPS = {f"{_W}tab": "\t", f"{_W}br": "\n", f"{_W}cr": "\n", f"{_W}noBreakHyphen": "-"}
 _STRUCK = (f"{_W}del", f"{_W}moveFrom")
 _DOUBLED = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
-"""What older programs read in place of what stands before it."""
+"""The alternative for older programs; it repeats the content before it."""
 _WIDEST_SPAN = 63
-"""Columns that Word allows a table."""
-_REMEDY = "Open it in a word processor and save it anew."
+"""Maximum columns of a table in Word."""
+_REMEDY = "Open it in a word processor and save it again."
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """What a paragraph style makes of a paragraph: a kind of block, and a heading's level."""
+    """The kind of block, and for headings the level, that a paragraph style stands for."""
 
     kind: str
     level: int = 0
@@ -48,13 +48,15 @@ def read(data: bytes) -> tuple[str, str | None, list[Block]]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if _BODY not in archive.namelist():
-                raise InvalidRecord("data", f"is a zip file without {_BODY}, so no DOCX", remedy="Save it as DOCX.")
+                raise InvalidRecord(
+                    "data", f"is a zip file without {_BODY}, so it is not DOCX", remedy="Save it as DOCX."
+                )
             parts = {name: _tree(archive, name) for name in (_BODY, _STYLES, _PROPERTIES, *_NOTES)}
     except (zipfile.BadZipFile, etree.XMLSyntaxError, ValueError, NotImplementedError, EOFError, RuntimeError) as error:
         reason = f"is a DOCX that cannot be read: {(str(error) or type(error).__name__)[:300]}"
         raise InvalidRecord("data", reason, remedy=_REMEDY) from error
     if next(parts[_BODY].iter(f"{_W}altChunk"), None) is not None:
-        raise InvalidRecord("data", "holds another document inside it, which is not read", remedy=_REMEDY)
+        raise InvalidRecord("data", "embeds another document, which ingest does not read", remedy=_REMEDY)
     properties, styles = parts[_PROPERTIES], _styles(parts[_STYLES])
     title = _stated(properties, "title")
     found = list(_joined(_blocks(parts[_BODY], styles)))
@@ -64,7 +66,7 @@ def read(data: bytes) -> tuple[str, str | None, list[Block]]:
 
 
 def _tree(archive: zipfile.ZipFile, name: str) -> Any:
-    """Return a part's root element, None where the file lacks the part; entities are not replaced."""
+    """Return a part's root element, or None if the file lacks the part. Entities are not resolved."""
     if name not in archive.namelist():
         return None
     parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, remove_comments=True)
@@ -76,7 +78,7 @@ def _stated(properties: Any, name: str) -> str:
 
 
 def _styles(root: Any) -> Mapping[str, Style]:
-    """Return what each style makes of a paragraph, by the style's id."""
+    """Return the styles by style ID."""
     found = {}
     for style in () if root is None else root.iter(f"{_W}style"):
         name = _value(style.find(f"{_W}name")).lower()
@@ -99,7 +101,7 @@ def _value(element: Any) -> str:
 
 
 def _blocks(parent: Any, styles: Mapping[str, Style]) -> Iterator[Block]:
-    """Yield paragraphs and tables below an element in order, those in content controls and text boxes too."""
+    """Yield paragraphs and tables below an element in order, including content controls and text boxes."""
     for child in parent:
         if child.tag == f"{_W}p":
             yield _paragraph(child, styles)
@@ -123,19 +125,19 @@ def _paragraph(element: Any, styles: Mapping[str, Style]) -> Block:
 
 
 def _text(element: Any) -> str:
-    """Return the words of a paragraph, without those of text boxes in it."""
+    """Return the text of a paragraph, without the text boxes in it."""
     outside = (*_STRUCK, _DOUBLED, f"{_W}txbxContent")
     found = (part for part in element.iter(*_TEXTS) if not _is_below(part, outside, element))
     return "".join(_GAPS.get(part.tag) or _words(part) for part in found)
 
 
 def _words(text: Any) -> str:
-    """Return an element's text, that behind comments and instructions too; entities are nobody's words."""
+    """Return an element's text, including the text after comments and processing instructions, without entities."""
     return (text.text or "") + "".join(inside.tail or "" for inside in text)
 
 
 def _is_below(element: Any, tags: tuple[str, ...], top: Any = None) -> bool:
-    """Whether one of the elements around this one, up to ``top``, is one of these."""
+    """Return whether the element has an ancestor with one of the tags, below ``top``."""
     above = element.getparent()
     while above is not None and above is not top:
         if above.tag in tags:
@@ -149,7 +151,7 @@ def _table_of(row: Any) -> Any:
 
 
 def _row(row: Any) -> list[str]:
-    """Return a row's cells, one that spans columns followed by empty ones; tables inside a cell are its words."""
+    """Return a row's cells. Empty cells follow a cell that spans columns; nested tables become the cell's text."""
     found = []
     for cell in row.iter(f"{_W}tc"):
         if next(cell.iterancestors(f"{_W}tr")) is not row:
@@ -161,7 +163,7 @@ def _row(row: Any) -> list[str]:
 
 
 def _joined(found: Iterator[Block]) -> Iterator[Block]:
-    """Yield the blocks, lines of code that follow each other as one."""
+    """Yield the blocks, with consecutive lines of code joined to one block."""
     code: list[str] = []
     for block in found:
         if block.kind == CODE:

@@ -1,0 +1,46 @@
+"""The tour of the code names files that exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.contract
+ROOT = Path(__file__).parents[2]
+TOUR = ROOT / "docs" / "architecture" / "tour.md"
+FOLDERS = {
+    "core": "core/src/headrace",
+    "operations": "operations/src/headrace_operations",
+    **{path.name: f"services/{path.name}/src/headrace_{path.name}" for path in (ROOT / "services").iterdir()},
+}
+"""What the tour's short paths stand for, by their first part."""
+NAMED = re.compile(r"`([a-z_]+(?:/[a-z_*]+)+(?:\.py|/)?)`")
+
+
+def places(text: str) -> dict[str, list[Path]]:
+    """Return what each short path in the text names; nothing for one that names nothing."""
+    found: dict[str, list[Path]] = {}
+    for said in NAMED.findall(text):
+        first, _, rest = said.rstrip("/").partition("/")
+        if first not in FOLDERS and not (ROOT / first).is_dir():
+            continue  # a key or a header, not a path
+        in_full = sorted(ROOT.glob(said.rstrip("/")))
+        found[said] = in_full or sorted((ROOT / FOLDERS.get(first, first)).glob(rest))
+    return found
+
+
+def test_the_tour_names_files_that_exist() -> None:
+    """Broken: a newcomer is sent to a file that was moved."""
+    found = places(TOUR.read_text(encoding="utf-8"))
+    assert len(found) > 30
+    assert [said for said, paths in found.items() if not paths] == []
+
+
+def test_a_file_that_was_moved_is_noticed() -> None:
+    """Broken: the check above passes whatever the tour says."""
+    assert places("Open `core/runtime/decide.py` and `chunker/identity.py`.") == {
+        "core/runtime/decide.py": [],
+        "chunker/identity.py": [ROOT / "services/chunker/src/headrace_chunker/identity.py"],
+    }
