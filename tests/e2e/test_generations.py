@@ -147,14 +147,15 @@ def test_what_cannot_go_into_a_generation_is_refused_before_anything_moves(deplo
     """A replay would put vectors of one model, or of another size, among those of another."""
     headrace("generations", "create", "g2", "--model", "hashing-64", "--dimensions", "64", owner=True)
     said = headrace("replay", "--stage", "indexer", "--from-offset", "vectors.g1:0:0", "--into", "g2", code=2)
-    assert "It reads vectors.g2" in said
+    assert "Use its source topic vectors.g2" in said
     assert "serves every generation" in headrace("replay", "--stage", "chunker", "--all", "--into", "g2", code=2)
     assert headrace("replay", "list") == []
     deployment.start_all("ingest", "chunker")
     publish(place.kafka_settings(), reference_with_edits(edits=0, seed=seed, documents=2))
     wrong = deployment.start("embedder", wait=False, env={"HEADRACE_KAFKA_GENERATION": "g2"})
     deadline = time.monotonic() + 60
-    while "generation g2 is of hashing-64 with 64; this embedder runs hashing-384" not in wrong.log.read_text():
+    refusal = "generation g2 has model hashing-64 with 64 dimensions, but this embedder runs hashing-384"
+    while refusal not in wrong.log.read_text():
         assert time.monotonic() < deadline, wrong.log.read_text()
         time.sleep(0.1)
     assert not wrong.ready()

@@ -124,7 +124,7 @@ def test_a_command_that_was_overtaken_sends_nothing_more(ground: Ground, monkeyp
         if not seconds:
             seconds.extend(Actor(ground.kafka, ground.codec).carry_out(chosen, replace(order, batch="b2")))
 
-    with pytest.raises(RefusedDeadLetter, match="took over; 1 dead letters were sent again"):
+    with pytest.raises(RefusedDeadLetter, match="took over; 1 dead letters were redriven"):
         slow.carry_out(chosen, order, overtake)
     assert len(seconds) == 3
     assert len(ground.retried()) == 4
@@ -176,11 +176,11 @@ def test_what_does_not_exist_is_refused_naming_what_does(ground: Ground) -> None
     (entry,) = ground.select()
     for wrong, says in (
         (replace(entry.id, partition=99), "partitions 0 to 3"),
-        (replace(entry.id, offset=99), "holds offsets 0 to 0"),
+        (replace(entry.id, offset=99), "has offsets 0 to 0"),
     ):
         with pytest.raises(NoSuchDeadLetter, match=says):
             ground.select(ids=frozenset({wrong}), states=frozenset(State))
-    assert "holds offsets 0 to 0" in ground.run("redrive", str(replace(entry.id, offset=99)), code=6).output
+    assert "has offsets 0 to 0" in ground.run("redrive", str(replace(entry.id, offset=99)), code=6).output
     assert "matches the filters" in ground.run("redrive", "--document", "nobody", code=6).output
     elsewhere = replace(ground, kafka=ground.kafka.model_copy(update={"topic_prefix": "nowhere-"}))
     assert "headrace bootstrap" in elsewhere.run("list", code=2).output
@@ -203,7 +203,7 @@ def test_the_command_line_lists_sends_discards_and_exports(ground: Ground, tmp_p
     lines = [json.loads(line) for line in exported.read_text().splitlines()]
     assert sorted(line["record"]["value_base64"] for line in lines) == ["/wA=", "eyJzZWNyZXQiOiAid29yZHMifQ=="]
     assert exported.stat().st_mode & 0o777 == 0o600
-    assert "exists already" in ground.run("export", str(exported), code=2).output
+    assert "already exists" in ground.run("export", str(exported), code=2).output
 
     assert "2 would be redriven" in ground.run("redrive", "--all", "--dry-run").output
     assert ground.run("discard", each[1]["id"], "--why", "junk", code=1, text="n\n").exit_code == 1

@@ -180,7 +180,7 @@ def test_a_review_sends_on_or_turns_down_and_is_final(site: Site) -> None:
     (paused,), (astray,) = site.waiting(document="b.md"), site.waiting(document="c.md")
     for wrong, says in (
         (bad, "was rejected by olga"),
-        (paused.id, "waits for the end of a pause"),
+        (paused.id, "is held by a pause"),
         (astray.id, "does not write"),
     ):
         with pytest.raises(RefusedHeldRecord, match=says):

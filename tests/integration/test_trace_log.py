@@ -153,7 +153,7 @@ async def test_a_long_partition_is_read_from_its_end_and_says_where_it_stopped(l
     assert not short.cost.complete
     assert short.cost.records == 1000
     assert [one.version for one in short.documents[0].versions if one.version is not None] == [2]
-    assert any("more than was read" in note for note in short.documents[0].notes)
+    assert any("not read completely" in note for note in short.documents[0].notes)
 
 
 async def test_a_run_is_followed_by_reading_only_what_is_new(log: Log) -> None:
