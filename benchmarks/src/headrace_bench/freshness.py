@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,12 +19,20 @@ from headrace_testing.data import changes
 from headrace_testing.stream import DOCUMENT_STAGES, publish
 
 TENANT = "fresh"
-WARM = 15
+WARM = 300
+"""Edits before any is measured: a broker that was just started compiles its own code for some 200 of them."""
+WATCH_S = 0.01
+"""How often the watching client searches: 100 times a second, and no figure is finer than that."""
 QUESTION = "the sentence that was changed a moment ago"
+GOAL = {"goal_p50_ms": 60, "goal_p99_ms": 200}
 
 
-def run(state_dir: Path, *, documents: int = 8, edits: int = 60) -> Result:
-    """Return the median in milliseconds; the details have the 99th percentile and all samples."""
+def run(state_dir: Path, *, documents: int = 8, edits: int = 100) -> Result:
+    """Return the median in milliseconds for a client that searches every 10 ms.
+
+    The details have the 99th percentile, and both for a client that searches without a pause. That one takes about one
+    core for itself, the gateway and PostgreSQL, so on two cores it measures its own load as well.
+    """
     events, source = changes(documents)
     with deployment(state_dir, "sentence-transformers") as place:
         place.start_all(*(flow.name for flow in DOCUMENT_STAGES))
@@ -31,26 +40,32 @@ def run(state_dir: Path, *, documents: int = 8, edits: int = 60) -> Result:
         gateway = place.start("gateway")
         key = asyncio.run(api_key(place.place.postgres, place.place.schema))
         publish(place.place.kafka_settings(), events, TENANT)
-        samples = []
         with httpx.Client(
             base_url=f"http://127.0.0.1:{gateway.port}", headers={"Authorization": f"Bearer {key}"}
         ) as http:
-            for number in range(WARM + edits):
-                event = events[number % len(events)]
-                samples.append(edit(http, event["id"], event["content"], number))
-    measured = np.array(samples[WARM:])
-    p50, p99 = (float(np.percentile(measured, q)) for q in (50, 99))
+            samples = []
+            for number in range(WARM + 2 * edits):
+                event, watch_s = events[number % len(events)], WATCH_S if number < WARM + edits else 0.0
+                samples.append(edit(http, event["id"], event["content"], number, watch_s))
+    watched, continuous = (_percentiles(part) for part in (samples[WARM:-edits], samples[-edits:]))
     return Result(
-        "freshness", p50, "ms (median)", None, "none; the goals are 60 ms in the median and 250 ms at p99",
-        {"p50_ms": round(p50, 1), "p99_ms": round(p99, 1), "max_ms": round(float(measured.max()), 1), "edits": edits,
-         "documents": documents, "data": source, "goal_p50_ms": 60, "goal_p99_ms": 250},
+        "freshness", watched["p50_ms"], "ms (median)", None, "none; the goals are 60 ms in the median, 200 ms at p99",
+        {**watched, **{f"continuous_{name}": value for name, value in continuous.items()}, **GOAL, "edits": edits,
+         "warm_up_edits": WARM, "watch_ms": WATCH_S * 1000, "documents": documents, "data": source},
     )  # fmt: skip
 
 
-def edit(http: httpx.Client, identity: str, content: str, number: int) -> float:
+def _percentiles(samples: Sequence[float]) -> dict[str, float]:
+    measured = np.array(samples)
+    p50, p99 = (float(np.percentile(measured, q)) for q in (50, 99))
+    return {"p50_ms": round(p50, 1), "p99_ms": round(p99, 1), "max_ms": round(float(measured.max()), 1)}
+
+
+def edit(http: httpx.Client, identity: str, content: str, number: int, watch_s: float = 0.0) -> float:
     """Change one sentence of the document and return the milliseconds until a search returns it.
 
-    The search is restricted to the document and asks the same words each time, as a page that watches one would.
+    The search is restricted to the document and asks the same words each time, as a page that watches one would;
+    ``watch_s`` is its pause before each search.
     """
     marker = f"marker{uuid4().hex[:12]}"
     text = f"{content}\n\nNews\n====\n\nThis is {QUESTION}, {marker}.\n"
@@ -59,6 +74,7 @@ def edit(http: httpx.Client, identity: str, content: str, number: int) -> float:
     http.post("/v1/changes", json=change).raise_for_status()
     deadline = started + 60
     while True:
+        time.sleep(watch_s)
         answer = http.post("/v1/search", json={"query": QUESTION, "top_k": 5, "document_ids": [identity]})
         answer.raise_for_status()
         if any(marker in hit["text"] for hit in answer.json()["hits"]):
