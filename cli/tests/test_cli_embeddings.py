@@ -6,11 +6,9 @@ import json
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,7 @@ from headrace_operations.alerts import looks
 from headrace_operations.alerts.alerter import Alert
 from headrace_operations.embeddings.models import is_local
 from headrace_testing.cluster import Contents
+from headrace_testing.http_servers import Webhook, serving
 
 pytestmark = pytest.mark.unit
 
@@ -42,41 +41,14 @@ def run(*arguments: str, code: int = 0, env: Mapping[str, str] | None = None) ->
     return result
 
 
-class _Handler(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        """Take a webhook."""
-        self.server.got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))  # type: ignore[attr-defined]
-        self.send_response(self.server.status)  # type: ignore[attr-defined]
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def do_GET(self) -> None:
-        """Say what a stopped stage says."""
-        body = b'{"ready": false, "stage": "embedder", "stopped": "too many dead letters"}'
-        self.send_response(503)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Keep quiet."""
-
-
 @pytest.fixture
-def receiver() -> Iterator[Any]:
+def receiver() -> Iterator[Webhook]:
     """A webhook on loopback, and a stopped stage."""
-    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.got, server.status = [], 200
-    server.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Webhook()) as server:
+        yield server
 
 
-def test_a_test_alert_arrives_or_the_command_fails(receiver: Any) -> None:
+def test_a_test_alert_arrives_or_the_command_fails(receiver: Webhook) -> None:
     """Broken: an operator takes a webhook that refuses for one that works."""
     url = f"{receiver.url}/hook"
     assert json.loads(run("alerts", "test", "--json", env={"HEADRACE_ALERTS_SLACK_URL": url}).stdout) == [
@@ -90,7 +62,7 @@ def test_a_test_alert_arrives_or_the_command_fails(receiver: Any) -> None:
     assert "no webhook is configured" in run("alerts", "test", code=2).output
 
 
-def test_a_process_that_is_not_ready_is_read_all_the_same(receiver: Any) -> None:
+def test_a_process_that_is_not_ready_is_read_all_the_same(receiver: Webhook) -> None:
     """Broken: the 503 of a stopped stage passes for silence, and nobody hears why it stopped."""
     found = looks.readyz(receiver.url)
     assert found is not None
@@ -99,7 +71,7 @@ def test_a_process_that_is_not_ready_is_read_all_the_same(receiver: Any) -> None
 
 
 def test_the_watcher_sees_the_stack_grow_and_ends_when_told(
-    receiver: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, contents: Contents
+    receiver: Webhook, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, contents: Contents
 ) -> None:
     """Broken: an instance that `up --scale` added is never watched, no process is and nobody hears of it, or Ctrl-C
     ends in the middle of an alert.

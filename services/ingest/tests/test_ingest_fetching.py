@@ -30,8 +30,6 @@ CERTIFICATE = Path(__file__).with_name("data") / "docs.test.pem"
 class QuietServer(ThreadingHTTPServer):
     """Prints nothing when a client goes away."""
 
-    daemon_threads = True
-
     def handle_error(self, request: object, client_address: object) -> None:
         pass
 
