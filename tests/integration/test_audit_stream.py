@@ -137,7 +137,7 @@ def _said(findings: Iterable[Finding]) -> list[tuple[tuple[str, str], str | None
 def _execute(place: Place, *statements: str) -> None:
     with psycopg.connect(place.postgres, options=f"-c search_path={place.schema},public") as connection:
         for statement in statements:
-            connection.execute(statement.encode())
+            connection.execute(statement)
 
 
 def _plant(place: Place, name: str) -> None:
