@@ -23,6 +23,7 @@ from typing import Any
 import psycopg
 
 from headrace.payloads import IndexedDocument
+from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_bench.capture_deployment import CONNECT, TABLE, TENANT, Capture, capturing
 from headrace_bench.capture_writer import Writer
 from headrace_operations.capture.reconcile import documents_of
@@ -31,7 +32,7 @@ from headrace_testing.deployment import Place
 from headrace_testing.faults.schedules import evenly
 from headrace_testing.fold import Expected, Key, Store, compare, read_store
 from headrace_testing.oracle import expected
-from headrace_testing.stream import DOCUMENT_STAGES, dead_letters
+from headrace_testing.stream import dead_letters
 
 
 def table_of(capture: Capture, store: Store) -> dict[Key, Expected]:

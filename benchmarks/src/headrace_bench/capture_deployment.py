@@ -18,6 +18,7 @@ import psycopg
 from psycopg import sql
 
 from headrace.config.captured_tables import Table
+from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_bench.capture_writer import CREATE_TABLE
 from headrace_local import parts, shared
 from headrace_local.loopback import free_port
@@ -25,7 +26,6 @@ from headrace_operations.capture.connector import FAILED, Connect, configuration
 from headrace_operations.capture.database import drop_slot
 from headrace_operations.capture.reconcile import reconcile
 from headrace_testing.deployment import Deployment, Place, Service
-from headrace_testing.stream import DOCUMENT_STAGES
 
 TENANT = "acme"
 TABLE = "article"
