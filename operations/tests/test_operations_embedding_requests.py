@@ -172,6 +172,7 @@ async def test_what_lacks_vectors_is_redriven_or_replayed(
     assert (found.redrive.action, found.redrive.selection.stage, found.redrive.selection.tenant) == (
         REDRIVEN, "embedder", "acme",
     )  # fmt: skip
+    assert [(str(one.id), why) for one, why in found.refused] == [("embedder/0/2", "it was cut")]
     assert found.replays == [ReplayRequest("embedder", tenant="a"), ReplayRequest("embedder", tenant="b")]
     assert cluster.contents.events == []
     cluster.contents.letters.clear()

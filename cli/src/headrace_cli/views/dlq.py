@@ -132,7 +132,7 @@ def planned(found: Planned, *, as_json: bool) -> None:
     verb = f"would be {request.action.lower()}"
     counts(plan.taken, verb)
     typer.echo(f"{len(plan.taken)} dead letters {verb}")
-    _left_out(plan.refused)
+    left_out(plan.refused)
 
 
 def done(found: Done, *, as_json: bool) -> None:
@@ -146,10 +146,11 @@ def done(found: Done, *, as_json: bool) -> None:
     typer.echo(f"{len(found.taken)} dead letters {verb}, batch {request.batch}")
     if found.overtaken:
         output.say(f"{found.overtaken} left out: another command acted on them meanwhile")
-    _left_out(refused)
+    left_out(refused)
 
 
-def _left_out(refused: Sequence[tuple[Entry, str]]) -> None:
+def left_out(refused: Sequence[tuple[Entry, str]]) -> None:
+    """Print the dead letters that are left out and why, the first few only."""
     for entry, why in refused[:_SHOWN_REFUSED]:
         output.say(f"left out: {entry.id}: {why}")
     if len(refused) > _SHOWN_REFUSED:
