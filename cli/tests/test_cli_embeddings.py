@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,17 +19,24 @@ from typer.testing import CliRunner
 
 from headrace.embeddings.costs import CostSettings
 from headrace.embeddings.models import PROVIDERS
+from headrace.store.pool import StoreSettings
 from headrace.store.rows import Generation
 from headrace_cli import state
 from headrace_cli.app import app
+from headrace_cli.commands.embeddings import again
 from headrace_cli.commands.embeddings.schedule import Job, runner
 from headrace_cli.context import Operator
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.views import embeddings as embedding_view
 from headrace_operations.alerts import looks
 from headrace_operations.alerts.alerter import Alert
+from headrace_operations.audit.model import Finding, Kind, Report
+from headrace_operations.dead_letters.model import Entry, Id
+from headrace_operations.embeddings import incremental
 from headrace_operations.embeddings.models import is_local
-from headrace_testing.cluster import Contents
+from headrace_operations.replay import start
+from headrace_operations.replay.start import ReplayRequest
+from headrace_testing.cluster import Contents, FakeCluster
 from headrace_testing.http_servers import Webhook, serving
 
 pytestmark = pytest.mark.unit
@@ -204,3 +212,71 @@ def test_files_are_estimated_for_a_model_by_its_name_without_any_server(tmp_path
     exported = {"HEADRACE_EMBEDDER_MODEL": "nlpai-lab/KURE-v1"}
     assert "no PostgreSQL address given" in run(*files, code=3, env=exported).output
     assert "--model" in run("embeddings", "reset", "--tenant", "a", code=2, env=exported).output
+
+
+def letter(offset: int, whole: str | None = None) -> Entry:
+    """An open dead letter of the embedder; with ``whole``, one that cannot be redriven."""
+    return Entry(Id("embedder", 0, offset), "unforeseen", None, "boom", "", "acme", "a.md", None, None, 1,
+                 datetime(2026, 1, 1, tzinfo=UTC), "chunks/0/1", None, 2, whole, None)  # fmt: skip
+
+
+@pytest.fixture
+def replayed(monkeypatch: pytest.MonkeyPatch, contents: Contents) -> list[str]:
+    """Return the tenants that are replayed; the audit finds two without vectors."""
+    findings = tuple(Finding(Kind.MISSING, "document", name, "d", "", "", (), replay="embedder") for name in "ab")
+    report = Report("g1", (), True, 0, 0, 0, 0, findings, (), (), False, 0.0)
+    done: list[str] = []
+
+    async def audited(*_: object) -> Report:
+        return report
+
+    async def estimated(*_: object, **__: object) -> None:
+        pass
+
+    def plan(_: object, request: ReplayRequest) -> SimpleNamespace:
+        return SimpleNamespace(run=request.tenant, cut_off={})
+
+    store = StoreSettings(dsn="postgresql://h/d")
+    monkeypatch.setattr(Operator, "whole_cluster", lambda *_: FakeCluster(store=store, contents=contents))
+    monkeypatch.setattr(incremental, "audit", audited)
+    monkeypatch.setattr(start, "plan", plan)
+    monkeypatch.setattr(start, "estimate", estimated)
+    monkeypatch.setattr(again, "_carry_out", lambda _, planned, **__: done.append(planned.run))
+    return done
+
+
+def test_a_dead_letter_that_cannot_be_redriven_does_not_hold_up_the_rest(
+    replayed: list[str], contents: Contents
+) -> None:
+    """Broken: one cut record keeps all other documents without vectors, night after night, or nobody hears of it."""
+    contents.letters += [letter(1), letter(2, "it was cut"), letter(3)]
+    ended = run("embeddings", "incremental", code=int(ExitCode.SOME_FAILED))
+    assert contents.happened("REDRIVEN") == [(("embedder/0/1", "embedder/0/3"), "embeddings incremental")]
+    assert replayed == ["a", "b"]
+    assert "left out: embedder/0/2: it was cut" in ended.stderr
+    assert "could not be redriven: embedder/0/2" in ended.stderr
+    assert "headrace dlq discard ID" in ended.stderr
+
+
+def test_dead_letters_are_named_even_if_none_can_be_redriven(replayed: list[str], contents: Contents) -> None:
+    """Broken: a document stays without vectors, and the schedule says that all is well."""
+    contents.letters += [letter(number, "it was cut") for number in range(12)]
+    ended = run("embeddings", "incremental", code=int(ExitCode.SOME_FAILED))
+    assert (contents.events, replayed) == ([], ["a", "b"])
+    assert "left out: embedder/0/0: it was cut" in ended.stderr
+    assert "embedder/0/9 and 2 more" in ended.stderr
+
+
+def test_a_dry_run_of_incremental_names_them_and_does_nothing(replayed: list[str], contents: Contents) -> None:
+    """Broken: a dry run redrives, or hides what the command will leave out."""
+    contents.letters += [letter(1), letter(2, "it was cut")]
+    ended = run("embeddings", "incremental", "--dry-run")
+    assert "1 dead letters would be redriven, 2 tenants" in ended.stdout
+    assert "left out: embedder/0/2: it was cut" in ended.stderr
+    assert (contents.events, replayed) == ([], [])
+
+
+def test_without_dead_letters_incremental_succeeds(replayed: list[str]) -> None:
+    """Broken: a schedule without anything to redrive fails."""
+    run("embeddings", "incremental")
+    assert replayed == ["a", "b"]

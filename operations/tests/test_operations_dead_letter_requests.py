@@ -89,10 +89,10 @@ def test_a_plan_moves_nothing_and_says_what_is_left_out(cluster: FakeCluster) ->
     assert [str(one.id) for one in limited.plan.taken] == ["ingest/0/1"]
 
 
-def test_an_order_is_noted_with_who_and_why_and_has_an_identity_of_its_own(cluster: FakeCluster) -> None:
+def test_a_request_is_noted_with_who_and_why_and_has_an_identity_of_its_own(cluster: FakeCluster) -> None:
     """Broken: nobody knows who discarded a record, or two commands pass for one."""
     first = plan_request(cluster, Request(DISCARDED, INGEST, "x", limit=1))
-    assert (first.order.acted_by, first.order.why, first.order.action) == ("olga", "x", "DISCARDED")
+    assert (first.request.acted_by, first.request.why, first.request.action) == ("olga", "x", "DISCARDED")
     counted: list[int] = []
     done = carry_out(cluster, first, counted.append)
     assert ([str(one.id) for one in done.taken], done.overtaken, counted) == (["ingest/0/1"], 0, [1])
@@ -100,7 +100,7 @@ def test_an_order_is_noted_with_who_and_why_and_has_an_identity_of_its_own(clust
     assert [one.state for one in cluster.contents.letters] == [State.DISCARDED, State.OPEN, State.OPEN]
     second = plan_request(cluster, Request(DISCARDED, INGEST, "x"))
     assert [str(one.id) for one in second.plan.taken] == ["ingest/0/2"]
-    assert second.order.batch != first.order.batch
+    assert second.request.batch != first.request.batch
 
 
 def test_what_another_command_did_meanwhile_is_counted(cluster: FakeCluster) -> None:

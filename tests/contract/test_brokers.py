@@ -21,7 +21,8 @@ from headrace.kafka.broker import KafkaBroker
 from headrace.kafka.broker_contract import Broker, Mark, Message, Record, TopicPartition, TransactionUncertain
 from headrace.migrate import make_topics
 from headrace_local import shared
-from headrace_testing.broker_contract import DEADLINE_S, BrokerContract, BrokerLab, Session, copy, numbered, values
+from headrace_testing.broker_contract.lab import DEADLINE_S, BrokerLab, Session, copy, numbered, values
+from headrace_testing.broker_contract.suite import BrokerContract
 from headrace_testing.committed import read_all
 from headrace_testing.fakes import FakeClock
 from headrace_testing.memory_broker import MemoryBroker

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
+from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_cli.app import app
 from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.dead_letters.model import Selection
@@ -19,7 +20,7 @@ from headrace_testing.deployment import Deployment, Place
 from headrace_testing.fold import fold
 from headrace_testing.http_servers import Webhook, serving
 from headrace_testing.oracle import versions
-from headrace_testing.stream import DOCUMENT_STAGES, TENANT, metric, publish, wait_until_stored
+from headrace_testing.stream import TENANT, metric, publish, wait_until_stored
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 CAPPED = "acme"

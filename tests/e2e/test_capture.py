@@ -15,7 +15,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from headrace_bench.capture import TABLE, TENANT, Capture, capturing, run, table_of
+from headrace_bench.capture import run, table_of
+from headrace_bench.capture_deployment import TABLE, TENANT, Capture, capturing
 from headrace_testing.fold import compare, read_store
 from headrace_testing.stream import dead_letters, metric
 

@@ -13,10 +13,11 @@ import pytest
 from psycopg.rows import dict_row
 
 from headrace.store.queries import load
+from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_testing import files
 from headrace_testing.committed import dead_letters_of, read_all
 from headrace_testing.deployment import Deployment, Place
-from headrace_testing.stream import DOCUMENT_STAGES, TENANT, publish
+from headrace_testing.stream import TENANT, publish
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from headrace.handlers.pipelines_log import apply
 from headrace.orders import control
 from headrace.pipeline import Review
+from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_cli.app import app
 from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.dead_letters.model import Selection
@@ -23,7 +24,7 @@ from headrace_testing.data import reference_with_edits
 from headrace_testing.deployment import Deployment, Place
 from headrace_testing.fold import fold
 from headrace_testing.oracle import versions
-from headrace_testing.stream import DOCUMENT_STAGES, TENANT, publish, wait_until_stored
+from headrace_testing.stream import TENANT, publish, wait_until_stored
 from headrace_testing.user_package import stream
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]

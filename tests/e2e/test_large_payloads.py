@@ -24,6 +24,7 @@ from headrace.config.settings import KafkaSettings, ObjectSettings
 from headrace.objects.places import named_in
 from headrace.objects.store import MARKER, store_of
 from headrace.store.pool import StoreSettings
+from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_local import artifacts
 from headrace_operations.audit.model import Report
 from headrace_operations.audit.run import Scope, audit
@@ -35,7 +36,7 @@ from headrace_testing.committed import read_all
 from headrace_testing.deployment import Deployment, Place, Service
 from headrace_testing.fold import fold
 from headrace_testing.oracle import versions
-from headrace_testing.stream import DOCUMENT_STAGES, TENANT, metric, publish, wait_until_stored
+from headrace_testing.stream import TENANT, metric, publish, wait_until_stored
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 

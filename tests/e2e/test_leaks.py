@@ -14,14 +14,14 @@ from headrace.codec.codec import ENVELOPES, Codec
 from headrace.objects.places import parse
 from headrace.payloads import ChunkedDocument, EmbeddedDocument, SourceDocument
 from headrace.topology import topics
-from headrace.topology.stages import INGEST
+from headrace.topology.stages import DOCUMENT_STAGES, INGEST
 from headrace.topology.topics import dead_letter_topic, held_topic, replay_topic, retry_topic
 from headrace_testing.committed import dead_letters_of, read_all
 from headrace_testing.deployment import Deployment, Place
 from headrace_testing.faults.checkers import secrets
 from headrace_testing.fold import fold, read_store
 from headrace_testing.oracle import versions
-from headrace_testing.stream import DOCUMENT_STAGES, TENANT, publish, wait_until_stored
+from headrace_testing.stream import TENANT, publish, wait_until_stored
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 

@@ -11,13 +11,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_testing.committed import dead_letters_of
 from headrace_testing.data import reference_with_edits
 from headrace_testing.deployment import Deployment, Place
 from headrace_testing.fold import fold
 from headrace_testing.oracle import versions
 from headrace_testing.proxy import Proxy
-from headrace_testing.stream import DOCUMENT_STAGES, TENANT, dead_letters, publish, wait_until_stored
+from headrace_testing.stream import TENANT, dead_letters, publish, wait_until_stored
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
+from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_testing.committed import read_all
 from headrace_testing.data import reference_with_edits
 from headrace_testing.deployment import Deployment, Place
 from headrace_testing.fold import fold, read_store
 from headrace_testing.oracle import versions
-from headrace_testing.stream import DOCUMENT_STAGES, TENANT, dead_letters, metric, publish, wait_until_stored
+from headrace_testing.stream import TENANT, dead_letters, metric, publish, wait_until_stored
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 

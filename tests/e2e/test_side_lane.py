@@ -13,13 +13,14 @@ import pytest
 
 from headrace.handlers.pipelines_log import apply
 from headrace.orders import control
+from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_operations.orders import log as orders_log
 from headrace_testing.committed import dead_letters_of
 from headrace_testing.data import reference_with_edits
 from headrace_testing.deployment import Deployment, Place
 from headrace_testing.fold import fold
 from headrace_testing.oracle import versions
-from headrace_testing.stream import DOCUMENT_STAGES, TENANT, publish, wait_until_stored
+from headrace_testing.stream import TENANT, publish, wait_until_stored
 from headrace_testing.user_package import install, stream
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]

@@ -10,11 +10,12 @@ import pytest
 
 from headrace.handlers.pipelines_log import apply
 from headrace.pipeline import load
+from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_testing.data import reference_with_edits
 from headrace_testing.deployment import Deployment, Place, Service
 from headrace_testing.fold import fold
 from headrace_testing.oracle import versions
-from headrace_testing.stream import DOCUMENT_STAGES, TENANT, dead_letters, publish, wait_until_stored
+from headrace_testing.stream import TENANT, dead_letters, publish, wait_until_stored
 from headrace_testing.user_package import install
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]

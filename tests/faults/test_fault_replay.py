@@ -16,8 +16,9 @@ from headrace.handlers.pipelines_log import apply
 from headrace.kafka import headers
 from headrace.kafka.broker_contract import Record
 from headrace.payloads import ReplayRun
+from headrace.topology.stages import DOCUMENT_STAGES
 from headrace.topology.topics import replay_topic
-from headrace_operations.actions import Order
+from headrace_operations.actions import ActionRequest
 from headrace_operations.dead_letters.act import REDRIVEN, Actor, plan
 from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.dead_letters.model import ANY_STATE, Entry, Selection
@@ -32,7 +33,7 @@ from headrace_testing.faults.checkers import Entry as Counted
 from headrace_testing.faults.checkers import canary, conservation, replayed
 from headrace_testing.fold import fold, read_store
 from headrace_testing.oracle import versions
-from headrace_testing.stream import DOCUMENT_STAGES, TENANT, publish, wait_until_drained, wait_until_stored
+from headrace_testing.stream import TENANT, publish, wait_until_drained, wait_until_stored
 from headrace_testing.user_package import stream
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
@@ -81,12 +82,11 @@ def _redrive_twice(deployment: Deployment) -> None:
     log = DeadLetterLog(kafka, codec)
     (first,) = _dead_letters(log, 1)
     actor = Actor(kafka, codec)
-    actor.carry_out(
-        plan([first], Order(REDRIVEN, "first", "olga"), named=False).taken, Order(REDRIVEN, "first", "olga")
-    )
+    request = ActionRequest(REDRIVEN, "first", "olga")
+    actor.carry_out(plan([first], request, named=False).taken, request)
     both = _dead_letters(log, 2)
     apply(kafka, codec, stream("late"), applied_by="test")
-    again = Order(REDRIVEN, "second", "olga", again=True)
+    again = ActionRequest(REDRIVEN, "second", "olga", again=True)
     assert len(actor.carry_out(plan(both, again, named=False).taken, again)) == 2
 
 

@@ -17,6 +17,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from headrace.config.settings import KafkaSettings
+from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_local.stack import Stack
 from headrace_testing.committed import read_all
 from headrace_testing.data import reference_with_edits
@@ -26,7 +27,6 @@ from headrace_testing.fold import fold, read_store
 from headrace_testing.oracle import versions
 from headrace_testing.proxy import Proxy
 from headrace_testing.stream import (
-    DOCUMENT_STAGES,
     TENANT,
     dead_letters,
     lag,

@@ -23,6 +23,7 @@ from headrace.store.generations import get_generation
 from headrace.store.index import index_batch
 from headrace.store.pool import StoreSettings, create_pool
 from headrace.store.rows import IndexChunk, IndexDocument, Outcome
+from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_cli.app import app
 from headrace_cli.exit_codes import ExitCode
 from headrace_operations.audit.model import Finding, Key, Report
@@ -31,7 +32,7 @@ from headrace_operations.audit.run import Scope, UnknownDocument, audit
 from headrace_testing.deployment import Deployment, Place
 from headrace_testing.oracle import expected
 from headrace_testing.stack import TestStack
-from headrace_testing.stream import DOCUMENT_STAGES, TENANT, publish, wait_until_drained
+from headrace_testing.stream import TENANT, publish, wait_until_drained
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

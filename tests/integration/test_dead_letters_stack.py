@@ -26,7 +26,7 @@ from headrace.topology.stages import INGEST, STAGES
 from headrace_cli.app import app
 from headrace_ingest.order_guard import guarding
 from headrace_operations import transactions
-from headrace_operations.actions import Order
+from headrace_operations.actions import ActionRequest
 from headrace_operations.dead_letters.act import REDRIVEN, Actor, plan
 from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.dead_letters.model import Id, NoSuchDeadLetter, RefusedDeadLetter, Selection, State
@@ -69,10 +69,10 @@ class Ground:
         return DeadLetterLog(self.kafka, self.codec).select(Selection(**asked))
 
     def act(self, action: str = REDRIVEN, *, again: bool = False, **asked: Any) -> list[Id]:
-        """Carry an order out."""
-        order = Order(action, "b1", "olga", "because", again)
-        planned = plan(self.select(**asked), order, named="ids" in asked)
-        return Actor(self.kafka, self.codec).carry_out(planned.taken, order)
+        """Carry a request out."""
+        request = ActionRequest(action, "b1", "olga", "because", again)
+        planned = plan(self.select(**asked), request, named="ids" in asked)
+        return Actor(self.kafka, self.codec).carry_out(planned.taken, request)
 
     def run(self, *words: str, code: int = 0, text: str | None = None) -> Any:
         """Run the command line."""
@@ -119,16 +119,16 @@ def test_a_command_that_was_overtaken_sends_nothing_more(ground: Ground, monkeyp
     for number in range(4):
         ground.give_up(f"acme/{number}".encode(), offset=number)
     monkeypatch.setattr(transactions, "_BATCH_RECORDS", 1)
-    chosen, order = ground.select(), Order(REDRIVEN, "b1", "olga")
+    chosen, request = ground.select(), ActionRequest(REDRIVEN, "b1", "olga")
     slow = Actor(ground.kafka, ground.codec)
     seconds: list[Id] = []
 
     def overtake(_: int) -> None:
         if not seconds:
-            seconds.extend(Actor(ground.kafka, ground.codec).carry_out(chosen, replace(order, batch="b2")))
+            seconds.extend(Actor(ground.kafka, ground.codec).carry_out(chosen, replace(request, batch="b2")))
 
     with pytest.raises(RefusedDeadLetter, match="took over; 1 dead letters were redriven"):
-        slow.carry_out(chosen, order, overtake)
+        slow.carry_out(chosen, request, overtake)
     assert len(seconds) == 3
     assert len(ground.retried()) == 4
     assert {entry.action.batch for entry in ground.select(states=frozenset(State))} == {"b1", "b2"}

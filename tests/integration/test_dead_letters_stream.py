@@ -7,7 +7,8 @@ import time
 import pytest
 
 from headrace.handlers.pipelines_log import apply
-from headrace_operations.actions import Order
+from headrace.topology.stages import DOCUMENT_STAGES
+from headrace_operations.actions import ActionRequest
 from headrace_operations.dead_letters.act import REDRIVEN, Actor, plan
 from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.dead_letters.model import ANY_STATE, Entry, Selection
@@ -15,7 +16,7 @@ from headrace_testing.data import reference_with_edits
 from headrace_testing.deployment import Deployment, Place
 from headrace_testing.fold import fold
 from headrace_testing.oracle import versions
-from headrace_testing.stream import DOCUMENT_STAGES, TENANT, publish, wait_until_stored
+from headrace_testing.stream import TENANT, publish, wait_until_stored
 from headrace_testing.user_package import stream
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -39,8 +40,8 @@ class Operator:
 
     def redrive(self, entries: list[Entry]) -> None:
         """Send them again."""
-        order = Order(REDRIVEN, "b", "olga")
-        assert len(Actor(self.kafka, self.codec).carry_out(plan(entries, order, named=False).taken, order)) == 1
+        request = ActionRequest(REDRIVEN, "b", "olga")
+        assert len(Actor(self.kafka, self.codec).carry_out(plan(entries, request, named=False).taken, request)) == 1
 
 
 def test_a_poison_document_is_indexed_once_its_cause_is_gone(deployment: Deployment, place: Place, seed: int) -> None:

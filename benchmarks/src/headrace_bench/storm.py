@@ -21,6 +21,7 @@ from typing import Any
 from uuid import uuid4
 
 from headrace.payloads import IndexedDocument
+from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_local import artifacts, shared
 from headrace_testing.committed import read_all
 from headrace_testing.deployment import Deployment, Place
@@ -29,7 +30,7 @@ from headrace_testing.faults.checkers import Entry, ledger
 from headrace_testing.faults.schedules import evenly
 from headrace_testing.fold import Expected, Key, compare, fold, read_store
 from headrace_testing.oracle import versions
-from headrace_testing.stream import DOCUMENT_STAGES, TENANT, dead_letters, publish, read_changes
+from headrace_testing.stream import TENANT, dead_letters, publish, read_changes
 
 PARTITIONS = 8
 _BROKER = "broker-"

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 GENERATION = r"[a-z][a-z0-9_]{0,30}"
 """What a generation may be called: a part of names of topics, groups and tables."""
-STAGES = frozenset({"embedder", "indexer"})
+GENERATION_STAGES = frozenset({"embedder", "indexer"})
 """Stages of which each generation has workers of its own."""
-TOPICS = frozenset({"vectors", "indexed"})
+GENERATION_TOPICS = frozenset({"vectors", "indexed"})
 """What they write; their lanes (``retry.embedder`` and the like) are a generation's own as well."""
 
 
 def is_own(name: str) -> bool:
     """Whether each generation has one of its own of the topic, or of the stage, that is called so."""
-    return name in TOPICS or name.rpartition(".")[2] in STAGES
+    return name in GENERATION_TOPICS or name.rpartition(".")[2] in GENERATION_STAGES
 
 
 def in_generation(name: str, generation: str) -> str:
