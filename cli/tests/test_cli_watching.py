@@ -317,7 +317,7 @@ def test_a_folder_that_disappears_ends_it_and_deletes_nothing(scene: Scene) -> N
         scene.rest(str(scene.folder / "first.md"))
     assert caught.value.where == str(scene.folder)
     scene.folder.mkdir()  # As an empty mount point stays where a drive was.
-    with pytest.raises(CommandError, match="another folder has taken its place"):
+    with pytest.raises(CommandError, match="another folder replaced it"):
         scene.rest(str(scene.folder / "first.md"))
     assert scene.sender.taken == []
 

@@ -80,7 +80,7 @@ def edit(http: httpx.Client, identity: str, content: str, number: int, watch_s: 
         if any(marker in hit["text"] for hit in answer.json()["hits"]):
             return (time.perf_counter() - started) * 1000
         if time.perf_counter() > deadline:
-            raise TimeoutError(f"the change of {identity} was not found within 60 s")
+            raise TimeoutError(f"the change to {identity} was not found within 60 s")
 
 
 async def api_key(dsn: str, schema: str) -> str:

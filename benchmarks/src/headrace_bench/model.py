@@ -21,7 +21,7 @@ def require_baseline() -> None:
     """Raise :class:`ConfigurationError` if sentence-transformers is not installed."""
     if not installed():
         raise ConfigurationError(
-            "the baseline of this benchmark is sentence-transformers, which is not installed",
+            "this benchmark compares with sentence-transformers, which is not installed",
             where="headrace-bench[torch]",
             remedy="Run `make setup-torch` and use .venvs/torch/bin/headrace-bench.",
         )

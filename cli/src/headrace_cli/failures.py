@@ -50,7 +50,7 @@ class NotFound(CommandError):
 
 
 class TimedOut(CommandError):
-    """The command did not finish in its time."""
+    """The command did not finish in time."""
 
     code = "timed-out"
     exit_code = ExitCode.TIMED_OUT

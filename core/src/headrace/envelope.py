@@ -219,7 +219,7 @@ def check_change(change: Change) -> Change:
         if "\x00" in value:
             raise InvalidRecord(name, "contains a NUL character")
         if any("\ud800" <= character <= "\udfff" for character in value):
-            raise InvalidRecord(name, "contains a lone surrogate, which UTF-8 cannot carry")
+            raise InvalidRecord(name, "contains a lone surrogate, which UTF-8 cannot encode")
     if "/" in change.tenant:
         raise InvalidRecord(
             "tenant", f"{change.tenant!r} contains '/', which is reserved: it separates tenant and document in keys"

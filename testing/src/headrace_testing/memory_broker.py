@@ -121,7 +121,7 @@ class MemoryBroker(Broker):
         """Write, check epoch and membership, commit; the next of :attr:`faults` decides otherwise."""
         for message in messages:
             if not message.key:
-                raise InvalidRecord("key", f"is empty in a message to {message.topic}")
+                raise InvalidRecord("key", f"is empty in a record for {message.topic}")
         cluster, identity = self._cluster, self._transactional_id
         if not cluster.available:
             raise TransactionUncertain(

@@ -130,7 +130,7 @@ class MemoryCluster:
     def create_topic(self, name: str, partitions: int) -> None:
         """Create an empty topic."""
         if name in self._topics:
-            raise ConfigurationError(f"topic {name!r} exists already")
+            raise ConfigurationError(f"topic {name!r} already exists")
         self._topics[name] = [_Log() for _ in range(partitions)]
 
     def places(self, topics: Iterable[str]) -> list[TopicPartition]:
@@ -289,7 +289,7 @@ class MemoryCluster:
 
     def _place_of(self, message: Message) -> TopicPartition:
         if message.topic not in self._topics:
-            raise TransactionAborted(f"there is no topic {message.topic!r}")
+            raise TransactionAborted(f"topic {message.topic!r} does not exist")
         return TopicPartition(message.topic, murmur2(message.key, len(self._topics[message.topic])))
 
     def _now_ms(self) -> int:

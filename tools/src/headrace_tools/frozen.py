@@ -35,7 +35,7 @@ _UNREADABLE = (SchemaResolutionError, EOFError, ValueError, TypeError, KeyError,
 
 
 class IncompatibleSchema(HeadraceError):
-    """A record's new schema and one of its frozen ones do not read each other's bytes."""
+    """A record's new schema and a released one cannot read each other's data."""
 
     code = "incompatible-schema"
     default_remedy = (

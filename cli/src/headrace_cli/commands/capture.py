@@ -35,7 +35,7 @@ Database: TypeAlias = Annotated[
     typer.Option(
         "--database", envvar="HEADRACE_CAPTURE_DATABASE", show_default=False,
         help="URL of the source PostgreSQL, with a role that may replicate. Default: the local stack's. "
-        "Prefer the variable: other users of the machine can see a command line.",
+        "Prefer the variable: other users of the machine can see the command line.",
     ),
 ]  # fmt: skip
 ConnectUrl: TypeAlias = Annotated[

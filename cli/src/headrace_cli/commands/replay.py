@@ -158,7 +158,7 @@ def resume(
     operator: InLog,
     as_json: options.Json = False,
 ) -> None:
-    """Continue a replay: end its pause and carry on from where it is. No record is sent twice.
+    """Continue a replay: end its pause and continue where it stopped. No record is sent twice.
 
     If another command is still running the replay, this command takes over.
     """

@@ -58,9 +58,9 @@ class Folders:
             else:
                 if identity == root.identity:
                     continue
-                reason = "another folder has taken its place"
+                reason = "another folder replaced it"
             raise CommandError(
-                f"the folder is gone: {reason}",
+                f"cannot watch the folder any longer: {reason}",
                 where=str(root.given),
                 remedy="No documents were deleted. Restore the folder and start again; "
                 "`headrace delete` removes documents from the index.",

@@ -71,7 +71,7 @@ class Stamp(NamedTuple):
 
 
 class Unsteady(OSError):
-    """The file changed each time while it was read."""
+    """The file changed during every attempt to read it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +247,9 @@ def unreadable(source: FileSource, shape: Shape, error: OSError) -> Failure:
     """Return the failure of a file that is unreadable, missing or always changing."""
     identifier = shape.prefix + source.document_id
     remedy = (
-        "Send it when nothing writes to it." if isinstance(error, Unsteady) else "Grant read permission for the file."
+        "Send it when no program is writing to it."
+        if isinstance(error, Unsteady)
+        else "Grant read permission for the file."
     )
     return Failure(str(source.path), identifier, error.strerror or str(error), remedy)
 
@@ -279,7 +281,7 @@ def _read_lines(source: LineSource, shape: Shape) -> Iterator[Change | Failure]:
                 if raw is None or raw.strip():
                     yield _read_line(raw, f"{name}:{number}", shape)
     except (OSError, lzma.LZMAError, EOFError, zlib.error) as error:
-        yield Failure(name, None, f"reading failed: {error}", "The lines before were sent. Check the file.")
+        yield Failure(name, None, f"reading failed: {error}", "The lines before this one were sent. Check the file.")
 
 
 def _lines(file: IO[bytes]) -> Iterator[bytes | None]:

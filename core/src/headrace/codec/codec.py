@@ -193,7 +193,7 @@ class Codec:
         try:
             fastavro.schemaless_writer(buffer, schemas.parsed(name), values())
         except (ValueError, TypeError, KeyError, OverflowError, struct.error, AttributeError) as error:
-            raise InvalidRecord("payload", f"does not fit the schema {name}: {_reason(error)}") from error
+            raise InvalidRecord("payload", f"does not match the schema {name}: {_reason(error)}") from error
         return buffer.getvalue()
 
     def _read(self, data: bytes | None, name: str) -> dict[str, Any]:

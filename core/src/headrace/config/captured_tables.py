@@ -114,8 +114,8 @@ def read_tables(path: Path | None) -> dict[str, Table]:
     given = yaml_file.read(path, "the file of captured tables", remedy=_NO_FILE)
     if not isinstance(given, dict) or set(given) != {"tables"} or not isinstance(given["tables"], dict):
         raise ConfigurationError(
-            "the file must be a mapping with the single name `tables`", where=str(path),
-            remedy="Write `tables:` and below it one entry per table, `schema.table:`.",
+            "the file must be a mapping with the single key `tables`", where=str(path),
+            remedy="Write `tables:` and, below it, one entry `schema.table:` for each table.",
         )  # fmt: skip
     return {str(name): _table(path, given["tables"], name) for name in given["tables"]}
 
@@ -139,7 +139,7 @@ def _table(path: Path, tables: Any, name: Any) -> Table:
         ) from error  # fmt: skip
     if not table.id.columns:
         raise ConfigurationError(
-            f"{name}.id: names no column, so all rows would become one document",
+            f"{name}.id: does not name a column, so all rows would become one document",
             where=f"{path}:{yaml_file.line(tables, [name, 'id'])}",
             remedy="Write the key columns in braces: article/{id}.",
         )  # fmt: skip

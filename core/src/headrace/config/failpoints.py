@@ -58,7 +58,7 @@ def _rule(part: str, what: str) -> Rule:
     except ValueError as error:
         raise _wrong(part, str(error)) from error
     if action not in {"kill", "stop", "sleep", "raise"}:
-        raise _wrong(part, f"there is no action {action!r}")
+        raise _wrong(part, f"unknown action {action!r}")
     if (action == "sleep") != bool(colon) or seconds < 0 or (occurrence is not None and occurrence < 1):
         raise _wrong(part, "only sleep takes seconds, and @N counts from 1")
     return Rule(action, seconds, occurrence)

@@ -85,7 +85,7 @@ def installed(stage: str | None = None) -> HandlerRegistry:
         registry.add(handler)
         if point.name != f"{handler.stage}.{handler.name}":
             raise ConfigurationError(
-                f"entry point {point.name!r} holds the handler {handler.name!r} of stage {handler.stage!r}",
+                f"entry point {point.name!r} names the handler {handler.name!r} of stage {handler.stage!r}",
                 remedy=f"Name the entry point {handler.stage}.{handler.name}.",
             )
     return registry

@@ -126,7 +126,7 @@ class KafkaBroker(Broker):
         assert producer is not None
         for message in messages:
             if not message.key:
-                raise InvalidRecord("key", f"is empty in a message to {message.topic}")
+                raise InvalidRecord("key", f"is empty in a record for {message.topic}")
         if snapshot is None:
             raise TransactionAborted("the worker was not a member of the consumer group when the batch was sealed")
         try:

@@ -122,7 +122,7 @@ class _Reader:
             return None
         if isinstance(node, Scalar) and node.kind == "str":
             return None if self._scan.tainted(node) else node
-        remedy = "Put it in quotes." if isinstance(node, Scalar) and node.kind != "null" else "Write one word or line."
+        remedy = "Put it in quotes." if isinstance(node, Scalar) and node.kind != "null" else "Write it on one line."
         self._refuse(node, "type", f"{field} must be text, not {_what(node)}.", remedy)
         return None
 

@@ -141,7 +141,7 @@ def run_stage(
 
 
 def _read_once(followers: Sequence[TopicFollower[Any]], lanes: Lanes) -> bool:
-    """Wait until each topic was read once; return False if the service was stopped meanwhile."""
+    """Wait until each topic was read once; return False if the service was stopped before that."""
     for follower in followers:
         while True:
             if lanes.stop_requested:

@@ -29,7 +29,7 @@ _SCHEMA = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.Un
 
 
 class GenerationExists(ConfigurationError):
-    """A generation of this name holds vectors of another model, or of texts that were prepared otherwise."""
+    """A generation with this name exists, with another model or differently prepared texts."""
 
     code = "generation-exists"
 

@@ -133,7 +133,7 @@ def require_pgvector(version: str, namespace: str) -> None:
 def _require_identifier(setting: str, value: str) -> None:
     if not _IDENTIFIER.fullmatch(value):
         raise ConfigurationError(
-            f"{setting} {value!r} is not a plain identifier",
+            f"{setting} {value!r} is not a valid identifier",
             remedy="Use 1 to 63 lower-case letters, digits and underscores, starting with a letter.",
         )
 

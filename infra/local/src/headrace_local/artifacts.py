@@ -124,9 +124,9 @@ def _require_locked(file: LockedFile, path: Path) -> None:
     problem = difference(file, path)
     if problem:
         raise StackError(
-            f"the fetched file {file.file} differs from the lock and was not kept: {problem}",
+            f"the downloaded file {file.file} differs from the lock and was deleted: {problem}",
             where=file.coordinates,
-            remedy="Do not use files of this repository before you know why they differ. You can name a mirror under "
+            remedy="Do not use files from this repository until you know why they differ. You can name a mirror under "
             "[repositories] in ~/.config/jgo.conf.",
         )
 

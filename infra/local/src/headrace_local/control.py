@@ -87,7 +87,7 @@ class Control:
         except OSError as error:
             raise StackError(f"the supervisor does not answer: {error}") from error
         if not line:
-            raise StackError("the supervisor ended", remedy="Read supervisor.log in the state folder for the reason.")
+            raise StackError("the supervisor exited", remedy="Read supervisor.log in the state folder for the reason.")
         answer: dict[str, Any] = json.loads(line)
         if not answer["ok"]:
             raise StackError(f"the supervisor reports an error: {answer['error']}")

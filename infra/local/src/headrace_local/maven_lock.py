@@ -58,13 +58,13 @@ def locked(part: str, request: Request, lock: Path = LOCK) -> list[LockedFile]:
         raise StackError(f"the lock has no entry for {part!r}", where=str(lock), remedy=_LOCK_AGAIN)
     if entry.get("request") != request.coordinates:
         raise StackError(
-            f"the lock of {part!r} was written for {entry.get('request')!r}, but {request.coordinates!r} is needed",
+            f"the lock entry for {part!r} was written for {entry.get('request')!r}, not {request.coordinates!r}",
             where=str(lock),
             remedy=_LOCK_AGAIN,
         )
     files = [_file(part, fields, lock) for fields in entry.get("files", ())]
     if not files:
-        raise StackError(f"the lock names no file for {part!r}", where=str(lock), remedy=_LOCK_AGAIN)
+        raise StackError(f"the lock entry for {part!r} has no files", where=str(lock), remedy=_LOCK_AGAIN)
     return files
 
 
@@ -83,7 +83,7 @@ def _file(part: str, fields: Mapping[str, Any], lock: Path) -> LockedFile:
         or not (isinstance(size, int) and size > 0)
         or not (isinstance(sha256, str) and _SHA256.fullmatch(sha256))
     ):
-        raise StackError(f"the lock of {part!r} has a damaged entry: {fields}", where=str(lock), remedy=_LOCK_AGAIN)
+        raise StackError(f"the lock entry for {part!r} is damaged: {fields}", where=str(lock), remedy=_LOCK_AGAIN)
     return LockedFile(coordinates, file, size, sha256)
 
 

@@ -35,7 +35,7 @@ def require_reachable(external: External) -> None:
     if external.kafka is not None and not accepts_any(external.kafka):
         raise _unreachable("Kafka", external.kafka, "none of its bootstrap servers accepts connections")
     if external.registry is not None and not _answers_200(f"{external.registry.rstrip('/')}/subjects"):
-        raise _unreachable("the schema registry", external.registry, "GET /subjects does not answer 200")
+        raise _unreachable("the schema registry", external.registry, "GET /subjects did not return status 200")
     if external.postgres is not None:
         try:
             psycopg.connect(external.postgres, connect_timeout=5).close()

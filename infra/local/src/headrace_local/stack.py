@@ -308,7 +308,7 @@ class Stack:
             for command in list(pending.values()):
                 process = processes.get(command.name)
                 if process is None:
-                    raise self._broken(command, "was stopped meanwhile")
+                    raise self._broken(command, "was stopped by another command")
                 if process.failures >= TRIES:
                     raise self._broken(command, f"exited {process.failures} times in a row")
                 if process.state == "running" and healthy(command.health):
@@ -327,8 +327,8 @@ class Stack:
         return StackError(
             f"{command.name} {what}; its last lines:\n{last}\n",
             where=str(log),
-            remedy="Fix the cause in the last lines and run `headrace up` again. The processes that this call "
-            "started were stopped.",
+            remedy="Fix the cause in the last lines and run `headrace up` again. The processes that this "
+            "command started were stopped.",
         )
 
     @contextmanager
@@ -386,7 +386,7 @@ class Stack:
                 except BlockingIOError as error:
                     if time.monotonic() > deadline:
                         raise StackError(
-                            "the supervisor neither answers nor ends",
+                            "the supervisor does not answer and does not exit",
                             where=str(self.state_dir / "supervisor.log"),
                             remedy="Kill the process `headrace_local.supervisor` of this folder; its children end "
                             "with it.",

@@ -26,10 +26,10 @@ def is_unpacked(home: Path, sha256: str) -> bool:
     if found != known["files"]:
         names = sorted(name for name in {*found, *known["files"]} if found.get(name) != known["files"].get(name))
         raise StackError(
-            f"{len(names)} unpacked files differ from the archive, {names[0]} among them: "
+            f"{len(names)} unpacked files differ from the archive; the first is {names[0]}: "
             f"expected {_told(known['files'].get(names[0]))}, found {_told(found.get(names[0]))}",
             where=str(home),
-            remedy="Delete the folder and start again: the archive is unpacked again.",
+            remedy="Delete the folder and start the stack again, which unpacks the archive again.",
         )
     return True
 

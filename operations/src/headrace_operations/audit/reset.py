@@ -95,7 +95,7 @@ def _require(key: Key, generation: str, document: LogDocument, stored: int | Non
     if stored > document.version:
         raise NoReset(
             f"the store has version {stored} of {key.document_id}, but the log only has version {document.version}",
-            remedy=f"A reset would return to the older version. Run `{repairs.ingest(key, stored)}`.",
+            remedy=f"A reset would restore the older version. Run `{repairs.ingest(key, stored)}`.",
         )
 
 

@@ -173,7 +173,7 @@ def problems(database: Database, tables: Mapping[str, Table]) -> list[Problem]:
             )
         )  # fmt: skip
     if not database.may_replicate:
-        found.append(Problem("role", "may not replicate", "Run ALTER ROLE … REPLICATION, or use another role."))
+        found.append(Problem("role", "lacks the attribute REPLICATION", "Run ALTER ROLE … REPLICATION."))
     for name, table in tables.items():
         there = database.tables.get(name)
         found += [_missing(name, database.names)] if there is None else _of_table(name, table, there)
@@ -210,7 +210,7 @@ def _of_table(name: str, table: Table, found: Found) -> list[Problem]:
     if found.identity != _FULL:
         result.append(
             Problem(
-                name, "does not log complete rows: an update would lack large texts that it does not change",
+                name, "does not log complete rows: updates would lack large texts that they leave unchanged",
                 f"Run ALTER TABLE {name} REPLICA IDENTITY FULL.",
             )
         )  # fmt: skip

@@ -81,7 +81,7 @@ def plan(expression: str, zone: str) -> Plan:
         found.next(datetime(2026, 1, 1, tzinfo=found.zone))
     except (CronSimError, StopIteration) as error:
         raise ConfigurationError(
-            f"invalid cron expression {expression!r}: {error or 'it never comes due'}", where="--cron",
+            f"invalid cron expression {expression!r}: {error or 'no time ever matches it'}", where="--cron",
             remedy='Use minute, hour, day, month, weekday. For example, "0 2 * * *" is every day at 02:00.',
         ) from error  # fmt: skip
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:

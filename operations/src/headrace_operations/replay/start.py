@@ -78,7 +78,7 @@ def require_filled(stage: str) -> None:
     """Raise :class:`ConfigurationError` for a stage that serves every generation: none can be filled by it."""
     if stage not in generation_names.STAGES:
         raise ConfigurationError(
-            f"{stage} serves every generation", where="--into",
+            f"all generations share the stage {stage}", where="--into",
             remedy=f"Replay one of {', '.join(sorted(generation_names.STAGES))}: the compacted topic chunks, which the "
             "embedder reads, keeps the newest version of every document.",
         )  # fmt: skip

@@ -43,7 +43,7 @@ class Reading:
 
 
 class NoSuchRun(NotThere):
-    """No change of the run was sent since then."""
+    """No change of this run was sent since that time."""
 
     code = "no-such-run"
 

@@ -84,7 +84,7 @@ def read(envelope: Mapping[str, Any], key: bytes, tables: Mapping[str, Table], c
     name, table = _table(source, tables)
     if operation == _TRUNCATE:
         raise InvalidRecord(
-            "op", f"{name} was truncated; the event names no rows, so the documents stay in the index",
+            "op", f"{name} was truncated; the event does not name the rows, so the documents stay in the index",
             remedy="Run `headrace capture reconcile` to delete the documents whose rows are gone.",
         )  # fmt: skip
     if not is_row_key(key):

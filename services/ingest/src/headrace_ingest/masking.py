@@ -189,7 +189,7 @@ def make_masker(settings: IngestSettings) -> Masker:
     if unknown:
         raise ConfigurationError(
             f"unknown kinds of personal data: {', '.join(unknown)}", where="HEADRACE_INGEST_MASK",
-            remedy=f"Use any of {', '.join(known)}, separated by commas; empty masks none.",
+            remedy=f"Use any of {', '.join(known)}, separated by commas. An empty value masks nothing.",
         )  # fmt: skip
     key = settings.mask_key.get_secret_value().encode() if settings.mask_key else b""
     return Masker([known[name] for name in named], read_patterns(settings.mask_patterns), key)

@@ -221,7 +221,7 @@ class Cluster:
             dead = [node for node in self.nodes.values() if not node.alive()]
             if dead or time.monotonic() > deadline:
                 tails = "\n".join(f"node {node.number}:\n{node.child.tail()}" for node in dead if node.child)
-                raise AssertionError(f"the cluster is not whole after {timeout:.0f} s\n{tails}")
+                raise AssertionError(f"the cluster is not complete after {timeout:.0f} s\n{tails}")
             time.sleep(0.2)
 
     def _whole(self) -> bool:

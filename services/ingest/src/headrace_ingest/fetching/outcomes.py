@@ -65,7 +65,7 @@ def check_encoding(encoding: str) -> None:
     """Raise :class:`Unfetchable` for a compressed file: decompressing it could exceed the limit."""
     if encoding.strip().lower() not in {"", "identity"}:
         raise Unfetchable(
-            f"the server sent the file compressed (Content-Encoding {encoding!r:.100}), which ingest does not read",
+            f"the server sent the file compressed (Content-Encoding {encoding!r:.100}), which ingest does not support",
             remedy=f"Store or serve it without Content-Encoding, {_REDRIVE}.",
         )
 
