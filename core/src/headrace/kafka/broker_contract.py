@@ -15,7 +15,7 @@ from headrace.errors import HeadraceError
 
 Headers = tuple[tuple[str, bytes | None], ...]
 Snapshot = NewType("Snapshot", object)
-"""A worker's membership in its group at one moment. Only the broker that created it reads it."""
+"""A worker's membership in its group at one moment. Only the broker that created it can read it."""
 
 
 class TopicPartition(NamedTuple):

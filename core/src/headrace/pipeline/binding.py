@@ -1,4 +1,4 @@
-"""Whether the stages and handlers that a template names exist and fit together."""
+"""Checks that the stages and handlers in a template exist and that their record types match."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from headrace.pipeline.structure import StageDraft, closest
 
 
 def binding_errors(stages: Sequence[StageDraft], catalogue: Catalogue, *, ordered: bool) -> list[TemplateError]:
-    """Refusals by the catalogue: ``unknown-stage``, ``unknown-handler``, ``handler-stage`` and ``types``.
+    """Return the refusals by the catalogue: ``unknown-stage``, ``unknown-handler``, ``handler-stage`` and ``types``.
 
-    Record types between stages are compared only when the stages stand in their resolved order.
+    Record types of consecutive stages are compared only if the stages are in the order of the flow.
     """
     errors: list[TemplateError] = []
     for stage in stages:
