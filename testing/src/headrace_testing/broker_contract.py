@@ -1,7 +1,7 @@
-"""One suite for every broker: what :mod:`headrace.kafka.broker_contract` promises, as tests.
+"""A test suite for every broker: tests of what :mod:`headrace.kafka.broker_contract` promises.
 
-A test class inherits :class:`BrokerContract` and gives it a :class:`BrokerLab` by the fixture ``lab``. Waits are polls
-up to a deadline in the lab's own time; nothing sleeps.
+A test class inherits :class:`BrokerContract` and provides a :class:`BrokerLab` through the fixture ``lab``. Waits are
+polls up to a deadline in the lab's own time; there are no sleeps.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PARTITIONS = 4
 
 
 class BrokerLab(ABC):
-    """How a test makes topics and brokers and looks at the outcome; names are unique to the test."""
+    """Creates topics and brokers for a test, and reads the results; names are unique to the test."""
 
     @abstractmethod
     def topic(self, partitions: int) -> str:
@@ -48,7 +48,7 @@ class BrokerLab(ABC):
 
     @abstractmethod
     def read_committed(self, topic: str) -> list[Record]:
-        """Return every committed record of the topic now, in order of offset within a partition."""
+        """Return all committed records of the topic, in order of offset within a partition."""
 
     @abstractmethod
     def delete_before(self, place: TopicPartition, offset: int) -> None:
@@ -56,15 +56,15 @@ class BrokerLab(ABC):
 
     @abstractmethod
     def kill(self, broker: Broker) -> None:
-        """End the session as a worker's death does: its marks stay."""
+        """End the session as the death of a worker does: its marks stay."""
 
     @abstractmethod
     def now(self) -> float:
-        """Seconds on the clock that the brokers live by."""
+        """Return the seconds of the brokers' clock."""
 
 
 def until(lab: BrokerLab, done: Callable[[], bool], what: str) -> None:
-    """Call ``done``, which polls, until it returns True; fail when the deadline is over."""
+    """Call ``done``, which polls, until it returns True; fail after the deadline."""
     deadline = lab.now() + DEADLINE_S
     while not done():
         if lab.now() > deadline:
@@ -72,7 +72,7 @@ def until(lab: BrokerLab, done: Callable[[], bool], what: str) -> None:
 
 
 class Session:
-    """A broker with the records that it read and that are not void."""
+    """A broker, and the records that it read and that are still valid."""
 
     def __init__(self, lab: BrokerLab, group: str, transactional_id: str, topic: str) -> None:
         self.lab = lab
@@ -84,7 +84,7 @@ class Session:
         self.rebalances = 0
 
     def poll(self, most: int = 500) -> bool:
-        """Poll once; after a rebalance the records read before are void, and reading starts at what is committed."""
+        """Poll once; after a rebalance, drop the records read before and continue at the committed offsets."""
         polled = self.broker.poll(most, 0.1)
         self.assigned = polled.assigned
         self.marks.update(polled.marks)
@@ -96,7 +96,7 @@ class Session:
         return polled.rebalanced
 
     def read(self, number: int) -> list[Record]:
-        """Poll until this number of records is read, and return them."""
+        """Poll until this number of records has been read, and return them."""
 
         def enough() -> bool:
             self.poll(number - len(self.records))
@@ -115,7 +115,7 @@ class Session:
         until(self.lab, settled, f"assignment of {partitions} partitions")
 
     def commit(self, target: str) -> None:
-        """Copy what was read to the target in one transaction."""
+        """Copy the records that were read to the target in one transaction."""
         copy(self.broker, self.records, target, self.broker.snapshot())
         self.records = []
 
@@ -127,20 +127,20 @@ def copy(broker: Broker, records: Sequence[Record], target: str, snapshot: Snaps
 
 
 def numbered(topic: str, number: int, keys: int = 16) -> list[Message]:
-    """Messages 0, 1, 2 … spread over so many keys."""
+    """Return messages 0, 1, 2, … spread over this number of keys."""
     return [Message(topic, f"t/{index % keys}".encode(), str(index).encode()) for index in range(number)]
 
 
 def values(records: Sequence[Record]) -> list[int]:
-    """The numbers of :func:`numbered`, sorted."""
+    """Return the numbers of :func:`numbered` messages, sorted."""
     return sorted(int(record.value or b"-1") for record in records)
 
 
 class BrokerContract:
-    """The suite; each test says what would be broken if it failed."""
+    """The suite. Each docstring says what would be broken if the test failed."""
 
     def test_messages_and_offsets_become_visible_together(self, lab: BrokerLab) -> None:
-        """Broken: output without its offsets is done twice, offsets without output are lost."""
+        """Broken: output without its offsets is written twice; offsets without output lose records."""
         source, target = lab.topic(PARTITIONS), lab.topic(PARTITIONS)
         lab.produce(numbered(source, 20))
         first = Session(lab, "together", "together-0", source)
@@ -186,7 +186,7 @@ class BrokerContract:
         assert values(lab.read_committed(target)) == list(range(20))
 
     def test_a_batch_without_a_membership_is_refused(self, lab: BrokerLab) -> None:
-        """Broken: a batch sealed between two memberships is not fenced at all."""
+        """Broken: a batch that was sealed between two memberships is not fenced."""
         source, target = lab.topic(1), lab.topic(1)
         lab.produce(numbered(source, 3))
         session = Session(lab, "nobody", "nobody-0", source)
@@ -223,7 +223,7 @@ class BrokerContract:
         assert lab.read_committed(target) == []
 
     def test_rewind_reads_again_from_the_committed_offsets(self, lab: BrokerLab) -> None:
-        """Broken: after an aborted batch records are skipped or done twice."""
+        """Broken: after an aborted batch, records are skipped or processed twice."""
         source, target = lab.topic(1), lab.topic(1)
         lab.produce(numbered(source, 30))
         session = Session(lab, "rewind", "rewind-0", source)
@@ -235,7 +235,7 @@ class BrokerContract:
         assert [int(record.value or b"") for record in session.read(20)] == list(range(10, 30))
 
     def test_rewind_without_a_committed_offset_goes_to_the_beginning(self, lab: BrokerLab) -> None:
-        """Broken: the first batch of a new stage, refused once, is skipped."""
+        """Broken: the first batch of a new stage is skipped if its transaction is aborted."""
         source = lab.topic(PARTITIONS)
         lab.produce(numbered(source, 12))
         session = Session(lab, "fresh", "fresh-0", source)
@@ -245,7 +245,7 @@ class BrokerContract:
         assert values(session.read(12)) == list(range(12))
 
     def test_hold_and_release_lose_and_repeat_nothing(self, lab: BrokerLab) -> None:
-        """Broken: a long computation costs records or does them twice."""
+        """Broken: a long computation loses records or processes them twice."""
         source = lab.topic(PARTITIONS)
         lab.produce(numbered(source, 40))
         session = Session(lab, "hold", "hold-0", source)
@@ -259,7 +259,7 @@ class BrokerContract:
         assert values(session.read(40)) == list(range(40))
 
     def test_a_partition_that_left_while_held_is_read_when_it_comes_back(self, lab: BrokerLab) -> None:
-        """Broken: the client remembers the pause, and the partition stands still for ever."""
+        """Broken: the client remembers the pause, so the partition is never read again."""
         source = lab.topic(PARTITIONS)
         first = Session(lab, "paused", "paused-0", source)
         first.settle(PARTITIONS)
@@ -280,7 +280,7 @@ class BrokerContract:
         assert values(first.read(40)) == list(range(40))
 
     def test_a_rebalance_is_reported(self, lab: BrokerLab) -> None:
-        """Broken: a worker goes on with records whose partitions belong to another one."""
+        """Broken: a worker continues with records of partitions that belong to another worker."""
         source = lab.topic(PARTITIONS)
         first = Session(lab, "report", "report-0", source)
         first.settle(PARTITIONS)
@@ -299,13 +299,13 @@ class BrokerContract:
         first.settle(PARTITIONS)
 
     def test_a_group_without_offsets_starts_at_the_beginning(self, lab: BrokerLab) -> None:
-        """Broken: a new stage misses what was there before it."""
+        """Broken: a new stage misses records that are older than the stage."""
         source = lab.topic(PARTITIONS)
         lab.produce(numbered(source, 25))
         assert values(Session(lab, "begin", "begin-0", source).read(25)) == list(range(25))
 
     def test_lost_offsets_are_loud(self, lab: BrokerLab) -> None:
-        """Broken: a stage skips records that retention took away, and nobody learns of it."""
+        """Broken: a stage skips records that retention deleted, and no error says so."""
         source, target = lab.topic(1), lab.topic(1)
         lab.produce(numbered(source, 10))
         first = Session(lab, "lost", "lost-0", source)
@@ -318,7 +318,7 @@ class BrokerContract:
             second.read(1)
 
     def test_bytes_are_preserved(self, lab: BrokerLab) -> None:
-        """Broken: dead letters cannot carry the record as it was."""
+        """Broken: dead letters cannot store the record unchanged."""
         source, target = lab.topic(1), lab.topic(1)
         key = "테넌트/🙂".encode()
         headers = (("request-id", b"\x00\xff"), ("none", None), ("twice", b"1"), ("twice", b"2"))
@@ -331,7 +331,7 @@ class BrokerContract:
         assert (written.key, written.value, written.headers) == (key, b"\x00\x01\xff", headers)
 
     def test_a_missing_value_stays_missing_and_an_empty_one_empty(self, lab: BrokerLab) -> None:
-        """Broken: a record without a value means something else when it is tried again or replayed."""
+        """Broken: a record without a value changes its meaning in a retry or replay."""
         source, target = lab.topic(1), lab.topic(1)
         given: list[tuple[bytes, bytes | None]] = [(b"t/tombstone", None), (b"t/empty", b""), (b"t/full", b"x")]
         lab.produce([Message(source, key, value) for key, value in given])
@@ -341,7 +341,7 @@ class BrokerContract:
         assert [(record.key, record.value) for record in lab.read_committed(target)] == given
 
     def test_a_mark_outlives_its_worker_and_commits_nothing(self, lab: BrokerLab) -> None:
-        """Broken: a record that kills its worker is never found out, or a mark skips records."""
+        """Broken: a record that kills its worker is never identified, or a mark skips records."""
         source = lab.topic(1)
         place = TopicPartition(source, 0)
         lab.produce(numbered(source, 3))
@@ -371,7 +371,7 @@ class BrokerContract:
         assert [record.offset for record in successor.records] == [1]
 
     def test_an_empty_key_is_refused(self, lab: BrokerLab) -> None:
-        """Broken: records of one document scatter over partitions and lose their order."""
+        """Broken: records of one document spread over partitions and lose their order."""
         source, target = lab.topic(1), lab.topic(1)
         lab.produce(numbered(source, 1))
         session = Session(lab, "key", "key-0", source)
@@ -382,7 +382,7 @@ class BrokerContract:
         assert len(lab.read_committed(target)) == 1
 
     def test_a_large_batch_spans_all_partitions(self, lab: BrokerLab) -> None:
-        """Broken: a transaction holds only where it touches one partition."""
+        """Broken: a transaction is atomic only within one partition."""
         source, target = lab.topic(8), lab.topic(8)
         lab.produce(numbered(source, 3000, keys=200))
         session = Session(lab, "large", "large-0", source)
@@ -393,7 +393,7 @@ class BrokerContract:
         assert {record.partition for record in written} == set(range(8))
 
     def test_two_workers_share_the_work_exactly_once(self, lab: BrokerLab) -> None:
-        """Broken: scaling a stage out loses or doubles records."""
+        """Broken: scaling a stage out loses or duplicates records."""
         source, target = lab.topic(PARTITIONS), lab.topic(PARTITIONS)
         sessions = [Session(lab, "share", "share-0", source)]
         lab.produce(numbered(source, 200))
@@ -428,7 +428,7 @@ class BrokerContract:
 
 
 def _try_commit(session: Session, target: str) -> int:
-    """Commit what was read; where that is refused, start again at the committed offsets. Return what was written."""
+    """Commit what was read and return what was written; if the commit fails, return to the committed offsets."""
     number = len(session.records)
     try:
         session.commit(target)
