@@ -158,7 +158,7 @@ def resume(
     operator: InLog,
     as_json: options.Json = False,
 ) -> None:
-    """Continue a replay: end its pause and continue where it stopped. No record is sent twice.
+    """Resume a replay: end its pause and continue where it stopped. No record is sent twice.
 
     If another command is still running the replay, this command takes over.
     """

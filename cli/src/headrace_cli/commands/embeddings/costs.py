@@ -39,7 +39,7 @@ def show_costs(
     operator: InStore,
     as_json: options.Json = False,
 ) -> None:
-    """Show the ledger: the texts that a model embedded, their tokens, and their cost in USD and KRW at that time.
+    """Show the ledger: texts that a model embedded, with their tokens and their cost (USD, KRW) at the prices of the day.
 
     Days are in UTC. Sums by document cover all days, so you cannot combine --by document with --since or --until.
     """
