@@ -125,8 +125,8 @@ class CostBook(_Part):
         if self.caps.in_usd and self.price(model, local=local) is None:
             raise ConfigurationError(
                 f"cannot apply the cap in USD: the price of {model} is unknown", where=f"{_FILE}={file}",
-                remedy=f"Add models: {model}: usd_per_million_tokens to the file (0 if the model is free), or cap "
-                "tokens instead.",
+                remedy=f"In the file, set usd_per_million_tokens below models: {model} (0 if the model is free), or "
+                "cap tokens instead.",
             )  # fmt: skip
 
 

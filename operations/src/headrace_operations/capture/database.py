@@ -192,7 +192,7 @@ def _of_table(name: str, table: Table, found: Found) -> list[Problem]:
     if found.kind != _ORDINARY:
         return [Problem(name, "is not an ordinary table", "Capture its partitions, or the table behind the view.")]
     if not found.owned:
-        return [Problem(name, "is not owned by the role, which cannot publish it", "Use the role that owns the table.")]
+        return [Problem(name, "cannot be published: the role does not own it", "Use the role that owns the table.")]
     if missing := table.missing(found.columns):
         there = ", ".join(found.columns)
         return [

@@ -166,7 +166,7 @@ def check(selection: HeldSelection) -> HeldSelection:
 
 
 def refuse_misfits(entries: Iterable[HeldEntry], order: Order) -> None:
-    """Raise :class:`RefusedHeldRecord` if the action does not fit one of the records, before anything is written."""
+    """Raise :class:`RefusedHeldRecord` if the action is not possible for one of the records; writes nothing."""
     for entry in entries:
         if order.action == RELEASED and entry.kind != PAUSE:
             raise RefusedHeldRecord(f"{entry.id} is held for a review and cannot be released", remedy=entry.ends)

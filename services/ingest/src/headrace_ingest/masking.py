@@ -208,7 +208,7 @@ def read_patterns(path: Path | None) -> dict[str, Any]:
         raise ConfigurationError(f"cannot read the patterns: {error}", where=str(path)) from error
     if not isinstance(given, dict) or len(given) > MAX_PATTERNS:
         raise ConfigurationError(
-            f"the file is not a mapping of at most {MAX_PATTERNS} names to patterns", where=str(path),
+            f"the file must be a mapping of at most {MAX_PATTERNS} names to patterns", where=str(path),
             remedy="Write one `name: pattern` per line.",
         )  # fmt: skip
     return {name: _compiled(path, name, pattern) for name, pattern in given.items()}
