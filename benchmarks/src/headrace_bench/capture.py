@@ -250,7 +250,7 @@ class Capture:
         asyncio.run(drop_slot(self.deployment.place.postgres, slot, slot))
 
     def reconcile(self) -> int:
-        """Delete documents whose rows disappeared unnoticed; return the count."""
+        """Delete documents whose rows no longer exist; return the count."""
         place = self.deployment.place
         done = asyncio.run(
             reconcile(

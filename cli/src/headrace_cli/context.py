@@ -119,7 +119,7 @@ class Operator:
         if store is None:
             raise UsageError(
                 "no object store configured", where="HEADRACE_OBJECTS_URL",
-                remedy="Set it as for the stages; `headrace up` creates a folder for the local stack.",
+                remedy="Set it to the same value as for the stages. The stages of `headrace up` already have a folder.",
             )  # fmt: skip
         return store, settings
 

@@ -11,7 +11,7 @@ A handler names its record types once, as type arguments::
 A delete has no payload and skips the handlers. A handler that also handles deletes says so in the type:
 ``Handler[SourceDocument | None, SourceDocument | None]`` is called for deletes too, and its payload is then None.
 
-A package adds a handler by an entry point in the group ``headrace.handlers``; nothing of the core changes::
+A package adds a handler through an entry point in the group ``headrace.handlers``, without a change to the core::
 
     [project.entry-points."headrace.handlers"]
     "chunker.redact-codenames" = "acme_headrace:RedactCodenames"

@@ -126,7 +126,7 @@ def show_all(connect: ConnectUrl = None, *, operator: InFolder, as_json: options
     shown.console().print(shown.table(columns, rows) if rows else "No captures.")
 
 
-@command(commands, "reconcile", "Delete documents whose rows disappeared unnoticed.")
+@command(commands, "reconcile", "Delete documents whose rows no longer exist.")
 def reconcile(
     file: File,
     name: Name = "captured",

@@ -117,7 +117,7 @@ def show_all(
     dlq_view.entries(shown, len(entries), each=each, as_json=as_json)
 
 
-@command(commands, "show", "Show one completely, including its payload.")
+@command(commands, "show", "Show a dead letter completely.")
 def show(name: NamedId, *, operator: InLog, as_json: options.Json = False) -> None:
     """Show a dead letter completely: the reason, the record with its decoded payload, and earlier failures.
 

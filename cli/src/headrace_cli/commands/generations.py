@@ -17,7 +17,7 @@ from headrace_cli.failures import NotReachable
 Name: TypeAlias = Annotated[
     str, typer.Argument(metavar="GENERATION", help="Lower-case letters, digits and underscores, such as g2.")
 ]
-commands = commands_of("generations", "Create and switch generations of the index (one per embedding model).")
+commands = commands_of("generations", "Create and switch generations of the index.")
 
 
 @command(commands, "list", "List the generations.")

@@ -149,7 +149,7 @@ def status(run_id: RunId, *, operator: InLog, as_json: options.Json = False) -> 
     replay_view.say_run(runs.read_run(cluster.kafka, cluster.codec, run_id), as_json=as_json)
 
 
-@command(commands, "resume", "Continue a replay that was paused or interrupted or that crashed.")
+@command(commands, "resume", "Resume a replay that was paused or interrupted.")
 def resume(
     run_id: RunId,
     outstanding: Outstanding = OUTSTANDING,

@@ -57,9 +57,8 @@ class HandlerRegistry:
         except KeyError:
             raise ConfigurationError(
                 f"stage {stage!r} has no handler {name!r}",
-                remedy=f"Its handlers: {', '.join(self.names(stage)) or 'none'}. A package adds one through the "
-                "entry-point "
-                f"group {ENTRY_POINT_GROUP!r}: install it where the stage runs and restart that stage.",
+                remedy=f"Its handlers: {', '.join(self.names(stage)) or 'none'}. To add one, install its package where "
+                f"the stage runs (entry-point  group {ENTRY_POINT_GROUP!r}), then restart the stage.",
             ) from None
 
 

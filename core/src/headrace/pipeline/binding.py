@@ -70,8 +70,8 @@ def _unknown_handler(handler: Scalar, stage: str, known: Mapping[str, HandlerInf
     candidates = [name for name, info in known.items() if info.stage == stage]
     suggestion = closest(handler.text, candidates)
     remedy = (
-        f"{suggestion} A package adds a handler through the entry-point group {HANDLER_ENTRY_POINTS!r}: "
-        "install it where the stage runs and restart that stage."
+        f"{suggestion} To add a handler, install its package where the stage runs (entry-point group "
+        f"{HANDLER_ENTRY_POINTS!r}), then restart the stage."
     )
     return TemplateError(
         "unknown-handler",

@@ -75,7 +75,7 @@ class _Batch:
             DependencyDown(
                 "kafka",
                 f"{len(delivered)} of {len(self._delivered)} records were acknowledged: {reason}",
-                remedy="Send the whole request again after the time in Retry-After; sending it twice does no harm.",
+                remedy="Send the whole request again after the time in Retry-After. Sending it twice does no harm.",
             )
         )
 
@@ -106,7 +106,7 @@ class KafkaPublisher:
             raise DependencyDown(
                 "kafka",
                 f"no answer within {self._timeout_s + _GRACE_S:g} s",
-                remedy="Send the whole request again after the time in Retry-After; sending it twice does no harm.",
+                remedy="Send the whole request again after the time in Retry-After. Sending it twice does no harm.",
             ) from None
 
     async def close(self) -> None:

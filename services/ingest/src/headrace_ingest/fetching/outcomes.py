@@ -50,7 +50,7 @@ class Unfetchable(PermanentError):
     """The referenced file exists, but ingest cannot fetch it."""
 
     code = "unfetchable"
-    default_remedy = f"Correct it on the server, {_REDRIVE}; or send the event again with another reference."
+    default_remedy = f"Make it available on the server, {_REDRIVE}; or send the event again with another reference."
 
 
 def too_large(size: int | None, limit: int) -> Unfetchable:
