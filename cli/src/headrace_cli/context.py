@@ -87,7 +87,7 @@ class Operator:
         known = self.running
         if self.kafka is None and known is None:
             raise NotReachable(
-                "no Kafka address given",
+                "no Kafka address found",
                 where=f"{self.folder} and HEADRACE_KAFKA_BOOTSTRAP",
                 remedy="Start the local stack with `headrace up`, or pass --kafka.",
             )
@@ -146,7 +146,7 @@ class Operator:
             return StoreSettings()
         if self.postgres is None and self.running is None:
             raise NotReachable(
-                "no PostgreSQL address given",
+                "no PostgreSQL address found",
                 where=f"{self.folder} and {STORE_DSN}",
                 remedy="Start the local stack with `headrace up`, or pass --postgres.",
             )

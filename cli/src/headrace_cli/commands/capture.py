@@ -239,7 +239,7 @@ def _connect(given: str | None, operator: Operator) -> Connect:
     url = given or (known.connect if known else None)
     if url is None:
         raise NotReachable(
-            "no Kafka Connect address given", where="HEADRACE_CONNECT_URL",
+            "no Kafka Connect address found", where="HEADRACE_CONNECT_URL",
             remedy="Start one with `headrace up --with-connect`, or pass --connect.",
         )  # fmt: skip
     quiet_logs()

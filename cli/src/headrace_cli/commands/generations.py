@@ -28,7 +28,7 @@ def show_all(*, operator: InFolder, as_json: options.Json = False) -> None:
     known = asyncio.run(generations(operator.store()))
     if known is None:
         raise NotReachable(
-            "no PostgreSQL address given",
+            "no PostgreSQL address found",
             where=STORE_DSN,
             remedy="Start the local stack with `headrace up`, or set the variable.",
         )

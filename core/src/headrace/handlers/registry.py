@@ -84,7 +84,7 @@ def installed(stage: str | None = None) -> HandlerRegistry:
         registry.add(handler)
         if point.name != f"{handler.stage}.{handler.name}":
             raise ConfigurationError(
-                f"entry point {point.name!r} names the handler {handler.name!r} of stage {handler.stage!r}",
-                remedy=f"Name the entry point {handler.stage}.{handler.name}.",
+                f"entry point {point.name!r} loads the handler {handler.name!r} of stage {handler.stage!r}",
+                remedy=f"Rename the entry point to {handler.stage}.{handler.name}.",
             )
     return registry

@@ -160,7 +160,7 @@ class KafkaBroker(Broker):
                 asynchronous=False,
             )
         except KafkaException as error:
-            raise BrokerUnavailable(f"cannot write marks: {error}") from error
+            raise BrokerUnavailable(f"cannot mark the committed offsets: {error}") from error
 
     def _unmark(self, places: Collection[TopicPartition]) -> None:
         """Remove this worker's own marks, because it gives up the partitions without a crash."""

@@ -157,7 +157,7 @@ class _Reader:
 
     def _stage(self, node: Node) -> StageDraft | None:
         if isinstance(node, ListNode):
-            self._refuse(node, "branch", "Stages side by side would branch the pipeline.", _LINEAR_REMEDY)
+            self._refuse(node, "branch", "A list of stages here would branch the pipeline.", _LINEAR_REMEDY)
             return None
         if not isinstance(node, MapNode):
             self._refuse(
@@ -170,7 +170,7 @@ class _Reader:
         fields = self._fields(node, "stage", ("stage", "handlers"), ("protocol", "after", "review"))
         name_node = fields.get("stage")
         if isinstance(name_node, ListNode):
-            self._refuse(name_node, "branch", "Stages side by side would branch the pipeline.", _LINEAR_REMEDY)
+            self._refuse(name_node, "branch", "A list of stages here would branch the pipeline.", _LINEAR_REMEDY)
             name = None
         else:
             name = self._name(name_node, "a stage's name", "bad-name")

@@ -87,7 +87,7 @@ class EmbedderClient:
             raise DependencyDown(_DEPENDENCY, f"the embedder does not report which model it runs: {error!r}") from error
         if generation.model not in models:
             raise DependencyDown(
-                _DEPENDENCY, f"it runs {', '.join(map(str, models))}, but generation {generation.name} needs "
+                _DEPENDENCY, f"the embedder runs {', '.join(map(str, models))}, but generation {generation.name} needs "
                              f"{generation.model}",
                 remedy=f"Set {self._settings}URL to that generation's embedder. {{generation}} in it stands for "
                        "the generation's name.",

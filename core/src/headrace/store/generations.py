@@ -161,9 +161,9 @@ def check_query(vector: bytes, generation: Generation) -> None:
     if len(vector) != generation.dimensions * BYTES_PER_FLOAT:
         raise DependencyDown(
             "embedder",
-            f"it returns {len(vector) // BYTES_PER_FLOAT} dimensions, but generation {generation.name!r} needs "
-            f"{generation.dimensions}",
-            remedy="Start the embedder with the model of the active generation.",
+            f"the embedder returns {len(vector) // BYTES_PER_FLOAT} dimensions, but generation "
+            f"{generation.name!r} needs {generation.dimensions}",
+            remedy="Start  the embedder with the model of the active generation.",
         )
 
 

@@ -121,7 +121,7 @@ def _start(
     offset = selection.offsets[number]
     if offset > span.end:
         raise RefusedReplay(
-            f"offset {offset} of {topic}[{number}] is after its end", remedy=f"Use an offset up to {span.end}."
+            f"offset {offset} of {topic}[{number}] is beyond its end", remedy=f"Use an offset up to {span.end}."
         )
     if offset < span.start:
         raise RefusedReplay(

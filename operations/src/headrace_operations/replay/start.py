@@ -78,9 +78,9 @@ def require_filled(stage: str) -> None:
     """Raise :class:`ConfigurationError` for a stage that all generations share, because it cannot fill one."""
     if stage not in generation_names.STAGES:
         raise ConfigurationError(
-            f"all generations share the stage {stage}", where="--into",
-            remedy=f"Replay one of {', '.join(sorted(generation_names.STAGES))}: the compacted topic chunks, which the "
-            "embedder reads, keeps the newest version of every document.",
+            f"stage {stage} cannot fill a generation, because all generations share it", where="--into",
+            remedy=f"Use one of {', '.join(sorted(generation_names.STAGES))}. The embedder reads the compacted topic "
+            "chunks, which has the newest  version of every document.",
         )  # fmt: skip
 
 

@@ -139,7 +139,7 @@ def _identity(name: str, table: Table, key: Mapping[str, Any]) -> dict[str, Any]
                 remedy="List the columns for tenant and id in the connector's message.key.columns.",
             )  # fmt: skip
         if key[column] in (None, ""):
-            raise InvalidRecord(column, f"is empty; it identifies the document of {name}")
+            raise InvalidRecord(column, f"is empty, but it identifies the document of {name}")
     return {"tenant": _single(table.tenant, key, "tenant"), "document_id": _single(table.id, key, "id")}
 
 

@@ -108,7 +108,7 @@ def _checked(answer: Any, text: bytes) -> Parsed:
             return Parsed(title, found, language, tuple(pages))
     except (KeyError, TypeError, AttributeError, ValueError):
         pass
-    raise InvalidRecord("data", "made its reader return an invalid answer")
+    raise InvalidRecord("data", "caused the file reader to return an invalid answer")
 
 
 async def _answer(process: Process) -> tuple[dict[str, Any], bytes]:
