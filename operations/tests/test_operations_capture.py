@@ -65,7 +65,7 @@ def test_a_capture_has_to_do_with_its_own_tables_alone() -> None:
         ),
         (
             Database("logical", True, {"public.article": Found(FOUND.columns, FOUND.keys, "f", owned=False)}),
-            "public.article", "not owned by the role",
+            "public.article", "the role does not own it",
         ),
     ],
 )  # fmt: skip
