@@ -118,9 +118,9 @@ def encode(schema: dict[str, Any], value: Any) -> bytes:
 
 
 def decode(data: bytes, writer: dict[str, Any], reader: dict[str, Any]) -> Any:
-    """Return what a reader with schema ``reader`` sees in bytes written with ``writer``; every byte is used.
+    """Return the value that a reader with schema ``reader`` reads from bytes written with ``writer``, to the last byte.
 
-    Raises what fastavro raises, and :class:`ValueError` where bytes are left over.
+    Raises what fastavro raises, and :class:`ValueError` if bytes are left over.
     """
     buffer = io.BytesIO(data)
     value = fastavro.schemaless_reader(buffer, _parsed(writer), _parsed(reader))

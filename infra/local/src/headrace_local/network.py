@@ -1,4 +1,4 @@
-"""Whether something answers at an address."""
+"""Checks whether a server answers at an address."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _API_VERSIONS = struct.pack(">ihhih", 10, 18, 0, 1, -1)
 
 
 def healthy(health: str | None) -> bool:
-    """Whether what :class:`headrace_local.model.Command` names as health answers; None is always healthy."""
+    """Whether the health address of a :class:`headrace_local.model.Command` answers; None is always healthy."""
     if health is None:
         return True
     address = urlsplit(health)
@@ -71,7 +71,7 @@ def _accepts(host: str, port: int) -> bool:
 
 
 def _speaks_kafka(host: str, port: int) -> bool:
-    """Whether a broker answers there; its listener accepts a moment before it does."""
+    """Whether a broker answers; its listener accepts connections a moment before it speaks the protocol."""
     try:
         with socket.create_connection((host, port), 2) as connection:
             connection.sendall(_API_VERSIONS)

@@ -40,12 +40,12 @@ from headrace_local.network import healthy, require_reachable
 from headrace_local.supervisor import clear_leftovers
 
 TRIES = 2
-"""A part that exits so often before it was ready is broken."""
+"""A part that exits this often before it was ever ready is broken."""
 _LOG_LINES = 15
 _LINE_LENGTH = 400
 _SOCKET_PATH_LENGTH = 100
 _STOP_S = 120.0
-"""Seconds for a whole stack to stop: services together and three parts one by one, each with its grace."""
+"""Maximum seconds to stop a stack: all services together, then three parts one by one, each with its grace period."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Stack:
 
     @property
     def socket_path(self) -> Path:
-        """The supervisor's socket; outside the state folder where that path is too long for one (108 bytes)."""
+        """The supervisor's socket; outside the state folder if the path would be too long for a socket (108 bytes)."""
         inside = self.state_dir / "supervisor.sock"
         if len(os.fsencode(inside)) < _SOCKET_PATH_LENGTH:
             return inside
@@ -82,10 +82,10 @@ class Stack:
         external: External | None = None,
         on_event: OnEvent = lambda _: None,
     ) -> StackState:
-        """Start all parts that are not running and wait until they are healthy; they keep running when the caller ends.
+        """Start all parts that are not running and wait until they are healthy; they continue when the caller ends.
 
-        ``prepare`` runs when the infrastructure answers and before services start. Where anything fails, what this
-        call started is stopped and :class:`StackError` names the part, its last log lines and what to do.
+        ``prepare`` runs when the infrastructure answers and before services start. If anything fails, the parts that
+        this call started are stopped, and :class:`StackError` names the part, its last log lines and what to do.
         """
         state, control = self._up(services, prepare, external or External(), on_event, shared=False)
         control.close()
@@ -137,7 +137,7 @@ class Stack:
         return self._endpoints(settings, External(**settings.get("external", {})))
 
     def port(self, name: str) -> int:
-        """Return the port of the service ``name``, chosen on the first call and the same from then on."""
+        """Return the port of the service ``name``; the first call chooses it."""
         settings = self._read()
         ports = settings["ports"]
         if name not in ports:
@@ -154,11 +154,11 @@ class Stack:
             return []
 
     def log_path(self, name: str) -> Path:
-        """Return the file that the process writes to; the one of its previous start ends in ``.log.1``."""
+        """Return the process's log file; the log of its previous start ends in ``.log.1``."""
         return self.state_dir / "logs" / f"{name}.log"
 
     def start(self, command: Command) -> None:
-        """Start one more process beside the others, or the same again, and wait until it is healthy."""
+        """Start one more process, or restart it, and wait until it is healthy."""
         with Control(self.socket_path) as control:
             self._start(control, [command], lambda _: None)
 
@@ -168,12 +168,12 @@ class Stack:
             control.restart(name)
 
     def kill(self, name: str) -> None:
-        """Kill one process outright, to see how the rest copes; it is started again."""
+        """Send SIGKILL to one process, to test how the others react; it is restarted."""
         with Control(self.socket_path) as control:
             control.kill(name)
 
     def stop(self, *names: str) -> None:
-        """Stop single processes for good."""
+        """Stop single processes permanently."""
         with Control(self.socket_path) as control:
             control.stop(list(names))
 
@@ -225,7 +225,7 @@ class Stack:
         return control
 
     def _complete(self, control: Control, services: MakeServices, prepare: Prepare, on_event: OnEvent) -> None:
-        """Start the services that a running stack lacks, and see that all the others are healthy."""
+        """Start the services that a running stack lacks, and check that all others are healthy."""
         endpoints = self.endpoints()
         known = control.status()
         names = {process.name for process in known}
@@ -251,7 +251,7 @@ class Stack:
         partial.replace(self._file)
 
     def _settings(self, external: External) -> dict[str, Any]:
-        """Return the kept settings, with another port for each one that another program took meanwhile."""
+        """Return the stored settings, with a new port for each one that another program uses now."""
         kept = self._read()
         ports = {name: port for name, port in kept.get("ports", {}).items() if claim(port)}
         for name in ("kafka", "controller", "registry", "postgres"):
@@ -348,7 +348,7 @@ class Stack:
             control.own()
             yield control
         except BaseException:
-            with suppress(StackError):  # it ended by itself; the reason is what was raised
+            with suppress(StackError):  # it exited by itself; the error says why
                 control.stop()
             control.close()
             with self._no_supervisor():
@@ -365,7 +365,7 @@ class Stack:
 
     @contextmanager
     def _locked(self, on_event: OnEvent = lambda _: None) -> Iterator[None]:
-        """Let one caller at a time start or give up the stack."""
+        """Let one caller at a time start or release the stack."""
         with (self.state_dir / "lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -376,7 +376,7 @@ class Stack:
 
     @contextmanager
     def _no_supervisor(self) -> Iterator[None]:
-        """Wait until the supervisor has ended, and prevent others from starting meanwhile."""
+        """Wait until the supervisor has ended, and prevent others from starting one meanwhile."""
         deadline = time.monotonic() + _STOP_S
         with (self.state_dir / "supervisor.lock").open("a") as lock:
             while True:
@@ -396,7 +396,7 @@ class Stack:
 
 
 def _wait_for_login(dsn: str, seconds: float = 30.0) -> None:
-    """Wait until PostgreSQL lets us in; it accepts connections a moment before."""
+    """Wait until PostgreSQL accepts the login; it accepts connections a moment earlier."""
     deadline = time.monotonic() + seconds
     while True:
         try:
