@@ -1,11 +1,11 @@
-"""The capture: a table that changes at random, captured while Kafka Connect and the stages are killed, then the store.
+"""The capture benchmark: a table changes while Kafka Connect and the stages are killed; then checks the store.
 
-``headrace-bench capture --changes 5000 --kills 20 --seed N``. Real PostgreSQL, Kafka Connect and Debezium, the four
-stages, the hashing provider. Transactions insert rows, change texts, counters and keys, and delete; some stay open
-while others commit. Half-way, the capture stops with its slot and restarts after a while: all rows are read again,
-and what was deleted meanwhile is reconciled in the end. Then the store must equal the table (D), no document may have
-gone back to an older row on the way (V), and no dead letter may be there. The last line is one JSON object with the
-figures; exit code 1 if anything is wrong.
+``headrace-bench capture --changes 5000 --kills 20 --seed N``. It uses real PostgreSQL, Kafka Connect and Debezium, the
+four stages and the hashing provider. Transactions insert rows, change texts, counters and keys, and delete; some stay
+open while others commit. Half-way, the capture stops, drops its slot and restarts after a while. All rows are then read
+again, and rows deleted in the meantime are reconciled at the end. Then the store must equal the table (D), no document
+may have gone back to an older row on the way (V), and there must be no dead letter. The last line is one JSON object
+with the figures; the exit code is 1 if anything is wrong.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ _OPEN_AT_MOST = 12
 
 @dataclass(slots=True)
 class ConnectProcess:
-    """Kafka Connect as a process of the test, started again by hand."""
+    """Kafka Connect as a process of the test, restarted by hand."""
 
     folder: Path
     place: Place
@@ -81,7 +81,7 @@ class ConnectProcess:
 
     @property
     def client(self) -> Connect:
-        """Its REST interface."""
+        """Its REST API."""
         return Connect(f"http://127.0.0.1:{self.port}")
 
     def start(self) -> None:
@@ -96,7 +96,7 @@ class ConnectProcess:
             )  # fmt: skip
 
     def wait_ready(self) -> None:
-        """Wait until it answers."""
+        """Wait until it is ready."""
         deadline = time.monotonic() + _START_S
         while True:
             try:
@@ -116,12 +116,12 @@ class ConnectProcess:
 
 @dataclass(slots=True)
 class Writer:
-    """Changes the table at random; ``done`` counts the rows that were changed."""
+    """Changes the table at random; ``done`` counts the changed rows."""
 
     dsn: str
     chance: random.Random
     rows: dict[int, bool] = field(default_factory=dict)
-    """Keys that are there, and whether an open transaction has them."""
+    """Existing keys, and whether an open transaction uses them."""
     next_key: int = 1
     done: int = 0
 
@@ -150,7 +150,7 @@ class Writer:
                 self.rows[key] = False
 
     def _transaction(self, connection: psycopg.Connection[Any]) -> list[int]:
-        """Change one to four rows that no other transaction holds; return their keys."""
+        """Change one to four rows that no other transaction uses; return their keys."""
         touched: list[int] = []
         for _ in range(self.chance.randrange(1, 5)):
             free = [key for key, taken in self.rows.items() if not taken or key in touched]
@@ -189,7 +189,7 @@ class Writer:
         return key
 
     def _length(self) -> int:
-        """Words of a text; a tenth of them are so large that PostgreSQL keeps them apart from their row."""
+        """Return a number of words for a text; a tenth are so large that PostgreSQL stores them outside the row."""
         return (
             self.chance.randrange(_LARGE, 4 * _LARGE) if self.chance.random() < 0.1 else self.chance.randrange(5, 150)
         )
@@ -200,7 +200,7 @@ class Writer:
 
 @dataclass(slots=True)
 class Capture:
-    """A deployment with a captured table in a schema of its own."""
+    """A deployment with a captured table in its own schema."""
 
     deployment: Deployment
     connect: ConnectProcess
@@ -209,7 +209,7 @@ class Capture:
 
     @property
     def dsn(self) -> str:
-        """The source database, the schema first on the search path."""
+        """The source database, with the schema first on the search path."""
         return f"{self.deployment.place.postgres}?options=-csearch_path%3D{self.source}"
 
     @property
@@ -222,7 +222,7 @@ class Capture:
         return next(service for service in self.deployment.services if service.name == name)
 
     def begin(self) -> None:
-        """Make the table, and start all."""
+        """Create the table, and start everything."""
         with psycopg.connect(self.deployment.place.postgres) as connection:
             connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(self.source)))
             connection.execute(sql.SQL("SET search_path = {}").format(sql.Identifier(self.source)))
@@ -243,7 +243,7 @@ class Capture:
         self.connect.client.put(self.source, config)
 
     def pause(self) -> None:
-        """End the capture and drop its slot, so that nothing is captured until it is configured again."""
+        """Stop the capture and drop its slot, so that nothing is captured until it is configured again."""
         self.connect.wait_ready()
         self.connect.client.delete(self.source)
         slot = slot_of(self.source)
@@ -262,7 +262,7 @@ class Capture:
         return len(done.gone)
 
     def kill(self, target: str) -> None:
-        """Kill it and start it again without waiting."""
+        """Kill the process and restart it without waiting."""
         if target == CONNECT:
             self.connect.kill()
             self.connect.start()
@@ -284,7 +284,7 @@ class Capture:
 
 @contextmanager
 def capturing(state_dir: Path, *, start: bool = True) -> Iterator[Capture]:
-    """Yield a table, services and Kafka Connect, which captures it with ``start``; all of it is gone at the end."""
+    """Yield a table, services and Kafka Connect, which captures it with ``start``; remove everything at the end."""
     endpoints = shared.acquire(state_dir)
     name = f"capture{uuid4().hex[:8]}"
     folder = Path(tempfile.mkdtemp(prefix="headrace-capture-"))
@@ -303,7 +303,7 @@ def capturing(state_dir: Path, *, start: bool = True) -> Iterator[Capture]:
 
 
 def table_of(capture: Capture, store: Store) -> dict[Key, Expected]:
-    """Return what the store must hold by the table as it is now; versions, which the log gives, are the store's own."""
+    """Return the expected store for the table's rows; versions are the store's own, because the log gives them."""
     with psycopg.connect(capture.dsn) as connection:
         rows = connection.execute("SELECT id, title, body, author FROM article").fetchall()
     version = {key: document.version for key, document in store.documents.items()}
@@ -322,7 +322,7 @@ def table_of(capture: Capture, store: Store) -> dict[Key, Expected]:
 
 
 def differences(capture: Capture, timeout: float) -> list[str]:
-    """Return what differs from the table in the end, or an empty list as soon as nothing does."""
+    """Return the remaining differences from the table, or an empty list as soon as there are none."""
     place = capture.deployment.place
     deadline = time.monotonic() + timeout
     while True:
@@ -335,7 +335,7 @@ def differences(capture: Capture, timeout: float) -> list[str]:
 
 
 def steps_back(place: Place) -> list[str]:
-    """V: return the documents whose indexed versions do not rise."""
+    """V: return the documents whose indexed versions do not increase."""
     codec, found = place.codec(), dict[str, list[int]]()
     for message in read_all(place.kafka, place.kafka_settings().topic("indexed")):
         change = codec.decode(message.value() or b"", IndexedDocument).change
@@ -349,7 +349,7 @@ def steps_back(place: Place) -> list[str]:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the figures, among them ``problems``."""
+    """Return the figures, including ``problems``."""
     chance = random.Random(options.seed)
     targets = evenly(chance, options.kills, [CONNECT, *(flow.name for flow in DOCUMENT_STAGES)])
     due = sorted(chance.randrange(options.changes) for _ in targets)
@@ -391,7 +391,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _reconciled(capture: Capture, timeout: float) -> int:
-    """Wait until every row that is there is a document in the log, then reconcile; return how many were deleted."""
+    """Wait until the log has a document for every row, then reconcile; return the number of deleted documents."""
     place, source = capture.deployment.place, f"{capture.source}.{capture.source}.{TABLE}"
     deadline = time.monotonic() + timeout
     while True:

@@ -117,11 +117,11 @@ BY_NAME = {
     "url": Url,
     "api_key": ApiKey,
 }
-"""The options from which :class:`Found` parameters are made."""
+"""The options for :class:`Found` parameters."""
 
 
 class Found:
-    """Names the options, in order, that make up a parameter of a command."""
+    """Names the options, in order, whose values form a parameter of a command."""
 
     def __init__(self, *names: str) -> None:
         self.names = names

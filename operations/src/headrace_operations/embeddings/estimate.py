@@ -32,9 +32,10 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """An estimate: ``texts`` are distinct texts by tenant, ``to_embed`` those without a vector; ``exact`` is whether
-    these are the texts that the stage will embed. ``usd`` is None if the price is unknown, and ``seconds`` is None
-    without a rate.
+    """An estimate: ``texts`` are distinct texts by tenant, ``to_embed`` those without a vector.
+
+    ``exact`` is whether these are the texts that the stage will embed. ``usd`` is None if the price is unknown, and
+    ``seconds`` is None without a rate.
     """
 
     documents: int

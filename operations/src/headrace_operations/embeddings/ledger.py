@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A sum of the ledger; ``names`` say of what, such as a tenant and a document. ``usd`` does not include tokens
-    without a known price, which are ``unpriced_tokens``.
+    """A sum of the ledger; ``names`` say of what, such as a tenant and a document.
+
+    ``usd`` does not include tokens without a known price, which are ``unpriced_tokens``.
     """
 
     names: tuple[str, ...]

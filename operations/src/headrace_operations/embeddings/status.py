@@ -28,8 +28,9 @@ class StatusRequest:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingStatus:
-    """``rate`` is in records per second; ``held`` counts records by cap; ``refused`` is why the embedder refuses the
-    caps.
+    """The status; ``rate`` is in records per second, ``held`` has counts by cap.
+
+    ``refused`` is why the embedder refuses the caps, or None.
     """
 
     generation: str
