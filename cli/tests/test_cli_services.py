@@ -136,7 +136,7 @@ def test_the_provider_gives_the_index_its_model() -> None:
     assert services.provider_of("hashing", named) == Provider("hashing", "hashing-512", 512)
     remote = {**named, "HEADRACE_EMBEDDER_BASE_URL": "http://h/v1"}
     assert services.provider_of("openai-compatible", remote).model == "org/e5-small/"
-    with pytest.raises(ConfigurationError, match="no server"):
+    with pytest.raises(ConfigurationError, match="requires a server"):
         services.provider_of("openai-compatible", named)
     with pytest.raises(UsageError, match="unknown provider"):
         services.provider_of("magic", {})
