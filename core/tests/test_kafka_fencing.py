@@ -47,4 +47,4 @@ def test_a_fenced_producer_says_so_whichever_call_hears_of_it(
     )
     producer: Any = Producer(at_abort)
     with pytest.raises(expected):
-        broker._failed(producer, KafkaException(raised))
+        broker._raise_for(producer, KafkaException(raised))

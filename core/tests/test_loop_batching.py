@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from headrace.kafka.broker_contract import Record, Snapshot
 from headrace.runtime.loop import batching
 from headrace.runtime.loop.batch import BatchResult
-from headrace.runtime.loop.batching import Pipeline, Recovery
+from headrace.runtime.loop.batching import InProgress, Recovery
 from headrace.runtime.loop.commands import Cancel, Compute, RecoveryStep
 from headrace.runtime.loop.limits import Limits
 from headrace.runtime.loop.pacing import Pacing
@@ -45,19 +45,19 @@ def test_a_cut_is_the_longest_beginning_that_fits(
 def test_batches_take_each_record_once_in_order(polls: list[list[int]], batch_records: int, batch_bytes: int) -> None:
     """Broken: records are lost, doubled or reordered between the buffer and the batches."""
     limits = Limits(batch_records=batch_records, batch_bytes=batch_bytes)
-    pipeline, offset, sealed, numbers = Pipeline(), 0, [], []
+    in_progress, offset, sealed, numbers = InProgress(), 0, [], []
     for sizes in polls:
         found = [record._replace(offset=offset + record.offset) for record in records(sizes)]
         offset += len(found)
-        pipeline = batching.read(pipeline, found, 1.0)
-        while batching.ready(pipeline, Pacing(), Suspicion(), 1.0, limits):
-            pipeline, commands = batching.seal(pipeline, Pacing(), Suspicion(), 1.0, limits)
-            batch = pipeline.computing
+        in_progress = batching.read(in_progress, found, 1.0)
+        while batching.ready(in_progress, Pacing(), Suspicion(), 1.0, limits):
+            in_progress, commands = batching.seal(in_progress, Pacing(), Suspicion(), 1.0, limits)
+            batch = in_progress.computing
             assert batch is not None
             assert commands == [Compute(batch)]
             sealed += [record.offset for record in batch.records]
             numbers.append(batch.number)
-            pipeline = batching.committed(batching.computed(pipeline, batch, BatchResult([])))
+            in_progress = batching.committed(batching.computed(in_progress, batch, BatchResult([])))
     assert sealed == list(range(offset))
     assert numbers == list(range(1, len(numbers) + 1))
 
@@ -65,16 +65,16 @@ def test_batches_take_each_record_once_in_order(polls: list[list[int]], batch_re
 @given(st.booleans(), st.booleans(), st.booleans(), st.sampled_from([None, Recovery(), Recovery(renew=True)]))
 def test_a_doom_leaves_nothing_under_way(computing: bool, computed: bool, renew: bool, due: Recovery | None) -> None:
     """Broken: a batch of an old membership is committed, or a producer that must be renewed is used."""
-    pipeline = batching.read(Pipeline(snapshot=Snapshot("old"), recovery=due), records([1, 1, 1]), 1.0)
+    in_progress = batching.read(InProgress(snapshot=Snapshot("old"), recovery=due), records([1, 1, 1]), 1.0)
     limits = Limits(batch_records=1)
     if computed:
-        pipeline, _ = batching.seal(pipeline, Pacing(), Suspicion(), 1.0, limits)
-        assert pipeline.computing is not None
-        pipeline = batching.computed(pipeline, pipeline.computing, BatchResult([]))
+        in_progress, _ = batching.seal(in_progress, Pacing(), Suspicion(), 1.0, limits)
+        assert in_progress.computing is not None
+        in_progress = batching.computed(in_progress, in_progress.computing, BatchResult([]))
     if computing:
-        pipeline, _ = batching.seal(pipeline, Pacing(), Suspicion(), 1.0, limits)
-    number = pipeline.next_number
-    doomed, commands = batching.doom(pipeline, renew=renew)
+        in_progress, _ = batching.seal(in_progress, Pacing(), Suspicion(), 1.0, limits)
+    number = in_progress.next_number
+    doomed, commands = batching.doom(in_progress, renew=renew)
     assert (doomed.idle, doomed.buffer, doomed.snapshot, doomed.next_number) == (True, (), None, number)
     assert commands == ([Cancel(number - 1)] if computing else [])
     assert doomed.recovery == Recovery(renew=renew or due == Recovery(renew=True))
@@ -85,11 +85,11 @@ def test_a_doom_leaves_nothing_under_way(computing: bool, computed: bool, renew:
 )
 def test_a_recovery_ends_with_the_rewind(renew: bool, steps: list[RecoveryStep]) -> None:
     """Broken: records count again before the worker went back to the committed offsets."""
-    pipeline, _ = batching.doom(Pipeline(), renew=renew)
+    in_progress, _ = batching.doom(InProgress(), renew=renew)
     seen = []
-    while pipeline.recovery is not None:
-        seen.append(pipeline.recovery.step)
-        pipeline = batching.recovered(pipeline)
+    while in_progress.recovery is not None:
+        seen.append(in_progress.recovery.step)
+        in_progress = batching.recovered(in_progress)
     assert seen == steps
 
 
@@ -97,7 +97,7 @@ def test_a_recovery_ends_with_the_rewind(renew: bool, steps: list[RecoveryStep])
 def test_a_buffer_waits_for_its_linger_time_at_most(sizes: list[int], since: float, linger: float, now: float) -> None:
     """Broken: records of a quiet topic wait for a batch to fill, or linger_ms does nothing."""
     limits = Limits(batch_records=20, batch_bytes=10_000, linger_s=linger)
-    pipeline = batching.read(Pipeline(), records(sizes), since)
-    assert batching.ready(pipeline, Pacing(), Suspicion(), now, limits) == (now >= since + linger)
-    again = batching.read(pipeline, records([1]), since + 0.0005)
+    in_progress = batching.read(InProgress(), records(sizes), since)
+    assert batching.ready(in_progress, Pacing(), Suspicion(), now, limits) == (now >= since + linger)
+    again = batching.read(in_progress, records([1]), since + 0.0005)
     assert batching.due_at(again, limits) == since + linger, "a later record must not begin the wait again"

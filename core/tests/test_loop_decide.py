@@ -97,7 +97,7 @@ def test_a_poll_with_records_is_computed_at_once() -> None:
     """Broken: a lone change waits for a batch to fill."""
     state, commands = after(polled(1.0, *records(0, 2)))
     assert commands == [Compute(Batch(1, records(0, 2), Snapshot("s1"), 1.0))]
-    assert state.pipeline.buffer == ()
+    assert state.in_progress.buffer == ()
 
 
 def test_a_lingering_batch_waits_to_fill() -> None:
@@ -133,7 +133,7 @@ def test_the_next_batch_computes_while_one_commits() -> None:
         Compute(Batch(2, records(3, 2), Snapshot("s2"), 1.2)),
         Commit(Batch(1, records(0, 3), Snapshot("s1"), 1.0), RESULT),
     ]
-    assert decide(state, CommitReturned(1.3, None, 1.0), LIMITS)[0].pipeline.computed is None
+    assert decide(state, CommitReturned(1.3, None, 1.0), LIMITS)[0].in_progress.awaiting_commit is None
 
 
 def test_a_batch_keeps_the_snapshot_of_its_seal() -> None:
@@ -148,7 +148,7 @@ def test_a_rebalance_dooms_everything_in_flight() -> None:
     """Broken: records that another worker owns by now are done here as well."""
     state, commands = after(polled(1.0, *records(0, 3)), polled(1.1, *records(3, 2)), polled(1.2, rebalanced=True))
     assert commands == [Cancel(1), Recover(RecoveryStep.REWIND)]
-    assert (state.pipeline.buffer, state.pipeline.computing, state.pipeline.snapshot) == ((), None, None)
+    assert (state.in_progress.buffer, state.in_progress.computing, state.in_progress.snapshot) == ((), None, None)
     state, _ = decide(state, RecoveryReturned(1.3, None, 0.0), LIMITS)
     assert decide(state, ComputeReturned(1.4, 1, RESULT, 0.0), LIMITS)[1] == []
 
@@ -165,9 +165,9 @@ def test_a_failed_commit_starts_again_at_the_committed_offsets(error: Any, steps
     state, _ = after(polled(1.0, *records(0, 3)), polled(1.1, *records(3, 2)), ComputeReturned(1.2, 1, RESULT, 0.0))
     state, commands = decide(state, CommitReturned(1.3, error, 1.0), LIMITS)
     assert commands[0] == Cancel(2)
-    assert state.pipeline.buffer == ()
+    assert state.in_progress.buffer == ()
     seen = []
-    while state.pipeline.recovery is not None:
+    while state.in_progress.recovery is not None:
         seen.append(commands[-1])
         state, commands = decide(state, RecoveryReturned(1.4, None, 0.0), LIMITS)
     assert (seen, commands) == ([Recover(step) for step in steps], [])
@@ -203,7 +203,7 @@ def test_a_rebalance_does_not_forget_the_producer() -> None:
     state, _ = decide(state, CommitReturned(1.2, TransactionUncertain(), 1.0), LIMITS)
     state, _ = decide(state, RecoveryReturned(1.3, BrokerUnavailable(), 0.5), LIMITS)
     state, commands = decide(state, polled(1.4, rebalanced=True), LIMITS)
-    assert state.pipeline.recovery == Recovery(renew=True)
+    assert state.in_progress.recovery == Recovery(renew=True)
     assert commands == [Recover(RecoveryStep.RENEW)]
 
 
@@ -211,7 +211,7 @@ def test_what_is_read_before_a_rewind_is_dropped() -> None:
     """Broken: while a rewind is retried, records are read ahead of it, and then a second time."""
     state, _ = after(polled(1.0, rebalanced=True), RecoveryReturned(1.1, BrokerUnavailable(), 0.5))
     state, commands = decide(state, polled(1.2, *records(7, 2)), LIMITS)
-    assert (state.pipeline.buffer, commands) == ((), [])
+    assert (state.in_progress.buffer, commands) == ((), [])
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def test_fetching_goes_on_while_the_buffer_has_room() -> None:
 def test_a_stop_commits_what_is_computed_and_leaves_the_rest() -> None:
     """Broken: SIGTERM loses finished work, or does not end."""
     state, commands = after(polled(1.0, *records(0, 3)), polled(1.1, *records(3, 2)), StopRequested(1.2))
-    assert (commands, state.exit, state.pipeline.buffer) == ([], None, ())
+    assert (commands, state.exit, state.in_progress.buffer) == ([], None, ())
     state, commands = decide(state, ComputeReturned(1.3, 1, RESULT, 0.0), LIMITS)
     assert [type(command) for command in commands] == [Commit]
     state, commands = decide(state, CommitReturned(1.4, None, 1.0), LIMITS)
@@ -506,7 +506,7 @@ def test_after_two_deaths_records_are_taken_one_by_one_to_the_end_of_the_batch()
     seen = []
     for number in range(1, 5):
         state, commands = decide(state, Tick(2.0 + number), LIMITS) if number == 1 else (state, commands)
-        batch = state.pipeline.computing
+        batch = state.in_progress.computing
         assert batch is not None
         seen.append(([record.offset for record in batch.records], batch.marks.get(PLACE)))
         state, _ = decide(state, ComputeReturned(2.0 + number, number, RESULT, 0.0), LIMITS)

@@ -13,7 +13,7 @@ from headrace.kafka.broker_contract import Mark, Polled, Record, TopicPartition
 from headrace.runtime.loop import batching, suspicion
 from headrace.runtime.loop.batch import Batch
 from headrace.runtime.loop.limits import Limits
-from headrace.runtime.loop.suspicion import BATCH_DEATHS, Suspicion
+from headrace.runtime.loop.suspicion import DEATHS_IN_BATCH, Suspicion
 
 pytestmark = pytest.mark.unit
 
@@ -26,7 +26,7 @@ class Lives:
     def __init__(self, length: int, killers: set[int], deaths: int) -> None:
         self.records = [Record("in", 0, offset, b"k", b"x") for offset in range(length)]
         self.killers = killers
-        self.limits = Limits(deaths=deaths)
+        self.limits = Limits(deaths_alone=deaths)
         self.committed = 0
         self.mark: Mark | None = None
         self.given_up: list[int] = []
@@ -35,10 +35,10 @@ class Lives:
     def live(self, data: st.DataObject) -> None:
         """Take the partition over and work until death or the end."""
         found = {} if self.mark is None else {PLACE: self.mark}
-        state = suspicion.take_over(Suspicion(), Polled((), True, frozenset({PLACE}), found))
+        state = suspicion.reassign(Suspicion(), Polled((), True, frozenset({PLACE}), found))
         while self.committed < len(self.records):
             polled = self.records[self.committed : self.committed + data.draw(st.integers(1, 5))]
-            records = batching.cut(polled, 5, 100, partial(suspicion.taken_alone, state))
+            records = batching.cut(polled, 5, 100, partial(suspicion.alone, state))
             deadly = suspicion.deadly(state, records, self.limits)
             marks = suspicion.marks(state, records)
             if not deadly:
@@ -61,7 +61,7 @@ def test_killers_are_given_up_alone_after_a_few_deaths(
     killers = {offset for offset in found if offset < length}
     lives = Lives(length, killers, deaths)
     # A batch that ends before the killer is committed, and the count begins again.
-    most = 1 + (length + len(killers)) * (BATCH_DEATHS + deaths + 1)
+    most = 1 + (length + len(killers)) * (DEATHS_IN_BATCH + deaths + 1)
     for _ in range(most):
         lives.live(data)
     assert lives.committed == length, f"not done after {most} lives"
@@ -74,8 +74,8 @@ def test_a_rebalance_keeps_what_stays_and_suspects_what_comes(found: dict[TopicP
     """Broken: a harmless rebalance counts as a death, or a partition that moved is trusted."""
     places = st.frozensets(st.sampled_from([PLACE, OTHER]))
     first, second = data.draw(places), data.draw(places)
-    before = suspicion.take_over(Suspicion(), Polled((), True, first, found))
-    after = suspicion.take_over(before, Polled((), True, second, {}))
+    before = suspicion.reassign(Suspicion(), Polled((), True, first, found))
+    after = suspicion.reassign(before, Polled((), True, second, {}))
     assert after.assigned == second
     assert set(after.unproven) == second
     assert all(after.unproven[place] == (found.get(place) if place in first else None) for place in second)
@@ -85,7 +85,7 @@ def test_a_rebalance_keeps_what_stays_and_suspects_what_comes(found: dict[TopicP
 def test_the_first_batch_of_a_partition_is_marked_and_no_other(places: list[TopicPartition]) -> None:
     """Broken: a record that kills the process is never found, or each batch costs a round trip more."""
     records = [Record(*place, offset, b"k", b"x") for offset, place in enumerate(places)]
-    state = suspicion.take_over(Suspicion(), Polled((), True, frozenset({PLACE, OTHER})))
+    state = suspicion.reassign(Suspicion(), Polled((), True, frozenset({PLACE, OTHER})))
     marks = suspicion.marks(state, records)
     assert set(marks) == set(places)
     assert all(mark.begun == 1 and mark.records == len(records) for mark in marks.values())

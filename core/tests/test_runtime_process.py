@@ -18,9 +18,9 @@ from headrace.errors import (
     Deferred,
     DependencyDown,
     HeadraceError,
+    HoldRecord,
     NoChange,
     PermanentError,
-    SetAside,
     TemporaryError,
     UnknownPipeline,
 )
@@ -311,7 +311,7 @@ def test_a_held_record_waits_as_it_was_and_the_others_go_on() -> None:
 
 def test_what_a_handler_sets_aside_waits_as_it_was_under_its_own_scope() -> None:
     """Broken: a record above a cap ends in the dead letters, counts as a failure, or is not known by its scope."""
-    aside = failing({"a": SetAside("cap/acme", "the cap is reached")})
+    aside = failing({"a": HoldRecord("cap/acme", "the cap is reached")})
     for found in (record("a", 7), came_back("a", 3, redrive="x/0/1", replay="run-1")):
         result = process(found, record("b", 8), handlers=[aside])
         waiting, other = result.messages

@@ -93,7 +93,7 @@ def test_a_lane_is_busy_until_its_last_record_is_a_while_ago() -> None:
     assert not bench.worker.busy()
     bench.broker.subscribe(["in"])
     bench.produce(1)
-    while bench.worker.state.pipeline.next_number == 1:
+    while bench.worker.state.in_progress.next_number == 1:
         bench.worker.step()
     bench.steps(2)
     assert bench.output() == [0]

@@ -119,18 +119,38 @@ async def test_a_service_may_neither_make_nor_switch_generations(index: Index) -
     with pytest.raises(Refused, match="may not change generations"):
         await creating.create(FakeCluster(store=STORE), CreateGeneration("g2", "mine", 3))
     with pytest.raises(Refused, match="may not change generations"):
-        await switching.require_owner(STORE)
-    with pytest.raises(Refused, match="may not change generations"):
-        await switching.activate(STORE, "g1")
+        await switching.activate(STORE, no_audit, ActivateGeneration("g1"))
     assert index.done == []
 
 
-async def test_a_switch_is_one_act(index: Index) -> None:
-    """Broken: the generation is not searched, or another one."""
-    await switching.require_owner(STORE)
-    assert index.done == []
-    await switching.activate(STORE, "g2")
+def no_audit() -> FakeCluster:
+    """Stand for Kafka in a switch that must not ask for it."""
+    raise AssertionError("the audit began")
+
+
+async def test_an_unchecked_switch_needs_no_kafka(index: Index) -> None:
+    """Broken: while Kafka is down, search cannot be switched back."""
+    await switching.activate(STORE, no_audit, ActivateGeneration("g2", unchecked=True))
     assert index.done == [("switch", "g2")]
+
+
+@pytest.mark.parametrize("complete", [True, False])
+async def test_a_switch_follows_its_audit(index: Index, monkeypatch: pytest.MonkeyPatch, complete: bool) -> None:
+    """Broken: a caller switches to a generation that lacks documents, because it forgot the audit."""
+    findings = () if complete else (Finding(Kind.MISSING, "vector", "acme", "a", "e", "f", ()),)
+
+    async def audit(*_: Any) -> Report:
+        assert index.done == []
+        return Report("g2", ("acme",), True, 1, 1, 1, 1, findings, (), (), False, 1.0)
+
+    monkeypatch.setattr(switching, "audit", audit)
+    switched = switching.activate(STORE, lambda: FakeCluster(store=STORE), ActivateGeneration("g2"))
+    if complete:
+        await switched
+    else:
+        with pytest.raises(Incomplete):
+            await switched
+    assert index.done == ([("switch", "g2")] if complete else [])
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_a_dry_run_changes_nothing_and_counts_a_shared_lanes_record_once(cluster
 
 
 def test_stages_and_replays_hold_no_record(cluster: FakeCluster) -> None:
-    """Broken: resuming a stage waits, and sends what a tenant's pause set aside."""
+    """Broken: resuming a stage waits, and sends what a tenant's pause holds."""
     request = OrderRequest(targets(stages=["all"], run="r1"))
     done = resume(cluster, request, steps=Steps(sleep=lambda _: pytest.fail("it waited")))
     assert (len(done.given), done.released) == (6, {})

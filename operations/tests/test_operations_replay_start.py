@@ -101,7 +101,7 @@ def test_offsets_are_those_of_the_topic_that_the_stage_reads() -> None:
 def test_only_stages_of_a_generation_fill_one() -> None:
     """Broken: a replay of the chunker passes for one into the new generation, which stays empty."""
     start.require_filled("embedder")
-    with pytest.raises(ConfigurationError, match="chunker serves every generation") as refused:
+    with pytest.raises(ConfigurationError, match="stage chunker cannot fill a generation") as refused:
         start.require_filled("chunker")
     assert "embedder, indexer" in refused.value.remedy
 

@@ -16,7 +16,7 @@ import pytest
 
 from headrace.embeddings.costs import CostSettings, Spent
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
-from headrace.errors import DependencyDown, SetAside
+from headrace.errors import DependencyDown, HoldRecord
 from headrace.payloads import Chunk, ChunkedDocument, DocumentFacts
 from headrace.store import usage
 from headrace.store.transactions import tenant_transaction
@@ -186,7 +186,7 @@ async def test_a_tenants_cap_stops_its_spending_and_goes_on_when_raised(pool: Po
     await embedder.process_batch([document("acme", "d1", "one", "two")])
     again = [document("acme", "d2", "three"), document("acme", "d3", "one"), document("globex", "d", "one")]
     held, cached, other = await embedder.process_batch(again)
-    assert isinstance(held, SetAside)
+    assert isinstance(held, HoldRecord)
     assert held.scope == "cap/acme"
     assert "the cap of tenant acme is reached: 0.0002 of 0.0002 USD today" in held.message
     assert isinstance(cached, Context)
@@ -194,10 +194,10 @@ async def test_a_tenants_cap_stops_its_spending_and_goes_on_when_raised(pool: Po
     assert server.texts == 3
 
     restarted = Embedder(pool, server, costs)
-    assert isinstance((await restarted.process_batch(again))[0], SetAside)
+    assert isinstance((await restarted.process_batch(again))[0], HoldRecord)
     caps(costs, "{each_tenant: {usd_per_day: 0.0003}}")
     assert isinstance((await restarted.process_batch(again))[0], Context)
-    assert isinstance((await restarted.process_batch([document("acme", "d4", "four")]))[0], SetAside)
+    assert isinstance((await restarted.process_batch([document("acme", "d4", "four")]))[0], HoldRecord)
     restarted.now = NEXT
     assert isinstance((await restarted.process_batch([document("acme", "d4", "four")]))[0], Context)
     assert server.texts == 5

@@ -2,7 +2,7 @@
 
 A handler says by the class that it raises what should happen to the record:
 :class:`PermanentError` dead-letters the record, :class:`TemporaryError` retries it, :class:`Deferred` lets other
-records go first, :class:`SetAside` holds it until it is released, and :class:`DependencyDown` makes the stage wait,
+records go first, :class:`HoldRecord` holds it until it is released, and :class:`DependencyDown` makes the stage wait,
 because no record is at fault.
 Any other exception that a handler raises is unforeseen: it dead-letters that record.
 """
@@ -19,11 +19,11 @@ __all__ = [
     "Deferred",
     "DependencyDown",
     "HeadraceError",
+    "HoldRecord",
     "InvalidRecord",
     "MetadataError",
     "NoChange",
     "PermanentError",
-    "SetAside",
     "SourcePosition",
     "TemplateError",
     "TemporaryError",
@@ -143,14 +143,14 @@ class Deferred(TemporaryError):
     code = "deferred"
 
 
-class SetAside(HeadraceError):
+class HoldRecord(HeadraceError):
     """This record is held until it is released.
 
     It goes unchanged to the held records of its stage. A command releases it by its ``scope``, a word with a target
     (``cap/acme``).
     """
 
-    code = "set-aside"
+    code = "hold-record"
 
     def __init__(self, scope: str, message: str = "", *, remedy: str = "") -> None:
         self.scope = scope

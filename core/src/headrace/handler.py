@@ -116,7 +116,7 @@ class Handler(ABC, Generic[In, Out]):
         It may await, and it may compute: polling continues in another thread. It runs outside any transaction and may
         run again for the same record, so effects outside must be repeatable. Raises
         :class:`~headrace.errors.PermanentError`, :class:`~headrace.errors.TemporaryError` (or its
-        :class:`~headrace.errors.Deferred`), :class:`~headrace.errors.SetAside` or
+        :class:`~headrace.errors.Deferred`), :class:`~headrace.errors.HoldRecord` or
         :class:`~headrace.errors.DependencyDown`; anything else sends this record to the dead letters with its stack.
         """
 

@@ -13,7 +13,7 @@ import pytest
 
 from headrace.embeddings.preparation import Preparation
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
-from headrace.errors import Deferred, DependencyDown, SetAside
+from headrace.errors import Deferred, DependencyDown, HoldRecord
 from headrace.handler import READ_AGAIN
 from headrace.payloads import Chunk, ChunkedDocument, DocumentFacts
 from headrace_embedder import metrics
@@ -52,7 +52,7 @@ class Cached(EmbedHandler):
     async def _known(self, texts: Sequence[Text]) -> set[tuple[str, bytes]]:
         return {text[:2] for text in texts} & self.known
 
-    async def _over(self, tenants: set[str]) -> dict[str, SetAside]:
+    async def _over(self, tenants: set[str]) -> dict[str, HoldRecord]:
         return {}
 
     async def _remember(self, vectors: Any, bills: Any) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from headrace.embeddings.preparation import OverLong, Preparation, text_hash
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
-from headrace.errors import DependencyDown, InvalidRecord, SetAside
+from headrace.errors import DependencyDown, HoldRecord, InvalidRecord
 from headrace.payloads import Chunk, ChunkedDocument, DocumentFacts
 from headrace_embedder.batch import Text
 from headrace_embedder.handler import EmbedHandler
@@ -59,8 +59,8 @@ class Kept(EmbedHandler):
     async def _known(self, texts: Sequence[Text]) -> set[tuple[str, bytes]]:
         return {text[:2] for text in texts} & self.known
 
-    async def _over(self, tenants: set[str]) -> dict[str, SetAside]:
-        return {tenant: SetAside(f"cap/{tenant}", "full") for tenant in tenants & set(self.over)}
+    async def _over(self, tenants: set[str]) -> dict[str, HoldRecord]:
+        return {tenant: HoldRecord(f"cap/{tenant}", "full") for tenant in tenants & set(self.over)}
 
     async def _remember(self, vectors: Mapping[tuple[str, bytes], bytes], bills: Any) -> None:
         self.known.update(vectors)

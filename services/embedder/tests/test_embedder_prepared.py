@@ -19,7 +19,7 @@ from tokenizers.processors import TemplateProcessing
 
 from headrace.embeddings.preparation import OverLong, Preparation, text_hash
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
-from headrace.errors import ConfigurationError, SetAside
+from headrace.errors import ConfigurationError, HoldRecord
 from headrace.payloads import Chunk, ChunkedDocument, DocumentFacts
 from headrace.store.rows import Generation
 from headrace_embedder import handler as handler_module
@@ -85,7 +85,7 @@ class Cached(EmbedHandler):
     async def _known(self, texts: Sequence[Text]) -> set[tuple[str, bytes]]:
         return {text[:2] for text in texts} & self.known.keys()
 
-    async def _over(self, tenants: set[str]) -> dict[str, SetAside]:
+    async def _over(self, tenants: set[str]) -> dict[str, HoldRecord]:
         return {}
 
     async def _remember(self, vectors: Any, bills: Any) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
-from headrace.errors import DependencyDown, SetAside
+from headrace.errors import DependencyDown, HoldRecord
 from headrace.payloads import Chunk, ChunkedDocument, DocumentFacts
 from headrace_embedder import handler as handler_module
 from headrace_embedder.batch import Text
@@ -87,7 +87,7 @@ class Cached(EmbedHandler):
     async def _known(self, texts: Sequence[Text]) -> set[tuple[str, bytes]]:
         return {text[:2] for text in texts} & self.known
 
-    async def _over(self, tenants: set[str]) -> dict[str, SetAside]:
+    async def _over(self, tenants: set[str]) -> dict[str, HoldRecord]:
         return {}
 
     async def _remember(self, vectors: Any, bills: Any) -> None:

@@ -18,7 +18,7 @@ from headrace.config.settings import EXIT_CONFIGURATION
 from headrace.embeddings.costs import CostSettings
 from headrace.embeddings.preparation import Preparation
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
-from headrace.errors import ConfigurationError, HeadraceError, InvalidRecord, SetAside
+from headrace.errors import ConfigurationError, HeadraceError, HoldRecord, InvalidRecord
 from headrace.payloads import Chunk, ChunkedDocument, DocumentFacts
 from headrace_embedder import main
 from headrace_embedder.batch import Computed, Document, EmbeddingBatch, Key, Text
@@ -74,7 +74,7 @@ def test_over_its_cap_a_tenants_records_wait_and_known_texts_and_other_tenants_g
     batch = batch_of(document("a", "new", "fresh"), document("a", "edit", "known"), document("b", "b", "fresh"))
     batch.cached({text("a", "known", "").key})
     assert batch.missing() == [text("a", "fresh", "new"), text("b", "fresh", "b")]
-    why = SetAside("cap/a", "full")
+    why = HoldRecord("cap/a", "full")
     batch.hold({"a": why})
     assert [one.refusal for one in batch.documents] == [why, None, None]
     assert batch.missing() == [text("b", "fresh", "b")]
@@ -96,7 +96,7 @@ def test_a_vector_travels_once_with_the_first_document_that_goes_on() -> None:
         document("a", "held", "same", "mine"), document("a", "bad", "same", "refused"), document("a", "first", "same"),
         document("a", "second", "same", "shared"), document("b", "other", "same"),
     )  # fmt: skip
-    batch.documents[0].refusal = why = SetAside("cap/a", "full")
+    batch.documents[0].refusal = why = HoldRecord("cap/a", "full")
     batch.share({text("a", "shared", "").key: b"s"})
     refused: dict[Key, HeadraceError] = {text("a", "refused", "").key: InvalidRecord("text", "is refused")}
     computed = Computed({text("a", "same", "").key: b"v", text("b", "same", "").key: b"w"}, refused)

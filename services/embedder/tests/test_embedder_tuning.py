@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from headrace_embedder import tuning
-from headrace_embedder.batching import OutOfMemory
 from headrace_embedder.loaded import Caps, Loaded, TokenCounter
+from headrace_embedder.model_batches import OutOfMemory
 from headrace_embedder.settings import EmbedderSettings
 from headrace_embedder.tuning import fastest, measured, sample, tuned
 from headrace_embedder.types import Vectors

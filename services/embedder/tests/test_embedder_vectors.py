@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
 from headrace.errors import ConfigurationError, DependencyDown, InvalidRecord
-from headrace_embedder.batching import OutOfMemory
 from headrace_embedder.factory import build
 from headrace_embedder.hashing import HashingProvider
 from headrace_embedder.loaded import Caps, TokenCounter
 from headrace_embedder.local_model import SentenceTransformersProvider
+from headrace_embedder.model_batches import OutOfMemory
 from headrace_embedder.provider import check_vectors
 from headrace_embedder.settings import EmbedderSettings, model_path
 from headrace_embedder.types import Kind, Vectors

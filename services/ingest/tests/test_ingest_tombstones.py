@@ -12,10 +12,10 @@ from headrace.envelope import StageRun
 from headrace.errors import InvalidRecord, TemporaryError, UndecodableRecord
 from headrace.kafka.broker_contract import Message, Record
 from headrace.kafka.headers import Origin
+from headrace.runtime.batch_records import Held, Result
 from headrace.runtime.deadletters import Failure
 from headrace.runtime.outcomes import OutcomeKind, Outcomes, Wiring
 from headrace.runtime.retry import RetryPolicy, retry_message
-from headrace.runtime.slots import Held, Result
 from headrace.topology.stages import INGEST
 from headrace_ingest.events import decode
 from headrace_ingest.settings import IngestSettings

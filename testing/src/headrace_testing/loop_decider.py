@@ -32,7 +32,7 @@ class LoopDecider:
 
     def __init__(self, limits: dict[str, Any]) -> None:
         self.state = State()
-        self._limits = Limits(**limits)
+        self._limits = Limits(**{"deaths_alone" if name == "deaths" else name: limit for name, limit in limits.items()})
 
     def take(self, event: Json) -> Answer:
         """Return the answer to the event."""

@@ -149,15 +149,11 @@ def activate(
     previous generation stays fresh as long as its embedder and indexer run, so the same command rolls back.
     """
     from headrace_cli.views.audit import told
-    from headrace_operations.generations import activate as switching
     from headrace_operations.generations.activate import ActivateGeneration
+    from headrace_operations.generations.activate import activate as switch_to
 
-    store = operator.owner_store()
-    asyncio.run(switching.require_owner(store))
-    if not unchecked:
-        request = ActivateGeneration(name, under_way)
-        asyncio.run(switching.require_complete(operator.whole_cluster(), request, told()))
-    asyncio.run(switching.activate(store, name))
+    request = ActivateGeneration(name, under_way, unchecked)
+    asyncio.run(switch_to(operator.owner_store(), operator.whole_cluster, request, told()))
     if as_json:
         output.emit({"active": name})
     else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer
@@ -128,20 +128,21 @@ class KafkaBroker(Broker):
             if not message.key:
                 raise InvalidRecord("key", f"is empty in a record for {message.topic}")
         if snapshot is None:
-            raise TransactionAborted("the worker was not a member of the consumer group when the batch was sealed")
+            raise TransactionAborted("the worker was not a member of the consumer group when the batch was read")
         try:
             producer.begin_transaction()
             failpoints.reach("commit.begun")
             for message in messages:
                 self._produce(producer, message)
             failpoints.reach("commit.produced")
+            # Offsets without metadata: this removes the mark.
             positions = [KafkaPartition(place.topic, place.partition, offset) for place, offset in offsets.items()]
             producer.send_offsets_to_transaction(positions, snapshot, _CALL_S)
             failpoints.reach("commit.offsets")
             _retrying(lambda: producer.commit_transaction(_CALL_S))
             failpoints.reach("commit.committed")
         except KafkaException as error:
-            self._failed(producer, error)
+            self._raise_for(producer, error)
         self._book.committed(offsets)
 
     def mark(self, marks: Mapping[TopicPartition, Mark]) -> None:
@@ -198,7 +199,7 @@ class KafkaBroker(Broker):
             except BufferError:
                 producer.poll(0.1)
 
-    def _failed(self, producer: Producer, raised: KafkaException) -> None:
+    def _raise_for(self, producer: Producer, raised: KafkaException) -> NoReturn:
         """Raise the error for a failed transaction; unless it was aborted, the group's offsets may have moved."""
         error: KafkaError = raised.args[0]
         if not error.txn_requires_abort():

@@ -154,7 +154,7 @@ class Broker(ABC):
     def snapshot(self) -> Snapshot | None:
         """Return the current membership, or None if there is none to commit under.
 
-        A batch keeps the membership of its sealing and never takes a newer one.
+        A batch is committed under the membership of the last poll that returned records, and never takes a newer one.
         """
 
     @abstractmethod

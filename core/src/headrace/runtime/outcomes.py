@@ -12,14 +12,14 @@ import structlog
 
 from headrace.codec.codec import Codec
 from headrace.envelope import Context, Operation, StageRun
-from headrace.errors import Deferred, InvalidRecord, PermanentError, SetAside, TemporaryError
+from headrace.errors import Deferred, HoldRecord, InvalidRecord, PermanentError, TemporaryError
 from headrace.kafka import headers
 from headrace.kafka.broker_contract import Message, Record
 from headrace.kafka.constants import NO_KEY
 from headrace.objects.claims import Claims, Parcel
+from headrace.runtime.batch_records import Held, PassedOver, Result
 from headrace.runtime.deadletters import ALLOWANCE_BYTES, Failure, dead_letter, record_size
 from headrace.runtime.retry import RetryPolicy, retry_message
-from headrace.runtime.slots import Held, PassedOver, Result
 from headrace.topology.stages import StageFlow
 
 log = structlog.get_logger(__name__)
@@ -120,7 +120,7 @@ class Outcomes:
 
     def _of_failure(self, record: Record, failure: Failure) -> Outcome:
         error = failure.error
-        if isinstance(error, SetAside):
+        if isinstance(error, HoldRecord):
             return Outcome(OutcomeKind.HELD, self._held(record, Held(error.scope, error.message)))
         again = self._again(record, failure)
         if again is not None:

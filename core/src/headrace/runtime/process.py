@@ -24,9 +24,9 @@ from headrace.handler import READ_AGAIN, BatchHandler, Handler, check_payload
 from headrace.kafka import headers
 from headrace.kafka.broker_contract import Message, Record
 from headrace.objects.claims import Claim, Claims, Parcel, portions
+from headrace.runtime.batch_records import BatchRecord, Held, PassedOver, RecordState
 from headrace.runtime.loop.batch import Batch, BatchResult
 from headrace.runtime.outcomes import Outcome, OutcomeKind, Outcomes, Wiring
-from headrace.runtime.slots import Held, PassedOver, Slot, SlotState
 from headrace.telemetry import metrics
 
 _PASS_THROUGH = (DependencyDown, ConfigurationError)
@@ -95,12 +95,12 @@ class StageProcessor:
         """
         started = time.perf_counter()
         READ_AGAIN.set(any(self._outcomes.came_back(record) for record in batch.records))
-        slots = [self._taken(record, deadly=batch.deadly) for record in batch.records]
+        entries = [self._opened(record, deadly=batch.deadly) for record in batch.records]
         messages: list[Message] = []
         counts: Counter[OutcomeKind] = Counter()
-        for part in self._portions(slots):
+        for part in self._portions(entries):
             parcels: list[Parcel] = []
-            for outcome in await self._settled(slots[part], batch.attempt):
+            for outcome in await self._settled(entries[part], batch.attempt):
                 counts[outcome.kind] += 1
                 if outcome.message is not None:
                     messages.append(outcome.message)
@@ -119,52 +119,52 @@ class StageProcessor:
             passed_over=counts[OutcomeKind.PASSED_OVER],
         )
 
-    def _portions(self, slots: Sequence[Slot]) -> list[slice]:
+    def _portions(self, entries: Sequence[BatchRecord]) -> list[slice]:
         """Divide the batch into portions whose payloads from the object store fit into memory."""
         if self._claims is None:
-            return [slice(0, len(slots))]
-        return portions([slot.reference.size if slot.reference else 0 for slot in slots], self._claims.batch_bytes)
+            return [slice(0, len(entries))]
+        return portions([entry.reference.size if entry.reference else 0 for entry in entries], self._claims.batch_bytes)
 
-    async def _settled(self, slots: Sequence[Slot], attempt: int) -> list[Outcome]:
+    async def _settled(self, entries: Sequence[BatchRecord], attempt: int) -> list[Outcome]:
         """Process these records of the batch completely; ``attempt`` counts how often the batch is computed."""
         started, started_at = time.perf_counter(), self._now()
-        await self._fetch(slots)
-        await self._run_chains(slots)
+        await self._fetch(entries)
+        await self._run_chains(entries)
         duration = int((time.perf_counter() - started) * 1e6)
-        return [self._outcome(slot, attempt, started_at, duration) for slot in slots]
+        return [self._outcome(entry, attempt, started_at, duration) for entry in entries]
 
-    def _outcome(self, slot: Slot, attempt: int, started_at: datetime, duration: int) -> Outcome:
-        record, review = slot.record, False
-        if slot.state is SlotState.HANDLED:
-            trace = slot.context.trace
+    def _outcome(self, entry: BatchRecord, attempt: int, started_at: datetime, duration: int) -> Outcome:
+        record, review = entry.record, False
+        if entry.state is RecordState.HANDLED:
+            trace = entry.context.trace
             review = self._chains.reviewed(trace.pipeline_id, trace.pipeline_version)
         run = StageRun(
-            self._stage, slot.handlers, self._worker, record.topic, record.partition, record.offset,
+            self._stage, entry.handlers, self._worker, record.topic, record.partition, record.offset,
             self._outcomes.attempt(record) + attempt - 1, started_at, duration,
         )  # fmt: skip
-        return self._outcomes.outcome(record, slot.settle(), run, review=review)
+        return self._outcomes.outcome(record, entry.settle(), run, review=review)
 
-    def _taken(self, record: Record, *, deadly: bool) -> Slot:
-        """Return the record's slot: decoded, or already ended."""
-        slot = Slot(record)
+    def _opened(self, record: Record, *, deadly: bool) -> BatchRecord:
+        """Return the record's entry: decoded, or already ended."""
+        entry = BatchRecord(record)
         if deadly:
-            slot.fail(DeadlyRecord())
-            return slot
+            entry.fail(DeadlyRecord())
+            return entry
         try:
             context, reference = self._decoded(record)
         except _PASS_THROUGH:
             raise
         except NoChange:
-            slot.end(PassedOver())
-            return slot
+            entry.end(PassedOver())
+            return entry
         except Exception as error:  # noqa: BLE001  # kept with its stack in the dead letter
-            slot.fail(error)
-            return slot
-        slot.decoded(context, reference)
+            entry.fail(error)
+            return entry
+        entry.decoded(context, reference)
         held = self._holds.held(context)
         if held is not None:
-            slot.end(Held(*held))
-        return slot
+            entry.end(Held(*held))
+        return entry
 
     def _decoded(self, record: Record) -> tuple[Context, Reference | None]:
         """Return the record's context, and the reference to its payload if that is in the object store."""
@@ -177,75 +177,75 @@ class StageProcessor:
             return self._decode(record), None
         return self._codec.envelope(record.value, self._consumes)
 
-    async def _fetch(self, slots: Sequence[Slot]) -> None:
+    async def _fetch(self, entries: Sequence[BatchRecord]) -> None:
         """Fetch the payload of every decoded record; a record fails if its payload is not available."""
-        waiting: list[tuple[Slot, Claim]] = []
-        for slot in slots:
-            if slot.state is not SlotState.DECODED:
+        waiting: list[tuple[BatchRecord, Claim]] = []
+        for entry in entries:
+            if entry.state is not RecordState.DECODED:
                 continue
-            if slot.reference is None:
-                slot.fetched(slot.context)
+            if entry.reference is None:
+                entry.fetched(entry.context)
             elif self._claims is None:
-                slot.fail(no_store(slot.reference))
+                entry.fail(no_store(entry.reference))
             else:
-                waiting.append((slot, Claim(slot.context, slot.reference)))
+                waiting.append((entry, Claim(entry.context, entry.reference)))
         if self._claims is None or not waiting:
             return
         found = await self._claims.check_out([claim for _, claim in waiting], self._consumes)
         metrics.OBJECTS_FETCHED.labels(self._stage).inc(len(waiting))
-        for (slot, _), answer in zip(waiting, found, strict=True):
+        for (entry, _), answer in zip(waiting, found, strict=True):
             if isinstance(answer, Context):
-                slot.fetched(answer)
+                entry.fetched(answer)
             else:
-                slot.fail(answer)
+                entry.fail(answer)
 
-    async def _run_chains(self, slots: Sequence[Slot]) -> None:
+    async def _run_chains(self, entries: Sequence[BatchRecord]) -> None:
         """Run the records of each pipeline version through its handlers together."""
-        groups: dict[tuple[str, int], list[Slot]] = {}
-        for slot in slots:
-            if slot.state is SlotState.FETCHED:
-                trace = slot.context.trace
-                groups.setdefault((trace.pipeline_id, trace.pipeline_version), []).append(slot)
+        groups: dict[tuple[str, int], list[BatchRecord]] = {}
+        for entry in entries:
+            if entry.state is RecordState.FETCHED:
+                trace = entry.context.trace
+                groups.setdefault((trace.pipeline_id, trace.pipeline_version), []).append(entry)
         for (pipeline_id, version), group in groups.items():
             try:
                 chain = await self._chains.chain(pipeline_id, version)
             except PermanentError as error:
-                for slot in group:
-                    slot.fail(error)
+                for entry in group:
+                    entry.fail(error)
                 continue
             for handler in chain:
                 await self._run_handler(handler, group)
             identities = tuple(handler.identity for handler in chain)
-            for slot in group:
-                if slot.state is SlotState.FETCHED:
-                    slot.handled(identities)
+            for entry in group:
+                if entry.state is RecordState.FETCHED:
+                    entry.handled(identities)
 
-    async def _run_handler(self, handler: Handler, group: Sequence[Slot]) -> None:
+    async def _run_handler(self, handler: Handler, group: Sequence[BatchRecord]) -> None:
         """Run one handler over the records of the group that have not ended and that the handler accepts."""
-        seen = [slot for slot in group if slot.state is SlotState.FETCHED and self._sees(handler, slot)]
-        outcomes = await run_handler(handler, [slot.context for slot in seen])
-        for slot, outcome in zip(seen, outcomes, strict=True):
+        seen = [entry for entry in group if entry.state is RecordState.FETCHED and self._sees(handler, entry)]
+        outcomes = await run_handler(handler, [entry.context for entry in seen])
+        for entry, outcome in zip(seen, outcomes, strict=True):
             if not isinstance(outcome, Context):
-                slot.fail(_error_in(outcome, handler), handler.identity)
+                entry.fail(_error_in(outcome, handler), handler.identity)
                 continue
             try:
-                check_transition(slot.context, outcome, self._stage)
+                check_transition(entry.context, outcome, self._stage)
             except PermanentError as error:
-                slot.fail(error, handler.identity)
+                entry.fail(error, handler.identity)
             else:
-                slot.changed(outcome)
+                entry.changed(outcome)
 
-    def _sees(self, handler: Handler, slot: Slot) -> bool:
+    def _sees(self, handler: Handler, entry: BatchRecord) -> bool:
         """Whether to pass the record to the handler; a record that the handler finds invalid fails here."""
-        if slot.context.change.operation is Operation.DELETE and not handler.sees_deletes:
+        if entry.context.change.operation is Operation.DELETE and not handler.sees_deletes:
             return False
         try:
-            check_payload(handler, slot.context)
-            handler.validate(slot.context)
+            check_payload(handler, entry.context)
+            handler.validate(entry.context)
         except _PASS_THROUGH:
             raise
         except Exception as error:  # noqa: BLE001  # kept with its stack in the dead letter
-            slot.fail(error, handler.identity)
+            entry.fail(error, handler.identity)
             return False
         return True
 

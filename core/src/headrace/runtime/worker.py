@@ -90,7 +90,7 @@ class Worker:
         events = deque([self._next_event()])
         while events and self.state.exit is None:
             self.state, commands = decide(self.state, events.popleft(), self._lane.limits)
-            if self.state.pipeline.buffer or not self.state.pipeline.idle:
+            if self.state.in_progress.buffer or not self.state.in_progress.idle:
                 self._busy_at = self._time.clock()
             self._observer.decided(self.state)
             for command in commands:
@@ -131,7 +131,7 @@ class Worker:
         """
         wait = next_wait(self.state, self._time.clock(), self._lane.limits)
         timeout = wait.timeout
-        if self.state.pipeline.computing is not None:
+        if self.state.in_progress.computing is not None:
             returned = self._computer.wait(timeout)
             if returned is not None:
                 return returned
@@ -142,7 +142,7 @@ class Worker:
         try:
             with self._watch("poll"):
                 polled = self._broker.poll(max_records, timeout)
-                snapshot = self._broker.snapshot() if polled.records else self.state.pipeline.snapshot
+                snapshot = self._broker.snapshot() if polled.records else self.state.in_progress.snapshot
         except BrokerError as error:
             self._observer.poll_failed(error)
             return PollFailed(self._time.clock(), error, self._time.jitter())
@@ -172,7 +172,7 @@ class Worker:
 
     def _mark(self, batch: Batch) -> None:
         """Mark the batch as begun in partitions where this worker has not committed anything yet."""
-        if not batch.marks or batch.deadly:
+        if not batch.marks or batch.deadly:  # a deadly batch is not handled
             return
         try:
             with self._watch("mark"):

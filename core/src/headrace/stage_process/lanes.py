@@ -98,7 +98,7 @@ def live_limits(flow: StageFlow, settings: WorkerSettings) -> Limits:
         backoff_s=settings.backoff_s,
         backoff_max_s=settings.backoff_max_s,
         drain_s=settings.drain_s,
-        deaths=settings.deaths,
+        deaths_alone=settings.deaths,
         dead_letter_window=settings.dead_letter_window,
         dead_letter_share=settings.dead_letter_share,
     )

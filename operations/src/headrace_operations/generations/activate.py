@@ -15,10 +15,14 @@ from headrace_operations.generations.rights import owner
 
 @dataclass(frozen=True, slots=True)
 class ActivateGeneration:
-    """The generation to activate, and how many documents may still be pending in it, since live changes continue."""
+    """The generation to activate, and how many documents may still be pending in it, since live changes continue.
+
+    ``unchecked`` skips the audit.
+    """
 
     name: str
     under_way: int = 0
+    unchecked: bool = False
 
 
 class Incomplete(Refused):
@@ -42,16 +46,21 @@ async def require_complete(
         )  # fmt: skip
 
 
-async def require_owner(store: StoreSettings) -> None:
-    """Raise :class:`Refused` if the login may not switch generations, before a long audit."""
-    async with owner(store):
-        pass
+async def activate(
+    store: StoreSettings,
+    connect: Callable[[], Cluster],
+    request: ActivateGeneration,
+    told: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Check the right to switch, audit the generation, and switch search to it; the previous one stays unchanged.
 
-
-async def activate(store: StoreSettings, name: str) -> None:
-    """Switch search to the generation without an audit; the previous one stays unchanged, so this also rolls back.
-
-    Raises :class:`ConfigurationError` for an unknown generation, :class:`Refused` and :class:`DependencyDown`.
+    ``connect`` is called for the audit alone, so that an unchecked switch back needs no Kafka. Raises
+    :class:`Incomplete`, :class:`Refused`, :class:`ConfigurationError` for an unknown generation, and
+    :class:`DependencyDown`.
     """
+    async with owner(store):
+        pass  # refuses before a long audit
+    if not request.unchecked:
+        await require_complete(connect(), request, told)
     async with owner(store) as connection:
-        await switch(connection, name)
+        await switch(connection, request.name)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from headrace.embeddings.preparation import NO_KEY, Prepared
 from headrace.envelope import Context
-from headrace.errors import Deferred, HeadraceError, InvalidRecord, SetAside
+from headrace.errors import Deferred, HeadraceError, HoldRecord, InvalidRecord
 from headrace.payloads import ChunkedDocument, EmbeddedDocument
 from headrace_embedder.fairness import Asked, FairShare
 
@@ -40,7 +40,7 @@ class Document:
     context: Context[ChunkedDocument]
     prepared: Sequence[Prepared]
     refusal: HeadraceError | None = None
-    """Why it gets no vectors now: held (:class:`SetAside`), deferred (:class:`Deferred`) or dead-lettered."""
+    """Why it gets no vectors now: held (:class:`HoldRecord`), deferred (:class:`Deferred`) or dead-lettered."""
 
     @property
     def tenant(self) -> str:
@@ -105,7 +105,7 @@ class EmbeddingBatch:
         """Note texts that get no vector by design, with the reason."""
         self._skipped.update(reasons)
 
-    def hold(self, over: Mapping[str, SetAside]) -> None:
+    def hold(self, over: Mapping[str, HoldRecord]) -> None:
         """Hold the documents of tenants over their cap, except those that cost nothing."""
         if not over:
             return

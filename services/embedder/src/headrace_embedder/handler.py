@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 from headrace.config.settings import KafkaSettings
 from headrace.embeddings.preparation import NO_KEY
 from headrace.envelope import Context
-from headrace.errors import ConfigurationError, DependencyDown, HeadraceError, SetAside
+from headrace.errors import ConfigurationError, DependencyDown, HeadraceError, HoldRecord
 from headrace.handler import READ_AGAIN, BatchHandler
 from headrace.payloads import ChunkedDocument, EmbeddedDocument
 from headrace.store import cache
@@ -117,7 +117,7 @@ class EmbedHandler(BatchHandler[ChunkedDocument, EmbeddedDocument]):
         metrics.TEXTS_SKIPPED.inc(sum(document.vector_keys.count(NO_KEY) for document in made))
         return results
 
-    async def _over(self, tenants: set[str]) -> dict[str, SetAside]:
+    async def _over(self, tenants: set[str]) -> dict[str, HoldRecord]:
         assert self._pool is not None
         assert self._spending is not None
         return await self._spending.over(self._pool, tenants)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
-from headrace_embedder.batching import Encode
+from headrace_embedder.model_batches import Encode
 
 _CHARACTERS = 4
 """Characters per token if the model has no readable tokenizer."""

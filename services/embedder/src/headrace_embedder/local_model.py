@@ -18,8 +18,8 @@ import structlog
 from headrace.errors import ConfigurationError, DependencyDown
 from headrace_embedder import openvino_model, torch_model
 from headrace_embedder.agreement import PROBES
-from headrace_embedder.batching import Encode, ModelThreads, OutOfMemory, micro_batches
 from headrace_embedder.loaded import Caps, Loaded, TokenCounter
+from headrace_embedder.model_batches import Encode, ModelThreads, OutOfMemory, micro_batches
 from headrace_embedder.model_folder import NotConverted
 from headrace_embedder.provider import EmbedResult, Provider, check_vectors
 from headrace_embedder.settings import EmbedderSettings

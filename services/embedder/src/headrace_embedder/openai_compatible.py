@@ -20,10 +20,10 @@ from headrace.codec.retry_after import retry_after
 from headrace.embeddings.costs import split_exactly
 from headrace.embeddings.preparation import OverLong
 from headrace.errors import ConfigurationError, DependencyDown, HeadraceError, InvalidRecord
-from headrace_embedder.batching import narrowed, request_slices
 from headrace_embedder.fairness import FairShare
 from headrace_embedder.limits import MinuteLimits, estimated_tokens
 from headrace_embedder.loaded import TokenCounter
+from headrace_embedder.model_batches import narrowed, request_slices
 from headrace_embedder.provider import EmbedResult, Provider, check_vectors
 from headrace_embedder.settings import EmbedderSettings
 from headrace_embedder.types import Kind

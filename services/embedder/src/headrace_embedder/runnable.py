@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from headrace_embedder.batching import Encode
+from headrace_embedder.model_batches import Encode
 from headrace_embedder.types import Vectors
 
 if TYPE_CHECKING:

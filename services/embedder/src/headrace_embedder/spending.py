@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from headrace.embeddings.costs import CAP_SCOPE, CostBook, CostSettings, LiveBook, reached, split_exactly
-from headrace.errors import DependencyDown, SetAside
+from headrace.errors import DependencyDown, HoldRecord
 from headrace.store import usage
 from headrace.store.error_mapping import postgresql_errors
 from headrace.store.transactions import tenant_transaction
@@ -83,7 +83,7 @@ class Spending:
         """Add a tenant's bill to the ledger, in the transaction that caches the vectors it pays for."""
         await usage.add(connection, tenant, EMBEDDER.name, self._model, bill, self._now())
 
-    async def over(self, pool: Pool, tenants: Collection[str]) -> dict[str, SetAside]:
+    async def over(self, pool: Pool, tenants: Collection[str]) -> dict[str, HoldRecord]:
         """Return the tenants whose cap is reached, each with the error for its records that need the model.
 
         Raises :class:`DependencyDown` if the cap on all tenants is reached: the stage waits until the period ends or
@@ -94,7 +94,7 @@ class Spending:
             return {}
         now = self._now()
         await self._check_all(pool, book, now)
-        found: dict[str, SetAside] = {}
+        found: dict[str, HoldRecord] = {}
         for tenant in sorted(tenants):
             cap = book.caps.of(tenant)
             if not cap.set:
@@ -102,7 +102,7 @@ class Spending:
             async with tenant_transaction(pool, tenant, readonly=True) as connection:
                 why = reached(cap, await usage.spent(connection, tenant, now), f"tenant {tenant}", now)
             if why is not None:
-                found[tenant] = SetAside(
+                found[tenant] = HoldRecord(
                     f"{CAP_SCOPE}/{tenant}", str(why), remedy=f"{_RAISE}, then run `headrace embeddings release`."
                 )
         metrics.CAPPED.labels("tenant").set(len(found))

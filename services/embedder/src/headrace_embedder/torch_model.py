@@ -12,8 +12,8 @@ import structlog
 
 from headrace.errors import ConfigurationError
 from headrace_embedder.agreement import LEAST_COSINE, PROBES, fast_bfloat16, least_cosine
-from headrace_embedder.batching import Encode, OutOfMemory
 from headrace_embedder.loaded import Caps, Loaded, TokenCounter
+from headrace_embedder.model_batches import Encode, OutOfMemory
 from headrace_embedder.settings import EmbedderSettings, model_path
 from headrace_embedder.types import Vectors
 

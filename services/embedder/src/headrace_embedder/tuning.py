@@ -13,8 +13,8 @@ from time import perf_counter, process_time
 
 import structlog
 
-from headrace_embedder.batching import OutOfMemory, micro_batches
 from headrace_embedder.loaded import Caps, Loaded
+from headrace_embedder.model_batches import OutOfMemory, micro_batches
 from headrace_embedder.settings import EmbedderSettings
 
 log = structlog.get_logger(__name__)

@@ -136,7 +136,9 @@ def guarding(parts: Parts) -> Iterator[None]:
     def make() -> Worker:
         group = f"{kafka.topic_prefix}headrace-{TOPIC}"
         broker = KafkaBroker(kafka, settings, group=group, transactional_id=f"{group}-{settings.slot}")
-        limits = Limits(backoff_s=settings.backoff_s, backoff_max_s=settings.backoff_max_s, deaths=settings.deaths)
+        limits = Limits(
+            backoff_s=settings.backoff_s, backoff_max_s=settings.backoff_max_s, deaths_alone=settings.deaths
+        )
         lane = Lane(TOPIC, [kafka.topic(TOPIC)], limits)
         return Worker(lane, broker, parts.compute.computer(checks.process), watch=watchdog.watch)
 

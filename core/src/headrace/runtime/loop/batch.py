@@ -10,7 +10,7 @@ from headrace.kafka.broker_contract import Mark, Message, Record, Snapshot, Topi
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Records sealed together, with the group membership at the time of reading; ``attempt`` counts from 1."""
+    """Records sealed together, with the group membership that they were read under; ``attempt`` counts from 1."""
 
     number: int
     records: tuple[Record, ...]

@@ -15,7 +15,7 @@ from headrace.runtime.loop.batch import Batch, BatchResult
 from headrace.runtime.loop.commands import Cancel, Command, Compute, RecoveryStep
 from headrace.runtime.loop.limits import Limits
 from headrace.runtime.loop.pacing import Pacing, batch_bounds, yields
-from headrace.runtime.loop.suspicion import Suspicion, deadly, marks, taken_alone, unproven
+from headrace.runtime.loop.suspicion import Suspicion, alone, deadly, marks, unproven
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Recovery:
 
 
 @dataclass(frozen=True, slots=True)
-class Computed:
+class AwaitingCommit:
     """A batch with its result, waiting for its transaction or in it."""
 
     batch: Batch
@@ -39,15 +39,15 @@ class Computed:
 
 
 @dataclass(frozen=True, slots=True)
-class Pipeline:
+class InProgress:
     """Where the records in progress are."""
 
     buffer: tuple[Record, ...] = ()
     buffered_since: float = 0.0
     snapshot: Snapshot | None = None
-    """The membership that the buffer was read under."""
+    """The membership at the last poll that returned records. A rebalance drops the buffer, so no older one fits."""
     computing: Batch | None = None
-    computed: Computed | None = None
+    awaiting_commit: AwaitingCommit | None = None
     recovery: Recovery | None = None
     """Records that arrive before the recovery ends are dropped, because they are read again after it."""
     next_number: int = 1
@@ -55,28 +55,28 @@ class Pipeline:
     @property
     def idle(self) -> bool:
         """Whether no batch is in progress."""
-        return self.computing is None and self.computed is None
+        return self.computing is None and self.awaiting_commit is None
 
 
-def read(pipeline: Pipeline, records: Sequence[Record], now: float) -> Pipeline:
+def read(in_progress: InProgress, records: Sequence[Record], now: float) -> InProgress:
     """Add records to the buffer."""
     if not records:
-        return pipeline
-    since = pipeline.buffered_since if pipeline.buffer else now
-    return replace(pipeline, buffer=(*pipeline.buffer, *records), buffered_since=since)
+        return in_progress
+    since = in_progress.buffered_since if in_progress.buffer else now
+    return replace(in_progress, buffer=(*in_progress.buffer, *records), buffered_since=since)
 
 
-def room(pipeline: Pipeline, limits: Limits) -> int:
+def room(in_progress: InProgress, limits: Limits) -> int:
     """Return how many more records the buffer takes: 0 if it has a full batch, by records or bytes."""
-    left = limits.batch_records - len(pipeline.buffer)
-    if left <= 0 or sum(len(record.value or b"") for record in pipeline.buffer) >= limits.batch_bytes:
+    left = limits.batch_records - len(in_progress.buffer)
+    if left <= 0 or sum(len(record.value or b"") for record in in_progress.buffer) >= limits.batch_bytes:
         return 0
     return left
 
 
-def due_at(pipeline: Pipeline, limits: Limits) -> float:
+def due_at(in_progress: InProgress, limits: Limits) -> float:
     """Return when to seal a buffer that is not full."""
-    return pipeline.buffered_since + limits.linger_s
+    return in_progress.buffered_since + limits.linger_s
 
 
 def cut(buffer: Sequence[Record], most: int, bytes_most: int, alone: Callable[[Record], bool]) -> tuple[Record, ...]:
@@ -97,58 +97,61 @@ def cut(buffer: Sequence[Record], most: int, bytes_most: int, alone: Callable[[R
     return tuple(taken)
 
 
-def ready(pipeline: Pipeline, pacing: Pacing, suspicion: Suspicion, now: float, limits: Limits) -> bool:
-    """Whether to seal the buffer now: it is full, or its first record has waited long enough."""
-    if pipeline.computing is not None or not pipeline.buffer or yields(pacing, pipeline.buffer, now, limits):
+def ready(in_progress: InProgress, pacing: Pacing, suspicion: Suspicion, now: float, limits: Limits) -> bool:
+    """Whether to seal the buffer now: it is full, or its first record has waited long enough.
+
+    After a batch was cut from the buffer, the wait of the remaining records starts again.
+    """
+    if in_progress.computing is not None or not in_progress.buffer or yields(pacing, in_progress.buffer, now, limits):
         return False
-    if pipeline.computed is not None and unproven(suspicion, pipeline.buffer):
+    if in_progress.awaiting_commit is not None and unproven(suspicion, in_progress.buffer):
         return False  # a mark is written at the committed offset, which is about to move
-    return room(pipeline, limits) == 0 or now >= due_at(pipeline, limits)
+    return room(in_progress, limits) == 0 or now >= due_at(in_progress, limits)
 
 
 def seal(
-    pipeline: Pipeline, pacing: Pacing, suspicion: Suspicion, now: float, limits: Limits
-) -> tuple[Pipeline, list[Command]]:
+    in_progress: InProgress, pacing: Pacing, suspicion: Suspicion, now: float, limits: Limits
+) -> tuple[InProgress, list[Command]]:
     """Make a batch of the buffer's first records. It keeps the current membership and never takes a newer one."""
-    most, bytes_most = batch_bounds(pacing, pipeline.buffer[0], limits)
-    records = cut(pipeline.buffer, most, bytes_most, partial(taken_alone, suspicion))
+    most, bytes_most = batch_bounds(pacing, in_progress.buffer[0], limits)
+    records = cut(in_progress.buffer, most, bytes_most, partial(alone, suspicion))
     batch = Batch(
-        pipeline.next_number, records, pipeline.snapshot, now,
+        in_progress.next_number, records, in_progress.snapshot, now,
         marks=marks(suspicion, records), deadly=deadly(suspicion, records, limits),
     )  # fmt: skip
-    rest = pipeline.buffer[len(records) :]
-    sealed = replace(pipeline, buffer=rest, buffered_since=now, computing=batch, next_number=batch.number + 1)
+    rest = in_progress.buffer[len(records) :]
+    sealed = replace(in_progress, buffer=rest, buffered_since=now, computing=batch, next_number=batch.number + 1)
     return sealed, [Compute(batch)]
 
 
-def compute_again(pipeline: Pipeline, batch: Batch) -> Pipeline:
+def compute_again(in_progress: InProgress, batch: Batch) -> InProgress:
     """Count one more attempt at the batch."""
-    return replace(pipeline, computing=replace(batch, attempt=batch.attempt + 1))
+    return replace(in_progress, computing=replace(batch, attempt=batch.attempt + 1))
 
 
-def computed(pipeline: Pipeline, batch: Batch, result: BatchResult) -> Pipeline:
+def computed(in_progress: InProgress, batch: Batch, result: BatchResult) -> InProgress:
     """Store the result; the next batch may be computed while this one is committed."""
-    return replace(pipeline, computing=None, computed=Computed(batch, result))
+    return replace(in_progress, computing=None, awaiting_commit=AwaitingCommit(batch, result))
 
 
-def committed(pipeline: Pipeline) -> Pipeline:
+def committed(in_progress: InProgress) -> InProgress:
     """Forget the committed batch."""
-    return replace(pipeline, computed=None)
+    return replace(in_progress, awaiting_commit=None)
 
 
-def doom(pipeline: Pipeline, *, renew: bool) -> tuple[Pipeline, list[Command]]:
+def doom(in_progress: InProgress, *, renew: bool) -> tuple[InProgress, list[Command]]:
     """Drop everything in progress and restart at the committed offsets; a pending renewal stays pending."""
-    renew = renew or (pipeline.recovery is not None and pipeline.recovery.renew)
-    commands: list[Command] = [] if pipeline.computing is None else [Cancel(pipeline.computing.number)]
-    return Pipeline(recovery=Recovery(renew=renew), next_number=pipeline.next_number), commands
+    renew = renew or (in_progress.recovery is not None and in_progress.recovery.renew)
+    commands: list[Command] = [] if in_progress.computing is None else [Cancel(in_progress.computing.number)]
+    return InProgress(recovery=Recovery(renew=renew), next_number=in_progress.next_number), commands
 
 
-def recovered(pipeline: Pipeline) -> Pipeline:
+def recovered(in_progress: InProgress) -> InProgress:
     """Mark one recovery step as done."""
-    renewed = pipeline.recovery is not None and pipeline.recovery.renew
-    return replace(pipeline, recovery=Recovery() if renewed else None)
+    renewed = in_progress.recovery is not None and in_progress.recovery.renew
+    return replace(in_progress, recovery=Recovery() if renewed else None)
 
 
-def leave_buffer(pipeline: Pipeline) -> Pipeline:
+def leave_buffer(in_progress: InProgress) -> InProgress:
     """Leave unsealed records to the next owner of the partitions."""
-    return replace(pipeline, buffer=())
+    return replace(in_progress, buffer=())

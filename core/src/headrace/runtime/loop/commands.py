@@ -17,7 +17,7 @@ class Compute:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Stop computing the batch and drop its result."""
+    """Stop computing the batch. Its outcome still arrives; the decision ignores it by its number."""
 
     number: int
 

@@ -43,7 +43,7 @@ def decide(state: State, event: Event, limits: Limits) -> Decision:
     recovery may take long and the client fetches in the background meanwhile. A computation starts before a commit, so
     that the handlers work on the next batch while the worker waits for the transaction.
     """
-    state, cancelling = _take(state, event, limits)
+    state, cancelling = _apply(state, event, limits)
     if state.exit is not None:
         return state, cancelling
     state, starting = _go_on(state, event.now, limits)
@@ -51,7 +51,7 @@ def decide(state: State, event: Event, limits: Limits) -> Decision:
     return state, [*cancelling, *fetching, *starting]
 
 
-def _take(state: State, event: Event, limits: Limits) -> Decision:
+def _apply(state: State, event: Event, limits: Limits) -> Decision:
     match event:
         case PollReturned():
             return _polled(state, event, limits)
@@ -75,17 +75,17 @@ def _take(state: State, event: Event, limits: Limits) -> Decision:
 
 def _polled(state: State, event: PollReturned, limits: Limits) -> Decision:
     if event.polled.rebalanced:
-        return _doom(replace(state, suspicion=suspicion.take_over(state.suspicion, event.polled)))
-    if state.lifecycle.draining or state.pipeline.recovery is not None:
+        return _doom(replace(state, suspicion=suspicion.reassign(state.suspicion, event.polled)))
+    if state.lifecycle.draining or state.in_progress.recovery is not None:
         return state, []  # records read before a rewind are read again after it
-    state = replace(state, pipeline=replace(state.pipeline, snapshot=event.snapshot))
-    if limits.retry_topic is not None:
+    state = replace(state, in_progress=replace(state.in_progress, snapshot=event.snapshot))
+    if limits.is_side:  # it parks all records, so that those behind one that is not due keep their order
         return replace(state, parking=parking.park(state.parking, event, limits)), []
-    return replace(state, pipeline=batching.read(state.pipeline, event.polled.records, event.now)), []
+    return replace(state, in_progress=batching.read(state.in_progress, event.polled.records, event.now)), []
 
 
 def _computed(state: State, event: ComputeReturned, limits: Limits) -> Decision:
-    batch, outcome = state.pipeline.computing, event.outcome
+    batch, outcome = state.in_progress.computing, event.outcome
     if batch is None or batch.number != event.number:
         return state, []  # it was cancelled
     if isinstance(outcome, BatchResult):
@@ -99,7 +99,7 @@ def _succeeded(state: State, batch: Batch, result: BatchResult, limits: Limits) 
     """Accept the result for the commit, unless it has too many dead letters: then nothing of it is written."""
     state = replace(
         state,
-        pipeline=batching.computed(state.pipeline, batch, result),
+        in_progress=batching.computed(state.in_progress, batch, result),
         breaker=breaker.close(state.breaker),
         lifecycle=lifecycle.judge(state.lifecycle, batch, result, limits),
     )
@@ -112,17 +112,17 @@ def _must_try_again(
 ) -> Decision:  # fmt: skip
     name = error.dependency if isinstance(error, DependencyDown) else "configuration"
     opened = breaker.dependency_failed(state.breaker, event.now, name, error, event.jitter, limits, recompute=True)
-    return replace(state, pipeline=batching.compute_again(state.pipeline, batch), breaker=opened), []
+    return replace(state, in_progress=batching.compute_again(state.in_progress, batch), breaker=opened), []
 
 
 def _committed(state: State, event: CommitReturned, limits: Limits) -> Decision:
     if event.error is not None:
         return _not_committed(state, event, event.error, limits)
-    assert state.pipeline.computed is not None
-    batch = state.pipeline.computed.batch
+    assert state.in_progress.awaiting_commit is not None
+    batch = state.in_progress.awaiting_commit.batch
     return replace(
         state,
-        pipeline=batching.committed(state.pipeline),
+        in_progress=batching.committed(state.in_progress),
         suspicion=suspicion.committed(state.suspicion, batch),
         pacing=pacing.committed(state.pacing, batch, event.now, limits),
         breaker=breaker.committed(state.breaker),
@@ -139,7 +139,7 @@ def _not_committed(state: State, event: CommitReturned, error: BrokerError, limi
 def _recovered(state: State, event: RecoveryReturned, limits: Limits) -> Decision:
     if event.error is not None:
         return _kafka_failed(state, event, limits)
-    return replace(state, pipeline=batching.recovered(state.pipeline), breaker=breaker.close(state.breaker)), []
+    return replace(state, in_progress=batching.recovered(state.in_progress), breaker=breaker.close(state.breaker)), []
 
 
 def _kafka_failed(state: State, event: PollFailed | RecoveryReturned, limits: Limits) -> Decision:
@@ -152,8 +152,8 @@ def _kafka_failed(state: State, event: PollFailed | RecoveryReturned, limits: Li
 
 def _stop(state: State, event: StopRequested, limits: Limits) -> Decision:
     draining = lifecycle.drain(state.lifecycle, event, limits)
-    left = batching.leave_buffer(state.pipeline)
-    return replace(state, lifecycle=draining, pipeline=left, parking=parking.Parking()), []
+    left = batching.leave_buffer(state.in_progress)
+    return replace(state, lifecycle=draining, in_progress=left, parking=parking.Parking()), []
 
 
 def _end(state: State, code: int, reason: str) -> Decision:
@@ -162,41 +162,44 @@ def _end(state: State, code: int, reason: str) -> Decision:
 
 def _doom(state: State, *, renew: bool = False) -> Decision:
     """Drop everything in progress, including its waits."""
-    pipeline, commands = batching.doom(state.pipeline, renew=renew)
-    doomed = replace(state, pipeline=pipeline, parking=parking.Parking(), breaker=breaker.close(state.breaker))
+    in_progress, commands = batching.doom(state.in_progress, renew=renew)
+    doomed = replace(state, in_progress=in_progress, parking=parking.Parking(), breaker=breaker.close(state.breaker))
     return doomed, commands
 
 
 def _go_on(state: State, now: float, limits: Limits) -> Decision:
-    """Continue as far as the state allows: wait, recover, compute again, or seal and commit."""
+    """Continue as far as the state allows: wait, recover, compute again, or seal and commit.
+
+    The worker executes Commit and Recover at once and decides on their outcome next, so neither is emitted twice.
+    """
     if breaker.blocks(state.breaker, now):
         return _finish(state, now), []
-    if state.pipeline.recovery is not None:
-        return state, [Recover(state.pipeline.recovery.step)]
-    if breaker.recomputes(state.breaker) and state.pipeline.computing is not None:
-        return replace(state, breaker=breaker.half_open(state.breaker)), [Compute(state.pipeline.computing)]
+    if state.in_progress.recovery is not None:
+        return state, [Recover(state.in_progress.recovery.step)]
+    if breaker.recomputes(state.breaker) and state.in_progress.computing is not None:
+        return replace(state, breaker=breaker.half_open(state.breaker)), [Compute(state.in_progress.computing)]
     state, commands = _seal(_unpark(replace(state, breaker=breaker.close(state.breaker)), now), now, limits)
-    if state.pipeline.computed is not None:
-        commands.append(Commit(state.pipeline.computed.batch, state.pipeline.computed.result))
+    if state.in_progress.awaiting_commit is not None:
+        commands.append(Commit(state.in_progress.awaiting_commit.batch, state.in_progress.awaiting_commit.result))
     return _finish(state, now), commands
 
 
 def _unpark(state: State, now: float) -> State:
     rest, due = parking.take_due(state.parking, now)
-    return replace(state, parking=rest, pipeline=batching.read(state.pipeline, due, now)) if due else state
+    return replace(state, parking=rest, in_progress=batching.read(state.in_progress, due, now)) if due else state
 
 
 def _seal(state: State, now: float, limits: Limits) -> Decision:
     if state.lifecycle.draining or state.lifecycle.idles:
         return state, []
-    if not batching.ready(state.pipeline, state.pacing, state.suspicion, now, limits):
+    if not batching.ready(state.in_progress, state.pacing, state.suspicion, now, limits):
         return state, []
-    sealed, commands = batching.seal(state.pipeline, state.pacing, state.suspicion, now, limits)
-    return replace(state, pipeline=sealed), commands
+    sealed, commands = batching.seal(state.in_progress, state.pacing, state.suspicion, now, limits)
+    return replace(state, in_progress=sealed), commands
 
 
 def _finish(state: State, now: float) -> State:
-    return replace(state, lifecycle=lifecycle.finish(state.lifecycle, now, idle=state.pipeline.idle))
+    return replace(state, lifecycle=lifecycle.finish(state.lifecycle, now, idle=state.in_progress.idle))
 
 
 def _fetch(state: State, now: float, limits: Limits) -> Decision:
@@ -209,8 +212,8 @@ def _fetch(state: State, now: float, limits: Limits) -> Decision:
 def _piles_up(state: State, now: float, limits: Limits) -> bool:
     if state.lifecycle.idles or parking.full(state.parking, limits):
         return True
-    full = batching.room(state.pipeline, limits) == 0
-    if state.pipeline.computing is None:
-        return full and pacing.yields(state.pacing, state.pipeline.buffer, now, limits)
-    again = state.pipeline.computing.attempt > 1  # its dependency failed, and may be down for hours
-    return again or (full and pacing.lasts(state.pipeline.computing, now))
+    full = batching.room(state.in_progress, limits) == 0
+    if state.in_progress.computing is None:
+        return full and pacing.yields(state.pacing, state.in_progress.buffer, now, limits)
+    again = state.in_progress.computing.attempt > 1  # its dependency failed, and may be down for hours
+    return again or (full and pacing.lasts(state.in_progress.computing, now))

@@ -27,9 +27,14 @@ class Limits:
     parked_records: int = 1000
     parked_bytes: int = 32 * 1024 * 1024
     """Maximum bytes of parked records; then fetching stops."""
-    deaths: int = 3
+    deaths_alone: int = 3
     """A record that crashed the worker this often while alone in its batch is dead-lettered."""
     dead_letter_window: int = 1000
     dead_letter_share: float = 1.0
     """The stage stops above this share of dead letters, other than invalid records, among the newest
     ``dead_letter_window`` records."""
+
+    @property
+    def is_side(self) -> bool:
+        """Whether the lane is the side lane, for retries and replays."""
+        return self.retry_topic is not None

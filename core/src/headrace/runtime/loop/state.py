@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from headrace.runtime.loop.batching import Pipeline
+from headrace.runtime.loop.batching import InProgress
 from headrace.runtime.loop.breaker import Breaker
 from headrace.runtime.loop.lifecycle import Exit, Lifecycle
 from headrace.runtime.loop.pacing import Pacing
@@ -16,7 +16,7 @@ from headrace.runtime.loop.suspicion import Suspicion
 class State:
     """A worker's state; only :func:`headrace.runtime.loop.decide.decide` creates a new one."""
 
-    pipeline: Pipeline = Pipeline()  # noqa: RUF009  # frozen, as are all parts
+    in_progress: InProgress = InProgress()  # noqa: RUF009  # frozen, as are all parts
     pacing: Pacing = Pacing()  # noqa: RUF009
     parking: Parking = Parking()  # noqa: RUF009
     suspicion: Suspicion = Suspicion()  # noqa: RUF009

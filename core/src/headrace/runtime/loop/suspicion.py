@@ -1,7 +1,7 @@
 """Which records may crash the process, according to the marks that crashed workers left.
 
 When a partition is assigned to this worker, its first batch is marked before it is computed. The commit removes the
-mark; a crash leaves it to the next owner. After :data:`BATCH_DEATHS` crashes, the records up to the mark's end are
+mark; a crash leaves it to the next owner. After :data:`DEATHS_IN_BATCH` crashes, the records up to the mark's end are
 processed one by one, and a record that keeps crashing the worker is dead-lettered.
 """
 
@@ -14,7 +14,7 @@ from headrace.kafka.broker_contract import Mark, Polled, Record, TopicPartition
 from headrace.runtime.loop.batch import Batch
 from headrace.runtime.loop.limits import Limits
 
-BATCH_DEATHS = 2
+DEATHS_IN_BATCH = 2
 """After this number of unfinished attempts, the records of a batch are processed one by one."""
 
 
@@ -27,14 +27,14 @@ class Suspicion:
     """Partitions without a commit since their assignment, with the mark that they had then."""
 
 
-def take_over(suspicion: Suspicion, polled: Polled) -> Suspicion:
+def reassign(suspicion: Suspicion, polled: Polled) -> Suspicion:
     """Apply the new assignment; newly assigned partitions are unproven."""
     kept = {place: mark for place, mark in suspicion.unproven.items() if place in polled.assigned}
     came = {place: polled.marks.get(place) for place in polled.assigned - suspicion.assigned}
     return Suspicion(polled.assigned, kept | came)
 
 
-def taken_alone(suspicion: Suspicion, record: Record) -> bool:
+def alone(suspicion: Suspicion, record: Record) -> bool:
     """Whether to process the record alone, because a batch of its partition was begun too often."""
     return _suspected(suspicion.unproven.get(record.place))
 
@@ -42,7 +42,7 @@ def taken_alone(suspicion: Suspicion, record: Record) -> bool:
 def deadly(suspicion: Suspicion, records: Sequence[Record], limits: Limits) -> bool:
     """Whether the batch is a single record that crashed the worker too often and must be dead-lettered."""
     mark = suspicion.unproven.get(records[0].place)
-    return mark is not None and len(records) == 1 and mark.records == 1 and mark.begun >= limits.deaths
+    return mark is not None and len(records) == 1 and mark.records == 1 and mark.begun >= limits.deaths_alone
 
 
 def unproven(suspicion: Suspicion, records: Sequence[Record]) -> bool:
@@ -78,4 +78,4 @@ def committed(suspicion: Suspicion, batch: Batch) -> Suspicion:
 
 
 def _suspected(mark: Mark | None) -> bool:
-    return mark is not None and (mark.records == 1 or mark.begun >= BATCH_DEATHS)
+    return mark is not None and (mark.records == 1 or mark.begun >= DEATHS_IN_BATCH)

@@ -34,7 +34,7 @@ def next_wait(state: State, now: float, limits: Limits) -> Wait:
     blocked_s = breaker.wait_s(state.breaker, now)
     if blocked_s is not None:
         return Wait(1, min(blocked_s, IDLE_POLL_S))
-    room, computing = batching.room(state.pipeline, limits), state.pipeline.computing
+    room, computing = batching.room(state.in_progress, limits), state.in_progress.computing
     if computing is None:
         return Wait(max(room, 1), _idle_timeout(state, now, limits))
     if not state.pacing.fetching:
@@ -48,7 +48,7 @@ def next_wait(state: State, now: float, limits: Limits) -> Wait:
 def _idle_timeout(state: State, now: float, limits: Limits) -> float:
     """Return how long a poll may wait if no batch runs: until the next batch can start."""
     timeout = min(IDLE_POLL_S, parking.next_due(state.parking) - now)
-    if state.pipeline.buffer and not state.lifecycle.idles:
-        yields = pacing.yields(state.pacing, state.pipeline.buffer, now, limits)
-        timeout = min(timeout, YIELDING_POLL_S if yields else batching.due_at(state.pipeline, limits) - now)
+    if state.in_progress.buffer and not state.lifecycle.idles:
+        yields = pacing.yields(state.pacing, state.in_progress.buffer, now, limits)
+        timeout = min(timeout, YIELDING_POLL_S if yields else batching.due_at(state.in_progress, limits) - now)
     return max(0.0, timeout)

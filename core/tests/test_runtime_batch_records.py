@@ -1,4 +1,4 @@
-"""A record's slot goes one way; a move that is out of order is an error of the runtime's and never passes unseen."""
+"""A record's entry goes one way; a move that is out of order is an error of the runtime's and never passes unseen."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from headrace.envelope import Change, Context, Metadata, Operation, Reference, Trace
 from headrace.errors import PermanentError
 from headrace.kafka.broker_contract import Record
+from headrace.runtime.batch_records import BatchRecord, Held, IllegalMove, PassedOver, RecordState
 from headrace.runtime.deadletters import Failure
-from headrace.runtime.slots import Held, IllegalMove, PassedOver, Slot, SlotState
 
 pytestmark = pytest.mark.unit
 
@@ -23,48 +23,48 @@ AFTER = BEFORE.with_metadata("chunker", number=2)
 REFERENCE = Reference("file:///x", bytes(32), 10, "SourceDocument")
 ERROR = PermanentError("no")
 
-MOVES: dict[str, Callable[[Slot], object]] = {
-    "decoded": lambda slot: slot.decoded(BEFORE, REFERENCE),
-    "fetched": lambda slot: slot.fetched(AFTER),
-    "changed": lambda slot: slot.changed(AFTER),
-    "handled": lambda slot: slot.handled(("step@1",)),
-    "fail": lambda slot: slot.fail(ERROR, "step@1"),
-    "hold": lambda slot: slot.end(Held("tenant/acme", "paused")),
-    "pass over": lambda slot: slot.end(PassedOver()),
-    "settle": lambda slot: slot.settle(),
+MOVES: dict[str, Callable[[BatchRecord], object]] = {
+    "decoded": lambda entry: entry.decoded(BEFORE, REFERENCE),
+    "fetched": lambda entry: entry.fetched(AFTER),
+    "changed": lambda entry: entry.changed(AFTER),
+    "handled": lambda entry: entry.handled(("step@1",)),
+    "fail": lambda entry: entry.fail(ERROR, "step@1"),
+    "hold": lambda entry: entry.end(Held("tenant/acme", "paused")),
+    "pass over": lambda entry: entry.end(PassedOver()),
+    "settle": lambda entry: entry.settle(),
 }
-ENDS = {"fail": SlotState.ENDED, "hold": SlotState.ENDED, "pass over": SlotState.ENDED}
-LEGAL: dict[SlotState, dict[str, SlotState]] = {
-    SlotState.READ: {"decoded": SlotState.DECODED, **ENDS},
-    SlotState.DECODED: {"fetched": SlotState.FETCHED, **ENDS},
-    SlotState.FETCHED: {"changed": SlotState.FETCHED, "handled": SlotState.HANDLED, **ENDS},
-    SlotState.HANDLED: {"settle": SlotState.SETTLED},
-    SlotState.ENDED: {"settle": SlotState.SETTLED},
-    SlotState.SETTLED: {},
+ENDS = {"fail": RecordState.ENDED, "hold": RecordState.ENDED, "pass over": RecordState.ENDED}
+LEGAL: dict[RecordState, dict[str, RecordState]] = {
+    RecordState.READ: {"decoded": RecordState.DECODED, **ENDS},
+    RecordState.DECODED: {"fetched": RecordState.FETCHED, **ENDS},
+    RecordState.FETCHED: {"changed": RecordState.FETCHED, "handled": RecordState.HANDLED, **ENDS},
+    RecordState.HANDLED: {"settle": RecordState.SETTLED},
+    RecordState.ENDED: {"settle": RecordState.SETTLED},
+    RecordState.SETTLED: {},
 }
 WAYS = {
-    SlotState.READ: [],
-    SlotState.DECODED: ["decoded"],
-    SlotState.FETCHED: ["decoded", "fetched"],
-    SlotState.HANDLED: ["decoded", "fetched", "handled"],
-    SlotState.ENDED: ["decoded", "fail"],
-    SlotState.SETTLED: ["decoded", "fetched", "handled", "settle"],
+    RecordState.READ: [],
+    RecordState.DECODED: ["decoded"],
+    RecordState.FETCHED: ["decoded", "fetched"],
+    RecordState.HANDLED: ["decoded", "fetched", "handled"],
+    RecordState.ENDED: ["decoded", "fail"],
+    RecordState.SETTLED: ["decoded", "fetched", "handled", "settle"],
 }
 
 
-def slot(*moves: str) -> Slot:
-    """A slot after these moves."""
-    made = Slot(Record("p-documents", 2, 7, b"t/a", b"v"))
+def entry(*moves: str) -> BatchRecord:
+    """A entry after these moves."""
+    made = BatchRecord(Record("p-documents", 2, 7, b"t/a", b"v"))
     for move in moves:
         MOVES[move](made)
     return made
 
 
-@pytest.mark.parametrize("state", list(SlotState))
+@pytest.mark.parametrize("state", list(RecordState))
 @pytest.mark.parametrize("move", list(MOVES))
-def test_only_the_drawn_moves_are_taken(state: SlotState, move: str) -> None:
+def test_only_the_drawn_moves_are_taken(state: RecordState, move: str) -> None:
     """Broken: a record that failed goes on, one is written twice, or one reaches a handler without its payload."""
-    made = slot(*WAYS[state])
+    made = entry(*WAYS[state])
     assert made.state is state
     after = LEGAL[state].get(move)
     if after is None:
@@ -79,7 +79,7 @@ def test_only_the_drawn_moves_are_taken(state: SlotState, move: str) -> None:
 @given(st.lists(st.sampled_from(list(MOVES)), max_size=12))
 def test_any_order_of_moves_settles_a_record_at_most_once(moves: list[str]) -> None:
     """Broken: an order of events that no test names gives a record two outcomes."""
-    made, state, results = slot(), SlotState.READ, 0
+    made, state, results = entry(), RecordState.READ, 0
     for move in moves:
         after = LEGAL[state].get(move)
         if after is None:
@@ -89,12 +89,12 @@ def test_any_order_of_moves_settles_a_record_at_most_once(moves: list[str]) -> N
         MOVES[move](made)
         state, results = after, results + (move == "settle")
     assert made.state is state
-    assert results == (state is SlotState.SETTLED)
+    assert results == (state is RecordState.SETTLED)
 
 
 def test_the_context_is_the_newest_and_goes_with_the_settlement() -> None:
     """Broken: a handler's work is lost, or the payloads of a large batch are kept until its end."""
-    made = slot()
+    made = entry()
     with pytest.raises(IllegalMove, match="has no context in state read"):
         _ = made.context
     made.decoded(BEFORE, REFERENCE)
@@ -110,13 +110,13 @@ def test_the_context_is_the_newest_and_goes_with_the_settlement() -> None:
 
 def test_a_failure_keeps_the_handler_and_the_context_it_failed_with() -> None:
     """Broken: a dead letter does not say whose document it was, or which handler to repair."""
-    assert slot("fail").settle() == Failure(ERROR, "step@1", None)
-    assert slot("decoded", "fetched", "fail").settle() == Failure(ERROR, "step@1", AFTER)
+    assert entry("fail").settle() == Failure(ERROR, "step@1", None)
+    assert entry("decoded", "fetched", "fail").settle() == Failure(ERROR, "step@1", AFTER)
 
 
 @pytest.mark.parametrize("end", ["fail", "hold", "pass over"])
 def test_an_ended_record_has_no_context(end: str) -> None:
     """Broken: a handler sees a record that waits for a person."""
-    made = slot("decoded", "fetched", end)
+    made = entry("decoded", "fetched", end)
     with pytest.raises(IllegalMove, match="has no context in state ended"):
         _ = made.context

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace_embedder.batching import ModelThreads, OutOfMemory, encode_halving, micro_batches, request_slices
+from headrace_embedder.model_batches import ModelThreads, OutOfMemory, encode_halving, micro_batches, request_slices
 from headrace_embedder.types import Kind, Vectors
 
 pytestmark = pytest.mark.unit

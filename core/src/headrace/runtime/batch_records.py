@@ -10,8 +10,8 @@ from headrace.kafka.broker_contract import Record
 from headrace.runtime.deadletters import Failure
 
 
-class SlotState(StrEnum):
-    """How far a record is; :class:`Slot` shows the transitions."""
+class RecordState(StrEnum):
+    """How far a record is; :class:`BatchRecord` shows the transitions."""
 
     READ = "read"
     DECODED = "decoded"
@@ -23,7 +23,7 @@ class SlotState(StrEnum):
     ENDED = "ended"
     """It failed, is held, or changes no document. No further handler processes it."""
     SETTLED = "settled"
-    """Its result was handed over; the slot no longer keeps it."""
+    """Its result was handed over; it is no longer kept here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,10 @@ Result = Context | Failure | Held | PassedOver
 
 
 class IllegalMove(RuntimeError):
-    """A slot's state does not allow this transition. The runtime is at fault, not the record."""
+    """The record's state does not allow this transition. The runtime is at fault, not the record."""
 
 
-class Slot:
+class BatchRecord:
     """A record, its state, and its current context.
 
     ::
@@ -64,7 +64,7 @@ class Slot:
 
     def __init__(self, record: Record) -> None:
         self.record = record
-        self.state = SlotState.READ
+        self.state = RecordState.READ
         self.reference: Reference | None = None
         """Where the payload is in the object store, until it is fetched."""
         self.handlers: tuple[str, ...] = ()
@@ -80,22 +80,22 @@ class Slot:
 
     def decoded(self, context: Context, reference: Reference | None = None) -> None:
         """Enter the decoded envelope; with ``reference``, the payload is still to be fetched."""
-        self._leave(SlotState.READ, SlotState.DECODED)
+        self._leave(RecordState.READ, RecordState.DECODED)
         self._result, self.reference = context, reference
 
     def fetched(self, context: Context) -> None:
         """Enter the context with the fetched payload."""
-        self._leave(SlotState.DECODED, SlotState.FETCHED)
+        self._leave(RecordState.DECODED, RecordState.FETCHED)
         self._result, self.reference = context, None
 
     def changed(self, context: Context) -> None:
         """Enter the context that a handler returned."""
-        self._leave(SlotState.FETCHED, SlotState.FETCHED)
+        self._leave(RecordState.FETCHED, RecordState.FETCHED)
         self._result = context
 
     def handled(self, handlers: tuple[str, ...]) -> None:
         """Note that all handlers of the pipeline processed it."""
-        self._leave(SlotState.FETCHED, SlotState.HANDLED)
+        self._leave(RecordState.FETCHED, RecordState.HANDLED)
         self.handlers = handlers
 
     def fail(self, error: BaseException, handler: str | None = None) -> None:
@@ -104,23 +104,23 @@ class Slot:
 
     def end(self, reason: Failure | Held | PassedOver) -> None:
         """End the record; no further handler processes it."""
-        if self.state not in (SlotState.READ, SlotState.DECODED, SlotState.FETCHED):
-            raise self._illegal(SlotState.ENDED)
-        self.state, self._result, self.reference = SlotState.ENDED, reason, None
+        if self.state not in (RecordState.READ, RecordState.DECODED, RecordState.FETCHED):
+            raise self._illegal(RecordState.ENDED)
+        self.state, self._result, self.reference = RecordState.ENDED, reason, None
 
     def settle(self) -> Result:
         """Hand over the record's result, once: payloads must not stay in memory longer than their part of the batch."""
-        if self._result is None or self.state not in (SlotState.HANDLED, SlotState.ENDED):
-            raise self._illegal(SlotState.SETTLED)
-        result, self._result, self.state = self._result, None, SlotState.SETTLED
+        if self._result is None or self.state not in (RecordState.HANDLED, RecordState.ENDED):
+            raise self._illegal(RecordState.SETTLED)
+        result, self._result, self.state = self._result, None, RecordState.SETTLED
         return result
 
-    def _leave(self, before: SlotState, after: SlotState) -> None:
+    def _leave(self, before: RecordState, after: RecordState) -> None:
         if self.state is not before:
             raise self._illegal(after)
         self.state = after
 
-    def _illegal(self, after: SlotState) -> IllegalMove:
+    def _illegal(self, after: RecordState) -> IllegalMove:
         return IllegalMove(f"{self._place()} cannot go from {self.state} to {after}")
 
     def _place(self) -> str:
