@@ -6,12 +6,11 @@ import json
 import os
 import signal
 import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,77 +19,58 @@ from typer.testing import CliRunner
 
 from headrace.embeddings.costs import CostSettings
 from headrace.embeddings.models import PROVIDERS
+from headrace.store.pool import StoreSettings
 from headrace.store.rows import Generation
 from headrace_cli import state
 from headrace_cli.app import app
+from headrace_cli.commands.embeddings import again
 from headrace_cli.commands.embeddings.schedule import Job, runner
 from headrace_cli.context import Operator
 from headrace_cli.exit_codes import ExitCode
 from headrace_cli.views import embeddings as embedding_view
 from headrace_operations.alerts import looks
 from headrace_operations.alerts.alerter import Alert
+from headrace_operations.audit.model import Finding, Kind, Report
+from headrace_operations.dead_letters.model import Entry, Id
+from headrace_operations.embeddings import incremental
 from headrace_operations.embeddings.models import is_local
-from headrace_testing.cluster import Contents
+from headrace_operations.replay import start
+from headrace_operations.replay.start import ReplayRequest
+from headrace_testing.cluster import Contents, FakeCluster
+from headrace_testing.http_servers import Webhook, serving
 
 pytestmark = pytest.mark.unit
 
 
-def run(*arguments: str, code: int = 0, **env: str) -> Any:
+def run(*arguments: str, code: int = 0, env: Mapping[str, str] | None = None) -> Any:
     """Run the command and check its exit code."""
-    result = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200", **env})
+    result = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200", **(env or {})})
     assert result.exit_code == code, result.output
     return result
 
 
-class _Handler(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        """Take a webhook."""
-        self.server.got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))  # type: ignore[attr-defined]
-        self.send_response(self.server.status)  # type: ignore[attr-defined]
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def do_GET(self) -> None:
-        """Say what a stopped stage says."""
-        body = b'{"ready": false, "stage": "embedder", "stopped": "too many dead letters"}'
-        self.send_response(503)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Keep quiet."""
-
-
 @pytest.fixture
-def receiver() -> Iterator[Any]:
+def receiver() -> Iterator[Webhook]:
     """A webhook on loopback, and a stopped stage."""
-    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.got, server.status = [], 200
-    server.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Webhook()) as server:
+        yield server
 
 
-def test_a_test_alert_arrives_or_the_command_fails(receiver: Any) -> None:
+def test_a_test_alert_arrives_or_the_command_fails(receiver: Webhook) -> None:
     """Broken: an operator takes a webhook that refuses for one that works."""
     url = f"{receiver.url}/hook"
-    assert json.loads(run("alerts", "test", "--json", HEADRACE_ALERTS_SLACK_URL=url).stdout) == [
+    assert json.loads(run("alerts", "test", "--json", env={"HEADRACE_ALERTS_SLACK_URL": url}).stdout) == [
         {"channel": "slack", "error": None}
     ]
     assert "test alert" in receiver.got[0]["text"]
     receiver.status = 410
-    failed = run("alerts", "test", code=1, HEADRACE_ALERTS_SLACK_URL=url)
+    failed = run("alerts", "test", code=1, env={"HEADRACE_ALERTS_SLACK_URL": url})
     assert "slack: HTTP 410" in failed.output
     assert url not in failed.output
     assert "no webhook is configured" in run("alerts", "test", code=2).output
 
 
-def test_a_process_that_is_not_ready_is_read_all_the_same(receiver: Any) -> None:
+def test_a_process_that_is_not_ready_is_read_all_the_same(receiver: Webhook) -> None:
     """Broken: the 503 of a stopped stage passes for silence, and nobody hears why it stopped."""
     found = looks.readyz(receiver.url)
     assert found is not None
@@ -99,7 +79,7 @@ def test_a_process_that_is_not_ready_is_read_all_the_same(receiver: Any) -> None
 
 
 def test_the_watcher_sees_the_stack_grow_and_ends_when_told(
-    receiver: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, contents: Contents
+    receiver: Webhook, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, contents: Contents
 ) -> None:
     """Broken: an instance that `up --scale` added is never watched, no process is and nobody hears of it, or Ctrl-C
     ends in the middle of an alert.
@@ -120,9 +100,8 @@ def test_the_watcher_sees_the_stack_grow_and_ends_when_told(
     monkeypatch.setattr(looks, "caps", lambda *_: [])
     monkeypatch.setattr(looks, "errors", lambda *_: [])
     monkeypatch.setattr(looks, "stages", stages)
-    watched = run(
-        "alerts", "watch", "--every", "0.1", "--state-dir", str(tmp_path), HEADRACE_ALERTS_SLACK_URL=receiver.url
-    )
+    env = {"HEADRACE_ALERTS_SLACK_URL": receiver.url}
+    watched = run("alerts", "watch", "--every", "0.1", "--state-dir", str(tmp_path), env=env)
     assert "no processes known, so none are watched" in watched.output
     assert looked == [{}, grown]
     assert "embedder-1 does not answer" in receiver.got[0]["text"]
@@ -178,12 +157,12 @@ def test_a_run_that_fails_is_said_and_ends_no_schedule(capsys: pytest.CaptureFix
 def test_the_benchmark_measures_each_size_with_the_configured_provider() -> None:
     """Broken: the benchmark measures another provider than the stage runs, or hides a failed start."""
     env = {"HEADRACE_EMBEDDER_PROVIDER": "hashing"}
-    rows = json.loads(run("embeddings", "benchmark", "--sizes", "1,8", "--texts", "16", "--json", **env).stdout)
+    rows = json.loads(run("embeddings", "benchmark", "--sizes", "1,8", "--texts", "16", "--json", env=env).stdout)
     assert [row["batch"] for row in rows] == [1, 8]
     assert all(row["texts_per_second"] > 0 and row["tokens_per_second"] > 0 and not row["errors"] for row in rows)
-    assert "invalid batch sizes" in run("embeddings", "benchmark", "--sizes", "0", code=2, **env).output
+    assert "invalid batch sizes" in run("embeddings", "benchmark", "--sizes", "0", code=2, env=env).output
     assert "exit code 78" in run(
-        "embeddings", "benchmark", "--sizes", "1", "--texts", "1", code=1, HEADRACE_EMBEDDER_PROVIDER="magic"
+        "embeddings", "benchmark", "--sizes", "1", "--texts", "1", code=1, env={"HEADRACE_EMBEDDER_PROVIDER": "magic"}
     ).output  # fmt: skip
 
 
@@ -196,7 +175,7 @@ def test_wrong_words_are_refused_before_anything_is_reached(tmp_path: Path) -> N
     assert "cannot be limited to a time range" in refused.output
     (tmp_path / "costs.yaml").write_text("caps: {all: {usd_per_day: -1}}")
     env = {"HEADRACE_COST_FILE": str(tmp_path / "costs.yaml")}
-    assert "costs.yaml:1" in run("embeddings", "estimate", "--all", *state, code=2, **env).output
+    assert "costs.yaml:1" in run("embeddings", "estimate", "--all", *state, code=2, env=env).output
 
 
 def test_money_is_shown_with_its_rate_and_never_as_free_where_it_is_unknown(
@@ -226,10 +205,78 @@ def test_files_are_estimated_for_a_model_by_its_name_without_any_server(tmp_path
     files = ("embeddings", "estimate", str(tmp_path / "a.txt"), "--state-dir", str(tmp_path / "none"), "--json")
     asked = (*files, "--model", "nlpai-lab/KURE-v1")
     env = {"HEADRACE_COST_FILE": str(tmp_path / "costs.yaml")}
-    found = json.loads(run(*asked, **env).stdout)
+    found = json.loads(run(*asked, env=env).stdout)
     assert (found["model"], found["texts"], found["usd"]) == ("KURE-v1", 1, "0.001")
-    served = json.loads(run(*asked, HEADRACE_EMBEDDER_PROVIDER="openai-compatible", **env).stdout)
+    served = json.loads(run(*asked, env={**env, "HEADRACE_EMBEDDER_PROVIDER": "openai-compatible"}).stdout)
     assert (served["model"], served["usd"]) == ("nlpai-lab/KURE-v1", None)
     exported = {"HEADRACE_EMBEDDER_MODEL": "nlpai-lab/KURE-v1"}
-    assert "no PostgreSQL address found" in run(*files, code=3, **exported).output
-    assert "--model" in run("embeddings", "reset", "--tenant", "a", code=2, **exported).output
+    assert "no PostgreSQL address found" in run(*files, code=3, env=exported).output
+    assert "--model" in run("embeddings", "reset", "--tenant", "a", code=2, env=exported).output
+
+
+def letter(offset: int, whole: str | None = None) -> Entry:
+    """An open dead letter of the embedder; with ``whole``, one that cannot be redriven."""
+    return Entry(Id("embedder", 0, offset), "unforeseen", None, "boom", "", "acme", "a.md", None, None, 1,
+                 datetime(2026, 1, 1, tzinfo=UTC), "chunks/0/1", None, 2, whole, None)  # fmt: skip
+
+
+@pytest.fixture
+def replayed(monkeypatch: pytest.MonkeyPatch, contents: Contents) -> list[str]:
+    """Return the tenants that are replayed; the audit finds two without vectors."""
+    findings = tuple(Finding(Kind.MISSING, "document", name, "d", "", "", (), replay="embedder") for name in "ab")
+    report = Report("g1", (), True, 0, 0, 0, 0, findings, (), (), False, 0.0)
+    done: list[str] = []
+
+    async def audited(*_: object) -> Report:
+        return report
+
+    async def estimated(*_: object, **__: object) -> None:
+        pass
+
+    def plan(_: object, request: ReplayRequest) -> SimpleNamespace:
+        return SimpleNamespace(run=request.tenant, cut_off={})
+
+    store = StoreSettings(dsn="postgresql://h/d")
+    monkeypatch.setattr(Operator, "whole_cluster", lambda *_: FakeCluster(store=store, contents=contents))
+    monkeypatch.setattr(incremental, "audit", audited)
+    monkeypatch.setattr(start, "plan", plan)
+    monkeypatch.setattr(start, "estimate", estimated)
+    monkeypatch.setattr(again, "_carry_out", lambda _, planned, **__: done.append(planned.run))
+    return done
+
+
+def test_a_dead_letter_that_cannot_be_redriven_does_not_hold_up_the_rest(
+    replayed: list[str], contents: Contents
+) -> None:
+    """Broken: one cut record keeps all other documents without vectors, night after night, or nobody hears of it."""
+    contents.letters += [letter(1), letter(2, "it was cut"), letter(3)]
+    ended = run("embeddings", "incremental", code=int(ExitCode.SOME_FAILED))
+    assert contents.happened("REDRIVEN") == [(("embedder/0/1", "embedder/0/3"), "embeddings incremental")]
+    assert replayed == ["a", "b"]
+    assert "left out: embedder/0/2: it was cut" in ended.stderr
+    assert "could not be redriven: embedder/0/2" in ended.stderr
+    assert "headrace dlq discard ID" in ended.stderr
+
+
+def test_dead_letters_are_named_even_if_none_can_be_redriven(replayed: list[str], contents: Contents) -> None:
+    """Broken: a document stays without vectors, and the schedule says that all is well."""
+    contents.letters += [letter(number, "it was cut") for number in range(12)]
+    ended = run("embeddings", "incremental", code=int(ExitCode.SOME_FAILED))
+    assert (contents.events, replayed) == ([], ["a", "b"])
+    assert "left out: embedder/0/0: it was cut" in ended.stderr
+    assert "embedder/0/9 and 2 more" in ended.stderr
+
+
+def test_a_dry_run_of_incremental_names_them_and_does_nothing(replayed: list[str], contents: Contents) -> None:
+    """Broken: a dry run redrives, or hides what the command will leave out."""
+    contents.letters += [letter(1), letter(2, "it was cut")]
+    ended = run("embeddings", "incremental", "--dry-run")
+    assert "1 dead letters would be redriven, 2 tenants" in ended.stdout
+    assert "left out: embedder/0/2: it was cut" in ended.stderr
+    assert (contents.events, replayed) == ([], [])
+
+
+def test_without_dead_letters_incremental_succeeds(replayed: list[str]) -> None:
+    """Broken: a schedule without anything to redrive fails."""
+    run("embeddings", "incremental")
+    assert replayed == ["a", "b"]

@@ -20,8 +20,8 @@ LOGICAL = st.sampled_from([topic.name for topic in topics.concrete()])
 def test_what_is_a_generation_s_own_is_what_its_stages_read_again_and_write() -> None:
     """Broken: two generations share a lane and each does the other's work, or wait for topics that nobody fills."""
     own = {flow.name for flow in STAGES.values() if generation_names.is_own(flow.target)}
-    assert own == generation_names.STAGES
-    assert {flow.target for flow in STAGES.values() if flow.name in own} == generation_names.TOPICS
+    assert own == generation_names.GENERATION_STAGES
+    assert {flow.target for flow in STAGES.values() if flow.name in own} == generation_names.GENERATION_TOPICS
     for flow in STAGES.values():
         for lane in (retry_topic, replay_topic, held_topic, dead_letter_topic):
             assert generation_names.is_own(lane(flow.name)) == (flow.name in own)
@@ -47,7 +47,7 @@ def test_an_id_is_read_by_those_whose_lane_it_lies_in(stage: str, own: str, othe
     """Broken: a redrive in one generation hides another's dead letter of the same number, or one is sent twice."""
     written = generation_names.id_in_generation(f"{stage}/3/17", own)
     assert generation_names.own_id(written.encode(), own) == f"{stage}/3/17"
-    shared = stage not in generation_names.STAGES or own == other
+    shared = stage not in generation_names.GENERATION_STAGES or own == other
     assert generation_names.own_id(written.encode(), other) == (f"{stage}/3/17" if shared else None)
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 
 from headrace.errors import ConfigurationError, DependencyDown
 from headrace_operations.dead_letters.act import DISCARDED, REDRIVEN
 from headrace_operations.dead_letters.carry_out import Asked, Request, carry_out, plan_request
-from headrace_operations.dead_letters.model import Entry, Id, NoSuchDeadLetter, RefusedDeadLetter, Selection, State
-from headrace_testing.cluster import FakeCluster
+from headrace_operations.dead_letters.model import Id, NoSuchDeadLetter, RefusedDeadLetter, Selection, State
+from headrace_testing.cluster import FakeCluster, dead_letter
 
 pytestmark = pytest.mark.unit
 
@@ -19,22 +18,15 @@ NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 INGEST = Selection(stage="ingest")
 
 
-def entry(offset: int, **other: Any) -> Entry:
-    """An open dead letter."""
-    values = {
-        "id": Id("ingest", 0, offset), "reason": "invalid-record", "handler": None, "message": f"title: is '{offset}'",
-        "remedy": "", "tenant": "acme", "document_id": f"{offset}.md", "version": None, "request_id": None,
-        "attempt": 1, "failed_at": NOW, "origin": "changes/0/1", "redrive_of": None, "size": 2, "whole": None,
-        "action": None,
-    }  # fmt: skip
-    return Entry(**(values | other))
-
-
 @pytest.fixture
 def cluster() -> FakeCluster:
     """Two dead letters that can be sent again, and one that cannot."""
     made = FakeCluster()
-    made.contents.letters += [entry(1), entry(2), entry(3, id=Id("chunker", 0, 1), tenant=None, whole="it was cut")]
+    made.contents.letters += [
+        dead_letter(1),
+        dead_letter(2),
+        dead_letter(3, id=Id("chunker", 0, 1), tenant=None, whole="it was cut"),
+    ]
     return made
 
 
@@ -97,10 +89,10 @@ def test_a_plan_moves_nothing_and_says_what_is_left_out(cluster: FakeCluster) ->
     assert [str(one.id) for one in limited.plan.taken] == ["ingest/0/1"]
 
 
-def test_an_order_is_noted_with_who_and_why_and_has_an_identity_of_its_own(cluster: FakeCluster) -> None:
+def test_a_request_is_noted_with_who_and_why_and_has_an_identity_of_its_own(cluster: FakeCluster) -> None:
     """Broken: nobody knows who discarded a record, or two commands pass for one."""
     first = plan_request(cluster, Request(DISCARDED, INGEST, "x", limit=1))
-    assert (first.order.acted_by, first.order.why, first.order.action) == ("olga", "x", "DISCARDED")
+    assert (first.request.acted_by, first.request.why, first.request.action) == ("olga", "x", "DISCARDED")
     counted: list[int] = []
     done = carry_out(cluster, first, counted.append)
     assert ([str(one.id) for one in done.taken], done.overtaken, counted) == (["ingest/0/1"], 0, [1])
@@ -108,7 +100,7 @@ def test_an_order_is_noted_with_who_and_why_and_has_an_identity_of_its_own(clust
     assert [one.state for one in cluster.contents.letters] == [State.DISCARDED, State.OPEN, State.OPEN]
     second = plan_request(cluster, Request(DISCARDED, INGEST, "x"))
     assert [str(one.id) for one in second.plan.taken] == ["ingest/0/2"]
-    assert second.order.batch != first.order.batch
+    assert second.request.batch != first.request.batch
 
 
 def test_what_another_command_did_meanwhile_is_counted(cluster: FakeCluster) -> None:

@@ -15,7 +15,7 @@ from headrace.envelope import Change, Context, Operation, Reference, Trace
 from headrace.errors import ConfigurationError
 from headrace.kafka.broker_contract import Headers, Record
 from headrace.payloads import ChangeEvent, Control, DeadLetter, DeadLetterAction, HeaderPart, SourceDocument
-from headrace_operations.actions import Order
+from headrace_operations.actions import ActionRequest
 from headrace_operations.dead_letters import messages, payload
 from headrace_operations.dead_letters.act import DISCARDED, REDRIVEN, plan
 from headrace_operations.dead_letters.log import Found
@@ -124,21 +124,21 @@ def test_a_record_that_is_not_there_in_full_is_not_sent_again() -> None:
     turned_down = letter((("held-kind", b"review"), ("held-target", b"p-chunks")))
     output = messages.entry(HERE, turned_down, carrier(), None)
     bad = [cut, unread, foreign, output]
-    planned = plan([entry(id=Id("ingest", 0, 1)), *bad], Order(REDRIVEN, "b", "o"), named=False)
+    planned = plan([entry(id=Id("ingest", 0, 1)), *bad], ActionRequest(REDRIVEN, "b", "o"), named=False)
     assert len(planned.taken) == 1
     assert [why for _, why in planned.refused] == [one.whole for one in bad]
     assert "99999 bytes" in str(cut.whole)
-    assert len(plan(bad, Order(DISCARDED, "b", "o", "w"), named=True).taken) == 4
+    assert len(plan(bad, ActionRequest(DISCARDED, "b", "o", "w"), named=True).taken) == 4
 
 
 def test_what_was_acted_upon_is_refused_by_id_and_left_out_otherwise() -> None:
     """If it failed, one dead letter would be sent twice without anybody's wish."""
     done = entry(id=Id("ingest", 1, 9), action=action())
     with pytest.raises(RefusedDeadLetter, match="redriven by olga") as refused:
-        plan([entry(), done], Order(REDRIVEN, "b", "o"), named=True)
+        plan([entry(), done], ActionRequest(REDRIVEN, "b", "o"), named=True)
     assert "--again" in refused.value.remedy
-    assert plan([entry(), done], Order(REDRIVEN, "b", "o"), named=False).taken == [entry()]
-    assert len(plan([entry(), done], Order(REDRIVEN, "b", "o", again=True), named=True).taken) == 2
+    assert plan([entry(), done], ActionRequest(REDRIVEN, "b", "o"), named=False).taken == [entry()]
+    assert len(plan([entry(), done], ActionRequest(REDRIVEN, "b", "o", again=True), named=True).taken) == 2
 
 
 def test_tenant_and_document_come_from_the_key_where_nothing_else_tells() -> None:
@@ -268,11 +268,11 @@ def test_a_refused_order_is_listed_shown_and_discarded_but_never_sent_again() ->
     assert Selection().stages()[-1] == "control"
     assert check(Selection(stage="control"), T0).holds(found)
     assert counted([entry(), found]) == [("ingest", "acme", 1), ("control", None, 1)]
-    again = plan([found], Order(REDRIVEN, "b", "olga"), named=False)
+    again = plan([found], ActionRequest(REDRIVEN, "b", "olga"), named=False)
     assert (again.taken, again.refused) == ([], [(found, messages.ORDER)])
     with pytest.raises(RefusedDeadLetter) as raised:
-        plan([found], Order(REDRIVEN, "b", "olga"), named=True)
+        plan([found], ActionRequest(REDRIVEN, "b", "olga"), named=True)
     assert raised.value.remedy == "Give it."
-    assert plan([found], Order(DISCARDED, "b", "olga"), named=True).taken == [found]
+    assert plan([found], ActionRequest(DISCARDED, "b", "olga"), named=True).taken == [found]
     shown = payload.decoded(codec, refused)
     assert (shown["form"], shown["value"]["action"]) == ("avro Control", "STOP")

@@ -13,7 +13,7 @@ from headrace.kafka import headers
 from headrace.kafka.broker_contract import Headers, Record
 from headrace.kafka.headers import Origin
 from headrace.payloads import HeldAction
-from headrace_operations.actions import Order
+from headrace_operations.actions import ActionRequest
 from headrace_operations.held.model import (
     APPROVED,
     REJECTED,
@@ -55,9 +55,9 @@ def record(
     return Record(f"held.{stage}", 2, 8, key, b"v", said, 5)
 
 
-def order(action: str) -> Order:
-    """An order of olga's."""
-    return Order(action, "b", "olga", "why")
+def request(action: str) -> ActionRequest:
+    """A request of olga's."""
+    return ActionRequest(action, "b", "olga", "why")
 
 
 def test_a_held_record_says_whose_it_is_and_why_it_waits() -> None:
@@ -126,9 +126,9 @@ def test_all_conditions_of_a_selection_hold() -> None:
     assert all(HeldSelection(**one).holds(entry) for one in good)
     assert not any(HeldSelection(**one).holds(entry) for one in bad)
     assert HeldSelection(ids=frozenset({entry.id})).stages() == ["chunker"]
-    for wrong in ({"stage": "nope"}, {"kind": "nap"}):
+    for wrong in (HeldSelection(stage="nope"), HeldSelection(kind="nap")):
         with pytest.raises(ConfigurationError, match="unknown"):
-            check(HeldSelection(**wrong))
+            check(wrong)
 
 
 def test_a_cap_is_a_pause_that_can_be_asked_for_alone() -> None:
@@ -142,22 +142,22 @@ def test_a_cap_is_a_pause_that_can_be_asked_for_alone() -> None:
     assert check(HeldSelection(kind="cap")).kind == "cap"
 
 
-def test_orders_that_do_not_fit_are_refused_before_anything_moves() -> None:
+def test_requests_that_do_not_fit_are_refused_before_anything_moves() -> None:
     """If it failed, an approval would end a pause, a release would pass a review, or a decision would be undone."""
     paused, reviewed = entry_of(record()), entry_of(record(target="p-chunks", scope="pipeline/default"))
     with pytest.raises(RefusedHeldRecord, match="held by a pause") as caught:
-        refuse_misfits([reviewed, paused], order(APPROVED))
+        refuse_misfits([reviewed, paused], request(APPROVED))
     assert caught.value.remedy == "headrace resume --tenant acme"
     with pytest.raises(RefusedHeldRecord, match="held for a review"):
-        refuse_misfits([reviewed], order(RELEASED))
-    refuse_misfits([reviewed], order(REJECTED))
+        refuse_misfits([reviewed], request(RELEASED))
+    refuse_misfits([reviewed], request(REJECTED))
     before = {str(paused.id): HeldAction(APPROVED, "chunker", 2, 8, "b", "olga", T0, "")}
     ids = frozenset({paused.id, HeldId("chunker", 0, 1)})
-    assert refuse_others(ids, before, order(APPROVED)) == [
+    assert refuse_others(ids, before, request(APPROVED)) == [
         (paused.id, "was approved by olga at 2026-01-01T00:00:00+00:00")
     ]
     with pytest.raises(RefusedHeldRecord, match="was approved by olga"):
-        refuse_others(ids, before, order(REJECTED))
+        refuse_others(ids, before, request(REJECTED))
 
 
 def test_ids_are_read_and_others_refused() -> None:

@@ -8,20 +8,14 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
+from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_testing.data import reference_with_edits
 from headrace_testing.deployment import Deployment
 from headrace_testing.faults.checkers import replayed
 from headrace_testing.faults.lab import Lab
 from headrace_testing.fold import compare, fold, read_store
 from headrace_testing.oracle import versions
-from headrace_testing.stream import (
-    DOCUMENT_STAGES,
-    TENANT,
-    publish,
-    rewind_groups,
-    wait_until_drained,
-    wait_until_stored,
-)
+from headrace_testing.stream import TENANT, publish, rewind_groups, wait_until_drained, wait_until_stored
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 

@@ -17,6 +17,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from headrace.config.settings import KafkaSettings
+from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_local.stack import Stack
 from headrace_testing.committed import read_all
 from headrace_testing.data import reference_with_edits
@@ -26,7 +27,6 @@ from headrace_testing.fold import fold, read_store
 from headrace_testing.oracle import versions
 from headrace_testing.proxy import Proxy
 from headrace_testing.stream import (
-    DOCUMENT_STAGES,
     TENANT,
     dead_letters,
     lag,
@@ -164,7 +164,7 @@ def test_row_24_compaction_ahead_of_a_slow_consumer(store: Deployment, chance: R
         publish(kafka, filler)  # a new record lets Kafka roll the segment, whose end is then compacted
         time.sleep(3)
         found = read_all(kafka.bootstrap, kafka.topic("documents"))
-        left = sum(b"filler" not in (message.key() or b"") for message in found)
+        left = sum(b"filler" not in (record.key or b"") for record in found)
     store.start_all("chunker", "embedder", "indexer")
     wait_until_stored(store, fold(versions(TENANT, [*changes, *filler])), 120, print)
     figures |= {"row": 24, "records": len(changes), "compacted_away": len(changes) - left}

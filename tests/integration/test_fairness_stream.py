@@ -9,12 +9,14 @@ from collections.abc import Callable
 
 import pytest
 
+from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_bench.outage import small_documents
 from headrace_testing.deployment import Deployment
 from headrace_testing.fold import fold, read_store
-from headrace_testing.model_server import ModelServer, serving, settings
+from headrace_testing.http_servers import serving
+from headrace_testing.model_server import ModelServer, settings
 from headrace_testing.oracle import versions
-from headrace_testing.stream import DOCUMENT_STAGES, dead_letters, metric, publish, wait_until_stored
+from headrace_testing.stream import dead_letters, metric, publish, wait_until_stored
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

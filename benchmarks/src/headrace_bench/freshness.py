@@ -13,10 +13,11 @@ import httpx
 import numpy as np
 
 from headrace.store.keys import create_api_key
+from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_bench.result import Result
 from headrace_bench.stages import deployment, wait_for_model
 from headrace_testing.data import changes
-from headrace_testing.stream import DOCUMENT_STAGES, publish
+from headrace_testing.stream import publish
 
 TENANT = "fresh"
 WARM = 300

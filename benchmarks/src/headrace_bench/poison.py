@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from headrace.handlers.pipelines_log import apply
+from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_bench.outage import small_documents
 from headrace_bench.result import Result
 from headrace_bench.stages import deployment
-from headrace_operations.actions import Order
+from headrace_operations.actions import ActionRequest
 from headrace_operations.dead_letters.act import REDRIVEN, Actor, plan
 from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.dead_letters.model import Selection
 from headrace_testing.deployment import Deployment
 from headrace_testing.fold import fold
 from headrace_testing.oracle import versions
-from headrace_testing.stream import DOCUMENT_STAGES, TENANT, metric, publish, wait_until_stored
+from headrace_testing.stream import TENANT, metric, publish, wait_until_stored
 from headrace_testing.user_package import stream
 
 ROUNDS = 3
@@ -73,8 +74,8 @@ def _repaired(place: Deployment, events: list[dict[str, Any]], poison: dict[str,
     chosen = DeadLetterLog(kafka, codec).select(Selection())
     assert [entry.document_id for entry in chosen] == [poison["id"]]
     apply(kafka, codec, stream("repaired"), applied_by="benchmark")
-    order = Order(REDRIVEN, "b", "benchmark")
+    request = ActionRequest(REDRIVEN, "b", "benchmark")
     started = time.monotonic()
-    assert len(Actor(kafka, codec).carry_out(plan(chosen, order, named=False).taken, order)) == 1
+    assert len(Actor(kafka, codec).carry_out(plan(chosen, request, named=False).taken, request)) == 1
     wait_until_stored(place, fold(everything), 60, lambda _: None)
     return time.monotonic() - started

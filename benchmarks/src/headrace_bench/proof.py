@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_local import shared
 from headrace_testing.deployment import Deployment, Place
 from headrace_testing.fold import Expected, Key, distinct_texts, fold, read_store
 from headrace_testing.oracle import versions
 from headrace_testing.stream import (
-    DOCUMENT_STAGES,
     TENANT,
     Faults,
     dead_letters,

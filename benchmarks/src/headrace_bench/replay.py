@@ -18,6 +18,7 @@ import httpx
 import numpy as np
 
 from headrace.config.settings import KafkaSettings
+from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_bench.freshness import TENANT, api_key, edit
 from headrace_bench.result import Result
 from headrace_bench.stages import deployment
@@ -28,7 +29,7 @@ from headrace_testing.data import changes
 from headrace_testing.deployment import Deployment
 from headrace_testing.fold import fold, read_store
 from headrace_testing.oracle import versions
-from headrace_testing.stream import DOCUMENT_STAGES, metric, publish, wait_until_stored
+from headrace_testing.stream import metric, publish, wait_until_stored
 
 WARM = 20
 STAGE = "ingest"

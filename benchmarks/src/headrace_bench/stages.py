@@ -25,6 +25,7 @@ from headrace.config.settings import KafkaSettings
 from headrace.envelope import Change, Context, Operation, Trace
 from headrace.payloads import ChangeEvent, ChunkedDocument, EmbeddedDocument
 from headrace.store.pool import prepare_connection
+from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_bench.model import Backend, own_backend, require_baseline
 from headrace_bench.result import Result
 from headrace_chunker.handler import ChunkerSettings, make_chunks
@@ -34,7 +35,7 @@ from headrace_ingest.handler import source_document
 from headrace_local import shared
 from headrace_testing.data import changes
 from headrace_testing.deployment import Deployment, Place
-from headrace_testing.stream import DOCUMENT_STAGES, publish
+from headrace_testing.stream import publish
 
 P = TypeVar("P")
 TENANT = "bench"

@@ -22,6 +22,7 @@ from typing import Any
 from uuid import uuid4
 
 from headrace.payloads import IndexedDocument
+from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_local import artifacts, shared
 from headrace_testing.committed import read_all
 from headrace_testing.deployment import Deployment, Place
@@ -30,7 +31,7 @@ from headrace_testing.faults.checkers import Entry, ledger
 from headrace_testing.faults.schedules import evenly
 from headrace_testing.fold import Expected, Key, compare, fold, read_store
 from headrace_testing.oracle import versions
-from headrace_testing.stream import DOCUMENT_STAGES, TENANT, dead_letters, publish, read_changes
+from headrace_testing.stream import TENANT, dead_letters, publish, read_changes
 
 PARTITIONS = 8
 _BROKER = "broker-"
@@ -102,8 +103,8 @@ def indexed(place: Place) -> list[Entry]:
     codec = place.codec()
     topic = place.kafka_settings().topic("indexed")
     found = []
-    for message in read_all(place.kafka, topic):
-        change = codec.decode(message.value() or b"", IndexedDocument).change
+    for record in read_all(place.kafka, topic):
+        change = codec.decode(record.value or b"", IndexedDocument).change
         found.append(Entry(change.document_id.encode(), change.version))
     return found
 

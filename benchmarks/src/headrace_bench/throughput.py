@@ -23,11 +23,12 @@ from typing import Any
 import numpy as np
 from confluent_kafka import Producer
 
+from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_bench.stages import deployment, wait_for_model
 from headrace_testing.committed import beginnings, reader
 from headrace_testing.data import changes
 from headrace_testing.deployment import Deployment
-from headrace_testing.stream import DOCUMENT_STAGES, TENANT, dead_letters
+from headrace_testing.stream import TENANT, dead_letters
 
 CHARACTERS = 2048
 SERVICES = (*(flow.name for flow in DOCUMENT_STAGES), "generator", "gateway")

@@ -56,6 +56,13 @@ class TimedOut(CommandError):
     exit_code = ExitCode.TIMED_OUT
 
 
+class SomeFailed(CommandError):
+    """Some items failed, which the message names; the others succeeded."""
+
+    code = "some-failed"
+    exit_code = ExitCode.SOME_FAILED
+
+
 class UsageError(CommandError):
     """A value on the command line is wrong."""
 

@@ -17,6 +17,7 @@ from headrace_local.model import Command, Event, External, StackError
 from headrace_local.network import healthy, require_reachable
 from headrace_local.progress import shown
 from headrace_local.stack import Stack
+from headrace_local.stack_file import StackFile
 
 pytestmark = pytest.mark.unit
 
@@ -44,45 +45,44 @@ def test_a_taken_port_is_not_free_and_does_not_pass_for_kafka(taken: socket.sock
 
 def test_ports_and_password_stay_the_same_between_starts(tmp_path: Path) -> None:
     """Data would be locked away behind a new password, and every client would have to be told new ports."""
-    first = Stack(tmp_path)._settings(External())
-    again = Stack(tmp_path)._settings(External())
+    first = StackFile(tmp_path).renew(External())
+    again = StackFile(tmp_path).renew(External())
     assert again == first
     assert len(set(first["ports"].values())) == 4
 
 
 def test_a_port_taken_meanwhile_is_chosen_anew(tmp_path: Path) -> None:
     """The next start would fail because another program listens on the kept port."""
-    first = Stack(tmp_path)._settings(External())
+    first = StackFile(tmp_path).renew(External())
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("127.0.0.1", first["ports"]["kafka"]))
         other.listen()
-        again = Stack(tmp_path)._settings(External())
+        again = StackFile(tmp_path).renew(External())
     assert again["ports"]["kafka"] != first["ports"]["kafka"]
     assert again["ports"]["postgres"] == first["ports"]["postgres"]
 
 
 def test_the_state_file_is_for_its_owner_only(tmp_path: Path) -> None:
     """Other users of the machine could read the password of the database."""
-    stack = Stack(tmp_path)
-    stack._settings(External())
+    StackFile(tmp_path).renew(External())
     assert stat.S_IMODE((tmp_path / "stack.json").stat().st_mode) == 0o600
 
 
 def test_service_ports_are_kept(tmp_path: Path) -> None:
     """The metrics of a service would move to another port with every start."""
     stack = Stack(tmp_path)
-    settings = stack._settings(External())
+    settings = StackFile(tmp_path).renew(External())
     port = stack.port("chunker")
     assert port not in settings["ports"].values()
     assert Stack(tmp_path).port("chunker") == port
-    assert stack._settings(External())["ports"]["chunker"] == port
+    assert StackFile(tmp_path).renew(External())["ports"]["chunker"] == port
 
 
 def test_endpoints_name_external_systems_where_given(tmp_path: Path) -> None:
     """Services would talk to local systems although others were given."""
     stack = Stack(tmp_path)
-    stack._settings(External(kafka="broker:9092"))
+    StackFile(tmp_path).renew(External(kafka="broker:9092"))
     endpoints = stack.endpoints()
     assert endpoints.kafka_bootstrap == "broker:9092"
     assert endpoints.registry_url.startswith("http://127.0.0.1:")
@@ -195,10 +195,16 @@ def test_a_download_is_reported_in_plain_lines_by_tenths() -> None:
 
 def test_what_loads_long_is_said_when_it_starts(tmp_path: Path) -> None:
     """A start would stand still while a model is fetched, and nobody would know what for."""
-    out, events = io.StringIO(), []
+    out = io.StringIO()
+    events: list[Event] = []
     with shown(Console(file=out, width=80)) as take:
+
+        def noted(event: Event) -> None:
+            events.append(event)
+            take(event)
+
         for command in (Command("embedder", (), loads="the model m"), Command("chunker", ())):
-            Stack(tmp_path)._launch(Mock(), [command], lambda event: (events.append(event), take(event)))
+            Stack(tmp_path)._launch(Mock(), [command], noted)
     assert [(event.part, event.state) for event in events] == [
         ("embedder", "starting"), ("embedder", "loading"), ("chunker", "starting"),
     ]  # fmt: skip

@@ -44,7 +44,7 @@ class RecordId(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class ActionRequest:
     """A request for an action: what to do, who asks and why.
 
     ``batch`` is its ID; ``again`` includes records that already had an action.
@@ -57,9 +57,9 @@ class Order:
     again: bool = False
 
 
-def new_order(action: str, *, by: str, why: str, again: bool = False) -> Order:
+def new_request(action: str, *, by: str, why: str, again: bool = False) -> ActionRequest:
     """Return a request with a new ID."""
-    return Order(action, uuid4().hex, by, why, again)
+    return ActionRequest(action, uuid4().hex, by, why, again)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +111,11 @@ class Actions(Generic[Action]):
         except (KafkaException, DependencyDown) as error:
             raise interrupted(error, so_far(), self._kind.called, self._kind.refusal) from error
 
-    def note(self, produce: Produce, identity: RecordId, order: Order, now: datetime) -> None:
+    def note(self, produce: Produce, identity: RecordId, request: ActionRequest, now: datetime) -> None:
         """Write the action on the record in the same transaction."""
         action = self._kind.action(
-            order.action, identity.stage, identity.partition, identity.offset, order.batch, order.acted_by, now,
-            order.why,
+            request.action, identity.stage, identity.partition, identity.offset, request.batch, request.acted_by, now,
+            request.why,
         )  # fmt: skip
         key = id_in_generation(str(identity), self._kafka.generation)
         produce(self._kind.topic, value=self._codec.encode_plain(action), key=key, partition=0)

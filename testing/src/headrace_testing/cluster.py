@@ -11,7 +11,7 @@ from headrace.config.settings import KafkaSettings
 from headrace.handlers.pipelines_log import PipelineCatalogue
 from headrace.orders.control import Action, OrderBook, Scope
 from headrace.payloads import Control, DeadLetterAction
-from headrace_operations.actions import Order
+from headrace_operations.actions import ActionRequest
 from headrace_operations.cluster import Cluster
 from headrace_operations.dead_letters.log import Found
 from headrace_operations.dead_letters.model import Entry, Id, NoSuchDeadLetter, Selection, State
@@ -60,13 +60,15 @@ class _Letters:
         self.select(Selection(ids=frozenset({identity}), states=frozenset(State)))
         raise NoSuchDeadLetter(f"the record of {identity} does not exist")
 
-    def carry_out(self, chosen: Sequence[Entry], order: Order, progress: Progress = lambda _: None) -> list[Id]:
+    def carry_out(
+        self, chosen: Sequence[Entry], request: ActionRequest, progress: Progress = lambda _: None
+    ) -> list[Id]:
         if self._contents.down is not None:
             raise self._contents.down
         taken = [one.id for one in chosen if one.id not in self._contents.overtaken]
-        self._contents.events.append((order.action, tuple(map(str, taken)), order.why))
+        self._contents.events.append((request.action, tuple(map(str, taken)), request.why))
         self._contents.letters[:] = [
-            replace(one, action=_noted(one.id, order)) if one.id in taken else one for one in self._contents.letters
+            replace(one, action=_noted(one.id, request)) if one.id in taken else one for one in self._contents.letters
         ]
         progress(len(taken))
         return taken
@@ -84,24 +86,24 @@ class _Held:
     def one(self, identity: HeldId) -> FoundHeld:
         raise NoSuchHeldRecord(f"no held record with ID {identity}")
 
-    def release(self, scopes: frozenset[str], order: Order, progress: Progress = lambda _: None) -> Done:
+    def release(self, scopes: frozenset[str], request: ActionRequest, progress: Progress = lambda _: None) -> Done:
         if self._contents.down is not None:
             raise self._contents.down
         taken = self.select(HeldSelection(kind="pause", scopes=scopes))
-        self._contents.events.append((order.action, self._generation, scopes, order.why))
+        self._contents.events.append((request.action, self._generation, scopes, request.why))
         self._waiting[:] = [one for one in self._waiting if one not in taken]
         progress(len(taken))
         return Done(taken)
 
-    def plan(self, ids: frozenset[HeldId], _order: Order) -> Done:
+    def plan(self, ids: frozenset[HeldId], _request: ActionRequest) -> Done:
         missing = ids - {one.id for one in self._waiting}
         if missing:
             raise NoSuchHeldRecord(f"no held record with ID {', '.join(map(str, sorted(missing)))}")
         return Done([one for one in self._waiting if one.id in ids])
 
-    def decide(self, ids: frozenset[HeldId], order: Order, progress: Progress = lambda _: None) -> Done:
-        done = self.plan(ids, order)
-        self._contents.events.append((order.action, tuple(sorted(map(str, ids))), order.why))
+    def decide(self, ids: frozenset[HeldId], request: ActionRequest, progress: Progress = lambda _: None) -> Done:
+        done = self.plan(ids, request)
+        self._contents.events.append((request.action, tuple(sorted(map(str, ids))), request.why))
         self._waiting[:] = [one for one in self._waiting if one not in done.taken]
         progress(len(done.taken))
         return done
@@ -150,7 +152,17 @@ class FakeCluster(Cluster):
         return self.contents.pipelines
 
 
-def _noted(identity: Id, order: Order) -> DeadLetterAction:
+def dead_letter(offset: int, **other: Any) -> Entry:
+    """Return an open dead letter of stage ingest, with the fields in ``other`` instead."""
+    made = Entry(
+        Id("ingest", 0, offset), "invalid-record", None, f"title: is '{offset}'", "", "acme", f"{offset}.md", None,
+        None, 1, NOW, "changes/0/1", None, 2, None, None,
+    )  # fmt: skip
+    return replace(made, **other)
+
+
+def _noted(identity: Id, request: ActionRequest) -> DeadLetterAction:
     return DeadLetterAction(
-        order.action, identity.stage, identity.partition, identity.offset, order.batch, order.acted_by, NOW, order.why
-    )
+        request.action, identity.stage, identity.partition, identity.offset, request.batch, request.acted_by, NOW,
+        request.why,
+    )  # fmt: skip

@@ -19,11 +19,10 @@ from confluent_kafka.admin import AdminClient
 
 from headrace.config.settings import KafkaSettings
 from headrace.topology import topics
-from headrace.topology.stages import CHUNKER, EMBEDDER, INDEXER, INGEST, StageFlow
+from headrace.topology.stages import DOCUMENT_STAGES, INGEST, StageFlow
 from headrace_testing.deployment import Deployment, Service
 from headrace_testing.fold import Expected, Key, Store, compare, read_store
 
-DOCUMENT_STAGES = (INGEST, CHUNKER, EMBEDDER, INDEXER)
 TENANT = "proof"
 
 

@@ -98,8 +98,8 @@ def topics_page(declared: Sequence[Topic]) -> str:
     columns = ("Topic", "Contents", "Key", "Partitions", "Cleanup", "Retention", "Record", "Written by", "Read by")
     head = (
         "# Topics\n\nDeclared in `schemas/topics`, one file each; the bootstrap job creates the topics from there. "
-        f"Topics that {' and '.join(sorted(generation_names.STAGES))} write and read again exist once per generation: "
-        "`retry.{stage}` is `retry.embedder.g1` for the embedder of g1.\n\n"
+        f"Topics that {' and '.join(sorted(generation_names.GENERATION_STAGES))} write and read again exist once per "
+        "generation: `retry.{stage}` is `retry.embedder.g1` for the embedder of g1.\n\n"
     )
     return f"{head}{table(columns, rows)}\n{flow(declared)}"
 

@@ -145,23 +145,15 @@ def reconcile(
     Use it for rows that were deleted by TRUNCATE or while no capture was running. If a table has lost rows, its writers
     are blocked while the command reads its keys.
     """
-    from headrace_operations.capture.reconcile import Reconciled
-    from headrace_operations.capture.reconcile import reconcile as reconcile_table
+    from headrace_operations.capture.reconcile import ReconcileRequest, plan_reconcile, reconcile_planned
 
-    tables, dsn = _tables(file, name), _database(database, operator)
+    request = ReconcileRequest(name, _tables(file, name), _database(database, operator))
     cluster = operator.cluster()
-
-    def each(*, dry: bool) -> list[Reconciled]:
-        return [
-            asyncio.run(reconcile_table(cluster.kafka, cluster.codec, dsn, name, mapped, table, dry_run=dry))
-            for mapped, table in tables.items()
-        ]
-
-    found = each(dry=True)
-    gone = sum(len(one.gone) for one in found)
-    if gone and not dry_run:
-        require_yes(f"Delete {gone} documents whose rows no longer exist?", yes=yes)
-        found = each(dry=False)
+    planned = asyncio.run(plan_reconcile(cluster, request))
+    found = planned.tables
+    if planned.gone and not dry_run:
+        require_yes(f"Delete {planned.gone} documents whose rows no longer exist?", yes=yes)
+        found = asyncio.run(reconcile_planned(cluster, planned))
     if as_json:
         output.emit({"dry_run": dry_run, "tables": [asdict(one) for one in found]})
         return

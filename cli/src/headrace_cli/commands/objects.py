@@ -63,22 +63,21 @@ def gc(
     The command reads every topic that can carry a reference, of all generations, from its start, so it can take a
     while. The stages can keep running.
     """
-    from headrace_operations.objects.garbage import Amount, Collector
+    from headrace_operations.objects.collect import GcRequest, collect, plan_gc
+    from headrace_operations.objects.garbage import Amount
 
-    now = datetime.now(UTC)
-    before = moment(older_than, "--older-than", now)
+    before = moment(older_than, "--older-than", datetime.now(UTC))
     assert before is not None
     store, settings = operator.objects()
-    collector = Collector(store, settings)
     with tracked("reading", None) as read:
-        garbage = collector.find(before, now, read)
-    found = garbage.found
+        planned = plan_gc(store, settings, GcRequest(before), read)
+    garbage, found = planned.garbage, planned.found
     if not dry_run and found.objects:
         require_yes(f"Delete {_amount(found)} of {_amount(garbage.held)} in {store.url}?", yes=yes)
     deleted = Amount()
     if not dry_run:
         with tracked("deleting", found.objects) as advance:
-            deleted = collector.delete(garbage, advance)
+            deleted = collect(planned, advance)
     if as_json:
         output.emit(
             {"url": store.url, "before": before.isoformat(), "dry_run": dry_run, "records_read": garbage.records,

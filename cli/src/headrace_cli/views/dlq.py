@@ -10,7 +10,7 @@ import typer
 
 from headrace.codec.codec import Codec
 from headrace_cli import output, tables
-from headrace_operations.actions import Order
+from headrace_operations.actions import ActionRequest
 from headrace_operations.dead_letters.carry_out import Done, Planned
 from headrace_operations.dead_letters.log import Found
 from headrace_operations.dead_letters.model import Entry, counted, grouped
@@ -125,31 +125,32 @@ def counts(taken: Sequence[Entry], verb: str, *, error: bool = False) -> None:
 
 def planned(found: Planned, *, as_json: bool) -> None:
     """Print what would be done, and what would be left out and why."""
-    order, plan = found.order, found.plan
+    request, plan = found.request, found.plan
     if as_json:
-        output.emit(_document(order, plan.taken, plan.refused, batch=None, overtaken=0))
+        output.emit(_document(request, plan.taken, plan.refused, batch=None, overtaken=0))
         return
-    verb = f"would be {order.action.lower()}"
+    verb = f"would be {request.action.lower()}"
     counts(plan.taken, verb)
     typer.echo(f"{len(plan.taken)} dead letters {verb}")
-    _left_out(plan.refused)
+    left_out(plan.refused)
 
 
 def done(found: Done, *, as_json: bool) -> None:
     """Print what was done, and what was left out and why."""
-    order, refused = found.planned.order, found.planned.plan.refused
+    request, refused = found.planned.request, found.planned.plan.refused
     if as_json:
-        output.emit(_document(order, found.taken, refused, batch=order.batch, overtaken=found.overtaken))
+        output.emit(_document(request, found.taken, refused, batch=request.batch, overtaken=found.overtaken))
         return
-    verb = order.action.lower()
+    verb = request.action.lower()
     counts(found.taken, verb)
-    typer.echo(f"{len(found.taken)} dead letters {verb}, batch {order.batch}")
+    typer.echo(f"{len(found.taken)} dead letters {verb}, batch {request.batch}")
     if found.overtaken:
         output.say(f"{found.overtaken} left out: another command acted on them meanwhile")
-    _left_out(refused)
+    left_out(refused)
 
 
-def _left_out(refused: Sequence[tuple[Entry, str]]) -> None:
+def left_out(refused: Sequence[tuple[Entry, str]]) -> None:
+    """Print the dead letters that are left out and why, the first few only."""
     for entry, why in refused[:_SHOWN_REFUSED]:
         output.say(f"left out: {entry.id}: {why}")
     if len(refused) > _SHOWN_REFUSED:
@@ -157,10 +158,15 @@ def _left_out(refused: Sequence[tuple[Entry, str]]) -> None:
 
 
 def _document(
-    order: Order, taken: Sequence[Entry], refused: Sequence[tuple[Entry, str]], *, batch: str | None, overtaken: int
+    request: ActionRequest,
+    taken: Sequence[Entry],
+    refused: Sequence[tuple[Entry, str]],
+    *,
+    batch: str | None,
+    overtaken: int,
 ) -> dict[str, Any]:
     return {
-        "action": order.action,
+        "action": request.action,
         "dry_run": batch is None,
         "batch": batch,
         "count": len(taken),

@@ -83,13 +83,13 @@ def _decoded(codec: Codec, found: FoundHeld) -> dict[str, Any]:
 
 def decided(found: Decided, *, dry_run: bool, as_json: bool) -> None:
     """Print what was (or would be) decided, and what was left out and why."""
-    done, order = found.done, found.order
+    done, request = found.done, found.request
     if as_json:
         output.emit(
             {
-                "action": order.action,
+                "action": request.action,
                 "dry_run": dry_run,
-                "batch": None if dry_run else order.batch,
+                "batch": None if dry_run else request.batch,
                 "count": len(done.taken),
                 "ids": [str(entry.id) for entry in done.taken],
                 "left_out": [{"id": str(identity), "why": why} for identity, why in done.before],
@@ -99,7 +99,7 @@ def decided(found: Decided, *, dry_run: bool, as_json: bool) -> None:
         return
     for entry in done.taken:
         whose = f"{entry.tenant or 'an unknown tenant'}, {entry.document_id or 'an unknown document'}"
-        typer.echo(f"{entry.id} ({harmless(whose)}): {'would be ' if dry_run else ''}{order.action.lower()}")
+        typer.echo(f"{entry.id} ({harmless(whose)}): {'would be ' if dry_run else ''}{request.action.lower()}")
     for identity, why in done.before:
         output.say(f"left out: {identity} {harmless(why)}")
     if found.overtaken:

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from headrace.codec.mapping import to_dict
 from headrace.payloads import ReplayRun
-from headrace.topology.generation_names import STAGES
+from headrace.topology.generation_names import GENERATION_STAGES
 from headrace_cli import output, tables
 from headrace_cli.exit_codes import ExitCode
 from headrace_operations.replay.copier import Copier
@@ -113,7 +113,7 @@ def show_runs(runs: Sequence[ReplayRun], *, as_json: bool) -> None:
         return
     columns = ("Replay", "Stage", "Into", "Selection", "State", "Read", "Sent", "By", "Requested at")
     rows = [
-        (run.run_id, run.stage, run.generation if run.stage in STAGES else "", run.selection, run.state,
+        (run.run_id, run.stage, run.generation if run.stage in GENERATION_STAGES else "", run.selection, run.state,
          f"{percent(run)} %", run.sent, run.asked_by, f"{run.asked_at:%Y-%m-%d %H:%M:%S}")
         for run in runs
     ]  # fmt: skip

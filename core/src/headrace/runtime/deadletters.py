@@ -5,11 +5,12 @@ from __future__ import annotations
 import traceback
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from headrace.codec.codec import Codec
 from headrace.envelope import Context
 from headrace.errors import HeadraceError, PermanentError
-from headrace.kafka.broker_contract import Message, Record
+from headrace.kafka.broker_contract import Headers, Message, Record
 from headrace.kafka.constants import LATEST_MS, NO_KEY
 from headrace.kafka.headers import REQUEST_ID, Origin
 from headrace.payloads import DeadLetter, HeaderPart
@@ -53,22 +54,17 @@ def dead_letter(
     message, such as a compressed record of zeros, is cut and says so; the whole record is still at its origin.
     """
     size = record_size(record)
-    if cut := size > max_message_bytes + ALLOWANCE_BYTES:
-        record = _cut(record)
-    error = failure.error
-    declared = isinstance(error, HeadraceError)
+    cut = size > max_message_bytes + ALLOWANCE_BYTES
+    record = _cut(record) if cut else record
+    explained = _explained(failure.error)
+    note = f"The record has {size} bytes; only its beginning is stored here. " if cut else ""
     context = failure.context
-    letter = DeadLetter(
+    payload = DeadLetter(
         stage=stage,
-        reason=error.code if isinstance(error, HeadraceError) else "unforeseen",
-        message=_bounded(
-            (f"The record has {size} bytes; only its beginning is stored here. " if cut else "")
-            + (str(error) if declared else f"{type(error).__name__}: {error}")
-        ),
-        remedy=_bounded(error.remedy)
-        if isinstance(error, HeadraceError)
-        else "Read the stack trace and fix the handler.",
-        stack=None if isinstance(error, PermanentError) else _bounded("".join(traceback.format_exception(error))),
+        reason=explained.reason,
+        message=_bounded(note + explained.message),
+        remedy=_bounded(explained.remedy),
+        stack=explained.stack and _bounded(explained.stack),
         handler=failure.handler,
         attempt=attempt,
         topic=first.topic,
@@ -85,16 +81,40 @@ def dead_letter(
         version=context.change.version if context else None,
         request_id=_bounded(context.trace.request_id) if context else _header(record, REQUEST_ID),
     )
-    headers = [("reason", letter.reason.encode()), ("source-topic", first.topic.encode())]
-    headers += [
-        ("source-partition", str(first.partition).encode()),
-        ("source-offset", str(first.offset).encode()),
+    return Message(topic, record.key or NO_KEY, codec.encode_plain(payload), _headers(payload, size if cut else None))
+
+
+class _Explained(NamedTuple):
+    """An error in the words of a dead letter."""
+
+    reason: str
+    message: str
+    remedy: str
+    stack: str | None
+    """The stack trace; None for an error that a handler chose."""
+
+
+def _explained(error: BaseException) -> _Explained:
+    stack = None if isinstance(error, PermanentError) else "".join(traceback.format_exception(error))
+    if isinstance(error, HeadraceError):
+        return _Explained(error.code, str(error), error.remedy, stack)
+    remedy = "Read the stack trace and fix the handler."
+    return _Explained("unforeseen", f"{type(error).__name__}: {error}", remedy, stack)
+
+
+def _headers(payload: DeadLetter, cut_from: int | None) -> Headers:
+    """Return the headers by which dead letters are found; ``cut_from`` is the size in bytes of a record that is cut."""
+    headers = [
+        ("reason", payload.reason.encode()),
+        ("source-topic", payload.topic.encode()),
+        ("source-partition", str(payload.partition).encode()),
+        ("source-offset", str(payload.offset).encode()),
     ]
-    if cut:
-        headers.append((CUT, str(size).encode()))
-    if letter.request_id:
-        headers.append((REQUEST_ID, letter.request_id.encode("utf-8", "replace")))
-    return Message(topic, record.key or NO_KEY, codec.encode_plain(letter), tuple(headers))
+    if cut_from is not None:
+        headers.append((CUT, str(cut_from).encode()))
+    if payload.request_id:
+        headers.append((REQUEST_ID, payload.request_id.encode("utf-8", "replace")))
+    return tuple(headers)
 
 
 def record_size(record: Record) -> int:

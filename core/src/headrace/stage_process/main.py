@@ -100,44 +100,71 @@ def run_stage(
     """
     try:
         check()
-        service, kafka, settings = ServiceSettings(), KafkaSettings(), WorkerSettings()
-        handlers = registry.installed(flow.name)
-        codec = Codec(Registry(RegistrySettings().url))
-        claims = claims_of(ObjectSettings(), kafka, codec)
-        follower = PipelineFollower(kafka, codec, PipelineCatalogue())
-        decode = decoder(codec, follower.latest) if decoder else None
-        chains = PipelineChains(
-            flow.name, follower.catalogue, handlers, follower.refresh, first=first() if first else None
-        )
+        loaded = _load(flow, decoder, first)
     except (ValidationError, ConfigurationError) as error:
         what = wrong_settings(error) if isinstance(error, ValidationError) else error
         print(f"{flow.name} cannot start: {what}", file=sys.stderr)
         return EXIT_CONFIGURATION
-    parts = Parts(flow, kafka, settings, codec, ComputeThread())
+    service = loaded.service
+    parts = Parts(flow, loaded.kafka, loaded.settings, loaded.codec, ComputeThread())
     logs.configure(service.log_level, service.log_format, stage=flow.name, worker=parts.worker)
     book = OrderBook()
-    orders, stage_orders = control.follow(kafka, codec, book), StageOrders(book, flow.name)
-    processor = StageProcessor(
-        wiring(flow, kafka, settings, parts.worker), codec, chains, decode=decode, holds=stage_orders, claims=claims
-    )
-    source = kafka.topic(flow.source)
-    lanes = Lanes(flow, kafka, settings, source, parts.compute, processor.process, stage_orders)
-    status = StatusServer(service.http_host, service.http_port, Readiness(flow.name, lanes, kafka, source))
+    orders = control.follow(parts.kafka, parts.codec, book)
+    lanes = _lanes(parts, loaded, StageOrders(book, flow.name))
+    readiness = Readiness(flow.name, lanes, parts.kafka, parts.kafka.topic(flow.source))
+    status = StatusServer(service.http_host, service.http_port, readiness)
     _stop_on_signals(lanes)
     with ExitStack() as closing:
-        for close in (status.close, follower.close, orders.close, parts.compute.close):
+        for close in (status.close, loaded.follower.close, orders.close, parts.compute.close):
             closing.callback(close)
-        closing.callback(lambda: parts.compute.call(chains.close()))
+        closing.callback(lambda: parts.compute.call(loaded.chains.close()))
         status.start()
-        follower.start()
+        loaded.follower.start()
         orders.start()
         for name, make in side_tasks:
             parts.compute.spawn(name, make(), _end_process)
-        if not _read_once([follower, orders], lanes):
+        if not _read_once([loaded.follower, orders], lanes):
             return 0
-        log.info("service starts", port=status.port, handlers=handlers.names(flow.name))
+        log.info("service starts", port=status.port, handlers=loaded.handlers.names(flow.name))
         with beside(parts):
             return lanes.run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """What the settings and the installed handlers give; nothing of it runs yet."""
+
+    service: ServiceSettings
+    kafka: KafkaSettings
+    settings: WorkerSettings
+    codec: Codec
+    claims: Claims | None
+    handlers: registry.HandlerRegistry
+    follower: PipelineFollower
+    chains: PipelineChains
+    decode: Decode | None
+
+
+def _load(flow: StageFlow, decoder: MakeDecoder | None, first: type[Handler] | None) -> _Loaded:
+    """Read all settings. Raises `ValidationError` or `ConfigurationError` where one is wrong."""
+    service, kafka, settings = ServiceSettings(), KafkaSettings(), WorkerSettings()
+    handlers = registry.installed(flow.name)
+    codec = Codec(Registry(RegistrySettings().url))
+    claims = claims_of(ObjectSettings(), kafka, codec)
+    follower = PipelineFollower(kafka, codec, PipelineCatalogue())
+    decode = decoder(codec, follower.latest) if decoder else None
+    chains = PipelineChains(flow.name, follower.catalogue, handlers, follower.refresh, first=first() if first else None)
+    return _Loaded(service, kafka, settings, codec, claims, handlers, follower, chains, decode)
+
+
+def _lanes(parts: Parts, loaded: _Loaded, orders: StageOrders) -> Lanes:
+    """Return the lanes with the stage's processor."""
+    flow, kafka, settings = parts.flow, parts.kafka, parts.settings
+    processor = StageProcessor(
+        wiring(flow, kafka, settings, parts.worker), parts.codec, loaded.chains,
+        decode=loaded.decode, holds=orders, claims=loaded.claims,
+    )  # fmt: skip
+    return Lanes(flow, kafka, settings, kafka.topic(flow.source), parts.compute, processor.process, orders)
 
 
 def _read_once(followers: Sequence[TopicFollower[Any]], lanes: Lanes) -> bool:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 GENERATION = r"[a-z][a-z0-9_]{0,30}"
 """Pattern of a generation's name, which is a part of topic, group and table names."""
-STAGES = frozenset({"embedder", "indexer"})
+GENERATION_STAGES = frozenset({"embedder", "indexer"})
 """Stages of which each generation has its own workers."""
-TOPICS = frozenset({"vectors", "indexed"})
+GENERATION_TOPICS = frozenset({"vectors", "indexed"})
 """The topics that these stages write. Their lanes (such as ``retry.embedder``) belong to one generation too."""
 
 
 def is_own(name: str) -> bool:
     """Whether each generation has its own topic or stage with this name."""
-    return name in TOPICS or name.rpartition(".")[2] in STAGES
+    return name in GENERATION_TOPICS or name.rpartition(".")[2] in GENERATION_STAGES
 
 
 def in_generation(name: str, generation: str) -> str:

@@ -27,6 +27,9 @@ INDEXER = StageFlow("indexer", "vectors", "indexed", payloads.EmbeddedDocument, 
 GENERATOR = StageFlow("generator", "generation-requests", "artifacts", payloads.GenerationRequest, payloads.Artifact, 8)
 
 STAGES = {stage.name: stage for stage in (INGEST, CHUNKER, EMBEDDER, INDEXER, GENERATOR)}
+"""Every stage, by name."""
+DOCUMENT_STAGES = (INGEST, CHUNKER, EMBEDDER, INDEXER)
+"""The stages that a document goes through, in this order. The generator answers questions and reads no documents."""
 
 
 def next_stage(flow: StageFlow) -> StageFlow | None:

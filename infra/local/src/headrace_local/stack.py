@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
-import secrets
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,6 @@ import psycopg
 
 from headrace_local import parts
 from headrace_local.control import Control
-from headrace_local.loopback import claim, free_port
 from headrace_local.model import (
     Command,
     Endpoints,
@@ -37,6 +34,7 @@ from headrace_local.model import (
     StackError,
 )
 from headrace_local.network import healthy, require_reachable
+from headrace_local.stack_file import StackFile
 from headrace_local.supervisor import clear_leftovers
 
 TRIES = 2
@@ -62,7 +60,7 @@ class Stack:
 
     def __init__(self, state_dir: Path) -> None:
         self.state_dir = state_dir.resolve()
-        self._file = self.state_dir / "stack.json"
+        self._file = StackFile(self.state_dir)
 
     @property
     def socket_path(self) -> Path:
@@ -131,19 +129,11 @@ class Stack:
 
     def endpoints(self) -> Endpoints:
         """Return the parts' endpoints; raises :class:`StackError` if the stack was never started."""
-        if not self._file.exists():
-            raise StackError("no stack was started here", where=str(self.state_dir), remedy="Run `headrace up`.")
-        settings = self._read()
-        return self._endpoints(settings, External(**settings.get("external", {})))
+        return self._file.endpoints()
 
     def port(self, name: str) -> int:
         """Return the port of the service ``name``; the first call chooses it."""
-        settings = self._read()
-        ports = settings["ports"]
-        if name not in ports:
-            ports[name] = free_port(ports.values())
-            self._write(settings)
-        return int(ports[name])
+        return self._file.port(name)
 
     def status(self) -> list[ProcessStatus]:
         """Return every process; an empty list if nothing runs."""
@@ -193,8 +183,8 @@ class Stack:
             with self._no_supervisor():
                 clear_leftovers(self.state_dir)
             require_reachable(external)
-            settings = self._settings(external)
-            endpoints = self._endpoints(settings, external)
+            settings = self._file.renew(external)
+            endpoints = self.endpoints()
             commands = self._infrastructure(settings, external, on_event)
             wanted = list(services(endpoints))
             early = [command for command in wanted if command.early]
@@ -240,28 +230,6 @@ class Stack:
             control.stop([command.name for command in missing])
             raise
 
-    def _read(self) -> dict[str, Any]:
-        settings: dict[str, Any] = json.loads(self._file.read_text()) if self._file.exists() else {}
-        return settings
-
-    def _write(self, settings: dict[str, Any]) -> None:
-        partial = self._file.with_suffix(".partial")
-        partial.touch(mode=0o600)
-        partial.write_text(json.dumps(settings, indent=2))
-        partial.replace(self._file)
-
-    def _settings(self, external: External) -> dict[str, Any]:
-        """Return the stored settings, with a new port for each one that another program uses now."""
-        kept = self._read()
-        ports = {name: port for name, port in kept.get("ports", {}).items() if claim(port)}
-        for name in ("kafka", "controller", "registry", "postgres"):
-            if name not in ports:
-                ports[name] = free_port(ports.values())
-        password = kept.get("password") or secrets.token_urlsafe(24)
-        settings = {"ports": ports, "password": password, "external": asdict(external)}
-        self._write(settings)
-        return settings
-
     def _infrastructure(self, settings: dict[str, Any], external: External, on_event: OnEvent) -> list[Command]:
         ports = settings["ports"]
         commands = []
@@ -273,16 +241,6 @@ class Stack:
         if external.registry is None:
             commands.append(parts.registry(self.state_dir / "registry", ports["registry"], on_event))
         return commands
-
-    def _endpoints(self, settings: dict[str, Any], external: External) -> Endpoints:
-        ports = settings["ports"]
-        dsn = f"postgresql://headrace:{settings['password']}@127.0.0.1:{ports['postgres']}/postgres"
-        return Endpoints(
-            external.kafka or f"127.0.0.1:{ports['kafka']}",
-            external.registry or f"http://127.0.0.1:{ports['registry']}/apis/ccompat/v7",
-            external.postgres or dsn,
-            self.state_dir,
-        )
 
     def _start(self, control: Control, commands: Sequence[Command], on_event: OnEvent) -> None:
         """Start all commands at once and wait until each is healthy."""

@@ -24,6 +24,24 @@ _SSL = {
 """The encryption options of a PostgreSQL URL, and the connector's names for them."""
 _HEARTBEAT_MS = 60_000
 _TIMEOUT_S = 30.0
+_FIXED = {
+    "decimal.handling.mode": "string",
+    "time.precision.mode": "isostring",
+    "tombstones.on.delete": "false",
+    "skipped.operations": "none",
+    "heartbeat.interval.ms": str(_HEARTBEAT_MS),
+    "exactly.once.support": "required",
+    "key.converter": "org.apache.kafka.connect.json.JsonConverter",
+    "key.converter.schemas.enable": "false",
+    "value.converter": "org.apache.kafka.connect.json.JsonConverter",
+    "value.converter.schemas.enable": "false",
+    "transforms": "route",
+    "transforms.route.type": "org.apache.kafka.connect.transforms.RegexRouter",
+    "transforms.route.regex": ".*",
+    "producer.override.max.request.size": str(16 * 1024 * 1024),
+    "producer.override.compression.type": "zstd",
+}
+"""Options that are the same for every capture."""
 _NOT_FOUND = 404
 
 
@@ -45,7 +63,7 @@ def slot_of(name: str) -> str:
 def configuration(name: str, dsn: str, tables: Mapping[str, Table], topic: str) -> dict[str, str]:
     """Return the connector's configuration: it writes all row changes to ``topic``, with one key per document.
 
-    Raises :class:`ConfigurationError` for a name that a slot cannot have, and for a DSN that is not a URL.
+    Raises :class:`ConfigurationError` for a name that a slot cannot have, and for a DSN that the connector cannot use.
     """
     if not NAME.fullmatch(name):
         raise ConfigurationError(
@@ -53,6 +71,29 @@ def configuration(name: str, dsn: str, tables: Mapping[str, Table], topic: str) 
             remedy="Use 1-41 lowercase letters, digits or '_', starting with a letter. The replication slot gets this "
             "name.",
         )  # fmt: skip
+    return {
+        "connector.class": _CLASS,
+        **_database(dsn),
+        "topic.prefix": name,
+        "plugin.name": "pgoutput",
+        "slot.name": slot_of(name),
+        "publication.name": slot_of(name),
+        "publication.autocreate.mode": "filtered",
+        "table.include.list": ",".join(re.escape(table) for table in tables),
+        "column.include.list": ",".join(
+            re.escape(f"{table}.{column}") for table, mapped in tables.items() for column in mapped.columns
+        ),
+        _KEYS: ";".join(f"{re.escape(table)}:{','.join(mapped.identity)}" for table, mapped in tables.items()),
+        "transforms.route.replacement": topic,
+        **_FIXED,
+    }
+
+
+def _database(dsn: str) -> dict[str, str]:
+    """Return the connector's options for the source database.
+
+    Raises :class:`ConfigurationError` for a DSN that is not a PostgreSQL URL or has unknown options.
+    """
     place = urlsplit(dsn)
     given = dict(parse_qsl(place.query))
     if unknown := given.keys() - _SSL.keys():
@@ -67,39 +108,12 @@ def configuration(name: str, dsn: str, tables: Mapping[str, Table], topic: str) 
             remedy="Use the form postgresql://user:password@host/name.",
         )
     return {
-        "connector.class": _CLASS,
         "database.hostname": place.hostname,
         "database.port": str(place.port or 5432),
         "database.user": unquote(place.username or ""),
         "database.password": unquote(place.password or ""),
         "database.dbname": unquote(place.path.lstrip("/")) or "postgres",
         **{_SSL[option]: value for option, value in given.items()},
-        "topic.prefix": name,
-        "plugin.name": "pgoutput",
-        "slot.name": slot_of(name),
-        "publication.name": slot_of(name),
-        "publication.autocreate.mode": "filtered",
-        "table.include.list": ",".join(re.escape(table) for table in tables),
-        "column.include.list": ",".join(
-            re.escape(f"{table}.{column}") for table, mapped in tables.items() for column in mapped.columns
-        ),
-        _KEYS: ";".join(f"{re.escape(table)}:{','.join(mapped.identity)}" for table, mapped in tables.items()),
-        "decimal.handling.mode": "string",
-        "time.precision.mode": "isostring",
-        "tombstones.on.delete": "false",
-        "skipped.operations": "none",
-        "heartbeat.interval.ms": str(_HEARTBEAT_MS),
-        "exactly.once.support": "required",
-        "key.converter": "org.apache.kafka.connect.json.JsonConverter",
-        "key.converter.schemas.enable": "false",
-        "value.converter": "org.apache.kafka.connect.json.JsonConverter",
-        "value.converter.schemas.enable": "false",
-        "transforms": "route",
-        "transforms.route.type": "org.apache.kafka.connect.transforms.RegexRouter",
-        "transforms.route.regex": ".*",
-        "transforms.route.replacement": topic,
-        "producer.override.max.request.size": str(16 * 1024 * 1024),
-        "producer.override.compression.type": "zstd",
     }
 
 

@@ -25,6 +25,7 @@ from headrace.kafka.ranges import LogReader
 from headrace.payloads import SourceDocument
 from headrace.topology.stages import INGEST
 from headrace_operations.capture.database import opened, quoted
+from headrace_operations.cluster import Cluster
 from headrace_operations.transactions import Transactions
 
 _TYPES = ("int2", "int4", "int8", "text", "varchar", "uuid", "bool")
@@ -53,6 +54,51 @@ class Reconciled:
     documents: int
     gone: tuple[Key, ...]
     left: tuple[Key, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcileRequest:
+    """The capture, its mapped tables, and the URL of their database."""
+
+    name: str
+    tables: Mapping[str, Table]
+    dsn: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcilePlan:
+    """The tables with the documents that would be deleted; nothing was written yet."""
+
+    request: ReconcileRequest
+    tables: Sequence[Reconciled]
+
+    @property
+    def gone(self) -> int:
+        """How many documents would be deleted."""
+        return sum(len(one.gone) for one in self.tables)
+
+
+async def plan_reconcile(cluster: Cluster, request: ReconcileRequest) -> ReconcilePlan:
+    """Compare each table with its documents: the dry run, and the input of :func:`reconcile_planned`.
+
+    Raises what :func:`reconcile` raises.
+    """
+    return ReconcilePlan(request, await _each(cluster, request, dry_run=True))
+
+
+async def reconcile_planned(cluster: Cluster, planned: ReconcilePlan) -> Sequence[Reconciled]:
+    """Delete the documents without a row; each table is read again, because it may have changed since the plan.
+
+    Raises what :func:`reconcile` raises; the tables before the one that failed are done then.
+    """
+    return await _each(cluster, planned.request, dry_run=False) if planned.gone else planned.tables
+
+
+async def _each(cluster: Cluster, request: ReconcileRequest, *, dry_run: bool) -> Sequence[Reconciled]:
+    return [
+        await reconcile(cluster.kafka, cluster.codec, request.dsn, request.name, mapped, table, dry_run=dry_run)
+        for mapped, table in request.tables.items()
+    ]
 
 
 def documents_of(kafka: KafkaSettings, codec: Codec, source: str) -> dict[Key, Known]:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from headrace.codec.codec import Codec
 from headrace.config.settings import KafkaSettings
 from headrace.topology.topics import retry_topic
-from headrace_operations.actions import Actions, Order, Progress
+from headrace_operations.actions import ActionRequest, Actions, Progress
 from headrace_operations.dead_letters import messages
 from headrace_operations.dead_letters.log import DeadLetterLog, Found
 from headrace_operations.dead_letters.model import (
@@ -35,35 +35,35 @@ class Plan:
     refused: Sequence[tuple[Entry, str]]
 
 
-def plan(entries: Sequence[Entry], order: Order, *, named: bool) -> Plan:
+def plan(entries: Sequence[Entry], request: ActionRequest, *, named: bool) -> Plan:
     """Return what the request does with the selected dead letters.
 
     A dead letter without the complete record that its stage read cannot be redriven. ``named`` means that they were
     selected by ID: then one that already has an action or cannot be redriven is an error, before anything is written.
     Raises :class:`RefusedDeadLetter`.
     """
-    refused = [(entry, why) for entry in entries if (why := _refusal(entry, order)) is not None]
+    refused = [(entry, why) for entry in entries if (why := _refusal(entry, request)) is not None]
     if named and refused:
         entry, why = refused[0]
-        raise RefusedDeadLetter(f"{entry.id}: {why}", remedy=_remedy(entry, order))
+        raise RefusedDeadLetter(f"{entry.id}: {why}", remedy=_remedy(entry, request))
     without = {entry.id for entry, _ in refused}
     return Plan([entry for entry in entries if entry.id not in without], refused)
 
 
-def _refusal(entry: Entry, order: Order) -> str | None:
-    if entry.state is not State.OPEN and not order.again and entry.action is not None:
+def _refusal(entry: Entry, request: ActionRequest) -> str | None:
+    if entry.state is not State.OPEN and not request.again and entry.action is not None:
         done = f"{entry.state} by {entry.action.acted_by} at {entry.action.acted_at.isoformat(timespec='seconds')}"
         return f"was {done}"
-    return entry.whole if order.action == REDRIVEN else None
+    return entry.whole if request.action == REDRIVEN else None
 
 
-def _remedy(entry: Entry, order: Order) -> str:
-    if order.action == REDRIVEN and entry.whole == messages.ORDER:
+def _remedy(entry: Entry, request: ActionRequest) -> str:
+    if request.action == REDRIVEN and entry.whole == messages.ORDER:
         return entry.remedy
-    if order.action == REDRIVEN and entry.whole is not None:
+    if request.action == REDRIVEN and entry.whole is not None:
         place = f"replay its stage from {entry.origin}" if entry.origin else "find out who wrote it"
         return f"Let the source send the document again, or {place}. Then discard this dead letter."
-    return "Use --again to redrive it anyway." if order.action == REDRIVEN else "It needs no further action."
+    return "Use --again to redrive it anyway." if request.action == REDRIVEN else "It needs no further action."
 
 
 class Actor:
@@ -82,7 +82,7 @@ class Actor:
     def carry_out(
         self,
         chosen: Sequence[Entry],
-        order: Order,
+        request: ActionRequest,
         progress: Progress = lambda _: None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> list[Id]:
@@ -92,7 +92,7 @@ class Actor:
         """
         if not chosen:
             return []
-        states = ANY_STATE if order.again else frozenset({State.OPEN})
+        states = ANY_STATE if request.again else frozenset({State.OPEN})
         selection = Selection(ids=frozenset(entry.id for entry in chosen), states=states)
         done: list[Id] = []
 
@@ -100,19 +100,19 @@ class Actor:
             done.extend(found.entry.id for found in batch)
             progress(len(batch))
 
-        verb = "redriven" if order.action == REDRIVEN else "discarded"
+        verb = "redriven" if request.action == REDRIVEN else "discarded"
         self._actions.carry_out(
             lambda take: self._log.read(selection, take),
-            lambda produce, found: self._write(produce, found, order, now()),
+            lambda produce, found: self._write(produce, found, request, now()),
             lambda found: found.entry.size,
             note,
             lambda: f"{len(done)} dead letters were {verb}",
         )
         return done
 
-    def _write(self, produce: Produce, found: Found, order: Order, now: datetime) -> None:
+    def _write(self, produce: Produce, found: Found, request: ActionRequest, now: datetime) -> None:
         identity, letter = found.entry.id, found.letter
-        if order.action == REDRIVEN:
+        if request.action == REDRIVEN:
             if letter is None:
                 raise RefusedDeadLetter(f"{identity}: {found.entry.whole}")
             again = messages.retry_headers(identity, letter, self._kafka, now_ms=int(now.timestamp() * 1000))
@@ -120,4 +120,4 @@ class Actor:
                 retry_topic(identity.stage), value=letter.value, key=messages.retry_key(letter, self._kafka),
                 headers=list(again),
             )  # fmt: skip
-        self._actions.note(produce, identity, order, now)
+        self._actions.note(produce, identity, request, now)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from headrace.errors import ConfigurationError
-from headrace_operations.actions import Order, Progress, new_order
+from headrace_operations.actions import ActionRequest, Progress, new_request
 from headrace_operations.cluster import Cluster
 from headrace_operations.dead_letters.act import DISCARDED, Plan, plan
 from headrace_operations.dead_letters.model import (
@@ -82,7 +82,7 @@ class Request:
 class Planned:
     """A request and its plan; nothing was written yet."""
 
-    order: Order
+    request: ActionRequest
     plan: Plan
 
 
@@ -112,8 +112,8 @@ def plan_request(cluster: Cluster, request: Request) -> Planned:
     :class:`RefusedDeadLetter` if a dead letter selected by ID cannot be taken.
     """
     request = request.checked()
-    order = new_order(request.action, by=cluster.by, why=request.why, again=request.again)
-    found = plan(cluster.dead_letters().select(request.selection), order, named=bool(request.selection.ids))
+    action_request = new_request(request.action, by=cluster.by, why=request.why, again=request.again)
+    found = plan(cluster.dead_letters().select(request.selection), action_request, named=bool(request.selection.ids))
     if request.limit is not None:
         found = replace(found, taken=found.taken[: request.limit])
     if not found.taken and not found.refused:
@@ -122,9 +122,9 @@ def plan_request(cluster: Cluster, request: Request) -> Planned:
             f"{asked} matches the filters",
             remedy="`headrace dlq list` shows the stages, reasons and causes; with --each, the documents.",
         )
-    return Planned(order, found)
+    return Planned(action_request, found)
 
 
 def carry_out(cluster: Cluster, planned: Planned, progress: Progress = lambda _: None) -> Done:
     """Carry out the plan; raises :class:`headrace.errors.DependencyDown`, which says how much was done."""
-    return Done(planned, cluster.dead_letter_actor().carry_out(planned.plan.taken, planned.order, progress))
+    return Done(planned, cluster.dead_letter_actor().carry_out(planned.plan.taken, planned.request, progress))

@@ -11,7 +11,7 @@ from headrace_operations.audit.run import Scope, audit
 from headrace_operations.cluster import Cluster
 from headrace_operations.dead_letters.act import REDRIVEN
 from headrace_operations.dead_letters.carry_out import Request
-from headrace_operations.dead_letters.model import Selection
+from headrace_operations.dead_letters.model import Entry, Selection
 from headrace_operations.replay.start import ReplayRequest
 
 _WHY = "embeddings incremental"
@@ -21,7 +21,8 @@ _WHY = "embeddings incremental"
 class Lacking:
     """What a generation lacks: open dead letters to redrive, and tenants without all their vectors.
 
-    ``pending`` documents are in flight; ``to_repair`` findings need more than a replay.
+    ``pending`` documents are in flight; ``to_repair`` findings need more than a replay. ``refused`` are the open dead
+    letters that cannot be redriven, each with the reason.
     """
 
     generation: str
@@ -30,6 +31,7 @@ class Lacking:
     pending: int
     to_repair: int
     tenant: str | None
+    refused: Sequence[tuple[Entry, str]] = ()
 
     @property
     def redrive(self) -> Request | None:
@@ -53,8 +55,9 @@ async def find_lacking(cluster: Cluster, tenant: str | None, told: Callable[[str
     report = await audit(cluster.kafka, cluster.codec, cluster.known_store(), scope, told)
     lacking, others = lacking_vectors(report)
     letters = cluster.dead_letters().select(Selection(stage=EMBEDDER.name, tenant=tenant))
-    again = sum(one.whole is None for one in letters)
-    return Lacking(name, again, lacking, len(report.pending), others, tenant)
+    refused = [(one, one.whole) for one in letters if one.whole is not None]
+    again = len(letters) - len(refused)
+    return Lacking(name, again, lacking, len(report.pending), others, tenant, refused)
 
 
 def lacking_vectors(report: Report) -> tuple[list[str], int]:

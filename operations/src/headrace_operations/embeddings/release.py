@@ -13,7 +13,7 @@ from headrace_operations.actions import Progress
 from headrace_operations.cluster import Cluster
 from headrace_operations.embeddings import ledger
 from headrace_operations.held.model import HeldSelection
-from headrace_operations.held.release import release, release_order, waiting
+from headrace_operations.held.release import release, release_request, waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,4 +47,4 @@ def waiting_for_caps(cluster: Cluster, tenant: str | None) -> dict[str, int]:
 
 def release_capped(cluster: Cluster, scopes: Iterable[str], progress: Progress = lambda _: None) -> dict[str, int]:
     """Release the records of these caps; a record that exceeds its cap again is held again."""
-    return release(cluster, scopes, release_order(cluster, "the cap has room"), progress)
+    return release(cluster, scopes, release_request(cluster, "the cap has room"), progress)

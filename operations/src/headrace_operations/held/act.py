@@ -20,7 +20,7 @@ from headrace.orders.holds import PAUSE
 from headrace.runtime.deadletters import Failure, dead_letter
 from headrace.topology.stages import STAGES
 from headrace.topology.topics import dead_letter_topic
-from headrace_operations.actions import Actions, Order, Progress
+from headrace_operations.actions import ActionRequest, Actions, Progress
 from headrace_operations.held import model as held_model
 from headrace_operations.held.log import FoundHeld, HeldLog
 from headrace_operations.held.model import (
@@ -70,19 +70,19 @@ class HeldActor:
         self._log = HeldLog(kafka, codec)
         self._actions = Actions(kafka, codec, HELD_RECORDS)
 
-    def release(self, scopes: frozenset[str], order: Order, progress: Progress = lambda _: None) -> Done:
+    def release(self, scopes: frozenset[str], request: ActionRequest, progress: Progress = lambda _: None) -> Done:
         """Send the records held under these scopes (``tenant/acme``) through their stage again."""
         if not scopes:
             return Done()
-        return self._carry_out(HeldSelection(kind=PAUSE, scopes=scopes), order, progress)
+        return self._carry_out(HeldSelection(kind=PAUSE, scopes=scopes), request, progress)
 
-    def plan(self, ids: frozenset[HeldId], order: Order) -> Done:
+    def plan(self, ids: frozenset[HeldId], request: ActionRequest) -> Done:
         """Return the plan for a decision on these IDs; ``before`` has those that already had the same decision.
 
         Raises :class:`NoSuchHeldRecord` for an unknown ID, and :class:`RefusedHeldRecord` for a record that had another
         action or is held for another reason.
         """
-        before = held_model.refuse_others(ids, self._log.actions(), order)
+        before = held_model.refuse_others(ids, self._log.actions(), request)
         rest = ids - {one for one, _ in before}
         found: list[FoundHeld] = []
         if rest:
@@ -90,25 +90,25 @@ class HeldActor:
         missing = sorted(rest - {one.entry.id for one in found})
         if missing:
             raise NoSuchHeldRecord(f"no held record with ID {', '.join(map(str, missing))}")
-        held_model.refuse_misfits((one.entry for one in found), order)
-        if order.action == APPROVED:
+        held_model.refuse_misfits((one.entry for one in found), request)
+        if request.action == APPROVED:
             for one in found:
                 held_model.target_of(one.record, self._kafka)
         return Done([one.entry for one in found], before)
 
-    def decide(self, ids: frozenset[HeldId], order: Order, progress: Progress = lambda _: None) -> Done:
+    def decide(self, ids: frozenset[HeldId], request: ActionRequest, progress: Progress = lambda _: None) -> Done:
         """Approve outputs that wait for a review, or reject them as dead letters, according to :meth:`plan`.
 
         It skips records that another command decided on in the meantime. Raises what :meth:`plan` does, before anything
         is written.
         """
-        planned = self.plan(ids, order)
+        planned = self.plan(ids, request)
         if not planned.taken:
             return planned
         chosen = frozenset(entry.id for entry in planned.taken)
-        return Done(self._carry_out(HeldSelection(ids=chosen), order, progress).taken, planned.before)
+        return Done(self._carry_out(HeldSelection(ids=chosen), request, progress).taken, planned.before)
 
-    def _carry_out(self, selection: HeldSelection, order: Order, progress: Progress) -> Done:
+    def _carry_out(self, selection: HeldSelection, request: ActionRequest, progress: Progress) -> Done:
         """Act on the selected records; read the actions when no other writer is left, so nothing is done twice."""
         done = Done()
 
@@ -118,31 +118,31 @@ class HeldActor:
 
         self._actions.carry_out(
             lambda take: self._log.read(selection, self._log.actions(), take),
-            lambda produce, found: self._write(produce, found.record, found.entry, order),
+            lambda produce, found: self._write(produce, found.record, found.entry, request),
             lambda found: found.entry.size,
             note,
-            lambda: f"{len(done.taken)} records were {order.action.lower()}",
+            lambda: f"{len(done.taken)} records were {request.action.lower()}",
         )
         self.trim(selection.stages())
         return done
 
-    def _write(self, produce: Produce, record: Record, entry: HeldEntry, order: Order) -> None:
+    def _write(self, produce: Produce, record: Record, entry: HeldEntry, request: ActionRequest) -> None:
         now = self._now()
-        if order.action == RELEASED:
+        if request.action == RELEASED:
             message = held_model.released(record, self._kafka, now_ms=int(now.timestamp() * 1000))
             produce(message.topic, value=message.value, key=message.key or None, headers=list(message.headers))
-        elif order.action == APPROVED:
+        elif request.action == APPROVED:
             produce(
                 held_model.target_of(record, self._kafka), value=record.value, key=record.key,
                 headers=list(held_model.approved_headers(record)),
             )  # fmt: skip
         else:
-            self._reject(produce, entry.id.stage, record, order, now)
-        self._actions.note(produce, entry.id, order, now)
+            self._reject(produce, entry.id.stage, record, request, now)
+        self._actions.note(produce, entry.id, request, now)
 
-    def _reject(self, produce: Produce, stage: str, record: Record, order: Order, now: datetime) -> None:
+    def _reject(self, produce: Produce, stage: str, record: Record, request: ActionRequest, now: datetime) -> None:
         flow = STAGES[stage]
-        error = Rejected(f"rejected by {order.acted_by}: {order.why}")
+        error = Rejected(f"rejected by {request.acted_by}: {request.why}")
         message = dead_letter(
             record, Failure(error, None, self._context(record, flow.produces)), stage=flow.name,
             topic=dead_letter_topic(flow.name), worker=HELD_RECORDS.writer, first=headers.origin(record), attempt=1,

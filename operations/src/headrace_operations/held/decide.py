@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from headrace.errors import ConfigurationError
-from headrace_operations.actions import Order, Progress, new_order
+from headrace_operations.actions import ActionRequest, Progress, new_request
 from headrace_operations.cluster import Cluster
 from headrace_operations.held.act import Done
 from headrace_operations.held.log import FoundHeld
@@ -25,7 +25,7 @@ class Decision:
 class Decided:
     """The result of a decision or dry run; ``overtaken`` counts records that another command decided on meanwhile."""
 
-    order: Order
+    request: ActionRequest
     done: Done
     overtaken: int
 
@@ -42,12 +42,12 @@ def decide(cluster: Cluster, asked: Decision, *, dry_run: bool = False, progress
 
     Raises :class:`NoSuchHeldRecord` and :class:`RefusedHeldRecord` before anything is written.
     """
-    order = new_order(asked.action, by=cluster.by, why=asked.why)
+    request = new_request(asked.action, by=cluster.by, why=asked.why)
     actor = cluster.held_actor()
     if dry_run:
-        return Decided(order, actor.plan(asked.ids, order), 0)
-    done = actor.decide(asked.ids, order, progress)
-    return Decided(order, done, len(asked.ids) - len(done.taken) - len(done.before))
+        return Decided(request, actor.plan(asked.ids, request), 0)
+    done = actor.decide(asked.ids, request, progress)
+    return Decided(request, done, len(asked.ids) - len(done.taken) - len(done.before))
 
 
 def held_records(cluster: Cluster, selection: HeldSelection) -> list[HeldEntry]:

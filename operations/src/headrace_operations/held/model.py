@@ -16,7 +16,7 @@ from headrace.orders.holds import KINDS, PAUSE, REVIEW, ends, waits_for
 from headrace.payloads import HeldAction
 from headrace.topology.stages import STAGES, next_stage
 from headrace.topology.topics import HELD_ACTIONS, held_topic, replay_topic, retry_topic
-from headrace_operations.actions import Kind, Order
+from headrace_operations.actions import ActionRequest, Kind
 from headrace_operations.errors import NotThere
 
 RELEASED = "RELEASED"
@@ -165,16 +165,18 @@ def check(selection: HeldSelection) -> HeldSelection:
     return selection
 
 
-def refuse_misfits(entries: Iterable[HeldEntry], order: Order) -> None:
+def refuse_misfits(entries: Iterable[HeldEntry], request: ActionRequest) -> None:
     """Raise :class:`RefusedHeldRecord` if the action is not possible for one of the records; writes nothing."""
     for entry in entries:
-        if order.action == RELEASED and entry.kind != PAUSE:
+        if request.action == RELEASED and entry.kind != PAUSE:
             raise RefusedHeldRecord(f"{entry.id} is held for a review and cannot be released", remedy=entry.ends)
-        if order.action != RELEASED and entry.kind != REVIEW:
+        if request.action != RELEASED and entry.kind != REVIEW:
             raise RefusedHeldRecord(f"{entry.id} is held by a pause, not for a review", remedy=entry.ends)
 
 
-def refuse_others(ids: Collection[HeldId], actions: dict[str, HeldAction], order: Order) -> list[tuple[HeldId, str]]:
+def refuse_others(
+    ids: Collection[HeldId], actions: dict[str, HeldAction], request: ActionRequest
+) -> list[tuple[HeldId, str]]:
     """Return the IDs that already had the same action, each with a description of it.
 
     Raises :class:`RefusedHeldRecord` if one had another action.
@@ -185,7 +187,7 @@ def refuse_others(ids: Collection[HeldId], actions: dict[str, HeldAction], order
         if action is None:
             continue
         said = f"was {action.action.lower()} by {action.acted_by} at {action.acted_at.isoformat(timespec='seconds')}"
-        if action.action != order.action:
+        if action.action != request.action:
             raise RefusedHeldRecord(f"{one} {said}", remedy="It needs no further action.")
         done.append((one, said))
     return done

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from headrace.topology.generation_names import id_in_generation
-from headrace_operations.actions import Order, Progress, new_order
+from headrace_operations.actions import ActionRequest, Progress, new_request
 from headrace_operations.cluster import Cluster
 from headrace_operations.held.model import RELEASED, HeldSelection
 
@@ -26,13 +26,13 @@ def waiting(cluster: Cluster, selection: HeldSelection) -> dict[str, int]:
     return counts
 
 
-def release_order(cluster: Cluster, why: str) -> Order:
+def release_request(cluster: Cluster, why: str) -> ActionRequest:
     """Return a request to release."""
-    return new_order(RELEASED, by=cluster.by, why=why)
+    return new_request(RELEASED, by=cluster.by, why=why)
 
 
 def release(
-    cluster: Cluster, scopes: Iterable[str], order: Order, progress: Progress = lambda _: None
+    cluster: Cluster, scopes: Iterable[str], request: ActionRequest, progress: Progress = lambda _: None
 ) -> dict[str, int]:
     """Release the records held under these scopes (``tenant/acme``); return how many, by scope.
 
@@ -40,6 +40,6 @@ def release(
     """
     counts = dict.fromkeys(sorted(scopes), 0)
     for name in cluster.generations():
-        for entry in cluster.of(name).held_actor().release(frozenset(counts), order, progress).taken:
+        for entry in cluster.of(name).held_actor().release(frozenset(counts), request, progress).taken:
             counts[entry.scope] += 1
     return counts

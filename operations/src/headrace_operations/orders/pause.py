@@ -17,7 +17,7 @@ from headrace_operations.actions import Progress
 from headrace_operations.cluster import Cluster
 from headrace_operations.errors import NotThere
 from headrace_operations.held.model import HeldSelection
-from headrace_operations.held.release import release, release_order, waiting
+from headrace_operations.held.release import release, release_request, waiting
 
 READ_S = 2.0
 """Seconds after which every worker has read an order; it takes one second at most."""
@@ -125,12 +125,12 @@ def resume(
     if dry_run:
         meant = HeldSelection(kind=PAUSE, scopes=frozenset(request.scopes))
         return Ordered(given, {**counts, **waiting(cluster, meant)})
-    order = release_order(cluster, request.reason)
+    asked = release_request(cluster, request.reason)
     with steps.released() as progress:
         for _ in range(_MOST_PASSES):
             steps.waits(READ_S)
             steps.sleep(READ_S)
-            found = release(cluster, request.scopes, order, progress)
+            found = release(cluster, request.scopes, asked, progress)
             counts = {scope: count + found[scope] for scope, count in counts.items()}
             if not any(found.values()):
                 break

@@ -76,11 +76,11 @@ class ReplayRequest:
 
 def require_filled(stage: str) -> None:
     """Raise :class:`ConfigurationError` for a stage that all generations share, because it cannot fill one."""
-    if stage not in generation_names.STAGES:
+    if stage not in generation_names.GENERATION_STAGES:
         raise ConfigurationError(
             f"stage {stage} cannot fill a generation, because all generations share it", where="--into",
-            remedy=f"Use one of {', '.join(sorted(generation_names.STAGES))}. The embedder reads the compacted topic "
-            "chunks, which has the newest  version of every document.",
+            remedy=f"Use one of {', '.join(sorted(generation_names.GENERATION_STAGES))}. The embedder reads "
+            "the compacted topic chunks, which has the newest version of every document.",
         )  # fmt: skip
 
 

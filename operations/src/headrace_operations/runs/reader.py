@@ -18,11 +18,10 @@ from headrace.kafka.broker_contract import Record, TopicPartition
 from headrace.payloads import DeadLetter, DeadLetterAction, IndexedDocument
 from headrace.store import documents
 from headrace.topology.generation_names import own_id
-from headrace.topology.stages import INDEXER, INGEST
+from headrace.topology.stages import DOCUMENT_STAGES, INDEXER, INGEST
 from headrace.topology.topics import DEAD_LETTER_ACTIONS, dead_letter_topic
 from headrace_operations.runs.fold import Failed, Fold, Item, Run, SentChange, runs_of
 from headrace_operations.trace.log import Cost, Limits, LogScanner
-from headrace_operations.trace.tracer import DOCUMENT_STAGES
 
 if TYPE_CHECKING:
     from headrace.store.pool import Pool

@@ -19,7 +19,7 @@ from headrace.orders.control import Action, Scope
 from headrace.payloads import DeadLetter, DeadLetterAction, IndexedDocument
 from headrace.store import documents
 from headrace.topology.generation_names import own_id
-from headrace.topology.stages import CHUNKER, EMBEDDER, INDEXER, INGEST, STAGES
+from headrace.topology.stages import DOCUMENT_STAGES, INDEXER, INGEST, STAGES
 from headrace.topology.topics import (
     DEAD_LETTER_ACTIONS,
     HELD_ACTIONS,
@@ -36,7 +36,6 @@ from headrace_operations.trace.model import Lane, Traces
 if TYPE_CHECKING:
     from headrace.store.pool import Pool
 
-DOCUMENT_STAGES = (INGEST, CHUNKER, EMBEDDER, INDEXER)
 _ACTED_ON = (DEAD_LETTER_ACTIONS, HELD_ACTIONS)
 
 

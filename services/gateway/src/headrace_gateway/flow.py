@@ -27,11 +27,8 @@ from headrace.kafka.offsets import LogOffsets, Range
 from headrace.kafka.ranges import RangeReader
 from headrace.orders.holds import REVIEW, hold_of
 from headrace.payloads import ChangeEvent
-from headrace.topology.stages import CHUNKER, EMBEDDER, INDEXER, INGEST, StageFlow
+from headrace.topology.stages import DOCUMENT_STAGES, INGEST, StageFlow
 from headrace.topology.topics import held_topic, retry_topic
-
-DOCUMENT_STAGES = (INGEST, CHUNKER, EMBEDDER, INDEXER)
-"""The stages that a document passes, in order."""
 
 MAX_RECORDS = 5000
 MAX_SECONDS = 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,14 +12,17 @@ from headrace.topology.stages import EMBEDDER
 from headrace_cli import options, output
 from headrace_cli.commands.embeddings.options import DryRun, Into
 from headrace_cli.context import InLog, InLogAndStore
-from headrace_cli.exit_codes import ExitCode
+from headrace_cli.failures import SomeFailed
 from headrace_cli.views.tracking import tracked
 
 if TYPE_CHECKING:
     from headrace_operations.cluster import Cluster
-    from headrace_operations.dead_letters.carry_out import Request
+    from headrace_operations.dead_letters.model import Entry
     from headrace_operations.embeddings.incremental import Lacking
     from headrace_operations.replay.plan import Planned
+
+_NAMED = 10
+"""Number of dead letters that the error names."""
 
 
 def batch(
@@ -83,16 +87,19 @@ def incremental(
     _show(lacking, dry_run=dry_run, as_json=as_json)
     if dry_run:
         return
-    if lacking.redrive is not None:
-        _redrive(cluster, lacking.redrive, as_json=as_json)
+    refused = _redrive(cluster, lacking, as_json=as_json)
     for request in lacking.replays:
         planned = replays.plan(cluster, request)
         replay_view.say_cut_off(planned)
         asyncio.run(replays.estimate(cluster, planned.run, exactly=False))  # refuses a tenant without records
         _carry_out(cluster, planned, as_json=as_json)
+    if refused:
+        raise _not_redriven(refused)
 
 
 def _show(lacking: Lacking, *, dry_run: bool, as_json: bool) -> None:
+    from headrace_cli.views import dlq as dlq_view
+
     if as_json:
         output.emit({
             "generation": lacking.generation, "redrive": lacking.letters, "replay_tenants": lacking.tenants,
@@ -107,18 +114,32 @@ def _show(lacking: Lacking, *, dry_run: bool, as_json: bool) -> None:
         )
     if lacking.to_repair:
         output.say(f"{lacking.to_repair} findings need more than a replay; `headrace audit` lists the repair for each")
+    if dry_run or lacking.redrive is None:
+        dlq_view.left_out(lacking.refused)
 
 
-def _redrive(cluster: Cluster, request: Request, *, as_json: bool) -> None:
+def _redrive(cluster: Cluster, lacking: Lacking, *, as_json: bool) -> Sequence[tuple[Entry, str]]:
+    """Redrive what can be redriven; return the dead letters that cannot, each with the reason."""
     from headrace_cli.views import dlq as dlq_view
     from headrace_operations.dead_letters import carry_out as dead_letters
 
-    planned = dead_letters.plan_request(cluster, request)
+    if lacking.redrive is None:
+        return lacking.refused
+    planned = dead_letters.plan_request(cluster, lacking.redrive)
     with tracked("redriven", len(planned.plan.taken)) as progress:
         done = dead_letters.carry_out(cluster, planned, progress)
     dlq_view.done(done, as_json=as_json)
-    if planned.plan.refused:
-        raise typer.Exit(ExitCode.SOME_FAILED)
+    return planned.plan.refused
+
+
+def _not_redriven(refused: Sequence[tuple[Entry, str]]) -> SomeFailed:
+    more = f" and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
+    return SomeFailed(
+        f"dead letters that could not be redriven: {', '.join(str(entry.id) for entry, _ in refused[:_NAMED])}{more}",
+        where="dlq",
+        remedy="`headrace dlq show ID` shows the record. Let its source send the document again, or replay it; then "
+        "run `headrace dlq discard ID`.",
+    )
 
 
 def _carry_out(cluster: Cluster, planned: Planned, *, as_json: bool) -> None:
