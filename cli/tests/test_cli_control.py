@@ -162,4 +162,4 @@ def test_a_review_is_decided_on_once_and_a_dry_run_decides_nothing(contents: Con
 def test_a_rejection_needs_a_reason_and_ids_that_can_be() -> None:
     """Broken: a dead letter says that somebody rejected it, and nobody knows why."""
     assert "requires a reason" in run("review", "reject", "chunker/0/1", "--why", " ", code=ExitCode.USAGE).output
-    assert "invalid ID" in run("review", "approve", "nostage/0/1", code=ExitCode.USAGE).output
+    assert "invalid held-record ID" in run("review", "approve", "nostage/0/1", code=ExitCode.USAGE).output

@@ -72,7 +72,10 @@ async def test_each_generation_has_its_own_embedder_and_its_own_memory() -> None
 
 @pytest.mark.parametrize(
     ("models", "says"),
-    [([{"id": "other"}], "it runs other, but generation g1 needs model"), ([{}], "does not report which model")],
+    [
+        ([{"id": "other"}], "the embedder runs other, but generation g1 needs model"),
+        ([{}], "does not report which model"),
+    ],
 )
 async def test_an_embedder_of_another_model_is_none(models: list[Any], says: str) -> None:
     """If it failed, a gateway would call itself ready whose every search fails after a switch."""

@@ -138,7 +138,7 @@ def test_a_service_loads_no_other_stage_s_modules(install: Any) -> None:
         ("acme-stage.no = acme_headrace_test:NoHandler", "is not a Handler class"),
         (
             "acme-stage.other = acme_headrace_test:Redact",
-            "holds the handler 'redact'.*Name the entry point acme-stage.redact",
+            "loads the handler 'redact'.*Rename the entry point to acme-stage.redact",
         ),
     ],
 )

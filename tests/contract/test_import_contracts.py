@@ -20,8 +20,8 @@ FORBIDDEN = (
     ("headrace/store/fence.py", "random", "Decisions are pure"),
     ("headrace/orders/holds.py", "confluent_kafka", "Decisions are pure"),
     ("headrace/pipeline/model.py", "headrace.kafka.broker", "Decisions are pure"),
-    ("headrace/codec/codec.py", "headrace.runtime.worker", "Rooms of the core"),
-    ("headrace/objects/store.py", "headrace.kafka.headers", "Rooms of the core"),
+    ("headrace/codec/codec.py", "headrace.runtime.worker", "Packages of the core"),
+    ("headrace/objects/store.py", "headrace.kafka.headers", "Packages of the core"),
     ("headrace/store/pool.py", "headrace_operations", "Packages"),
     ("headrace_chunker/handler.py", "headrace_testing.fakes", "Packages"),
     ("headrace_indexer/handler.py", "headrace_bench.result", "Packages"),
@@ -88,5 +88,5 @@ def test_a_room_without_a_layer_is_refused(copies: Path, tmp_path: Path) -> None
     """Broken: a new module beside the rooms of the core belongs to no layer, and no contract sees it."""
     folder = tmp_path / "all"
     shutil.copytree(copies, folder)
-    (folder / "headrace" / "attic.py").write_text('"""A room that no layer names."""\n', encoding="utf-8")
+    (folder / "headrace" / "attic.py").write_text('"""A package that no layer names."""\n', encoding="utf-8")
     assert any("attic" in text for text in _broken(folder).values())

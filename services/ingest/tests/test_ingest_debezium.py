@@ -270,7 +270,7 @@ GOOD = "tables:\n  public.article:\n    tenant: acme\n    id: '{id}'\n    text: 
     ("text", "line", "said"),
     [
         (GOOD + "    titel: '{t}'\n", 6, "public.article.titel: is an unknown field"),
-        (GOOD.replace("'{id}'", "all"), 4, "names no column"),
+        (GOOD.replace("'{id}'", "all"), 4, "does not name a column"),
         (GOOD.replace("'{body}'", "'{body!r}'"), 5, "write only a column name between braces"),
         (GOOD.replace("'{body}'", "'{body'"), 5, "expected '}'"),
         (GOOD.replace("acme", "3"), 3, "put it in quotes"),

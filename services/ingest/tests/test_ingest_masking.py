@@ -178,7 +178,7 @@ def test_own_patterns_come_first(tmp_path: Path) -> None:
     ("text", "says"),
     [("a: '('", "does not compile"), ("a: 'x*'", "empty text"), ("A b: x", "invalid pattern name"),
      ("email: x", "invalid pattern name"),
-     ("- x", "not a mapping"), ("a: [", "cannot read the patterns"),
+     ("- x", "must be a mapping"), ("a: [", "cannot read the patterns"),
      ("a: '(?<=x)y'", "does not compile"), ("a: 3", "compile")],
 )  # fmt: skip
 def test_a_bad_pattern_is_named_at_the_start(tmp_path: Path, text: str, says: str) -> None:

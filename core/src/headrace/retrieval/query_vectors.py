@@ -89,8 +89,8 @@ class EmbedderClient:
             raise DependencyDown(
                 _DEPENDENCY, f"the embedder runs {', '.join(map(str, models))}, but generation {generation.name} needs "
                              f"{generation.model}",
-                remedy=f"Set {self._settings}URL to that generation's embedder. {{generation}} in it stands for "
-                       "the generation's name.",
+                remedy=f"Set {self._settings}URL to that generation's embedder. In the URL, {{generation}} "
+                       "stands for the generation's name.",
             )  # fmt: skip
 
     async def close(self) -> None:

@@ -53,7 +53,7 @@ def _unreachable(part: str, where: str, why: str) -> StackError:
     return StackError(
         f"{part} at the given address does not answer: {why}",
         where=where,
-        remedy="Start it, correct the address, or leave the setting out to have the local stack start its own.",
+        remedy="Start it, correct the address, or omit the setting, so that the local stack starts its own.",
     )
 
 
