@@ -50,12 +50,12 @@ def stack(state_dir: Path) -> Iterator[TestStack]:
 
 
 @contextmanager
-def _local(folder: Path) -> Iterator[TestStack]:
-    endpoints = shared.acquire(folder)
+def _local(state_dir: Path) -> Iterator[TestStack]:
+    endpoints = shared.acquire(state_dir)
     try:
         yield TestStack(endpoints.kafka_bootstrap, endpoints.registry_url, endpoints.postgres_dsn)
     finally:
-        shared.release(folder)
+        shared.release(state_dir)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from headrace_cli.client import Clock, Gateway
+from headrace_testing.http_servers import serving
 
 Reply = tuple[int, dict[str, str], Any]
 
@@ -87,15 +88,9 @@ def gateway() -> Iterator[FakeGateway]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    fake.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield fake
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
+        fake.url = f"http://127.0.0.1:{server.server_port}"
+        yield fake
 
 
 class FakeTime:

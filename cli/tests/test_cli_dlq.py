@@ -21,8 +21,8 @@ from headrace_cli.times import moment
 from headrace_cli.views import dlq as dlq_view
 from headrace_cli.views import dlq_export
 from headrace_operations.dead_letters.log import Found
-from headrace_operations.dead_letters.model import Entry, Id, NoSuchDeadLetter, Selection
-from headrace_testing.cluster import Contents, FakeCluster
+from headrace_operations.dead_letters.model import Id, NoSuchDeadLetter, Selection
+from headrace_testing.cluster import Contents, FakeCluster, dead_letter
 
 pytestmark = pytest.mark.unit
 
@@ -36,24 +36,17 @@ def run(*arguments: str, code: int = 0, text: str | None = None) -> Any:
     return result
 
 
-def entry(offset: int, **other: Any) -> Entry:
-    """An open dead letter."""
-    values = {
-        "id": Id("ingest", 0, offset), "reason": "invalid-record", "handler": None, "message": f"title: is '{offset}'",
-        "remedy": "", "tenant": "acme", "document_id": f"{offset}.md", "version": None, "request_id": None,
-        "attempt": 1, "failed_at": NOW, "origin": "changes/0/1", "redrive_of": None, "size": 2, "whole": None,
-        "action": None,
-    }  # fmt: skip
-    return Entry(**(values | other))
-
-
-FOUND = Found(entry(1, whole="it does not decode"), None, Record("dead-letters.ingest", 0, 1, b"k", b"v"))
+FOUND = Found(dead_letter(1, whole="it does not decode"), None, Record("dead-letters.ingest", 0, 1, b"k", b"v"))
 
 
 @pytest.fixture
 def letters(contents: Contents) -> Contents:
     """Three dead letters, of which the last cannot be sent again."""
-    contents.letters += [entry(1), entry(2), entry(3, id=Id("chunker", 0, 1), tenant=None, whole="the record was cut")]
+    contents.letters += [
+        dead_letter(1),
+        dead_letter(2),
+        dead_letter(3, id=Id("chunker", 0, 1), tenant=None, whole="the record was cut"),
+    ]
     return contents
 
 

@@ -6,11 +6,9 @@ import json
 import os
 import signal
 import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -39,66 +37,40 @@ from headrace_operations.embeddings.models import is_local
 from headrace_operations.replay import start
 from headrace_operations.replay.start import ReplayRequest
 from headrace_testing.cluster import Contents, FakeCluster
+from headrace_testing.http_servers import Webhook, serving
 
 pytestmark = pytest.mark.unit
 
 
-def run(*arguments: str, code: int = 0, **env: str) -> Any:
+def run(*arguments: str, code: int = 0, env: Mapping[str, str] | None = None) -> Any:
     """Run the command and check its exit code."""
-    result = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200", **env})
+    result = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200", **(env or {})})
     assert result.exit_code == code, result.output
     return result
 
 
-class _Handler(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        """Take a webhook."""
-        self.server.got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))  # type: ignore[attr-defined]
-        self.send_response(self.server.status)  # type: ignore[attr-defined]
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def do_GET(self) -> None:
-        """Say what a stopped stage says."""
-        body = b'{"ready": false, "stage": "embedder", "stopped": "too many dead letters"}'
-        self.send_response(503)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Keep quiet."""
-
-
 @pytest.fixture
-def receiver() -> Iterator[Any]:
+def receiver() -> Iterator[Webhook]:
     """A webhook on loopback, and a stopped stage."""
-    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.got, server.status = [], 200
-    server.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Webhook()) as server:
+        yield server
 
 
-def test_a_test_alert_arrives_or_the_command_fails(receiver: Any) -> None:
+def test_a_test_alert_arrives_or_the_command_fails(receiver: Webhook) -> None:
     """Broken: an operator takes a webhook that refuses for one that works."""
     url = f"{receiver.url}/hook"
-    assert json.loads(run("alerts", "test", "--json", HEADRACE_ALERTS_SLACK_URL=url).stdout) == [
+    assert json.loads(run("alerts", "test", "--json", env={"HEADRACE_ALERTS_SLACK_URL": url}).stdout) == [
         {"channel": "slack", "error": None}
     ]
     assert "test alert" in receiver.got[0]["text"]
     receiver.status = 410
-    failed = run("alerts", "test", code=1, HEADRACE_ALERTS_SLACK_URL=url)
+    failed = run("alerts", "test", code=1, env={"HEADRACE_ALERTS_SLACK_URL": url})
     assert "slack: HTTP 410" in failed.output
     assert url not in failed.output
     assert "no webhook is configured" in run("alerts", "test", code=2).output
 
 
-def test_a_process_that_is_not_ready_is_read_all_the_same(receiver: Any) -> None:
+def test_a_process_that_is_not_ready_is_read_all_the_same(receiver: Webhook) -> None:
     """Broken: the 503 of a stopped stage passes for silence, and nobody hears why it stopped."""
     found = looks.readyz(receiver.url)
     assert found is not None
@@ -107,7 +79,7 @@ def test_a_process_that_is_not_ready_is_read_all_the_same(receiver: Any) -> None
 
 
 def test_the_watcher_sees_the_stack_grow_and_ends_when_told(
-    receiver: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, contents: Contents
+    receiver: Webhook, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, contents: Contents
 ) -> None:
     """Broken: an instance that `up --scale` added is never watched, no process is and nobody hears of it, or Ctrl-C
     ends in the middle of an alert.
@@ -128,9 +100,8 @@ def test_the_watcher_sees_the_stack_grow_and_ends_when_told(
     monkeypatch.setattr(looks, "caps", lambda *_: [])
     monkeypatch.setattr(looks, "errors", lambda *_: [])
     monkeypatch.setattr(looks, "stages", stages)
-    watched = run(
-        "alerts", "watch", "--every", "0.1", "--state-dir", str(tmp_path), HEADRACE_ALERTS_SLACK_URL=receiver.url
-    )
+    env = {"HEADRACE_ALERTS_SLACK_URL": receiver.url}
+    watched = run("alerts", "watch", "--every", "0.1", "--state-dir", str(tmp_path), env=env)
     assert "no processes known, so none are watched" in watched.output
     assert looked == [{}, grown]
     assert "embedder-1 does not answer" in receiver.got[0]["text"]
@@ -186,12 +157,12 @@ def test_a_run_that_fails_is_said_and_ends_no_schedule(capsys: pytest.CaptureFix
 def test_the_benchmark_measures_each_size_with_the_configured_provider() -> None:
     """Broken: the benchmark measures another provider than the stage runs, or hides a failed start."""
     env = {"HEADRACE_EMBEDDER_PROVIDER": "hashing"}
-    rows = json.loads(run("embeddings", "benchmark", "--sizes", "1,8", "--texts", "16", "--json", **env).stdout)
+    rows = json.loads(run("embeddings", "benchmark", "--sizes", "1,8", "--texts", "16", "--json", env=env).stdout)
     assert [row["batch"] for row in rows] == [1, 8]
     assert all(row["texts_per_second"] > 0 and row["tokens_per_second"] > 0 and not row["errors"] for row in rows)
-    assert "invalid batch sizes" in run("embeddings", "benchmark", "--sizes", "0", code=2, **env).output
+    assert "invalid batch sizes" in run("embeddings", "benchmark", "--sizes", "0", code=2, env=env).output
     assert "exit code 78" in run(
-        "embeddings", "benchmark", "--sizes", "1", "--texts", "1", code=1, HEADRACE_EMBEDDER_PROVIDER="magic"
+        "embeddings", "benchmark", "--sizes", "1", "--texts", "1", code=1, env={"HEADRACE_EMBEDDER_PROVIDER": "magic"}
     ).output  # fmt: skip
 
 
@@ -204,7 +175,7 @@ def test_wrong_words_are_refused_before_anything_is_reached(tmp_path: Path) -> N
     assert "cannot be limited to a time range" in refused.output
     (tmp_path / "costs.yaml").write_text("caps: {all: {usd_per_day: -1}}")
     env = {"HEADRACE_COST_FILE": str(tmp_path / "costs.yaml")}
-    assert "costs.yaml:1" in run("embeddings", "estimate", "--all", *state, code=2, **env).output
+    assert "costs.yaml:1" in run("embeddings", "estimate", "--all", *state, code=2, env=env).output
 
 
 def test_money_is_shown_with_its_rate_and_never_as_free_where_it_is_unknown(
@@ -234,13 +205,13 @@ def test_files_are_estimated_for_a_model_by_its_name_without_any_server(tmp_path
     files = ("embeddings", "estimate", str(tmp_path / "a.txt"), "--state-dir", str(tmp_path / "none"), "--json")
     asked = (*files, "--model", "nlpai-lab/KURE-v1")
     env = {"HEADRACE_COST_FILE": str(tmp_path / "costs.yaml")}
-    found = json.loads(run(*asked, **env).stdout)
+    found = json.loads(run(*asked, env=env).stdout)
     assert (found["model"], found["texts"], found["usd"]) == ("KURE-v1", 1, "0.001")
-    served = json.loads(run(*asked, HEADRACE_EMBEDDER_PROVIDER="openai-compatible", **env).stdout)
+    served = json.loads(run(*asked, env={**env, "HEADRACE_EMBEDDER_PROVIDER": "openai-compatible"}).stdout)
     assert (served["model"], served["usd"]) == ("nlpai-lab/KURE-v1", None)
     exported = {"HEADRACE_EMBEDDER_MODEL": "nlpai-lab/KURE-v1"}
-    assert "no PostgreSQL address given" in run(*files, code=3, **exported).output
-    assert "--model" in run("embeddings", "reset", "--tenant", "a", code=2, **exported).output
+    assert "no PostgreSQL address given" in run(*files, code=3, env=exported).output
+    assert "--model" in run("embeddings", "reset", "--tenant", "a", code=2, env=exported).output
 
 
 def letter(offset: int, whole: str | None = None) -> Entry:

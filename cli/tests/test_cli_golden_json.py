@@ -283,7 +283,7 @@ def set_capture(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     everywhere(monkeypatch, "headrace_operations.capture.database:look", answering(Database("logical", True, {})))
     everywhere(monkeypatch, "headrace_operations.capture.database:problems", lambda *_: [])
     everywhere(monkeypatch, "headrace_operations.capture.database:drop_slot", answering(None))
-    reconciled = Reconciled("public.t", 2, (("acme", "a"),), (("acme", "b"),))  # type: ignore[arg-type]
+    reconciled = Reconciled("public.t", 2, (("acme", "a"),), (("acme", "b"),))
     everywhere(monkeypatch, "headrace_operations.capture.reconcile:reconcile", answering(reconciled))
     for name, answer in {"names": ["captured"], "configuration": config, "put": None, "wait_running": status,
                          "status": status, "delete": None}.items():  # fmt: skip
@@ -392,6 +392,6 @@ def test_json_has_the_keys_and_types_that_were_frozen(
     for line, said in frozen.items():
         assert found[line] == said, f"{line}; if that is meant, run `make golden`"
 
-    for words, command in leaves(typer.main.get_command(app)):
+    for name, command in leaves(typer.main.get_command(app)):
         if any(one.name == "as_json" for one in command.params):
-            assert any(line == words or line.startswith(f"{words} ") for line in found), f"{words} is not frozen"
+            assert any(line == name or line.startswith(f"{name} ") for line in found), f"{name} is not frozen"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from headrace.kafka.broker_contract import Record, TopicPartition
 from headrace.kafka.offsets import Range
+from headrace.kafka.ranges import LogReader, Take
 from headrace_cli.app import app
 from headrace_cli.exit_codes import ExitCode
 from headrace_operations.objects import garbage as objects
@@ -21,23 +23,21 @@ pytestmark = pytest.mark.unit
 OLD, KEPT = f"acme/20260101/{'ab' * 32}", f"acme/20260102/{'cd' * 32}"
 
 
-class Ranges:
+class Ranges(LogReader):
     """A log in which one topic names one object."""
 
-    def __init__(self, _kafka: Any, _role: str) -> None:
-        pass
-
-    def generations(self, _own: Any) -> list[str]:
+    def generations(self, _own: Iterable[str]) -> list[str]:
         return []
 
-    def partitions(self, topics: Any) -> list[TopicPartition]:
+    def partitions(self, topics: Iterable[str], *, needed: bool = False) -> list[TopicPartition]:
+        assert not needed
         return [TopicPartition(name, 0) for name in topics if name == "documents"]
 
-    def bounds(self, partitions: Any, *, open_too: bool) -> dict[TopicPartition, Range]:
+    def bounds(self, places: Iterable[TopicPartition], *, open_too: bool = False) -> dict[TopicPartition, Range]:
         assert open_too
-        return {one: Range(0, 1) for one in partitions}
+        return {one: Range(0, 1) for one in places}
 
-    def read(self, ranges: Any, take: Any) -> None:
+    def read(self, ranges: Mapping[TopicPartition, Range], take: Take) -> None:
         for one, (start, end) in ranges.items():
             if start < end:
                 take(Record(*one, start, b"k", f"claim:{KEPT}".encode()))

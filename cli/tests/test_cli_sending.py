@@ -86,7 +86,7 @@ def test_a_busy_gateway_is_asked_again_after_the_time_that_it_names(
     gateway: Any, client: Gateway, fake_time: Any
 ) -> None:
     """Broken: an outage of a few seconds loses changes, or the gateway is hammered."""
-    answers = [(503, {"Retry-After": "7"}, {}), (429, {}, {}), (503, {}, {})]
+    answers: list[tuple[int, dict[str, str], object]] = [(503, {"Retry-After": "7"}, {}), (429, {}, {}), (503, {}, {})]
     gateway.reply = lambda _: answers.pop(0) if answers else None
     sent = sending.send(client, [change("a")])
     assert sent.accepted == 1

@@ -18,7 +18,7 @@ from headrace_cli.stack import services
 from headrace_cli.stack.launch import Launch, Launched, Launcher, _migrate
 from headrace_cli.stack.observe import without_password
 from headrace_cli.stack.services import Plan, Provider
-from headrace_local.model import Endpoints, ProcessStatus
+from headrace_local.model import Command, Endpoints, ProcessStatus
 from headrace_tools import discovery
 
 pytestmark = pytest.mark.unit
@@ -36,7 +36,7 @@ class Ports:
         return self.known.setdefault(name, 20_000 + len(self.known))
 
 
-def commands(*scale: str, **environment: str) -> dict[str, object]:
+def commands(*scale: str, **environment: str) -> dict[str, Command]:
     """Return the commands of a plan by name."""
     plan = Plan(
         Provider("hashing", "hashing-384", 384), "postgresql://s:t@h/db", "tok", services.scale(scale), environment

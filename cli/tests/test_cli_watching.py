@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -399,14 +399,16 @@ def test_the_file_systems_own_events_reach_the_index(tmp_path: Path) -> None:
     (folder / "a.md").write_text("a")
     sender, stop = FakeSender(), threading.Event()
     watch = Watch(Folders([str(folder)]), sender, Heard())
-    steps = iter(
-        [
-            lambda: (folder / "sub").mkdir() or (folder / "sub" / "b.md").write_text("b"),
-            lambda: (folder / "b.tmp").write_text("new") and (folder / "b.tmp").replace(folder / "sub" / "b.md"),
-            (folder / "a.md").unlink,
-            stop.set,
-        ]
-    )
+
+    def new_folder() -> None:
+        (folder / "sub").mkdir()
+        (folder / "sub" / "b.md").write_text("b")
+
+    def replaced() -> None:
+        (folder / "b.tmp").write_text("new")
+        (folder / "b.tmp").replace(folder / "sub" / "b.md")
+
+    steps: Iterator[Callable[[], None]] = iter([new_folder, replaced, (folder / "a.md").unlink, stop.set])
     until = time.monotonic() + 30
 
     def events() -> Iterator[Collection[str]]:

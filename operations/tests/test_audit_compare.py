@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any, TypeVar
 
 import pytest
 
@@ -49,21 +51,24 @@ GONE_LOG = LoggedDetail(
 GONE_ROW = StoredDocument(6, True, b"", "m", frozenset({"g1"}), ())
 
 
-def _with(**changes):
+Row = TypeVar("Row")
+
+
+def _with(**changes: Any) -> StoredDetail:
     """The sound document with fields of its row changed."""
     return replace(STORED, document=ROW._replace(**changes))
 
 
-def _chunk(**changes):
+def _chunk(**changes: Any) -> StoredDetail:
     return replace(STORED, chunks={**STORED.chunks, FIRST: replace(STORED.chunks[FIRST], **changes)})
 
 
-def _vectors(*vectors):
+def _vectors(*vectors: StoredVector) -> StoredDetail:
     return replace(STORED, vectors={**STORED.vectors, FIRST: vectors})
 
 
-def _without(rows, chunk_id=FIRST):
-    return {key: row for key, row in rows.items() if key != chunk_id}
+def _without(rows: Mapping[bytes, Row]) -> dict[bytes, Row]:
+    return {key: row for key, row in rows.items() if key != FIRST}
 
 
 STRAY = {b"s" * 16: StoredChunk(b"x")}
@@ -99,7 +104,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_each_difference_from_a_sound_document_is_one_finding(case):
+def test_each_difference_from_a_sound_document_is_one_finding(case: str) -> None:
     """A difference would be overlooked, told twice, or sent to a repair that does nothing."""
     stored, (kind, subject, verb) = CASES[case]
     found = examine(KEY, LOGGED, stored, TARGET)
@@ -110,7 +115,7 @@ def test_each_difference_from_a_sound_document_is_one_finding(case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_first_look_sends_every_difference_to_the_second(case):
+def test_the_first_look_sends_every_difference_to_the_second(case: str) -> None:
     """Digests and counts would pass a document that its rows would not."""
     stored = CASES[case][0]
     if stored.document is None:
@@ -123,7 +128,7 @@ def test_the_first_look_sends_every_difference_to_the_second(case):
     assert not in_order(LOGGED.entry, stored.document, rows, len(vectors), TARGET, flagged=flagged)
 
 
-def test_sound_documents_pass_both_looks():
+def test_sound_documents_pass_both_looks() -> None:
     """A clean store would have findings."""
     assert examine(KEY, LOGGED, STORED, TARGET) == []
     assert in_order(LOGGED.entry, ROW, CHUNKS.rows, 3, TARGET, flagged=False)
@@ -149,18 +154,20 @@ def test_sound_documents_pass_both_looks():
         (GONE_LOG.entry, StoredDetail(), "missing", "document"),
     ],
 )
-def test_what_the_topics_disagree_about_is_told_once(entry, stored, kind, subject):
+def test_what_the_topics_disagree_about_is_told_once(
+    entry: LogEntry, stored: StoredDetail, kind: str, subject: str
+) -> None:
     """A gap in the log would be told as a fault of the store, or a deletion that did not arrive not at all."""
     found = examine(KEY, LoggedDetail(entry), stored, TARGET)
     assert [(one.kind, one.subject) for one in found] == [(kind, subject)]
 
 
-def test_a_document_that_nobody_has_is_nothing():
+def test_a_document_that_nobody_has_is_nothing() -> None:
     """A document that vanished between two looks would be a finding."""
     assert examine(KEY, LoggedDetail(LogEntry()), StoredDetail(), TARGET) == []
 
 
-def test_repairs_are_commands_that_a_shell_takes_as_they_are():
+def test_repairs_are_commands_that_a_shell_takes_as_they_are() -> None:
     """An id with a space would send the repair to another document."""
     found = examine(KEY, LOGGED, CASES["a vector gone"][0], TARGET)[0]
     assert found.repair == (
@@ -170,12 +177,12 @@ def test_repairs_are_commands_that_a_shell_takes_as_they_are():
 
 
 @pytest.mark.parametrize("text", ["", "a", "Ελλάδα 🚀", "x" * 5000])
-def test_texts_have_the_hash_that_the_chunker_gives_them(text):
+def test_texts_have_the_hash_that_the_chunker_gives_them(text: str) -> None:
     """Every text would be called altered by --deep."""
     assert text_hash(text) == chunker_text_hash(text)
 
 
-def test_digest_of_rows_does_not_depend_on_their_order_and_that_of_a_layout_does():
+def test_digest_of_rows_does_not_depend_on_their_order_and_that_of_a_layout_does() -> None:
     """Rows come in the order of their ids, the log's in that of the text: all documents would differ, or none."""
     assert rows_digest(HASHES) == rows_digest(dict(reversed(HASHES.items())))
     assert rows_digest(HASHES) != rows_digest({**HASHES, FIRST: b"other"})

@@ -21,28 +21,30 @@ pytestmark = pytest.mark.unit
 KNOWN = [Generation("g1", "m", 3, state="active"), Generation("g2", "n", 4)]
 
 
-def test_the_active_generation_is_audited_unless_another_is_named():
+def test_the_active_generation_is_audited_unless_another_is_named() -> None:
     """The vectors of another generation than the one that is searched would be looked at."""
     assert chosen(KNOWN, None).name == "g1"
     assert chosen(KNOWN, "g2").name == "g2"
 
 
 @pytest.mark.parametrize(("known", "wanted"), [(KNOWN, "g3"), (KNOWN[1:], None), ([], None)])
-def test_a_generation_that_does_not_exist_is_refused_with_those_that_do(known, wanted):
+def test_a_generation_that_does_not_exist_is_refused_with_those_that_do(
+    known: list[Generation], wanted: str | None
+) -> None:
     """An audit of nothing would be clean."""
     with pytest.raises(ConfigurationError) as refused:
         chosen(known, wanted)
     assert all(one.name in refused.value.remedy for one in known)
 
 
-def test_a_document_without_its_tenant_is_refused_before_anything_is_asked():
+def test_a_document_without_its_tenant_is_refused_before_anything_is_asked() -> None:
     """Which of two tenants' documents of one id is meant would be a guess."""
     store = StoreSettings(dsn=SecretStr("postgresql://127.0.0.1:1/nothing"))
     with pytest.raises(ConfigurationError, match="requires --tenant"):
         asyncio.run(audit(KafkaSettings(), Codec(FixedIds()), store, Scope(document_id="a")))
 
 
-def test_an_open_dead_letter_explains_what_is_missing_and_is_sent_again_first():
+def test_an_open_dead_letter_explains_what_is_missing_and_is_sent_again_first() -> None:
     """The reason why a document did not arrive would stay unsaid, or be given for a row that nobody asked for."""
     letters = {b"acme/a": ["chunker/1/0", "indexer/0/4", "chunker/1/9"]}
     missing = Finding(Kind.MISSING, "document", "acme", "a", "x", "y", ("headrace replay",))

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 
 from headrace.errors import ConfigurationError, DependencyDown
 from headrace_operations.dead_letters.act import DISCARDED, REDRIVEN
 from headrace_operations.dead_letters.carry_out import Asked, Request, carry_out, plan_request
-from headrace_operations.dead_letters.model import Entry, Id, NoSuchDeadLetter, RefusedDeadLetter, Selection, State
-from headrace_testing.cluster import FakeCluster
+from headrace_operations.dead_letters.model import Id, NoSuchDeadLetter, RefusedDeadLetter, Selection, State
+from headrace_testing.cluster import FakeCluster, dead_letter
 
 pytestmark = pytest.mark.unit
 
@@ -19,22 +18,15 @@ NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 INGEST = Selection(stage="ingest")
 
 
-def entry(offset: int, **other: Any) -> Entry:
-    """An open dead letter."""
-    values = {
-        "id": Id("ingest", 0, offset), "reason": "invalid-record", "handler": None, "message": f"title: is '{offset}'",
-        "remedy": "", "tenant": "acme", "document_id": f"{offset}.md", "version": None, "request_id": None,
-        "attempt": 1, "failed_at": NOW, "origin": "changes/0/1", "redrive_of": None, "size": 2, "whole": None,
-        "action": None,
-    }  # fmt: skip
-    return Entry(**(values | other))
-
-
 @pytest.fixture
 def cluster() -> FakeCluster:
     """Two dead letters that can be sent again, and one that cannot."""
     made = FakeCluster()
-    made.contents.letters += [entry(1), entry(2), entry(3, id=Id("chunker", 0, 1), tenant=None, whole="it was cut")]
+    made.contents.letters += [
+        dead_letter(1),
+        dead_letter(2),
+        dead_letter(3, id=Id("chunker", 0, 1), tenant=None, whole="it was cut"),
+    ]
     return made
 
 

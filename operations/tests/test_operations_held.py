@@ -126,9 +126,9 @@ def test_all_conditions_of_a_selection_hold() -> None:
     assert all(HeldSelection(**one).holds(entry) for one in good)
     assert not any(HeldSelection(**one).holds(entry) for one in bad)
     assert HeldSelection(ids=frozenset({entry.id})).stages() == ["chunker"]
-    for wrong in ({"stage": "nope"}, {"kind": "nap"}):
+    for wrong in (HeldSelection(stage="nope"), HeldSelection(kind="nap")):
         with pytest.raises(ConfigurationError, match="unknown"):
-            check(HeldSelection(**wrong))
+            check(wrong)
 
 
 def test_a_cap_is_a_pause_that_can_be_asked_for_alone() -> None:

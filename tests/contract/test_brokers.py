@@ -12,7 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
@@ -23,6 +23,7 @@ from headrace.migrate import make_topics
 from headrace_local import shared
 from headrace_testing.broker_contract.lab import DEADLINE_S, BrokerLab, Session, copy, numbered, values
 from headrace_testing.broker_contract.suite import BrokerContract
+from headrace_testing.committed import read_all
 from headrace_testing.fakes import FakeClock
 from headrace_testing.memory_broker import MemoryBroker
 from headrace_testing.memory_cluster import MemoryCluster
@@ -100,42 +101,7 @@ class KafkaLab(BrokerLab):
         assert producer.flush(30) == 0
 
     def read_committed(self, topic: str) -> list[Record]:
-        consumer = Consumer(
-            {
-                **self._kafka.client(),
-                "group.id": f"reader-{uuid4().hex}",
-                "isolation.level": "read_committed",
-                "enable.partition.eof": True,
-                "enable.auto.commit": False,
-            }
-        )
-        partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
-        consumer.assign([KafkaPartition(topic, number, OFFSET_BEGINNING) for number in partitions])
-        found: list[Record] = []
-        ended: set[int] = set()
-        deadline = time.monotonic() + DEADLINE_S
-        while len(ended) < len(partitions) and time.monotonic() < deadline:
-            message = consumer.poll(1.0)
-            if message is None:
-                continue
-            error = message.error()
-            if error is None:
-                found.append(
-                    Record(
-                        topic,
-                        message.partition(),
-                        message.offset(),
-                        message.key(),
-                        message.value(),
-                        tuple(message.headers() or ()),
-                    )
-                )
-            else:
-                assert error.code() == KafkaError._PARTITION_EOF, error
-                ended.add(message.partition())
-        consumer.close()
-        assert len(ended) == len(partitions), "the topic was not read to its end"
-        return sorted(found, key=lambda record: (record.partition, record.offset))
+        return read_all(self._kafka.bootstrap, topic, DEADLINE_S)
 
     def delete_before(self, place: TopicPartition, offset: int) -> None:
         for future in self._admin.delete_records([KafkaPartition(*place, offset)]).values():

@@ -28,6 +28,7 @@ def test_every_list_names_every_package() -> None:
         ("pyproject.toml", '    "headrace-gateway",\n', "", "dependencies: lacks headrace-gateway"),
         ("pyproject.toml", "headrace-cli = {", "headrace-clip = {", "sources]: lacks headrace-cli"),
         ("pyproject.toml", '"*/src", ', "", "mypy files: lacks cli/src"),
+        ("pyproject.toml", '"*/*/tests", ', "", "mypy files: lacks services/chunker/tests"),
         ("pyproject.toml", ":tools/src", "", "mypy_path: lacks tools/src"),
         ("ruff.toml", '"services/*/src"', '"service/*/src"', "ruff.toml: src: lacks services/chunker/src"),
         (".importlinter", "    headrace_local\n", "", "root_packages: lacks headrace_local"),

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +16,9 @@ from headrace_cli.app import app
 from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.dead_letters.model import Selection
 from headrace_testing.data import reference_with_edits
+from headrace_testing.deployment import Deployment, Place
 from headrace_testing.fold import fold
+from headrace_testing.http_servers import Webhook, serving
 from headrace_testing.oracle import versions
 from headrace_testing.stream import TENANT, metric, publish, wait_until_stored
 
@@ -32,35 +30,8 @@ caps: {{tenants: {{acme: {{tokens_per_day: {tokens}}}}}}}
 """
 
 
-class _Hook(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        """Take a webhook."""
-        self.server.got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))  # type: ignore[attr-defined]
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Keep quiet."""
-
-
-@contextmanager
-def webhook() -> Iterator[Any]:
-    """A webhook on loopback; ``got`` holds what it was sent."""
-    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), _Hook)
-    server.got = []
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 def test_a_cap_holds_a_tenant_and_lets_it_go_when_raised(  # noqa: PLR0915 (one story, told in order)
-    deployment, place, tmp_path: Path, seed: int
+    deployment: Deployment, place: Place, tmp_path: Path, seed: int
 ) -> None:
     """A capped tenant would go on spending, lose documents, stop others, or wait for ever after the cap was raised."""
     costs = tmp_path / "costs.yaml"
@@ -108,12 +79,12 @@ def test_a_cap_holds_a_tenant_and_lets_it_go_when_raised(  # noqa: PLR0915 (one 
     assert metric(embedder, "embedding_pending_items") == 0
     assert metric(embedder, "embedding_total_items") > len(later)
     assert metric(embedder, "process_resident_memory_bytes") > 0
-    with webhook() as hook:
+    with serving(Webhook()) as hook:
         watched = CliRunner().invoke(
             app, ["alerts", "watch", "--looks", "1", "--postgres", place.postgres, "--kafka", place.kafka,
                   "--registry", place.registry, "--status-url", f"embedder=http://127.0.0.1:{embedder.port}",
                   "--status-url", "nobody=http://127.0.0.1:9"],
-            env={**env, "HEADRACE_ALERTS_SLACK_URL": f"http://127.0.0.1:{hook.server_address[1]}/"},
+            env={**env, "HEADRACE_ALERTS_SLACK_URL": f"{hook.url}/"},
         )  # fmt: skip
     assert watched.exit_code == 0, watched.output
     cap, silent = hook.got

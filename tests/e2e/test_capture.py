@@ -8,6 +8,9 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -21,13 +24,13 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 
 @pytest.fixture
-def capture(state_dir):
+def capture(state_dir: Path) -> Iterator[Capture]:
     """Services and Kafka Connect that run, and an empty table that nothing captures yet."""
     with capturing(state_dir, start=False) as found:
         yield found
 
 
-def cli(capture: Capture, *words: str, code: int = 0):
+def cli(capture: Capture, *words: str, code: int = 0) -> Any:
     """Run the command line over the capture's place; return what it printed, or its complaint."""
     place = capture.deployment.place
     env = {
@@ -132,7 +135,7 @@ def wait_for_letter(capture: Capture) -> None:
         time.sleep(0.2)
 
 
-def test_the_store_equals_a_table_that_changes_at_random_under_kills(state_dir) -> None:
+def test_the_store_equals_a_table_that_changes_at_random_under_kills(state_dir: Path) -> None:
     """Broken: a change is lost or done twice when Connect or a stage dies."""
     options = argparse.Namespace(
         state_dir=state_dir, seed=3, changes=300, kills=5, seconds=15.0, timeout=120.0, pause=False

@@ -8,6 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -18,7 +21,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 class CommandLine:
     """Runs ``headrace`` in a folder of its own."""
 
-    def __init__(self, folder) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         kept = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
         self.environment = {**kept, "HEADRACE_STATE_DIR": str(folder / "state")}
@@ -32,13 +35,13 @@ class CommandLine:
         assert done.returncode == code, f"{words}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def json(self, *words: str, code: int = 0):
+    def json(self, *words: str, code: int = 0) -> Any:
         """Return what the command says as JSON."""
         return json.loads(self(*words, "--json", code=code))
 
 
 @pytest.fixture
-def headrace(tmp_path):
+def headrace(tmp_path: Path) -> Iterator[CommandLine]:
     """The command line; the stack is stopped at the end, and nothing may be left of it."""
     command = CommandLine(tmp_path)
     yield command
@@ -47,7 +50,7 @@ def headrace(tmp_path):
     assert left == []
 
 
-def test_a_document_from_file_to_answer_and_out_again(headrace, tmp_path):
+def test_a_document_from_file_to_answer_and_out_again(headrace: CommandLine, tmp_path: Path) -> None:
     """Broken: a user who follows the guide does not get there."""
     documents = tmp_path / "documents"
     documents.mkdir()
@@ -78,7 +81,7 @@ def test_a_document_from_file_to_answer_and_out_again(headrace, tmp_path):
     headrace("search", "anything", code=3)
 
 
-def wait_for_restart(headrace, old: int) -> dict[str, dict]:
+def wait_for_restart(headrace: CommandLine, old: int) -> dict[str, dict[str, Any]]:
     """Return the processes by name as soon as the chunker runs under another pid."""
     deadline = time.monotonic() + 60
     while True:

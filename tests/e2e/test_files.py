@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import time
+from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,6 +16,7 @@ from headrace.store.queries import load
 from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_testing import files
 from headrace_testing.committed import dead_letters_of, read_all
+from headrace_testing.deployment import Deployment, Place
 from headrace_testing.stream import TENANT, publish
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
@@ -40,9 +43,9 @@ def upsert(identity: str, data: bytes | None = None, **fields: object) -> dict[s
     return {"id": identity, "op": "upsert", "version": 1, **encoded, **fields}
 
 
-def hits(place) -> dict[str, list[dict[str, object]]]:
+def hits(place: Place) -> dict[str, list[dict[str, Any]]]:
     """Every chunk as search shows it, by document, in the order of the text."""
-    found: dict[str, list[dict[str, object]]] = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     with psycopg.connect(place.postgres, options=f"-c search_path={place.schema},public", row_factory=dict_row) as own:
         chunks = [row["chunk_id"] for row in own.execute("SELECT chunk_id FROM chunk").fetchall()]
         query = load("search")["hits"].replace("$1", "%(tenant)s").replace("$2", "%(chunks)s")
@@ -51,7 +54,9 @@ def hits(place) -> dict[str, list[dict[str, object]]]:
     return {name: sorted(rows, key=lambda row: row["ordinal"]) for name, rows in found.items()}
 
 
-def test_files_of_every_kind_are_found_with_their_sections_and_pages(deployment, place, tmp_path):
+def test_files_of_every_kind_are_found_with_their_sections_and_pages(
+    deployment: Deployment, place: Place, tmp_path: Path
+) -> None:
     """A user who sends files would find nothing, find it at the wrong place, or publish what stands in them."""
     report = files.pdf(
         [[("Heading1", "First"), ("BodyText", BODY)], [("Heading1", "Second"), ("BodyText", f"{BODY} {SECRET}")]],
@@ -88,7 +93,7 @@ def test_files_of_every_kind_are_found_with_their_sections_and_pages(deployment,
     assert refused == {"inside": "forbidden-reference", "locked": "invalid-record"}
     kafka = place.kafka_settings()
     for topic in ("documents", "chunks", "vectors.g1"):
-        for message in read_all(kafka.bootstrap, kafka.topic(topic)):
-            assert SECRET.encode() not in (message.value() or b""), topic
+        for record in read_all(kafka.bootstrap, kafka.topic(topic)):
+            assert SECRET.encode() not in (record.value or b""), topic
     assert not any(SECRET in str(row["text"]) for rows in found.values() for row in rows)
     assert sum("[EMAIL-" in str(row["text"]) for rows in found.values() for row in rows) >= 5

@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any, Protocol
 
 import psycopg
 import pytest
@@ -14,6 +16,7 @@ import pytest
 from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_testing.committed import read_all
 from headrace_testing.data import reference_with_edits
+from headrace_testing.deployment import Deployment, Place
 from headrace_testing.fold import Store, fold, read_store
 from headrace_testing.oracle import versions
 from headrace_testing.stream import TENANT, metric, publish, wait_until_stored
@@ -23,8 +26,15 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 SECOND = {"HEADRACE_KAFKA_GENERATION": "g2", "HEADRACE_EMBEDDER_DIMENSIONS": "64"}
 
 
+class CommandLine(Protocol):
+    """Runs ``headrace``; the exit code must be ``code``. Returns the JSON that it printed, or its complaint."""
+
+    def __call__(self, *words: str, code: int = 0, owner: bool = False) -> Any:
+        """Run it, with the owner's DSN if asked."""
+
+
 @pytest.fixture
-def headrace(place, tmp_path):
+def headrace(place: Place, tmp_path: Path) -> CommandLine:
     """The command line over the test's Kafka, registry and store; returns what it printed, or its complaint."""
     env = {
         **os.environ, "HEADRACE_KAFKA_TOPIC_PREFIX": place.prefix, "HEADRACE_STATE_DIR": str(tmp_path / "none"),
@@ -32,7 +42,7 @@ def headrace(place, tmp_path):
         "HEADRACE_KAFKA_BOOTSTRAP": place.kafka, "HEADRACE_REGISTRY_URL": place.registry, "HEADRACE_JSON": "1",
     }  # fmt: skip
 
-    def run(*words: str, code: int = 0, owner: bool = False):
+    def run(*words: str, code: int = 0, owner: bool = False) -> Any:
         dsn = {"HEADRACE_BOOTSTRAP_POSTGRES_DSN": place.postgres} if owner else {}
         done = subprocess.run(
             [sys.executable, "-m", "headrace_cli.app", *words], env={**env, **dsn}, capture_output=True, text=True,
@@ -44,12 +54,14 @@ def headrace(place, tmp_path):
     return run
 
 
-def stores(place) -> list[Store]:
+def stores(place: Place) -> list[Store]:
     """The store as each generation has it."""
     return [read_store(place.postgres, schema=place.schema, generation=name) for name in ("g1", "g2")]
 
 
-def test_a_second_generation_is_filled_beside_the_first_and_switched_to(deployment, place, seed, tmp_path, headrace):
+def test_a_second_generation_is_filled_beside_the_first_and_switched_to(
+    deployment: Deployment, place: Place, seed: int, tmp_path: Path, headrace: CommandLine
+) -> None:
     """A new model would need a stop, take the first one's records, or be searched before it is complete."""
     changes = reference_with_edits(edits=8, seed=seed, documents=16)
     deployment.start_all(*(flow.name for flow in DOCUMENT_STAGES))
@@ -99,7 +111,9 @@ def test_a_second_generation_is_filled_beside_the_first_and_switched_to(deployme
 TITLED = "{title}: {body}"
 
 
-def test_a_template_with_titles_embeds_what_a_change_of_title_changes(deployment, place, seed, headrace):
+def test_a_template_with_titles_embeds_what_a_change_of_title_changes(
+    deployment: Deployment, place: Place, seed: int, headrace: CommandLine
+) -> None:
     """Documents would be found by the vectors of their old titles, or an index would mix texts of two templates."""
     changes = reference_with_edits(edits=0, seed=seed, documents=3)
     made = headrace(
@@ -135,7 +149,7 @@ def test_a_template_with_titles_embeds_what_a_change_of_title_changes(deployment
     assert not wrong.ready()
 
 
-def rows(place) -> dict[str, tuple[str, bytes]]:
+def rows(place: Place) -> dict[str, tuple[str, bytes]]:
     """Who wrote each chunk, and by which key its vector goes."""
     with psycopg.connect(place.postgres, options=f"-c search_path={place.schema},public") as connection:
         found = connection.execute(
@@ -144,7 +158,9 @@ def rows(place) -> dict[str, tuple[str, bytes]]:
     return {chunk: (written, key) for chunk, written, key in found}
 
 
-def test_what_cannot_go_into_a_generation_is_refused_before_anything_moves(deployment, place, seed, headrace):
+def test_what_cannot_go_into_a_generation_is_refused_before_anything_moves(
+    deployment: Deployment, place: Place, seed: int, headrace: CommandLine
+) -> None:
     """A replay would put vectors of one model, or of another size, among those of another."""
     headrace("generations", "create", "g2", "--model", "hashing-64", "--dimensions", "64", owner=True)
     said = headrace("replay", "--stage", "indexer", "--from-offset", "vectors.g1:0:0", "--into", "g2", code=2)

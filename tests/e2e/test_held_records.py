@@ -21,6 +21,7 @@ from headrace_operations.held.log import HeldLog
 from headrace_operations.held.model import HeldEntry, HeldSelection
 from headrace_operations.orders import log as orders_log
 from headrace_testing.data import reference_with_edits
+from headrace_testing.deployment import Deployment, Place
 from headrace_testing.fold import fold
 from headrace_testing.oracle import versions
 from headrace_testing.stream import TENANT, publish, wait_until_stored
@@ -33,7 +34,7 @@ PAUSED = "acme"
 class Operator:
     """Whoever pauses, resumes and reviews."""
 
-    def __init__(self, place) -> None:
+    def __init__(self, place: Place) -> None:
         self.kafka, self.codec, self.registry = place.kafka_settings(), place.codec(), place.registry
 
     def waiting(self, **asked: Any) -> list[HeldEntry]:
@@ -58,12 +59,12 @@ class Operator:
 
 
 @pytest.fixture
-def operator(place) -> Operator:
+def operator(place: Place) -> Operator:
     """Somebody with access to Kafka."""
     return Operator(place)
 
 
-def test_a_paused_tenant_waits_and_another_does_not(deployment, operator: Operator, seed: int) -> None:
+def test_a_paused_tenant_waits_and_another_does_not(deployment: Deployment, operator: Operator, seed: int) -> None:
     """A pause would stop other tenants, or a resume would lose the paused one's documents or do them twice."""
     orders_log.give(
         operator.kafka, operator.codec, action=control.Action.PAUSE, scope=control.Scope.TENANT, target=PAUSED,
@@ -87,7 +88,9 @@ def test_a_paused_tenant_waits_and_another_does_not(deployment, operator: Operat
     assert DeadLetterLog(operator.kafka, operator.codec).select(Selection()) == []
 
 
-def test_what_a_pipeline_has_reviewed_waits_for_its_reviewer(deployment, operator: Operator, seed: int) -> None:
+def test_what_a_pipeline_has_reviewed_waits_for_its_reviewer(
+    deployment: Deployment, operator: Operator, seed: int
+) -> None:
     """Outputs would pass their gate, hold other documents up, or a reviewer's word would change or lose them."""
     apply(operator.kafka, operator.codec, stream("reviewed", review=Review.REQUIRED), applied_by="test")
     changes = reference_with_edits(edits=0, seed=seed, documents=5)

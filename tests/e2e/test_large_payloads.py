@@ -12,6 +12,8 @@ import time
 import urllib.error
 import urllib.request
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -24,13 +26,14 @@ from headrace.objects.store import MARKER, store_of
 from headrace.store.pool import StoreSettings
 from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_local import artifacts
+from headrace_operations.audit.model import Report
 from headrace_operations.audit.run import Scope, audit
 from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.dead_letters.model import Selection
 from headrace_operations.objects.garbage import Collector
 from headrace_testing import s3
 from headrace_testing.committed import read_all
-from headrace_testing.deployment import Service
+from headrace_testing.deployment import Deployment, Place, Service
 from headrace_testing.fold import fold
 from headrace_testing.oracle import versions
 from headrace_testing.stream import TENANT, metric, publish, wait_until_stored
@@ -47,13 +50,11 @@ def document(identity: str, paragraphs: int, version: int = 1) -> dict[str, obje
     return {"id": identity, "op": "upsert", "version": version, "title": identity, "source": None, "content": text}
 
 
-def named(place) -> dict[str, set[str]]:
+def named(place: Place) -> dict[str, set[str]]:
     """The objects that records name, by topic."""
     kafka = place.kafka_settings()
     return {
-        topic: {
-            key for message in read_all(place.kafka, kafka.topic(topic)) for key in named_in(message.value() or b"")
-        }
+        topic: {key for record in read_all(place.kafka, kafka.topic(topic)) for key in named_in(record.value or b"")}
         for topic in TOPICS
     }
 
@@ -63,7 +64,9 @@ def dayless(keys: set[str]) -> set[tuple[str, str]]:
     return {(key.split("/")[0], key.split("/")[2]) for key in keys}
 
 
-def test_a_large_document_is_found_with_its_payloads_in_a_folder(deployment, place, tmp_path):
+def test_a_large_document_is_found_with_its_payloads_in_a_folder(
+    deployment: Deployment, place: Place, tmp_path: Path
+) -> None:
     """A large document would be given up, lost with a worker that dies, or leave what nobody ever deletes."""
     folder = tmp_path / "objects"
     folder.mkdir()
@@ -117,7 +120,7 @@ def test_a_large_document_is_found_with_its_payloads_in_a_folder(deployment, pla
     }
 
 
-def gc(place, url, folder, *arguments):
+def gc(place: Place, url: str, folder: Path, *arguments: str) -> tuple[int, Any]:
     """Run `headrace objects gc`; return its exit code and what it printed."""
     done = subprocess.run(
         [sys.executable, "-m", "headrace_cli.app", "objects", "gc", "--json", "--state-dir", str(folder), *arguments],
@@ -137,13 +140,13 @@ def waiting(service: Service) -> str | None:
     return None
 
 
-def audit_of(kafka: KafkaSettings, codec: Codec, place):
+def audit_of(kafka: KafkaSettings, codec: Codec, place: Place) -> Report:
     """Compare log and store."""
     store = StoreSettings(dsn=place.postgres, schema_name=place.schema)
     return asyncio.run(audit(kafka, codec, store, Scope(tenant=TENANT)))
 
 
-def test_an_outage_of_the_bucket_pauses_and_loses_nothing(deployment, place, tmp_path):
+def test_an_outage_of_the_bucket_pauses_and_loses_nothing(deployment: Deployment, place: Place, tmp_path: Path) -> None:
     """An S3 service that goes away would cost dead letters, or large documents."""
     jar = artifacts.s3proxy_jar(lambda _: None)
     with s3.served(artifacts.java(), jar, tmp_path) as server:

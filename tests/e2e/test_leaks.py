@@ -17,6 +17,7 @@ from headrace.topology import topics
 from headrace.topology.stages import DOCUMENT_STAGES, INGEST
 from headrace.topology.topics import dead_letter_topic, held_topic, replay_topic, retry_topic
 from headrace_testing.committed import dead_letters_of, read_all
+from headrace_testing.deployment import Deployment, Place
 from headrace_testing.faults.checkers import secrets
 from headrace_testing.fold import fold, read_store
 from headrace_testing.oracle import versions
@@ -58,7 +59,7 @@ def luhn(digits: str) -> str:
 
 
 @pytest.fixture
-def objects(deployment, tmp_path) -> Path:
+def objects(deployment: Deployment, tmp_path: Path) -> Path:
     """The folder of the deployment's object store."""
     folder = tmp_path / "objects"
     folder.mkdir()
@@ -103,7 +104,7 @@ def in_store(folder: Path, codec: Codec) -> list[tuple[str, bytes]]:
     return found
 
 
-def places(deployment, folder: Path) -> list[tuple[str, bytes]]:
+def places(deployment: Deployment, folder: Path) -> list[tuple[str, bytes]]:
     """Everything that was published or stored behind ingest, large payloads included, and every log."""
     place = deployment.place
     kafka = place.kafka_settings()
@@ -111,13 +112,9 @@ def places(deployment, folder: Path) -> list[tuple[str, bytes]]:
     found += [(service.log.name, service.log.read_bytes()) for service in deployment.services]
     for topic in topics.concrete():
         if topic.name not in RAW:
-            for message in read_all(kafka.bootstrap, kafka.topic(topic.name)):
-                parts = (
-                    message.key() or b"",
-                    message.value() or b"",
-                    *(value or b"" for _, value in message.headers() or ()),
-                )
-                found.append((topic.name, b"\n".join(parts)))
+            for record in read_all(kafka.bootstrap, kafka.topic(topic.name)):
+                parts = (record.key, record.value, *(value for _, value in record.headers))
+                found.append((topic.name, b"\n".join(part or b"" for part in parts)))
     with psycopg.connect(place.postgres, options=f"-c search_path={place.schema},public") as connection:
         tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s", [place.schema]).fetchall()
         for (table,) in tables:
@@ -128,7 +125,7 @@ def places(deployment, folder: Path) -> list[tuple[str, bytes]]:
 
 def events(secret: list[str]) -> list[dict[str, object]]:
     """The documents, and events that are refused for a field with a secret in it."""
-    bad = [
+    bad: list[dict[str, object]] = [
         {"id": "bad-type", "op": "upsert", "version": 1, "content": "x", "media_type": secret[0]},
         {"id": "bad-version", "op": "upsert", "version": secret[1], "content": "x"},
         {"id": "bad-time", "op": "upsert", "version": 1, "content": "x", "occurred_at": secret[2]},
@@ -137,7 +134,9 @@ def events(secret: list[str]) -> list[dict[str, object]]:
     return [*bad, *documents(secret)]
 
 
-def test_two_thousand_secrets_stay_before_ingest(deployment, place, objects, seed):
+def test_two_thousand_secrets_stay_before_ingest(
+    deployment: Deployment, place: Place, objects: Path, seed: int
+) -> None:
     """Personal data would be indexed, sent to a model's provider, or kept where nobody looks for it."""
     secret = planted(random.Random(seed))
     deployment.start_all(*(flow.name for flow in DOCUMENT_STAGES))
@@ -149,7 +148,7 @@ def test_two_thousand_secrets_stay_before_ingest(deployment, place, objects, see
     assert secrets(found, [one.encode() for one in secret]) == []
 
 
-def test_p_sees_an_ingest_that_masks_nothing(deployment, place, objects, seed):
+def test_p_sees_an_ingest_that_masks_nothing(deployment: Deployment, place: Place, objects: Path, seed: int) -> None:
     """The check for secrets would be green whatever is published."""
     secret = planted(random.Random(seed))[:40]
     deployment.env = {**deployment.env, "HEADRACE_INGEST_MASK": ""}

@@ -6,6 +6,7 @@ import json
 import time
 import urllib.error
 import urllib.request
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_testing.committed import dead_letters_of
 from headrace_testing.data import reference_with_edits
+from headrace_testing.deployment import Deployment, Place
 from headrace_testing.fold import fold
 from headrace_testing.oracle import versions
 from headrace_testing.proxy import Proxy
@@ -21,16 +23,26 @@ from headrace_testing.stream import TENANT, dead_letters, publish, wait_until_st
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 
-def readiness(port: int) -> dict[str, object]:
+def readiness(port: int) -> dict[str, Any]:
     """What ``/readyz`` says, whatever its status."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
-            return json.load(answer)
+            said: dict[str, Any] = json.load(answer)
     except urllib.error.HTTPError as refused:
-        return json.load(refused)
+        said = json.load(refused)
+    return said
 
 
-def wait_for_waiting(port: int, word: str) -> dict[str, object]:
+def proxied(url: str) -> tuple[Proxy, str]:
+    """A proxy before the URL's server, and the URL that leads through it."""
+    address = urlsplit(url)
+    assert address.hostname is not None
+    assert address.port is not None
+    proxy = Proxy(address.hostname, address.port)
+    return proxy, url.replace(f":{address.port}/", f":{proxy.port}/")
+
+
+def wait_for_waiting(port: int, word: str) -> dict[str, Any]:
     """Wait until the service says that it waits for something of that name."""
     deadline = time.monotonic() + 60
     while True:
@@ -42,12 +54,10 @@ def wait_for_waiting(port: int, word: str) -> dict[str, object]:
         time.sleep(0.1)
 
 
-def test_postgresql_down_pauses_and_loses_nothing(deployment, place, seed):
+def test_postgresql_down_pauses_and_loses_nothing(deployment: Deployment, place: Place, seed: int) -> None:
     """Records sent while PostgreSQL is down would be lost or given up."""
     changes = reference_with_edits(edits=10, seed=seed, documents=12)
-    address = urlsplit(place.postgres)
-    proxy = Proxy(address.hostname, address.port)
-    dsn = place.runtime_dsn().replace(f":{address.port}/", f":{proxy.port}/")
+    proxy, dsn = proxied(place.runtime_dsn())
     try:
         for flow in DOCUMENT_STAGES:
             deployment.start(flow.name, wait=False, env={"HEADRACE_STORE_DSN": dsn})
@@ -66,12 +76,10 @@ def test_postgresql_down_pauses_and_loses_nothing(deployment, place, seed):
     assert dead_letters(place.kafka_settings()) == 0
 
 
-def test_registry_down_pauses_and_gives_nothing_up(deployment, place, seed):
+def test_registry_down_pauses_and_gives_nothing_up(deployment: Deployment, place: Place, seed: int) -> None:
     """A registry outage is no poison: a record whose schema cannot be looked up now waits."""
     changes = reference_with_edits(edits=0, seed=seed, documents=5)
-    address = urlsplit(place.registry)
-    proxy = Proxy(address.hostname, address.port)
-    url = place.registry.replace(f":{address.port}/", f":{proxy.port}/")
+    proxy, url = proxied(place.registry)
     try:
         deployment.start("ingest", wait=False, env={"HEADRACE_REGISTRY_URL": url})
         deployment.start_all("chunker", "embedder", "indexer")
@@ -86,7 +94,7 @@ def test_registry_down_pauses_and_gives_nothing_up(deployment, place, seed):
     assert dead_letters(place.kafka_settings()) == 0
 
 
-def test_provider_down_pauses_the_embedder(deployment, place, seed):
+def test_provider_down_pauses_the_embedder(deployment: Deployment, place: Place, seed: int) -> None:
     """A model server that refuses connections would cost dead letters."""
     changes = reference_with_edits(edits=0, seed=seed, documents=3)
     deployment.start_all("ingest", "chunker", "indexer")
@@ -104,10 +112,10 @@ def test_provider_down_pauses_the_embedder(deployment, place, seed):
     assert dead_letters(place.kafka_settings()) == 0
 
 
-def test_bad_events_become_dead_letters_and_the_rest_goes_on(deployment, place, seed):
+def test_bad_events_become_dead_letters_and_the_rest_goes_on(deployment: Deployment, place: Place, seed: int) -> None:
     """One bad event in a batch would stop or lose its neighbours."""
     changes = reference_with_edits(edits=0, seed=seed, documents=4)
-    bad = [
+    bad: list[dict[str, Any]] = [
         {"id": "no-operation", "content": "x"},
         {"id": "odd-operation", "op": "merge", "content": "x"},
         {"id": "negative", "op": "upsert", "version": -1, "content": "x"},
@@ -121,4 +129,4 @@ def test_bad_events_become_dead_letters_and_the_rest_goes_on(deployment, place, 
     assert sorted(letter.message.split(":")[0].split(" ")[0] for letter in letters) == [
         "content", "operation", "operation", "pipeline", "version",
     ]  # fmt: skip
-    assert {json.loads(letter.value)["id"] for letter in letters} == {event["id"] for event in bad}
+    assert {json.loads(letter.value or b"")["id"] for letter in letters} == {event["id"] for event in bad}

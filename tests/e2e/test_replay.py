@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_testing.committed import read_all
 from headrace_testing.data import reference_with_edits
+from headrace_testing.deployment import Deployment, Place
 from headrace_testing.fold import fold, read_store
 from headrace_testing.oracle import versions
 from headrace_testing.stream import TENANT, dead_letters, metric, publish, wait_until_stored
@@ -21,7 +24,7 @@ from headrace_testing.stream import TENANT, dead_letters, metric, publish, wait_
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 
-def command(place, *arguments: str) -> list[str]:
+def command(place: Place, *arguments: str) -> list[str]:
     """The command line, speaking to the test's Kafka and registry."""
     return [
         sys.executable, "-m", "headrace_cli.app", "replay", *arguments,
@@ -29,7 +32,7 @@ def command(place, *arguments: str) -> list[str]:
     ]  # fmt: skip
 
 
-def environment(place, tmp_path) -> dict[str, str]:
+def environment(place: Place, tmp_path: Path) -> dict[str, str]:
     """The command's environment: the test's topics, and no local stack."""
     return {
         **os.environ, "HEADRACE_KAFKA_TOPIC_PREFIX": place.prefix, "HEADRACE_STATE_DIR": str(tmp_path / "none"),
@@ -37,7 +40,7 @@ def environment(place, tmp_path) -> dict[str, str]:
     }  # fmt: skip
 
 
-def run(place, tmp_path, *arguments: str, code: int = 0) -> object:
+def run(place: Place, tmp_path: Path, *arguments: str, code: int = 0) -> Any:
     """Run the command to its end and return what it printed."""
     done = subprocess.run(
         command(place, *arguments), env=environment(place, tmp_path), capture_output=True, text=True, timeout=120,
@@ -47,14 +50,16 @@ def run(place, tmp_path, *arguments: str, code: int = 0) -> object:
     return json.loads(done.stdout) if done.stdout else done.stderr
 
 
-def replayed(place, stage: str) -> list[tuple[str, int, int]]:
+def replayed(place: Place, stage: str) -> list[tuple[str, ...]]:
     """Origins of the records in the stage's replay topic, in order of their place."""
     found = read_all(place.kafka, place.kafka_settings().topic(f"replay.{stage}"))
-    said = [dict(message.headers()) for message in found]
-    return [(one["origin-topic"].decode(), int(one["origin-partition"]), int(one["origin-offset"])) for one in said]
+    said = [dict(record.headers) for record in found]
+    return [tuple((one[f"origin-{name}"] or b"").decode() for name in ("topic", "partition", "offset")) for one in said]
 
 
-def test_a_replay_killed_midway_is_taken_up_and_changes_nothing(deployment, place, seed, tmp_path):
+def test_a_replay_killed_midway_is_taken_up_and_changes_nothing(
+    deployment: Deployment, place: Place, seed: int, tmp_path: Path
+) -> None:
     """A replay would write rows, call the model, send a record twice, or lose its place when it dies."""
     changes = reference_with_edits(edits=12, seed=seed, documents=24)
     deployment.start_all(*(flow.name for flow in DOCUMENT_STAGES))
@@ -89,7 +94,9 @@ def test_a_replay_killed_midway_is_taken_up_and_changes_nothing(deployment, plac
     assert dead_letters(place.kafka_settings()) == 0
 
 
-def test_one_document_is_replayed_alone_and_a_wrong_one_is_refused(deployment, place, seed, tmp_path):
+def test_one_document_is_replayed_alone_and_a_wrong_one_is_refused(
+    deployment: Deployment, place: Place, seed: int, tmp_path: Path
+) -> None:
     """A document's replay would send others, or a misspelt one would look done."""
     changes = reference_with_edits(edits=0, seed=seed, documents=6)
     deployment.start_all(*(flow.name for flow in DOCUMENT_STAGES))

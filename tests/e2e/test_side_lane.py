@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import time
 import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +17,7 @@ from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_operations.orders import log as orders_log
 from headrace_testing.committed import dead_letters_of
 from headrace_testing.data import reference_with_edits
+from headrace_testing.deployment import Deployment, Place
 from headrace_testing.fold import fold
 from headrace_testing.oracle import versions
 from headrace_testing.stream import TENANT, publish, wait_until_stored
@@ -50,7 +54,7 @@ FAST = {"HEADRACE_WORKER_RETRY_FIRST_S": "0.2", "HEADRACE_WORKER_RETRY_MAX_S": "
 
 
 @pytest.fixture
-def moody(deployment, place, tmp_path):
+def moody(deployment: Deployment, place: Place, tmp_path: Path) -> dict[str, str]:
     """The chunker with the moody handler, and the other stages."""
     site = install(tmp_path / "site", "moody", "Moody", HANDLER)
     apply(place.kafka_settings(), place.codec(), stream("default", ("moody", "sections")), applied_by="test")
@@ -68,7 +72,9 @@ def change(identity: str) -> dict[str, object]:
             "source": None}  # fmt: skip
 
 
-def test_a_passing_failure_of_one_record_ends_well_and_holds_nothing_up(deployment, place, seed, moody):
+def test_a_passing_failure_of_one_record_ends_well_and_holds_nothing_up(
+    deployment: Deployment, place: Place, seed: int, moody: dict[str, str]
+) -> None:
     """A record that fails for now would be lost, given up, or would hold up its batch."""
     changes = [*reference_with_edits(edits=0, seed=seed, documents=6), change("later")]
     publish(place.kafka_settings(), [changes[-1], *changes[:-1]])
@@ -82,7 +88,9 @@ def test_a_passing_failure_of_one_record_ends_well_and_holds_nothing_up(deployme
     assert 'headrace_retries_total{lane="side",stage="chunker"} 2.0' in metrics
 
 
-def test_a_record_that_kills_the_process_is_given_up_and_the_others_are_done(deployment, place, seed, moody):
+def test_a_record_that_kills_the_process_is_given_up_and_the_others_are_done(
+    deployment: Deployment, place: Place, seed: int, moody: dict[str, str]
+) -> None:
     """One record would keep a stage in a crash loop for ever."""
     changes = reference_with_edits(edits=0, seed=seed, documents=6)
     publish(place.kafka_settings(), [changes[0], change("deadly"), *changes[1:]])
@@ -102,7 +110,7 @@ def test_a_record_that_kills_the_process_is_given_up_and_the_others_are_done(dep
     wait_until_stored(deployment, fold(versions(TENANT, changes)), 60, print)
 
 
-def test_a_paused_stage_starts_nothing_until_it_is_resumed(deployment, place, seed):
+def test_a_paused_stage_starts_nothing_until_it_is_resumed(deployment: Deployment, place: Place, seed: int) -> None:
     """An order to pause would be ignored, or would lose what waits."""
     deployment.start_all(*(flow.name for flow in DOCUMENT_STAGES))
     chunker = next(service for service in deployment.services if service.name == "chunker")
@@ -117,7 +125,7 @@ def test_a_paused_stage_starts_nothing_until_it_is_resumed(deployment, place, se
     wait_until_stored(deployment, fold(versions(TENANT, changes)), 60, print)
 
 
-def order(place, action: control.Action) -> None:
+def order(place: Place, action: control.Action) -> None:
     """Order it of the chunker."""
     orders_log.give(
         place.kafka_settings(), place.codec(), action=action, scope=control.Scope.STAGE, target="chunker",
@@ -125,13 +133,14 @@ def order(place, action: control.Action) -> None:
     )  # fmt: skip
 
 
-def ready(port: int) -> dict[str, object]:
+def ready(port: int) -> dict[str, Any]:
     """What ``/readyz`` says."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
-        return json.load(answer)
+        said: dict[str, Any] = json.load(answer)
+    return said
 
 
-def wait_for(true) -> None:
+def wait_for(true: Callable[[], bool]) -> None:
     """Wait until it is."""
     deadline = time.monotonic() + 10
     while not true():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import psycopg
 import pytest
 
@@ -9,6 +12,7 @@ from headrace.handlers.pipelines_log import apply
 from headrace.pipeline import load
 from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_testing.data import reference_with_edits
+from headrace_testing.deployment import Deployment, Place, Service
 from headrace_testing.fold import fold
 from headrace_testing.oracle import versions
 from headrace_testing.stream import TENANT, dead_letters, publish, wait_until_stored
@@ -47,14 +51,16 @@ stages:
 """
 
 
-def rows(place) -> dict[str, tuple[str, dict, list]]:
+def rows(place: Place) -> dict[str, tuple[str, dict[str, Any], list[dict[str, Any]]]]:
     """Pipeline version, metadata and history of every document."""
     with psycopg.connect(place.postgres, options=f"-c search_path={place.schema}") as connection:
         found = connection.execute("SELECT document_id, pipeline_version, metadata, history FROM document").fetchall()
     return {document_id: (version, metadata, history) for document_id, version, metadata, history in found}
 
 
-def test_package_and_pipeline_version_arrive_while_the_stream_runs(deployment, place, seed, tmp_path):
+def test_package_and_pipeline_version_arrive_while_the_stream_runs(
+    deployment: Deployment, place: Place, seed: int, tmp_path: Path
+) -> None:
     """A new handler would need a change of ours, a restart of the others, or would touch what is in flight."""
     site = install(tmp_path / "site", "acme", "Stamp", HANDLER)
     changes = reference_with_edits(edits=0, seed=seed, documents=24)
@@ -94,7 +100,7 @@ def test_package_and_pipeline_version_arrive_while_the_stream_runs(deployment, p
     assert dead_letters(place.kafka_settings()) == 0
 
 
-def wait_for_log(service, text: str) -> None:
+def wait_for_log(service: Service, text: str) -> None:
     """Wait until the service's log has the text."""
     import time
 

@@ -98,7 +98,7 @@ def test_row_9_too_few_copies(lab: Lab, chance: Random, figures: dict[str, objec
     healed = time.monotonic()
     lab.fill(300)
     lab.wait_done()
-    if any(message.key() == unsure.key for message in read_all(cluster.bootstrap, lab.source)):
+    if any(record.key == unsure.key for record in read_all(cluster.bootstrap, lab.source)):
         lab.sent.append(unsure)  # it was not acknowledged, yet may have reached the others once they were back
         lab.wait_done()
     figures |= {"row": 9, "records": len(lab.sent), "broker_kills": 2}

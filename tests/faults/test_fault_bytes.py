@@ -100,8 +100,8 @@ def _through(store: Deployment, codec: Codec, values: list[bytes]) -> dict[str, 
     while True:
         done = [
             Entry(str(run.partition).encode(), run.offset)
-            for message in read_all(store.place.kafka, kafka.topic("chunks"))
-            for run in codec.decode(message.value(), ChunkedDocument).trace.history[-1:]
+            for record in read_all(store.place.kafka, kafka.topic("chunks"))
+            for run in codec.decode(record.value, ChunkedDocument).trace.history[-1:]
         ]
         letters = dead_letters_of(store.place, "chunker")
         if len(done) + len(letters) >= len(values):
@@ -111,8 +111,8 @@ def _through(store: Deployment, codec: Codec, values: list[bytes]) -> dict[str, 
         assert time.monotonic() < deadline, f"{len(done)} done, {len(letters)} dead of {len(values)}"
         time.sleep(0.3)
     sent = [
-        Entry(str(message.partition()).encode(), message.offset())
-        for message in read_all(store.place.kafka, kafka.topic("documents"))
+        Entry(str(record.partition).encode(), record.offset)
+        for record in read_all(store.place.kafka, kafka.topic("documents"))
     ]
     dead = [Entry(str(letter.partition).encode(), letter.offset) for letter in letters]
     reasons = sorted({f"{letter.reason}: {letter.message[:60]}" for letter in letters})[:12]

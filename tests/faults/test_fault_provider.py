@@ -12,7 +12,8 @@ import pytest
 from headrace_testing.data import reference_with_edits
 from headrace_testing.deployment import Deployment
 from headrace_testing.fold import fold
-from headrace_testing.model_server import FAULTS, ModelServer, serving, settings
+from headrace_testing.http_servers import serving
+from headrace_testing.model_server import FAULTS, ModelServer, settings
 from headrace_testing.oracle import versions
 from headrace_testing.stream import TENANT, dead_letters, publish, wait_until_stored
 

@@ -11,10 +11,10 @@ from random import Random
 from typing import Any
 
 import pytest
-from confluent_kafka import Message as KafkaMessage
 
 from headrace.handlers.pipelines_log import apply
 from headrace.kafka import headers
+from headrace.kafka.broker_contract import Record
 from headrace.payloads import ReplayRun
 from headrace.topology.stages import DOCUMENT_STAGES
 from headrace.topology.topics import replay_topic
@@ -61,7 +61,7 @@ def test_row_23_replays_of_every_kind_and_a_redrive_done_twice(
 
     before = read_store(store.place.postgres, schema=store.place.schema)
     some = chance.choice([change for change in changes if "pipeline" not in change])["id"]
-    asked = [
+    asked: list[dict[str, Any]] = [
         {"everything": True}, {"since": began}, {"tenant": OTHER}, {"tenant": TENANT, "document_id": some},
         {"offsets": dict.fromkeys(chance.sample(range(PARTITIONS), 5), 0)},
     ]  # fmt: skip
@@ -108,13 +108,13 @@ def _replay(deployment: Deployment, chance: Random, asked: replay_selection.Sele
         done = copier.carry_out(run.run_id)
     assert done.state == DONE
     copies = [
-        message
-        for message in read_all(kafka.bootstrap, kafka.topic(replay_topic(run.stage)))
-        if _header(message, headers.REPLAY) == run.run_id
+        record
+        for record in read_all(kafka.bootstrap, kafka.topic(replay_topic(run.stage)))
+        if _header(record, headers.REPLAY) == run.run_id
     ]
     problems = [f"C {line}" for line in conservation(_selected(deployment, run), written=map(_origin, copies))]
     if run.tenant is not None:
-        problems += [f"T {line}" for line in canary((run.tenant, _tenant(message)) for message in copies)]
+        problems += [f"T {line}" for line in canary((run.tenant, _tenant(record)) for record in copies)]
     return problems, done.sent
 
 
@@ -144,22 +144,22 @@ def _selected(deployment: Deployment, run: ReplayRun) -> list[Counted]:
     spans = {at.partition: range(at.start, at.end) for at in run.positions}
     key = f"{run.tenant}/{run.document_id}".encode() if run.document_id else f"{run.tenant or ''}/".encode()
     return [
-        Counted(str(message.partition()).encode(), message.offset() or 0)
-        for message in read_all(kafka.bootstrap, kafka.topic(run.source))
-        if (message.offset() or 0) in spans.get(message.partition() or 0, ())
-        and (run.tenant is None or (message.key() or b"").startswith(key))
+        Counted(str(record.partition).encode(), record.offset)
+        for record in read_all(kafka.bootstrap, kafka.topic(run.source))
+        if record.offset in spans.get(record.partition, ())
+        and (run.tenant is None or (record.key or b"").startswith(key))
     ]
 
 
-def _origin(message: KafkaMessage) -> Counted:
-    partition, offset = _header(message, headers.ORIGIN_PARTITION), _header(message, headers.ORIGIN_OFFSET)
+def _origin(record: Record) -> Counted:
+    partition, offset = _header(record, headers.ORIGIN_PARTITION), _header(record, headers.ORIGIN_OFFSET)
     return Counted(partition.encode(), int(offset))
 
 
-def _tenant(message: KafkaMessage) -> str:
-    return (message.key() or b"").decode().partition("/")[0]
+def _tenant(record: Record) -> str:
+    return (record.key or b"").decode().partition("/")[0]
 
 
-def _header(message: KafkaMessage, name: str) -> str:
-    found = [value for key, value in message.headers() or () if key == name]
+def _header(record: Record, name: str) -> str:
+    found = [value for key, value in record.headers if key == name]
     return (found[-1] or b"").decode() if found else ""

@@ -164,7 +164,7 @@ def test_row_24_compaction_ahead_of_a_slow_consumer(store: Deployment, chance: R
         publish(kafka, filler)  # a new record lets Kafka roll the segment, whose end is then compacted
         time.sleep(3)
         found = read_all(kafka.bootstrap, kafka.topic("documents"))
-        left = sum(b"filler" not in (message.key() or b"") for message in found)
+        left = sum(b"filler" not in (record.key or b"") for record in found)
     store.start_all("chunker", "embedder", "indexer")
     wait_until_stored(store, fold(versions(TENANT, [*changes, *filler])), 120, print)
     figures |= {"row": 24, "records": len(changes), "compacted_away": len(changes) - left}

@@ -10,7 +10,7 @@ import json
 import pydoc_data.topics
 from pathlib import Path
 
-from headrace_embedder.settings import PACKAGED_MODEL
+from headrace.embeddings.models import PACKAGED_MODEL
 from headrace_embedder.torch_model import load_model
 
 FILE = Path(__file__).with_name("reference_vectors.json")

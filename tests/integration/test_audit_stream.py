@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import psycopg
@@ -24,15 +26,18 @@ from headrace.store.rows import IndexChunk, IndexDocument, Outcome
 from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_cli.app import app
 from headrace_cli.exit_codes import ExitCode
-from headrace_operations.audit.model import Key
+from headrace_operations.audit.model import Finding, Key, Report
 from headrace_operations.audit.reset import NoReset, reset
 from headrace_operations.audit.run import Scope, UnknownDocument, audit
 from headrace_testing.deployment import Deployment, Place
 from headrace_testing.oracle import expected
+from headrace_testing.stack import TestStack
 from headrace_testing.stream import TENANT, publish, wait_until_drained
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
+Payload = TypeVar("Payload")
+EVERYTHING = Scope()
 VERSION = 5
 DOCUMENTS = [f"doc{number:02}" for number in range(24)]
 DELETED = ("doc09", "doc18")
@@ -89,16 +94,16 @@ PLANTS = {
 }
 
 
-def _text(name):
+def _text(name: str) -> str:
     return "\n\n".join(f"# Part {part}\n\n{f'{name} says word{part} once more. ' * 12}" for part in range(4))
 
 
-def _change(name, version=VERSION):
+def _change(name: str, version: int = VERSION) -> dict[str, Any]:
     return {"op": "upsert", "id": name, "version": version, "title": name, "source": "test", "content": _text(name)}
 
 
 @pytest.fixture(scope="module")
-def streamed(stack, tmp_path_factory):
+def streamed(stack: TestStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """A place where 24 documents were indexed, two of them deleted; its stages have stopped. Each test adds to it."""
     name = f"test{uuid4().hex[:8]}"
     place = Place(stack.kafka, stack.registry, stack.postgres, f"{name}-", name)
@@ -117,42 +122,42 @@ def streamed(stack, tmp_path_factory):
         deployment.close()
 
 
-def _store(place, dsn=None):
+def _store(place: Place, dsn: str | None = None) -> StoreSettings:
     return StoreSettings(dsn=SecretStr(dsn or place.postgres), schema_name=place.schema)
 
 
-def _audit(place, dsn=None, **scope):
+def _audit(place: Place, dsn: str | None = None, *, scope: Scope = EVERYTHING) -> Report:
     codec = place.codec()
-    return asyncio.run(audit(place.kafka_settings(), codec, _store(place, dsn), Scope(**scope)))
+    return asyncio.run(audit(place.kafka_settings(), codec, _store(place, dsn), scope))
 
 
-def _said(findings):
+def _said(findings: Iterable[Finding]) -> list[tuple[tuple[str, str], str | None]]:
     return [((finding.kind.value, finding.subject), finding.document_id) for finding in findings]
 
 
-def _execute(place, *statements):
+def _execute(place: Place, *statements: str) -> None:
     with psycopg.connect(place.postgres, options=f"-c search_path={place.schema},public") as connection:
         for statement in statements:
             connection.execute(statement)
 
 
-def _plant(place, name):
+def _plant(place: Place, name: str) -> None:
     own = f"tenant = '{TENANT}' AND document_id = '{name}'"
     ids = f"SELECT chunk_id FROM chunk WHERE {own} ORDER BY chunk_id"
     words = {"own": own, "all": f"chunk_id IN ({ids})", "first": f"chunk_id = ({ids} LIMIT 1)"}
     _execute(place, *(statement.format(name=name, **words) for statement in PLANTS[name][1]))
 
 
-def test_a_clean_store_has_no_finding_and_each_of_twenty_planted_is_found(streamed):
+def test_a_clean_store_has_no_finding_and_each_of_twenty_planted_is_found(streamed: Place) -> None:
     """Any inconsistency that the audit overlooked, called by a wrong kind, or made up would show here."""
-    clean = _audit(streamed, deep=True)
+    clean = _audit(streamed, scope=Scope(deep=True))
     assert (clean.findings, clean.pending, clean.unreadable) == ((), (), ())
     assert (clean.documents_in_log, clean.documents) == (len(DOCUMENTS), len(DOCUMENTS))
     assert clean.chunks == clean.vectors >= 4 * (len(DOCUMENTS) - len(DELETED))
 
     for name in PLANTS:
         _plant(streamed, name)
-    report = _audit(streamed, deep=True)
+    report = _audit(streamed, scope=Scope(deep=True))
     assert len(PLANTS) == 20
     assert _said(report.findings) == [(PLANTS[name][0], name) for name in PLANTS]
     assert all(finding.repair and finding.expected != finding.found for finding in report.findings)
@@ -165,26 +170,26 @@ def test_a_clean_store_has_no_finding_and_each_of_twenty_planted_is_found(stream
     assert [((one["kind"], one["subject"]), one["document_id"]) for one in said["findings"]] == shallow
 
 
-def _context(name, version, payload, operation=Operation.UPSERT):
+def _context(name: str, version: int, payload: Payload) -> Context[Payload]:
     return Context(
-        Trace("audit-test", "default", 1, datetime.now(UTC)), Change(TENANT, name, version, operation), payload
+        Trace("audit-test", "default", 1, datetime.now(UTC)), Change(TENANT, name, version, Operation.UPSERT), payload
     )
 
 
-def _source(name, version):
+def _source(name: str, version: int) -> Context[SourceDocument]:
     known = expected(TENANT, _change(name, version))
     return _context(
         name, version, SourceDocument(DocumentFacts(name, "text/markdown", known.content_hash), _text(name))
     )
 
 
-def _chunked(name, version):
+def _chunked(name: str, version: int) -> Context[ChunkedDocument]:
     known = expected(TENANT, _change(name, version))
     made = ChunkedDocument(DocumentFacts(name, "text/markdown", known.content_hash, "test"), known.chunks)
     return _context(name, version, made)
 
 
-def _produce(place, topic, *contexts):
+def _produce(place: Place, topic: str, *contexts: Context) -> None:
     codec = place.codec()
     kafka = place.kafka_settings()
     producer = Producer({**kafka.client(), "partitioner": "murmur2_random"})
@@ -193,7 +198,7 @@ def _produce(place, topic, *contexts):
     assert producer.flush(30) == 0
 
 
-def _pass_by(place, stage, topic):
+def _pass_by(place: Place, stage: str, topic: str) -> None:
     """Commit the end of the topic for the stage's group, as if it had taken everything."""
     kafka = place.kafka_settings()
     offsets = LogOffsets(kafka)
@@ -205,7 +210,7 @@ def _pass_by(place, stage, topic):
         future.result(30)
 
 
-def test_gaps_between_topics_are_found_and_what_is_on_its_way_is_pending(streamed):
+def test_gaps_between_topics_are_found_and_what_is_on_its_way_is_pending(streamed: Place) -> None:
     """A document lost between two topics would go unseen, or one that a stage has yet to take would be called lost."""
     before = _said(_audit(streamed).findings)
     _produce(streamed, "documents", _source("doc20", 7), _source("gap", 1), _source("lost", 1))
@@ -221,7 +226,7 @@ def test_gaps_between_topics_are_found_and_what_is_on_its_way_is_pending(streame
 
     report = _audit(streamed)
     new = [one for one in report.findings if _said([one])[0] not in before]
-    assert sorted(_said(new), key=lambda one: one[1]) == [
+    assert sorted(_said(new), key=lambda one: one[1] or "") == [
         (("stale", "log"), "doc20"),
         (("missing", "log"), "gap"),
         (("missing", "document"), "lost"),
@@ -237,7 +242,7 @@ def test_gaps_between_topics_are_found_and_what_is_on_its_way_is_pending(streame
     ]  # fmt: skip
 
 
-def test_orphans_are_found_by_whoever_has_the_right_to_see_them(streamed):
+def test_orphans_are_found_by_whoever_has_the_right_to_see_them(streamed: Place) -> None:
     """Rows that no document owns, or of a tenant that the log does not know, would stay for ever."""
     before = _said(_audit(streamed).findings)
     row = (
@@ -270,19 +275,19 @@ def test_orphans_are_found_by_whoever_has_the_right_to_see_them(streamed):
     bound = _audit(streamed, streamed.runtime_dsn())
     assert not bound.all_tenants
     assert [one for one in report.findings if one.tenant == TENANT] == list(bound.findings)
-    named = _audit(streamed, streamed.runtime_dsn(), tenant="other")
+    named = _audit(streamed, streamed.runtime_dsn(), scope=Scope(tenant="other"))
     assert _said(named.findings) == [(("orphan", "document"), "ghost")]
 
 
-def test_a_reset_lets_the_same_version_in_again(streamed):
+def test_a_reset_lets_the_same_version_in_again(streamed: Place) -> None:
     """The repair that the audit names would change nothing, for the fence takes no version twice."""
     key = Key(TENANT, "doc23")
     codec, kafka = streamed.codec(), streamed.kafka_settings()
-    scope = {"tenant": key.tenant, "document_id": key.document_id, "deep": True}
-    assert _audit(streamed, **scope).clean
+    scope = Scope(key.tenant, key.document_id, deep=True)
+    assert _audit(streamed, scope=scope).clean
     ids = f"SELECT chunk_id FROM chunk WHERE tenant = '{TENANT}' AND document_id = 'doc23' ORDER BY chunk_id LIMIT 1"
     _execute(streamed, f"DELETE FROM chunk WHERE chunk_id = ({ids})")
-    assert _said(_audit(streamed, **scope).findings) == [(("missing", "chunk"), "doc23")]
+    assert _said(_audit(streamed, scope=scope).findings) == [(("missing", "chunk"), "doc23")]
     assert _indexed_again(streamed, key.document_id) is Outcome.UNCHANGED
 
     login = _store(streamed, streamed.runtime_dsn())
@@ -290,15 +295,15 @@ def test_a_reset_lets_the_same_version_in_again(streamed):
     assert asyncio.run(reset(kafka, codec, login, key)) == planned
     assert planned.then == (f"headrace replay start --stage embedder --tenant {TENANT} --document doc23 --into g1",)
     assert _indexed_again(streamed, key.document_id) is Outcome.INDEXED
-    assert _audit(streamed, **scope).clean
+    assert _audit(streamed, scope=scope).clean
 
     with pytest.raises(NoReset, match="does not have the document nobody"):
         asyncio.run(reset(kafka, codec, login, Key(TENANT, "nobody")))
     with pytest.raises(UnknownDocument):
-        _audit(streamed, tenant=TENANT, document_id="nobody")
+        _audit(streamed, scope=Scope(TENANT, "nobody"))
 
 
-def _indexed_again(place, name):
+def _indexed_again(place: Place, name: str) -> Outcome:
     """Index the version that the log has once more, as a replay does: vectors come from the cache."""
     known = expected(TENANT, _change(name))
     chunks = tuple(
@@ -308,11 +313,12 @@ def _indexed_again(place, name):
     facts = DocumentFacts("", "", known.content_hash)
     document = IndexDocument(TENANT, name, VERSION, facts, chunks=chunks)
 
-    async def index():
+    async def index() -> Outcome:
         pool = await create_pool(_store(place, place.runtime_dsn()))
         try:
             async with pool.acquire() as connection:
                 generation = await get_generation(connection, "g1")
+            assert generation is not None
             return (await index_batch(pool, generation, [document]))[0].outcome
         finally:
             await pool.close()

@@ -6,10 +6,11 @@ import json
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Message, Producer
+from confluent_kafka import Producer
 from typer.testing import CliRunner
 
 from headrace.codec.codec import Codec
@@ -30,6 +31,7 @@ from headrace_operations.dead_letters.act import REDRIVEN, Actor, plan
 from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.dead_letters.model import Id, NoSuchDeadLetter, RefusedDeadLetter, Selection, State
 from headrace_testing.committed import read_all
+from headrace_testing.deployment import Place
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -58,7 +60,7 @@ class Ground:
         producer.produce(message.topic, message.value, message.key, headers=list(message.headers))
         assert producer.flush(60) == 0
 
-    def retried(self, stage: str = "ingest") -> list[Message]:
+    def retried(self, stage: str = "ingest") -> list[Record]:
         """What lies in the stage's retry topic, as its side lane would read it."""
         return read_all(self.kafka.bootstrap, self.kafka.topic(f"retry.{stage}"))
 
@@ -83,7 +85,7 @@ class Ground:
 
 
 @pytest.fixture
-def ground(place) -> Ground:
+def ground(place: Place) -> Ground:
     """The test's own topics."""
     return Ground(place.kafka_settings(), place.create_topics(), place.registry)
 
@@ -93,16 +95,16 @@ def test_a_record_goes_back_as_it_was_and_only_once(ground: Ground) -> None:
     ground.give_up(b"acme/a.md", b'{"id": 1}', headers=(("version", b"3"), ("none", None), ("redrive", b"old")))
     ground.give_up(None, None, offset=8)
     assert len(ground.act()) == 2
-    keyed, unkeyed = sorted(ground.retried(), key=lambda message: message.key() is None)
-    assert (keyed.key(), keyed.value()) == (b"acme/a.md", b'{"id": 1}')
-    given = dict(keyed.headers())
+    keyed, unkeyed = sorted(ground.retried(), key=lambda record: record.key is None)
+    assert (keyed.key, keyed.value) == (b"acme/a.md", b'{"id": 1}')
+    given = dict(keyed.headers)
     identity = next(entry.id for entry in ground.select(states=frozenset(State)) if entry.tenant == "acme")
-    assert given.pop("retry-due").isdigit()
+    assert (given.pop("retry-due") or b"").isdigit()
     assert given == {
         "version": b"3", "none": None, "origin-topic": ground.kafka.topic("changes").encode(), "origin-partition": b"1",
         "origin-offset": b"7", "retry-attempt": b"1", "redrive": identity.place.encode(),
     }  # fmt: skip
-    assert (unkeyed.key(), unkeyed.value()) == (None, None)
+    assert (unkeyed.key, unkeyed.value) == (None, None)
 
     assert ground.act() == []
     with pytest.raises(RefusedDeadLetter, match="redriven by olga"):
@@ -118,7 +120,8 @@ def test_a_command_that_was_overtaken_sends_nothing_more(ground: Ground, monkeyp
         ground.give_up(f"acme/{number}".encode(), offset=number)
     monkeypatch.setattr(transactions, "_BATCH_RECORDS", 1)
     chosen, request = ground.select(), ActionRequest(REDRIVEN, "b1", "olga")
-    slow, seconds = Actor(ground.kafka, ground.codec), []
+    slow = Actor(ground.kafka, ground.codec)
+    seconds: list[Id] = []
 
     def overtake(_: int) -> None:
         if not seconds:
@@ -186,7 +189,7 @@ def test_what_does_not_exist_is_refused_naming_what_does(ground: Ground) -> None
     assert "headrace bootstrap" in elsewhere.run("list", code=2).output
 
 
-def test_the_command_line_lists_sends_discards_and_exports(ground: Ground, tmp_path) -> None:
+def test_the_command_line_lists_sends_discards_and_exports(ground: Ground, tmp_path: Path) -> None:
     """If it failed, operators could not do what the guide says, or a list would show a payload."""
     ground.give_up(b"acme/a.md", b'{"secret": "words"}', offset=1)
     ground.give_up(b"acme/b.md", b"\xff\x00", offset=2)

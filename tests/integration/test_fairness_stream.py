@@ -13,7 +13,8 @@ from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_bench.outage import small_documents
 from headrace_testing.deployment import Deployment
 from headrace_testing.fold import fold, read_store
-from headrace_testing.model_server import ModelServer, serving, settings
+from headrace_testing.http_servers import serving
+from headrace_testing.model_server import ModelServer, settings
 from headrace_testing.oracle import versions
 from headrace_testing.stream import dead_letters, metric, publish, wait_until_stored
 

@@ -9,7 +9,6 @@ import json
 import os
 import struct
 import tempfile
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -50,6 +49,7 @@ from headrace_gateway.settings import GatewaySettings
 from headrace_generator.answer import AnswerHandler
 from headrace_local import shared
 from headrace_local.model import Endpoints
+from headrace_testing.http_servers import serving
 from headrace_testing.postgres import with_login
 
 pytestmark = pytest.mark.integration
@@ -105,13 +105,8 @@ def embedder_url() -> Iterator[str]:
             self.end_headers()
             self.wfile.write(encoded)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Answers)) as server:
+        yield f"http://127.0.0.1:{server.server_port}"
 
 
 @dataclass(frozen=True)
@@ -419,7 +414,9 @@ async def answering(ground: Ground) -> AsyncIterator[AnswerHandler]:
         while True:
             message = await asyncio.to_thread(consumer.poll, 0.1)
             if message is not None and message.error() is None:
-                await handler.process(ground.codec.decode(message.value(), GenerationRequest))
+                decoded = ground.codec.decode(message.value(), GenerationRequest)
+                assert decoded.payload is not None
+                await handler.process(decoded.with_payload(decoded.payload))
 
     task = asyncio.create_task(run(), name="answers")
     try:

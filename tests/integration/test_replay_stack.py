@@ -11,11 +11,12 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from confluent_kafka import Message, Producer, TopicPartition
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from headrace.codec.codec import Codec
 from headrace.config.settings import KafkaSettings
+from headrace.kafka.broker_contract import Record
 from headrace.orders import control
 from headrace.payloads import ReplayRun
 from headrace.topology import topics
@@ -26,6 +27,7 @@ from headrace_operations.replay.runs import CANCELLED, PAUSED, read_run
 from headrace_operations.replay.selection import RefusedReplay, Selection
 from headrace_operations.transactions import Transactions
 from headrace_testing.committed import read_all
+from headrace_testing.deployment import Place
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -68,13 +70,13 @@ class Ground:
         """What the log says of the run."""
         return read_run(self.kafka, self.codec, run.run_id)
 
-    def sent(self) -> list[Message]:
+    def sent(self) -> list[Record]:
         """What lies in the replay topic, as the side lane would read it."""
         return read_all(self.kafka.bootstrap, self.kafka.topic(topics.replay_topic(STAGE)))
 
 
 @pytest.fixture
-def ground(place) -> Ground:
+def ground(place: Place) -> Ground:
     """The test's own topics."""
     return Ground(place.kafka_settings(), place.create_topics())
 
@@ -130,7 +132,7 @@ def test_a_run_obeys_and_another_command_may_take_it_over(ground: Ground) -> Non
     assert second.result is not None
     assert second.result.state == CANCELLED
     assert time.monotonic() - ordered < 10
-    sent = [(message.key(), message.value()) for message in ground.sent()]
+    sent = [(record.key, record.value) for record in ground.sent()]
     assert len(sent) == len(set(sent)) == second.result.sent == ground.state(run).sent
 
 
@@ -168,7 +170,7 @@ def test_a_run_that_dies_within_a_transaction_sends_nothing_twice(
     until(lambda: ground.state(run).sent >= 60)
     ground.order(control.Action.CANCEL, run)
     carried.join(WAIT_S)
-    sent = [(message.key(), message.value()) for message in ground.sent()]
+    sent = [(record.key, record.value) for record in ground.sent()]
     assert len(sent) == len(set(sent)) == ground.state(run).sent == 60
 
 
@@ -184,9 +186,10 @@ def test_a_tenants_run_sends_its_records_as_they_were_and_no_others(ground: Grou
     carried.join(WAIT_S)
     assert carried.result is not None
     assert carried.result.state == CANCELLED
-    found = {message.key(): (message.value(), dict(message.headers() or [])) for message in ground.sent()}
+    found = {record.key: (record.value, dict(record.headers)) for record in ground.sent()}
     assert set(found) == {b"acme/%d" % number for number in range(0, 12, 2)}
     for key, (value, headers) in found.items():
+        assert key is not None
         assert value == b"v" + key.split(b"/")[1]
         assert (headers["own"], headers["replay"]) == (b"1", run.run_id.encode())
         assert headers["origin-topic"] == ground.kafka.topic("generation-requests").encode()

@@ -28,7 +28,7 @@ from headrace.store.transactions import tenant_transaction
 
 if TYPE_CHECKING:
     from headrace.store.pool import Pool
-    from headrace_testing.postgres_fixtures import StoreSchema
+    from headrace_testing.postgres import StoreSchema
 
     Owner = asyncpg.Connection[asyncpg.Record]
 

@@ -39,7 +39,7 @@ TOKENS = 100
 """Tokens that the server charges for each text."""
 
 
-def document(tenant: str, name: str, *words: str) -> Context:
+def document(tenant: str, name: str, *words: str) -> Context[ChunkedDocument]:
     """A document with a chunk for each word."""
     chunks = tuple(Chunk(bytes(16), (), 0, len(word), word, text_hash=word.encode().ljust(16, b".")) for word in words)
     payload = ChunkedDocument(DocumentFacts(name, "text/plain", bytes(16)), chunks)

@@ -40,7 +40,9 @@ class Log:
 
     def write(self, topic: str, key: bytes, value: bytes, *, times: int = 1, **headers: object) -> None:
         """Write a record where its key belongs, several times if asked."""
-        named = {name.replace("_", "-"): str(text).encode() for name, text in headers.items()}
+        named: dict[str, str | bytes | None] = {
+            name.replace("_", "-"): str(text).encode() for name, text in headers.items()
+        }
         for _ in range(times):
             self.producer.produce(self.kafka.topic(topic), value, key, headers=named)
             self.producer.poll(0)

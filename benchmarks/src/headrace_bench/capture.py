@@ -70,8 +70,8 @@ def differences(capture: Capture, timeout: float) -> list[str]:
 def steps_back(place: Place) -> list[str]:
     """V: return the documents whose indexed versions do not rise."""
     codec, found = place.codec(), dict[str, list[int]]()
-    for message in read_all(place.kafka, place.kafka_settings().topic("indexed")):
-        change = codec.decode(message.value() or b"", IndexedDocument).change
+    for record in read_all(place.kafka, place.kafka_settings().topic("indexed")):
+        change = codec.decode(record.value or b"", IndexedDocument).change
         found.setdefault(change.document_id, []).append(change.version)
     return [
         f"V {document}: {later} after {earlier}"

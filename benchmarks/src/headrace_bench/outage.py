@@ -15,7 +15,8 @@ from headrace_bench.result import Result
 from headrace_bench.stages import deployment
 from headrace_testing.deployment import Deployment, Service
 from headrace_testing.fold import Expected, Key, fold
-from headrace_testing.model_server import ModelServer, serving, settings
+from headrace_testing.http_servers import serving
+from headrace_testing.model_server import ModelServer, settings
 from headrace_testing.oracle import versions
 from headrace_testing.stream import TENANT, dead_letters, lag, metric, publish, wait_until_stored
 

@@ -102,8 +102,8 @@ def indexed(place: Place) -> list[Entry]:
     codec = place.codec()
     topic = place.kafka_settings().topic("indexed")
     found = []
-    for message in read_all(place.kafka, topic):
-        change = codec.decode(message.value() or b"", IndexedDocument).change
+    for record in read_all(place.kafka, topic):
+        change = codec.decode(record.value or b"", IndexedDocument).change
         found.append(Entry(change.document_id.encode(), change.version))
     return found
 

@@ -114,7 +114,12 @@ def test_a_verified_file_is_not_read_again(tmp_path: Path, monkeypatch: pytest.M
     verified.check(_entry(), path)
     verified.save()
     read: list[Path] = []
-    monkeypatch.setattr(maven_lock, "sha256_of", lambda path: read.append(path) or "")
+
+    def sha256_of(path: Path) -> str:
+        read.append(path)
+        return ""
+
+    monkeypatch.setattr(maven_lock, "sha256_of", sha256_of)
     VerifiedFiles(tmp_path / "verified.json").check(_entry(), path)
     assert read == []
     with pytest.raises(StackError):

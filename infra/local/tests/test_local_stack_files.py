@@ -195,10 +195,16 @@ def test_a_download_is_reported_in_plain_lines_by_tenths() -> None:
 
 def test_what_loads_long_is_said_when_it_starts(tmp_path: Path) -> None:
     """A start would stand still while a model is fetched, and nobody would know what for."""
-    out, events = io.StringIO(), []
+    out = io.StringIO()
+    events: list[Event] = []
     with shown(Console(file=out, width=80)) as take:
+
+        def noted(event: Event) -> None:
+            events.append(event)
+            take(event)
+
         for command in (Command("embedder", (), loads="the model m"), Command("chunker", ())):
-            Stack(tmp_path)._launch(Mock(), [command], lambda event: (events.append(event), take(event)))
+            Stack(tmp_path)._launch(Mock(), [command], noted)
     assert [(event.part, event.state) for event in events] == [
         ("embedder", "starting"), ("embedder", "loading"), ("chunker", "starting"),
     ]  # fmt: skip

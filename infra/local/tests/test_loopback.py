@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections import deque
 
 import pytest
 
@@ -58,14 +59,14 @@ def test_a_port_to_avoid_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken: two parts of one stack are given one port."""
     port = free_port()
     monkeypatch.setattr(loopback, "PORTS", range(port, port + 1))
-    monkeypatch.setattr(loopback, "_held", loopback.deque())
+    monkeypatch.setattr(loopback, "_held", deque[int]())
     with pytest.raises(ConfigurationError):
         free_port({port})
 
 
 def test_a_port_is_claimed_again_after_its_server_and_kept_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken: a stack that starts again gets other ports each time, or one that another stack chose."""
-    monkeypatch.setattr(loopback, "_held", loopback.deque())
+    monkeypatch.setattr(loopback, "_held", deque[int]())
     server = listener(0)
     port = server.getsockname()[1]
     client = socket.create_connection((LOOPBACK, port), 5)
@@ -83,7 +84,7 @@ def test_a_port_is_claimed_again_after_its_server_and_kept_from_others(monkeypat
 def test_few_sockets_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken: a process that asks for ports all day runs out of files."""
     monkeypatch.setattr(loopback, "_MOST_HELD", 3)
-    monkeypatch.setattr(loopback, "_held", held := loopback.deque())
+    monkeypatch.setattr(loopback, "_held", held := deque[int]())
     for _ in range(9):
         free_port()
     assert len(held) == 3

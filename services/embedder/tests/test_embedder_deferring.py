@@ -31,7 +31,7 @@ TEXT = "x" * 30  # ten tokens
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
-def document(tenant: str, name: str, *words: str) -> Context:
+def document(tenant: str, name: str, *words: str) -> Context[ChunkedDocument]:
     """A document with a chunk for each word; a text of ten tokens and the word's hash."""
     chunks = tuple(Chunk(bytes(16), (), 0, len(TEXT), TEXT, text_hash=word.encode().ljust(16, b".")) for word in words)
     payload = ChunkedDocument(DocumentFacts(name, "text/plain", bytes(16)), chunks)

@@ -27,6 +27,7 @@ from headrace_embedder.settings import EmbedderSettings
 pytestmark = pytest.mark.unit
 
 Array = npt.NDArray[np.float32]
+Exact = npt.NDArray[np.float64]
 WIDTH, INNER, LAYERS, HEADS, POSITIONS = 12, 20, 2, 3, 24
 WORDS = ["[PAD]", "<pad>", "[UNK]", "river", "dam", "bread", "flour"]
 TEXTS = ["river", "dam river bread", "", "flour " * 40, "bread dam dam flour river " * 2]
@@ -95,12 +96,13 @@ def model(folder: Path, config: Mapping[str, Any] = BERT, pooling: Mapping[str, 
 def expected(weights: Mapping[str, Array], config: Mapping[str, Any], ids: list[int], *, cls: bool) -> Array:
     """Return the vector of one text, in NumPy's float64 and with neither batch nor padding."""
     w = {name: numbers.astype(np.float64) for name, numbers in weights.items()}
+    epsilon: float = config.get("layer_norm_eps", 1e-12)
 
-    def normal(x: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
-        even = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + config.get("layer_norm_eps", 1e-12))
+    def normal(x: Exact, name: str) -> Exact:
+        even: Exact = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon)
         return even * w[f"{name}.weight"] + w[f"{name}.bias"]
 
-    def linear(x: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    def linear(x: Exact, name: str) -> Exact:
         return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
 
     first = 0 if config["model_type"] == "bert" else config["pad_token_id"] + 1
@@ -121,7 +123,7 @@ def expected(weights: Mapping[str, Array], config: Mapping[str, Any], ids: list[
     return np.asarray(vector / np.linalg.norm(vector), np.float32)
 
 
-_ACTIVATIONS: dict[str, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {
+_ACTIVATIONS: dict[str, Callable[[Exact], Exact]] = {
     "gelu": lambda x: x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2,
     "gelu_new": lambda x: x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2,
     "relu": lambda x: np.maximum(x, 0),

@@ -77,7 +77,7 @@ def provider(server: Server, **more: Any) -> OpenAICompatibleProvider:
     return OpenAICompatibleProvider(settings, httpx.MockTransport(server))
 
 
-def document(*texts: str) -> Context:
+def document(*texts: str) -> Context[ChunkedDocument]:
     """A document with a chunk for each text."""
     chunks = tuple(Chunk(bytes([at]) * 16, (), 0, len(text), text, text_hash(text)) for at, text in enumerate(texts))
     payload = ChunkedDocument(DocumentFacts("d", "text/plain", bytes(16)), chunks)

@@ -240,11 +240,16 @@ async def test_an_answer_that_cannot_be_read_is_the_server_s_fault(body: bytes) 
         await embed(lambda _: httpx.Response(200, content=body), ["a"])
 
 
+def refusing(status: int) -> Answer:
+    """A server that answers nothing else."""
+    return lambda _: httpx.Response(status, text="no")
+
+
 async def test_a_server_that_refuses_everything_pauses_the_stage() -> None:
     """A server that is out of order would have every document given up."""
     for status in (400, 422):
         with pytest.raises(DependencyDown, match="fails for every text"):
-            await embed(lambda _, status=status: httpx.Response(status, text="no"), ["a", "b"])
+            await embed(refusing(status), ["a", "b"])
     with pytest.raises(DependencyDown, match="fails for every text"):
         await embed(lambda request: answered(request, lambda data: data[:0]), ["a"])
 

@@ -63,7 +63,7 @@ def local(prompt: str = "") -> SentenceTransformersProvider:
     return SentenceTransformersProvider("fake", 2, encode, COUNTER, Caps(8, 100), prompts)
 
 
-def context(*texts: str, title: str = "T") -> Context:
+def context(*texts: str, title: str = "T") -> Context[ChunkedDocument]:
     """A document with a chunk for each text."""
     chunks = tuple(
         Chunk(bytes([number]) * 16, ("S",), 0, len(text), text, text_hash(text)) for number, text in enumerate(texts)

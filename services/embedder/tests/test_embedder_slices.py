@@ -95,7 +95,7 @@ class Cached(EmbedHandler):
         self.known.update(vectors)
 
 
-def record(number: int) -> Context:
+def record(number: int) -> Context[ChunkedDocument]:
     """A document of so many chunks, longest first, as the handler sorts them."""
     texts = [f"{at:03d}" + "x" * (number - at) for at in range(number)]
     chunks = tuple(Chunk(bytes(16), (), 0, len(text), text, text_hash=text[:3].encode().ljust(16)) for text in texts)

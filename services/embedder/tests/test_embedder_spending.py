@@ -18,10 +18,10 @@ from headrace.config.settings import EXIT_CONFIGURATION
 from headrace.embeddings.costs import CostSettings
 from headrace.embeddings.preparation import Preparation
 from headrace.envelope import Change, Context, Metadata, Operation, Trace
-from headrace.errors import ConfigurationError, InvalidRecord, SetAside
+from headrace.errors import ConfigurationError, HeadraceError, InvalidRecord, SetAside
 from headrace.payloads import Chunk, ChunkedDocument, DocumentFacts
 from headrace_embedder import main
-from headrace_embedder.batch import Computed, Document, EmbeddingBatch, Text
+from headrace_embedder.batch import Computed, Document, EmbeddingBatch, Key, Text
 from headrace_embedder.fairness import FairShare
 from headrace_embedder.openai_compatible import OpenAICompatibleProvider
 from headrace_embedder.provider import EmbedResult
@@ -38,7 +38,7 @@ def text(tenant: str, word: str, document_id: str) -> Text:
     return Text(tenant, word.encode().ljust(16, b"."), word, document_id)
 
 
-def document(tenant: str, name: str, *words: str) -> Context:
+def document(tenant: str, name: str, *words: str) -> Context[ChunkedDocument]:
     """A document with a chunk for each word."""
     chunks = tuple(Chunk(bytes(16), (), 0, len(word), word, text_hash=word.encode().ljust(16, b".")) for word in words)
     payload = ChunkedDocument(DocumentFacts(name, "text/plain", bytes(16)), chunks)
@@ -47,7 +47,7 @@ def document(tenant: str, name: str, *words: str) -> Context:
     )
 
 
-def batch_of(*contexts: Context) -> EmbeddingBatch:
+def batch_of(*contexts: Context[ChunkedDocument]) -> EmbeddingBatch:
     """A batch of them, prepared as they are."""
     return EmbeddingBatch([Document(context, Preparation().of(context.payload)) for context in contexts])
 
@@ -98,7 +98,7 @@ def test_a_vector_travels_once_with_the_first_document_that_goes_on() -> None:
     )  # fmt: skip
     batch.documents[0].refusal = why = SetAside("cap/a", "full")
     batch.share({text("a", "shared", "").key: b"s"})
-    refused = {text("a", "refused", "").key: InvalidRecord("text", "is refused")}
+    refused: dict[Key, HeadraceError] = {text("a", "refused", "").key: InvalidRecord("text", "is refused")}
     computed = Computed({text("a", "same", "").key: b"v", text("b", "same", "").key: b"w"}, refused)
     for _ in range(2):
         held, bad, *made = batch.results(computed, generation="g", model="m", dimensions=1)

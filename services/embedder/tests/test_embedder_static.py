@@ -15,7 +15,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from headrace.errors import ConfigurationError
-from headrace_embedder import local_model, openvino_model
+from headrace_embedder import local_model, openvino_model, torch_model
 from headrace_embedder.convert import converted_to
 from headrace_embedder.factory import build
 from headrace_embedder.model_folder import NotConverted
@@ -107,7 +107,7 @@ def test_a_gpu_without_torch_leaves_the_model_to_the_processor(tmp_path: Path, m
     (card := tmp_path / "nvidia0").touch()
     monkeypatch.setattr(local_model, "_ACCELERATORS", (str(card),))
     assert not local_model.on_processor(None)
-    monkeypatch.setattr(local_model.torch_model, "installed", lambda: False)
+    monkeypatch.setattr(torch_model, "installed", lambda: False)
     monkeypatch.setattr(openvino_model, "installed", lambda: False)
     with capture_logs() as logs, pytest.raises(ConfigurationError, match="OpenVINO cannot run"):
         build(EmbedderSettings(model=str(tmp_path)))

@@ -76,7 +76,7 @@ class FakeArchive:
         return True
 
 
-def context(**changes: Any) -> Context:
+def context(**changes: Any) -> Context[GenerationRequest]:
     """A request as the gateway publishes it."""
     request = GenerationRequest(**{"question": "How does the gate open?", "top_k": 2, **changes})
     trace = Trace("r-1", "answer", 4, datetime(2026, 1, 1, tzinfo=UTC), "key:abc")

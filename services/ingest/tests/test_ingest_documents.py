@@ -33,7 +33,7 @@ EVENT = ChangeEvent(
 SAMPLE_LINES = 400
 
 
-def context(event: ChangeEvent | None) -> Context:
+def context(event: ChangeEvent) -> Context[ChangeEvent]:
     """Return a context with that event."""
     trace = Trace("r", "default", 1, datetime(2026, 1, 1, tzinfo=UTC))
     return Context(trace, Change("acme", "a.md", 1, Operation.UPSERT), event)

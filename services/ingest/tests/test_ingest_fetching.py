@@ -11,17 +11,27 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any, TypeVar
 
 import pytest
 
 from headrace.errors import ConfigurationError, HeadraceError, PermanentError, TemporaryError
 from headrace_ingest.fetching import Fetched, Fetcher, FetchSettings, ForbiddenReference, ReferenceGone, Unfetchable
-from headrace_ingest.fetching.addresses import resolve
+from headrace_ingest.fetching.addresses import Resolve, resolve
 
 pytestmark = pytest.mark.unit
 
+Refusal = TypeVar("Refusal", bound=HeadraceError)
+
 CERTIFICATE = Path(__file__).with_name("data") / "docs.test.pem"
 """Signed by itself, for docs.test only, until 2126; its key stands in it and protects nothing."""
+
+
+class QuietServer(ThreadingHTTPServer):
+    """Prints nothing when a client goes away."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass
 
 
 class Server:
@@ -32,9 +42,7 @@ class Server:
         self.answers: dict[str, Callable[[BaseHTTPRequestHandler], None]] = {}
         self.sent = 0
         self.ended = Event()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._http.daemon_threads = True
-        self._http.handle_error = lambda *_: None
+        self._http = QuietServer(("127.0.0.1", 0), self._handler())
         if tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(CERTIFICATE)
@@ -109,7 +117,7 @@ async def home(_host: str, _port: int) -> Sequence[str]:
     return ["127.0.0.1"]
 
 
-async def fetched(reference: str, resolver: Callable = home, **settings: object) -> Fetched:
+async def fetched(reference: str, resolver: Resolve = home, **settings: Any) -> Fetched:
     """Fetch once; the test's server is allowed unless the settings say otherwise."""
     port = re.search(r":(\d+)", reference.partition("//")[2])
     allowed = f"docs.test:{port[1]},127.0.0.1:{port[1]}" if port else "docs.test"
@@ -121,7 +129,7 @@ async def fetched(reference: str, resolver: Callable = home, **settings: object)
         await fetcher.close()
 
 
-async def refused(reference: str, error: type[HeadraceError], match: str, **settings: object) -> HeadraceError:
+async def refused(reference: str, error: type[Refusal], match: str, **settings: Any) -> Refusal:
     """Return the error that a fetch must end with."""
     with pytest.raises(error, match=match) as caught:
         await fetched(reference, **settings)
@@ -391,7 +399,7 @@ async def test_https_leads_to_http_only_where_http_is_allowed(server: Server) ->
         {"buckets": "docs", "s3_access_key_id": "id"}, {"ca_file": Path(__file__)}, {"ca_file": Path("/nowhere")},
     ],
 )  # fmt: skip
-def test_settings_that_cannot_be_are_refused_at_the_start(settings: dict[str, object]) -> None:
+def test_settings_that_cannot_be_are_refused_at_the_start(settings: dict[str, Any]) -> None:
     """Broken: a misspelt allow-list is found out when the first document is given up."""
     with pytest.raises(ConfigurationError, match="HEADRACE_FETCH_"):
         Fetcher(FetchSettings(**settings))

@@ -8,6 +8,7 @@ from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any, TypeVar
 
 import pytest
 from structlog.testing import capture_logs
@@ -19,6 +20,7 @@ from headrace_ingest.fetching.outcomes import shown
 
 pytestmark = pytest.mark.unit
 
+Refusal = TypeVar("Refusal", bound=HeadraceError)
 LITERALS = "127.0.0.1,169.254.169.254,10.0.0.1,0.0.0.0,[::1],[::],[::ffff:10.0.0.1],[fd00:ec2::254],[fe80::1]"
 
 
@@ -28,7 +30,7 @@ async def inside(host: str, _port: int) -> Sequence[str]:
     return [known.get(host, "10.0.0.1")]
 
 
-async def fetched(reference: str, **settings: object) -> Fetched:
+async def fetched(reference: str, **settings: Any) -> Fetched:
     """Fetch once, with these settings and nothing else allowed."""
     fetcher = Fetcher(FetchSettings(**{"timeout_s": 5, **settings}), resolver=inside)
     try:
@@ -37,7 +39,7 @@ async def fetched(reference: str, **settings: object) -> Fetched:
         await fetcher.close()
 
 
-async def refused(reference: str, error: type[HeadraceError], match: str, **settings: object) -> HeadraceError:
+async def refused(reference: str, error: type[Refusal], match: str, **settings: Any) -> Refusal:
     """Return the error that a fetch must end with."""
     with pytest.raises(error, match=match) as caught:
         await fetched(reference, **settings)

@@ -12,7 +12,7 @@ import pytest
 
 from headrace.envelope import Change, Context, Operation, Trace
 from headrace.errors import ConfigurationError
-from headrace.payloads import ChangeEvent
+from headrace.payloads import ChangeEvent, SourceDocument
 from headrace_ingest import language
 from headrace_ingest.handler import ChangeEventHandler, source_document
 from headrace_ingest.language import Detect, detector
@@ -56,7 +56,7 @@ def test_the_handler_tells_it_only_where_none_is_stated_and_leaves_the_hash(dete
     handler._detect = detect
     change = Change("acme", "a.md", 1, Operation.UPSERT)
 
-    def process(event: ChangeEvent) -> Context:
+    def process(event: ChangeEvent) -> Context[SourceDocument]:
         return asyncio.run(
             handler.process(Context(Trace("r", "d", 1, datetime(2026, 1, 1, tzinfo=UTC)), change, event))
         )

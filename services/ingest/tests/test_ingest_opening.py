@@ -20,9 +20,10 @@ from headrace.payloads import ChangeEvent
 from headrace_ingest.events import IngestDecoder, decode
 from headrace_ingest.fetching import ForbiddenReference, ReferenceGone
 from headrace_ingest.files import kinds
+from headrace_ingest.files.blocks import Parsed
 from headrace_ingest.masking import Edit, moved
-from headrace_ingest.opening import OpenFile
-from headrace_ingest.personal_data import Span
+from headrace_ingest.opening import File, OpenFile
+from headrace_ingest.postal import Span
 from headrace_ingest.settings import IngestSettings
 from headrace_testing import files
 
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.unit
 CODEC = Codec(FixedIds())
 
 
-def context(event: ChangeEvent) -> Context:
+def context(event: ChangeEvent) -> Context[ChangeEvent]:
     """Return the context of that event."""
     trace = Trace("r", "default", 1, datetime(2026, 1, 1, tzinfo=UTC))
     return Context(trace, Change(event.tenant, event.document_id, 1, Operation.UPSERT), event)
@@ -42,10 +43,10 @@ def event(document_id: str = "a", **fields: Any) -> ChangeEvent:
     return ChangeEvent("acme", document_id, Operation.UPSERT, 1, **fields)
 
 
-def opened(*events: ChangeEvent) -> list[Context | HeadraceError]:
+def opened(*events: ChangeEvent) -> list[Context[ChangeEvent] | HeadraceError]:
     """Return what the handler makes of the events, in one batch."""
 
-    async def run() -> list[Context | HeadraceError]:
+    async def run() -> list[Context[ChangeEvent] | HeadraceError]:
         handler = OpenFile()
         try:
             return list(await handler.process_batch([context(one) for one in events]))
@@ -55,12 +56,18 @@ def opened(*events: ChangeEvent) -> list[Context | HeadraceError]:
     return asyncio.run(run())
 
 
-def one(given: ChangeEvent) -> Context:
+def one(given: ChangeEvent) -> Context[ChangeEvent]:
     """Return what the handler makes of one event that is fine."""
     found = opened(given)[0]
     assert isinstance(found, Context), found
     check_transition(context(given), found, "ingest")
     return found
+
+
+def text_of(context: Context[ChangeEvent]) -> str:
+    """Return the event's text, which there must be."""
+    assert context.payload.content is not None
+    return context.payload.content
 
 
 def test_an_event_with_its_text_passes_as_it_is() -> None:
@@ -80,9 +87,10 @@ def test_what_a_file_holds_is_masked_and_its_pages_move_along() -> None:
         title="Kim hana.kim@example.co.kr",
     )
     found = one(event("a.pdf", data=data))
-    text = found.payload.content
+    text = text_of(found)
     assert "hana.kim" not in text
     assert "010-1234-5678" not in text
+    assert found.payload.title is not None
     assert "hana.kim" not in found.payload.title
     assert found.metadata["ingest.file.masked.email"] == 2
     assert found.metadata["ingest.file.masked.phone"] == 1
@@ -153,7 +161,7 @@ def test_a_file_is_fetched_from_where_the_event_refers_to(monkeypatch: pytest.Mo
         event("a", reference=place), event("b", reference="file:///etc/hostname"), event("c", reference=f"{place}x")
     )
     assert isinstance(found, Context)
-    assert found.payload.content.startswith("# 안내\n\n[EMAIL-")
+    assert text_of(found).startswith("# 안내\n\n[EMAIL-")
     assert (found.payload.media_type, found.payload.reference) == (kinds.MARKDOWN, None)
     assert found.payload.source == found.metadata["ingest.file.reference"] == place
     assert isinstance(outside, ForbiddenReference)
@@ -165,7 +173,7 @@ def test_an_unforeseen_error_concerns_one_file_and_all_are_opened_once(monkeypat
     read_files: list[str] = []
     parsed = OpenFile._parsed
 
-    async def counted(self: OpenFile, file: object, name: str) -> object:
+    async def counted(self: OpenFile, file: File, name: str) -> tuple[str, Parsed]:
         read_files.append(name)
         if name == "b":
             raise RuntimeError("a bug")
@@ -194,10 +202,11 @@ def test_personal_data_in_json_is_masked_behind_the_parser() -> None:
                        "title": "hana.kim@example.co.kr", "content": '{"order": 4111111111111111}'})  # fmt: skip
     latest = lambda name: (name, 1)  # noqa: E731
     decoder = IngestDecoder(CODEC, latest, IngestSettings())
-    context_ = decoder(Record("changes", 0, 1, b"acme/a", body.encode(), (), 0))
-    assert context_.payload.title.startswith("[EMAIL-")
-    found = one(context_.payload)
-    assert found.payload.content.startswith("Order: [CARD-")
+    decoded = decoder(Record("changes", 0, 1, b"acme/a", body.encode(), (), 0)).payload
+    assert decoded is not None
+    assert (decoded.title or "").startswith("[EMAIL-")
+    found = one(decoded)
+    assert text_of(found).startswith("Order: [CARD-")
 
 
 def test_a_cloud_event_may_hold_text_in_another_encoding() -> None:

@@ -152,6 +152,15 @@ class FakeCluster(Cluster):
         return self.contents.pipelines
 
 
+def dead_letter(offset: int, **other: Any) -> Entry:
+    """Return an open dead letter of stage ingest, with the fields in ``other`` instead."""
+    made = Entry(
+        Id("ingest", 0, offset), "invalid-record", None, f"title: is '{offset}'", "", "acme", f"{offset}.md", None,
+        None, 1, NOW, "changes/0/1", None, 2, None, None,
+    )  # fmt: skip
+    return replace(made, **other)
+
+
 def _noted(identity: Id, request: ActionRequest) -> DeadLetterAction:
     return DeadLetterAction(
         request.action, identity.stage, identity.partition, identity.offset, request.batch, request.acted_by, NOW,

@@ -8,8 +8,9 @@ from typing import Any
 from uuid import uuid4
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
-from confluent_kafka import Message as KafkaMessage
 
+from headrace.kafka.broker_contract import Record
+from headrace.kafka.client_answers import record_of
 from headrace.payloads import DeadLetter
 from headrace_testing.deployment import Place
 
@@ -31,27 +32,27 @@ def beginnings(topic: str, partitions: Iterable[int]) -> list[TopicPartition]:
     return [TopicPartition(topic, number, OFFSET_BEGINNING) for number in partitions]
 
 
-def read_all(bootstrap: str, topic: str, timeout: float = 120.0) -> list[KafkaMessage]:
+def read_all(bootstrap: str, topic: str, timeout: float = 120.0) -> list[Record]:
     """Return the committed records of the topic as it stands, partition by partition in order."""
     consumer = reader(bootstrap)
     open_ends = set(consumer.list_topics(topic, 30).topics[topic].partitions)
     consumer.assign(beginnings(topic, open_ends))
-    found: list[KafkaMessage] = []
+    found: list[Record] = []
     deadline = time.monotonic() + timeout
     while open_ends:
         assert time.monotonic() < deadline, f"{topic} cannot be read to its end: is a transaction open?"
         for message in consumer.consume(1000, 0.5):
             error = message.error()
             if error is None:
-                found.append(message)
+                found.append(record_of(message))
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
                 open_ends.discard(message.partition() or 0)
     consumer.close()
-    return sorted(found, key=lambda message: (message.partition() or 0, message.offset() or 0))
+    return sorted(found, key=lambda record: (record.partition, record.offset))
 
 
 def dead_letters_of(place: Place, stage: str) -> list[DeadLetter]:
     """Return the stage's dead letters."""
     found = read_all(place.kafka, place.kafka_settings().topic(f"dead-letters.{stage}"))
     codec = place.codec()
-    return [codec.decode_plain(message.value(), DeadLetter) for message in found]
+    return [codec.decode_plain(record.value, DeadLetter) for record in found]

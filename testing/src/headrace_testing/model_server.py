@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from random import Random
 from typing import Any
@@ -67,19 +64,6 @@ class _Handler(BaseHTTPRequestHandler):
 def _vector(index: int, text: str) -> dict[str, Any]:
     numbers = np.random.default_rng(len(text)).standard_normal(DIMENSIONS).astype("<f4")
     return {"index": index, "embedding": base64.b64encode(numbers.tobytes()).decode()}
-
-
-@contextmanager
-def serving(server: ModelServer) -> Iterator[ModelServer]:
-    """Serve in a thread; afterwards no program listens at the port."""
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="model server")
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def settings(port: int, model: str) -> dict[str, str]:

@@ -56,12 +56,11 @@ def _workspace(text_of: Read) -> Iterator[str]:
 def _types(text_of: Read) -> Iterator[str]:
     settings = tomllib.loads(text_of("pyproject.toml"))["tool"]["mypy"]
     sources = [f"{member}/src" for member in members()]
+    tests = [f"{member}/tests" for member in members() if (ROOT / member / "tests").exists()]
     yield from _differences("pyproject.toml: mypy_path", settings["mypy_path"].split(":"), sources)
-    for where, patterns in (
-        ("pyproject.toml: mypy files", [pattern for pattern in settings["files"] if not pattern.endswith("/tests")]),
-        ("ruff.toml: src", tomllib.loads(text_of("ruff.toml"))["src"]),
-    ):
-        yield from _differences(where, _matched(patterns), sources)
+    checked = [*sources, *tests, "tests", "conftest.py"]
+    yield from _differences("pyproject.toml: mypy files", _matched(settings["files"]), checked)
+    yield from _differences("ruff.toml: src", _matched(tomllib.loads(text_of("ruff.toml"))["src"]), sources)
 
 
 def _tools() -> Iterator[str]:

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, Producer
-from confluent_kafka import Message as KafkaMessage
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from headrace.config.settings import KafkaSettings
-from headrace.kafka.broker_contract import TopicPartition
+from headrace.kafka.broker_contract import Record, TopicPartition
+from headrace.kafka.client_answers import record_of
 from headrace_testing.committed import QUIET, beginnings, read_all, reader
 from headrace_testing.faults.brokers import Cluster
 from headrace_testing.faults.checkers import Ends, Entry, Placed, conservation, ledger, offsets, progress
@@ -261,7 +261,8 @@ class Reader:
         while not self._closed.is_set():
             for message in consumer.consume(500, 0.1):
                 if message.error() is None:
-                    self.seen.append(Seen(time.monotonic(), str(message.topic()), _entry(message)))
+                    record = record_of(message)
+                    self.seen.append(Seen(time.monotonic(), record.topic, _entry(record)))
         consumer.close()
 
 
@@ -279,12 +280,12 @@ def ends(bootstrap: str, topics: Sequence[str], partitions: int) -> dict[TopicPa
     return {place: Ends(stable[place], high[place]) for place in high}
 
 
-def _entry(message: KafkaMessage) -> Entry:
-    return Entry(message.key() or b"", int((message.value() or b"-1").removeprefix(POISON)))
+def _entry(record: Record) -> Entry:
+    return Entry(record.key or b"", int((record.value or b"-1").removeprefix(POISON)))
 
 
-def _entries(messages: Sequence[KafkaMessage]) -> list[Placed]:
-    return [Placed(TopicPartition(str(m.topic()), m.partition() or 0), m.offset() or 0, _entry(m)) for m in messages]
+def _entries(records: Sequence[Record]) -> list[Placed]:
+    return [Placed(record.place, record.offset, _entry(record)) for record in records]
 
 
 def _note_failure(failed: list[KafkaError]) -> Any:
