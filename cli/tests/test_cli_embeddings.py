@@ -210,7 +210,7 @@ def test_files_are_estimated_for_a_model_by_its_name_without_any_server(tmp_path
     served = json.loads(run(*asked, env={**env, "HEADRACE_EMBEDDER_PROVIDER": "openai-compatible"}).stdout)
     assert (served["model"], served["usd"]) == ("nlpai-lab/KURE-v1", None)
     exported = {"HEADRACE_EMBEDDER_MODEL": "nlpai-lab/KURE-v1"}
-    assert "no PostgreSQL address given" in run(*files, code=3, env=exported).output
+    assert "no PostgreSQL address found" in run(*files, code=3, env=exported).output
     assert "--model" in run("embeddings", "reset", "--tenant", "a", code=2, env=exported).output
 
 

@@ -136,7 +136,7 @@ def test_the_provider_gives_the_index_its_model() -> None:
     assert services.provider_of("hashing", named) == Provider("hashing", "hashing-512", 512)
     remote = {**named, "HEADRACE_EMBEDDER_BASE_URL": "http://h/v1"}
     assert services.provider_of("openai-compatible", remote).model == "org/e5-small/"
-    with pytest.raises(ConfigurationError, match="no server"):
+    with pytest.raises(ConfigurationError, match="requires a server"):
         services.provider_of("openai-compatible", named)
     with pytest.raises(UsageError, match="unknown provider"):
         services.provider_of("magic", {})
@@ -227,7 +227,7 @@ def test_the_address_of_the_database_is_shown_without_its_password() -> None:
     """Broken: a password stands in a terminal, and in the bug report that it is copied to."""
     assert without_password("postgresql://own:er@h:5/db?sslmode=require") == "postgresql://own@h:5/db"
     assert without_password("postgresql://h/db") == "postgresql://h/db"
-    assert without_password("host=h user=u password=p") == "the one that --postgres names"
+    assert without_password("host=h user=u password=p") == "the address in --postgres"
 
 
 def test_up_says_where_gateway_and_kafka_answer() -> None:

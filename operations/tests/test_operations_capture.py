@@ -45,7 +45,7 @@ def test_a_capture_has_to_do_with_its_own_tables_alone() -> None:
     ("database", "where", "said"),
     [
         (Database("replica", True, READY.tables), "wal_level", "requires logical"),
-        (Database("logical", False, READY.tables), "role", "may not replicate"),
+        (Database("logical", False, READY.tables), "role", "lacks the attribute REPLICATION"),
         (Database("logical", True, {}), "public.article", "does not exist; the database has no tables"),
         (
             Database("logical", True, {"public.article": Found(("owner", "id", "text"), FOUND.keys, "f")}),
@@ -65,7 +65,7 @@ def test_a_capture_has_to_do_with_its_own_tables_alone() -> None:
         ),
         (
             Database("logical", True, {"public.article": Found(FOUND.columns, FOUND.keys, "f", owned=False)}),
-            "public.article", "not owned by the role",
+            "public.article", "the role does not own it",
         ),
     ],
 )  # fmt: skip

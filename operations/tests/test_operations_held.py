@@ -164,7 +164,7 @@ def test_ids_are_read_and_others_refused() -> None:
     """If it failed, a misspelt id would decide on another record, or be a traceback."""
     assert parse_id("chunker/0/17") == HeldId("chunker", 0, 17)
     for wrong in ("nostage/0/1", "chunker/0", "chunker/0/-1", "chunker/0/1\n", ""):
-        with pytest.raises(ConfigurationError, match="invalid ID of a held record"):
+        with pytest.raises(ConfigurationError, match="invalid held-record ID"):
             parse_id(wrong)
 
 

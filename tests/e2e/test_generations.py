@@ -165,7 +165,7 @@ def test_what_cannot_go_into_a_generation_is_refused_before_anything_moves(
     headrace("generations", "create", "g2", "--model", "hashing-64", "--dimensions", "64", owner=True)
     said = headrace("replay", "--stage", "indexer", "--from-offset", "vectors.g1:0:0", "--into", "g2", code=2)
     assert "Use its source topic vectors.g2" in said
-    assert "serves every generation" in headrace("replay", "--stage", "chunker", "--all", "--into", "g2", code=2)
+    assert "cannot fill a generation" in headrace("replay", "--stage", "chunker", "--all", "--into", "g2", code=2)
     assert headrace("replay", "list") == []
     deployment.start_all("ingest", "chunker")
     publish(place.kafka_settings(), reference_with_edits(edits=0, seed=seed, documents=2))

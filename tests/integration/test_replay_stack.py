@@ -203,7 +203,7 @@ def test_a_place_that_aged_out_is_told_with_what_is_left(ground: Ground) -> None
     admin.delete_records([TopicPartition(topic, 0, 3)])[TopicPartition(topic, 0, 3)].result(WAIT_S)
     with pytest.raises(RefusedReplay, match="begins at 3"):
         ground.plan(offsets={0: 1})
-    with pytest.raises(RefusedReplay, match="is after its end"):
+    with pytest.raises(RefusedReplay, match="is beyond its end"):
         ground.plan(offsets={0: 1000})
     planned = plan(ground.kafka, Selection(STAGE, everything=True), rate=None, asked_by="o", now=datetime.now(UTC))
     assert planned.cut_off == {0: 3}

@@ -1,11 +1,11 @@
-"""The capture: a table that changes at random, captured while Kafka Connect and the stages are killed, then the store.
+"""The capture benchmark: a table changes while Kafka Connect and the stages are killed; then checks the store.
 
-``headrace-bench capture --changes 5000 --kills 20 --seed N``. Real PostgreSQL, Kafka Connect and Debezium, the four
-stages, the hashing provider. Transactions insert rows, change texts, counters and keys, and delete; some stay open
-while others commit. Half-way, the capture stops with its slot and restarts after a while: all rows are read again,
-and what was deleted meanwhile is reconciled in the end. Then the store must equal the table (D), no document may have
-gone back to an older row on the way (V), and no dead letter may be there. The last line is one JSON object with the
-figures; exit code 1 if anything is wrong.
+``headrace-bench capture --changes 5000 --kills 20 --seed N``. It uses real PostgreSQL, Kafka Connect and Debezium, the
+four stages and the hashing provider. Transactions insert rows, change texts, counters and keys, and delete; some stay
+open while others commit. Half-way, the capture stops, drops its slot and restarts after a while. All rows are then read
+again, and rows deleted in the meantime are reconciled at the end. Then the store must equal the table (D), no document
+may have gone back to an older row on the way (V), and there must be no dead letter. The last line is one JSON object
+with the figures; the exit code is 1 if anything is wrong.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from headrace_testing.stream import dead_letters
 
 
 def table_of(capture: Capture, store: Store) -> dict[Key, Expected]:
-    """Return what the store must hold by the table as it is now; versions, which the log gives, are the store's own."""
+    """Return the expected store for the table's rows; versions are the store's own, because the log gives them."""
     with psycopg.connect(capture.dsn) as connection:
         rows = connection.execute("SELECT id, title, body, author FROM article").fetchall()
     version = {key: document.version for key, document in store.documents.items()}
@@ -55,7 +55,7 @@ def table_of(capture: Capture, store: Store) -> dict[Key, Expected]:
 
 
 def differences(capture: Capture, timeout: float) -> list[str]:
-    """Return what differs from the table in the end, or an empty list as soon as nothing does."""
+    """Return the remaining differences from the table, or an empty list as soon as there are none."""
     place = capture.deployment.place
     deadline = time.monotonic() + timeout
     while True:
@@ -68,7 +68,7 @@ def differences(capture: Capture, timeout: float) -> list[str]:
 
 
 def steps_back(place: Place) -> list[str]:
-    """V: return the documents whose indexed versions do not rise."""
+    """V: return the documents whose indexed versions do not increase."""
     codec, found = place.codec(), dict[str, list[int]]()
     for record in read_all(place.kafka, place.kafka_settings().topic("indexed")):
         change = codec.decode(record.value or b"", IndexedDocument).change
@@ -82,7 +82,7 @@ def steps_back(place: Place) -> list[str]:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the figures, among them ``problems``."""
+    """Return the figures, including ``problems``."""
     chance = random.Random(options.seed)
     targets = evenly(chance, options.kills, [CONNECT, *(flow.name for flow in DOCUMENT_STAGES)])
     due = sorted(chance.randrange(options.changes) for _ in targets)
@@ -124,7 +124,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _reconciled(capture: Capture, timeout: float) -> int:
-    """Wait until every row that is there is a document in the log, then reconcile; return how many were deleted."""
+    """Wait until the log has a document for every row, then reconcile; return the number of deleted documents."""
     place, source = capture.deployment.place, f"{capture.source}.{capture.source}.{TABLE}"
     deadline = time.monotonic() + timeout
     while True:

@@ -47,7 +47,7 @@ START_S = 90.0
 
 @dataclass(slots=True)
 class ConnectProcess:
-    """Kafka Connect as a process of the test, started again by hand."""
+    """Kafka Connect as a process of the test, restarted by hand."""
 
     folder: Path
     place: Place
@@ -56,7 +56,7 @@ class ConnectProcess:
 
     @property
     def client(self) -> Connect:
-        """Its REST interface."""
+        """Its REST API."""
         return Connect(f"http://127.0.0.1:{self.port}")
 
     def start(self) -> None:
@@ -71,7 +71,7 @@ class ConnectProcess:
             )  # fmt: skip
 
     def wait_ready(self) -> None:
-        """Wait until it answers."""
+        """Wait until it is ready."""
         deadline = time.monotonic() + START_S
         while True:
             try:
@@ -91,7 +91,7 @@ class ConnectProcess:
 
 @dataclass(slots=True)
 class Capture:
-    """A deployment with a captured table in a schema of its own."""
+    """A deployment with a captured table in its own schema."""
 
     deployment: Deployment
     connect: ConnectProcess
@@ -100,7 +100,7 @@ class Capture:
 
     @property
     def dsn(self) -> str:
-        """The source database, the schema first on the search path."""
+        """The source database, with the schema first on the search path."""
         return f"{self.deployment.place.postgres}?options=-csearch_path%3D{self.source}"
 
     @property
@@ -113,7 +113,7 @@ class Capture:
         return next(service for service in self.deployment.services if service.name == name)
 
     def begin(self) -> None:
-        """Make the table, and start all."""
+        """Create the table, and start everything."""
         with psycopg.connect(self.deployment.place.postgres) as connection:
             connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(self.source)))
             connection.execute(sql.SQL("SET search_path = {}").format(sql.Identifier(self.source)))
@@ -134,14 +134,14 @@ class Capture:
         self.connect.client.put(self.source, config)
 
     def pause(self) -> None:
-        """End the capture and drop its slot, so that nothing is captured until it is configured again."""
+        """Stop the capture and drop its slot, so that nothing is captured until it is configured again."""
         self.connect.wait_ready()
         self.connect.client.delete(self.source)
         slot = slot_of(self.source)
         asyncio.run(drop_slot(self.deployment.place.postgres, slot, slot))
 
     def reconcile(self) -> int:
-        """Delete documents whose rows disappeared unnoticed; return the count."""
+        """Delete documents whose rows no longer exist; return the count."""
         place = self.deployment.place
         done = asyncio.run(
             reconcile(
@@ -153,7 +153,7 @@ class Capture:
         return len(done.gone)
 
     def kill(self, target: str) -> None:
-        """Kill it and start it again without waiting."""
+        """Kill the process and restart it without waiting."""
         if target == CONNECT:
             self.connect.kill()
             self.connect.start()
@@ -175,7 +175,7 @@ class Capture:
 
 @contextmanager
 def capturing(state_dir: Path, *, start: bool = True) -> Iterator[Capture]:
-    """Yield a table, services and Kafka Connect, which captures it with ``start``; all of it is gone at the end."""
+    """Yield a table, services and Kafka Connect, which captures it with ``start``; remove everything at the end."""
     endpoints = shared.acquire(state_dir)
     name = f"capture{uuid4().hex[:8]}"
     folder = Path(tempfile.mkdtemp(prefix="headrace-capture-"))

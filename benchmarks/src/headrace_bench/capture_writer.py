@@ -22,12 +22,12 @@ _OPEN_AT_MOST = 12
 
 @dataclass(slots=True)
 class Writer:
-    """Changes the table at random; ``done`` counts the rows that were changed."""
+    """Changes the table at random; ``done`` counts the changed rows."""
 
     dsn: str
     chance: random.Random
     rows: dict[int, bool] = field(default_factory=dict)
-    """Keys that are there, and whether an open transaction has them."""
+    """Existing keys, and whether an open transaction uses them."""
     next_key: int = 1
     done: int = 0
 
@@ -56,7 +56,7 @@ class Writer:
                 self.rows[key] = False
 
     def _transaction(self, connection: psycopg.Connection[Any]) -> list[int]:
-        """Change one to four rows that no other transaction holds; return their keys."""
+        """Change one to four rows that no other transaction uses; return their keys."""
         touched: list[int] = []
         for _ in range(self.chance.randrange(1, 5)):
             free = [key for key, taken in self.rows.items() if not taken or key in touched]
@@ -95,7 +95,7 @@ class Writer:
         return key
 
     def _length(self) -> int:
-        """Words of a text; a tenth of them are so large that PostgreSQL keeps them apart from their row."""
+        """Return a number of words for a text; a tenth are so large that PostgreSQL stores them outside the row."""
         return (
             self.chance.randrange(_LARGE, 4 * _LARGE) if self.chance.random() < 0.1 else self.chance.randrange(5, 150)
         )

@@ -1,7 +1,7 @@
-"""The cost of an edit: chunks that are embedded again, against chunks with a changed character.
+"""The cost of an edit: chunks that are embedded again, compared with chunks that contain a changed character.
 
-The least is what no chunker can go below without other boundaries: the chunks of the new text in which something was
-written, or out of which something was taken. What comes on top are chunks whose boundaries an edit moved.
+The baseline is the minimum for any chunker that keeps its boundaries: the chunks of the new text in which text was
+inserted or removed. The difference is due to chunks whose boundaries an edit moved.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Span = tuple[int, int]
 
 
 def run(_state_dir: Path) -> Result:
-    """Return the chunks embedded for an edit, with the least possible as its baseline."""
+    """Return the chunks embedded for an edit, with the minimum as its baseline."""
     events, source = changes()
     if not any(event["version"] > 1 for event in events):
         events, source = reference_with_edits(300, seed=1), "pydoc_data.topics with seeded edits"
@@ -47,7 +47,7 @@ def run(_state_dir: Path) -> Result:
 
 
 def touched(text: str, chunks: Sequence[Span], spans: Sequence[Span]) -> set[str]:
-    """Return the texts of the chunks that hold something of the spans."""
+    """Return the texts of the chunks that overlap the spans."""
     return {
         text[start:end]
         for start, end in chunks
@@ -56,7 +56,7 @@ def touched(text: str, chunks: Sequence[Span], spans: Sequence[Span]) -> set[str
 
 
 def changed(before: str, after: str) -> list[Span]:
-    """Return what of ``after`` is not in ``before``: by lines, then without what a block's ends have in common."""
+    """Return the spans of ``after`` that are not in ``before``: by lines, without what both blocks share."""
     old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
     at_old, at_new = (list(accumulate(map(len, lines), initial=0)) for lines in (old, new))
     spans = []
@@ -70,7 +70,7 @@ def changed(before: str, after: str) -> list[Span]:
 
 
 def _common(one: str, other: str) -> int:
-    """Return how many characters the two begin with in common."""
+    """Return the length of the common beginning."""
     count = 0
     for first, second in zip(one, other, strict=False):
         if first != second:

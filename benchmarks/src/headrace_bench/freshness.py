@@ -21,9 +21,9 @@ from headrace_testing.stream import publish
 
 TENANT = "fresh"
 WARM = 300
-"""Edits before any is measured: a broker that was just started compiles its own code for some 200 of them."""
+"""Edits before the first measured one: a freshly started broker compiles its own code for about 200 of them."""
 WATCH_S = 0.01
-"""How often the watching client searches: 100 times a second, and no figure is finer than that."""
+"""Seconds between the watching client's searches: 100 per second, so no figure is more precise than that."""
 QUESTION = "the sentence that was changed a moment ago"
 GOAL = {"goal_p50_ms": 60, "goal_p99_ms": 200}
 
@@ -65,7 +65,7 @@ def _percentiles(samples: Sequence[float]) -> dict[str, float]:
 def edit(http: httpx.Client, identity: str, content: str, number: int, watch_s: float = 0.0) -> float:
     """Change one sentence of the document and return the milliseconds until a search returns it.
 
-    The search is restricted to the document and asks the same words each time, as a page that watches one would;
+    The search is restricted to the document and always uses the same words, like a page that watches a document;
     ``watch_s`` is its pause before each search.
     """
     marker = f"marker{uuid4().hex[:12]}"
@@ -81,11 +81,11 @@ def edit(http: httpx.Client, identity: str, content: str, number: int, watch_s: 
         if any(marker in hit["text"] for hit in answer.json()["hits"]):
             return (time.perf_counter() - started) * 1000
         if time.perf_counter() > deadline:
-            raise TimeoutError(f"the change of {identity} was not found within 60 s")
+            raise TimeoutError(f"the change to {identity} was not found within 60 s")
 
 
 async def api_key(dsn: str, schema: str) -> str:
-    """Return a key of the benchmark's tenant, made by the schema's owner."""
+    """Return an API key for the benchmark's tenant, created by the schema's owner."""
     connection = await asyncpg.connect(dsn, server_settings={"search_path": f"{schema},public"})
     try:
         return await create_api_key(connection, TENANT, "benchmark")

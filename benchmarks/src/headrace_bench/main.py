@@ -1,4 +1,4 @@
-"""``headrace-bench NAME --json``: a benchmark, its baseline in the same run, the last line one JSON object."""
+"""``headrace-bench NAME --json``: a benchmark and its baseline in one run; the last line is one JSON object."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ BENCHMARKS = {
     "poison": "poison:run",
     "edits": "edits:run",
 }
-"""Module and function of each; the function takes the stack's folder. Loaded on demand: some load torch."""
+"""Module and function of each benchmark; the function gets the stack's folder. Loaded on demand, because some load
+torch."""
 
 PROOFS = ("capture", "proof", "soak", "storm", "throughput", "transactions")
 """Commands without a figure and baseline: each tests a claim."""
@@ -34,7 +35,7 @@ JSON = "--json"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one benchmark, or all; those of :data:`PROOFS` have their own options."""
+    """Run one benchmark, or all; those in :data:`PROOFS` have their own options."""
     structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))  # stdout is for results
     given = sys.argv[1:] if arguments is None else arguments
     if given and given[0] in PROOFS:

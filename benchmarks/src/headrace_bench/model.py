@@ -1,4 +1,4 @@
-"""The baselines of everything that embeds: the bare model of sentence-transformers, and the embedder's own backend."""
+"""The baselines of all benchmarks that embed: the plain sentence-transformers model, and the embedder's own backend."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def require_baseline() -> None:
     """Raise :class:`ConfigurationError` if sentence-transformers is not installed."""
     if not installed():
         raise ConfigurationError(
-            "the baseline of this benchmark is sentence-transformers, which is not installed",
+            "this benchmark compares with sentence-transformers, which is not installed",
             where="headrace-bench[torch]",
             remedy="Run `make setup-torch` and use .venvs/torch/bin/headrace-bench.",
         )
@@ -31,7 +31,7 @@ class Backend:
     """The packaged model at the precision that the embedder chooses by itself on this machine."""
 
     def __init__(self) -> None:
-        """Load the model; raises :class:`ConfigurationError` as :func:`require_baseline` does."""
+        """Load the model; raises what :func:`require_baseline` does."""
         require_baseline()
         from sentence_transformers import SentenceTransformer  # noqa: PLC0415
 
@@ -42,7 +42,7 @@ class Backend:
         self.seconds(["warm up"] * 8, 8)
 
     def seconds(self, texts: Sequence[str], batch_size: int) -> float:
-        """Seconds of one ``encode`` over the texts."""
+        """Return the seconds of one ``encode`` of the texts."""
         import torch  # noqa: PLC0415
 
         started = time.perf_counter()
@@ -51,12 +51,12 @@ class Backend:
         return time.perf_counter() - started
 
     def best_batch_size(self, texts: Sequence[str]) -> int:
-        """Return the batch size that is fastest on these texts."""
+        """Return the fastest batch size for these texts."""
         return min(BATCH_SIZES, key=lambda size: self.seconds(texts, size))
 
 
 def own_backend(texts: Sequence[str]) -> float:
-    """Return texts per second of the embedder's own provider, in this process and without anything around it."""
+    """Return the texts per second of the embedder's own provider, alone in this process."""
 
     async def run() -> float:
         provider = SentenceTransformersProvider.load(EmbedderSettings())

@@ -1,7 +1,7 @@
-"""A provider that is down for minutes: the cost, and how the embedder catches up when it is back.
+"""A provider that is down for minutes: what that costs, and how the embedder catches up afterwards.
 
-First the embedder works off a lag. Then nothing listens on the provider's port for some seconds while events keep
-coming; then it is back. The figure is the batch size afterwards; the baseline is the batch size before.
+First the embedder works off a lag. Then the provider's port is closed for some seconds while events keep arriving; then
+it opens again. The figure is the batch size afterwards; the baseline is the batch size before.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ SLICES = 60
 
 
 class Worked(NamedTuple):
-    """A backlog that was worked off: mean records in a batch, and records a second."""
+    """A lag that was worked off: mean records per batch, and records per second."""
 
     batch: float
     rate: float
 
 
 def run(state_dir: Path, *, seconds: float = 300.0, documents: int = 3000) -> Result:
-    """Return the mean batch after the outage beside that before; raise if it cost a dead letter or a document."""
+    """Return the mean batch size after the outage, with that before as its baseline; raise if anything is lost."""
     chance = random.Random(documents)
     before, meanwhile = small_documents("before", documents), small_documents("meanwhile", documents)
     with deployment(state_dir, "hashing") as place:
@@ -93,7 +93,7 @@ def _wait_for_first(embedder: Service, done: int) -> None:
 def _worked_off(
     place: Deployment, embedder: Service, expected: dict[Key, Expected], records: int, started: float, before: Worked
 ) -> Worked:
-    """Wait until all is stored; return batch and rate of the records that came since ``before``."""
+    """Wait until everything is stored; return batch size and rate for the records that came since ``before``."""
     total = records if before.batch == 0 else 2 * records
     deadline = started + 300
     while metric(embedder, "headrace_records_done_total") < total:

@@ -1,7 +1,7 @@
-"""One record in 100,000 that cannot be processed: its cost, and the result once it is repaired and redriven.
+"""One unprocessable record in 100,000: its cost, and the result after it is repaired and redriven.
 
-Throughput is that of ingest over a full log, with and without the poison, in alternating rounds. Then the whole stream
-runs, the poison is sent again, and the store must equal that of a stream without it.
+The figure is ingest's throughput over a full log, with and without the poison, in alternating rounds. Then the whole
+stream runs, the poison is redriven, and the store must equal that of a stream without it.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ ROUNDS = 3
 
 
 def run(state_dir: Path, *, records: int = 100_000) -> Result:
-    """Return records a second with one poison, with those without as the baseline; raise if the store differs."""
+    """Return records per second with one poison, with those without as its baseline; raise if the stores differ."""
     events = small_documents("n", records)
     clean, poisoned = [], []
-    poison = {**events[records // 2], "pipeline": "repaired"}  # which nobody has applied yet
+    poison = {**events[records // 2], "pipeline": "repaired"}  # which was never applied
     bad = [*events[: records // 2], poison, *events[records // 2 + 1 :]]
     for number in range(ROUNDS):
         with deployment(state_dir, "hashing") as place:
@@ -40,7 +40,7 @@ def run(state_dir: Path, *, records: int = 100_000) -> Result:
         with deployment(state_dir, "hashing") as place:
             poisoned.append(_rate(place, bad))
             redriven = _repaired(place, bad, poison) if number == ROUNDS - 1 else 0.0
-    # A round's two runs follow each other: the machine's drift is in both of a pair, and hardly in their ratio.
+    # The two runs of a round follow each other, so the machine's drift affects both and hardly changes their ratio.
     with_it, without = sorted(zip(poisoned, clean, strict=True), key=lambda pair: pair[0] / pair[1])[ROUNDS // 2]
     return Result(
         "poison", with_it, "records/s of ingest with one poison", without, "the same without it",
@@ -51,7 +51,7 @@ def run(state_dir: Path, *, records: int = 100_000) -> Result:
 
 
 def _rate(place: Deployment, events: list[dict[str, Any]]) -> float:
-    """Return records a second of ingest between the first and the last twentieth."""
+    """Return ingest's records per second between the first and the last twentieth."""
     publish(place.place.kafka_settings(), events)
     ingest = place.start("ingest")
     deadline = time.monotonic() + 600
@@ -65,7 +65,7 @@ def _rate(place: Deployment, events: list[dict[str, Any]]) -> float:
 
 
 def _repaired(place: Deployment, events: list[dict[str, Any]], poison: dict[str, Any]) -> float:
-    """Let the rest of the stream run, repair and redrive; return the seconds until the poison is stored."""
+    """Run the rest of the stream, repair and redrive; return the seconds until the poison is stored."""
     kafka, codec = place.place.kafka_settings(), place.place.codec()
     place.start_all(*(flow.name for flow in DOCUMENT_STAGES[1:]))
     everything = versions(TENANT, events)

@@ -1,4 +1,4 @@
-"""Rebalances: the longest time in which a stage makes no progress when a worker joins, leaves, restarts or dies."""
+"""Rebalances: the longest time without progress of a stage when a worker joins, leaves, restarts or dies."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ Happening = tuple[str, Callable[[], None]]
 
 
 def run(state_dir: Path) -> Result:
-    """Return the longest gap in the chunker's output at a join, in milliseconds; the details have the others.
+    """Return the longest gap in milliseconds in the chunker's output when a worker joins; details have the rest.
 
-    The baseline is the longest gap while nothing happens. Changes arrive at a steady rate over all partitions.
+    The baseline is the longest gap while nothing happens. Changes arrive at a steady rate in all partitions.
     """
     dynamic = _measure(state_dir, static=False)
     static = _measure(state_dir, static=True)
@@ -85,7 +85,7 @@ def _happenings(place: Deployment, env: dict[str, str]) -> list[Happening]:
 
 
 def _window(act: Callable[[], None]) -> tuple[float, float]:
-    """Let it happen and return the milliseconds since 1970 between which its effect lies."""
+    """Run the action and return the start and end of its effect in milliseconds since 1970."""
     start = time.time() * 1000
     act()
     time.sleep(CALM_S + SESSION_MS / 1000)
@@ -122,7 +122,7 @@ def _output_times(kafka: KafkaSettings) -> dict[int, list[int]]:
 
 
 def _longest_gap(times: dict[int, list[int]], start: float, end: float) -> float:
-    """Return the longest time between two records of one partition, over the partitions."""
+    """Return the longest time between two records of one partition, over all partitions."""
     gaps = [0.0]
     for written in times.values():
         inside = [start, *(at for at in written if start <= at <= end), end]

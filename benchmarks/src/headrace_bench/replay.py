@@ -1,6 +1,6 @@
-"""Replay beside live edits: the cost of a replay of everything, and its effect on the freshness of edits.
+"""Replay beside live edits: what a replay of everything costs, and its effect on the freshness of edits.
 
-The ``hashing`` provider is used, because this measures delivery and not the model.
+It uses the ``hashing`` provider, because it measures delivery and not the model.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from headrace_testing.stream import metric, publish, wait_until_stored
 
 WARM = 20
 STAGE = "ingest"
-"""The replay goes all the way: it reads the change events again."""
+"""The replay covers all stages: it reads the change events again."""
 
 
 def run(state_dir: Path, *, documents: int = 300, edits: int = 400) -> Result:
@@ -104,7 +104,7 @@ def _replay(place: Deployment) -> int:
 
 @contextmanager
 def _replaying(place: Deployment) -> Iterator[list[int]]:
-    """Replay everything again and again; yields how often it was begun."""
+    """Replay everything repeatedly; yield the number of replays that began."""
     begun = [0]
     stop = threading.Event()
     failures: list[Exception] = []

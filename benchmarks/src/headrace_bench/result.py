@@ -1,4 +1,4 @@
-"""Result of a benchmark: a figure, its baseline from the same run, and their ratio."""
+"""The result of a benchmark: a figure, its baseline from the same run, and their ratio."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One figure beside its baseline; ``details`` say what was measured and list single rounds."""
+    """One figure with its baseline; ``details`` say what was measured and have the single rounds."""
 
     name: str
     value: float

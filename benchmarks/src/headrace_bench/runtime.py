@@ -1,6 +1,6 @@
-"""The runtime against a bare confluent-kafka transactional loop: same records, same batch size, same settings.
+"""The runtime compared with a plain confluent-kafka transactional loop: same records, batch size and settings.
 
-``runtime`` passes bytes through; ``runtime-envelope`` decodes, validates and encodes an envelope besides.
+``runtime`` passes bytes through; ``runtime-envelope`` also decodes, validates and encodes an envelope.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ Process = Callable[[Batch], Awaitable[BatchResult]]
 
 
 class PassHandler(Handler[SourceDocument, SourceDocument]):
-    """Checks the record and hands it on."""
+    """Checks the record and passes it on."""
 
     name = "pass"
     stage = "chunker"
 
     async def process(self, context: Context[SourceDocument]) -> Context[SourceDocument]:
-        """Return the context as it is."""
+        """Return the context unchanged."""
         return context
 
 
@@ -70,12 +70,12 @@ class OneChain:
 
 
 def run(state_dir: Path) -> Result:
-    """Return records a second of the runtime that hands bytes on, with the bare loop's as the baseline."""
+    """Return records per second of the runtime that passes bytes through, with the plain loop as its baseline."""
     return _on_stack(state_dir, envelope=False)
 
 
 def run_envelope(state_dir: Path) -> Result:
-    """Return the same where each record is decoded, checked and encoded."""
+    """Return the same for a runtime that decodes, checks and encodes each record."""
     return _on_stack(state_dir, envelope=True)
 
 
@@ -140,7 +140,7 @@ def _fill(kafka: KafkaSettings, topic: str, value: bytes, records: int) -> None:
 
 
 def _bare(kafka: KafkaSettings, source: str, target: str, records: int) -> float:
-    """Seconds of the loop that a careful user of the client would write."""
+    """Return the seconds of a loop as a careful user of the client would write it."""
     name = uuid4().hex
     worker = WorkerSettings(slot=name)
     consumer = Consumer({**consumer_config(kafka, worker, name, name), "auto.offset.reset": "earliest"})
@@ -171,7 +171,7 @@ def _bare(kafka: KafkaSettings, source: str, target: str, records: int) -> float
 
 
 def _runtime(kafka: KafkaSettings, source: str, process: Process, records: int) -> float:
-    """Seconds of the stage runtime over the same records."""
+    """Return the seconds of the stage runtime for the same records."""
     name = uuid4().hex
     settings = WorkerSettings(slot=name)
     done = 0

@@ -1,8 +1,8 @@
-"""The soak: rows of the fault suite and storms, with new seeds, for hours.
+"""The soak test: rows of the fault suite and storms, with new seeds, for hours.
 
-``headrace-bench soak --hours N [--changes FILE]``. Each round draws a seed, runs every row with it, then a storm. A
-line of JSON for each part, with its seed; what fails is counted, shown and not repeated. Exit code 1 if anything
-failed.
+``headrace-bench soak --hours N [--changes FILE]``. Each round draws a seed, runs every row with it, then a storm. Each
+part prints a line of JSON with its seed. Failures are counted and shown, but not repeated. The exit code is 1 if
+anything failed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def storm(seed: int, changes: Path, kills: int) -> list[str]:
 
 
 def part(name: str, seed: int, command: list[str], folder: Path) -> bool:
-    """Run one part, its output into a file; print the outcome and return whether it passed."""
+    """Run one part with its output in a file; print the outcome and return whether it passed."""
     log = folder / f"{name}-{seed}.log"
     started = time.monotonic()
     with log.open("wb") as output:
@@ -48,7 +48,7 @@ def part(name: str, seed: int, command: list[str], folder: Path) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run rounds until the hours are over; the current round is finished."""
+    """Run rounds until the hours are over; the current round is completed."""
     parser = argparse.ArgumentParser(prog="headrace-bench soak", description=__doc__)
     parser.add_argument("--hours", type=float, required=True)
     parser.add_argument("--changes", type=Path, help="change events as JSON lines (default: the language reference)")

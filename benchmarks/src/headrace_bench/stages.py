@@ -1,4 +1,4 @@
-"""Stages as real processes: the embedder beside the bare model, the indexer beside bare COPY, and all together."""
+"""Stages as real processes: the embedder against the plain model, the indexer against plain COPY, and all together."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def deployment(state_dir: Path, provider: str) -> Iterator[Deployment]:
 
 
 def embedder(state_dir: Path, *, documents: int = 240) -> Result:
-    """Chunks a second through the embedder's process, against the bare model over the same chunks.
+    """Return chunks per second through the embedder's process, with the plain model on the same chunks as its baseline.
 
-    Each round stands between two of the embedder's own backend with no service beside it, for machines drift. What
-    comes first in a round warms everything up, a Java broker above all, and is not measured. sentence-transformers,
-    which is slower, gets one text in four.
+    Before and after each round, the embedder's own backend is measured alone, because machines drift. The first part of
+    a round warms everything up, above all the Java broker, and is not measured. sentence-transformers, which is slower,
+    gets one text in four.
     """
     require_baseline()
     chunked, source = _chunked(documents)
@@ -80,7 +80,7 @@ def embedder(state_dir: Path, *, documents: int = 240) -> Result:
             messages = [_context(tenant, identity, document) for identity, document in part]
             return _through(place, "chunks", "vectors", messages, ChunkedDocument, codec)
 
-        for number in range(_ROUNDS):  # each of tenants of its own, and so with a cache of its own
+        for number in range(_ROUNDS):  # each with its own tenants, and so with its own cache
             service = place.start("embedder")
             wait_for_model(place)
             seconds(f"{TENANT}-warm{number}", chunked[:_WARM_DOCUMENTS])
@@ -99,7 +99,7 @@ def embedder(state_dir: Path, *, documents: int = 240) -> Result:
 
 
 def indexer(state_dir: Path, *, documents: int = 120) -> Result:
-    """Chunks a second through the indexer's process, against bare COPY into the same tables and indexes."""
+    """Return chunks per second through the indexer's process, with plain COPY into the same tables as its baseline."""
     chunked, source = _chunked(documents)
     provider = HashingProvider()
     contexts = [_context(TENANT, identity, _embedded(provider, document)) for identity, document in chunked]
@@ -116,7 +116,7 @@ def indexer(state_dir: Path, *, documents: int = 120) -> Result:
 
 
 def pipeline(state_dir: Path, *, documents: int = 140) -> Result:
-    """Chunks a second from change event to index through all services, against the embedding backend alone."""
+    """Return chunks per second from change event to index, with the embedding backend alone as its baseline."""
     require_baseline()
     events, source = changes(documents)
     texts = list(dict.fromkeys(chunk.text for _, document in _chunked(documents)[0] for chunk in document.chunks))
@@ -132,7 +132,7 @@ def pipeline(state_dir: Path, *, documents: int = 140) -> Result:
         publish(kafka, events, TENANT)
         _wait_for_records(kafka, "indexed", before, len(events))
         ours = len(texts) / (time.perf_counter() - started)
-    alone = own_backend(texts)  # with no service beside it
+    alone = own_backend(texts)  # without other services
     return Result(
         "pipeline", ours, "chunks/s", alone, "the embedding backend alone",
         {"texts": len(texts), "documents": documents, "data": source,
@@ -170,7 +170,7 @@ def _context(tenant: str, identity: str, payload: P) -> Context[P]:
 def _through(
     place: Deployment, source: str, target: str, contexts: Sequence[Context], payload: type, codec: Codec
 ) -> float:
-    """Seconds from the first record written to ``source`` until the last is in ``target``."""
+    """Return the seconds from the first record written to ``source`` until the last one is in ``target``."""
     kafka = place.place.kafka_settings()
     messages = [(context.change.key, codec.encode(context, payload)) for context in contexts]
     before = _ends(kafka, target)
@@ -196,7 +196,7 @@ def _ends(kafka: KafkaSettings, topic: str) -> dict[int, int]:
 
 
 def _wait_for_records(kafka: KafkaSettings, topic: str, start: dict[int, int], count: int) -> None:
-    """Read committed records after ``start`` until there are ``count``."""
+    """Read the committed records after ``start`` until there are ``count``."""
     consumer = Consumer({
         **kafka.client(), "group.id": f"headrace-bench-{uuid4()}", "isolation.level": "read_committed",
         "fetch.message.max.bytes": kafka.max_message_bytes,
@@ -230,7 +230,7 @@ def wait_for_model(place: Deployment) -> None:
 
 
 async def _copy(dsn: str, schema: str, contexts: Sequence[Context[EmbeddedDocument]], batch: int = 200) -> float:
-    """Seconds of COPY into document, chunk and embedding, one transaction for each ``batch`` documents."""
+    """Return the seconds of COPY into document, chunk and embedding, one transaction per ``batch`` documents."""
     connection = await asyncpg.connect(dsn, server_settings={"search_path": f"{schema},public"})
     await prepare_connection(connection)
     started = time.perf_counter()
@@ -283,5 +283,5 @@ def _row(context: Context[EmbeddedDocument]) -> tuple[Any, ...]:
 
 
 def cores() -> int:
-    """Number of processors that this process may use."""
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0))

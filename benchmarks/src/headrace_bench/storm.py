@@ -1,9 +1,10 @@
-"""The storm: SIGKILL for services and brokers at random while the whole stream runs, then a check of the result.
+"""The storm: random SIGKILLs for services and brokers while the whole stream runs, then a check of the result.
 
-``headrace-bench storm FILE --kills 200 --seed N``. Three brokers, the four stages, the hashing provider. The events are
-written in as many slices as there are kills, so that the stream lasts as long as the storm. In the end the store must
-equal the fold of the events (D), ``indexed`` must hold each event once and in order per document (L), and no dead
-letter may be there. The last line is one JSON object with the figures; exit code 1 if anything is wrong.
+``headrace-bench storm FILE --kills 200 --seed N``. There are three brokers, the four stages and the hashing provider.
+The events are written in as many slices as there are kills, so the stream lasts as long as the storm. At the end, the
+store must equal the fold of the events (D), ``indexed`` must contain each event once and in order per document (L), and
+there must be no dead letter. The last line is one JSON object with the figures; the exit code is 1 if anything is
+wrong.
 """
 
 from __future__ import annotations
@@ -45,10 +46,10 @@ class Storm:
     chance: random.Random
     kills: dict[str, int] = field(default_factory=dict)
     ended: list[str] = field(default_factory=list)
-    """Services that ended by themselves, with their exit codes: the watchdog's 75, for instance."""
+    """Services that exited by themselves, with their exit codes, such as the watchdog's 75."""
 
     def rage(self, changes: Sequence[dict[str, Any]], kills: int, pause: tuple[float, float]) -> None:
-        """Write a slice of the events, wait, kill; repeat, then write the rest."""
+        """Write a slice of the events, wait and kill, repeatedly; then write the rest."""
         kafka = self.deployment.place.kafka_settings()
         targets = [flow.name for flow in DOCUMENT_STAGES] + [f"{_BROKER}{number}" for number in self.cluster.nodes]
         size = -(-len(changes) // max(kills, 1))
@@ -74,7 +75,7 @@ class Storm:
         self.kills[target] = self.kills.get(target, 0) + 1
         if target.startswith(_BROKER):
             number = int(target.removeprefix(_BROKER))
-            self.cluster.wait_whole()  # one at a time: two of three are needed to go on
+            self.cluster.wait_whole()  # one at a time: two of three must be running
             self.cluster.kill(number)
             self.cluster.restart(number, wait=False)
             return
@@ -85,7 +86,7 @@ class Storm:
 
 
 def wait_until_stored(storm: Storm, expected: dict[Key, Expected], timeout: float) -> list[str]:
-    """Return what differs from the fold in the end, or an empty list as soon as nothing does."""
+    """Return the remaining differences from the fold, or an empty list as soon as there are none."""
     place = storm.deployment.place
     deadline = time.monotonic() + timeout
     while True:
@@ -98,7 +99,7 @@ def wait_until_stored(storm: Storm, expected: dict[Key, Expected], timeout: floa
 
 
 def indexed(place: Place) -> list[Entry]:
-    """Return document and version of every record on ``indexed``, in the order of each partition."""
+    """Return document and version of every record in ``indexed``, in the order of each partition."""
     codec = place.codec()
     topic = place.kafka_settings().topic("indexed")
     found = []
@@ -109,7 +110,7 @@ def indexed(place: Place) -> list[Entry]:
 
 
 def run(changes: list[dict[str, Any]], options: argparse.Namespace) -> dict[str, Any]:
-    """Return the figures, among them ``problems``."""
+    """Return the figures, including ``problems``."""
     expected = fold(versions(TENANT, changes))
     say(f"seed {options.seed}: {len(changes)} events, {len(expected)} documents")
     distribution = Distribution(artifacts.java(), artifacts.kafka_jars(lambda _: None))

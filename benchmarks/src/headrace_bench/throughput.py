@@ -1,9 +1,9 @@
-"""The load: documents of 2 KB at a steady rate through all services, with the model, for many minutes.
+"""The load test: documents of 2 KB at a steady rate through all services, with the model, for many minutes.
 
-``headrace-bench throughput --minutes 20 --per-hour 50000``. Every text is new, so nothing is spared by the cache. In
-the end 99.9 % of the documents must be in the index, no dead letter be there, and no service hold a tenth more memory
-in the last quarter than in the second one. The last line is one JSON object with the figures; exit code 1 where that is
-not so.
+``headrace-bench throughput --minutes 20 --per-hour 50000``. Every text is new, so the cache saves nothing. At the end,
+99.9 % of the documents must be in the index, there must be no dead letter, and no service may use a tenth more memory
+in the last quarter than in the second. The last line is one JSON object with the figures; the exit code is 1 if one of
+these conditions fails.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _LATE_S = 60.0
 
 @dataclass(slots=True)
 class Load:
-    """Sends and counts: ``sent`` and ``done`` are seconds by document, ``memory`` MiB by service, one a sample."""
+    """Sends and counts: ``sent`` and ``done`` are seconds by document, ``memory`` MiB by service and sample."""
 
     place: Deployment
     per_hour: int
@@ -93,7 +93,7 @@ class Load:
 
 
 def _resident(pid: int) -> float:
-    """Return the resident memory of a process, in MiB; 0 if it is gone."""
+    """Return the resident memory of a process, in MiB; 0 if it has exited."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_KB / 1024
     except OSError:
@@ -101,7 +101,7 @@ def _resident(pid: int) -> float:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the figures, among them ``problems``."""
+    """Return the figures, including ``problems``."""
     texts = [event["content"] for event in changes(200)[0] if event.get("content")]
     words = sorted({word for text in texts for word in re.findall(r"[A-Za-z]{2,12}", text)})
     with deployment(options.state_dir, "sentence-transformers") as place:

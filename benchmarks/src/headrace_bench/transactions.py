@@ -1,12 +1,13 @@
-"""Apache Kafka's own ``transactions_test`` on the stage runtime: sixteen cases, each with the same two questions.
+"""Apache Kafka's own ``transactions_test`` on the stage runtime: sixteen cases with the same two questions.
 
-``headrace-bench transactions --records 100000 --transaction 750 --seed N``. Two copiers carry records from one topic to
-another, 750 a transaction, while every client is bounced three times or every broker once. Afterwards, and by a reader
-beside them: is the set of outputs the set of inputs, with no duplicate, and in the ordered cases in exact order?
+``headrace-bench transactions --records 100000 --transaction 750 --seed N``. Two copiers copy records from one topic to
+another, 750 per transaction, while every client is restarted three times, or every broker once. Both a concurrent
+reader and a later one check: is the set of outputs the set of inputs, without duplicates, and in exact order in the
+ordered cases?
 
-Source: ``tests/kafkatest/tests/core/transactions_test.py`` of Apache Kafka: hard or clean bounces, of brokers or
-clients, with or without a check of the order, with or without group metadata. The runtime never goes without group
-metadata; instead, two copiers share a group, or one runs alone and is never taken over.
+Source: ``tests/kafkatest/tests/core/transactions_test.py`` of Apache Kafka: hard or clean restarts, of brokers or
+clients, with or without a check of the order, with or without group metadata. The runtime always uses group metadata;
+instead, two copiers share a group, or one runs alone and is never taken over.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ CLIENT_BOUNCES = 3
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One of the sixteen."""
+    """One of the sixteen cases."""
 
     failure: str
     target: str
@@ -41,7 +42,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """Return the case as ``--case`` takes it."""
+        """Return the case as the value of ``--case``."""
         return f"{self.failure}-{self.target}-{self.order}-{self.members}"
 
 
@@ -52,7 +53,7 @@ CASES = tuple(
 
 
 def run(case: Case, cluster: Cluster, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Return the case's figures, among them ``problems``."""
+    """Return the case's figures, including ``problems``."""
     chance = random.Random(f"{options.seed} {case.name}")
     ordered = case.order == "ordered"
     lab = Lab(cluster, folder, partitions=1 if ordered else 2, keys=1 if ordered else 200)
@@ -109,7 +110,7 @@ def _bounce_clients(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the cases from the command line: a line of JSON for each, exit code 1 if one has a problem."""
+    """Run the cases from the command line: one line of JSON for each; the exit code is 1 if one has a problem."""
     parser = argparse.ArgumentParser(prog="headrace-bench transactions", description=__doc__)
     parser.add_argument("--records", type=int, default=100_000)
     parser.add_argument("--transaction", type=int, default=750, help="records in a transaction")

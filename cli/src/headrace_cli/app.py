@@ -44,10 +44,10 @@ COMMANDS = {
     "review": Entry("review", "Review the output of stages: approve or reject it."),
     "dlq": Entry("dlq", "List, redrive or discard dead letters."),
     "replay": Entry("replay", "Start and control replays: a stage reads its records again."),
-    "generations": Entry("generations", "Create and switch generations of the index (one per embedding model)."),
-    "objects": Entry("objects", "Inspect and clean up the object store (payloads too large for a record)."),
+    "generations": Entry("generations", "Create and switch generations of the index."),
+    "objects": Entry("objects", "Inspect and clean up the object store."),
     "embeddings": Entry("embeddings", "Show the cost and progress of embedding, or embed again."),
-    "alerts": Entry("alerts", "Send alerts to Slack and Discord (webhooks from HEADRACE_ALERTS_…)."),
+    "alerts": Entry("alerts", "Send alerts to Slack and Discord."),
     "capture": Entry("capture", "Capture PostgreSQL tables as documents."),
 }
 """Every command and group, in the order of the help; a test compares it with the modules."""

@@ -23,7 +23,7 @@ def require_yes(question: str, *, yes: bool) -> None:
             raise
         typer.echo(err=True)
         raise UsageError(
-            "confirmation required, but there is no terminal to ask on; nothing was done", where="--yes",
+            "the command must ask for confirmation, but it does not run in a terminal; nothing was done", where="--yes",
             remedy="Run it with --yes, or in a terminal.",
         ) from error  # fmt: skip
     if not agreed:

@@ -1,4 +1,4 @@
-"""The gateway's HTTP API, over the standard library's client: importing httpx takes longer than a search.
+"""The gateway's HTTP API, on the standard library's client, because importing httpx takes longer than a search.
 
 One :class:`Gateway` serves one thread; its connection is kept open between requests.
 """
@@ -44,8 +44,8 @@ class Clock:
 class Gateway:
     """The API at ``url`` for the holder of ``api_key``.
 
-    Each method raises :class:`NotReachable` if nothing answers and :class:`ProblemError` for a refusal.
-    ``retry_s`` bounds how long a request is retried while the gateway is down or overloaded; ``on_retry`` gets the
+    Each method raises :class:`NotReachable` if the gateway does not answer, and :class:`ProblemError` for a refusal.
+    ``retry_s`` limits how long a request is retried while the gateway is down or overloaded; ``on_retry`` gets the
     reason.
     """
 
@@ -170,7 +170,7 @@ class Gateway:
             connection.request(method, f"{self._base}{path}", body, headers)
             response = connection.getresponse()
         except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
-            # The server closed a kept connection while it was idle: nothing was answered, so ask on a fresh one.
+            # The server closed an idle connection: nothing was answered, so send the request on a new one.
             connection.close()
             if not kept:
                 raise

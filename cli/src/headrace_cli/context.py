@@ -87,7 +87,7 @@ class Operator:
         known = self.running
         if self.kafka is None and known is None:
             raise NotReachable(
-                "no Kafka address given",
+                "no Kafka address found",
                 where=f"{self.folder} and HEADRACE_KAFKA_BOOTSTRAP",
                 remedy="Start the local stack with `headrace up`, or pass --kafka.",
             )
@@ -119,7 +119,7 @@ class Operator:
         if store is None:
             raise UsageError(
                 "no object store configured", where="HEADRACE_OBJECTS_URL",
-                remedy="Set it as for the stages; `headrace up` creates a folder for the local stack.",
+                remedy="Set it to the same value as for the stages. The stages of `headrace up` already have a folder.",
             )  # fmt: skip
         return store, settings
 
@@ -146,7 +146,7 @@ class Operator:
             return StoreSettings()
         if self.postgres is None and self.running is None:
             raise NotReachable(
-                "no PostgreSQL address given",
+                "no PostgreSQL address found",
                 where=f"{self.folder} and {STORE_DSN}",
                 remedy="Start the local stack with `headrace up`, or pass --postgres.",
             )

@@ -1,8 +1,8 @@
-"""``make demo``: the whole flow on real text, from an empty machine to answers, and how an edit and a delete show.
+"""``make demo``: the whole flow on real text, from an empty machine to answers, and the effect of an edit and a delete.
 
-``python -m headrace_cli.demo`` starts a stack in a state folder of its own, indexes the Python language reference that
-comes with Python (``pydoc_data.topics``), searches, asks, edits, deletes, and stops the stack. Every figure that it
-prints is measured in that run. A repeat starts from the data of the last one, with newer versions of all documents.
+``python -m headrace_cli.demo`` starts a stack in its own state folder, indexes the Python language reference that comes
+with Python (``pydoc_data.topics``), searches, asks, edits, deletes, and stops the stack. Every figure that it prints is
+measured in that run. Another run starts from the data of the last one, with newer versions of all documents.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _SENTENCE = re.compile(r"(?<=\n\n)[A-Z][^:]*?\.(?=\s)")
 
 
 def documents(version: int) -> list[Change]:
-    """Return the language reference as changes: one document a topic."""
+    """Return the language reference as changes, one document per topic."""
     return [
         Change(
             {"id": f"topics/{name}", "op": "upsert", "version": version, "title": text.split("\n", 1)[0].strip('" '),
@@ -79,7 +79,7 @@ def until(
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
 ) -> tuple[float, list[dict[str, Any]]]:
-    """Search again and again until the answer is good; return the seconds that took, and the answer."""
+    """Search repeatedly until the answer is good; return the seconds that it took, and the answer."""
     begun = clock()
     while True:
         hits = look()
@@ -101,7 +101,7 @@ class Demo:
         self._version = time.time_ns() // 1000
 
     def run(self) -> None:
-        """Go through all steps; raises what goes wrong."""
+        """Run all steps; raises the first error."""
         changes = documents(self._version)
         self._ingest(changes)
         for question in QUESTIONS:
@@ -141,7 +141,7 @@ class Demo:
         print(f"From the request to the first search that finds the new sentence: {seconds * 1000:.0f} ms")
 
     def _delete(self, known: dict[str, Change]) -> None:
-        """Delete the document that answers a query best."""
+        """Delete the document that matches a query best."""
         before = self._search(DELETE_QUERY)
         name = before[0]["document_id"]
         self._title(f"Delete the best match of a query: {name}")
@@ -156,7 +156,7 @@ class Demo:
     def _changed(
         self, change: Change, query: str, good: Callable[[list[dict[str, Any]]], bool], top_k: int = 5
     ) -> tuple[float, list[dict[str, Any]]]:
-        """Send a change; return the seconds until a search shows it, and what that search found."""
+        """Send a change; return the seconds until a search shows it, and the results of that search."""
         if good(self._search(query, top_k)):
             raise CommandError("search already showed the change before it was sent", where=change.document_id)
         begun = time.perf_counter()
@@ -178,7 +178,7 @@ class Demo:
 
 
 def title(number: int, text: str) -> None:
-    """Print the beginning of a step."""
+    """Print the title of a step."""
     print(f"\n{number}. {text}\n", flush=True)
 
 
@@ -198,7 +198,7 @@ def _start(state_dir: Path, provider: str) -> Launched:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demo; return the exit code, which is not 0 where any step fails."""
+    """Run the demo; return the exit code, which is not 0 if any step fails."""
     parser = argparse.ArgumentParser(prog="python -m headrace_cli.demo", description="Show the whole flow.")
     parser.add_argument("--state-dir", type=Path, default=STATE_DIR, help="state folder (default: %(default)s)")
     parser.add_argument("--provider", default="sentence-transformers", help="embedding provider (default: %(default)s)")

@@ -22,11 +22,11 @@ class ExitCode(IntEnum):
 
 MEANINGS: dict[ExitCode, str] = {
     ExitCode.OK: "everything succeeded",
-    ExitCode.FAILED: "failed; the message says why and what to do",
+    ExitCode.FAILED: "failed: the message says why and what to do",
     ExitCode.USAGE: "wrong command line: an unknown option, a missing argument or an invalid value",
-    ExitCode.UNREACHABLE: "nothing runs here, or a required service does not answer",
-    ExitCode.SOME_FAILED: "some items failed and are listed; the others succeeded",
-    ExitCode.TIMED_OUT: "not finished within --timeout; the work continues in the background",
+    ExitCode.UNREACHABLE: "no stack is running, or a required service does not answer",
+    ExitCode.SOME_FAILED: "some items failed and are listed, the others succeeded",
+    ExitCode.TIMED_OUT: "not finished within --timeout: the work continues in the background",
     ExitCode.NOT_FOUND: "the document, service or pipeline does not exist",
     ExitCode.DENIED: "the API key is missing, unknown or lacks permission",
     ExitCode.INCONSISTENT: "the audit has findings and lists them, each with its repair",

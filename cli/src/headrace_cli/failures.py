@@ -50,7 +50,7 @@ class NotFound(CommandError):
 
 
 class TimedOut(CommandError):
-    """The command did not finish in its time."""
+    """The command did not finish in time."""
 
     code = "timed-out"
     exit_code = ExitCode.TIMED_OUT
@@ -101,7 +101,7 @@ def exit_code_of(error: HeadraceError) -> ExitCode:
 
 
 def show(error: HeadraceError) -> None:
-    """Print an error to stderr: the message, then where and what to do, each on a line of its own."""
+    """Print an error to stderr: the message, then where it happened and what to do, each on a separate line."""
     typer.secho(f"error: {error.message}", fg="red", err=True)
     if error.where:
         typer.echo(f"where: {error.where}", err=True)

@@ -31,12 +31,12 @@ ApiKey: TypeAlias = Annotated[
         "--api-key",
         envvar="HEADRACE_API_KEY",
         help="API key, which also decides the tenant. Default: the local stack's. Prefer the variable: "
-        "other users of the machine can read command lines.",
+        "other users of the machine can see the command line.",
         show_default=False,
     ),
 ]
 Wait: TypeAlias = Annotated[
-    bool, typer.Option("--wait", envvar="HEADRACE_WAIT", help="Wait until search finds all of it.")
+    bool, typer.Option("--wait", envvar="HEADRACE_WAIT", help="Wait until search shows the changes.")
 ]
 Timeout: TypeAlias = Annotated[
     float, typer.Option("--timeout", envvar="HEADRACE_WAIT_TIMEOUT_S", min=0, help="Maximum seconds to wait.")
@@ -117,11 +117,11 @@ BY_NAME = {
     "url": Url,
     "api_key": ApiKey,
 }
-"""The options from which :class:`Found` parameters are made."""
+"""The options for :class:`Found` parameters."""
 
 
 class Found:
-    """Names the options, in order, that make up a parameter of a command."""
+    """Names the options, in order, whose values form a parameter of a command."""
 
     def __init__(self, *names: str) -> None:
         self.names = names

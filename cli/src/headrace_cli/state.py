@@ -106,7 +106,7 @@ def connect(url: str | None, api_key: str | None, state_dir: Path | None, *, ret
     folder = find_state_dir(state_dir)
     services = read_services(folder)
     if url is None and services is None:
-        raise NotReachable("no gateway address given", where=f"{folder} and HEADRACE_URL")
+        raise NotReachable("no gateway address found", where=f"{folder} and HEADRACE_URL")
     if api_key is None:
         local = services is not None and url in (None, services.url)
         credentials = read_credentials(folder) if local else None

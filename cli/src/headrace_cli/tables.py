@@ -26,7 +26,7 @@ def messages() -> Console:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Sequence[str] = ()) -> Table:
-    """Return a plain table; the columns named in ``right`` hold numbers."""
+    """Return a plain table; the columns in ``right`` are aligned to the right."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         made.add_column(column, justify="right" if column in right else "left", overflow="fold")

@@ -1,4 +1,4 @@
-"""Times on the command line: a moment, or how long ago."""
+"""Times on the command line: points in time, and ages."""
 
 from __future__ import annotations
 

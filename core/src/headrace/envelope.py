@@ -1,8 +1,8 @@
 """The context envelope: what travels between stages, as frozen types.
 
-``trace`` is the system's and immutable for handlers; ``metadata`` is append-only under ``{stage}.{key}``;
-``change`` says which document changed; ``payload`` is the stage's own record (:mod:`headrace.payloads`).
-A handler receives a :class:`Context` and returns a new one; :func:`check_transition` checks the rules.
+``trace`` belongs to the runtime and is immutable for handlers; ``metadata`` is append-only under ``{stage}.{key}``;
+``change`` says which document changed; ``payload`` is the stage's own record (:mod:`headrace.payloads`). A handler
+receives a :class:`Context` and returns a new one; :func:`check_transition` checks the rules.
 """
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ def check_change(change: Change) -> Change:
         if "\x00" in value:
             raise InvalidRecord(name, "contains a NUL character")
         if any("\ud800" <= character <= "\udfff" for character in value):
-            raise InvalidRecord(name, "contains a lone surrogate, which UTF-8 cannot carry")
+            raise InvalidRecord(name, "contains a lone surrogate, which UTF-8 cannot encode")
     if "/" in change.tenant:
         raise InvalidRecord(
             "tenant", f"{change.tenant!r} contains '/', which is reserved: it separates tenant and document in keys"

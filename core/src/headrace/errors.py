@@ -100,7 +100,7 @@ class NoChange(Exception):  # nothing failed
 
 
 class DeadlyRecord(PermanentError):
-    """The worker crashed each time that it processed this record."""
+    """The worker crashed every time it processed this record."""
 
     code = "deadly"
     default_remedy = (

@@ -11,7 +11,7 @@ A handler names its record types once, as type arguments::
 A delete has no payload and skips the handlers. A handler that also handles deletes says so in the type:
 ``Handler[SourceDocument | None, SourceDocument | None]`` is called for deletes too, and its payload is then None.
 
-A package adds a handler by an entry point in the group ``headrace.handlers``; nothing of the core changes::
+A package adds a handler through an entry point in the group ``headrace.handlers``, without a change to the core::
 
     [project.entry-points."headrace.handlers"]
     "chunker.redact-codenames" = "acme_headrace:RedactCodenames"
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 In = TypeVar("In", default=Any)
-"""The payload that a handler takes; for a base class that leaves it open."""
+"""The payload that a handler takes; Any for a base class that does not define it."""
 Out = TypeVar("Out", default=Any)
 """The payload that a handler returns."""
 
@@ -61,19 +61,20 @@ class Handler(ABC, Generic[In, Out]):
     """
 
     name: ClassVar[str]
-    """What templates call it: ``[a-z][a-z0-9-]*``, unique in its stage."""
+    """Name in pipeline templates: ``[a-z][a-z0-9-]*``, unique within its stage."""
     version: ClassVar[str] = "1"
     """Recorded in the history of every record; increase it when results change."""
     stage: ClassVar[str]
-    """The stage that it runs in."""
+    """The stage in which it runs."""
     consumes: ClassVar[type[object]]
-    """Payload class of :mod:`headrace.payloads` that it takes: ``In``. Derived, never declared."""
+    """The payload class of :mod:`headrace.payloads` that it takes: ``In``. Derived; do not declare it."""
     produces: ClassVar[type[object]]
-    """Payload class that it returns: ``Out``; the same as ``In`` if it only changes or checks the record. Derived."""
+    """The payload class that it returns: ``Out``; the same as ``In`` if it only changes or checks the record. Derived.
+    """
     sees_deletes: ClassVar[bool] = False
     """Whether it is called for deletes: True if ``In`` allows None. Derived."""
     _arguments: ClassVar[tuple[object, object]]
-    """``In`` and ``Out`` as this class binds them; type variables while it leaves them open."""
+    """``In`` and ``Out`` as this class binds them; type variables if it leaves them open."""
 
     def __init_subclass__(cls, **options: object) -> None:
         """Derive ``consumes``, ``produces`` and ``sees_deletes`` from the type arguments."""
@@ -86,7 +87,7 @@ class Handler(ABC, Generic[In, Out]):
                 f"Delete them and write `class {cls.__name__}(Handler[SourceDocument, ChunkedDocument])`"
             )
         cls._arguments = _bound(cls)
-        if _parameters(cls):  # still generic, a base of handlers
+        if _parameters(cls):  # still generic: a base class of handlers
             return
         cls.consumes, cls.sees_deletes = _record_type(cls, cls._arguments[0])
         cls.produces, _ = _record_type(cls, cls._arguments[1])
@@ -106,7 +107,7 @@ class Handler(ABC, Generic[In, Out]):
         """Close what :meth:`start` opened; called once, also after a failed start."""
 
     def validate(self, context: Context[In]) -> None:
-        """Reject unprocessable records before any work; raises :class:`headrace.errors.PermanentError`."""
+        """Reject records that cannot be processed, before any work; raises :class:`headrace.errors.PermanentError`."""
 
     @abstractmethod
     async def process(self, context: Context[In]) -> Context[Out]:
@@ -121,7 +122,7 @@ class Handler(ABC, Generic[In, Out]):
 
 
 def _bound(cls: type[Handler]) -> tuple[object, object]:
-    """Return the class's ``In`` and ``Out``: those of its handler base, with that base's type arguments put in."""
+    """Return the class's ``In`` and ``Out``: those of its handler base class, with its type arguments filled in."""
     for base in getattr(cls, "__orig_bases__", ()) if "__orig_bases__" in cls.__dict__ else ():
         origin = get_origin(base)
         if isinstance(origin, type) and issubclass(origin, Handler):
@@ -173,7 +174,7 @@ class BatchHandler(Handler[In, Out]):
 def check_payload(handler: Handler, context: Context) -> None:
     """Raise :class:`InvalidRecord` if the payload does not match the handler's type.
 
-    The runtime asks before :meth:`Handler.validate`, so a handler can rely on the type of its payload.
+    The runtime calls this before :meth:`Handler.validate`, so a handler can rely on the type of its payload.
     """
     payload = context.payload
     if isinstance(payload, handler.consumes):

@@ -120,9 +120,9 @@ def create_topics(kafka: KafkaSettings, replication_factor: int) -> list[str]:
     for name, topic in wanted.items():
         if name in existing and len(existing[name].partitions) != topic.partitions:
             raise ConfigurationError(
-                f"topic {name!r} has {len(existing[name].partitions)} partitions, but {topic.partitions} are declared",
-                remedy="Changing the number of partitions moves keys and breaks their order. Use another topic prefix, "
-                "or set the existing number in the file in schemas/topics.",
+                f"topic {name!r} has {len(existing[name].partitions)} partitions, not {topic.partitions}",
+                remedy="A new number of partitions moves keys to other partitions, which breaks their order. Use "
+                "another topic prefix, or  declare the existing number in the topic's file in schemas/topics.",
             )
     missing = [
         NewTopic(name, topic.partitions, replication_factor, config=topic.config(kafka.max_message_bytes))

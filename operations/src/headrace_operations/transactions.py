@@ -76,7 +76,7 @@ class Transactions:
                 return
             except BufferError:
                 if time.monotonic() > deadline:
-                    raise DependencyDown("kafka", f"the topic {topic} accepts no records") from None
+                    raise DependencyDown("kafka", f"the topic {topic} does not accept records") from None
                 self._producer.poll(0.1)
 
 

@@ -26,7 +26,7 @@ async def test_a_callback_that_fails_ends_neither_the_thread_nor_the_request(mon
 
     monkeypatch.setattr(KafkaPublisher, "_failed", broken)
     publisher = KafkaPublisher(KafkaSettings(bootstrap="127.0.0.1:1"), 0.5)
-    with pytest.raises(DependencyDown, match=r"0 of 1 messages were acknowledged"):
+    with pytest.raises(DependencyDown, match=r"0 of 1 records were acknowledged"):
         await publisher.publish([Message("changes", b"a/b", b"x")])
     assert calls > 0
     await publisher.close()

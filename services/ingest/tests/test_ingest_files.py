@@ -268,7 +268,7 @@ def test_text_is_decoded_by_mark_then_by_word(data: bytes, stated: str | None, t
     [
         (b"ab\xff", None, "is not utf-8: byte 2 is 0xff"),
         *(
-            (b"ab", name, f"names the encoding '{name}', which ingest does not read")
+            (b"ab", name, f"declares the encoding '{name}', which ingest does not support")
             for name in ("klingon", "zip", "punycode", "idna", "undefined", "utf-7", "unicode_escape", "rot13")
         ),
         (b"\xef\xbb\xbfab\xff", None, "is not utf-8-sig: byte 2 is 0xff"),

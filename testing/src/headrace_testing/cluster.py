@@ -1,4 +1,4 @@
-"""A cluster in memory for operations: dead letters, held records, orders and pipelines, and what was done to them."""
+"""A cluster in memory for tests of operations: dead letters, held records, orders, pipelines, and a log of actions."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ Progress = Callable[[int], None]
 
 @dataclass
 class Contents:
-    """What a fake cluster holds; ``events`` are what was done, in order, by name.
+    """The contents of a fake cluster; ``events`` has the actions in order, each with its name.
 
-    ``overtaken`` dead letters are acted upon by another command as soon as this one acts.
+    Another command acts on the ``overtaken`` dead letters as soon as this one acts.
     """
 
     letters: list[Entry] = field(default_factory=list)
     overtaken: set[Id] = field(default_factory=set)
     held: dict[str, list[HeldEntry]] = field(default_factory=lambda: {"g1": []})
-    """Held records that wait, by generation."""
+    """Held records by generation."""
     pipelines: PipelineCatalogue = field(default_factory=PipelineCatalogue)
     orders: OrderBook = field(default_factory=OrderBook)
     events: list[tuple[Any, ...]] = field(default_factory=list)
     down: Exception | None = None
-    """Raised by whatever acts, in the place of acting."""
+    """If set, every action raises this exception instead of acting."""
 
     def happened(self, name: str) -> list[tuple[Any, ...]]:
-        """Return what was done under this name, without the name."""
+        """Return the arguments of the actions with this name."""
         return [event[1:] for event in self.events if event[0] == name]
 
 
@@ -111,7 +111,7 @@ class _Held:
 
 @dataclass(frozen=True, slots=True)
 class FakeCluster(Cluster):
-    """Acts on its contents alone; whatever else operations reach is not there."""
+    """A cluster that consists of its contents alone; operations cannot reach anything else."""
 
     kafka: KafkaSettings = field(default_factory=KafkaSettings)
     codec: Any = None
@@ -135,11 +135,11 @@ class FakeCluster(Cluster):
     held_actor = held
 
     def orders(self) -> OrderBook:
-        """Return the orders that were given."""
+        """Return the orders."""
         return self.contents.orders
 
     def give(self, action: Action, scope: Scope, target: str, reason: str) -> Control:
-        """Take an order in."""
+        """Store an order and return it."""
         if self.contents.down is not None:
             raise self.contents.down
         order = Control(action, scope, target, reason, self.by, NOW)

@@ -1,4 +1,4 @@
-"""Reading what is committed in a topic, from its beginning to its end."""
+"""Reads the committed records of a topic from its beginning to its end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUIET = {"log_level": 0, "reconnect.backoff.max.ms": 500}
 
 
 def reader(bootstrap: str) -> Consumer:
-    """Return a consumer of committed records, alone in its group, that says where partitions end."""
+    """Return a consumer of committed records, alone in its group, that reports the ends of partitions."""
     settings: dict[str, Any] = {
         **QUIET, "bootstrap.servers": bootstrap, "group.id": f"reader-{uuid4().hex}", "enable.auto.commit": False,
         "isolation.level": "read_committed", "enable.partition.eof": True, "auto.offset.reset": "earliest",
@@ -28,12 +28,12 @@ def reader(bootstrap: str) -> Consumer:
 
 
 def beginnings(topic: str, partitions: Iterable[int]) -> list[TopicPartition]:
-    """Return where these partitions begin."""
+    """Return the first offsets of these partitions."""
     return [TopicPartition(topic, number, OFFSET_BEGINNING) for number in partitions]
 
 
 def read_all(bootstrap: str, topic: str, timeout: float = 120.0) -> list[Record]:
-    """Return the committed records of the topic as it stands, partition by partition in order."""
+    """Return the committed records that are in the topic now, partition by partition, in order."""
     consumer = reader(bootstrap)
     open_ends = set(consumer.list_topics(topic, 30).topics[topic].partitions)
     consumer.assign(beginnings(topic, open_ends))

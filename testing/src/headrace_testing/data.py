@@ -1,4 +1,4 @@
-"""The events that benchmarks run on: a file of real edits where there is one, else the language reference."""
+"""The change events for benchmarks: a file of real edits if there is one, otherwise Python's language reference."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _BESIDE = Path(__file__).parents[4] / "shared" / "data" / "peps-changes.jsonl.xz
 
 
 def changes(limit: int | None = None) -> tuple[list[dict[str, Any]], str]:
-    """Return change events, at most ``limit``, and what they are.
+    """Return at most ``limit`` change events, and a description of them.
 
-    HEADRACE_CHANGES_FILE names a file of JSON lines; where there is none, the topics of ``pydoc_data`` serve.
+    HEADRACE_CHANGES_FILE names a file of JSON lines. Without it, the topics of ``pydoc_data`` are used.
     """
     named = os.environ.get(VARIABLE)
     path = Path(named) if named else _BESIDE
@@ -33,10 +33,10 @@ def changes(limit: int | None = None) -> tuple[list[dict[str, Any]], str]:
 
 
 def reference_with_edits(edits: int, seed: int, documents: int = 60) -> list[dict[str, Any]]:
-    """Return the language reference as change events, then ``edits`` seeded edits of it, deletes among them.
+    """Return the language reference as change events, followed by ``edits`` seeded edits, including deletes.
 
-    An edit replaces, inserts or removes one paragraph; every tenth event deletes its document, which a later event may
-    bring back under a higher version.
+    An edit replaces, inserts or removes one paragraph. Every tenth event deletes its document, and a later event may
+    create it again with a higher version.
     """
     chance = random.Random(seed)
     names = sorted(pydoc_data.topics.topics)[:documents]

@@ -1,4 +1,4 @@
-"""Services as processes of a test: started, killed and joined by hand, apart from other tests by prefix and schema."""
+"""Services as processes of a test, started and killed one by one; topic prefix and schema separate tests."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ START_S = 90.0
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a test's topics and tables are: endpoints, topic prefix, schema. The DSN is the owner's."""
+    """Where a test's topics and tables are: endpoints, topic prefix and schema. The DSN is the owner's."""
 
     kafka: str
     registry: str
@@ -47,17 +47,17 @@ class Place:
         return KafkaSettings(bootstrap=self.kafka, topic_prefix=self.prefix)
 
     def codec(self) -> Codec:
-        """Return a codec over this place's registry."""
+        """Return a codec with this place's registry."""
         return Codec(Registry(self.registry))
 
     def create_topics(self) -> Codec:
-        """Create the topics and register what they carry, without a store; returns a codec."""
+        """Create the topics and register their schemas, without a store; return a codec."""
         create_topics(self.kafka_settings(), 1)
         register_all(Registry(self.registry), topics.record_schemas())
         return self.codec()
 
     def delete_topics(self) -> None:
-        """Delete the topics that are left: thousands of partitions make a small broker slow."""
+        """Delete the remaining topics, because thousands of partitions make a small broker slow."""
         admin = AdminClient({**self.kafka_settings().client(), "log_level": 0})
         try:
             own = [name for name in admin.list_topics(timeout=10).topics if name.startswith(self.prefix)]
@@ -68,7 +68,7 @@ class Place:
             log.warning("topics stay behind", prefix=self.prefix, error=str(error))
 
     def runtime_dsn(self) -> str:
-        """Return the DSN of the login that owns nothing."""
+        """Return the DSN of a service's login, which owns nothing."""
         return f"postgresql://{LOGIN}:{PASSWORD}@{self.postgres.rpartition('@')[2]}"
 
 
@@ -83,7 +83,7 @@ class Service:
     log: Path
 
     def ready(self) -> bool:
-        """Whether ``/readyz`` answers 200."""
+        """Whether ``/readyz`` returns 200."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=2) as answer:
                 return bool(answer.status == 200)
@@ -91,7 +91,7 @@ class Service:
             return False
 
     def wait_ready(self, timeout: float = START_S) -> None:
-        """Wait for readiness; raises :class:`AssertionError` with the end of the log where it never comes."""
+        """Wait until the service is ready; raises :class:`AssertionError` with the end of its log if it is late."""
         deadline = time.monotonic() + timeout
         while not self.ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -100,18 +100,18 @@ class Service:
             time.sleep(0.05)
 
     def kill(self) -> None:
-        """End it with SIGKILL: no drain, no goodbye."""
+        """Kill it with SIGKILL, without a drain."""
         self.process.kill()
         self.process.wait()
 
     def drain(self, timeout: float = 30.0) -> int:
-        """End it with SIGTERM and return its exit code."""
+        """Stop it with SIGTERM and return its exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout)
 
 
 def object_settings(variables: Mapping[str, str]) -> ObjectSettings:
-    """Return what these variables say of the object store."""
+    """Return the settings of the object store from these variables."""
     mark = "HEADRACE_OBJECTS_"
     named = {name.removeprefix(mark).lower(): value for name, value in variables.items() if name.startswith(mark)}
     return ObjectSettings.model_validate(named)
@@ -129,7 +129,7 @@ class Deployment:
     services: list[Service] = field(default_factory=list)
     embedder_port: int = field(default_factory=free_port)
     copies: int = 1
-    """Of every partition; 3 over three brokers."""
+    """Copies of every partition: 1, or 3 with three brokers."""
 
     def bootstrap(self) -> None:
         """Create topics, schemas, tables and pipelines, and mark the object store that :attr:`env` names."""
@@ -141,7 +141,7 @@ class Deployment:
         bootstrap(settings, self.place.kafka_settings(), registry, object_settings(self.env))
 
     def start(self, name: str, slot: str = "0", *, wait: bool = True, env: Mapping[str, str] | None = None) -> Service:
-        """Start a service; a slot that is alive already would be fenced."""
+        """Start a service; a running service with the same slot would be fenced."""
         port = free_port()
         log = self.logs / f"{name}-{slot}.log"
         with log.open("ab") as output:
@@ -157,13 +157,13 @@ class Deployment:
         return service
 
     def start_all(self, *names: str) -> None:
-        """Start the services side by side and wait for all."""
+        """Start all services concurrently and wait until they are ready."""
         started = [self.start(name, wait=False) for name in names]
         for service in started:
             service.wait_ready()
 
     def close(self) -> None:
-        """Kill what still runs, and delete the place's topics."""
+        """Kill the running services and delete the place's topics."""
         for service in self.services:
             if service.process.poll() is None:
                 with suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Stand-ins for time and for the computing thread: deterministic, computed on demand, never a thread."""
+"""Deterministic replacements for the clock and the compute thread; they need no thread."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from headrace.runtime.loop.events import ComputeReturned
 
 
 class FakeClock:
-    """Seconds that go by only when told."""
+    """A clock that moves only when it is told to."""
 
     def __init__(self, now: float = 1_000.0) -> None:
         self.now = now
@@ -20,15 +20,15 @@ class FakeClock:
         return self.now
 
     def advance(self, seconds: float) -> None:
-        """Let time go by."""
+        """Advance the clock."""
         self.now += seconds
 
 
 class InlineComputer:
-    """Computes the batches submitted, one for each :meth:`wait`, in the caller's thread.
+    """Computes one submitted batch in each :meth:`wait`, in the caller's thread.
 
-    ``compute`` returns the result or raises what the handlers would raise. While ``blocked``, nothing is ready and
-    :meth:`wait` lets the clock go on by its timeout instead.
+    ``compute`` returns the result or raises an error, like the handlers. While ``blocked``, no batch is ready, and
+    :meth:`wait` advances the clock by its timeout instead.
     """
 
     def __init__(self, compute: Callable[[Batch], BatchResult], clock: FakeClock) -> None:
@@ -39,7 +39,7 @@ class InlineComputer:
         self._clock = clock
 
     def submit(self, batch: Batch) -> None:
-        """Take the batch up after those before it."""
+        """Queue the batch behind those submitted before."""
         self.pending.append(batch)
 
     def cancel(self, number: int) -> None:
@@ -48,7 +48,7 @@ class InlineComputer:
         self.pending = [batch for batch in self.pending if batch.number != number]
 
     def wait(self, timeout: float) -> ComputeReturned | None:
-        """Compute the oldest batch now and return its outcome; None where there is none or while blocked."""
+        """Compute the oldest batch and return its outcome; None if there is none, or while blocked."""
         if self.blocked or not self.pending:
             self._clock.advance(timeout)
             return None
@@ -62,7 +62,7 @@ class InlineComputer:
 
 
 def run_inline(process: Callable[[Batch], Awaitable[BatchResult]]) -> Callable[[Batch], BatchResult]:
-    """Turn the coroutine function of a stage processor into what :class:`InlineComputer` takes."""
+    """Return a stage processor's coroutine function as a function for :class:`InlineComputer`."""
 
     async def wait_for(batch: Batch) -> BatchResult:
         return await process(batch)

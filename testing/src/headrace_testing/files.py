@@ -1,4 +1,4 @@
-"""Files that the tests of reading them need, made by the writers that people use."""
+"""Files for tests that read files, made with widely used libraries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KOREAN_FONT = "HYSMyeongJo-Medium"
 
 
 def pdf(pages: Sequence[Sequence[tuple[str, str]]], title: str = "", **options: Any) -> bytes:
-    """Return a PDF whose pages hold (style, text) each; style is Title, Heading1, BodyText or korean."""
+    """Return a PDF whose pages contain (style, text) pairs; style is Title, Heading1, BodyText or korean."""
     pdfmetrics.registerFont(UnicodeCIDFont(KOREAN_FONT))
     styles = getSampleStyleSheet()
     korean = styles["BodyText"].clone("korean", fontName=KOREAN_FONT)
@@ -33,14 +33,14 @@ def pdf(pages: Sequence[Sequence[tuple[str, str]]], title: str = "", **options: 
 
 
 def pdf_with_table(rows: Sequence[Sequence[str]]) -> bytes:
-    """Return a PDF that is a table with lines around its cells."""
+    """Return a PDF that contains a table with lines around its cells."""
     target = io.BytesIO()
     SimpleDocTemplate(target).build([Table(rows, style=[("GRID", (0, 0), (-1, -1), 1, "black")])])
     return target.getvalue()
 
 
 def pdf_with_field(value: str) -> bytes:
-    """Return a PDF with one field of a form, filled in."""
+    """Return a PDF with one filled-in form field."""
     target = io.BytesIO()
     canvas = Canvas(target)
     canvas.drawString(72, 720, "Name:")
@@ -50,12 +50,12 @@ def pdf_with_field(value: str) -> bytes:
 
 
 def encrypted_pdf() -> bytes:
-    """Return a PDF that opens with a password only."""
+    """Return a PDF that requires a password."""
     return pdf([[("BodyText", "secret words")]], encrypt=StandardEncryption("password", canPrint=0))
 
 
 def many_pages(count: int) -> bytes:
-    """Return a PDF of that many pages with a word each, written by hand because writers take minutes for them."""
+    """Return a PDF with this number of pages, one word each; it is built by hand, because libraries take minutes."""
     objects = ["<< /Type /Catalog /Pages 2 0 R >>", ""]
     kids = []
     for number in range(count):

@@ -1,6 +1,6 @@
-"""The oracle: what the store must hold, as a pure fold of the change events, and what it does hold.
+"""The oracle: what the store must contain, as a pure fold of the change events, and what it contains.
 
-:func:`compare` returns every difference; an empty list is the proof that nothing was lost, doubled or left stale.
+:func:`compare` returns all differences. An empty list proves that nothing was lost, duplicated or left stale.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MOST_DIFFERENCES = 20
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """One version of a document as it must stand in the store; a deleted one has no chunks."""
+    """The expected state of one version of a document; a deleted one has no chunks."""
 
     version: int
     deleted: bool
@@ -29,11 +29,11 @@ class Expected:
 
 
 Key = tuple[str, str]
-"""Tenant and document id."""
+"""Tenant and document ID."""
 
 
 def fold(events: Iterable[tuple[Key, Expected]]) -> dict[Key, Expected]:
-    """Return the final state: for each document the highest version, the first of equals."""
+    """Return the final state: the highest version of each document; among equal versions, the first."""
     state: dict[Key, Expected] = {}
     for key, document in events:
         known = state.get(key)
@@ -43,13 +43,13 @@ def fold(events: Iterable[tuple[Key, Expected]]) -> dict[Key, Expected]:
 
 
 def distinct_texts(events: Iterable[tuple[Key, Expected]]) -> set[tuple[str, bytes]]:
-    """Return tenant and text hash of every chunk that any version ever had: what must be embedded once each."""
+    """Return tenant and text hash of every chunk of any version; each must be embedded once."""
     return {(tenant, chunk.text_hash) for (tenant, _), document in events for chunk in document.chunks}
 
 
 @dataclass(frozen=True, slots=True)
 class StoredDocument:
-    """A document's row with its chunks' rows: ``layout`` is (chunk id, start, end) in order of the text."""
+    """A document's row and the rows of its chunks: ``layout`` is (chunk ID, start, end) in the order of the text."""
 
     version: int
     deleted: bool
@@ -60,18 +60,18 @@ class StoredDocument:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Everything that counts, as read by one transaction of a role that sees every tenant."""
+    """All relevant contents, read in one transaction by a role that sees every tenant."""
 
     documents: Mapping[Key, StoredDocument]
     vectors: frozenset[tuple[str, bytes]]
     cached: frozenset[tuple[str, bytes]]
     duplicates: tuple[str, ...]
     digest: str
-    """Over every row and its ``xmin``: equal only where no row was written in between."""
+    """Digest of every row and its ``xmin``; equal only if no row was written in between."""
 
 
 def read_store(dsn: str, *, schema: str = "headrace", generation: str = "g1") -> Store:
-    """Read the store with the superuser's DSN, which row-level security does not bind."""
+    """Read the store with the superuser's DSN, to which row-level security does not apply."""
     with psycopg.connect(dsn, options=f"-c search_path={schema},public") as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         hasher = hashlib.sha256()
@@ -121,7 +121,7 @@ def _repeated(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 
 
 def compare(expected: Mapping[Key, Expected], store: Store) -> list[str]:
-    """Return what differs, at most :data:`MOST_DIFFERENCES` lines."""
+    """Return the differences, at most :data:`MOST_DIFFERENCES` lines."""
     problems = list(store.duplicates)
     problems += [f"{key}: missing in the store" for key in expected.keys() - store.documents.keys()]
     problems += [f"{key}: in the store and nowhere in the events" for key in store.documents.keys() - expected.keys()]
@@ -156,5 +156,5 @@ def _differences(expected: Expected, stored: StoredDocument) -> list[str]:
 def expected_documents(
     changes: Iterable[Mapping[str, Any]], tenant: str, expect: Callable[[str, Mapping[str, Any]], Expected]
 ) -> list[tuple[Key, Expected]]:
-    """Return every version of every document that the changes make, in their order."""
+    """Return every version of every document in the changes, in order."""
     return [((tenant, change["id"]), expect(tenant, change)) for change in changes]

@@ -1,7 +1,7 @@
-"""The loop's decision behind the plain values of :mod:`headrace_testing.loop_traces`.
+"""The loop's decision with the plain values of :mod:`headrace_testing.loop_traces`.
 
-``python -m headrace_testing.loop_decider FILE`` records the answers as they are now: for a change that means to change
-them. Look at the differences first; a recording that follows every change guards nothing.
+``python -m headrace_testing.loop_decider FILE`` records the current answers, for a change that alters them on purpose.
+Look at the differences first: a recording that follows every change protects nothing.
 """
 
 from __future__ import annotations

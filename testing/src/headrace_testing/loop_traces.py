@@ -1,8 +1,8 @@
-"""Recorded runs of the loop's decision: what it answered to random but possible events, step by step.
+"""Recorded runs of the loop's decision: its answers to random but possible events, step by step.
 
-A change of the decision that means to change nothing must give the same answers. The events are made by
-:class:`World`, which carries the commands out as a broker, handlers and operators could, from a seed. Events, commands
-and answers are plain JSON values here, so that a recording outlives the classes:
+A refactoring of the decision must give the same answers. :class:`World` makes the events from a seed and executes the
+commands as a broker, handlers and operators could. Events, commands and answers are plain JSON values here, so a
+recording does not depend on the classes:
 
 =====================  ==========================================================================================
 event                  fields after the kind and the time
@@ -13,7 +13,7 @@ event                  fields after the kind and the time
 ``computed``           number of the batch, outcome, jitter
 ``committed``          number of the batch, error or null, jitter
 ``recovered``          step, error or null, jitter
-``orders``             why the stage is paused, how often it was told to go on
+``orders``             why the stage is paused, how often it was resumed
 ``live``               whether the live lane is busy
 ``stop``, ``tick``
 =====================  ==========================================================================================
@@ -40,7 +40,7 @@ _ENDS = {"poll_failed": ["OffsetsLost", "ProducerFenced"], "recovered": ["Offset
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the decision gave for one event: commands, the next wait, and what it shows of itself."""
+    """The decision's answer to one event: commands, the next wait, and the visible state."""
 
     commands: list[Json]
     wait: Json
@@ -48,7 +48,7 @@ class Answer:
 
 
 class Decider(Protocol):
-    """A decision under test: it keeps the state between the events."""
+    """A decision under test, which keeps its state between events."""
 
     def take(self, event: Json) -> Answer:
         """Return the answer to the event."""
@@ -63,7 +63,7 @@ class Episode:
 
 
 def random_limits(chance: Random) -> dict[str, Any]:
-    """Return limits small enough that each of them is met within a short life."""
+    """Return limits that are small enough to be reached within a short life."""
     side = chance.random() < 0.5
     return {
         "batch_records": chance.choice([1, 3, 3, 8]),
@@ -86,7 +86,7 @@ def random_limits(chance: Random) -> dict[str, Any]:
 
 
 class World:
-    """What is around a worker: it carries the commands out, and has happen what can happen."""
+    """The environment of a worker: it executes commands and makes possible events."""
 
     def __init__(self, seed: int, decider: Callable[[dict[str, Any]], Decider]) -> None:
         self.chance = Random(seed)
@@ -110,7 +110,7 @@ class World:
         self.ended = False
 
     def run(self, steps: int) -> Episode:
-        """Return a life of so many steps at most."""
+        """Return a life of at most this number of steps."""
         self.take(self.rebalance())
         while len(self.episode.steps) < steps and not self.ended:
             self.now += self.chance.choice([0, 1, 4, 4, 20, 70, 70, 200, 900]) / _SCALE
@@ -118,7 +118,7 @@ class World:
         return self.episode
 
     def take(self, event: Json) -> None:
-        """Have the decision take the event and all that follows from it at once, in order."""
+        """Pass the event to the decision, then all events that follow from it at once, in order."""
         events = [event]
         while events and not self.ended:
             event = events.pop(0)
@@ -131,7 +131,7 @@ class World:
                     events.append(following)
 
     def event(self) -> Json:
-        """Return what happens next."""
+        """Return the next event."""
         kinds = {
             self.poll: 40, self.tick: 12, self.computed: 40, self.rebalance: 1.5, self.poll_failed: 1, self.orders: 2,
             self.live: 4, self.stale: 0.5, self.stop: 0.3,
@@ -139,7 +139,7 @@ class World:
         return self.chance.choices(list(kinds), list(kinds.values()))[0]()
 
     def execute(self, command: Json) -> Json | None:
-        """Carry a command out; return what comes of it at once."""
+        """Execute a command; return its immediate event, if any."""
         match command:
             case ["compute", number, records, *_]:
                 self.batches[number] = records
@@ -160,7 +160,7 @@ class World:
         return None
 
     def commit(self, number: int) -> Json:
-        """Let the transaction end one way or another."""
+        """End the transaction with a random result."""
         self.now += self.chance.choice([0, 2, 9]) / _SCALE
         share = 0.3 if self.troubled else 0.03
         error = None
@@ -172,7 +172,7 @@ class World:
         return ["committed", self.now, number, error, 1.0]
 
     def poll(self) -> Json:
-        """Return a poll with records from where reading stands."""
+        """Return a poll with records from the current position."""
         records: list[Json] = []
         if self.assigned and (self.fetching or self.chance.random() < 0.02):
             for _ in range(self.chance.choice([0, 1, 1, 2, 4])):
@@ -184,11 +184,11 @@ class World:
         return ["poll", self.now, records, self.epoch, WALL_AHEAD]
 
     def tick(self) -> Json:
-        """Let time alone go by."""
+        """Advance the time only."""
         return ["tick", self.now]
 
     def computed(self) -> Json:
-        """Let the computation end, if there is one."""
+        """Finish the computation, if there is one."""
         if not self.computing:
             return self.poll()
         if self.chance.random() < 0.3:
@@ -203,13 +203,13 @@ class World:
         return ["computed", self.now, number, outcome, self.jitter()]
 
     def stale(self) -> Json:
-        """Let a batch that was cancelled end all the same."""
+        """Finish a batch although it was cancelled."""
         if not self.cancelled:
             return self.tick()
         return ["computed", self.now, self.cancelled.pop(), ["result", 0], self.jitter()]
 
     def rebalance(self) -> Json:
-        """Move partitions, some of which come with the mark of a worker that died."""
+        """Move partitions; some of them have the mark of a worker that died."""
         self.epoch += 1
         before = set(self.assigned)
         self.assigned = [place for place in self.places if self.chance.random() < 0.75]
@@ -222,27 +222,27 @@ class World:
         return ["rebalance", self.now, [list(place) for place in self.assigned], marks]
 
     def poll_failed(self) -> Json:
-        """Let the broker not answer."""
+        """Make a poll fail."""
         error = self.error("poll_failed", "BrokerUnavailable", 1.0)
         return ["poll_failed", self.now, error, self.jitter()]
 
     def orders(self) -> Json:
-        """Let an operator pause the stage, or have it go on."""
+        """Let an operator pause or resume the stage."""
         if self.chance.random() < 0.6:
             self.resumes += 1
             return ["orders", self.now, None, self.resumes]
         return ["orders", self.now, self.chance.choice(["by ann", "by bob: audit"]), self.resumes]
 
     def live(self) -> Json:
-        """Let the live lane become busy or idle."""
+        """Make the live lane busy or idle."""
         return ["live", self.now, self.chance.random() < 0.6]
 
     def stop(self) -> Json:
-        """Ask for a graceful end."""
+        """Request a graceful stop."""
         return ["stop", self.now]
 
     def error(self, of: str, often: str, share: float) -> str | None:
-        """Return the name of an error, seldom one that ends the worker, or None."""
+        """Return the name of an error or None; the error rarely ends the worker."""
         if self.chance.random() >= share * (1.0 if self.troubled or share == 1.0 else 0.3):
             return None
         return self.chance.choice(_ENDS[of]) if self.chance.random() < 0.05 else often
@@ -253,7 +253,7 @@ class World:
 
 
 def record(path: Path, decider: Callable[[dict[str, Any]], Decider], seeds: range, steps: int) -> int:
-    """Write a life of ``steps`` steps at most for each seed; return the number of steps."""
+    """Write a life of at most ``steps`` steps for each seed; return the number of steps."""
     count = 0
     with lzma.open(path, "wt", encoding="utf-8", preset=9) as file:
         for seed in seeds:
@@ -276,7 +276,7 @@ def read(path: Path) -> Iterator[Episode]:
 
 
 def _packed(episode: Episode) -> Json:
-    """Return the episode with what is shown only where it changed."""
+    """Return the episode with the visible state only where it changed."""
     steps: list[Json] = []
     before: Json = None
     for event, answer in episode.steps:

@@ -25,17 +25,17 @@ from headrace_testing.memory_cluster import Member, MemoryCluster
 
 
 class CommitOutcome(StrEnum):
-    """What became of a transaction whose commit raised."""
+    """The result of a transaction whose commit raised."""
 
     ABORTED = "aborted"
     COMMITTED = "committed"
     OPEN = "open"
-    """Neither yet: the next producer with this transactional id, a timeout or the test ends it."""
+    """Undecided: the next producer with this transactional ID, a timeout or the test ends it."""
 
 
 @dataclass(frozen=True, slots=True)
 class CommitFault:
-    """Has one commit end in ``outcome`` and raise ``error``, or whatever else ends a worker at that point."""
+    """Makes one commit end in ``outcome`` and raise ``error``, or another exception that ends a worker there."""
 
     outcome: CommitOutcome
     error: BaseException
@@ -43,7 +43,7 @@ class CommitFault:
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """A snapshot: the member and the generation of its group."""
+    """A snapshot: the member, and the generation of its group."""
 
     member: str
     generation: int
@@ -54,7 +54,7 @@ class MemoryBroker(Broker):
 
     def __init__(self, cluster: MemoryCluster, *, group: str, transactional_id: str) -> None:
         self.faults: deque[CommitFault] = deque()
-        """Faults of the next commits, first come, first served."""
+        """Faults of the next commits, in order."""
         self._cluster = cluster
         self._group = group
         self._transactional_id = transactional_id
@@ -65,9 +65,9 @@ class MemoryBroker(Broker):
         self._paused = False
         self._turn = 0
         self._known: frozenset[TopicPartition] = frozenset()
-        """Partitions of which a poll has told."""
+        """Partitions that a poll has reported."""
         self._marked: set[TopicPartition] = set()
-        """Partitions that this worker marked, and no commit took the mark away."""
+        """Partitions that this worker marked and whose mark no commit has removed."""
 
     def subscribe(self, topics: Sequence[str]) -> None:
         """Fence any predecessor, then join the group."""
@@ -76,7 +76,7 @@ class MemoryBroker(Broker):
         self._member = self._cluster.join(self._group, topics)
 
     def poll(self, max_records: int, timeout: float) -> Polled:
-        """Return what is there at once; the cluster is told of the wait where there is nothing."""
+        """Return the available records at once; without any, report the timeout to the cluster as waited."""
         self._require_cluster(timeout)
         rejoined = self._rejoin_if_expelled()
         member = self._joined()
@@ -97,7 +97,7 @@ class MemoryBroker(Broker):
         return Polled(records, False, assigned)
 
     def snapshot(self) -> Snapshot:
-        """Return member and generation; one that was expelled is back in by then, as a client's own thread has it."""
+        """Return member and generation; an expelled member joins again first, as the thread of a real client does."""
         self._rejoin_if_expelled()
         return Snapshot(Membership(self._joined().identity, self._cluster.group(self._group).generation))
 
@@ -110,7 +110,7 @@ class MemoryBroker(Broker):
         self._paused = False
 
     def rewind(self) -> None:
-        """Go back to the committed offsets of every partition that is still ours."""
+        """Return to the committed offsets of all partitions that this worker still owns."""
         self._require_cluster(0.0)
         owned = self._cluster.group(self._group).owned(self._joined().identity)
         self._positions = {place: self._cluster.start_position(self._group, place) for place in owned}
@@ -118,10 +118,10 @@ class MemoryBroker(Broker):
     def commit(
         self, messages: Sequence[Message], offsets: Mapping[TopicPartition, int], snapshot: Snapshot | None
     ) -> None:
-        """Write, check epoch and membership, commit; the next of :attr:`faults` decides otherwise."""
+        """Write, check epoch and membership, and commit, unless the next of :attr:`faults` says otherwise."""
         for message in messages:
             if not message.key:
-                raise InvalidRecord("key", f"is empty in a message to {message.topic}")
+                raise InvalidRecord("key", f"is empty in a record for {message.topic}")
         cluster, identity = self._cluster, self._transactional_id
         if not cluster.available:
             raise TransactionUncertain(
@@ -144,7 +144,7 @@ class MemoryBroker(Broker):
         self._marked -= set(offsets)
 
     def mark(self, marks: Mapping[TopicPartition, Mark]) -> None:
-        """Keep the marks beside the committed offsets."""
+        """Store the marks with the committed offsets."""
         self._require_cluster(0.0)
         self._cluster.group(self._group).marks.update(marks)
         self._marked |= set(marks)
@@ -156,12 +156,12 @@ class MemoryBroker(Broker):
         self._marked.difference_update(places)
 
     def renew_producer(self) -> None:
-        """Take a new epoch, which aborts what the older one left open."""
+        """Start a new epoch, which aborts an open transaction of the old one."""
         self._require_cluster(0.0)
         self._epoch = self._cluster.init_producer(self._transactional_id)
 
     def close(self) -> None:
-        """Leave the group and abort an open transaction of our own epoch."""
+        """Leave the group and abort an open transaction of the own epoch."""
         if self._member is not None:
             self._unmark(set(self._marked))
             self._cluster.leave(self._group, self._member.identity)
@@ -171,11 +171,11 @@ class MemoryBroker(Broker):
             self._epoch = None
 
     def expel(self) -> None:
-        """Have the group give this worker up, as after a silence; it learns of it at its next poll."""
+        """Remove this worker from its group, as after a missed session timeout; it notices at its next poll."""
         self._cluster.leave(self._group, self._joined().identity)
 
     def _read(self, owned: Sequence[TopicPartition], most: int) -> list[Record]:
-        """Read by partition, beginning with another one each time, so that none starves."""
+        """Read by partition, starting with another one each time, so that all partitions make progress."""
         found: list[Record] = []
         self._turn += 1
         for index in range(len(owned)):
@@ -187,7 +187,7 @@ class MemoryBroker(Broker):
         return found
 
     def _position(self, place: TopicPartition) -> int | None:
-        """Return where to read on, or None while the committed offset is not stable."""
+        """Return the next offset to read, or None while the committed offset is not stable."""
         if place not in self._positions:
             try:
                 self._positions[place] = self._cluster.start_position(self._group, place)

@@ -1,13 +1,13 @@
-"""A Kafka cluster in memory, as far as the runtime can tell: logs, transactions, groups, producer epochs.
+"""A Kafka cluster in memory, as far as the runtime sees one: logs, transactions, groups, producer epochs.
 
-Deterministic: no threads and no sleeps; time comes from the caller. What it imitates of Kafka 4:
+It is deterministic, without threads and sleeps; time comes from the caller. It imitates Kafka 4:
 
-* a reader of committed records stops at the first record of an open transaction (last stable offset), and control
-  markers and aborted records take offsets without ever being seen;
-* a group fences commits by member and generation, not by who owns a partition (KIP-447);
-* partitions move cooperatively: the old owner keeps one until it polls, leaves or expires;
-* committed offsets of an open transaction are pending, and nobody takes the partition up until it ends;
-* a producer fences the older one with its transactional id and aborts what that left open.
+* A reader of committed records stops at the first record of an open transaction (the last stable offset). Control
+  markers and aborted records take offsets but are never visible.
+* A group fences commits by member and generation, not by the owner of a partition (KIP-447).
+* Partitions move cooperatively: the old owner keeps a partition until it polls, leaves or expires.
+* Committed offsets of an open transaction are pending, and no worker can start at them until it ends.
+* A producer fences the older one with its transactional ID and aborts that one's open transaction.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Transaction:
     committed: bool | None = None
     places: set[TopicPartition] = field(default_factory=set)
     offsets: dict[tuple[str, TopicPartition], int] = field(default_factory=dict)
-    """Offsets to commit by group and partition; pending while the transaction is open."""
+    """Offsets to commit, by group and partition; pending while the transaction is open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class _Entry:
 
 @dataclass(slots=True)
 class _Log:
-    """One partition; ``start`` is the first offset that retention left."""
+    """One partition; ``start`` is the first offset that retention has not deleted."""
 
     entries: list[_Entry] = field(default_factory=list)
     start: int = 0
@@ -74,7 +74,7 @@ class _Log:
 
 @dataclass(slots=True, eq=False)
 class Member:
-    """A member of a group: what it owns, when it was last seen, and the generation that it was told of."""
+    """A member of a group: its partitions, the time of its last call, and the generation that it knows."""
 
     identity: str
     topics: frozenset[str]
@@ -84,7 +84,7 @@ class Member:
 
 @dataclass(slots=True)
 class Group:
-    """Membership, the assignment as it is and as it shall become, and committed offsets."""
+    """Members, the current and the target assignment, and committed offsets."""
 
     generation: int = 0
     members: dict[str, Member] = field(default_factory=dict)
@@ -94,15 +94,15 @@ class Group:
     marks: dict[TopicPartition, Mark] = field(default_factory=dict)
 
     def owned(self, member: str) -> list[TopicPartition]:
-        """Partitions of the member, sorted."""
+        """Return the member's partitions, sorted."""
         return sorted(place for place, owner in self.owners.items() if owner == member)
 
 
 class MemoryCluster:
-    """Topics, groups and producers shared by the :class:`headrace_testing.memory_broker.MemoryBroker` of each worker.
+    """Topics, groups and producers for all :class:`headrace_testing.memory_broker.MemoryBroker` of a test.
 
-    ``clock`` gives seconds; ``wait`` is told the seconds that an empty poll would have waited, so that a fake clock
-    can go on.
+    ``clock`` returns seconds. ``wait`` is called with the seconds that an empty poll would have waited, so that a fake
+    clock can advance.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class MemoryCluster:
         self.clock = clock
         self.wait = wait
         self.available = True
-        """Set False and every call of a broker fails as an unreachable Kafka does."""
+        """If False, every call of a broker fails as if Kafka were unreachable."""
         self._session_timeout_s = session_timeout_s
         self._transaction_timeout_s = transaction_timeout_s
         self._topics: dict[str, list[_Log]] = {}
@@ -130,27 +130,27 @@ class MemoryCluster:
     def create_topic(self, name: str, partitions: int) -> None:
         """Create an empty topic."""
         if name in self._topics:
-            raise ConfigurationError(f"topic {name!r} exists already")
+            raise ConfigurationError(f"topic {name!r} already exists")
         self._topics[name] = [_Log() for _ in range(partitions)]
 
     def places(self, topics: Iterable[str]) -> list[TopicPartition]:
-        """Every partition of the topics, sorted."""
+        """Return every partition of the topics, sorted."""
         return [
             TopicPartition(name, number) for name in sorted(topics) for number in range(len(self._topics.get(name, ())))
         ]
 
     def append(self, message: Message) -> TopicPartition:
-        """Write outside any transaction, as upstream does; return the partition that the key chose."""
+        """Write outside any transaction, as upstream systems do; return the partition of the key."""
         place = self._place_of(message)
         self._log(place).entries.append(_Entry(message, None, self._now_ms()))
         return place
 
     def read_committed(self, topic: str) -> list[Record]:
-        """Every record that a reader of committed records sees now, by partition and offset."""
+        """Return every record that a reader of committed records sees now, by partition and offset."""
         return [record for place in self.places([topic]) for record in self.records(place, 0, 1 << 62)[0]]
 
     def delete_before(self, place: TopicPartition, offset: int) -> None:
-        """Move the partition's log start, as retention does."""
+        """Move the start of the partition's log, as retention does."""
         log = self._log(place)
         log.start = max(log.start, offset)
 
@@ -176,16 +176,16 @@ class MemoryCluster:
     # Groups
 
     def group(self, name: str) -> Group:
-        """Return the group after members and transactions whose time is over were dropped."""
+        """Return the group after dropping expired members and transactions."""
         self._expire()
         return self._groups.setdefault(name, Group())
 
     def committed(self, group: str) -> Mapping[TopicPartition, int]:
-        """Committed offsets of the group."""
+        """Return the group's committed offsets."""
         return dict(self.group(group).committed)
 
     def join(self, name: str, topics: Iterable[str]) -> Member:
-        """Add a member; partitions come to it when it polls."""
+        """Add a member; it gets partitions when it polls."""
         group = self.group(name)
         member = Member(f"member-{next(self._numbers)}", frozenset(topics), self.clock())
         group.members[member.identity] = member
@@ -193,14 +193,14 @@ class MemoryCluster:
         return member
 
     def leave(self, name: str, member: str) -> None:
-        """Remove a member; also what a session timeout does, and how a test makes a zombie."""
+        """Remove a member, as a session timeout does; tests use it to make a zombie."""
         group = self._groups[name]
         if group.members.pop(member, None) is not None:
             group.owners = {place: owner for place, owner in group.owners.items() if owner != member}
             self._rebalance(group)
 
     def settle(self, name: str, member: Member) -> bool:
-        """Let the member give up and take up what the target says; return whether its partitions may have changed."""
+        """Adapt the member's partitions to the target assignment; return whether they may have changed."""
         group = self.group(name)
         identity = member.identity
         given_up = [place for place in group.owned(identity) if group.target.get(place) != identity]
@@ -214,10 +214,10 @@ class MemoryCluster:
         return changed
 
     def start_position(self, name: str, place: TopicPartition) -> int:
-        """Return where the group reads on: its committed offset, or the beginning where there is none.
+        """Return where the group starts to read: its committed offset, or the beginning if there is none.
 
-        Raises :class:`BrokerUnavailable` while the offset is pending in an open transaction, and
-        :class:`OffsetsLost` where it lies outside the log.
+        Raises :class:`BrokerUnavailable` while the offset is pending in an open transaction, and :class:`OffsetsLost`
+        if it is outside the log.
         """
         group = self.group(name)
         if any((name, place) in transaction.offsets for transaction in self._open.values()):
@@ -228,7 +228,7 @@ class MemoryCluster:
         return position
 
     def check_position(self, place: TopicPartition, position: int, first: int, end: int) -> None:
-        """Raise :class:`OffsetsLost` where the position lies outside the log."""
+        """Raise :class:`OffsetsLost` if the position is outside the log."""
         if not first <= position <= end:
             raise OffsetsLost(
                 f"the committed offset {position} of {place} lies outside the log, which runs from {first} to {end}",
@@ -238,20 +238,20 @@ class MemoryCluster:
     # Producers
 
     def init_producer(self, transactional_id: str) -> int:
-        """Return a new epoch for the id; older producers are fenced and their open transaction is aborted."""
+        """Return a new epoch for the ID; fence older producers and abort their open transaction."""
         self.end_open_transaction(transactional_id, commit=False)
         self._epochs[transactional_id] = self._epochs.get(transactional_id, -1) + 1
         return self._epochs[transactional_id]
 
     def epoch(self, transactional_id: str) -> int:
-        """Return the newest epoch of the id, after transactions whose time is over were aborted."""
+        """Return the newest epoch of the ID, after aborting expired transactions."""
         self._expire()
         return self._epochs[transactional_id]
 
     def write(
         self, transactional_id: str, messages: Iterable[Message], offsets: Mapping[tuple[str, TopicPartition], int]
     ) -> Transaction:
-        """Write messages and pending offsets and leave the transaction open."""
+        """Write messages and pending offsets, and leave the transaction open."""
         placed = [(self._place_of(message), message) for message in messages]
         transaction = Transaction(transactional_id, self.clock())
         self._open[transactional_id] = transaction
@@ -264,11 +264,11 @@ class MemoryCluster:
         return transaction
 
     def has_open_transaction(self, transactional_id: str) -> bool:
-        """Whether the id left a transaction open."""
+        """Whether the ID has an open transaction."""
         return transactional_id in self._open
 
     def end_open_transaction(self, transactional_id: str, *, commit: bool) -> None:
-        """Commit or abort what the id left open, if anything: also how a test delivers a delayed end."""
+        """Commit or abort the ID's open transaction, if any; tests use it to deliver a delayed end."""
         transaction = self._open.pop(transactional_id, None)
         if transaction is None:
             return
@@ -282,14 +282,14 @@ class MemoryCluster:
                 self._groups[group].committed[place] = offset
                 self._groups[group].marks.pop(place, None)
 
-    # Inside
+    # Internals
 
     def _log(self, place: TopicPartition) -> _Log:
         return self._topics[place.topic][place.partition]
 
     def _place_of(self, message: Message) -> TopicPartition:
         if message.topic not in self._topics:
-            raise TransactionAborted(f"there is no topic {message.topic!r}")
+            raise TransactionAborted(f"topic {message.topic!r} does not exist")
         return TopicPartition(message.topic, murmur2(message.key, len(self._topics[message.topic])))
 
     def _now_ms(self) -> int:
@@ -307,7 +307,7 @@ class MemoryCluster:
                     self.leave(name, member.identity)
 
     def _rebalance(self, group: Group) -> None:
-        """Start a generation with an even target that leaves partitions where they are as far as that allows."""
+        """Start a generation with a balanced target that moves as few partitions as possible."""
         group.generation += 1
         group.target = {}
         topics = sorted({topic for member in group.members.values() for topic in member.topics})

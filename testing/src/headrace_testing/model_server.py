@@ -1,4 +1,4 @@
-"""An OpenAI-compatible model server for tests: correct answers, seeded bad ones, or no listener at the port."""
+"""An OpenAI-compatible model server for tests: correct answers, seeded wrong ones, or a port without a listener."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HANG_S = 2.0
 
 
 class ModelServer(ThreadingHTTPServer):
-    """Answers right or, with the chance ``share``, as servers do on bad days; ``calls`` counts both."""
+    """Answers correctly or, with the probability ``share``, like a faulty server; ``calls`` counts both."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -40,7 +40,7 @@ class _Handler(BaseHTTPRequestHandler):
         fault = chance.choice(FAULTS) if chance.random() < self.server.share else "right"
         self.server.calls[fault] += 1
         if fault == "hang":
-            time.sleep(HANG_S)  # longer than the client waits
+            time.sleep(HANG_S)  # longer than the client's timeout
             return
         if fault == "hang up":
             self.close_connection = True
@@ -58,7 +58,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body.encode())
 
     def log_message(self, *_: object) -> None:
-        """Keep quiet."""
+        """Log nothing."""
 
 
 def _vector(index: int, text: str) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def _vector(index: int, text: str) -> dict[str, Any]:
 
 
 def settings(port: int, model: str) -> dict[str, str]:
-    """Return the environment of an embedder that asks this server."""
+    """Return the environment of an embedder that uses this server."""
     return {
         "HEADRACE_EMBEDDER_PROVIDER": "openai-compatible",
         "HEADRACE_EMBEDDER_MODEL": model,

@@ -1,4 +1,4 @@
-"""What a change event must come to in the store, by the services' own pure functions."""
+"""The expected result of a change event in the store, computed with the services' own pure functions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from headrace_testing.fold import Expected, Key
 
 
 def expected(tenant: str, change: Mapping[str, Any]) -> Expected:
-    """Return the version of the document that the event makes, chunked with the default settings."""
+    """Return the version of the document that the event creates, chunked with the default settings."""
     if change["op"] == "delete":
         return Expected(change["version"], True, b"")
     document = ingested(tenant, change)
@@ -25,7 +25,7 @@ def expected(tenant: str, change: Mapping[str, Any]) -> Expected:
 
 
 def ingested(tenant: str, change: Mapping[str, Any]) -> SourceDocument:
-    """Return the document that an upsert makes, as the chunker gets it."""
+    """Return the document that an upsert creates, as the chunker receives it."""
     event = ChangeEvent(
         tenant, change["id"], Operation.UPSERT, change["version"], change["title"], change["content"], None,
         change["source"], change.get("attributes") or {},
@@ -39,5 +39,5 @@ def _masker() -> Masker:
 
 
 def versions(tenant: str, changes: Sequence[Mapping[str, Any]]) -> list[tuple[Key, Expected]]:
-    """Return what each event makes of its document, in order."""
+    """Return the version that each event creates, in order."""
     return [((tenant, change["id"]), expected(tenant, change)) for change in changes]

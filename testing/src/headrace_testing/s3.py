@@ -1,4 +1,4 @@
-"""A real server of the S3 API on the loopback address, S3Proxy over a folder: for tests of the object store."""
+"""A real S3 server on the loopback address (S3Proxy with a folder), for tests of the object store."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _START_S = 60.0
 
 @dataclass(slots=True)
 class S3Server:
-    """The server; ``folder`` holds the bucket's objects as files."""
+    """The server; ``folder`` contains the bucket's objects as files."""
 
     endpoint: str
     folder: Path
     process: subprocess.Popen[bytes]
 
     def settings(self, folder: str = "objects") -> dict[str, str]:
-        """Return the variables by which a stage uses that folder of the bucket."""
+        """Return the variables with which a stage uses this folder of the bucket."""
         return {
             "HEADRACE_OBJECTS_URL": f"s3://{BUCKET}/{folder}",
             "HEADRACE_OBJECTS_S3_ENDPOINT": self.endpoint,
@@ -40,7 +40,7 @@ class S3Server:
 
 @contextmanager
 def served(java: str, jar: Path, folder: Path) -> Iterator[S3Server]:
-    """Yield a server over the folder, with an empty bucket, that checks signatures; it ends with the block."""
+    """Yield a server for the folder, with an empty bucket, that checks signatures; it stops at the end of the block."""
     port = free_port()
     data = folder / "s3"
     (data / BUCKET).mkdir(parents=True)
@@ -70,7 +70,7 @@ def served(java: str, jar: Path, folder: Path) -> Iterator[S3Server]:
 
 
 def _wait(server: S3Server, log: Path) -> None:
-    """Wait until it answers, if only that a signature is missing."""
+    """Wait until it answers, even with an error about a missing signature."""
     deadline = time.monotonic() + _START_S
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Where the tests' Kafka, registry and PostgreSQL come from: the local stack, containers, or systems that exist."""
+"""Provides Kafka, the registry and PostgreSQL for tests: the local stack, containers, or existing systems."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TestStack:
 
 
 class LocalStack(Protocol):
-    """Starts the local stack for this run; the tool of the repository does, this package does not import it."""
+    """Starts the local stack; the caller passes it in, because this package does not import the tool that starts it."""
 
     def __call__(self, state_dir: Path) -> AbstractContextManager[TestStack]:
         """Yield the stack."""
@@ -33,7 +33,7 @@ class LocalStack(Protocol):
 def opened(state_dir: Path, local: LocalStack) -> Iterator[TestStack]:
     """Yield the stack that HEADRACE_TEST_STACK names: local (default), containers or external.
 
-    Raises :class:`ValueError` for another name and for external addresses that are missing.
+    Raises :class:`ValueError` for another name, and for missing addresses of external systems.
     """
     sources: dict[str, Callable[[], AbstractContextManager[TestStack]]] = {
         "local": lambda: local(state_dir),
@@ -58,7 +58,7 @@ def _external() -> Iterator[TestStack]:
 
 @contextmanager
 def _containers() -> Iterator[TestStack]:
-    """Start containers by testcontainers; needs a Docker engine."""
+    """Start containers with testcontainers; requires a Docker engine."""
     from testcontainers.core.container import DockerContainer  # noqa: PLC0415
     from testcontainers.core.wait_strategies import HttpWaitStrategy  # noqa: PLC0415
     from testcontainers.kafka import KafkaContainer  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""Streaming change events through real services: feeding, faults, waiting, and what the topics say afterwards."""
+"""Streams change events through real services: publishing, faults, waiting, and reading the topics afterwards."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TENANT = "proof"
 
 
 def read_changes(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
-    """Return the events of a file of JSON lines, packed with xz or not."""
+    """Return the events in a file of JSON lines, which may be compressed with xz."""
     with lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8") as lines:
         return [json.loads(line) for line, _ in zip(lines, range(limit or sys.maxsize), strict=False)]
 
@@ -50,7 +50,7 @@ def publish(kafka: KafkaSettings, changes: Sequence[dict[str, Any]], tenant: str
 
 
 def lag(kafka: KafkaSettings) -> dict[str, int]:
-    """Return records between committed offset and end by stage; transaction markers count, one a partition at most."""
+    """Return the lag by stage in offsets; transaction markers count, at most one per partition."""
     return {flow.name: _stage_lag(kafka, flow) for flow in DOCUMENT_STAGES}
 
 
@@ -69,7 +69,7 @@ def _stage_lag(kafka: KafkaSettings, flow: StageFlow) -> int:
 
 
 def dead_letters(kafka: KafkaSettings) -> int:
-    """Return the number of records in all dead-letter topics, transaction markers included."""
+    """Return the number of offsets in all dead-letter topics, including transaction markers."""
     consumer = Consumer({**kafka.client(), "group.id": "headrace-proof"})
     count = 0
     for topic in topics.concrete():
@@ -82,7 +82,7 @@ def dead_letters(kafka: KafkaSettings) -> int:
 
 
 def rewind_groups(kafka: KafkaSettings) -> None:
-    """Set every stage's group back to the beginning of the log; the stages must not run."""
+    """Set the groups of all stages back to the beginning of the log; the stages must not be running."""
     from confluent_kafka import ConsumerGroupTopicPartitions  # noqa: PLC0415
 
     admin = AdminClient(kafka.client())
@@ -105,7 +105,7 @@ def metric(service: Service, name: str) -> float:
 
 @dataclass(slots=True)
 class Faults:
-    """Kills and joins at random moments: every figure follows from the seed."""
+    """Kills and adds workers at random times that follow from the seed."""
 
     deployment: Deployment
     seed: int
@@ -115,7 +115,7 @@ class Faults:
     log: list[str] = field(default_factory=list)
 
     def run(self) -> None:
-        """Kill the stages in a shuffled order, then let a second instance of each join and leave."""
+        """Kill the stages in random order, then let a second instance of each join and leave."""
         chance = random.Random(self.seed)
         plan = [flow.name for flow in DOCUMENT_STAGES] * (self.kills // len(DOCUMENT_STAGES) + 1)
         chance.shuffle(plan)
@@ -156,7 +156,7 @@ def wait_until_stored(
 
 
 def wait_until_drained(kafka: KafkaSettings, timeout: float) -> None:
-    """Wait until no stage has more than markers to read; raises :class:`AssertionError`."""
+    """Wait until no stage has records to read; raises :class:`AssertionError`."""
     deadline = time.monotonic() + timeout
     most = {flow.name: 8 for flow in DOCUMENT_STAGES}
     while any(behind > most[name] for name, behind in lag(kafka).items()):

@@ -1,4 +1,4 @@
-"""What a user brings along: a distribution with a handler, and a pipeline that runs it."""
+"""What a user provides: a distribution with a handler, and a pipeline that runs it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from headrace.topology.stages import CHUNKER, EMBEDDER, INDEXER, INGEST
 
 
 def stream(identity: str, chunker: Sequence[str] = ("sections",), *, review: Review = Review.NONE) -> Template:
-    """Return a pipeline of the four stages, with these handlers in the chunker, whose output may want a review."""
+    """Return a pipeline of the four stages with these handlers, and optionally a review, in the chunker."""
     return Template(
         identity, "",
         (
@@ -22,9 +22,9 @@ def stream(identity: str, chunker: Sequence[str] = ("sections",), *, review: Rev
 
 
 def install(folder: Path, name: str, handler: str, code: str) -> Path:
-    """Lay the distribution ``name`` with the class ``handler`` of the chunker into a folder, as an installer would.
+    """Write the distribution ``name`` with the chunker's handler class ``handler`` to a folder, as an installer does.
 
-    The code's entry point is the class's name in small letters. Returns the folder, for PYTHONPATH.
+    The entry point has the class's name in lower case. Returns the folder, for PYTHONPATH.
     """
     module = f"{name}_headrace"
     metadata = folder / f"{module}-1.0.dist-info"

@@ -42,7 +42,7 @@ def load(path: Path = COMPOSE) -> dict[str, Any]:
 
 
 def compose_problems(compose: Mapping[str, Any]) -> list[str]:
-    """Return where the compose file contradicts itself, the code, or the rules for containers."""
+    """Return contradictions within the compose file, and between it and the code or the rules for containers."""
     services: Mapping[str, Service] = compose["services"]
     found = [f"{name}: {problem}" for name, service in services.items() for problem in _service(service, services)]
     wanted = {"bootstrap", *(path.parent.name for path in ROOT.glob("services/*/pyproject.toml"))}
@@ -54,7 +54,7 @@ def compose_problems(compose: Mapping[str, Any]) -> list[str]:
 
 
 def dockerfile_problems(text: str) -> list[str]:
-    """Return where the Dockerfile contradicts the workspace or the rules for containers."""
+    """Return contradictions between the Dockerfile and the workspace or the rules for containers."""
     found = []
     lines = re.sub(r"\\\n", " ", text).splitlines()
     copied = [
@@ -144,7 +144,7 @@ def _listens(name: str, service: Service) -> set[int]:
 
 
 def _ours(service: Service, environment: Mapping[str, str]) -> Iterator[str]:
-    """Yield where a service that is built from the code contradicts it."""
+    """Yield contradictions between the code and a service that is built from it."""
     build = service["build"]
     dockerfile = ROOT / build["context"] / build["dockerfile"]
     if not dockerfile.exists():

@@ -35,7 +35,7 @@ _UNREADABLE = (SchemaResolutionError, EOFError, ValueError, TypeError, KeyError,
 
 
 class IncompatibleSchema(HeadraceError):
-    """A record's new schema and one of its frozen ones do not read each other's bytes."""
+    """A record's new schema and a released one cannot read each other's data."""
 
     code = "incompatible-schema"
     default_remedy = (
@@ -118,9 +118,9 @@ def encode(schema: dict[str, Any], value: Any) -> bytes:
 
 
 def decode(data: bytes, writer: dict[str, Any], reader: dict[str, Any]) -> Any:
-    """Return what a reader with schema ``reader`` sees in bytes written with ``writer``; every byte is used.
+    """Return the value that a reader with schema ``reader`` reads from bytes written with ``writer``, to the last byte.
 
-    Raises what fastavro raises, and :class:`ValueError` where bytes are left over.
+    Raises what fastavro raises, and :class:`ValueError` if bytes are left over.
     """
     buffer = io.BytesIO(data)
     value = fastavro.schemaless_reader(buffer, _parsed(writer), _parsed(reader))

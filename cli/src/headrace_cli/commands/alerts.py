@@ -15,12 +15,15 @@ from headrace_cli.context import InLogAndStore, Operator
 from headrace_cli.failures import CommandError, UsageError
 from headrace_cli.ingest.following import stopping
 
-commands = commands_of("alerts", "Send alerts to Slack and Discord (webhooks from HEADRACE_ALERTS_…).")
+commands = commands_of("alerts", "Send alerts to Slack and Discord.")
 
 
 @command(commands, "test", "Send a test alert to every configured webhook.")
 def send_test(as_json: options.Json = False) -> None:
-    """Send a test alert to every configured webhook and show which ones accepted it."""
+    """Send a test alert to every configured webhook and show which ones accepted it.
+
+    The variables HEADRACE_ALERTS_SLACK_URL and HEADRACE_ALERTS_DISCORD_URL set the webhooks.
+    """
     from headrace_cli.quiet import quiet_logs
     from headrace_operations.alerts.alerter import Alert, Alerter, AlertSettings
 
@@ -51,7 +54,7 @@ def watch(
         list[str] | None,
         typer.Option(
             "--status-url", envvar="HEADRACE_ALERTS_STATUS_URL", metavar="NAME=URL", show_default=False,
-            help="A process whose /readyz to check, as embedder-0=http://host:port; may be repeated. Default: the "
+            help="A process to check at /readyz, such as embedder-0=http://host:port; may be repeated. Default: the "
             "processes of the local stack.",
         ),
     ] = None,
@@ -66,8 +69,9 @@ def watch(
 ) -> None:  # fmt: skip
     """Check the spending caps, the processes and the embedder's errors at intervals, and send alerts.
 
-    Each alert is sent once, repeated every HEADRACE_ALERTS_REPEAT_S while its cause lasts, and sent again when the
-    cause ends. The command also alerts when it cannot reach what it watches.
+    The command sends an alert when a cause appears, repeats it every HEADRACE_ALERTS_REPEAT_S while the cause lasts,
+    and sends another one when the cause ends. A process or server that it cannot reach is a cause too.
+    HEADRACE_ALERTS_SLACK_URL and HEADRACE_ALERTS_DISCORD_URL set the webhooks.
     """
     from headrace.embeddings.costs import CostSettings, read_book
     from headrace_operations.alerts import looks

@@ -37,7 +37,7 @@ def audit(
         str | None,
         typer.Option(
             "--generation", envvar="HEADRACE_AUDIT_GENERATION", show_default=False,
-            help="The generation whose vectors to check. Default: the active one.",
+            help="Check the vectors of this generation. Default: the active one.",
         ),
     ] = None,
     deep: Annotated[
@@ -67,8 +67,9 @@ def audit(
 ) -> None:  # fmt: skip
     """Compare the topics documents and chunks with the store's documents, chunks and vectors.
 
-    Lists missing, duplicate, orphan and stale entries and those of another model, each with the command that repairs
-    it. Exits with code 8 if it finds any. Records that a stage has not processed yet are pending, not findings.
+    Lists entries that are missing, duplicate, orphaned, stale or from another model, each with the command that
+    repairs it. Exits with code 8 if there are any. Records that a stage has not processed yet are pending, not
+    findings.
     """
     from headrace_cli.views import audit as audit_view
     from headrace_operations.audit import run as auditing

@@ -35,7 +35,7 @@ Database: TypeAlias = Annotated[
     typer.Option(
         "--database", envvar="HEADRACE_CAPTURE_DATABASE", show_default=False,
         help="URL of the source PostgreSQL, with a role that may replicate. Default: the local stack's. "
-        "Prefer the variable: other users of the machine can see a command line.",
+        "Prefer the variable: other users of the machine can see the command line.",
     ),
 ]  # fmt: skip
 ConnectUrl: TypeAlias = Annotated[
@@ -126,7 +126,7 @@ def show_all(connect: ConnectUrl = None, *, operator: InFolder, as_json: options
     shown.console().print(shown.table(columns, rows) if rows else "No captures.")
 
 
-@command(commands, "reconcile", "Delete documents whose rows disappeared unnoticed.")
+@command(commands, "reconcile", "Delete documents whose rows no longer exist.")
 def reconcile(
     file: File,
     name: Name = "captured",
@@ -231,7 +231,7 @@ def _connect(given: str | None, operator: Operator) -> Connect:
     url = given or (known.connect if known else None)
     if url is None:
         raise NotReachable(
-            "no Kafka Connect address given", where="HEADRACE_CONNECT_URL",
+            "no Kafka Connect address found", where="HEADRACE_CONNECT_URL",
             remedy="Start one with `headrace up --with-connect`, or pass --connect.",
         )  # fmt: skip
     quiet_logs()

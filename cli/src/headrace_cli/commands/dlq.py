@@ -117,7 +117,7 @@ def show_all(
     dlq_view.entries(shown, len(entries), each=each, as_json=as_json)
 
 
-@command(commands, "show", "Show one completely, including its payload.")
+@command(commands, "show", "Show a dead letter completely.")
 def show(name: NamedId, *, operator: InLog, as_json: options.Json = False) -> None:
     """Show a dead letter completely: the reason, the record with its decoded payload, and earlier failures.
 
@@ -191,7 +191,8 @@ def discard(
 ) -> None:
     """Close dead letters without sending their records again.
 
-    The records stay in their topic until retention ends. Who discarded them, when and why is kept permanently.
+    The records stay in their topic until retention ends. A permanent note says who discarded them,
+    when and why.
     """
     from headrace_operations.dead_letters.act import DISCARDED
     from headrace_operations.dead_letters.carry_out import Request
@@ -216,7 +217,7 @@ def export(
     operator: InLog,
     as_json: options.Json = False,
 ) -> None:
-    """Export complete dead letters as JSON lines: bytes in base64, and decoded if possible.
+    """Export complete dead letters as JSON lines, with payloads in base64 and, if possible, decoded.
 
     The file contains payloads, so only its owner may read it.
     """

@@ -17,7 +17,7 @@ from headrace_cli.failures import NotReachable
 Name: TypeAlias = Annotated[
     str, typer.Argument(metavar="GENERATION", help="Lower-case letters, digits and underscores, such as g2.")
 ]
-commands = commands_of("generations", "Create and switch generations of the index (one per embedding model).")
+commands = commands_of("generations", "Create and switch generations of the index.")
 
 
 @command(commands, "list", "List the generations.")
@@ -28,7 +28,7 @@ def show_all(*, operator: InFolder, as_json: options.Json = False) -> None:
     known = asyncio.run(generations(operator.store()))
     if known is None:
         raise NotReachable(
-            "no PostgreSQL address given",
+            "no PostgreSQL address found",
             where=STORE_DSN,
             remedy="Start the local stack with `headrace up`, or set the variable.",
         )
@@ -67,7 +67,7 @@ def create(
         typer.Option(
             "--template",
             envvar="HEADRACE_BOOTSTRAP_TEXT_TEMPLATE",
-            help="Text template of the prepared text: {title}, {section}, {body} and {tags} between words.",
+            help="Text template: text with the fields {title}, {section}, {body} and {tags}.",
         ),
     ] = "{body}",
     passage_prompt: Annotated[
@@ -100,7 +100,7 @@ def create(
     operator: InLogAndStore,
     as_json: options.Json = False,
 ) -> None:
-    """Create the table and topics of a generation. It is not searched yet, and a repeat changes nothing.
+    """Create the table and topics of a generation. It is not searched yet. Running the command again changes nothing.
 
     To fill it, run an embedder and an indexer with HEADRACE_KAFKA_GENERATION set to it, beside those of the active
     generation. They start with the oldest record of the compacted topic chunks and continue with new records.
@@ -130,7 +130,7 @@ def activate(
             "--under-way",
             envvar="HEADRACE_UNDER_WAY",
             min=0,
-            help="Maximum number of documents that may still be on their way to it; live changes always are.",
+            help="Maximum number of pending documents. While live changes arrive, there are always some.",
         ),
     ] = 0,
     unchecked: Annotated[

@@ -14,7 +14,7 @@ Kind: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--kind", envvar="HEADRACE_HELD_KIND", show_default=False,
-        help="Only records held for this reason: pause (also one by a cap), cap, or review.",
+        help="Only records held for this reason: pause (which includes cap), cap, or review.",
     ),
 ]  # fmt: skip
 commands = commands_of("held", "List held records.")

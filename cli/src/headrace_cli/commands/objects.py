@@ -18,7 +18,7 @@ from headrace_cli.views.tracking import tracked
 if TYPE_CHECKING:
     from headrace_operations.objects.garbage import Amount
 
-commands = commands_of("objects", "Inspect and clean up the object store (payloads too large for a record).")
+commands = commands_of("objects", "Inspect and clean up the object store.")
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 _STEP = 1024
 

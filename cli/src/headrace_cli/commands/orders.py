@@ -35,7 +35,7 @@ Why: TypeAlias = Annotated[
     str, typer.Option("--why", envvar="HEADRACE_WHY", help="The reason, recorded with the order.")
 ]
 DryRun: TypeAlias = Annotated[
-    bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Show the orders without giving them.")
+    bool, typer.Option("--dry-run", envvar="HEADRACE_DRY_RUN", help="Show the orders without publishing them.")
 ]
 commands = commands_of()
 

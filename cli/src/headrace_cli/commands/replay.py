@@ -149,7 +149,7 @@ def status(run_id: RunId, *, operator: InLog, as_json: options.Json = False) -> 
     replay_view.say_run(runs.read_run(cluster.kafka, cluster.codec, run_id), as_json=as_json)
 
 
-@command(commands, "resume", "Continue a replay that was paused or interrupted or that crashed.")
+@command(commands, "resume", "Resume a replay that was paused or interrupted.")
 def resume(
     run_id: RunId,
     outstanding: Outstanding = OUTSTANDING,
@@ -158,7 +158,7 @@ def resume(
     operator: InLog,
     as_json: options.Json = False,
 ) -> None:
-    """Continue a replay: end its pause and carry on from where it is. No record is sent twice.
+    """Resume a replay: end its pause and continue where it stopped. No record is sent twice.
 
     If another command is still running the replay, this command takes over.
     """

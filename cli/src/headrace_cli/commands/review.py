@@ -40,7 +40,7 @@ def show_reviews(
     held_view.entries(held_records(operator.cluster(), selection), as_json=as_json)
 
 
-@command(commands, "show", "Show one completely, including its payload.")
+@command(commands, "show", "Show a held record completely.")
 def show(
     name: Annotated[str, typer.Argument(metavar="ID", help="ID of a held record: stage/partition/offset.")],
     *,

@@ -40,7 +40,8 @@ def runs(
         str,
         typer.Option(
             "--since", envvar="HEADRACE_RUNS_SINCE", metavar="TIME",
-            help="Only changes sent since: 90m, 24h, 7d ago, or a date and time. The name of a run is more exact.",
+            help="Only changes sent since: 90m, 24h, 7d ago, or a date and time. For a named run, the default is its "
+            "start.",
         ),
     ] = _DAY,
     limit: Annotated[

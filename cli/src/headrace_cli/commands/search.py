@@ -92,9 +92,9 @@ def ask(
             output.emit(artifact)
             raise typer.Exit(ExitCode.TIMED_OUT)
         raise TimedOut(
-            f"no answer after {timeout:g} s; it is still being written",
+            f"no answer after {timeout:g} s; the generator may still finish it",
             where=artifact["artifact_url"],
-            remedy="Read it there later, or run `headrace status` to see whether the generator waits.",
+            remedy="Read the answer at this URL later, or check with `headrace status` whether the generator waits.",
         )
     if as_json:
         output.emit(artifact)

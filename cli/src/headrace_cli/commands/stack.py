@@ -173,7 +173,9 @@ def bootstrap(
     postgres: options.PostgresDsn = None,
     as_json: options.Json = False,
 ) -> None:
-    """Create topics, schemas, tables and the default pipelines, and set up the object store. A repeat changes nothing.
+    """Create topics, schemas, tables and the default pipelines, and set up the object store.
+
+    Running the command again changes nothing.
 
     With --postgres, all settings come from the environment (see the settings reference). Without it, the command
     prepares the running local stack.

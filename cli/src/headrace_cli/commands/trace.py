@@ -37,7 +37,7 @@ def trace(
             "--request/--document",
             envvar="HEADRACE_TRACE_REQUEST",
             show_default=False,
-            help="Kind of the ID. Default: a UUID or the name of a run is a request, anything else a document.",
+            help="What ID names. Default: a request if it is a UUID or the name of a run, otherwise a document.",
         ),
     ] = None,
     tenant: Tenant = None,

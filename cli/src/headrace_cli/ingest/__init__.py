@@ -1,1 +1,1 @@
-"""From files and folders to accepted changes, and until search sees them."""
+"""Turns files and folders into accepted changes, and waits until search shows them."""

@@ -26,7 +26,7 @@ class Outcome:
     """Its name in ``headrace runs``; None if nothing was sent."""
 
     def document(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return the outcome for ``--json``."""
         return {
             "accepted": self.accepted,
             "run": self.run,
@@ -60,7 +60,7 @@ def deliver(
 
 
 def dry_run_of(found: Found, changes: Iterator[Change | Failure], take: Callable[[Change], None]) -> Outcome:
-    """Read everything and send nothing; hand each change that would be sent to ``take``."""
+    """Read everything and send nothing; pass each change that would be sent to ``take``."""
     outcome = Outcome(skipped=found.skipped, failures=list(found.failures))
     for change in changes:
         if isinstance(change, Failure):

@@ -17,7 +17,7 @@ _GONE = (FileNotFoundError, NotADirectoryError)
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A folder as it was named, where it lies, and which folder of the machine that was at the start."""
+    """A folder as named, its absolute path, and the identity that the folder had at the start."""
 
     given: Path
     places: tuple[Path, ...]
@@ -26,7 +26,7 @@ class Root:
 
 @dataclass(frozen=True, slots=True)
 class Everything:
-    """What the folders hold: ids of documents, files of no use here with the reason, and what cannot be read."""
+    """The contents of the folders: document IDs, skipped files with the reason, and unreadable files."""
 
     ids: frozenset[str]
     skipped: Mapping[str, str]
@@ -34,9 +34,9 @@ class Everything:
 
 
 class Folders:
-    """The documents below some folders, by id: the path below the folder, of two equal ones that of the first folder.
+    """The documents in some folders, by ID: the path within the folder; of two equal IDs, the first folder's counts.
 
-    Raises :class:`UsageError` for anything else than a folder.
+    Raises :class:`UsageError` for anything that is not a folder.
     """
 
     def __init__(self, given: Sequence[str]) -> None:
@@ -45,7 +45,7 @@ class Folders:
 
     @property
     def watched(self) -> tuple[str, ...]:
-        """Return where the folders lie."""
+        """Return the absolute paths of the folders."""
         return tuple(str(root.places[0]) for root in self._roots)
 
     def check(self) -> None:
@@ -58,16 +58,16 @@ class Folders:
             else:
                 if identity == root.identity:
                     continue
-                reason = "another folder has taken its place"
+                reason = "another folder replaced it"
             raise CommandError(
-                f"the folder is gone: {reason}",
+                f"cannot watch the folder any longer: {reason}",
                 where=str(root.given),
                 remedy="No documents were deleted. Restore the folder and start again; "
                 "`headrace delete` removes documents from the index.",
             )
 
     def everything(self) -> Everything:
-        """Walk through all of it."""
+        """Scan all folders."""
         found = sources.find(self._given)
         skipped = dict.fromkeys(found.skipped, "unsupported file type")
         for source in found.sources:
@@ -77,7 +77,7 @@ class Folders:
         return Everything(ids, skipped, found.failures)
 
     def touched(self, paths: Iterable[str], ids: Collection[str]) -> set[str]:
-        """Return the documents that events on these paths may concern; ``ids`` are those that are known."""
+        """Return the documents that events on these paths may concern; ``ids`` are the known documents."""
         found: set[str] = set()
         above: set[str] = set()
         for path in map(Path, paths):
@@ -92,7 +92,7 @@ class Folders:
         return found | beneath(ids, above)
 
     def look(self, ids: Iterable[str]) -> dict[str, Stamp | None]:
-        """Return the state of each document, None for one that is gone; unreadable ones are left out."""
+        """Return the state of each document, None for a missing one; unreadable ones are left out."""
         looked: dict[str, Stamp | None] = {}
         for identifier in ids:
             try:
@@ -103,7 +103,7 @@ class Folders:
         return looked
 
     def source(self, identifier: str) -> FileSource | None:
-        """Return the file of a document, or None without one."""
+        """Return the file of a document, or None if there is none."""
         try:
             found = self._find(identifier)
         except OSError:
@@ -129,7 +129,7 @@ class Folders:
 
 
 def beneath(ids: Iterable[str], folders: Collection[str]) -> set[str]:
-    """Return the ids that lie in one of the folders; ``.`` holds all."""
+    """Return the IDs within one of the folders; ``.`` contains all."""
     if "." in folders:
         return set(ids)
     if not folders:
@@ -172,5 +172,5 @@ def _documents(folder: Path, below: PurePath) -> set[str]:
 
 
 def _through_link(root: Path, identifier: str) -> bool:
-    """Whether a linked folder is on the way; those are not followed."""
+    """Whether a linked folder is part of the path; those are not followed."""
     return any((root / parent).is_symlink() for parent in PurePath(identifier).parents if parent.parts)

@@ -25,7 +25,7 @@ from headrace_cli.ingest.sources import Change, Failure
 from headrace_cli.ingest.watching import Event, Watch
 
 _STEP_MS = 100
-"""Seconds without another event after which events are handled."""
+"""Milliseconds without another event after which events are handled."""
 _TURN_MS = 500
 """Maximum time between two steps of the watch, and maximum delay of events."""
 _TELL_EACH = 500
@@ -34,7 +34,7 @@ _UNSENT = 10
 
 
 def follow(paths: Sequence[str], prefix: str, gateway: Gateway, *, as_json: bool) -> None:
-    """Send what the folders hold, then every change, until SIGINT or SIGTERM; a summary ends it in any case."""
+    """Send the contents of the folders, then every change, until SIGINT or SIGTERM; always ends with a summary."""
     folders = Folders(paths)
     lines = Lines(as_json=as_json)
     stop = threading.Event()
@@ -53,7 +53,7 @@ class GatewaySender:
         self._gateway = gateway
 
     def delete(self, identifier: str, newest: int | None) -> Change | Failure:
-        """Return a delete above all versions that are known."""
+        """Return a delete with a version above all known versions."""
         return delete_of(self._gateway, identifier, None, newest=newest)
 
     def send(self, changes: Iterable[Change | Failure]) -> Sent:
@@ -62,7 +62,7 @@ class GatewaySender:
 
 
 class Lines:
-    """Reports events: JSON lines on stdout, else lines on stderr; documents of the start are only counted."""
+    """Reports events: JSON lines on stdout, or lines on stderr; documents that exist at the start are only counted."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json

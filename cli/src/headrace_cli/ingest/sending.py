@@ -1,7 +1,7 @@
 """Sends changes in batches, several requests at a time, and keeps the order of each document's changes.
 
-Every document belongs to one lane, by the checksum of its id; a lane sends its batches one after the other. So no two
-requests under way hold the same document, and a request that is sent again cannot overtake a later one.
+Every document belongs to one lane, by the checksum of its ID; a lane sends its batches one after the other. So two
+concurrent requests never contain the same document, and a repeated request cannot overtake a later one.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ LANES = 4
 MOST_ITEMS = 500
 MOST_BYTES = 4 * 1024 * 1024
 _QUEUED = 1
-"""Batches that may wait in a lane besides the one being sent; bounds the memory."""
+"""Batches that may wait in a lane in addition to the one being sent; this limits the memory."""
 _REFUSALS = (403, 413, 422)
-"""Status codes that single items can cause: 403 is another tenant in the body, not a bad key (401)."""
+"""Status codes that single items can cause: 403 means another tenant in the body, not an invalid key (401)."""
 _REPAIR = "Correct it and ingest it again."
 _RESULTS = threading.Lock()
 """Guards what the lanes add to a :class:`Sent`."""
@@ -47,7 +47,7 @@ class Sent:
     failures: list[Failure] = field(default_factory=list)
 
     def take(self, change: Change, identifier: str, version: int) -> None:
-        """Note an accepted change; of two with one version the index keeps the first."""
+        """Record an accepted change; of two with the same version, the index keeps the first."""
         if version > self.versions.get(identifier, -1):
             self.versions[identifier] = version
             delete = str(change.item.get("op", change.item.get("operation"))).lower() == "delete"
@@ -56,7 +56,7 @@ class Sent:
 
 @dataclass(slots=True)
 class Batch:
-    """Changes of one request and their JSON."""
+    """The changes of one request and their JSON."""
 
     changes: list[Change] = field(default_factory=list)
     parts: list[bytes] = field(default_factory=list)
@@ -67,7 +67,7 @@ class Batch:
         return not self.parts or (len(self.parts) < MOST_ITEMS and self.size + len(part) + 1 <= MOST_BYTES)
 
     def add(self, change: Change, part: bytes) -> None:
-        """Take a change in."""
+        """Add a change."""
         self.changes.append(change)
         self.parts.append(part)
         self.size += len(part) + 1
@@ -78,10 +78,10 @@ class Batch:
 
 
 def send(gateway: Gateway, changes: Iterable[Change | Failure], progress: Progress = lambda _: None) -> Sent:
-    """Send all changes and return the outcome; ``progress`` takes the number of items that are done.
+    """Send all changes and return the outcome; ``progress`` gets the number of items that are done.
 
-    Raises the first :class:`headrace_cli.failures.CommandError` that concerns more than single items; what the lanes
-    have under way is finished before.
+    Raises the first :class:`headrace_cli.failures.CommandError` that concerns more than single items, after the lanes
+    have finished their current batches.
     """
     sent = Sent(new_run(datetime.now(UTC)))
     lanes = [_Lane(gateway.another(), sent, progress) for _ in range(LANES)]
@@ -111,10 +111,10 @@ def send(gateway: Gateway, changes: Iterable[Change | Failure], progress: Progre
 
 
 def delete_of(gateway: Gateway, identifier: str, version: int | None, *, newest: int | None = None) -> Change | Failure:
-    """Return the delete, without a given version with one above all that are known of the document.
+    """Return the delete; without a given version, its version is one above all known versions of the document.
 
-    What is still under way counts: a delete below it would be overtaken. ``newest`` is a version that the caller knows
-    of and the gateway perhaps not yet; without it, an unknown document is a failure.
+    Versions in flight count too, because they would overtake a lower delete. ``newest`` is a version that the caller
+    knows and the gateway may not know yet; without it, an unknown document is a failure.
     """
     if version is None:
         try:
@@ -136,7 +136,7 @@ def _newest(status: dict[str, Any]) -> int:
 
 
 def new_run(now: datetime) -> str:
-    """Return a name for a run, which tells ``headrace runs`` when it started."""
+    """Return a name for a run; it tells ``headrace runs`` when the run started."""
     return f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
 
 
@@ -152,7 +152,7 @@ class _Lane:
         self._thread: threading.Thread | None = None
 
     def put(self, batch: Batch) -> None:
-        """Send the batch when its turn comes; raises what an earlier one failed with."""
+        """Send the batch when its turn comes; raises the error of an earlier batch."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="sending", daemon=True)
             self._thread.start()
@@ -167,7 +167,7 @@ class _Lane:
         self._gateway.close()
 
     def raise_failure(self) -> None:
-        """Raise what the lane failed with, if anything."""
+        """Raise the lane's error, if there is one."""
         if self._failure is not None:
             raise self._failure
 
@@ -195,13 +195,13 @@ class _Lane:
 
 
 def _listed(answer: Answer) -> list[dict[str, Any]]:
-    """Return the errors that the answer lists by the index of the item."""
+    """Return the errors in the answer by the index of the item."""
     errors = answer.body.get("errors", []) if isinstance(answer.body, dict) else []
     return [error for error in errors if isinstance(error, dict) and isinstance(error.get("index"), int)]
 
 
 def _outcome(answer: Answer, batch: Batch, url: str) -> tuple[list[tuple[Change, dict[str, Any]]], list[Failure]]:
-    """Return the accepted changes with their documents, and the refused items; raises for any other answer."""
+    """Return the accepted changes with their documents, and the refused items; raises for other answers."""
     body = answer.body if isinstance(answer.body, dict) else {"detail": str(answer.body)[:500]}
     errors = _listed(answer)
     if answer.status == 202 or (answer.status in _REFUSALS and errors):

@@ -1,9 +1,8 @@
-"""What ``headrace ingest`` reads: files, folders and JSON lines become changes, one at a time.
+"""Reads files, folders and JSON lines for ``headrace ingest`` and turns them into changes, one at a time.
 
-Text is sent as text; of other kinds the bytes are sent, and the services take the text out of them.
-
-Content is read when its turn comes; of everything else only names are held. What cannot be read becomes a
-:class:`Failure` and the rest goes on.
+Text is sent as text. Other formats are sent as bytes, and the services extract their text. A file's content is read
+when its turn comes; until then, only its name is kept. Items that cannot be read become a :class:`Failure`, and the
+others continue.
 """
 
 from __future__ import annotations
@@ -25,29 +24,29 @@ from headrace_cli.failures import UsageError
 
 TEXT_SUFFIXES = (".txt", ".md", ".markdown", ".rst", ".rest")
 BYTES_SUFFIXES = (".pdf", ".docx", ".html", ".htm", ".xhtml", ".json")
-"""Files of which the bytes are sent; what they are is found by their content, not by the name."""
+"""Files that are sent as bytes; their content decides the format, not their name."""
 LINE_SUFFIXES = (".jsonl", ".jsonl.xz", ".jsonl.gz")
 MOST_CONTENT_BYTES = 4 * 1024 * 1024
-"""The gateway's limit (HEADRACE_GATEWAY_MAX_CONTENT_BYTES), looked at before a file is read.
+"""The gateway's limit (HEADRACE_GATEWAY_MAX_CONTENT_BYTES), checked before a file is read.
 
-As base64 it is a third more, 5.3 MiB, and fits the largest body and the largest record (8 MiB each).
+Base64 makes it a third larger, 5.3 MiB, which is within the maximum body and record (8 MiB each).
 """
 _READS = 5
-"""How often to read a file that changes during reading."""
+"""How often to read a file that changes while it is read."""
 MOST_LINE_BYTES = 8 * 1024 * 1024
 STANDARD_INPUT = "-"
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change as it is sent; ``origin`` is the file, or file and line, that it came from."""
+    """A change to send; ``origin`` is its file, or its file and line."""
 
     item: dict[str, Any]
     origin: str
 
     @property
     def document_id(self) -> str:
-        """The document, as text whatever the line held."""
+        """The document's ID as text, whatever type the line has."""
         return str(self.item.get("id", self.item.get("document_id", "")))
 
 
@@ -62,7 +61,7 @@ class Failure:
 
 
 class Stamp(NamedTuple):
-    """Identifies a state of a file."""
+    """Identifies the state of a file."""
 
     mtime_ns: int
     size: int
@@ -71,12 +70,12 @@ class Stamp(NamedTuple):
 
 
 class Unsteady(OSError):
-    """The file changed each time while it was read."""
+    """The file changed during every attempt to read it."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileSource:
-    """A file and the id of the document that it is."""
+    """A file, and the ID of its document."""
 
     path: Path
     document_id: str
@@ -84,14 +83,14 @@ class FileSource:
 
 @dataclass(frozen=True, slots=True)
 class LineSource:
-    """Change events, one a line; :data:`STANDARD_INPUT` or a file, packed with xz or gzip or not."""
+    """Change events, one per line; :data:`STANDARD_INPUT`, or a file that may be compressed with xz or gzip."""
 
     path: str
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the arguments come to: sources in order, skipped files, and arguments that cannot be read."""
+    """The result of reading the arguments: sources in order, skipped files, and unreadable arguments."""
 
     sources: tuple[FileSource | LineSource, ...]
     skipped: tuple[str, ...]
@@ -99,20 +98,20 @@ class Found:
 
     @property
     def total(self) -> int | None:
-        """The number of changes, or None where lines are among the sources."""
+        """The number of changes, or None if there are sources of lines."""
         return None if any(isinstance(source, LineSource) for source in self.sources) else len(self.sources)
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What the options say of every change: the prefix of ids, and the version of files (None: their time)."""
+    """The options for every change: the prefix of IDs, and the version of files (None: their modification time)."""
 
     prefix: str = ""
     version: int | None = None
 
 
 def find(paths: Sequence[str]) -> Found:
-    """Return what the arguments hold, hidden entries of folders left out; raises :class:`UsageError` for two ``-``."""
+    """Return the contents of the arguments without hidden entries; raises :class:`UsageError` for two ``-``."""
     sources: list[FileSource | LineSource] = []
     skipped: list[str] = []
     failures: list[Failure] = []
@@ -133,7 +132,7 @@ def find(paths: Sequence[str]) -> Found:
 
 
 def read(source: FileSource | LineSource, shape: Shape) -> Iterator[Change | Failure]:
-    """Yield the changes of a source, and a failure for each that cannot be read."""
+    """Yield the changes of a source, and a failure for each one that cannot be read."""
     if isinstance(source, FileSource):
         yield _read_file(source, shape)
     else:
@@ -141,25 +140,25 @@ def read(source: FileSource | LineSource, shape: Shape) -> Iterator[Change | Fai
 
 
 def is_hidden(name: str) -> bool:
-    """Whether an entry of a folder is left out: hidden, or the note of an office program that a file is open."""
+    """Whether to leave out an entry of a folder: a hidden file, or the lock file of an office program."""
     return name.startswith((".", "~$"))
 
 
 def is_document(identifier: str) -> bool:
-    """Whether a file at this path below a named folder is one document: of a kind that is sent, and not hidden."""
+    """Whether a file at this path within a named folder is a document: it has a supported format and is not hidden."""
     named = identifier.lower().endswith((*TEXT_SUFFIXES, *BYTES_SUFFIXES))
     return named and not any(is_hidden(part) for part in identifier.split("/"))
 
 
 def stamp_of(facts: os.stat_result) -> Stamp:
-    """Return the state that a file is in."""
+    """Return the state of a file."""
     return Stamp(facts.st_mtime_ns, facts.st_size, facts.st_ino)
 
 
 def read_steady(path: Path) -> tuple[Stamp, bytes]:
-    """Return the bytes of one state of a file, at most one more than may be sent, and that state.
+    """Return the content of a file in one state, at most one byte more than may be sent, and that state.
 
-    Raises :class:`Unsteady` where the file changes under every reading, and :class:`OSError`.
+    Raises :class:`Unsteady` if the file changes during every attempt, and :class:`OSError`.
     """
     for _ in range(_READS):
         with path.open("rb") as file:
@@ -202,13 +201,13 @@ def _walk(folder: Path, failures: list[Failure]) -> Iterator[Path]:
 
 
 def _own_id(path: Path) -> str:
-    """Return the id of a file that was named itself: its path below the current folder, else its name."""
+    """Return the ID of a directly named file: its path within the current folder, else its name."""
     plain = PurePosixPath(os.path.normpath(path))
     return path.name if plain.is_absolute() or ".." in plain.parts else plain.as_posix()
 
 
 def _unique(sources: list[FileSource | LineSource], failures: list[Failure]) -> Iterator[FileSource | LineSource]:
-    """Yield the sources, each id once: two files under one id would overwrite each other."""
+    """Yield the sources, each ID once, because two files with the same ID would overwrite each other."""
     seen: dict[str, Path] = {}
     for source in sources:
         if isinstance(source, FileSource):
@@ -247,13 +246,15 @@ def unreadable(source: FileSource, shape: Shape, error: OSError) -> Failure:
     """Return the failure of a file that is unreadable, missing or always changing."""
     identifier = shape.prefix + source.document_id
     remedy = (
-        "Send it when nothing writes to it." if isinstance(error, Unsteady) else "Grant read permission for the file."
+        "Send it when no program is writing to it."
+        if isinstance(error, Unsteady)
+        else "Grant read permission for the file."
     )
     return Failure(str(source.path), identifier, error.strerror or str(error), remedy)
 
 
 def change_of(source: FileSource, shape: Shape, version: int, raw: bytes) -> Change | Failure:
-    """Return the upsert of a file with these bytes; ``version`` counts where the shape gives none."""
+    """Return the upsert of a file with this content; ``version`` is used if ``shape`` has none."""
     origin = str(source.path)
     identifier = shape.prefix + source.document_id
     number = version if shape.version is None else shape.version
@@ -279,11 +280,11 @@ def _read_lines(source: LineSource, shape: Shape) -> Iterator[Change | Failure]:
                 if raw is None or raw.strip():
                     yield _read_line(raw, f"{name}:{number}", shape)
     except (OSError, lzma.LZMAError, EOFError, zlib.error) as error:
-        yield Failure(name, None, f"reading failed: {error}", "The lines before were sent. Check the file.")
+        yield Failure(name, None, f"reading failed: {error}", "The lines before this one were sent. Check the file.")
 
 
 def _lines(file: IO[bytes]) -> Iterator[bytes | None]:
-    """Yield lines; None in place of one that is too long, which is not kept in memory."""
+    """Yield lines; None for a line that is too long, which is not kept in memory."""
     while line := file.readline(MOST_LINE_BYTES + 1):
         if len(line) <= MOST_LINE_BYTES:
             yield line

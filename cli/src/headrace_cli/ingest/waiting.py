@@ -1,4 +1,4 @@
-"""Waits until search finds what was sent."""
+"""Waits until search shows the changes that were sent."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def wait_until_searchable(
     *,
     deleted: Collection[str] = (),
 ) -> Arrivals:
-    """Ask for each document until its version, or a newer one, is in the index (or deleted from it) or dead-lettered.
+    """Look up each document until its version, or a newer one, is indexed, deleted or dead-lettered.
 
-    A document that should be there and was deleted by a newer change is a failure; ``deleted`` are those that should
-    be gone. ``progress`` takes the numbers of those that arrived and were dead-lettered. One lookup is asked at a
-    time, of those that have waited longest.
+    A document that should exist but was deleted by a newer change is a failure; ``deleted`` are those that should be
+    deleted. ``progress`` gets the numbers of documents that arrived and that were dead-lettered. There is one lookup at
+    a time, for the documents that have waited longest.
     """
     clock = clock or Clock()
     deadline = clock.now() + timeout_s

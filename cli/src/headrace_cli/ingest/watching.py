@@ -1,7 +1,7 @@
 """The decisions of ``headrace ingest --watch``: compares the files with what was sent, and derives changes.
 
-A file counts once its state has not changed for :data:`QUIET_S`; so does its absence. Events only say where to look;
-a scan of everything at intervals finds changes without events.
+A new state of a file counts after it has been stable for :data:`QUIET_S`; the same applies to its absence. Events only
+say where to look. A full scan at intervals finds changes without events.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from headrace_cli.ingest.sources import Change, Failure, Shape, Stamp
 
 QUIET_S = 0.5
 LOOK_S = 60.0
-"""Seconds between two scans of everything: for file systems without events, and for lost events."""
+"""Seconds between two full scans: for file systems without events, and for lost events."""
 AT_ONCE = 500
-"""Documents that are sent together, and resent together if the gateway became unreachable."""
+"""Documents that are sent together, and again together if the gateway became unreachable."""
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """How this run left a document: the state of its file (None: gone), and the newest version that was accepted."""
+    """The known state of a document: its file's state (None: missing), and the newest accepted version."""
 
     stamp: Stamp | None
     version: int | None
@@ -38,7 +38,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A state of a file (None: gone) that is not the known one, and since when it was seen in it."""
+    """A state of a file (None: missing) that differs from the known one, and the time since which it is stable."""
 
     stamp: Stamp | None
     since: float
@@ -58,10 +58,10 @@ class Event:
 
 
 class Sender(Protocol):
-    """Takes the changes; raises as :func:`headrace_cli.ingest.sending.send` does."""
+    """Sends changes; raises what :func:`headrace_cli.ingest.sending.send` does."""
 
     def delete(self, identifier: str, newest: int | None) -> Change | Failure:
-        """Return a delete above all versions that are known, ``newest`` among them."""
+        """Return a delete with a version above all known versions, including ``newest``."""
 
     def send(self, changes: Iterable[Change | Failure]) -> Sent:
         """Send the changes."""
@@ -74,7 +74,7 @@ class Report(Protocol):
         """Report the outcome of a document."""
 
     def ready(self) -> None:
-        """Report that all documents of the start are sent."""
+        """Report that all documents that exist at the start are sent."""
 
     def say(self, text: str) -> None:
         """Report the state of the gateway."""
@@ -83,9 +83,9 @@ class Report(Protocol):
 def settle(
     looked: Mapping[str, Stamp | None], known: Mapping[str, Known], waiting: Mapping[str, Waiting], now: float
 ) -> dict[str, Waiting]:
-    """Return what waits after a look at some documents; pure.
+    """Return the waiting states after a look at some documents; pure.
 
-    A document that is as known waits no more, a state that is new waits from now on, others as long as before.
+    A document in its known state no longer waits, a new state waits from now on, and other states keep their time.
     """
     after = dict(waiting)
     for identifier, stamp in looked.items():
@@ -103,17 +103,17 @@ def due(waiting: Mapping[str, Waiting], now: float) -> list[str]:
 
 
 def version_of(stamp: Stamp, newest: int | None) -> int:
-    """Return the version of a file: its time, or one above the newest where a file with an older time came; pure."""
+    """Return the version of a file: its time, or one above ``newest`` if the file is older; pure."""
     return stamp.mtime_ns if newest is None else max(stamp.mtime_ns, newest + 1)
 
 
 def is_outage(error: HeadraceError) -> bool:
-    """Whether a retry may help, rather than another command."""
+    """Whether a retry may help without a change of the command."""
     return exit_code_of(error) is ExitCode.UNREACHABLE or (isinstance(error, ProblemError) and error.status >= 500)
 
 
 class Watch:
-    """Follows folders: each :meth:`step` looks where something happened and sends what has come to rest."""
+    """Follows folders: each :meth:`step` looks at changed places and sends stable changes."""
 
     def __init__(
         self,
@@ -133,21 +133,21 @@ class Watch:
         self._known: dict[str, Known] = {}
         self._waiting: dict[str, Waiting] = {}
         self._initial: frozenset[str] = frozenset()
-        """Documents that were there at the start, until they are sent."""
+        """Documents that exist at the start, until they are sent."""
         self._ready_at: float | None = float("inf")
-        """When what was there at the start has come to rest; None once it is sent."""
+        """When the documents that exist at the start are stable; None once they are sent."""
         self._told: set[Failure] = set()
         self._look_at = self._try_at = float("-inf")
         self._pause_s: float | None = None
-        """The last pause before a retry; None while the gateway answers."""
+        """The last delay before a retry; None while the gateway answers."""
 
     @property
     def unsent(self) -> list[str]:
-        """The documents whose change was not sent, by their ids in the index."""
+        """The documents whose change was not sent, by their IDs in the index."""
         return sorted(self._shape.prefix + identifier for identifier in self._waiting)
 
     def run(self, events: Iterable[Collection[str]]) -> None:
-        """Take the paths that changed as they come, none where only time went by; at the end, send what rests."""
+        """Process paths as they change, or none if only time passed; at the end, send the stable changes."""
         for paths in events:
             self.step(paths)
         if self._pause_s is None:
@@ -157,7 +157,7 @@ class Watch:
             self.step(())
 
     def step(self, paths: Collection[str]) -> None:
-        """Look at what may have changed and send what is due; raises if a folder is gone or the gateway refuses."""
+        """Look at possible changes and send what is due; raises if a folder is missing or the gateway refuses."""
         now = self._clock.now()
         self._folders.check()
         ids = (
@@ -167,7 +167,7 @@ class Watch:
         )
         may_send = now >= self._try_at
         looked = self._folders.look(ids | self._waiting.keys() if may_send else ids)
-        self._folders.check()  # Else the documents of a folder that went meanwhile would be deleted.
+        self._folders.check()  # Otherwise the documents of a folder that disappeared meanwhile would be deleted.
         self._waiting = settle(looked, self._known, self._waiting, now)
         if (
             may_send
@@ -229,7 +229,7 @@ class Watch:
                 self._failed(reasons[change.document_id], identifier)
 
     def _changes(self, ids: list[str], tried: dict[str, Change]) -> Iterator[Change]:
-        """Yield the changes of the documents, each read when its turn comes, and note them in ``tried``."""
+        """Yield the changes of the documents, each read when its turn comes, and add them to ``tried``."""
         for identifier in ids:
             gone = self._waiting[identifier].stamp is None
             change = self._delete(identifier) if gone else self._upsert(identifier)
@@ -248,7 +248,7 @@ class Watch:
         return change
 
     def _upsert(self, identifier: str) -> Change | Failure | None:
-        """Return the change, or None where the file is another one by now; the next look tells more."""
+        """Return the change, or None if the file was replaced in the meantime; the next look will process it."""
         source = self._folders.source(identifier)
         if source is None:
             return None
@@ -268,7 +268,7 @@ class Watch:
         self._known[identifier] = Known(self._waiting.pop(identifier).stamp, version)
 
     def _failed(self, failure: Failure, identifier: str | None) -> None:
-        """Report it; a failed document is retried when its file changes."""
+        """Report the failure; the document is retried when its file changes."""
         if identifier is not None:
             before = self._known.get(identifier)
             self._done(identifier, None if before is None else before.version)

@@ -147,13 +147,13 @@ class Launcher:
             )
 
     def _tables(self) -> str | None:
-        """Return the file of captured tables with a digest of it, None without one."""
+        """Return the file of captured tables with its digest, or None without one."""
         path = self._launch.environment.get(services.TABLES)
         if path is None:
             return None
         try:
             return f"{path} {hashlib.blake2b(Path(path).read_bytes(), digest_size=8).hexdigest()}"
-        except OSError:  # the reader reports what is wrong with it
+        except OSError:  # the code that reads the file reports the error
             return path
 
     def _digests(self) -> dict[str, str]:

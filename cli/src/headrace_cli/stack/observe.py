@@ -50,7 +50,7 @@ class StackView:
     url: str | None
     kafka: str
     postgres: str
-    """Where PostgreSQL answers, without its password: that is in the owner's file ``stack.json``."""
+    """PostgreSQL's address without the password, which is in the owner's file ``stack.json``."""
     provider: str | None
     processes: tuple[ProcessView, ...]
     stages: list[dict[str, Any]] | None
@@ -58,7 +58,7 @@ class StackView:
     notes: tuple[str, ...]
 
     def document(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return the view for ``--json``."""
         return {**asdict(self), "ready": self.ready}
 
     @property
@@ -104,16 +104,16 @@ def look(state_dir: Path) -> StackView:
 
 
 def without_password(dsn: str) -> str:
-    """Return a PostgreSQL URL without its password; for other forms, only where it was given."""
+    """Return a PostgreSQL URL without its password; for another form of DSN, a text that refers to --postgres."""
     parts = urlsplit(dsn)
     if not parts.hostname:
-        return "the one that --postgres names"
+        return "the address in --postgres"
     host = parts.netloc.rpartition("@")[2]
     return parts._replace(netloc=f"{parts.username}@{host}" if parts.username else host, query="").geturl()
 
 
 def stage_lags(bootstrap: str) -> list[dict[str, Any]]:
-    """Return stage, topic and how many records it is behind; raises :class:`DependencyDown`."""
+    """Return stage, topic and the number of records behind; raises :class:`DependencyDown`."""
     reader = LagReader(KafkaSettings(bootstrap=bootstrap))
     return [asdict(one) for one in reader.stages()]
 

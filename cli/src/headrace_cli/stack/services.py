@@ -92,8 +92,8 @@ def provider_of(name: str, environment: Mapping[str, str]) -> Provider:
         if name != "hashing" and identity(model) not in KNOWN:
             raise ConfigurationError(
                 f"unknown model {model}", where="HEADRACE_EMBEDDER_MODEL",
-                remedy="Set HEADRACE_EMBEDDER_DIMENSIONS to the dimensions of its vectors, and the prompts of its "
-                f"model card. Known models: {', '.join(KNOWN)}.",
+                remedy="Set HEADRACE_EMBEDDER_DIMENSIONS to the dimensions of its vectors, and the prompts that its "
+                f"model card names. Known models: {', '.join(KNOWN)}.",
             )  # fmt: skip
         given = str(known.dimensions)
     if not given.isdecimal():
@@ -105,9 +105,9 @@ def provider_of(name: str, environment: Mapping[str, str]) -> Provider:
     if name == SERVED:
         if not environment.get("HEADRACE_EMBEDDER_BASE_URL"):
             raise ConfigurationError(
-                "the provider openai-compatible has no server",
+                "the provider openai-compatible requires a server",
                 where="HEADRACE_EMBEDDER_BASE_URL",
-                remedy="Set it to the server's URL up to /v1, and HEADRACE_EMBEDDER_MODEL and _DIMENSIONS too.",
+                remedy="Set it to the server's URL, including /v1. Set HEADRACE_EMBEDDER_MODEL and _DIMENSIONS too.",
             )
         sent = environment.get("HEADRACE_EMBEDDER_SEND_DIMENSIONS", "").lower() in _TRUE
         return Provider(name, shortened(model, dimensions) if sent else model, dimensions, preparation)

@@ -63,7 +63,7 @@ def _minute(moment: Any) -> str:
 
 
 def one(codec: Codec, chain: Sequence[Found], *, as_json: bool) -> None:
-    """Print everything of a dead letter, and the failures before it."""
+    """Print a dead letter completely, and the failures before it."""
     newest = full_document(codec, chain[0])
     earlier = [entry_document(found.entry) for found in chain[1:]]
     if as_json:
@@ -107,7 +107,7 @@ def _record(record: dict[str, Any]) -> None:
 
 
 def _echo(text: str) -> None:
-    """Print foreign text without terminal control sequences."""
+    """Print text from other systems without terminal control sequences."""
     typer.echo(harmless(text))
 
 

@@ -36,12 +36,12 @@ def money(amount: Decimal | None) -> str:
 
 
 def plain(amount: Decimal | None) -> str | None:
-    """Return an amount as JSON has it: exact, as text."""
+    """Return an amount for JSON: exact, as text."""
     return None if amount is None else f"{amount:f}"
 
 
 def line_document(line: Line, settings: CostSettings) -> dict[str, Any]:
-    """Return a sum of the ledger as JSON has it."""
+    """Return a sum of the ledger for ``--json``."""
     return {
         "of": list(line.names), "texts": line.texts, "tokens": line.tokens, "usd": plain(line.usd),
         "krw": plain(krw(line.usd, settings)), "unpriced_tokens": line.unpriced_tokens,
@@ -49,7 +49,7 @@ def line_document(line: Line, settings: CostSettings) -> dict[str, Any]:
 
 
 def show_lines(columns: tuple[str, ...], lines: list[Line], last: Line, settings: CostSettings) -> None:
-    """Print sums of the ledger, their total, and what has no known price."""
+    """Print sums of the ledger, their total, and the tokens without a known price."""
     names = (*columns, "texts", "tokens", "USD", "KRW")
     rows = [
         (*line.names, *([""] * (len(columns) - len(line.names))), line.texts, line.tokens, money(line.usd),

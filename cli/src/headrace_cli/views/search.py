@@ -15,7 +15,7 @@ _SNIPPET = 160
 def hits(found: Sequence[dict[str, Any]]) -> None:
     """Print passages, two lines each: score, document, page, section and offsets in its text, then the text.
 
-    Plain lines, since a library that draws tables would take longer to load than the search takes.
+    The lines are plain, because a library for tables takes longer to load than the search takes.
     """
     for hit in found:
         section = output.section_of(hit["section"])

@@ -27,7 +27,7 @@ _LISTED = {
 
 
 def documents(traces: Traces) -> dict[str, Any]:
-    """Return the traces as JSON has them."""
+    """Return the traces for ``--json``."""
     return {"documents": [_document(one) for one in traces.documents], "read": asdict(traces.cost)}
 
 
@@ -39,7 +39,7 @@ def show(traces: Traces) -> None:
 
 
 def request(trace: RequestTrace) -> dict[str, Any]:
-    """Return a request's trace as JSON has it."""
+    """Return a request's trace for ``--json``."""
     return {
         "request": trace.request,
         "tenant": trace.tenant,

@@ -18,7 +18,7 @@ _ENOUGH = 50
 
 
 class Advance(Protocol):
-    """Takes the number of items just done and of those dead-lettered; callable from any thread."""
+    """Gets the numbers of items just done and dead-lettered; callable from any thread."""
 
     def __call__(self, count: int, given_up: int = 0, /) -> None:
         """Count them."""

@@ -1,1 +1,1 @@
-"""Bytes and values: Avro schemas, the Confluent wire format, and what other systems send as text."""
+"""Encoding and decoding: Avro schemas, the Confluent wire format, and text values from other systems."""

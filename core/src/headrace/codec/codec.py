@@ -25,7 +25,7 @@ _UNDECODABLE = (
     SchemaResolutionError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, struct.error, MemoryError,
     RecursionError, AttributeError, StopIteration,
 )  # fmt: skip
-"""What fastavro raises for bytes that do not match their schema."""
+"""Exceptions that fastavro raises for bytes that do not match their schema."""
 _MAX_REASON = 300
 """Maximum characters of fastavro's message in an error, because some contain a whole schema."""
 
@@ -57,30 +57,30 @@ _write_change = mapping.writer(Change)
 _read_reference = mapping.reader(Reference)
 _write_reference = mapping.writer(Reference)
 _NOBODYS = Trace("", "", 0, datetime.fromtimestamp(0, UTC)), Change("", "", 0, Operation.UPSERT)
-"""What an envelope says in which only the payload counts: the same for every document, so that equal payloads have
+"""Trace and change for an envelope in which only the payload counts. They are constant, so that equal payloads have
 equal bytes."""
 
 
 class SchemaIds(Protocol):
-    """Where schema ids come from; :mod:`headrace.codec.schema_registry` asks the registry, tests count.
+    """Source of schema IDs: :mod:`headrace.codec.schema_registry` asks the registry; tests use fixed IDs.
 
-    Both raise :class:`headrace.errors.DependencyDown` while the registry does not answer.
+    Both methods raise :class:`headrace.errors.DependencyDown` while the registry does not answer.
     """
 
     def id_of(self, name: str) -> int:
-        """Return the id under which our schema ``name`` is registered; never registers it."""
+        """Return the ID under which the schema ``name`` is registered; never registers it."""
 
     def writer_schema(self, schema_id: int) -> Any:
-        """Return the parsed schema with that id; raises :class:`UndecodableRecord` if there is none."""
+        """Return the parsed schema with this ID; raises :class:`UndecodableRecord` if there is none."""
 
 
 class Payloads(Protocol):
     """Where to read payloads that are too large for their records."""
 
     def read(self, reference: Reference, tenant: str, record: str) -> bytes:
-        """Return the bytes that the reference in a record of the tenant speaks of, as ``encode_payload`` made them.
+        """Return the payload that the reference in a record of the tenant names, as ``encode_payload`` encoded it.
 
-        Raises :class:`PermanentError` if they are not available, and :class:`DependencyDown`.
+        Raises :class:`PermanentError` if it is not available, and :class:`DependencyDown`.
         """
 
 
@@ -95,14 +95,13 @@ class Codec:
     def encode(self, context: Context, payload_type: type[object], reference: Reference | None = None) -> bytes:
         """Return the envelope's bytes; ``payload_type`` is the topic's payload class, needed if the payload is None.
 
-        A ``reference`` stands in place of the payload. Raises :class:`InvalidRecord` where a value does not fit its
-        field.
+        A ``reference`` replaces the payload. Raises :class:`InvalidRecord` if a value does not match its field.
         """
         payload = context.payload
         if payload is not None and type(payload) is not payload_type:
             raise InvalidRecord("payload", f"is a {type(payload).__name__}; this topic carries {payload_type.__name__}")
         name = ENVELOPES[payload_type]
-        # The pair names the union's branch, so that the writer need not try the record against each.
+        # The pair names the branch of the union, so the writer does not try each branch.
         return self._write(
             name,
             lambda: {
@@ -117,8 +116,8 @@ class Codec:
     def decode(self, data: bytes | None, payload_type: type[T]) -> Context[T | None]:
         """Return the envelope in ``data`` with its payload, fetched from the object store if necessary.
 
-        Raises :class:`UndecodableRecord` where the bytes are no record of this topic, and what :class:`Payloads` does
-        for a payload in the object store: :class:`PermanentError` where none is configured.
+        Raises :class:`UndecodableRecord` if the bytes are not a record of this topic. For a payload in the object
+        store, raises what :meth:`Payloads.read` does, and :class:`PermanentError` if no object store is configured.
         """
         context, reference = self.envelope(data, payload_type)
         if reference is None:
@@ -129,9 +128,9 @@ class Codec:
         return context.with_payload(self.decode_payload(found, payload_type))
 
     def envelope(self, data: bytes | None, payload_type: type[T]) -> tuple[Context[T | None], Reference | None]:
-        """Return the envelope in ``data``, without its payload where that lies in the object store, and where.
+        """Return the envelope in ``data``; if its payload is in the object store, without it and with the reference.
 
-        Raises :class:`UndecodableRecord` where the bytes are no record of this topic.
+        Raises :class:`UndecodableRecord` if the bytes are not a record of this topic.
         """
         values = self._read(data, ENVELOPES[payload_type])
         payload, reference = values["payload"], values["reference"]
@@ -144,7 +143,7 @@ class Codec:
         return context, None if reference is None or payload is not None else _read_reference(reference)
 
     def encode_payload(self, payload: object) -> bytes:
-        """Return the payload in an otherwise empty envelope, as the object store contains it."""
+        """Return the payload in an envelope that is empty otherwise, as the object store contains it."""
         return self.encode(Context(*_NOBODYS, payload), type(payload))
 
     def decode_payload(self, data: bytes, payload_type: type[T]) -> T:
@@ -163,15 +162,15 @@ class Codec:
         return mapping.reader(record_type)(self._read(data, PLAIN[record_type]))
 
     def schema_name(self, data: bytes) -> str:
-        """Return the full name of the record's schema, as its writer registered it; raises as :meth:`decode_foreign`.
+        """Return the full name of the schema that the record was written with; raises what :meth:`decode_foreign` does.
 
-        That of a schema without a name, a union or a plain type, is empty.
+        The name is empty for a schema without one, such as a union or a primitive type.
         """
         schema = self._ids.writer_schema(_schema_id(data))
         return str(schema.get("name", "")) if isinstance(schema, dict) else ""
 
     def decode_foreign(self, data: bytes) -> Any:
-        """Decode ``data`` with its own, foreign schema; raises :class:`UndecodableRecord` if it does not match."""
+        """Decode ``data`` with its own schema; raises :class:`UndecodableRecord` if it does not match."""
         schema_id = _schema_id(data)
         buffer = io.BytesIO(data)
         buffer.seek(_HEADER.size)
@@ -193,7 +192,7 @@ class Codec:
         try:
             fastavro.schemaless_writer(buffer, schemas.parsed(name), values())
         except (ValueError, TypeError, KeyError, OverflowError, struct.error, AttributeError) as error:
-            raise InvalidRecord("payload", f"does not fit the schema {name}: {_reason(error)}") from error
+            raise InvalidRecord("payload", f"does not match the schema {name}: {_reason(error)}") from error
         return buffer.getvalue()
 
     def _read(self, data: bytes | None, name: str) -> dict[str, Any]:
@@ -239,7 +238,7 @@ def _schema_id(data: bytes) -> int:
 
 
 def _not_utf8_field(data: bytes, writer_schema: Any, name: str) -> str:
-    """Return the field whose text is not UTF-8, found by a second reading that lets its bytes through."""
+    """Return the field whose text is not UTF-8, by decoding again with a handler that accepts such bytes."""
     buffer = io.BytesIO(data)
     buffer.seek(_HEADER.size)
     try:

@@ -1,8 +1,8 @@
-"""Between dicts, as the Avro codec reads and writes them, and frozen dataclasses.
+"""Conversion between dicts, as the Avro codec reads and writes them, and frozen dataclasses.
 
-The mapping is derived once from a class's annotations: tuples of records, optional values, enums; everything else
-passes as it is, so the cost at run time is one constructor call for each record. A field with the metadata
-:data:`headrace.payloads.FLAT` is a record of its own in Python and lies flat among its owner's fields in Avro.
+The mapping is derived once from a class's annotations: tuples of records, optional values and enums. All other values
+are passed unchanged, so the cost at run time is one constructor call per record. A field with the metadata
+:data:`headrace.payloads.FLAT` is a separate record in Python, but its fields are direct fields of the Avro record.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 Values = dict[str, Any]
-"""A record's fields by name, as fastavro takes and gives them."""
+"""A record's fields by name, as fastavro reads and writes them."""
 _Convert = Callable[[Any], Any]
 
 
 def to_dict(record: object) -> Values:
-    """Return the record as the Avro codec wants it."""
+    """Return the record as a dict for the Avro codec."""
     return writer(type(record))(record)
 
 
 def reader(cls: type[T]) -> Callable[[Values], T]:
-    """Return the function that builds ``cls`` from a freshly decoded dict, which it uses up."""
-    key: Any = cls  # which mypy does not take for hashable
+    """Return the function that builds ``cls`` from a freshly decoded dict, which it consumes."""
+    key: Any = cls  # which mypy does not accept as hashable
     build: Callable[[Values], T] = _reader(key)
     return build
 
@@ -112,7 +112,7 @@ def _writes(hint: Any) -> _Convert | None:
 
 
 def _required(hint: Any) -> Any:
-    """Return the hint without None; other unions stay as they are."""
+    """Return the hint without None; other unions are returned unchanged."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         rest = [branch for branch in typing.get_args(hint) if branch is not types.NoneType]
         return rest[0] if len(rest) == 1 else hint

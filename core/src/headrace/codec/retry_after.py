@@ -1,4 +1,4 @@
-"""How long another system asks to be left alone: HTTP's Retry-After (RFC 9110, section 10.2.3)."""
+"""HTTP's Retry-After header: how long another system asks clients to wait (RFC 9110, section 10.2.3)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 def retry_after(value: str | None, now: Callable[[], float] = time.time) -> float | None:
-    """Return the seconds that the header's value asks for, given as seconds or as a date, or None."""
+    """Return the seconds that the header asks for, given as seconds or as a date, or None if it is not valid."""
     text = (value or "").strip()
     if text.isascii() and text.isdigit():
         return float(text)

@@ -1,7 +1,7 @@
-"""The schema registry, by its Confluent-compatible API.
+"""A client of the schema registry, through its Confluent-compatible API.
 
-Services only look up; :func:`register_all` is the migration step that registers. A registry that does not answer is
-:class:`DependencyDown` and never a reason to give a record up.
+Services only look schemas up; :func:`register_all` is the migration step that registers them. If the registry does not
+answer, the error is :class:`DependencyDown`, so no record is dead-lettered for it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ COMPATIBILITY = "FULL_TRANSITIVE"
 _TYPE = "application/vnd.schemaregistry.v1+json"
 _NOT_FOUND = 404
 _SCHEMA_NOT_FOUND = 40403
-"""The ``error_code`` by which a registry says that it knows no such schema; a 404 without it comes from elsewhere."""
+"""The ``error_code`` for an unknown schema; a 404 without it does not come from a registry."""
 _BUSY = {408, 429}
 _IDS = range(2**31)
-"""Schema ids are 32-bit signed integers; what registries answer to others is not agreed upon."""
+"""Schema IDs are 32-bit signed integers; registries answer differently to other numbers."""
 
 
 class Registry:
-    """A client of the registry at ``url`` that remembers every id it has seen; ids never change their meaning."""
+    """A client of the registry at ``url`` that caches every ID it has seen; the meaning of an ID never changes."""
 
     def __init__(self, url: str, *, timeout: float = 5.0, transport: httpx.BaseTransport | None = None) -> None:
         self._http = httpx.Client(base_url=url.rstrip("/"), timeout=timeout, transport=transport, trust_env=False)
@@ -49,8 +49,8 @@ class Registry:
     def writer_schema(self, schema_id: int) -> Any:
         """Return the parsed schema.
 
-        Raises :class:`UndecodableRecord` for an id that the registry says it does not know, and
-        :class:`DependencyDown` where something else than a registry answers: a wrong address is no record's fault.
+        Raises :class:`UndecodableRecord` for an ID that the registry does not know, and :class:`DependencyDown` if
+        something other than a registry answers, because a wrong address is not the fault of a record.
         """
         if schema_id not in self._schemas:
             if schema_id not in _IDS:
@@ -72,9 +72,9 @@ class Registry:
         return _field(answer, "id", int)
 
     def require_compatibility(self) -> None:
-        """Set the registry's global rule, since some registries start with none."""
+        """Set the registry's global compatibility rule, because some registries start without one."""
         answer = self._call("PUT", "/config", json={"compatibility": COMPATIBILITY})
-        if answer.status_code == httpx.codes.CONFLICT:  # another process created the rule meanwhile; now it can be set
+        if answer.status_code == httpx.codes.CONFLICT:  # another process created the rule; now it can be set
             answer = self._call("PUT", "/config", json={"compatibility": COMPATIBILITY})
         _checked(answer)
 
@@ -137,19 +137,19 @@ def _text(name: str) -> str:
 
 
 def register_all(registry: Registry, record_names: list[str]) -> dict[str, int]:
-    """Set the compatibility rule and register every record; returns name to id."""
+    """Set the compatibility rule and register every record; return schema IDs by name."""
     registry.require_compatibility()
     return {name: registry.register(name) for name in record_names}
 
 
 class FixedIds:
-    """Schema ids without a registry, for the memory broker: the position in the sorted list of names."""
+    """Schema IDs without a registry, for the memory broker: positions in the sorted list of names."""
 
     def __init__(self) -> None:
         self._names = schemas.names()
 
     def id_of(self, name: str) -> int:
-        """Return the id."""
+        """Return the ID."""
         return self._names.index(name) + 1
 
     def writer_schema(self, schema_id: int) -> Any:

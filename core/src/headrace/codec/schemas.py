@@ -1,4 +1,4 @@
-"""The schemas of ``schemas/avro``, loaded once and inlined, and the guard for schemas of others."""
+"""The schemas of ``schemas/avro``, loaded once and inlined, and the checks for foreign schemas."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import fastavro.schema
 from headrace.errors import ConfigurationError, UndecodableRecord
 
 SCHEMA_FOLDER = Path(__file__).parent.parent / "schemas" / "avro"
-"""One file for each record, named by its full name."""
+"""One file per record, named by its full name."""
 
 _ZERO_SIZE_PRIMITIVE = "null"
 
 
 def names() -> list[str]:
-    """Full names of all schemas, sorted."""
+    """Return the full names of all schemas, sorted."""
     return sorted(path.stem for path in SCHEMA_FOLDER.glob("*.avsc"))
 
 
 def inline(name: str) -> dict[str, Any]:
-    """Return the schema with every named type written out at its first use, as the registry wants it."""
+    """Return the schema with every named type defined at its first use, as the registry expects it."""
     path = SCHEMA_FOLDER / f"{name}.avsc"
     if not path.exists():
         raise ConfigurationError(
@@ -55,16 +55,16 @@ def _write_out(node: Any, seen: set[str]) -> Any:
 
 @cache
 def parsed(name: str) -> Any:
-    """Return the schema as fastavro's codec wants it."""
+    """Return the schema as fastavro's codec expects it."""
     return fastavro.schema.parse_schema(inline(name))
 
 
 def parse_foreign(text: str, where: str) -> Any:
     """Parse a schema that another application registered.
 
-    Raises :class:`UndecodableRecord` for a schema with arrays of zero-byte items, by name or in place: a few bytes
-    could declare billions of them and keep the decoder busy without end. Refuses a type that contains itself as
-    well: fastavro descends in C without a bound, so that one record could end the process.
+    Raises :class:`UndecodableRecord` for a schema with arrays of zero-byte items, named or inline, because a few bytes
+    could declare billions of items and keep the decoder busy forever. Also raises it for a type that contains itself,
+    because fastavro recurses in C without a limit, so one record could crash the process.
     """
     try:
         schema = json.loads(text)
@@ -78,7 +78,7 @@ _UNPARSABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 def _refuse_bombs(node: Any, where: str, known: dict[str, Any], inside: frozenset[str]) -> None:
-    """Walk the schema; ``known`` collects named types, ``inside`` names those that contain this node."""
+    """Walk the schema and refuse both; ``known`` collects named types, ``inside`` has those that contain this node."""
     if isinstance(node, str) and _short(node) in inside:
         raise UndecodableRecord(f"the schema's type {node} contains itself", where=where)
     if isinstance(node, list):

@@ -1,4 +1,4 @@
-"""Text that is not UTF-8: which field of a record holds it."""
+"""Finds the field of a record whose text is not UTF-8."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 
 def escaped_field(value: Any, path: str = "") -> str | None:
-    """Return the path (``name``, ``outer.inner``, ``names[0]``) of the first text with an escaped byte, if any.
+    """Return the path (``name``, ``outer.inner``, ``names[0]``) of the first text with an escaped byte, or None.
 
-    ``value`` was decoded with the error handler ``surrogateescape``, which turns each byte that is not UTF-8 into a
-    lone surrogate; ``path`` is its own path.
+    ``value`` was decoded with the error handler ``surrogateescape``, which turns each invalid byte into a lone
+    surrogate. ``path`` is the path of ``value`` itself.
     """
     if isinstance(value, str):
         return path if any("\udc80" <= character <= "\udcff" for character in value) else None

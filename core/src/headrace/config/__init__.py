@@ -1,1 +1,1 @@
-"""What a process is told from outside: settings, YAML files with line numbers, failpoints."""
+"""Configuration of a process: settings, YAML files with line numbers, and failpoints."""

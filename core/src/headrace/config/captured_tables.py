@@ -1,7 +1,7 @@
-"""Captured tables: how rows become documents, read from a file and checked before anything is captured.
+"""Captured tables: how rows become documents, read from a file and checked before capture starts.
 
-A template such as ``article/{id}`` is text with the values of columns filled in. A template that is a single column
-takes its value unchanged. Nothing in it is evaluated.
+A template such as ``article/{id}`` is text with placeholders for column values. A template that is a single column
+takes the column's value unchanged. Nothing in a template is evaluated.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LSN = "lsn"
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """Text with columns: each part has a text and the column that follows it, or None."""
+    """Text with columns; each part has a text and the column that follows it, or None."""
 
     parts: tuple[tuple[str, str | None], ...]
 
@@ -35,10 +35,10 @@ class Template:
         return tuple(dict.fromkeys(column for _, column in self.parts if column is not None))
 
     def fill(self, row: Mapping[str, Any]) -> Any:
-        """Return the text for the row; for a single column its value: text, None, or a list of texts.
+        """Return the text for the row; for a template of a single column, its value: text, None or a list of texts.
 
-        Raises :class:`InvalidRecord` for a column that the row does not have, naming the existing ones, and for a value
-        that is not a text, number or boolean.
+        Raises :class:`InvalidRecord` naming the existing columns if the row lacks one, and for a value that is not a
+        text, number or boolean.
         """
         if len(self.parts) == 1 and not self.parts[0][0] and self.parts[0][1] is not None:
             return _value(row, self.parts[0][1])
@@ -114,8 +114,8 @@ def read_tables(path: Path | None) -> dict[str, Table]:
     given = yaml_file.read(path, "the file of captured tables", remedy=_NO_FILE)
     if not isinstance(given, dict) or set(given) != {"tables"} or not isinstance(given["tables"], dict):
         raise ConfigurationError(
-            "the file must be a mapping with the single name `tables`", where=str(path),
-            remedy="Write `tables:` and below it one entry per table, `schema.table:`.",
+            "the file must be a mapping with the single key `tables`", where=str(path),
+            remedy="Write `tables:` and, below it, one entry `schema.table:` for each table.",
         )  # fmt: skip
     return {str(name): _table(path, given["tables"], name) for name in given["tables"]}
 
@@ -139,7 +139,7 @@ def _table(path: Path, tables: Any, name: Any) -> Table:
         ) from error  # fmt: skip
     if not table.id.columns:
         raise ConfigurationError(
-            f"{name}.id: names no column, so all rows would become one document",
+            f"{name}.id: does not name a column, so all rows would become one document",
             where=f"{path}:{yaml_file.line(tables, [name, 'id'])}",
             remedy="Write the key columns in braces: article/{id}.",
         )  # fmt: skip

@@ -1,11 +1,11 @@
 """Failpoints: named points in the code at which a test makes the process die, stop, wait or fail.
 
-``HEADRACE_FAILPOINTS="commit.offsets=kill@3;commit.produced=sleep:2"`` is the only way to set them. If the variable
-is not set, :func:`reach` costs one comparison.
+``HEADRACE_FAILPOINTS="commit.offsets=kill@3;commit.produced=sleep:2"`` is the only way to set them. If the variable is
+not set, :func:`reach` costs one comparison.
 
-A rule is ``name=action`` or ``name=action@N``: with ``@N`` at the Nth time that the point is reached, without it each
-time. Actions: ``kill`` (SIGKILL, no goodbye), ``stop`` (SIGSTOP, until SIGCONT), ``sleep:SECONDS``, ``raise``. Rules of
-one point are carried out in their order.
+A rule is ``name=action`` or ``name=action@N``. With ``@N``, it applies when the point is reached for the Nth time,
+otherwise every time. The actions are ``kill`` (SIGKILL), ``stop`` (SIGSTOP, until SIGCONT), ``sleep:SECONDS`` and
+``raise``. The rules of a point are applied in the order in which they are written.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ ACTIONS = ("kill", "stop", "sleep:SECONDS", "raise")
 
 
 class FailpointReached(RuntimeError):
-    """A failpoint was told to raise."""
+    """A failpoint raised this, as a test told it to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What happens at a point; ``occurrence`` counts from 1, None is every time. ``seconds`` counts for sleep."""
+    """The action at a point; ``occurrence`` counts from 1, None is every time; ``seconds`` applies to sleep."""
 
     action: str
     seconds: float = 0.0
@@ -39,7 +39,7 @@ class Rule:
 
 
 def parse(text: str) -> dict[str, tuple[Rule, ...]]:
-    """Return the rules by point; raises :class:`ConfigurationError` naming the rule that is wrong."""
+    """Return the rules by point; raises :class:`ConfigurationError` naming the invalid rule."""
     rules: dict[str, tuple[Rule, ...]] = {}
     for part in filter(None, (piece.strip() for piece in text.split(";"))):
         name, equals, what = part.partition("=")
@@ -58,7 +58,7 @@ def _rule(part: str, what: str) -> Rule:
     except ValueError as error:
         raise _wrong(part, str(error)) from error
     if action not in {"kill", "stop", "sleep", "raise"}:
-        raise _wrong(part, f"there is no action {action!r}")
+        raise _wrong(part, f"unknown action {action!r}")
     if (action == "sleep") != bool(colon) or seconds < 0 or (occurrence is not None and occurrence < 1):
         raise _wrong(part, "only sleep takes seconds, and @N counts from 1")
     return Rule(action, seconds, occurrence)
@@ -89,7 +89,7 @@ class Failpoints:
         self._guard = threading.Lock()
 
     def reach(self, name: str) -> None:
-        """Carry out the point's rules; safe to call from any thread."""
+        """Apply the point's rules; safe to call from any thread."""
         rules = self._rules.get(name)
         if rules is None:
             return
@@ -124,6 +124,6 @@ _active = _from_environment()
 
 
 def reach(name: str) -> None:
-    """Report that the point is reached; nothing happens unless a test set a rule for it."""
+    """Report that the point is reached; this has no effect unless a test set a rule for it."""
     if _active is not None:
         _active.reach(name)

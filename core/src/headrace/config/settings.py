@@ -16,7 +16,7 @@ EXIT_CONFIGURATION = 78
 
 
 def wrong_settings(error: ValidationError) -> str:
-    """Describe each setting that the error names: its environment variable and what is wrong."""
+    """Return a text with the variable and the problem of each setting in the error."""
     classes = {cls.__name__: cls for cls in BaseSettings.__subclasses__()}
     prefix = classes[error.title].model_config.get("env_prefix", "") if error.title in classes else ""
     return "; ".join(f"{prefix}{'_'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in error.errors())
@@ -51,7 +51,7 @@ class KafkaSettings(BaseSettings):
     )
 
     def client(self) -> dict[str, Any]:
-        """Return the configuration shared by all librdkafka clients."""
+        """Return the configuration that all librdkafka clients share."""
         config: dict[str, Any] = {
             "bootstrap.servers": self.bootstrap,
             "security.protocol": self.security_protocol,
@@ -79,7 +79,7 @@ class KafkaSettings(BaseSettings):
         return f"{self.topic_prefix}{generation_names.in_generation(name, self.generation)}"
 
     def bare(self, topic: str) -> str:
-        """Reverse :meth:`topic`: strip prefix and generation. Parts of other origin stay in the name."""
+        """Return the name without prefix and generation (see :meth:`topic`); other names are returned unchanged."""
         return generation_names.without_generation(topic.removeprefix(self.topic_prefix), self.generation)
 
     def group(self, stage: str, *, side: bool = False) -> str:
@@ -178,7 +178,7 @@ class WorkerSettings(BaseSettings):
 
 
 class ObjectSettings(BaseSettings):
-    """Where payloads go when they are too large for a record."""
+    """Where large payloads are stored."""
 
     model_config = SettingsConfigDict(env_prefix="HEADRACE_OBJECTS_", frozen=True)
 

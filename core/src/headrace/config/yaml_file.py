@@ -1,4 +1,4 @@
-"""Reads YAML files of settings with size limits, and says in plain words what is wrong in which line."""
+"""Reads YAML files of settings with size limits; errors name the line and the problem in plain words."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from headrace.errors import ConfigurationError
 
 MAX_FILE_BYTES = 1024 * 1024
 _SHOWN = 60
-"""Maximum number of characters of a file's content that a message quotes."""
+"""Maximum characters of a file's content that a message quotes."""
 _MEND_LINE = "Correct that line or the one above it."
 _KEY = "[key]"
-"""Pydantic's last location item for a wrong name."""
+"""Pydantic's last location item for an unknown key."""
 _KINDS = {
     "decimal_parsing": "a number", "decimal_type": "a number", "finite_number": "a number",
     "int_parsing": "a whole number", "int_type": "a whole number", "int_from_float": "a whole number",
@@ -35,8 +35,8 @@ _BOUNDS = {
 def read(path: Path, what: str, *, where: str | None = None, remedy: str = "") -> Any:
     """Return the file's content as :func:`parse` does; raises :class:`ConfigurationError` with the reason.
 
-    ``what`` names the file in messages, ``where`` is its location if that is more than the path; ``remedy`` is for a
-    file that does not exist.
+    ``what`` describes the file in messages; ``where`` is its location, if that is more than the path; ``remedy`` is
+    used if the file does not exist.
     """
     where = where or str(path)
     try:
@@ -60,7 +60,7 @@ def read(path: Path, what: str, *, where: str | None = None, remedy: str = "") -
 
 
 def parse(text: str, what: str, name: str) -> Any:
-    """Return the content of the text, in mappings that know their lines; raises :class:`ConfigurationError`."""
+    """Return the content as mappings with line numbers; raises :class:`ConfigurationError`."""
     try:
         return YAML(typ="rt").load(text)
     except MarkedYAMLError as error:
@@ -73,7 +73,7 @@ def parse(text: str, what: str, name: str) -> Any:
 
 
 def line(node: Any, place: Sequence[int | str]) -> int:
-    """Return the line, from 1, of the innermost name of the location that the text contains."""
+    """Return the line, from 1, of the innermost key of the location that exists in the text."""
     found = 0
     for name in place:
         if not isinstance(node, Mapping) or name not in node:
@@ -84,7 +84,7 @@ def line(node: Any, place: Sequence[int | str]) -> int:
 
 
 def refusal(error: ValidationError) -> tuple[list[int | str], str]:
-    """Return the location of pydantic's first error, and what is wrong in plain words."""
+    """Return the location of pydantic's first error, and the problem in plain words."""
     first = error.errors()[0]
     place = [step for step in first["loc"] if step != _KEY]
     kind, given = first["type"], first["input"]

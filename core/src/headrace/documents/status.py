@@ -1,6 +1,6 @@
 """The current status of a document, derived from the store, the topics and the dead letters; pure.
 
-The gateway answers ``GET /v1/documents/{id}`` with it, and ``headrace trace`` its deeper look, so that the two agree.
+``GET /v1/documents/{id}`` and ``headrace trace`` both use it, so they agree.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterEntry:
-    """What is remembered of a dead letter; ``failed_at_ms`` in milliseconds since 1970."""
+    """The facts of a dead letter that count here; ``failed_at_ms`` is in milliseconds since 1970."""
 
     stage: str
     reason: str
@@ -54,7 +54,7 @@ class DeadLetterEntry:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The state of the newest version that is known, with what it rests on."""
+    """The state of the newest known version, and the records and rows that it is derived from."""
 
     state: State
     version: int | None
@@ -65,7 +65,7 @@ class Verdict:
 def complete_to(row: DocumentRow | DocumentState, generation: str) -> int:
     """Return the newest version that this generation of the index contains completely.
 
-    The row is shared: another generation's indexer may have been first with its version.
+    Generations share the document's row, so the row may have a version that only another generation contains so far.
     """
     return row.version if row.deleted or generation in row.generations else row.version - 1
 
@@ -73,13 +73,13 @@ def complete_to(row: DocumentRow | DocumentState, generation: str) -> int:
 def judge(
     row: DocumentRow | None, waiting: Sequence[Waiting], dead: Sequence[DeadLetterEntry], generation: str
 ) -> Verdict:
-    """Return the state of the newest version that is known, in this generation of the index.
+    """Return the state of the newest known version in this generation of the index.
 
-    A record that waits counts unless the store already holds its version or a newer one: the fence will drop it.
-    A dead letter counts unless the store or a waiting record holds its version or a newer one: it was overtaken.
-    Versions that are not known are taken as newer than the store's (waiting), or judged by time (dead letters).
-    A held record counts unless it went on: what is released or decided on may lie in its topic for a while, and then
-    the store, a waiting record or a later dead letter has its version.
+    A waiting record counts unless the store already has its version or a newer one, because the fence will reject it. A
+    dead letter counts unless the store or a waiting record has its version or a newer one. An unknown version counts as
+    newer than the store's (waiting records), or is judged by time (dead letters). A held record that was released or
+    decided on may still be in its topic for a while; it no longer counts once the store, a waiting record or a later
+    dead letter has its version.
     """
     stored = -1 if row is None else complete_to(row, generation)
     newest = _newest_waiting(stored, [one for one in waiting if one.hold is None])
@@ -106,16 +106,16 @@ def number(text: str | None) -> int | None:
 
 
 def change_version(headers: Mapping[str, str], offset: int) -> int | None:
-    """Return the version of a record of the change topic, or None if only its body contains it.
+    """Return the version of a record of the topic ``changes``, or None if only its body contains it.
 
-    A change of the gateway's without a version takes its offset; the gateway's carry a request id.
+    A change from the gateway without a version takes its offset as version. Changes from the gateway have a request ID.
     """
     version = number(headers.get(VERSION))
     return offset if version is None and REQUEST_ID in headers else version
 
 
 def entry_of(letter: DeadLetter, partition: int, offset: int) -> DeadLetterEntry:
-    """Return what is remembered; a version that is missing is taken from the failed record's headers or offset."""
+    """Return the facts of the dead letter; a missing version is taken from the failed record's headers or offset."""
     headers = {part.name: (part.value or b"").decode("utf-8", "replace") for part in letter.headers}
     version = letter.version if letter.version is not None else number(headers.get(VERSION))
     if version is None and letter.stage == "ingest":
@@ -144,7 +144,7 @@ def _newest_waiting(stored: int, waiting: Sequence[Waiting]) -> Waiting | None:
 def _went_on(
     one: Waiting, hold: Hold, row: DocumentRow | None, newest: Waiting | None, dead: Sequence[DeadLetterEntry]
 ) -> bool:
-    """Whether the held record was released or overtaken, by what lies behind it; the store's version is not asked."""
+    """Whether the held record was released or overtaken, according to later records; ignores the store's version."""
     if one.version is None and row is not None and row.indexed_at.timestamp() * 1000 >= hold.since_ms:
         return True
     if newest is not None and (one.version is None or newest.version is None or newest.version >= one.version):
@@ -153,7 +153,7 @@ def _went_on(
 
 
 def _after(letter: DeadLetterEntry, version: int | None, hold: Hold) -> bool:
-    """Whether the dead letter is of a newer version than the held one, or of the same and later."""
+    """Whether the dead letter has a newer version than the held record, or the same version and a later time."""
     if letter.version is None or version is None or letter.version == version:
         return letter.failed_at_ms >= hold.since_ms
     return letter.version > version

@@ -1,1 +1,1 @@
-"""What an embedding is made of and costs: known models, prepared texts, prices and caps."""
+"""Embedding models, prepared texts, prices and caps."""

@@ -29,7 +29,7 @@ from headrace.errors import ConfigurationError
 
 MILLION = Decimal(1_000_000)
 CAP_SCOPE = "cap"
-"""Scope of records that are held for a tenant's cap: ``cap/acme``."""
+"""Scope of records that are held because of a tenant's cap: ``cap/acme``."""
 _FILE = "HEADRACE_COST_FILE"
 _WHAT = "the file of prices"
 _CONTENT = (
@@ -60,13 +60,13 @@ class _Part(BaseModel):
 
 
 class Price(_Part):
-    """What a model's provider charges."""
+    """The price that a model's provider charges."""
 
     usd_per_million_tokens: Decimal = Field(ge=0, le=1_000_000)
 
 
 class Cap(_Part):
-    """Maximum spending per UTC day and month; None is unlimited."""
+    """Maximum spending per UTC day and month; None means unlimited."""
 
     usd_per_day: Decimal | None = Field(None, ge=0)
     usd_per_month: Decimal | None = Field(None, ge=0)
@@ -75,12 +75,12 @@ class Cap(_Part):
 
     @property
     def set(self) -> bool:
-        """Whether anything is limited."""
+        """Whether there is any limit."""
         return self != NO_CAP
 
     @property
     def in_usd(self) -> bool:
-        """Whether dollars are limited."""
+        """Whether there is a limit in USD."""
         return self.usd_per_day is not None or self.usd_per_month is not None
 
 
@@ -88,19 +88,19 @@ NO_CAP = Cap()
 
 
 class Caps(_Part):
-    """The caps: on all tenants together, on each, and on those that have one of their own."""
+    """The caps for all tenants together, for each tenant, and for tenants with their own cap."""
 
     all: Cap = NO_CAP
     each_tenant: Cap = NO_CAP
     tenants: Mapping[str, Cap] = Field(default_factory=dict)
 
     def of(self, tenant: str) -> Cap:
-        """Return the cap of a tenant."""
+        """Return the tenant's cap."""
         return self.tenants.get(tenant, self.each_tenant)
 
     @property
     def in_usd(self) -> bool:
-        """Whether any of them limits dollars."""
+        """Whether any cap has a limit in USD."""
         return any(cap.in_usd for cap in (self.all, self.each_tenant, *self.tenants.values()))
 
 
@@ -111,9 +111,9 @@ class CostBook(_Part):
     caps: Caps = Caps()
 
     def price(self, model: str, *, local: bool) -> Decimal | None:
-        """Return the USD per million tokens of the model; None if unknown.
+        """Return the USD per million tokens of the model, or None if unknown.
 
-        A model of this machine (``local``) costs 0 unless the file says otherwise: power and machines are not counted.
+        A ``local`` model costs 0 unless the file says otherwise, because power and hardware are not counted.
         """
         known = self.models.get(model)
         if known is not None:
@@ -121,17 +121,17 @@ class CostBook(_Part):
         return Decimal(0) if local else None
 
     def require_price(self, model: str, *, local: bool, file: Path | None) -> None:
-        """Raise :class:`ConfigurationError` for a cap in USD if the model has no price: it could not be enforced."""
+        """Raise :class:`ConfigurationError` for a cap in USD if the model's price is unknown."""
         if self.caps.in_usd and self.price(model, local=local) is None:
             raise ConfigurationError(
                 f"cannot apply the cap in USD: the price of {model} is unknown", where=f"{_FILE}={file}",
-                remedy=f"Add models: {model}: usd_per_million_tokens to the file (0 if the model is free), or cap "
-                "tokens instead.",
+                remedy=f"In the file, set usd_per_million_tokens below models: {model} (0 if the model is free), or "
+                "cap tokens instead.",
             )  # fmt: skip
 
 
 class Spent(NamedTuple):
-    """What was spent today and this month."""
+    """The amounts spent today and this month."""
 
     usd_day: Decimal = Decimal(0)
     usd_month: Decimal = Decimal(0)
@@ -140,7 +140,7 @@ class Spent(NamedTuple):
 
 
 class Reached(NamedTuple):
-    """A cap that is reached: of whom, which limit of the file, what was spent of how much, and when it ends."""
+    """A reached cap: whose it is, which limit, how much was spent of how much, and when its period ends."""
 
     whose: str
     limit: str
@@ -158,12 +158,12 @@ class Reached(NamedTuple):
 
 
 def usd(tokens: int, price: Decimal) -> Decimal:
-    """Return the exact cost of the tokens at a price per million."""
+    """Return the exact cost in USD of the tokens at a price per million."""
     return tokens * price / MILLION
 
 
 def reached(cap: Cap, spent: Spent, whose: str, now: datetime) -> Reached | None:
-    """Return the reached limit, or of several the one that lasts longest; None if there is room."""
+    """Return the reached limit, the one that lasts longest if there are several, or None if the cap has room."""
     day_end, month_end = _day_end(now), _month_end(now)
     limits = (
         ("usd_per_month", cap.usd_per_month, spent.usd_month, month_end),
@@ -178,12 +178,12 @@ def reached(cap: Cap, spent: Spent, whose: str, now: datetime) -> Reached | None
 
 
 def today(now: datetime) -> date:
-    """Return the day of UTC that spending at this time counts for."""
+    """Return the UTC day on which spending at this time counts."""
     return now.astimezone(UTC).date()
 
 
 def month_start(now: datetime) -> date:
-    """Return the first day of the month of UTC."""
+    """Return the first day of the current UTC month."""
     return today(now).replace(day=1)
 
 
@@ -197,9 +197,9 @@ def _month_end(now: datetime) -> datetime:
 
 
 def split_exactly(total: int, weights: Sequence[int]) -> list[int]:
-    """Return shares of ``total`` in proportion to the weights, whole numbers whose sum is ``total``.
+    """Return shares of ``total`` in proportion to the weights, as whole numbers whose sum is ``total``.
 
-    By largest remainders; if all weights are 0, the shares are equal. No weights, no shares.
+    Uses the largest-remainder method. If all weights are 0, the shares are equal. Without weights, there are no shares.
     """
     if not weights:
         return []
@@ -214,9 +214,9 @@ def split_exactly(total: int, weights: Sequence[int]) -> list[int]:
 
 
 def read_book(path: Path | None) -> CostBook:
-    """Return the file's prices and caps; without a file, none.
+    """Return the file's prices and caps, or empty ones if ``path`` is None.
 
-    Raises :class:`ConfigurationError` naming file, line and field if it is missing or wrong.
+    Raises :class:`ConfigurationError` naming file, line and field if the file is missing or invalid.
     """
     if path is None:
         return CostBook()
@@ -224,12 +224,12 @@ def read_book(path: Path | None) -> CostBook:
 
 
 def parse_book(text: str, name: str) -> CostBook:
-    """Return the prices and caps of a text; raises :class:`ConfigurationError` with ``name:line`` and the field."""
+    """Return the prices and caps in a text; raises :class:`ConfigurationError` with ``name:line`` and the field."""
     return _book(yaml_file.parse(text, _WHAT, name), name)
 
 
 def _book(found: Any, name: str) -> CostBook:
-    if found is None:  # a file that is being written, or a full disk, would lift every cap
+    if found is None:  # Otherwise a file that is being written, or a full disk, would lift every cap.
         raise ConfigurationError(
             "the file is empty", where=name, remedy="Write {} into it if there are no prices and no caps."
         )
@@ -244,9 +244,9 @@ def _book(found: Any, name: str) -> CostBook:
 
 
 class LiveBook:
-    """The current file, read again when it changes; after a wrong change, the previous content stays in force.
+    """The content of the file, read again when it changes; an invalid change leaves the previous content in force.
 
-    ``judge`` raises :class:`ConfigurationError` for what its reader cannot work with.
+    ``judge`` raises :class:`ConfigurationError` for content that its user does not accept.
     """
 
     def __init__(self, path: Path | None, judge: Callable[[CostBook], None] = lambda _: None) -> None:
@@ -257,7 +257,7 @@ class LiveBook:
         self.error: ConfigurationError | None = None
 
     def refresh(self) -> bool:
-        """Check for changes; return whether the file was read, with :attr:`error` set if it is wrong."""
+        """Check for changes; return whether the file was read, with :attr:`error` set if it is invalid."""
         state = self._state()
         if state == self._seen:
             return False

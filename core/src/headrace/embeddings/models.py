@@ -1,6 +1,6 @@
-"""Embedding models that are known by name: what the settings need not say of them.
+"""Known embedding models: what the settings do not have to say about them.
 
-Figures and prompts are those of each model's card on Hugging Face (and of OpenAI's guide to embeddings).
+Dimensions and prompts are from each model's card on Hugging Face, and from OpenAI's guide to embeddings.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ from __future__ import annotations
 from typing import Literal, NamedTuple, get_args
 
 ProviderName = Literal["sentence-transformers", "model2vec", "openai-compatible", "hashing"]
-"""What embeds; hashing has no notion of meaning and serves load tests only."""
+"""The provider of vectors; hashing ignores meaning and is for load tests only."""
 PROVIDERS: tuple[ProviderName, ...] = get_args(ProviderName)
 SERVED: ProviderName = "openai-compatible"
-"""The one whose model runs on a server and may be paid; all others run in the embedder's own process."""
+"""The provider whose model runs on a server and may cost money; all others run in the embedder's own process."""
 PACKAGED_MODEL = "all-MiniLM-L6-v2"
 
 
 class KnownModel(NamedTuple):
-    """Numbers in a vector, and what the model wants before queries and passages."""
+    """Dimensions of the vectors, and the prompts that the model expects before queries and passages."""
 
     dimensions: int
     query_prompt: str = ""
@@ -48,10 +48,10 @@ def identity(model: str) -> str:
 
 
 def shortened(model: str, dimensions: int) -> str:
-    """Return the identity of a model with a requested number of dimensions: each is a separate model."""
+    """Return the identity of a model with a requested number of dimensions; each number is a separate model."""
     return f"{model}@{dimensions}"
 
 
 def known_model(model: str) -> KnownModel:
-    """Return what is known of a model by its name or folder; of one that is not, 384 dimensions and no prompts."""
+    """Return the known model with this name or folder; for an unknown one, 384 dimensions and no prompts."""
     return KNOWN.get(identity(model), KnownModel(384))

@@ -1,7 +1,7 @@
-"""Prepared texts: the text that a template makes of a chunk, and the key of its vector.
+"""Prepared texts: the text template filled in for a chunk, and the key of its vector.
 
-Pure, and in the core, since whoever asks which vectors are known (the embedder, a replay's estimate) needs the same
-keys. A generation of the index has one :class:`Preparation`; another one takes another generation.
+Pure. It is in the core because the embedder and a replay's estimate need the same keys. A generation of the index has
+one :class:`Preparation`; another preparation requires another generation.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from headrace.errors import ConfigurationError
 from headrace.payloads import Chunk, ChunkedDocument
 
 FIELDS = ("title", "section", "body", "tags")
-"""What a template may name."""
+"""Fields that a text template may use."""
 BODY = "{body}"
-"""The template of the chunk's text alone: vectors then go by the chunk's own text hash."""
+"""The text template of the chunk's text alone; the key of the vector is then the chunk's own text hash."""
 NO_KEY = b""
-"""In the place of a key: of this chunk nothing is embedded, it is found by its words alone."""
+"""The key of a chunk that is not embedded; it is found by lexical search only."""
 _KEY_BYTES = 16
 _STEP = " > "
 
 
 class OverLong(StrEnum):
-    """What to do with a text that is too long for the model."""
+    """What to do with a text that exceeds the model's input limit."""
 
     CUT = "cut"
-    """Its beginning is embedded."""
+    """Embed its beginning."""
     SPLIT = "split"
-    """It is embedded in parts, as long as the model reads; its vector is their mean, weighted by their tokens."""
+    """Embed it in parts of the model's input limit; its vector is their mean, weighted by tokens."""
     SKIP = "skip"
-    """It gets no vector, and is listed."""
+    """Do not embed it, and list it."""
 
 
 class Prepared(NamedTuple):
-    """A prepared text without prompt, and the key of its vector (16 bytes, or :data:`NO_KEY`)."""
+    """A prepared text without the prompt, and the key of its vector (16 bytes, or :data:`NO_KEY`)."""
 
     key: bytes
     text: str
 
 
 class _Line(NamedTuple):
-    """A line of a template: the text before each field, and the field's name; the last part has none."""
+    """A line of a text template: the text before each field, and the field's name; the last part has no field."""
 
     parts: tuple[tuple[str, str], ...]
     end: str
@@ -61,18 +61,18 @@ class _Line(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A parsed template: lines of words and fields."""
+    """A parsed text template: lines of words and fields."""
 
     lines: tuple[_Line, ...]
 
     def render(self, values: Mapping[str, str]) -> str:
-        """Return the text; a line whose fields are all empty is left out with its end."""
+        """Return the text; a line whose fields are all empty is left out with its line break."""
         return "\n".join(line for line in (one.render(values) for one in self.lines) if line is not None)
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """How a generation's texts are prepared: template, the model's prompt for passages, and what is over-long."""
+    """How a generation's texts are prepared: text template, passage prompt, and how to embed long texts."""
 
     template: str = BODY
     passage_prompt: str = ""
@@ -84,9 +84,9 @@ class Preparation:
         return self == Preparation()
 
     def of(self, document: ChunkedDocument) -> list[Prepared]:
-        """Return the prepared text of each chunk, in order; one of only white space gets no key.
+        """Return the prepared text of each chunk, in order; one that is only white space gets no key.
 
-        Raises :class:`ConfigurationError` for a template that does not parse.
+        Raises :class:`ConfigurationError` for an invalid text template.
         """
         if self.plain:
             return [_plain(chunk) for chunk in document.chunks]
@@ -100,7 +100,7 @@ class Preparation:
     def _prepared(self, text: str) -> Prepared:
         if not text or text.isspace():
             return Prepared(NO_KEY, text)
-        # A vector of parts is another one than that of a beginning: what is over-long is part of the key.
+        # A vector of parts differs from the vector of a beginning, so the way to embed long texts is part of the key.
         salt = b"" if self.over_long is OverLong.CUT else self.over_long.encode()
         return Prepared(text_hash(self.passage_prompt + text, salt), text)
 
@@ -112,9 +112,9 @@ def text_hash(text: str, salt: bytes = b"") -> bytes:
 
 @lru_cache(maxsize=64)
 def parse_template(text: str) -> Template:
-    r"""Return the template; a backslash and an ``n`` are a line's end, doubled braces stand for themselves.
+    r"""Return the template; a backslash followed by ``n`` is a line break, and doubled braces are literal braces.
 
-    Raises :class:`ConfigurationError` for what is no field, and for a template without the body.
+    Raises :class:`ConfigurationError` for an unknown field, and for a template without the body.
     """
     lines = tuple(_line(one, text) for one in text.replace("\\n", "\n").split("\n"))
     if not any(name == "body" for line in lines for _, name in line.parts):

@@ -57,9 +57,8 @@ class HandlerRegistry:
         except KeyError:
             raise ConfigurationError(
                 f"stage {stage!r} has no handler {name!r}",
-                remedy=f"Its handlers: {', '.join(self.names(stage)) or 'none'}. A package adds one through the "
-                "entry-point "
-                f"group {ENTRY_POINT_GROUP!r}: install it where the stage runs and restart that stage.",
+                remedy=f"Its handlers: {', '.join(self.names(stage)) or 'none'}. To add one, install its package where "
+                f"the stage runs (entry-point  group {ENTRY_POINT_GROUP!r}), then restart the stage.",
             ) from None
 
 
@@ -85,7 +84,7 @@ def installed(stage: str | None = None) -> HandlerRegistry:
         registry.add(handler)
         if point.name != f"{handler.stage}.{handler.name}":
             raise ConfigurationError(
-                f"entry point {point.name!r} holds the handler {handler.name!r} of stage {handler.stage!r}",
-                remedy=f"Name the entry point {handler.stage}.{handler.name}.",
+                f"entry point {point.name!r} loads the handler {handler.name!r} of stage {handler.stage!r}",
+                remedy=f"Rename the entry point to {handler.stage}.{handler.name}.",
             )
     return registry

@@ -126,7 +126,7 @@ class KafkaBroker(Broker):
         assert producer is not None
         for message in messages:
             if not message.key:
-                raise InvalidRecord("key", f"is empty in a message to {message.topic}")
+                raise InvalidRecord("key", f"is empty in a record for {message.topic}")
         if snapshot is None:
             raise TransactionAborted("the worker was not a member of the consumer group when the batch was sealed")
         try:
@@ -160,7 +160,7 @@ class KafkaBroker(Broker):
                 asynchronous=False,
             )
         except KafkaException as error:
-            raise BrokerUnavailable(f"cannot write marks: {error}") from error
+            raise BrokerUnavailable(f"cannot mark the committed offsets: {error}") from error
 
     def _unmark(self, places: Collection[TopicPartition]) -> None:
         """Remove this worker's own marks, because it gives up the partitions without a crash."""

@@ -15,7 +15,7 @@ from headrace.errors import HeadraceError
 
 Headers = tuple[tuple[str, bytes | None], ...]
 Snapshot = NewType("Snapshot", object)
-"""A worker's membership in its group at one moment. Only the broker that created it reads it."""
+"""A worker's membership in its group at one moment. Only the broker that created it can read it."""
 
 
 class TopicPartition(NamedTuple):
@@ -105,11 +105,11 @@ class BrokerError(HeadraceError):
 
 
 class TransactionAborted(BrokerError):
-    """The transaction was aborted and nothing of it is visible. Rewind and process the batch again."""
+    """The transaction was aborted, so consumers see none of its records. Rewind and process the batch again."""
 
 
 class TransactionUncertain(BrokerError):
-    """It is unknown whether the transaction was committed. A new producer and the committed offsets will tell."""
+    """It is unknown whether the transaction was committed. Start a new producer, then read the committed offsets."""
 
 
 class ProducerFenced(BrokerError):

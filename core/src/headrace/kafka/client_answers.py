@@ -70,7 +70,7 @@ def generation_of(metadata: bytes) -> int:
     magic = b"CGMDv2:"
     if not metadata.startswith(magic):
         raise ConfigurationError(
-            f"librdkafka's group metadata has an unknown form: {metadata[:8]!r}",
+            f"librdkafka's group metadata has an unknown format: {metadata[:8]!r}",
             remedy="Install the version of confluent-kafka that uv.lock names.",
         )
     generation: int = struct.unpack_from("=i", metadata, len(magic))[0]

@@ -29,7 +29,7 @@ class ObjectGone(PermanentError):
 
 
 class ObjectDamaged(PermanentError):
-    """The object's bytes are not those of the reference."""
+    """The object's content does not match the reference."""
 
     code = "object-damaged"
     default_remedy = ObjectGone.default_remedy

@@ -1,8 +1,8 @@
-"""Pipeline templates: which stages run, in which order, with which handlers and protocol hint.
+"""Pipeline templates: which stages run, in which order, with which handlers and protocol hints.
 
-A template is YAML or JSON and never holds a model URL, a credential or a parameter value.
-:func:`load` reads one and raises the first refusal, :func:`problems` lists all of them, each a
-:class:`headrace.errors.TemplateError` with file, line, column and a reason code.
+A template is YAML or JSON and never contains a model URL, a credential or a parameter value. :func:`load` reads one and
+raises the first refusal; :func:`problems` returns all of them. Each refusal is a :class:`headrace.errors.TemplateError`
+with file, line, column and a reason code.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class LocatedTemplate:
-    """A template with the positions of its stages and handlers in the text, in resolved order."""
+    """A template with the positions of its stages and handlers in the text, in the order of the flow."""
 
     template: Template
     stages: tuple[StageDraft, ...]
@@ -84,15 +84,15 @@ def _read(text: str, file: str, catalogue: Catalogue | None) -> tuple[LocatedTem
 
 
 def problems(text: str, file: str, catalogue: Catalogue | None = None) -> list[TemplateError]:
-    """Every refusal of a template, in the order of their positions; empty when it is accepted.
+    """Return every refusal of a template, ordered by position; empty if the template is accepted.
 
-    A text that cannot be parsed gives the one refusal that says so.
+    A text that cannot be parsed has a single refusal.
     """
     return _read(text, file, catalogue)[1]
 
 
 def locate(text: str, file: str) -> LocatedTemplate:
-    """Read a template and keep the positions; raises the first TemplateError by syntax, fields or order."""
+    """Read a template with positions; raises the first TemplateError of syntax, fields or order."""
     located, errors = _read(text, file, None)
     if located is None:
         raise errors[0]
@@ -100,21 +100,21 @@ def locate(text: str, file: str) -> LocatedTemplate:
 
 
 def parse(text: str, file: str) -> Template:
-    """Read a template without a catalogue; raises the first TemplateError by syntax, fields or order."""
+    """Read a template without a catalogue; raises the first TemplateError of syntax, fields or order."""
     return locate(text, file).template
 
 
 def check(located: LocatedTemplate, catalogue: Catalogue) -> None:
-    """Raise the first TemplateError by position over stages, handlers and record types of the catalogue."""
+    """Raise the first TemplateError, by position, of the stages, handlers and record types in the catalogue."""
     errors = binding_errors(located.stages, catalogue, ordered=True)
     if errors:
         raise min(errors, key=lambda error: (error.position.line, error.position.column))
 
 
 def load(text: str, file: str, catalogue: Catalogue | None = None) -> Template:
-    """Read and check a template; ``file`` names the text in messages.
+    """Read and check a template; ``file`` is the name of the text in messages.
 
-    Raises the first TemplateError by position; without a catalogue, stages and handlers are not looked up.
+    Raises the first TemplateError by position. Without a catalogue, stages and handlers are not looked up.
     """
     located, errors = _read(text, file, catalogue)
     if located is None:

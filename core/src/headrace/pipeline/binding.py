@@ -1,4 +1,4 @@
-"""Whether the stages and handlers that a template names exist and fit together."""
+"""Checks that the stages and handlers in a template exist and that their record types match."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from headrace.pipeline.structure import StageDraft, closest
 
 
 def binding_errors(stages: Sequence[StageDraft], catalogue: Catalogue, *, ordered: bool) -> list[TemplateError]:
-    """Refusals by the catalogue: ``unknown-stage``, ``unknown-handler``, ``handler-stage`` and ``types``.
+    """Return the refusals by the catalogue: ``unknown-stage``, ``unknown-handler``, ``handler-stage`` and ``types``.
 
-    Record types between stages are compared only when the stages stand in their resolved order.
+    Record types of consecutive stages are compared only if the stages are in the order of the flow.
     """
     errors: list[TemplateError] = []
     for stage in stages:
@@ -70,8 +70,8 @@ def _unknown_handler(handler: Scalar, stage: str, known: Mapping[str, HandlerInf
     candidates = [name for name, info in known.items() if info.stage == stage]
     suggestion = closest(handler.text, candidates)
     remedy = (
-        f"{suggestion} A package adds a handler through the entry-point group {HANDLER_ENTRY_POINTS!r}: "
-        "install it where the stage runs and restart that stage."
+        f"{suggestion} To add a handler, install its package where the stage runs (entry-point group "
+        f"{HANDLER_ENTRY_POINTS!r}), then restart the stage."
     )
     return TemplateError(
         "unknown-handler",

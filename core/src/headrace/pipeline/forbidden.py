@@ -1,7 +1,7 @@
-"""Finds what never belongs into a template: credentials, network addresses and parameter values.
+"""Finds what must not be in a template: credentials, network addresses and parameter values.
 
-The search goes through every key and value, also those in unknown fields. No message repeats a value that
-was found, because messages end up in logs.
+The scan covers every key and value, also in unknown fields. Messages never repeat a value that was found, because they
+end up in logs.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ _PARAMETER_KEYS = frozenset(
 _PARAMETER_ENDINGS = ("_size", "_model", "_limit", "_timeout", "_tokens", "_seconds", "_ratio")
 _PARAMETER_BEGINNINGS = ("max_", "min_", "num_", "model_")
 
-# Every pattern takes time linear in the text: repetitions are bounded or cannot begin again within themselves.
+# Every pattern takes linear time: repetitions are bounded, or cannot start again within themselves.
 _CREDENTIAL_PATTERNS = (
     re.compile(r"(?<![A-Za-z0-9])[sp]k-(?=[A-Za-z_-]{0,64}[A-Z0-9])[A-Za-z0-9_-]{6}"),
     re.compile(r"(?<![A-Za-z0-9])gh[opsur]_[A-Za-z0-9]{6,}"),
@@ -137,17 +137,17 @@ _SETTINGS_REMEDY = (
 
 
 def credential_value(text: str) -> bool:
-    """Whether the text holds what looks like a key, a token, or a user name with a password."""
+    """Whether the text contains something that looks like a key, a token, or a user name with a password."""
     if any(pattern.search(text) for pattern in _CREDENTIAL_PATTERNS):
         return True
     return any(_looks_random(found) for found in _DENSE.findall(text))
 
 
 def _looks_random(token: str) -> bool:
-    """Dense tokens of letters mixed with many digits, whose characters carry as much as random ones do.
+    """Whether the token looks random: a mix of letters and many digits with a high entropy.
 
-    At least 3.0 bits a character (Shannon); words joined by hyphens have that too, hence the rule on digits:
-    an eighth of the characters, and capitals as well where the token is shorter than 32 characters.
+    The entropy is at least 3.0 bits per character (Shannon). Words joined by hyphens reach this too, so at least an
+    eighth of the characters must be digits, and a token of less than 32 characters must also contain capitals.
     """
     digits = sum(character.isdigit() for character in token)
     letters = sum(character.isalpha() for character in token)
@@ -161,7 +161,7 @@ def _looks_random(token: str) -> bool:
 
 
 def address_value(text: str) -> bool:
-    """Whether the text holds a URL, a host with a port, or an IP address."""
+    """Whether the text contains a URL, a host with a port, or an IP address."""
     if any(pattern.search(text) for pattern in _ADDRESS_PATTERNS):
         return True
     candidates = _IPV4.findall(text)
@@ -178,30 +178,30 @@ def _is_ip(text: str) -> bool:
 
 
 def _words(key: str) -> str:
-    """``apiKey``, ``API-Key`` and ``api key`` all become ``api_key``."""
+    """Return the key in snake case: ``apiKey``, ``API-Key`` and ``api key`` all become ``api_key``."""
     separated = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key)
     return re.sub(r"[^a-z0-9]+", "_", separated.lower()).strip("_")
 
 
 def credential_key(key: str) -> bool:
-    """Whether a field of this name is meant to hold a credential."""
+    """Whether a field with this name is meant for a credential."""
     words = _words(key)
     return not _CREDENTIAL_WORDS.isdisjoint(words.split("_")) or words.endswith(_CREDENTIAL_ENDINGS)
 
 
 def address_key(key: str) -> bool:
-    """Whether a field of this name is meant to hold a network address."""
+    """Whether a field with this name is meant for a network address."""
     return not _ADDRESS_WORDS.isdisjoint(_words(key).split("_"))
 
 
 def parameter_key(key: str) -> bool:
-    """Whether a field of this name is meant to hold a handler's parameters."""
+    """Whether a field with this name is meant for a handler's parameters."""
     words = _words(key)
     return words in _PARAMETER_KEYS or words.endswith(_PARAMETER_ENDINGS) or words.startswith(_PARAMETER_BEGINNINGS)
 
 
 def parameter_error(position_of: Node, subject: str) -> TemplateError:
-    """The refusal of a parameter value; ``subject`` says what holds it."""
+    """Return the refusal of a parameter value; ``subject`` is the subject of the message's sentence."""
     return TemplateError(
         "parameter", f"{subject} contains a parameter value.", position_of.position, remedy=_SETTINGS_REMEDY
     )
@@ -221,14 +221,14 @@ def _address_error(node: Node, subject: str) -> TemplateError:
 
 
 class Scan:
-    """One search through a whole template; ``tainted`` tells other checks what was refused here already."""
+    """One scan of a whole template; ``tainted`` tells other checks which nodes it refused."""
 
     def __init__(self, root: Node) -> None:
         self._tainted: set[int] = set()
         self.errors = self._node(root, "The template")
 
     def tainted(self, node: Node) -> bool:
-        """Whether something in this node was refused, so that a less specific refusal adds nothing."""
+        """Whether something in this node was refused, so that a less specific refusal is not needed."""
         return id(node) in self._tainted
 
     def _node(self, node: Node, subject: str) -> list[TemplateError]:
@@ -271,5 +271,5 @@ class Scan:
 
 
 def shown(text: str) -> str:
-    """The text in quotes, cut to 40 characters, fit for a message of one line."""
+    """Return the text in quotes, cut to 40 characters, on one line."""
     return repr(text if len(text) <= 40 else text[:40] + "…")

@@ -1,4 +1,4 @@
-"""What a pipeline template says once it is read, and how it is written down and compared."""
+"""The content of a pipeline template, its canonical form and its YAML form."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 HANDLER_ENTRY_POINTS = "headrace.handlers"
-"""The entry-point group under which an installed package offers handlers."""
+"""The entry-point group in which installed packages register handlers."""
 
 
 class Call(StrEnum):
-    """How a stage calls its handlers: in its own process, or over a protocol."""
+    """How a stage calls its handlers: within its own process, or over a protocol."""
 
     LOCAL = "local"
     HTTP = "http"
@@ -34,7 +34,7 @@ class Review(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """A hint for the stage: whether results stream back piece by piece, and the kind of call."""
+    """A hint for the stage: whether results come back piece by piece, and the kind of call."""
 
     streaming: bool = False
     call: Call = Call.LOCAL
@@ -42,7 +42,7 @@ class Protocol:
 
 @dataclass(frozen=True, slots=True)
 class StageBinding:
-    """One stage of a pipeline and the names of its handlers, in the order in which they run."""
+    """One stage of a pipeline, and the names of its handlers in the order in which they run."""
 
     stage: str
     handlers: tuple[str, ...]
@@ -52,7 +52,7 @@ class StageBinding:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A linear pipeline; ``stages`` stand in the order in which records pass them."""
+    """A linear pipeline; ``stages`` are in the order in which records pass them."""
 
     id: str
     description: str
@@ -61,7 +61,7 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """A template under the version number that it got when it was applied; versions count from 1."""
+    """A template with the version number that it got when it was applied; versions count from 1."""
 
     template: Template
     version: int
@@ -69,7 +69,7 @@ class Pipeline:
 
 @dataclass(frozen=True, slots=True)
 class StageTypes:
-    """The names of the record types that a stage takes in and gives out."""
+    """The names of the record types that a stage consumes and produces."""
 
     consumes: str
     produces: str
@@ -77,7 +77,7 @@ class StageTypes:
 
 @dataclass(frozen=True, slots=True)
 class HandlerInfo:
-    """What is known of a handler without loading it: its stage, version and record types."""
+    """The stage, version and record types of a handler, known without loading it."""
 
     stage: str
     version: str
@@ -89,8 +89,8 @@ class HandlerInfo:
 class Catalogue:
     """The stages and handlers that templates may name.
 
-    ``handlers`` maps a handler's name to what is known of it; None means that the handlers are unknown here
-    (a client without the packages) and are not checked.
+    ``handlers`` maps names to handlers. None means that the handlers are unknown here, as in a client without the
+    packages, and are not checked.
     """
 
     stages: Mapping[str, StageTypes]
@@ -114,27 +114,27 @@ def _plain(template: Template) -> dict[str, Any]:
 
 
 def canonical(template: Template) -> str:
-    """The one JSON text of a template: ASCII, sorted keys, no spaces, every default written out.
+    """Return the template's canonical JSON: ASCII, sorted keys, no spaces, all defaults written out.
 
-    The text is itself a template that :func:`headrace.pipeline.load` reads back to an equal one.
+    :func:`headrace.pipeline.load` reads it back as an equal template.
     """
     text = json.dumps(_plain(template), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return text.replace("\x7f", "\\u007f")  # DEL is plain in JSON but not allowed unescaped in YAML
+    return text.replace("\x7f", "\\u007f")  # DEL is allowed unescaped in JSON but not in YAML
 
 
 def digest(template: Template) -> str:
-    """SHA-256 of the canonical text, in 64 hexadecimal digits; equal templates have equal digests."""
+    """Return the SHA-256 of the canonical JSON as 64 hexadecimal digits; equal templates have equal digests."""
     return hashlib.sha256(canonical(template).encode("ascii")).hexdigest()
 
 
 def dump(template: Template) -> str:
-    """The template as YAML for people to read and edit, stages in order."""
+    """Return the template as YAML for people to read and edit, with the stages in order."""
     writer = YAML(typ="rt", pure=True)
     writer.width = 1_000_000
     writer.indent(mapping=2, sequence=4, offset=2)
     stream = io.StringIO()
     content = _plain(template)
-    if not template.description.isprintable():  # a plain scalar would lose U+0085, which YAML takes for a line break
+    if not template.description.isprintable():  # a plain scalar would lose U+0085, which is a line break in YAML
         content["description"] = DoubleQuotedScalarString(template.description)
     writer.dump(content, stream)
     return stream.getvalue()

@@ -1,8 +1,8 @@
-"""From text to nodes that know where they stand.
+"""Parses text into nodes with positions.
 
-YAML 1.2 contains JSON, so both go through one parser (ruamel.yaml, pure Python) and both have positions.
-The nodes are built from the parser's events rather than by its composer: the depth is checked while reading,
-so that no input can exhaust the stack, and aliases are refused before anything is expanded.
+YAML 1.2 includes JSON, so one parser (ruamel.yaml, pure Python) reads both, with positions. The nodes are built from
+the parser's events and not by its composer, so the depth is checked while reading and no input can exhaust the stack.
+Aliases are refused before anything is expanded.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class ListNode:
 
 @dataclass(frozen=True, slots=True)
 class MapNode:
-    """Keys and their values in the order of the text; no key stands twice."""
+    """Keys and their values in the order of the text; each key occurs once."""
 
     position: SourcePosition
     entries: list[tuple[Scalar, Node]] = field(default_factory=list)
@@ -63,9 +63,9 @@ Node = Scalar | ListNode | MapNode
 
 
 class _Places:
-    """Turns offsets in the text into lines and columns as editors count them.
+    """Converts offsets in the text to lines and columns as editors count them.
 
-    The parser's own lines are not used: it also counts U+0085, U+2028 and U+2029 as line ends.
+    The parser's own lines are not used, because it also counts U+0085, U+2028 and U+2029 as line breaks.
     """
 
     def __init__(self, text: str, file: str) -> None:
@@ -81,10 +81,10 @@ class _Places:
 
 
 def compose(text: str, file: str) -> tuple[Node, list[TemplateError]]:
-    """Read ``text`` into nodes; keys that stand twice are returned as errors, the first of them counts.
+    """Parse ``text`` into nodes; duplicate keys are returned as errors, and the first of each counts.
 
-    Raises TemplateError when the text cannot be read at all: not YAML (``syntax``), over 64 KiB (``too-large``),
-    nested deeper than 16 levels (``too-deep``), or with an anchor, alias, tag, directive or second document.
+    Raises TemplateError if the text cannot be read: it is not YAML (``syntax``), exceeds 64 KiB (``too-large``), is
+    nested deeper than 16 levels (``too-deep``), or contains an anchor, alias, tag, directive or second document.
     """
     text = text.removeprefix("\ufeff")
     size = len(text.encode("utf-8", "surrogatepass"))
@@ -110,7 +110,7 @@ def compose(text: str, file: str) -> tuple[Node, list[TemplateError]]:
 
 
 def _events(text: str, places: _Places, builder: _Builder) -> Iterator[Any]:
-    """The parser's events; whatever it raises over a text becomes a TemplateError with its position."""
+    """Yield the parser's events; every exception that the text causes becomes a TemplateError with its position."""
     try:
         parser = YAML(typ="safe", pure=True)
         builder.resolver = parser.resolver
@@ -123,7 +123,7 @@ def _events(text: str, places: _Places, builder: _Builder) -> Iterator[Any]:
         raise _syntax(
             f"character U+{error.character:04X} is not allowed unescaped", places.at(error.position)
         ) from error
-    except (YAMLError, ValueError, OverflowError) as error:  # impossible escapes and version numbers
+    except (YAMLError, ValueError, OverflowError) as error:  # invalid escapes and version numbers
         raise _syntax("an escape or a number is out of range", places.at(builder.offset)) from error
 
 
@@ -137,7 +137,7 @@ def _syntax(problem: str, position: SourcePosition) -> TemplateError:
 
 
 class _Builder:
-    """Puts nodes together from events, with a stack of its own."""
+    """Builds nodes from events, with its own stack."""
 
     def __init__(self, places: _Places) -> None:
         self.root: Node | None = None
@@ -152,7 +152,7 @@ class _Builder:
     def take(self, event: Any) -> None:
         begin, end = event.start_mark.index, event.end_mark.index
         empty = isinstance(event, ScalarEvent) and begin == end
-        position = self._places.at(self.offset if empty else begin)  # a value left out stands after its key
+        position = self._places.at(self.offset if empty else begin)  # the position of an omitted value is after its key
         self.offset = end
         if isinstance(event, DocumentStartEvent):
             self._start_document(event, position)
@@ -214,7 +214,7 @@ class _Builder:
         self._seen.append({})
 
     def _scalar(self, event: Any, position: SourcePosition) -> Scalar:
-        try:  # JSON writes characters beyond U+FFFF as two escapes, which YAML reads as two characters
+        try:  # JSON writes characters beyond U+FFFF as two escapes, which YAML reads as two characters.
             text = event.value.encode("utf-16", "surrogatepass").decode("utf-16")
         except UnicodeDecodeError as error:
             raise _syntax("a surrogate is not part of a pair", position) from error

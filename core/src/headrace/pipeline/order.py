@@ -1,4 +1,4 @@
-"""The order of stages: one line from the first to the last, or a refusal that says where it is not."""
+"""Resolves the order of the stages: a linear flow from the first to the last, or refusals with positions."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _LINEAR_REMEDY = "Pipelines are linear: each stage except the first follows exac
 
 
 def resolve(stages: Sequence[StageDraft]) -> tuple[tuple[StageDraft, ...], list[TemplateError]]:
-    """The stages in the order in which records pass them, and why there is none if there is none.
+    """Return the stages in the order in which records pass them, and the refusals if there is no such order.
 
-    A stage comes after the one that its ``after`` names, without it after the one above; the first in the text,
-    and one whose ``after`` is null, begins. Refused: ``stage-twice``, ``unreachable``, ``branch``, ``cycle``.
+    A stage follows the one that its ``after`` names, by default the one above it. The first stage in the text, or the
+    one whose ``after`` is null, begins the flow. Refusals: ``stage-twice``, ``unreachable``, ``branch``, ``cycle``.
     """
     errors = _repeated(stages)
     if errors:
@@ -127,7 +127,7 @@ def _cycles(stages: Sequence[StageDraft], before: dict[str, str | None]) -> list
 
 
 def _cycle(members: list[str], stages: Sequence[StageDraft]) -> TemplateError:
-    """``members`` run against the flow; the refusal stands at the first of them in the text."""
+    """Return the refusal of a cycle (``members`` in reverse order), at the first of its stages in the text."""
     first = next(stage for stage in stages if stage.name.text in members)
     start = members.index(first.name.text)
     flow = [*reversed(members[start + 1 :] + members[: start + 1])]

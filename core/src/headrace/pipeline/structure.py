@@ -1,4 +1,4 @@
-"""From nodes to stages: which fields there are, what they hold, and which of them are missing."""
+"""Reads stages from nodes, and refuses unknown, invalid and missing fields."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LINEAR_REMEDY = "Pipelines are linear. Route by content inside a handler, or wr
 
 @dataclass(frozen=True, slots=True)
 class StageDraft:
-    """A stage as it is written; ``after`` is None where the stage above is meant, of kind null for a beginning."""
+    """A stage as written; ``after`` is None for the stage above, and a scalar of kind null for the first stage."""
 
     name: Scalar
     handlers: tuple[Scalar, ...]
@@ -33,23 +33,23 @@ class StageDraft:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What could be read of a template; None and missing stages stand for what was refused."""
+    """The readable parts of a template; None and missing stages replace refused parts."""
 
     id: str | None
     description: str
     stages: tuple[StageDraft, ...]
     whole: bool
-    """Whether every stage that is written could be read, so that their order can be judged."""
+    """Whether every stage could be read, so that their order can be checked."""
 
 
 def read_draft(root: Node) -> tuple[Draft, list[TemplateError]]:
-    """Read the fields of a template, with every refusal that needs no other knowledge than the text."""
+    """Read the fields of a template; return it with every refusal that follows from the text alone."""
     reader = _Reader(Scan(root))
     return reader.template(root), reader.errors
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """``Did you mean 'x'?`` for the known word that is most like ``name``, else an empty text."""
+    """Return ``Did you mean 'x'?`` for the known word that is most similar to ``name``, or an empty text."""
     matches = difflib.get_close_matches(name, list(known), n=1)
     return f"Did you mean {matches[0]!r}?" if matches else ""
 
@@ -122,7 +122,7 @@ class _Reader:
             return None
         if isinstance(node, Scalar) and node.kind == "str":
             return None if self._scan.tainted(node) else node
-        remedy = "Put it in quotes." if isinstance(node, Scalar) and node.kind != "null" else "Write one word or line."
+        remedy = "Put it in quotes." if isinstance(node, Scalar) and node.kind != "null" else "Write it on one line."
         self._refuse(node, "type", f"{field} must be text, not {_what(node)}.", remedy)
         return None
 
@@ -157,7 +157,7 @@ class _Reader:
 
     def _stage(self, node: Node) -> StageDraft | None:
         if isinstance(node, ListNode):
-            self._refuse(node, "branch", "Stages side by side would branch the pipeline.", _LINEAR_REMEDY)
+            self._refuse(node, "branch", "A list of stages here would branch the pipeline.", _LINEAR_REMEDY)
             return None
         if not isinstance(node, MapNode):
             self._refuse(
@@ -170,7 +170,7 @@ class _Reader:
         fields = self._fields(node, "stage", ("stage", "handlers"), ("protocol", "after", "review"))
         name_node = fields.get("stage")
         if isinstance(name_node, ListNode):
-            self._refuse(name_node, "branch", "Stages side by side would branch the pipeline.", _LINEAR_REMEDY)
+            self._refuse(name_node, "branch", "A list of stages here would branch the pipeline.", _LINEAR_REMEDY)
             name = None
         else:
             name = self._name(name_node, "a stage's name", "bad-name")
@@ -252,7 +252,7 @@ class _Reader:
         return Review(text.text) if text is not None else Review.NONE
 
     def _after(self, node: Node | None) -> tuple[Scalar | None, bool]:
-        """The stage that a stage comes after, and whether the field could be read."""
+        """Return the stage that a stage follows, and whether the field could be read."""
         if node is None:
             return None, True
         if isinstance(node, Scalar) and node.kind == "null":

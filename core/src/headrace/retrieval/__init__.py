@@ -1,1 +1,1 @@
-"""What searching needs besides the store: the vectors of queries."""
+"""The vectors of queries, which search needs in addition to the store."""

@@ -1,4 +1,4 @@
-"""Vectors of queries, from the embedder's internal endpoint, with a small memory."""
+"""Vectors of queries, from the embedder's internal endpoint, with a small cache."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ class QueryVectors(Protocol):
     """Turns a query into a vector."""
 
     async def embed(self, text: str, generation: Generation) -> bytes:
-        """Return float32, little endian, by the generation's model; raises :class:`DependencyDown`."""
+        """Return the vector from the generation's model (float32, little-endian); raises :class:`DependencyDown`."""
 
     async def ping(self, generation: Generation) -> None:
-        """Raise :class:`DependencyDown` when the embedder does not answer."""
+        """Raise :class:`DependencyDown` if the embedder does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class EmbedderAccess:
     """How to reach the embedder. ``{generation}`` in ``url`` is replaced by the generation that is searched.
 
-    ``settings`` is what the settings that hold these values begin with; errors name it. ``cache`` is the number of
-    vectors to remember, 0 for none, and ``cache_s`` how long.
+    ``settings`` is the prefix of the variables that hold these values; errors contain it. ``cache`` is the maximum
+    number of cached vectors (0 for none), and ``cache_s`` their lifetime in seconds.
     """
 
     url: str
@@ -49,9 +49,9 @@ class EmbedderAccess:
 
 
 class EmbedderClient:
-    """Asks ``POST {url}/v1/embeddings``, in OpenAI's form with ``kind: query``.
+    """A client of ``POST {url}/v1/embeddings``, in OpenAI's format with ``kind: query``.
 
-    An embedder that runs another model refuses. Vectors are remembered by generation and text.
+    An embedder that runs another model refuses the request. Vectors are cached by generation and text.
     """
 
     def __init__(self, access: EmbedderAccess, transport: httpx.AsyncBaseTransport | None = None) -> None:
@@ -67,9 +67,9 @@ class EmbedderClient:
         self._known: TTLCache[tuple[str, str], bytes] = TTLCache(access.cache, access.cache_s)
 
     async def embed(self, text: str, generation: Generation) -> bytes:
-        """Return the query's vector as float32, little endian.
+        """Return the query's vector (float32, little-endian).
 
-        Raises :class:`DependencyDown`, and :class:`InvalidRecord` for a query that the embedder refuses.
+        Raises :class:`DependencyDown`, and :class:`InvalidRecord` for a query that the embedder rejects.
         """
         vector = self._known.get((generation.name, text))
         if vector is None:
@@ -79,7 +79,7 @@ class EmbedderClient:
         return vector
 
     async def ping(self, generation: Generation) -> None:
-        """Raise :class:`DependencyDown` when the embedder does not answer, or runs another model."""
+        """Raise :class:`DependencyDown` if the embedder does not answer, or runs another model."""
         answer = await self._call("GET", "/v1/models", generation)
         try:
             models = [one["id"] for one in answer.json()["data"]]
@@ -87,7 +87,7 @@ class EmbedderClient:
             raise DependencyDown(_DEPENDENCY, f"the embedder does not report which model it runs: {error!r}") from error
         if generation.model not in models:
             raise DependencyDown(
-                _DEPENDENCY, f"it runs {', '.join(map(str, models))}, but generation {generation.name} needs "
+                _DEPENDENCY, f"the embedder runs {', '.join(map(str, models))}, but generation {generation.name} needs "
                              f"{generation.model}",
                 remedy=f"Set {self._settings}URL to that generation's embedder. {{generation}} in it stands for "
                        "the generation's name.",

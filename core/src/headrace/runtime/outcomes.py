@@ -154,7 +154,7 @@ class Outcomes:
         if size > self._wiring.max_message_bytes:
             remedy = "Split the document, or raise HEADRACE_KAFKA_MAX_MESSAGE_BYTES for all services."
             if self._claims is None:
-                remedy = "Set HEADRACE_OBJECTS_URL for all stages to put large payloads into an object store."
+                remedy = "Set HEADRACE_OBJECTS_URL for all stages to store large payloads in an object store."
             limit = self._wiring.max_message_bytes
             raise InvalidRecord("payload", f"has {size} bytes including the key; the limit is {limit}", remedy=remedy)
         return value, parcel

@@ -1,1 +1,1 @@
-"""The process of one stage: its lanes, its status server, and the guard of the topic `control`."""
+"""The process of one stage: its lanes, its status server, and the check of the topic ``control``."""

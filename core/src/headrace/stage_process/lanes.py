@@ -83,7 +83,7 @@ class Lanes:
     def _run_side(self) -> None:
         try:
             self._side_code = self.side.run()
-        except Exception as error:  # the thread's last word; the process ends with it
+        except Exception as error:  # the thread's last log message; the process ends with it
             log.exception("side lane ended", error=str(error))
             self._side_code = EXIT_BUG
         self.live.stop()

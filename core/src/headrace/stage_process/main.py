@@ -1,4 +1,4 @@
-"""A stage as a process: settings in, worker out; SIGTERM drains, a dead side task ends it."""
+"""Runs a stage as a process. SIGTERM drains it; a side task that ends by itself ends the process."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def _lanes(parts: Parts, loaded: _Loaded, orders: StageOrders) -> Lanes:
 
 
 def _read_once(followers: Sequence[TopicFollower[Any]], lanes: Lanes) -> bool:
-    """Wait until each topic was read once; return False if the service was stopped meanwhile."""
+    """Wait until each topic was read once; return False if the service was stopped before that."""
     for follower in followers:
         while True:
             if lanes.stop_requested:
@@ -182,7 +182,7 @@ def _read_once(followers: Sequence[TopicFollower[Any]], lanes: Lanes) -> bool:
 
 
 def claims_of(settings: ObjectSettings, kafka: KafkaSettings, codec: Codec) -> Claims | None:
-    """Return the claim check for large payloads, or None without an object store. Raises `ConfigurationError`."""
+    """Return the claim check, or None if no object store is configured; raises :class:`ConfigurationError`."""
     if settings.url is None:
         return None
     from headrace.objects.store import store_of  # noqa: PLC0415  # the library behind it is large
@@ -192,7 +192,7 @@ def claims_of(settings: ObjectSettings, kafka: KafkaSettings, codec: Codec) -> C
 
 
 def wiring(flow: StageFlow, kafka: KafkaSettings, settings: WorkerSettings, worker: str) -> Wiring:
-    """Return the names and topics for the stage's messages."""
+    """Return the names and topics for the stage's records."""
     target = kafka.topic(flow.target)
     following = next_stage(flow)
     return Wiring(

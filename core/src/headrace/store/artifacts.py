@@ -1,4 +1,4 @@
-"""Generated documents, in versions."""
+"""Generated documents and their versions."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Artifact:
     """One version of a generated document.
 
-    ``citations`` name the chunks that the text cites, ``prompt`` the prompt's name and version;
-    ``created_at`` is the store's, and None before it is stored.
+    ``citations`` lists the chunks that the text cites; ``prompt`` has the prompt's name and version; ``created_at`` is
+    set by the store, and None before that.
     """
 
     tenant: str
@@ -47,7 +47,7 @@ def artifact_id(tenant: str, request_id: str) -> UUID:
 
 
 async def put(pool: Pool, artifact: Artifact) -> bool:
-    """Store an artifact's version; False, and nothing is changed, when that version is stored already."""
+    """Store a version of an artifact; return False, without a change, if this version exists."""
     async with tenant_transaction(pool, artifact.tenant) as connection:
         status = await connection.execute(
             load("artifacts")["put"],
@@ -71,14 +71,14 @@ async def put(pool: Pool, artifact: Artifact) -> bool:
 
 
 async def get(pool: Pool, tenant: str, artifact_id: UUID, version: int | None = None) -> Artifact | None:
-    """The newest version, or the one asked for; None when there is none."""
+    """Return the newest version, or the requested one; None if it does not exist."""
     async with tenant_transaction(pool, tenant, readonly=True) as connection:
         row = await connection.fetchrow(load("artifacts")["get"], tenant, artifact_id, version)
     return None if row is None else Artifact(**row)
 
 
 async def by_request(pool: Pool, tenant: str, request_id: str) -> list[Artifact]:
-    """What a request brought about, the oldest first."""
+    """Return the artifacts of a request, oldest first."""
     async with tenant_transaction(pool, tenant, readonly=True) as connection:
         rows = await connection.fetch(load("artifacts")["by_request"], tenant, request_id)
     return [Artifact(**row) for row in rows]

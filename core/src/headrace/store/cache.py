@@ -1,8 +1,8 @@
-"""Vectors by tenant, model and text hash: a repeated text costs no call to a model.
+"""The vector cache: vectors by tenant, model and text hash, so that a repeated text needs no model call.
 
-A vector may be needed after it was embedded: a record of ``vectors.<generation>`` carries only what was new, and the
-indexer takes the rest from here. So vectors used within the topic's retention stay; among older ones, the
-least recently used are deleted first if there are more rows than allowed (:func:`evict`).
+A vector may be needed after it was embedded: a record of ``vectors.<generation>`` has only the new vectors, and the
+indexer takes the others from here. So vectors used within the topic's retention stay. If there are more rows than
+allowed, the least recently used of the other vectors are deleted first (:func:`evict`).
 
 Each function takes a connection in a transaction of the tenant
 (:func:`~headrace.store.transactions.tenant_transaction`).
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 
 
 SHARED = "/"
-"""Replaces the tenant for vectors that all tenants may use, if allowed. Tenant names contain no slash."""
+"""Replaces the tenant for vectors that all tenants may use, if that is allowed. Tenant names contain no slash."""
 
 
 def to_vector(little_endian: bytes) -> Vector:
-    """Float32 little-endian bytes as pgvector's type."""
+    """Convert float32 little-endian bytes to pgvector's type."""
     return Vector(np.frombuffer(little_endian, dtype="<f4"))
 
 
 def to_bytes(vector: Vector) -> bytes:
-    """Pgvector's type as float32 little-endian bytes."""
+    """Convert pgvector's type to float32 little-endian bytes."""
     return vector.to_numpy().astype("<f4", copy=False).tobytes()
 
 
 async def known(connection: Connection, tenant: str, model: str, text_hashes: Collection[bytes]) -> set[bytes]:
-    """Those of ``text_hashes`` for which a vector of ``model`` is cached."""
+    """Return those of ``text_hashes`` that have a cached vector of ``model``."""
     if not text_hashes:
         return set()
     rows = await connection.fetch(load("cache")["known"], tenant, model, list(text_hashes))
@@ -47,9 +47,9 @@ async def known(connection: Connection, tenant: str, model: str, text_hashes: Co
 async def known_since(
     connection: Connection, tenant: str, model: str, text_hashes: Collection[bytes], days: int
 ) -> tuple[set[bytes], set[bytes]]:
-    """Those that are cached: first the ones that were touched within ``days`` days, then the others.
+    """Return the cached hashes in two sets: those that were touched within ``days`` days, and the others.
 
-    The latter may be evicted at any moment: :func:`touch` them before relying on them.
+    The others may be evicted at any time: call :func:`touch` before you rely on them.
     """
     fresh: set[bytes] = set()
     stale: set[bytes] = set()
@@ -60,16 +60,16 @@ async def known_since(
 
 
 async def touch(connection: Connection, tenant: str, model: str, text_hashes: Collection[bytes]) -> set[bytes]:
-    """Note that these are used today, and return those that are still there."""
+    """Mark these hashes as used today, and return those that still exist."""
     rows = await connection.fetch(load("cache")["touch"], tenant, model, sorted(text_hashes))
     return {row["text_hash"] for row in rows}
 
 
 async def evict(connection: Connection, tenant: str, *, rows: int, keep_days: int, at_most: int) -> tuple[int, int]:
-    """Delete the longest unused vectors of a tenant above ``rows``, ``at_most`` in one call.
+    """Delete up to ``at_most`` of the least recently used vectors of a tenant that has more than ``rows``.
 
-    Returns how many went, and how many above ``rows`` are left (counted up to ``at_most``): what was used within
-    ``keep_days`` days stays in any case.
+    Returns how many were deleted, and how many above ``rows`` remain (counted up to ``at_most``). Vectors that were
+    used within ``keep_days`` days always stay.
     """
     surplus: int = await connection.fetchval(load("cache")["surplus"], tenant, rows, at_most)
     if not surplus:
@@ -80,7 +80,7 @@ async def evict(connection: Connection, tenant: str, *, rows: int, keep_days: in
 
 
 async def fetch(connection: Connection, tenant: str, model: str, text_hashes: Collection[bytes]) -> dict[bytes, bytes]:
-    """The cached vectors (float32, little-endian) by text hash; texts that are not cached are absent."""
+    """Return the cached vectors (float32, little-endian) by text hash; texts that are not cached are absent."""
     if not text_hashes:
         return {}
     rows = await connection.fetch(load("cache")["fetch"], tenant, model, list(text_hashes))
@@ -88,7 +88,7 @@ async def fetch(connection: Connection, tenant: str, model: str, text_hashes: Co
 
 
 async def put(connection: Connection, tenant: str, model: str, vectors: Mapping[bytes, bytes]) -> int:
-    """Cache vectors (float32, little-endian) by text hash and return how many are new; a repeat changes no row."""
+    """Cache vectors (float32, little-endian) by text hash; return how many are new. Cached vectors stay as they are."""
     if not vectors:
         return 0
     hashes = sorted(vectors)
@@ -104,12 +104,12 @@ async def count(connection: Connection, tenant: str, model: str) -> int:
 
 
 async def some(connection: Connection, tenant: str, model: str, at_most: int) -> list[bytes]:
-    """Return up to ``at_most`` arbitrary text hashes of the model's cached vectors."""
+    """Return up to ``at_most`` text hashes of the model's cached vectors, in any order."""
     rows = await connection.fetch(load("cache")["some"], tenant, model, at_most)
     return [row["text_hash"] for row in rows]
 
 
 async def forget(connection: Connection, tenant: str, model: str, text_hashes: Collection[bytes]) -> int:
-    """Delete these vectors, even if something needs them, and return their number; for operators."""
+    """Delete these vectors, even if they are needed, and return their number; for operators."""
     status = await connection.execute(load("cache")["forget"], tenant, model, sorted(text_hashes))
     return int(status.rsplit(" ", 1)[1])

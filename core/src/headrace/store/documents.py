@@ -1,4 +1,4 @@
-"""What the store knows about a tenant's documents."""
+"""Queries for the documents of a tenant."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class DocumentRow:
-    """The newest version of a document, how it came here and by which pipeline and model."""
+    """The newest version of a document, how it arrived, and its pipeline and model."""
 
     document_id: str
     version: int
@@ -40,9 +40,9 @@ class DocumentRow:
 
 @dataclass(frozen=True, slots=True)
 class DocumentState:
-    """What the store holds of a document, in short; ``request_id`` is of the change that made this version.
+    """A summary of a document's row; ``request_id`` is that of the change that made this version.
 
-    ``generations`` are those that contain it completely.
+    ``generations`` are those that contain the version completely.
     """
 
     version: int
@@ -66,7 +66,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How much a tenant has: live documents, deleted ones whose fence stays, chunks of the live ones."""
+    """Numbers of a tenant: live documents, deleted documents (their fence stays), and chunks of live documents."""
 
     documents: int
     deleted: int
@@ -74,14 +74,14 @@ class Counts:
 
 
 async def get(pool: Pool, tenant: str, document_id: str) -> DocumentRow | None:
-    """The document, deleted or not; None when it was never indexed."""
+    """Return the document, which may be deleted, or None if it was never indexed."""
     async with tenant_transaction(pool, tenant, readonly=True) as connection:
         row = await connection.fetchrow(load("documents")["get"], tenant, document_id)
     return None if row is None else DocumentRow(**row)
 
 
 async def states(pool: Pool, tenant: str, document_ids: Sequence[str]) -> dict[str, DocumentState]:
-    """The state of each document, in one query; those never indexed are absent."""
+    """Return the state of each document, in one query; documents that were never indexed are absent."""
     async with tenant_transaction(pool, tenant, readonly=True) as connection:
         rows = await connection.fetch(load("documents")["states"], tenant, list(document_ids))
     return {
@@ -93,21 +93,21 @@ async def states(pool: Pool, tenant: str, document_ids: Sequence[str]) -> dict[s
 async def having(
     pool: Pool, tenant: str, attributes: Mapping[str, str], *, after: str | None = None, limit: int = 100
 ) -> list[Listed]:
-    """The live documents with all of these attributes, by id, from the one after ``after`` on; no attribute: all."""
+    """Return up to ``limit`` live documents after the ID ``after`` that have all these attributes, sorted by ID."""
     async with tenant_transaction(pool, tenant, readonly=True) as connection:
         rows = await connection.fetch(load("documents")["having"], tenant, dict(attributes), after, limit)
     return [Listed(**row) for row in rows]
 
 
 async def by_request(pool: Pool, tenant: str, request_id: str, *, limit: int = 1000) -> list[str]:
-    """The documents whose newest version came with this request, by id."""
+    """Return the IDs of documents whose newest version is from this request, sorted."""
     async with tenant_transaction(pool, tenant, readonly=True) as connection:
         rows = await connection.fetch(load("documents")["by_request"], tenant, request_id, limit)
     return [row["document_id"] for row in rows]
 
 
 async def count(pool: Pool, tenant: str) -> Counts:
-    """How many documents and chunks the tenant has."""
+    """Return the numbers of the tenant's documents and chunks."""
     async with tenant_transaction(pool, tenant, readonly=True) as connection:
         row = await connection.fetchrow(load("documents")["count"], tenant)
     assert row is not None

@@ -11,11 +11,11 @@ from headrace.errors import ConfigurationError, DependencyDown, describe
 
 _OUTAGES = (
     asyncpg.PostgresConnectionError,  # class 08: refused, broken, rejected
-    asyncpg.OperatorInterventionError,  # class 57: shutting down, starting up, statement timeout
+    asyncpg.OperatorInterventionError,  # class 57: shutdown, startup, statement timeout
     asyncpg.InsufficientResourcesError,  # class 53: connections, memory or disk used up
-    asyncpg.TransactionRollbackError,  # class 40: deadlock, serialization; the same batch works later
+    asyncpg.TransactionRollbackError,  # class 40: deadlock, serialization failure; the same batch succeeds later
     asyncpg.LockNotAvailableError,
-    asyncpg.PostgresSystemError,  # class 58: the server's own disk or files fail
+    asyncpg.PostgresSystemError,  # class 58: a failure of the server's own disk or files
     asyncpg.ReadOnlySQLTransactionError,  # a standby that has not been promoted yet
     OSError,
     TimeoutError,
@@ -23,32 +23,32 @@ _OUTAGES = (
 _SETTINGS = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
-    asyncpg.InsufficientPrivilegeError,  # a login without the role, or a policy that does not know the tenant
+    asyncpg.InsufficientPrivilegeError,  # a login without the role, or a policy that rejects the tenant
 )
 _SCHEMA = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError)
 
 
 class GenerationExists(ConfigurationError):
-    """A generation of this name holds vectors of another model, or of texts that were prepared otherwise."""
+    """A generation with this name exists, with another model or differently prepared texts."""
 
     code = "generation-exists"
 
 
 @contextmanager
 def postgresql_errors() -> Iterator[None]:
-    """Turn asyncpg's exceptions in this block into Headrace's.
+    """Convert asyncpg's exceptions in this block into Headrace's.
 
-    An outage becomes :class:`DependencyDown`: pause, no record is to blame.
-    So does a wrong login, database or schema, and a missing right, with a remedy that names the setting.
-    Everything else, such as a violated constraint, is not converted: it is a mistake in Headrace or in the record.
-    The block holds work with the database and nothing else, for any OSError or TimeoutError in it counts.
+    An outage becomes :class:`DependencyDown`, because no record is at fault. So does a wrong login, database or schema,
+    or a missing right, with a remedy that names the setting. Other exceptions, such as a violated constraint, are not
+    converted, because they are bugs in Headrace or errors in the record. The block must contain database work only,
+    because every OSError or TimeoutError in it counts as an outage.
     """
     try:
         yield
     except _OUTAGES as outage:
         raise DependencyDown("postgresql", f"PostgreSQL does not answer: {describe(outage)}") from outage
     except asyncpg.InterfaceError as broken:
-        # A ValueError says that an argument does not fit its type, and quotes it: a document may speak of connections.
+        # asyncpg raises ValueError for an argument of the wrong type and quotes it; the text may mention connections.
         if isinstance(broken, ValueError) or ("connection" not in str(broken) and "pool" not in str(broken)):
             raise
         raise DependencyDown("postgresql", f"PostgreSQL does not answer: {broken}") from broken

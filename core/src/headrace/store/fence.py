@@ -1,4 +1,4 @@
-"""The fence: may this version of a document enter the store? Pure; :mod:`headrace.store.plan` acts on it."""
+"""The fence: whether a version of a document may enter the store. Pure; :mod:`headrace.store.plan` applies it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from enum import Enum
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """What the store knows about one document, or receives.
+    """What the fence compares of a stored or an incoming version.
 
-    ``version`` comes from the source (or from the change topic's offset), never from a clock;
-    ``content_hash`` covers everything of the document that is stored;
-    ``generations`` are those whose vectors of this very version are complete.
+    ``version`` comes from the source (or is the offset in the change topic), never from a clock. ``content_hash``
+    covers all stored fields of the document. ``generations`` are those that have all vectors of this version.
     """
 
     version: int
@@ -22,27 +21,27 @@ class Fence:
 
 
 class Decision(Enum):
-    """The outcome of an incoming version."""
+    """The decision about an incoming version."""
 
     NEW = "new"
-    """The store has never seen the document: write it."""
+    """The store does not have the document: write it."""
     ADVANCE = "advance"
-    """A higher version than the stored one: write what differs."""
+    """Newer than the stored version: write what differs."""
     REINDEX = "reindex"
-    """The stored version itself, but this generation lacks vectors of it: write those alone."""
+    """The stored version, but this generation lacks its vectors: write only those."""
     UNCHANGED = "unchanged"
-    """The stored version itself, complete: write nothing."""
+    """The stored version, complete: write nothing."""
     SUPERSEDED = "superseded"
-    """A lower version than the stored one: write nothing."""
+    """Older than the stored version: write nothing."""
     CONFLICT = "conflict"
-    """The stored version with another content: write nothing and raise the alarm, for the source broke its word."""
+    """The stored version with different content: write nothing, and report it, because the source reused a version."""
 
 
 def decide(stored: Fence | None, incoming: Fence) -> Decision:
     """Compare an incoming version with the stored one.
 
-    ``incoming.generations`` names the generation that is being indexed.
-    A deletion is a version like any other: what is older than it stays out, however late it comes.
+    ``incoming.generations`` contains the generation that is being indexed. A deletion is a version like any other:
+    older versions are rejected, however late they arrive.
     """
     if stored is None:
         return Decision.NEW
@@ -56,7 +55,7 @@ def decide(stored: Fence | None, incoming: Fence) -> Decision:
 
 
 def advance(stored: Fence | None, incoming: Fence) -> Fence:
-    """The fence after ``incoming`` was accepted (NEW, ADVANCE or REINDEX) and written."""
+    """Return the fence after ``incoming`` was accepted (NEW, ADVANCE or REINDEX) and written."""
     if decide(stored, incoming) is Decision.REINDEX:
         assert stored is not None
         return Fence(

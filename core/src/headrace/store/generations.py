@@ -1,4 +1,4 @@
-"""Generations of the index: one embedding model's complete set of vectors each, switched atomically."""
+"""Generations of the index: each is one embedding model's complete set of vectors; switching is atomic."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 OPERATOR_CLASSES = {"cosine": "vector_cosine_ops", "l2": "vector_l2_ops", "inner_product": "vector_ip_ops"}
 OPERATORS = {"cosine": "<=>", "l2": "<->", "inner_product": "<#>"}
-MAXIMUM_DIMENSIONS = 2000  # of an HNSW index over the type vector
+MAXIMUM_DIMENSIONS = 2000  # for an HNSW index over the type vector
 _ACTIVE_S = 5.0
 _NAME = re.compile(generation_names.GENERATION)
 
 
 def embedding_table(generation: str) -> str:
-    """The name of a generation's table; raises :class:`ConfigurationError` unless it is a safe identifier."""
+    """Return the name of a generation's table; raises :class:`ConfigurationError` unless it is a safe identifier."""
     if not _NAME.fullmatch(generation):
         raise ConfigurationError(
             f"invalid generation name {generation!r}",
@@ -47,9 +47,9 @@ async def create_generation(
 ) -> Generation:
     """Create a generation's table and HNSW index, and register it as ``building``; idempotent.
 
-    The connection is the owner's: services may not create tables.
-    Raises :class:`ConfigurationError` for a bad name, dimension, distance or template, and :class:`GenerationExists`
-    when a generation of this name exists with another model, dimension, distance or preparation of texts.
+    The connection must be the owner's, because services may not create tables. Raises :class:`ConfigurationError` for
+    an invalid name, dimension, distance or template, and :class:`GenerationExists` if a generation with this name
+    exists with another model, dimension, distance or preparation of texts.
     """
     table = embedding_table(name)
     parse_template(preparation.template)
@@ -83,7 +83,7 @@ async def create_generation(
 
 
 def differently(theirs: Preparation, other: Preparation) -> str:
-    """Return what two preparations of texts differ in, in words, from the view of the first."""
+    """Return how two preparations of texts differ, in words, as a statement about the first."""
     ours, others = asdict(theirs), asdict(other)
     return " and ".join(
         f"has the {name.replace('_', '-')} {str(value)!r}, not {str(others[name])!r}"
@@ -93,9 +93,9 @@ def differently(theirs: Preparation, other: Preparation) -> str:
 
 
 async def activate(connection: Connection, name: str) -> None:
-    """Make ``name`` the generation that is searched, and retire the one before it, in one transaction.
+    """Make ``name`` the generation that is searched, and retire the previous one, in one transaction.
 
-    Raises :class:`ConfigurationError` when there is no such generation.
+    Raises :class:`ConfigurationError` if the generation does not exist.
     """
     with postgresql_errors():
         async with connection.transaction():
@@ -108,44 +108,44 @@ async def activate(connection: Connection, name: str) -> None:
 
 
 async def may_switch(connection: Connection) -> bool:
-    """Whether this login may create generations and switch between them; services may not."""
+    """Whether this login may create and switch generations; services may not."""
     with postgresql_errors():
         return bool(await connection.fetchval(load("generations")["may_switch"]))
 
 
 async def active_generation(connection: Connection) -> Generation | None:
-    """The generation that is searched, or None before the first was activated."""
+    """Return the generation that is searched, or None if none was ever activated."""
     with postgresql_errors():
         return _generation(await connection.fetchrow(load("generations")["active"]))
 
 
 async def get_generation(connection: Connection, name: str) -> Generation | None:
-    """The generation of this name, or None."""
+    """Return the generation with this name, or None."""
     with postgresql_errors():
         return _generation(await connection.fetchrow(load("generations")["get"], name))
 
 
 async def list_generations(connection: Connection) -> list[Generation]:
-    """All generations, the oldest first."""
+    """Return all generations, oldest first."""
     with postgresql_errors():
         rows = await connection.fetch(load("generations")["list"])
     return [Generation(**row) for row in rows]
 
 
 def kept_fresh(known: Iterable[Generation], own: str) -> tuple[str, ...]:
-    """Return the names of those that are filled again after a reset: all but the retired ones, and ``own``."""
+    """Return the names of the generations to fill again after a reset: all except retired ones, plus ``own``."""
     return tuple(one.name for one in known if one.state != "retired" or one.name == own)
 
 
 class ActiveGeneration:
-    """Which generation is searched: asked of PostgreSQL every few seconds, since it may be switched."""
+    """The generation that is searched, read from PostgreSQL every few seconds because it may be switched."""
 
     def __init__(self, connected: Callable[[], Awaitable[Pool]]) -> None:
         self._connected = connected
         self._known: tuple[float, Generation] | None = None
 
     async def __call__(self) -> Generation:
-        """Return it; raises :class:`DependencyDown` if PostgreSQL does not answer or no generation is active."""
+        """Return the generation; raises :class:`DependencyDown` if PostgreSQL does not answer or none is active."""
         if self._known is None or time.monotonic() - self._known[0] > _ACTIVE_S:
             with postgresql_errors():
                 async with (await self._connected()).acquire() as connection:
@@ -157,13 +157,13 @@ class ActiveGeneration:
 
 
 def check_query(vector: bytes, generation: Generation) -> None:
-    """Raise :class:`DependencyDown` of the embedder unless the vector (float32) has the generation's dimensions."""
+    """Raise :class:`DependencyDown` unless the query's vector (float32) has the generation's dimensions."""
     if len(vector) != generation.dimensions * BYTES_PER_FLOAT:
         raise DependencyDown(
             "embedder",
-            f"it returns {len(vector) // BYTES_PER_FLOAT} dimensions, but generation {generation.name!r} needs "
-            f"{generation.dimensions}",
-            remedy="Start the embedder with the model of the active generation.",
+            f"the embedder returns {len(vector) // BYTES_PER_FLOAT} dimensions, but generation "
+            f"{generation.name!r} needs {generation.dimensions}",
+            remedy="Start  the embedder with the model of the active generation.",
         )
 
 

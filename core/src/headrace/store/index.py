@@ -1,9 +1,8 @@
-"""Write a batch of embedded documents: one transaction, a handful of round trips, only rows that changed.
+"""Writes a batch of embedded documents in one transaction, with few round trips, and only rows that changed.
 
-Read, plan, write: the rows of the fence are read without a lock, :mod:`headrace.store.plan` decides, and each
-document's row is written on condition that it is still the one that was read.
-Where another writer was faster the transaction is rolled back and begins again.
-Documents are written in sorted order, so that two writers wait for each other and never in a circle.
+It reads, plans, then writes. The rows of the fence are read without a lock, :mod:`headrace.store.plan` decides, and
+each document's row is written only if it is unchanged since it was read. If another writer changed it, the transaction
+is rolled back and repeated. Documents are written in sorted order, so that two writers cannot deadlock.
 """
 
 from __future__ import annotations
@@ -46,15 +45,14 @@ class _OvertakenError(Exception):
 
 
 async def index_batch(pool: Pool, generation: Generation, documents: Sequence[IndexDocument]) -> list[IndexResult]:
-    """Apply these documents to the store, all or none, and return the outcome of each.
+    """Write these documents to the store, all or none, and return the outcome of each, in order.
 
-    The same document may occur several times.
-    Repeating a batch, in whole or in part, writes nothing.
+    A document may occur several times. Repeating a batch, or a part of it, writes nothing.
 
-    Raises :class:`~headrace.errors.InvalidRecord` for a document that the tables would refuse (before
-    anything is written; call :func:`~headrace.store.rows.validate` first to single it out),
-    :class:`~headrace.errors.TemporaryError` when other writers were faster ten times in a row, and
-    :class:`~headrace.errors.DependencyDown` when PostgreSQL does not answer.
+    Raises :class:`~headrace.errors.InvalidRecord` before anything is written for a document that the tables would
+    refuse (:func:`~headrace.store.rows.validate` finds it), :class:`~headrace.errors.TemporaryError` if other writers
+    changed the same rows ten times in a row, and :class:`~headrace.errors.DependencyDown` if PostgreSQL does not
+    answer.
     """
     for document in documents:
         validate(document, generation)
@@ -109,7 +107,7 @@ async def _find_vectors(
     stored: dict[str, Stored],
     carried: dict[bytes, bytes],
 ) -> Vectors:
-    """Ask the database only about what the batch itself does not answer."""
+    """Find the vectors; ask the database only for those that the batch does not contain."""
     staying = {
         chunk.chunk_id
         for document in documents
@@ -172,7 +170,7 @@ async def _write_embeddings(
     if cached:
         query = load("index")["insert_cached_embeddings"].replace("{embedding}", table)
         status = await connection.execute(query, tenant, *map(list, zip(*cached, strict=True)), generation.model)
-        if status != f"INSERT 0 {len(cached)}":  # the cache lost one since it was asked
+        if status != f"INSERT 0 {len(cached)}":  # a vector was evicted from the cache since it was looked up
             raise _OvertakenError
 
 

@@ -1,4 +1,4 @@
-"""API keys: shown once, kept as SHA-256, looked up before any tenant is known."""
+"""API keys: shown once, stored as SHA-256, and looked up before the tenant is known."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from headrace.store.pool import Connection, Pool
 
 PREFIX = "hr_"
-_RANDOM_BYTES = 32  # beyond guessing, so that a plain hash suffices
+_RANDOM_BYTES = 32  # too long to guess, so a plain hash is enough
 
 
 def hash_key(key: str) -> bytes:
-    """The SHA-256 under which a key is kept."""
+    """Return the SHA-256 under which a key is stored."""
     return hashlib.sha256(key.encode()).digest()
 
 
 async def create_api_key(connection: Connection, tenant: str, name: str) -> str:
-    """Make a key for ``tenant`` and return it: the only time that it can be read.
+    """Create a key for ``tenant`` and return it; it cannot be read again later.
 
-    The connection is the owner's: a service may check keys and not make them.
+    The connection must be the owner's, because services may check keys but not create them.
     """
     key = PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
     with postgresql_errors():
@@ -36,7 +36,7 @@ async def create_api_key(connection: Connection, tenant: str, name: str) -> str:
 
 
 async def revoke_api_keys(connection: Connection, tenant: str, name: str) -> int:
-    """Revoke the tenant's keys of this name and return how many there were (the owner's connection)."""
+    """Revoke the tenant's keys with this name and return their number; requires the owner's connection."""
     with postgresql_errors():
         async with connection.transaction():
             await set_tenant(connection, tenant)
@@ -45,7 +45,7 @@ async def revoke_api_keys(connection: Connection, tenant: str, name: str) -> int
 
 
 async def authenticate(pool: Pool, key: str) -> str | None:
-    """The tenant whose key this is; None for an unknown or revoked one."""
+    """Return the tenant of the key, or None if the key is unknown or revoked."""
     with postgresql_errors():
         tenant: str | None = await pool.fetchval(load("keys")["authenticate"], hash_key(key))
     return tenant

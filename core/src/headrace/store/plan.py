@@ -1,7 +1,7 @@
-"""What a batch changes in the store: decided without a database.
+"""Plans the changes of a batch in the store, without a database.
 
-A batch may hold a document several times.
-Only the last version that the fence lets in is written, and each input still gets its own result.
+A batch may contain a document several times. Only the last version that the fence accepts is written, but each input
+gets its own result.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Arrival = tuple[int, IndexDocument]
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A document's fence and its chunks, as the store has them."""
+    """A document's fence and chunks in the store."""
 
     fence: Fence
     chunk_ids: frozenset[bytes]
@@ -35,8 +35,8 @@ class Stored:
 class Vectors:
     """Where a chunk's vector can come from, for one tenant and one generation.
 
-    ``held``: key of each chunk's row in this generation, by chunk id; ``carried``: vectors that came with the batch,
-    by key; ``cached``: keys for which the cache holds one.
+    ``held`` maps chunk IDs to the key of the chunk's row in this generation; ``carried`` maps keys to vectors of the
+    batch; ``cached`` has the keys that are in the cache.
     """
 
     held: Mapping[bytes, bytes] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Vectors:
     cached: frozenset[bytes] = frozenset()
 
     def missing(self, document: IndexDocument, stored: Stored | None) -> tuple[bytes, ...]:
-        """Keys of the document's chunks for which no vector can be had."""
+        """Return the keys of the document's chunks for which there is no vector."""
         return tuple(
             dict.fromkeys(
                 chunk.key
@@ -58,15 +58,15 @@ class Vectors:
         )
 
     def holds(self, chunk: IndexChunk, stored: Stored | None) -> bool:
-        """Whether the chunk already has a row with the same key in this generation and keeps it."""
+        """Whether this generation already has a row with the chunk's key, which stays."""
         return stored is not None and chunk.chunk_id in stored.chunk_ids and self.held.get(chunk.chunk_id) == chunk.key
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentWrite:
-    """One document's changes: its row, the chunks that come and go, and the chunks that get a vector.
+    """The changes of one document: its row, chunks to insert and delete, and chunks that get a vector.
 
-    ``outdated`` are chunks that stay but lose their vector, because their prepared text has changed.
+    ``outdated`` are chunks that stay but lose their vector, because their prepared text changed.
     """
 
     document: IndexDocument
@@ -80,14 +80,14 @@ class DocumentWrite:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All changes for one tenant, sorted by document, and the result of each position of the batch."""
+    """All changes of one tenant, sorted by document, and the result for each position in the batch."""
 
     writes: tuple[DocumentWrite, ...]
     results: Mapping[int, IndexResult]
 
 
 def by_document(arrivals: Iterable[Arrival]) -> dict[str, list[Arrival]]:
-    """Group a tenant's documents by id, in sorted order (writers that lock in one order cannot deadlock)."""
+    """Group a tenant's documents by ID, sorted, because writers that lock in the same order cannot deadlock."""
     groups: dict[str, list[Arrival]] = {}
     for position, document in arrivals:
         groups.setdefault(document.document_id, []).append((position, document))
@@ -95,7 +95,7 @@ def by_document(arrivals: Iterable[Arrival]) -> dict[str, list[Arrival]]:
 
 
 def carried_vectors(arrivals: Iterable[Arrival]) -> dict[bytes, bytes]:
-    """The vectors that came with the batch, by key."""
+    """Return the vectors in the batch by key."""
     return {
         chunk.key: chunk.vector for _, document in arrivals for chunk in document.chunks if chunk.vector is not None
     }
@@ -104,7 +104,7 @@ def carried_vectors(arrivals: Iterable[Arrival]) -> dict[bytes, bytes]:
 def candidates(
     groups: Mapping[str, Sequence[Arrival]], stored: Mapping[str, Stored], generation: Generation
 ) -> list[IndexDocument]:
-    """The documents that the stored fence accepts; vectors are looked up only for these."""
+    """Return the documents that the stored fence accepts; vectors are looked up only for these."""
     return [
         document
         for document_id, arrivals in groups.items()
@@ -152,7 +152,7 @@ def _fold(
     missing: Callable[[IndexDocument], tuple[bytes, ...]],
     results: dict[int, IndexResult],
 ) -> tuple[int, IndexDocument, Fence] | None:
-    """Let the versions of one document pass the fence one after another; return the last that may be written."""
+    """Pass the versions of one document through the fence in sequence; return the last one that may be written."""
     accepted: tuple[int, IndexDocument, Fence] | None = None
     for position, document in arrivals:
         incoming = document.fence(generation)
@@ -173,7 +173,7 @@ def _difference(document: IndexDocument, stored: Stored | None, fence: Fence, ve
     before = frozenset[bytes]() if stored is None else stored.chunk_ids
     after = {chunk.chunk_id: chunk for chunk in document.chunks}
     if before != after.keys() and stored is not None and fence.version == stored.fence.version:
-        # the same version cut into other chunks: no other generation has their vectors, and a replay into it adds them
+        # The same version with other chunks: other generations lack their vectors, until a replay into them adds them.
         fence = replace(fence, generations=fence.generations - stored.fence.generations)
     return DocumentWrite(
         document=document,

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
     Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
 
-_JSONB_VERSION = b"\x01"  # the only version of jsonb's binary form
+_JSONB_VERSION = b"\x01"  # the only version of jsonb's binary format
 
 
 class StoreSettings(BaseSettings):
-    """How a service reaches PostgreSQL; environment variables ``HEADRACE_STORE_…``."""
+    """How a service reaches PostgreSQL; variables ``HEADRACE_STORE_…``."""
 
     model_config = SettingsConfigDict(env_prefix="HEADRACE_STORE_", frozen=True)
 
@@ -43,9 +43,9 @@ class StoreSettings(BaseSettings):
 
 
 async def create_pool(settings: StoreSettings) -> Pool:
-    """Open a pool of connections that see the store's schema and speak vectors and JSON.
+    """Open a pool of connections that use the store's schema and have codecs for vectors and JSON.
 
-    Raises :class:`~headrace.errors.DependencyDown` when PostgreSQL does not answer or refuses the login.
+    Raises :class:`~headrace.errors.DependencyDown` if PostgreSQL does not answer or rejects the login.
     """
     with postgresql_errors():
         return await asyncpg.create_pool(
@@ -53,29 +53,29 @@ async def create_pool(settings: StoreSettings) -> Pool:
             min_size=settings.pool_minimum,
             max_size=max(settings.pool_minimum, settings.pool_maximum),
             timeout=settings.connect_timeout,
-            # the server's own timeout comes first where it is alive; this one is for a server that hangs
+            # the server's own timeout is shorter; this one is for a server that hangs
             command_timeout=settings.statement_timeout * 1.5,
             init=prepare_connection,
             reset=leave_as_it_is,
             server_settings={
                 "application_name": "headrace",
                 "search_path": f'"{settings.schema_name}", public',
-                "jit": "off",  # compiling costs more than these short queries take
+                "jit": "off",  # compiling costs more than it saves for these short queries
                 "statement_timeout": str(round(settings.statement_timeout * 1000)),
             },
         )
 
 
 async def leave_as_it_is(_connection: object) -> None:
-    """Return a connection to the pool without asyncpg's ``RESET ALL``, a round trip for each use.
+    """Return a connection to the pool without asyncpg's ``RESET ALL``, which would cost a round trip per use.
 
-    Nothing outlives a transaction here: settings and advisory locks are local to it, and nothing listens. asyncpg has
-    rolled back whatever was open before it calls this.
+    Nothing outlives a transaction here: settings and advisory locks are local to it, and there are no listeners.
+    asyncpg rolls back an open transaction before it calls this.
     """
 
 
 async def prepare_connection(connection: Connection) -> None:
-    """Register the codecs of vectors (:class:`pgvector.Vector`, binary) and of JSON."""
+    """Register the codecs for vectors (:class:`pgvector.Vector`, binary) and JSON."""
     await register_vector(cast("asyncpg.Connection[asyncpg.Record]", connection))
     await connection.set_type_codec(
         "jsonb", encoder=_encode_jsonb, decoder=_decode_jsonb, schema="pg_catalog", format="binary"

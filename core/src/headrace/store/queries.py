@@ -1,4 +1,4 @@
-"""Named queries from the files of ``store/sql``."""
+"""Named queries from the files in ``store/sql``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ _BLOCK = re.compile(r"^-- name: (\w+)\n(.*?)(?=^-- name: |\Z)", re.MULTILINE | r
 
 @cache
 def load(file: str) -> Mapping[str, str]:
-    """Read ``sql/<file>.sql``: each block from ``-- name: …`` to the next is one query under that name."""
+    """Read ``sql/<file>.sql``: each block from ``-- name: …`` to the next one is a query with that name."""
     text = resources.files("headrace.store.sql").joinpath(f"{file}.sql").read_text(encoding="utf-8")
     return MappingProxyType({name: query.strip() for name, query in _BLOCK.findall(text)})

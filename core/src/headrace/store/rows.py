@@ -1,4 +1,4 @@
-"""What the indexer hands to the store, and what it gets back."""
+"""The types that the indexer passes to the store and gets back."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from headrace.store.fence import Fence
 BYTES_PER_FLOAT = 4
 CHUNK_ID_BYTES = 16
 NO_FACTS = DocumentFacts("", "", b"")
-"""Of a document that was deleted."""
+"""The facts of a deleted document."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
     """One embedding model's complete set of vectors; ``distance`` is cosine, l2 or inner_product.
 
-    ``template``, ``passage_prompt`` and ``over_long`` say how its texts are prepared: see :attr:`preparation`.
+    ``template``, ``passage_prompt`` and ``over_long`` say how its texts are prepared; see :attr:`preparation`.
     """
 
     name: str
@@ -38,17 +38,17 @@ class Generation:
 
     @property
     def preparation(self) -> Preparation:
-        """How texts are prepared for it."""
+        """How its texts are prepared."""
         return Preparation(self.template, self.passage_prompt, OverLong(self.over_long))
 
 
 @dataclass(frozen=True, slots=True)
 class IndexChunk:
-    """A chunk of a document, at ``start`` up to ``end`` (in characters of the source text).
+    """A chunk of a document: characters ``start`` up to ``end`` of the source text.
 
-    ``chunk_id`` has 16 bytes; ``vector`` is float32, little-endian, or None where the store already holds one for
-    ``key`` (or for this very chunk). ``vector_key`` is the hash of what was embedded, None where that is the text
-    itself; an empty one says that nothing was, and the chunk gets a row without a vector.
+    ``chunk_id`` has 16 bytes. ``vector`` is float32, little-endian, or None if the store already has one for ``key`` or
+    for this chunk. ``vector_key`` is the hash of the prepared text, or None if that is the chunk's text. An empty key
+    means that the chunk is not embedded and gets a row without a vector.
     """
 
     chunk_id: bytes
@@ -69,7 +69,7 @@ class IndexChunk:
 
 @dataclass(frozen=True, slots=True)
 class IndexDocument:
-    """One version of a document with its chunks in the order of the text; a deletion has no facts and no chunks."""
+    """One version of a document with its chunks in the order of the text; a deletion has neither facts nor chunks."""
 
     tenant: str
     document_id: str
@@ -84,12 +84,12 @@ class IndexDocument:
     chunks: tuple[IndexChunk, ...] = ()
 
     def fence(self, generation: str) -> Fence:
-        """This version as the fence sees it when it is written to ``generation``."""
+        """Return this version as the fence sees it when it is written to ``generation``."""
         return Fence(self.version, self.facts.content_hash, self.deleted, frozenset((generation,)))
 
 
 class Outcome(Enum):
-    """What became of one document of a batch."""
+    """The outcome of one document in a batch."""
 
     INDEXED = "indexed"
     DELETED = "deleted"
@@ -101,10 +101,10 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class IndexResult:
-    """The outcome for one document and the rows of ``chunk`` that were inserted, deleted and left alone.
+    """The outcome of one document, and how many rows of ``chunk`` were inserted, deleted and left unchanged.
 
-    ``missing`` lists the keys for which no vector is known (outcome MISSING_VECTORS, nothing written):
-    the document has to be embedded again.
+    ``missing`` has the keys without a known vector. The outcome is then MISSING_VECTORS, nothing is written, and the
+    document must be embedded again.
     """
 
     outcome: Outcome
@@ -115,11 +115,11 @@ class IndexResult:
 
 
 def validate(document: IndexDocument, generation: Generation) -> None:
-    """Refuse a document that the tables would refuse, naming the field.
+    """Reject a document that the tables would refuse, naming the field.
 
-    Raises :class:`InvalidRecord` for an empty tenant or id, a negative version, a deletion with chunks, a NUL in a
-    text, a chunk id that has not 16 bytes, offsets out of order, and a vector of a wrong size, with a value that is
-    not finite or without a key.
+    Raises :class:`InvalidRecord` for an empty tenant or ID, a negative version, a deletion with chunks, a NUL in a
+    text, a chunk ID that does not have 16 bytes, offsets out of order, and a vector that has the wrong size, contains a
+    value that is not finite, or has no key.
     """
     where = f"tenant={document.tenant} document={document.document_id} version={document.version}"
     if not document.tenant or not document.document_id:

@@ -1,7 +1,6 @@
-"""Create and migrate the store's schema, and make logins: the bootstrap job's part (extra ``bootstrap``).
+"""Creates and migrates the store's schema, and creates logins, for the bootstrap job (extra ``bootstrap``).
 
-Runs as the schema's owner; the services themselves log in as members of ``headrace_runtime``, which owns
-nothing.
+Runs as the schema's owner. Services log in as members of ``headrace_runtime``, which owns nothing.
 """
 
 from __future__ import annotations
@@ -22,33 +21,32 @@ from sqlalchemy.pool import NullPool
 
 from headrace.errors import ConfigurationError, DependencyDown
 
-MINIMUM_PGVECTOR = (0, 8, 5)  # CVE-2026-3172 and repairs of vacuum
+MINIMUM_PGVECTOR = (0, 8, 5)  # CVE-2026-3172 and fixes for vacuum
 RUNTIME_ROLE = "headrace_runtime"
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What a migration did: the revision found (None for a new schema) and the one it left."""
+    """The result of a migration: the revision before it (None for a new schema) and after it."""
 
     previous: str | None
     current: str | None
 
     @property
     def changed(self) -> bool:
-        """Whether anything had to be done."""
+        """Whether the migration changed anything."""
         return self.previous != self.current
 
 
 def migrate(dsn: str, schema: str = "headrace", *, text_search: str = "english") -> Applied:
-    """Bring ``schema`` to the newest revision, creating it and the roles if they are missing; idempotent.
+    """Migrate ``schema`` to the newest revision, and create it and the roles if they are missing; idempotent.
 
-    ``text_search`` names the text search configuration of a new schema (``english`` drops English stop words
-    and leaves words of other scripts as they are; ``simple`` stems nothing).
-    It has no effect on a schema that exists.
+    ``text_search`` is the text search configuration of a new schema: ``english`` ignores English stop words and leaves
+    words in other scripts unchanged; ``simple`` does not stem words. It has no effect on an existing schema.
 
-    Raises :class:`ConfigurationError` for a name that is no plain identifier or for a pgvector that is missing or too
-    old, and :class:`DependencyDown` when PostgreSQL does not answer.
+    Raises :class:`ConfigurationError` for a name that is not a valid identifier, or if pgvector is missing or too old,
+    and :class:`DependencyDown` if PostgreSQL does not answer.
     """
     _require_identifier("schema", schema)
     _require_identifier("text_search", text_search)
@@ -56,7 +54,7 @@ def migrate(dsn: str, schema: str = "headrace", *, text_search: str = "english")
         _prepare(connection, schema)
     engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(dsn), poolclass=NullPool)
     with engine.connect() as migration, migration.begin():
-        # pg_temp last: a table that a session creates there cannot replace one of Headrace
+        # pg_temp is last, so that a table that a session creates there cannot replace one of Headrace.
         migration.exec_driver_sql(f'SET LOCAL search_path TO "{schema}", pg_temp')
         previous = _revision(migration, schema)
         command.upgrade(_alembic(migration, schema, text_search), "head")
@@ -64,10 +62,10 @@ def migrate(dsn: str, schema: str = "headrace", *, text_search: str = "english")
 
 
 def create_login(dsn: str, name: str, password: str) -> None:
-    """Make ``name`` a login with the rights of a service, or give the existing one this password.
+    """Create the login ``name`` with the rights of a service, or set the password of the existing one.
 
-    The password is hashed (SCRAM-SHA-256) before it leaves this process, so that no server log can hold it.
-    Raises :class:`ConfigurationError` for a name that is no plain identifier.
+    The password is hashed (SCRAM-SHA-256) before it leaves this process, so server logs never contain it. Raises
+    :class:`ConfigurationError` for a name that is not a valid identifier.
     """
     _require_identifier("login", name)
     with _connect(dsn) as connection:
@@ -79,7 +77,7 @@ def create_login(dsn: str, name: str, password: str) -> None:
 
 
 def run_sql_file(name: str) -> None:
-    """Execute a file of ``migrations/versions`` in the running migration (called by the revisions)."""
+    """Execute a file of ``migrations/versions`` in the running migration; called by the revisions."""
     text_search = op.get_context().config.attributes["text_search"]  # type: ignore[union-attr]
     folder = resources.files("headrace.store.migrations.versions")
     statements = (folder / name).read_text(encoding="utf-8").replace("{text_search}", text_search)
@@ -89,7 +87,7 @@ def run_sql_file(name: str) -> None:
 
 
 def _prepare(connection: psycopg.Connection, schema: str) -> None:
-    """Create the schema and the extension, and reject a pgvector that is too old or in another schema."""
+    """Create the schema and the extension; reject a pgvector that is too old or in another schema."""
     connection.execute("SELECT pg_advisory_xact_lock(hashtext('headrace.prepare'))")
     if connection.execute("SELECT FROM pg_namespace WHERE nspname = %s", [schema]).fetchone() is None:
         connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
@@ -133,7 +131,7 @@ def require_pgvector(version: str, namespace: str) -> None:
 def _require_identifier(setting: str, value: str) -> None:
     if not _IDENTIFIER.fullmatch(value):
         raise ConfigurationError(
-            f"{setting} {value!r} is not a plain identifier",
+            f"{setting} {value!r} is not a valid identifier",
             remedy="Use 1 to 63 lower-case letters, digits and underscores, starting with a letter.",
         )
 
@@ -153,7 +151,7 @@ def _revision(connection: Connection, schema: str) -> str | None:
 
 @contextmanager
 def _connect(dsn: str) -> Iterator[psycopg.Connection]:
-    """Open a connection whose transaction commits at the end of the block."""
+    """Open a connection whose transaction is committed at the end of the block."""
     try:
         connection = psycopg.connect(dsn)
     except psycopg.OperationalError as refused:

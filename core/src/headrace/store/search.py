@@ -1,4 +1,4 @@
-"""Search one tenant's chunks: by vector, or by vector and words together."""
+"""Searches one tenant's chunks: vector search, or vector and lexical search combined."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 MAXIMUM_HITS = 100
 FUSION_CONSTANT = 60
-"""k of reciprocal rank fusion (Cormack, Clarke, Büttcher, SIGIR 2009)."""
+"""The constant k of reciprocal rank fusion (Cormack, Clarke, Büttcher, SIGIR 2009)."""
 EXACT_DOCUMENTS = 500
-"""A filter that leaves no more documents than this is answered by an exact scan of them, without the index."""
+"""If at most this many documents match a filter, they are scanned exactly, without the index."""
 FUSION_DEPTH = 4
-"""Each ranking of a hybrid search is read this many times deeper than hits are wanted."""
+"""Each ranking of a hybrid search is read to this multiple of the requested number of hits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A chunk that was found, at ``start`` up to ``end`` (characters of the source text).
+    """A chunk that was found: characters ``start`` up to ``end`` of the source text.
 
-    ``ordinal`` counts chunks of the document from 0, ``page`` from 1 (None where it has no pages); a text that
-    stands in a section several times is shown at its first place.
-    ``score`` grows with relevance: the cosine similarity (or the negated distance) of a vector search, the fused
-    rank of a hybrid one; scores of the two do not compare.
+    ``ordinal`` counts the document's chunks from 0; ``page`` counts from 1, or is None if the document has no pages. A
+    text that occurs several times in a section is reported at its first position. A higher ``score`` means a better
+    match. It is the cosine similarity (or the negated distance) for vector search and the fused rank for hybrid search;
+    the two cannot be compared.
     """
 
     document_id: str
@@ -54,7 +54,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which documents may be found; None leaves a filter out, attributes must all be equal."""
+    """Filters for documents; None means no filter, and all attributes must match."""
 
     document_ids: tuple[str, ...] | None = None
     attributes: Mapping[str, str] | None = None
@@ -72,15 +72,15 @@ async def search(
     query_text: str | None = None,
     ef_search: int = 100,
 ) -> list[Hit]:
-    """Find the ``top_k`` chunks of ``tenant`` that fit best, the best first.
+    """Return the ``top_k`` chunks of ``tenant`` that match best, best first.
 
-    ``query_vector`` is float32, little-endian, of the generation's dimensions; with ``query_text`` the ranking by
-    words is fused into that by vectors.
-    ``ef_search`` (1 to 1,000) trades HNSW's speed for its recall.
-    A filter never costs hits: where the index gives up before ``top_k``, the rest is scanned exactly.
+    ``query_vector`` is float32, little-endian, with the generation's dimensions. With ``query_text``, the lexical
+    ranking is fused with the vector ranking. A higher ``ef_search`` (1 to 1,000) makes HNSW slower and more accurate.
+    Filters never reduce the number of hits: if the index stops before ``top_k``, the remaining chunks are scanned
+    exactly.
 
-    Raises :class:`InvalidRecord` for a ``top_k`` outside 1 to 100 or a vector of a wrong size, and
-    :class:`~headrace.errors.DependencyDown` when PostgreSQL does not answer.
+    Raises :class:`InvalidRecord` for a ``top_k`` outside 1 to 100 or a vector of the wrong size, and
+    :class:`~headrace.errors.DependencyDown` if PostgreSQL does not answer.
     """
     if not 1 <= top_k <= MAXIMUM_HITS:
         raise InvalidRecord("top_k", f"{top_k} is not between 1 and {MAXIMUM_HITS}")
@@ -103,7 +103,7 @@ async def search(
 
 
 def fuse(*rankings: Sequence[UUID]) -> dict[UUID, float]:
-    """Reciprocal rank fusion: the sum of 1 / (60 + rank) over the rankings, ranks from 1, best first; pure."""
+    """Return the fused scores: the sum of 1 / (60 + rank) over the rankings, ranks from 1; best first; pure."""
     scores: dict[UUID, float] = {}
     for ranking in rankings:
         for rank, chunk_id in enumerate(ranking, start=1):
@@ -112,7 +112,7 @@ def fuse(*rankings: Sequence[UUID]) -> dict[UUID, float]:
 
 
 async def _narrow(connection: Connection, filters: Filters) -> Filters:
-    """Replace an attribute filter with the matching documents if they are few."""
+    """Replace an attribute filter with the IDs of the matching documents if they are few."""
     if filters.attributes is None:
         return filters
     limit = EXACT_DOCUMENTS + 1
@@ -130,7 +130,7 @@ async def _nearest(
     depth: int,
     filters: Filters,
 ) -> dict[UUID, float]:
-    """Chunks by vector, the nearest first, with their scores."""
+    """Return the nearest chunks by vector, nearest first, with scores."""
     operator, table = OPERATORS[generation.distance], embedding_table(generation.name)
     queries = {
         name: load("search")[name].replace("{operator}", operator).replace("{embedding}", table)
@@ -149,7 +149,7 @@ async def _nearest(
 
 
 async def _matching(connection: Connection, text: str, depth: int, filters: Filters) -> dict[UUID, float]:
-    """Chunks by words, the best first, with their ranks by ts_rank_cd."""
+    """Return the best lexical matches, best first, with their ranks (ts_rank_cd)."""
     rows = await connection.fetch(
         load("search")["matching"], text.replace("\0", " "), filters.document_ids, filters.attributes, depth
     )
@@ -157,7 +157,7 @@ async def _matching(connection: Connection, text: str, depth: int, filters: Filt
 
 
 async def _hits(connection: Connection, tenant: str, scores: Mapping[UUID, float]) -> list[Hit]:
-    """The chunks with their documents, in the order of ``scores``."""
+    """Return the chunks with their documents, in the order of ``scores``."""
     rows = await connection.fetch(load("search")["hits"], tenant, list(scores))
     found = {row["chunk_id"]: row for row in rows}
     return [

@@ -1,4 +1,4 @@
-"""Transactions that see one tenant."""
+"""Transactions that see the rows of one tenant."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _SEES_ALL = "SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = curre
 
 
 async def set_tenant(connection: Connection, tenant: str) -> None:
-    """Let the running transaction, and it alone, see the rows of ``tenant``.
+    """Let the current transaction see only the rows of ``tenant``.
 
-    Transaction-local on purpose: a session's setting would leak to the next user of a pooled connection.
-    Raises :class:`ValueError` for an empty tenant and outside a transaction, where the setting would not
-    hold.
+    The setting is local to the transaction, because a setting of the session would apply to the next user of a pooled
+    connection. Raises :class:`ValueError` for an empty tenant, and outside a transaction, where it would have no
+    effect.
     """
     if not tenant:
         raise ValueError("the tenant must not be empty")
@@ -29,13 +29,13 @@ async def set_tenant(connection: Connection, tenant: str) -> None:
 
 
 async def sees_all(connection: Connection) -> bool:
-    """Whether row-level security does not bind this login: it sees the rows of tenants that it does not name."""
+    """Whether row-level security does not apply to this login, so that it sees the rows of all tenants."""
     return bool(await connection.fetchval(_SEES_ALL))
 
 
 @asynccontextmanager
 async def tenant_transaction(pool: Pool, tenant: str, *, readonly: bool = False) -> AsyncIterator[Connection]:
-    """Take a connection of the pool and open a transaction that sees the rows of ``tenant``.
+    """Take a connection from the pool and open a transaction that sees the rows of ``tenant``.
 
     Raises what :func:`~headrace.store.error_mapping.postgresql_errors` makes of asyncpg's exceptions.
     """

@@ -1,4 +1,4 @@
-"""Statements that must not be cancelled half-way."""
+"""Statements that must not be cancelled while they run."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ T = TypeVar("T")
 
 
 async def whole(statement: Coroutine[Any, Any, T]) -> T:
-    """Return what the statement returns; who is cancelled meanwhile is cancelled when it has ended.
+    """Return the statement's result; a cancellation during the statement takes effect after it.
 
-    It is for asyncpg's ``executemany`` and ``fetchmany`` (0.32): cancelled between two parts of their
-    rows they never tell the server that the rows end, client and server wait for each other, and the connection is lost
-    after twice its command timeout (three minutes), for which a rebalance stopped the indexer.
+    Use it for asyncpg's ``executemany`` and ``fetchmany`` (0.32). If they are cancelled between two parts of their
+    rows, they never tell the server that the rows end. Client and server then wait for each other, and the connection
+    is lost after twice its command timeout (three minutes), for which a rebalance would block the indexer.
     """
     running = asyncio.ensure_future(statement)
     cancelled = None

@@ -1,7 +1,7 @@
-"""The ledger: what calls of models were made for whom, and what they cost at the price of that time.
+"""The ledger: model calls by tenant, and their cost at the price of that time.
 
 Each function takes a connection in a transaction of the tenant
-(:func:`~headrace.store.transactions.tenant_transaction`), save those that say otherwise.
+(:func:`~headrace.store.transactions.tenant_transaction`), unless its docstring says otherwise.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Used(NamedTuple):
-    """What one document took of a model: texts that went through it, and their tokens."""
+    """The model usage of one document: texts that the model processed, and their tokens."""
 
     texts: int
     tokens: int
@@ -29,7 +29,7 @@ class Used(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """What a tenant's documents took in one slice of work; ``price`` is USD for a million tokens, None if unknown."""
+    """The usage of a tenant's documents in one batch; ``price`` is USD per million tokens, None if unknown."""
 
     documents: Mapping[str, Used]
     calls: int
@@ -38,7 +38,7 @@ class Bill:
 
 @dataclass(frozen=True, slots=True)
 class DayUsage:
-    """A tenant's day with a stage and a model; ``unpriced_tokens`` are those of ``tokens`` without a known price."""
+    """A tenant's usage by day, stage and model; ``unpriced_tokens`` are the ``tokens`` without a known price."""
 
     tenant: str
     day: date
@@ -53,7 +53,7 @@ class DayUsage:
 
 @dataclass(frozen=True, slots=True)
 class DocumentUsage:
-    """What a document has cost in all its versions."""
+    """The cost of a document over all its versions."""
 
     tenant: str
     document_id: str
@@ -68,7 +68,7 @@ class DocumentUsage:
 
 
 async def add(connection: Connection, tenant: str, stage: str, model: str, bill: Bill, now: datetime) -> None:
-    """Add a bill to the ledger, once for each time that it is called: belongs into the transaction of what was paid."""
+    """Add a bill to the ledger; every call counts, so call it in the transaction that stores what was paid for."""
     if not bill.documents:
         return
     day = costs.today(now)
@@ -89,14 +89,14 @@ async def add(connection: Connection, tenant: str, stage: str, model: str, bill:
 
 
 async def spent(connection: Connection, tenant: str, now: datetime) -> Spent:
-    """Return what the tenant spent today and this month, all stages and models together."""
+    """Return what the tenant spent today and this month, over all stages and models."""
     row = await connection.fetchrow(load("usage")["spent"], tenant, costs.today(now), costs.month_start(now))
     assert row is not None
     return Spent(**row)
 
 
 async def spent_in_all(connection: Connection, now: datetime) -> Spent:
-    """Return what all tenants together spent; no tenant need be set."""
+    """Return what all tenants spent; the transaction needs no tenant."""
     row = await connection.fetchrow(load("usage")["spent_in_all"], costs.today(now), costs.month_start(now))
     assert row is not None
     return Spent(**row)
@@ -105,10 +105,10 @@ async def spent_in_all(connection: Connection, now: datetime) -> Spent:
 async def days(
     connection: Connection, tenant: str, first: date | None = None, last: date | None = None
 ) -> list[DayUsage]:
-    """Return the tenant's ledger by day, stage and model, between two days (both included)."""
+    """Return the tenant's ledger by day, stage and model, from ``first`` to ``last`` (inclusive)."""
     return [DayUsage(**row) for row in await connection.fetch(load("usage")["days"], tenant, first, last)]
 
 
 async def documents(connection: Connection, tenant: str, limit: int) -> list[DocumentUsage]:
-    """Return the tenant's documents that cost most, over all days."""
+    """Return the tenant's most expensive documents, over all days."""
     return [DocumentUsage(**row) for row in await connection.fetch(load("usage")["documents"], tenant, limit)]

@@ -1,1 +1,1 @@
-"""What a process tells: metrics and structured logs."""
+"""Metrics and structured logs."""

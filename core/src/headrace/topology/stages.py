@@ -1,4 +1,4 @@
-"""The stages of the flow: which topic each reads and writes, and the record that each topic carries."""
+"""The stages of the flow: the topic that each one reads and writes, and the record type of each topic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The topics, declared once in ``schemas/topics``: creation, documentation and the diagram follow from there."""
+"""The topics, declared in ``schemas/topics``; creation, documentation and the diagram are derived from there."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ DEAD_LETTER_ACTIONS = "dead-letter-actions"
 HELD_ACTIONS = "held-actions"
 _UNITS_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _ENVELOPE_ALLOWANCE = 1024 * 1024
-"""Bytes by which a dead letter, a retry or a replay may exceed the record that it carries: stack, provenance."""
+"""Bytes by which a dead letter, a retry or a replay may exceed its record, for the stack trace and headers."""
 _CARRIERS = ("dead-letters.", "retry.", "replay.", "held.")
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One topic as declared; ``retention_ms`` is -1 for ever."""
+    """One declared topic; ``retention_ms`` is -1 for unlimited retention."""
 
     name: str
     description: str
@@ -35,7 +35,7 @@ class Topic:
     producers: tuple[str, ...]
     consumers: tuple[str, ...]
     schema: str | None
-    """Record that it carries; None if records keep the form in which they were read."""
+    """The type of its records; None if they are stored as they were read."""
 
     def config(self, max_message_bytes: int) -> dict[str, str]:
         """Return Kafka's topic configuration."""
@@ -50,14 +50,14 @@ class Topic:
 
 @cache
 def declared() -> tuple[Topic, ...]:
-    """Return the topics of ``schemas/topics`` in the order of the flow, names still with their place-holders."""
+    """Return the topics of ``schemas/topics`` in the order of the flow, with placeholders in their names."""
     topics = [_read(path) for path in sorted(TOPIC_FOLDER.glob("*.yaml"))]
     order = [name for flow in STAGES.values() for name in (flow.source, flow.target)]
     return tuple(sorted(topics, key=lambda topic: order.index(topic.name) if topic.name in order else len(order)))
 
 
 def concrete() -> tuple[Topic, ...]:
-    """Return the topics of one generation and those that all share; of those by stage one for each stage."""
+    """Return the shared topics and those of one generation; topics by stage occur once for each stage."""
     return tuple(replace(topic, name=name) for topic in declared() for name in _expand(topic.name))
 
 
@@ -67,7 +67,7 @@ def dead_letter_topic(stage: str) -> str:
 
 
 def retry_topic(stage: str) -> str:
-    """Return the topic of a stage's records that are to be tried again, without prefix."""
+    """Return the topic of a stage's retries, without prefix."""
     return f"retry.{stage}"
 
 
@@ -77,12 +77,12 @@ def replay_topic(stage: str) -> str:
 
 
 def held_topic(stage: str) -> str:
-    """Return the topic of a stage's records that wait for a person, without prefix."""
+    """Return the topic of a stage's held records, without prefix."""
     return f"held.{stage}"
 
 
 def record_schemas() -> list[str]:
-    """Return the records that topics carry, by name, sorted."""
+    """Return the names of all record types in topics, sorted."""
     return sorted({topic.schema for topic in declared() if topic.schema is not None})
 
 

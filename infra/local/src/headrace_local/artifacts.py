@@ -1,4 +1,4 @@
-"""Kafka, the registry and Debezium from Maven's repository, as ``maven.lock`` names them; Java is a Python package."""
+"""Kafka, the registry and Debezium from a Maven repository, as ``maven.lock`` names them; Java is a Python package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from headrace_local.maven_lock import LockedFile, Request, VerifiedFiles, differ
 from headrace_local.model import OnEvent, StackError
 
 _KAFKA_LOGGING = "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4!"
-"""Without this binding Kafka logs nothing at all."""
+"""Without this binding, Kafka logs nothing."""
 _CONNECT = "+".join(f"org.apache.kafka:connect-{part}:4.3.1" for part in ("runtime", "json", "transforms"))
 CONNECT_MAIN = "org.apache.kafka.connect.cli.ConnectDistributed"
 REQUESTS: Mapping[str, Request] = {
@@ -25,10 +25,10 @@ REQUESTS: Mapping[str, Request] = {
     "connect": Request(f"{_CONNECT}+{_KAFKA_LOGGING}@{CONNECT_MAIN}"),
     "debezium": Request("io.debezium:debezium-connector-postgres:3.7.0.Final:plugin:tar.gz", transitive=False),
     "registry": Request("io.apicurio:apicurio-registry-app:3.3.3:all:tar.gz", transitive=False),
-    # A server of the S3 API over a folder, for tests.
+    # A server of the S3 API for a folder, for tests.
     "s3proxy": Request("org.gaul:s3proxy:4.1.0:jar-with-dependencies:jar", transitive=False),
 }
-"""What each part needs. After a change: `make lock-jars`."""
+"""The Maven coordinates of each part. After a change, run `make lock-jars`."""
 _REACH = (
     "Check that a Maven repository is reachable (name a mirror under [repositories] in ~/.config/jgo.conf), or "
     "give the "
@@ -47,33 +47,33 @@ def java() -> str:
 
 
 def kafka_jars(on_event: OnEvent) -> list[Path]:
-    """Return Kafka's jars, fetched on the first call; raises :class:`StackError` if they cannot be had."""
+    """Return Kafka's jars; downloads them on the first call. Raises :class:`StackError` if that fails."""
     return _files("kafka", on_event)
 
 
 def connect_jars(on_event: OnEvent) -> list[Path]:
-    """Return Kafka Connect's jars, fetched on the first call; raises as above."""
+    """Return Kafka Connect's jars; downloads and raises as :func:`kafka_jars` does."""
     return _files("connect", on_event)
 
 
 def debezium_home(on_event: OnEvent) -> Path:
-    """Return the folder of Connect's plugins with Debezium in it, fetched on the first call; raises as above."""
+    """Return Connect's plugin folder, which contains Debezium; downloads and raises as :func:`kafka_jars` does."""
     return _home("debezium", on_event)
 
 
 def registry_home(on_event: OnEvent) -> Path:
-    """Return the registry's unpacked folder, fetched on the first call; raises as above."""
+    """Return the registry's unpacked folder; downloads and raises as :func:`kafka_jars` does."""
     return _home("registry", on_event)
 
 
 def s3proxy_jar(on_event: OnEvent) -> Path:
-    """Return the jar of S3Proxy with all that it needs, fetched on the first call; raises as above."""
+    """Return the jar of S3Proxy with its dependencies; downloads and raises as :func:`kafka_jars` does."""
     (jar,) = _files("s3proxy", on_event)
     return jar
 
 
 def _files(part: str, on_event: OnEvent) -> list[Path]:
-    """Return a part's files, each compared with the lock."""
+    """Return a part's files after checking each against the lock."""
     files = locked(part, REQUESTS[part])
     with _alone():
         return _verified(part, files, on_event)
@@ -104,12 +104,12 @@ def _verified(part: str, files: Sequence[LockedFile], on_event: OnEvent) -> list
 
 
 def _fetch(part: str, missing: Sequence[LockedFile], store: Path, on_event: OnEvent) -> None:
-    """Fetch files one by one; a file comes into the store whole and as locked, or not at all."""
+    """Download files one by one; a file is stored complete and as locked, or not at all."""
     from headrace_local import maven  # noqa: PLC0415 (jgo takes a third of a second to import)
 
     progress = maven.counter(part, sum(file.size for file in missing), on_event)
     unfinished = cache_dir() / "unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)  # what a killed process left half done
+    shutil.rmtree(unfinished, ignore_errors=True)  # an incomplete file of a killed process
     unfinished.mkdir(parents=True)
     problem = f"cannot fetch {part}"
     for file in missing:
@@ -124,16 +124,16 @@ def _require_locked(file: LockedFile, path: Path) -> None:
     problem = difference(file, path)
     if problem:
         raise StackError(
-            f"the fetched file {file.file} differs from the lock and was not kept: {problem}",
+            f"the downloaded file {file.file} differs from the lock and was deleted: {problem}",
             where=file.coordinates,
-            remedy="Do not use files of this repository before you know why they differ. You can name a mirror under "
+            remedy="Do not use files from this repository until you know why they differ. You can name a mirror under "
             "[repositories] in ~/.config/jgo.conf.",
         )
 
 
 @contextmanager
 def _explained(problem: str, where: object, remedy: str) -> Iterator[None]:
-    """Raise :class:`StackError` for whatever fails within."""
+    """Raise :class:`StackError` for every exception in the block."""
     try:
         yield
     except StackError:
@@ -144,7 +144,7 @@ def _explained(problem: str, where: object, remedy: str) -> Iterator[None]:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Give the cache to one process at a time."""
+    """Lock the cache, so that one process at a time uses it."""
     cache_dir().mkdir(parents=True, exist_ok=True)
     with (cache_dir() / "fetch.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

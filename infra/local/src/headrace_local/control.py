@@ -1,4 +1,4 @@
-"""The client's side of the supervisor's socket: one JSON line out, one back."""
+"""The client of the supervisor's socket: one JSON line for each request and each answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from headrace_local.model import Command, ProcessStatus, StackError
 
 
 class Control:
-    """A connection to the supervisor; raises :class:`StackError` where there is none."""
+    """A connection to the supervisor; raises :class:`StackError` if none is running."""
 
     def __init__(self, path: Path, timeout: float = 60.0) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
@@ -41,27 +41,27 @@ class Control:
         self._socket.close()
 
     def own(self) -> None:
-        """Tie the stack to this connection until :meth:`detach` or :meth:`share`."""
+        """Bind the stack to this connection until :meth:`detach` or :meth:`share`."""
         self._ask({"op": "own"})
 
     def detach(self) -> None:
-        """Let the stack go on without this connection."""
+        """Let the stack continue without this connection."""
         self._ask({"op": "detach"})
 
     def share(self) -> None:
-        """Tie the stack to this connection and all that :meth:`hold` it: it ends with the last of them."""
+        """Bind the stack to this connection and all that :meth:`hold` it; it ends with the last of them."""
         self._ask({"op": "share"})
 
     def hold(self) -> None:
-        """Keep a shared stack for as long as this connection is open; any other stack goes on anyhow."""
+        """Keep a shared stack while this connection is open; a stack that is not shared continues in any case."""
         self._ask({"op": "hold"})
 
     def release(self) -> bool:
-        """Hold the stack no more; return whether it ends now because nobody else does."""
+        """Release the stack; return whether it now ends because no connection holds it."""
         return bool(self._ask({"op": "release"})["ends"])
 
     def start(self, command: Command) -> None:
-        """Start a process, or start it again with another command."""
+        """Start a process, or restart it with another command."""
         self._ask({"op": "start", "command": asdict(command)})
 
     def restart(self, name: str) -> None:
@@ -69,7 +69,7 @@ class Control:
         self._ask({"op": "restart", "name": name})
 
     def kill(self, name: str) -> None:
-        """Kill a process outright; the supervisor starts it again as after any other death."""
+        """Send SIGKILL to a process; the supervisor restarts it, as after any other death."""
         self._ask({"op": "kill", "name": name})
 
     def stop(self, names: list[str] | None = None) -> None:
@@ -87,7 +87,7 @@ class Control:
         except OSError as error:
             raise StackError(f"the supervisor does not answer: {error}") from error
         if not line:
-            raise StackError("the supervisor ended", remedy="Read supervisor.log in the state folder for the reason.")
+            raise StackError("the supervisor exited", remedy="Read supervisor.log in the state folder for the reason.")
         answer: dict[str, Any] = json.loads(line)
         if not answer["ok"]:
             raise StackError(f"the supervisor reports an error: {answer['error']}")

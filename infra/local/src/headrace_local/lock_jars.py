@@ -1,4 +1,4 @@
-"""``python -m headrace_local.lock_jars`` resolves what the local stack needs, fetches it and writes the lock."""
+"""``python -m headrace_local.lock_jars`` resolves and downloads what the local stack needs, and writes the lock."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from headrace_local.maven_lock import LOCK, written
 
 
 def main() -> None:
-    """Write ``maven.lock`` from files that were fetched for it alone, never from a cache."""
+    """Write ``maven.lock`` from freshly downloaded files, never from a cache."""
     with tempfile.TemporaryDirectory() as folder:
         parts = {part: (request, maven.resolve(request, Path(folder) / part)) for part, request in REQUESTS.items()}
     LOCK.write_text(written(parts), encoding="utf-8")

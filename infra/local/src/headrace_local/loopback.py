@@ -1,4 +1,4 @@
-"""Ports of the loopback address for servers that start in a moment: the local stack's parts, and those of tests."""
+"""Ports on the loopback address for servers that are about to start: parts of the local stack, and servers in tests."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from headrace.errors import ConfigurationError
 
 LOOPBACK = "127.0.0.1"
 PORTS = range(20000, 32768)
-"""Below the ports that Linux gives to outgoing connections: a client that tries again and again to reach a server
-that is down would, in that range, sooner or later be connected to itself, and hold the server's port."""
+"""Below the ports that Linux uses for outgoing connections. In that range, a client that keeps trying to reach a
+stopped server would sooner or later be connected to itself, and occupy the server's port."""
 _MOST_HELD = 64
 _held: deque[int] = deque()
-"""File descriptors of the ports that are held; the process's end closes those that are left."""
+"""File descriptors of the held ports; those that are left are closed when the process ends."""
 
 
 def free_port(avoid: Collection[int] = ()) -> int:
-    """Return a port without a listener that no process was given a moment ago.
+    """Return a port without a listener that was not given to another process a moment ago.
 
-    It stays bound here, without a listener, until many more were asked for: who asks meanwhile is given another. The
-    server that it is for can listen on it all the same, since servers on Linux let addresses be used again
-    (SO_REUSEADDR). Raises :class:`ConfigurationError` if there is none.
+    The port stays bound, without a listener, until many more were requested, so other callers get other ports. The
+    server can still listen on it, because servers on Linux allow addresses to be reused (SO_REUSEADDR). Raises
+    :class:`ConfigurationError` if no port is free.
     """
     for port in random.sample(PORTS, len(PORTS)):
         if port not in avoid and _hold(port, reuse=False):
@@ -33,15 +33,17 @@ def free_port(avoid: Collection[int] = ()) -> int:
 
 
 def claim(port: int) -> bool:
-    """Hold a port that the caller had before, as :func:`free_port` does; False if a program listens on it."""
-    return _hold(port, reuse=True)  # a connection of the server before may still be closing
+    """Hold a port that the caller used before, as :func:`free_port` does; return False if a program listens on it."""
+    return _hold(port, reuse=True)  # a connection of the previous server may still be closing
 
 
 def _hold(port: int, *, reuse: bool) -> bool:
     holder = socket.socket()
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(reuse))
     try:
-        holder.bind((LOOPBACK, port))  # without reuse it fails where another is bound, be it without a listener
+        holder.bind(
+            (LOOPBACK, port)
+        )  # without this option, it fails if another socket is bound, even without a listener
     except OSError:
         holder.close()
         return False

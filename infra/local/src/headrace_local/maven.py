@@ -1,4 +1,4 @@
-"""Fetches files from a Maven repository with jgo. Imported only where something must be fetched: jgo loads slowly."""
+"""Downloads files from a Maven repository with jgo. It is imported only when needed, because jgo loads slowly."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from headrace_local.maven_lock import LockedFile, Request, sha256_of
 from headrace_local.model import Event, OnEvent
 
 ProgressCallback = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""What jgo calls for each file, with its name and size; the result counts the bytes as they come."""
+"""Called by jgo for each file, with its name and size; the result counts the bytes as they arrive."""
 
 
 def download(file: LockedFile, folder: Path, progress: ProgressCallback | None = None) -> Path:
-    """Fetch one file into ``folder``; raises what jgo raises."""
+    """Download one file to ``folder``; raises what jgo raises."""
     group, artifact, version = file.coordinates.split(":")
     suffix = file.file.removeprefix(f"{artifact}-{version}")
     classifier, _, packaging = suffix.removeprefix("-").partition(".")
@@ -29,7 +29,7 @@ def download(file: LockedFile, folder: Path, progress: ProgressCallback | None =
 
 
 def resolve(request: Request, folder: Path) -> list[LockedFile]:
-    """Return what a request needs today, fetched into ``folder``; raises what jgo raises."""
+    """Return the files that a request needs today, downloaded to ``folder``; raises what jgo raises."""
     context = _context(folder / "repository")
     if not request.transitive:
         group, name, version, classifier, packaging = request.coordinates.split(":")
@@ -54,7 +54,7 @@ def _locked(coordinates: str, path: Path) -> LockedFile:
 
 
 def _context(repository: Path, progress: ProgressCallback | None = None) -> MavenContext:
-    """Return jgo's access to the repositories of this user's settings; files are kept in ``repository``."""
+    """Return jgo's access to the repositories in this user's settings; files are stored in ``repository``."""
     return MavenContext(
         resolver=PythonResolver(progress_callback=progress),
         repo_cache=repository,
@@ -64,7 +64,7 @@ def _context(repository: Path, progress: ProgressCallback | None = None) -> Mave
 
 
 def counter(part: str, total: int, on_event: OnEvent) -> ProgressCallback:
-    """Return jgo's progress callback, which adds up all files of a part and reports each further megabyte."""
+    """Return a progress callback for jgo that adds up all files of a part and reports each further megabyte."""
     done = reported = 0
 
     @contextmanager

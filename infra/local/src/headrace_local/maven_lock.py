@@ -1,6 +1,6 @@
-"""The files from Maven's repository that the local stack runs, each with its size and SHA-256.
+"""The files from the Maven repository that the local stack runs, each with its size and SHA-256.
 
-``maven.lock`` is written by ``make lock-jars``. Nothing else is fetched, and no file is used that differs from it.
+``make lock-jars`` writes ``maven.lock``. Only files in the lock are downloaded, and a file that differs is never used.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a part of the stack needs: Maven coordinates, joined by ``+``; ``transitive`` brings their dependencies."""
+    """What a part of the stack needs: Maven coordinates joined by ``+``; ``transitive`` includes their dependencies."""
 
     coordinates: str
     transitive: bool = True
@@ -58,13 +58,13 @@ def locked(part: str, request: Request, lock: Path = LOCK) -> list[LockedFile]:
         raise StackError(f"the lock has no entry for {part!r}", where=str(lock), remedy=_LOCK_AGAIN)
     if entry.get("request") != request.coordinates:
         raise StackError(
-            f"the lock of {part!r} was written for {entry.get('request')!r}, but {request.coordinates!r} is needed",
+            f"the lock entry for {part!r} was written for {entry.get('request')!r}, not {request.coordinates!r}",
             where=str(lock),
             remedy=_LOCK_AGAIN,
         )
     files = [_file(part, fields, lock) for fields in entry.get("files", ())]
     if not files:
-        raise StackError(f"the lock names no file for {part!r}", where=str(lock), remedy=_LOCK_AGAIN)
+        raise StackError(f"the lock entry for {part!r} has no files", where=str(lock), remedy=_LOCK_AGAIN)
     return files
 
 
@@ -83,7 +83,7 @@ def _file(part: str, fields: Mapping[str, Any], lock: Path) -> LockedFile:
         or not (isinstance(size, int) and size > 0)
         or not (isinstance(sha256, str) and _SHA256.fullmatch(sha256))
     ):
-        raise StackError(f"the lock of {part!r} has a damaged entry: {fields}", where=str(lock), remedy=_LOCK_AGAIN)
+        raise StackError(f"the lock entry for {part!r} is damaged: {fields}", where=str(lock), remedy=_LOCK_AGAIN)
     return LockedFile(coordinates, file, size, sha256)
 
 
@@ -117,9 +117,9 @@ def difference(file: LockedFile, path: Path) -> str:
 
 
 class VerifiedFiles:
-    """Remembers which files were compared with the lock, so that a start does not read 400 MB again.
+    """Remembers which files were checked against the lock, so that a start does not read 400 MB again.
 
-    A file is compared again as soon as its size, its time of change or the lock's digest is another.
+    A file is checked again as soon as its size, its modification time or the lock's digest changes.
     """
 
     def __init__(self, record: Path) -> None:
@@ -145,7 +145,7 @@ class VerifiedFiles:
         self._changed = True
 
     def save(self) -> None:
-        """Write down what was compared since the last call."""
+        """Store which files were checked since the last call."""
         if not self._changed:
             return
         unfinished = self._record.with_name(f"{self._record.name}.{os.getpid()}")
@@ -155,7 +155,7 @@ class VerifiedFiles:
 
 
 def _known(record: Path) -> dict[str, list[int | str]]:
-    """Return what was compared before; a record that cannot be read counts as none, and all is compared again."""
+    """Return the earlier checks; if the file cannot be read, none, so all files are checked again."""
     try:
         known = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError):

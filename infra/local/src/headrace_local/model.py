@@ -1,4 +1,4 @@
-"""What the parts of the local stack say to each other."""
+"""The types that the parts of the local stack exchange."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class StackError(HeadraceError):
 class Command:
     """A process to keep running.
 
-    ``health`` is a URL that answers 200, a ``tcp://host:port`` that accepts, a ``kafka://host:port`` that speaks
-    Kafka's protocol, or None. ``user`` is the system user to run as, where the stack runs as root.
+    ``health`` is a URL that returns 200, a ``tcp://host:port`` that accepts connections, a ``kafka://host:port`` that
+    speaks Kafka's protocol, or None. ``user`` is the system user of the process if the stack runs as root.
     """
 
     name: str
@@ -30,18 +30,18 @@ class Command:
     user: str | None = None
     stop_signal: str = "SIGTERM"
     orphan_signal: str = "SIGKILL"
-    """What the process gets when the supervisor is gone."""
+    """The signal that the process gets when the supervisor ends."""
     start_s: float = 90.0
-    """Seconds that it may take to become healthy."""
+    """Maximum seconds until it is healthy."""
     early: bool = False
-    """Starts together with the infrastructure and waits for it by itself: it has much to load."""
+    """Whether it starts together with the infrastructure and waits for it by itself, because it loads much."""
     loads: str = ""
-    """What it loads before it is healthy, where that can take long: whoever waits is told."""
+    """What it loads before it is healthy, if that can take long; shown to users who wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where Kafka, the registry and PostgreSQL answer; the DSN is the owner's."""
+    """Addresses of Kafka, the registry and PostgreSQL; the DSN is the owner's."""
 
     kafka_bootstrap: str
     registry_url: str
@@ -51,7 +51,7 @@ class Endpoints:
 
 @dataclass(frozen=True, slots=True)
 class External:
-    """Systems that exist already; what is given here is not started, only checked to answer."""
+    """Existing systems; those given here are not started, only checked."""
 
     kafka: str | None = None
     registry: str | None = None
@@ -75,9 +75,9 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class ProcessStatus:
-    """One supervised process; ``state`` is running, waiting (to be restarted) or stopped.
+    """One supervised process; ``state`` is running, waiting (for its restart) or stopped.
 
-    ``failures`` counts the exits in a row without a stable minute between them, ``restarts`` all restarts.
+    ``failures`` counts consecutive exits without a stable minute between them, ``restarts`` all restarts.
     """
 
     name: str

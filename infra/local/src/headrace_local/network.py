@@ -1,4 +1,4 @@
-"""Whether something answers at an address."""
+"""Checks whether a server answers at an address."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _API_VERSIONS = struct.pack(">ihhih", 10, 18, 0, 1, -1)
 
 
 def healthy(health: str | None) -> bool:
-    """Whether what :class:`headrace_local.model.Command` names as health answers; None is always healthy."""
+    """Whether the health address of a :class:`headrace_local.model.Command` answers; None is always healthy."""
     if health is None:
         return True
     address = urlsplit(health)
@@ -35,7 +35,7 @@ def require_reachable(external: External) -> None:
     if external.kafka is not None and not accepts_any(external.kafka):
         raise _unreachable("Kafka", external.kafka, "none of its bootstrap servers accepts connections")
     if external.registry is not None and not _answers_200(f"{external.registry.rstrip('/')}/subjects"):
-        raise _unreachable("the schema registry", external.registry, "GET /subjects does not answer 200")
+        raise _unreachable("the schema registry", external.registry, "GET /subjects did not return status 200")
     if external.postgres is not None:
         try:
             psycopg.connect(external.postgres, connect_timeout=5).close()
@@ -71,7 +71,7 @@ def _accepts(host: str, port: int) -> bool:
 
 
 def _speaks_kafka(host: str, port: int) -> bool:
-    """Whether a broker answers there; its listener accepts a moment before it does."""
+    """Whether a broker answers; its listener accepts connections a moment before it speaks the protocol."""
     try:
         with socket.create_connection((host, port), 2) as connection:
             connection.sendall(_API_VERSIONS)

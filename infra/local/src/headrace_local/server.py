@@ -1,8 +1,8 @@
-"""The supervisor's side of its socket; an order is a JSON line, and so is its answer.
+"""The supervisor's side of its socket; a request is a JSON line, and so is its answer.
 
-The stack belongs to the connection that starts it, until that detaches it (it then goes on alone) or shares it (it
-then ends with the last connection that holds it). So nothing is left behind by a start that is interrupted, or by
-test processes that are killed.
+The stack belongs to the connection that starts it, until that connection detaches it (it then continues alone) or
+shares it (it then ends with the last connection that holds it). So nothing remains after a start that is interrupted,
+or after test processes that are killed.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from headrace_local.model import Command
 from headrace_local.supervisor import Supervisor
 
 CLAIM_S = 10.0
-"""A supervisor that nobody claims within so many seconds ends."""
+"""Seconds after which a supervisor without a connection ends."""
 
 
 class Server:
-    """Carries out the orders from the socket at ``path``, which listens when the constructor returns."""
+    """Executes the requests from the socket at ``path``, which listens when the constructor returns."""
 
     def __init__(self, supervisor: Supervisor, path: Path) -> None:
         self._supervisor = supervisor
@@ -41,10 +41,10 @@ class Server:
         self.running = True
 
     def run(self) -> None:
-        """Serve until told to stop, or until nobody holds a stack that is not detached."""
+        """Serve until told to stop, or until no connection holds a stack that is not detached."""
         wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)  # only wakes the loop
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # only wakes up the loop
         signal.signal(signal.SIGTERM, lambda *_: setattr(self, "running", False))
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._selector.register(self._listener, selectors.EVENT_READ)
@@ -90,7 +90,7 @@ class Server:
                 self.running = False
 
     def answer(self, connection: socket.socket, line: bytes) -> dict[str, Any]:
-        """Carry out one order and return the answer; what cannot be carried out is refused with the reason."""
+        """Execute one request and return the answer; a request that cannot be executed is refused with the reason."""
         try:
             order = json.loads(line)
             return {"ok": True, **self._carry_out(connection, order)}

@@ -1,6 +1,6 @@
 """One stack for several processes, for test runs: the first process starts it, the last one stops it.
 
-Each holder is an open connection to the supervisor, so one that is killed counts no more from that moment on.
+Each holder is an open connection to the supervisor, so a killed process no longer counts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def acquire(state_dir: Path, *, on_event: OnEvent = lambda _: None) -> Endpoints
 
 
 def release(state_dir: Path) -> None:
-    """Give the stack back, once for each :func:`acquire`; the last holder waits until it has stopped."""
+    """Release the stack, once for each :func:`acquire`; the last holder waits until it has stopped."""
     stack = Stack(state_dir)
     controls = _held.get(stack.state_dir)
     if not controls:

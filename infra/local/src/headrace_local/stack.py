@@ -38,12 +38,12 @@ from headrace_local.stack_file import StackFile
 from headrace_local.supervisor import clear_leftovers
 
 TRIES = 2
-"""A part that exits so often before it was ready is broken."""
+"""A part that exits this often before it was ever ready is broken."""
 _LOG_LINES = 15
 _LINE_LENGTH = 400
 _SOCKET_PATH_LENGTH = 100
 _STOP_S = 120.0
-"""Seconds for a whole stack to stop: services together and three parts one by one, each with its grace."""
+"""Maximum seconds to stop a stack: all services together, then three parts one by one, each with its grace period."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Stack:
 
     @property
     def socket_path(self) -> Path:
-        """The supervisor's socket; outside the state folder where that path is too long for one (108 bytes)."""
+        """The supervisor's socket; outside the state folder if the path would be too long for a socket (108 bytes)."""
         inside = self.state_dir / "supervisor.sock"
         if len(os.fsencode(inside)) < _SOCKET_PATH_LENGTH:
             return inside
@@ -80,10 +80,10 @@ class Stack:
         external: External | None = None,
         on_event: OnEvent = lambda _: None,
     ) -> StackState:
-        """Start all parts that are not running and wait until they are healthy; they keep running when the caller ends.
+        """Start all parts that are not running and wait until they are healthy; they continue when the caller ends.
 
-        ``prepare`` runs when the infrastructure answers and before services start. Where anything fails, what this
-        call started is stopped and :class:`StackError` names the part, its last log lines and what to do.
+        ``prepare`` runs when the infrastructure answers and before services start. If anything fails, the parts that
+        this call started are stopped, and :class:`StackError` names the part, its last log lines and what to do.
         """
         state, control = self._up(services, prepare, external or External(), on_event, shared=False)
         control.close()
@@ -132,7 +132,7 @@ class Stack:
         return self._file.endpoints()
 
     def port(self, name: str) -> int:
-        """Return the port of the service ``name``, chosen on the first call and the same from then on."""
+        """Return the port of the service ``name``; the first call chooses it."""
         return self._file.port(name)
 
     def status(self) -> list[ProcessStatus]:
@@ -144,11 +144,11 @@ class Stack:
             return []
 
     def log_path(self, name: str) -> Path:
-        """Return the file that the process writes to; the one of its previous start ends in ``.log.1``."""
+        """Return the process's log file; the log of its previous start ends in ``.log.1``."""
         return self.state_dir / "logs" / f"{name}.log"
 
     def start(self, command: Command) -> None:
-        """Start one more process beside the others, or the same again, and wait until it is healthy."""
+        """Start one more process, or restart it, and wait until it is healthy."""
         with Control(self.socket_path) as control:
             self._start(control, [command], lambda _: None)
 
@@ -158,12 +158,12 @@ class Stack:
             control.restart(name)
 
     def kill(self, name: str) -> None:
-        """Kill one process outright, to see how the rest copes; it is started again."""
+        """Send SIGKILL to one process, to test how the others react; it is restarted."""
         with Control(self.socket_path) as control:
             control.kill(name)
 
     def stop(self, *names: str) -> None:
-        """Stop single processes for good."""
+        """Stop single processes permanently."""
         with Control(self.socket_path) as control:
             control.stop(list(names))
 
@@ -215,7 +215,7 @@ class Stack:
         return control
 
     def _complete(self, control: Control, services: MakeServices, prepare: Prepare, on_event: OnEvent) -> None:
-        """Start the services that a running stack lacks, and see that all the others are healthy."""
+        """Start the services that a running stack lacks, and check that all others are healthy."""
         endpoints = self.endpoints()
         known = control.status()
         names = {process.name for process in known}
@@ -266,7 +266,7 @@ class Stack:
             for command in list(pending.values()):
                 process = processes.get(command.name)
                 if process is None:
-                    raise self._broken(command, "was stopped meanwhile")
+                    raise self._broken(command, "was stopped by another command")
                 if process.failures >= TRIES:
                     raise self._broken(command, f"exited {process.failures} times in a row")
                 if process.state == "running" and healthy(command.health):
@@ -285,8 +285,8 @@ class Stack:
         return StackError(
             f"{command.name} {what}; its last lines:\n{last}\n",
             where=str(log),
-            remedy="Fix the cause in the last lines and run `headrace up` again. The processes that this call "
-            "started were stopped.",
+            remedy="Fix the cause in the last lines and run `headrace up` again. The processes that this "
+            "command started were stopped.",
         )
 
     @contextmanager
@@ -306,7 +306,7 @@ class Stack:
             control.own()
             yield control
         except BaseException:
-            with suppress(StackError):  # it ended by itself; the reason is what was raised
+            with suppress(StackError):  # it exited by itself; the error says why
                 control.stop()
             control.close()
             with self._no_supervisor():
@@ -323,7 +323,7 @@ class Stack:
 
     @contextmanager
     def _locked(self, on_event: OnEvent = lambda _: None) -> Iterator[None]:
-        """Let one caller at a time start or give up the stack."""
+        """Let one caller at a time start or release the stack."""
         with (self.state_dir / "lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -334,7 +334,7 @@ class Stack:
 
     @contextmanager
     def _no_supervisor(self) -> Iterator[None]:
-        """Wait until the supervisor has ended, and prevent others from starting meanwhile."""
+        """Wait until the supervisor has ended, and prevent others from starting one meanwhile."""
         deadline = time.monotonic() + _STOP_S
         with (self.state_dir / "supervisor.lock").open("a") as lock:
             while True:
@@ -344,7 +344,7 @@ class Stack:
                 except BlockingIOError as error:
                     if time.monotonic() > deadline:
                         raise StackError(
-                            "the supervisor neither answers nor ends",
+                            "the supervisor does not answer and does not exit",
                             where=str(self.state_dir / "supervisor.log"),
                             remedy="Kill the process `headrace_local.supervisor` of this folder; its children end "
                             "with it.",
@@ -354,7 +354,7 @@ class Stack:
 
 
 def _wait_for_login(dsn: str, seconds: float = 30.0) -> None:
-    """Wait until PostgreSQL lets us in; it accepts connections a moment before."""
+    """Wait until PostgreSQL accepts the login; it accepts connections a moment earlier."""
     deadline = time.monotonic() + seconds
     while True:
         try:

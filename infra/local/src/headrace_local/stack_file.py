@@ -25,7 +25,7 @@ class StackFile:
         return settings
 
     def renew(self, external: External) -> dict[str, Any]:
-        """Return the kept settings, with another port for each one that another program took meanwhile."""
+        """Return the stored settings, with a new port for each one that another program uses now."""
         kept = self.read()
         ports = {name: port for name, port in kept.get("ports", {}).items() if claim(port)}
         for name in ("kafka", "controller", "registry", "postgres"):

@@ -1,9 +1,9 @@
-"""The process that owns all others: it starts them, restarts what dies, and takes them along when it ends itself.
+"""The process that owns all others: it starts them, restarts those that die, and ends them when it ends itself.
 
-``python -m headrace_local.supervisor STATE_DIR SOCKET`` holds ``supervisor.lock`` in the state folder for as long as
-it lives, and serves the socket (:mod:`headrace_local.server`). It returns at once when it listens, and goes on in the
-background. On Linux every child dies with it (``PR_SET_PDEATHSIG``), even when it is killed; elsewhere, and for
-whatever is left, ``processes.json`` tells the next start what to clear away.
+``python -m headrace_local.supervisor STATE_DIR SOCKET`` holds ``supervisor.lock`` in the state folder while it lives,
+and serves the socket (:mod:`headrace_local.server`). The command returns as soon as the socket listens, and the
+supervisor continues in the background. On Linux, all children die with it (``PR_SET_PDEATHSIG``), even if it is killed.
+On other systems, and for any remaining processes, ``processes.json`` tells the next start what to clean up.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ STABLE_S = 60.0
 FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 10.0
 INFRASTRUCTURE = ("postgres", "kafka", "registry")
-"""In the order of start; each is needed by the next ones, so they stop one after the other."""
+"""In the order of start; each one is needed by the next, so they stop one after the other."""
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def after_exit(failures: int, ran_s: float) -> tuple[int, float]:
-    """Return the failures in a row, this one included, and the seconds until the next start.
+    """Return the number of consecutive failures including this one, and the seconds until the next start.
 
     The delay doubles from 0.2 s to at most 10 s; a stable minute resets it.
     """
@@ -50,14 +50,14 @@ def after_exit(failures: int, ran_s: float) -> tuple[int, float]:
 
 @dataclass(slots=True)
 class Child:
-    """One process and what is known of it; times are monotonic seconds."""
+    """The state of one process; times are monotonic seconds."""
 
     command: Command
     log: Path
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     created: float = 0.0
-    """Start of the process in seconds since the epoch; with its id it names the process for good."""
+    """Start of the process in seconds since 1970; together with the process ID, it is unique."""
     restarts: int = 0
     failures: int = 0
     next_start: float = 0.0
@@ -79,7 +79,7 @@ class Child:
 
 @dataclass(slots=True)
 class Supervisor:
-    """Children by name in the order of their start; they stop in the opposite order."""
+    """Children by name in the order of their start; they stop in reverse order."""
 
     state_dir: Path
     clock: Callable[[], float] = time.monotonic
@@ -105,14 +105,14 @@ class Supervisor:
         self.start(self.children[name].command)
 
     def kill(self, name: str) -> None:
-        """Kill a process outright; raises KeyError for one that does not run."""
+        """Send SIGKILL to a process; raises KeyError if it is not running."""
         process = self.children[name].process
         if process is None:
             raise KeyError(name)
         process.kill()
 
     def tick(self) -> float | None:
-        """Notice what died, start again what is due, and return the seconds until the next one is due, if any."""
+        """Notice exits, restart what is due, and return the seconds until the next restart is due, if any."""
         now = self.clock()
         for child in self.children.values():
             if child.process is not None and child.process.poll() is not None:
@@ -128,7 +128,7 @@ class Supervisor:
         return max(0.0, min(due) - now) if due else None
 
     def stop(self, names: list[str] | None = None) -> None:
-        """Stop the named processes and forget them, or all; the last one started stops first."""
+        """Stop the named processes, or all, and forget them; the last one started stops first."""
         chosen = [child for name, child in self.children.items() if names is None or name in names]
         self._stop(list(reversed(chosen)))
         for child in chosen:
@@ -166,7 +166,7 @@ class Supervisor:
         child.created = _created(child.process.pid)
 
     def _stop(self, children: list[Child]) -> None:
-        """Stop services together, then each part of the infrastructure alone, last started first."""
+        """Stop all services together, then each part of the infrastructure alone, last started first."""
         _end([child for child in children if child.command.name not in INFRASTRUCTURE])
         for child in children:
             if child.command.name in INFRASTRUCTURE:
@@ -181,9 +181,9 @@ class Supervisor:
 
 
 def clear_leftovers(state_dir: Path) -> int:
-    """Kill what a killed supervisor left behind and return how many processes that were.
+    """Kill the processes that a killed supervisor left behind, and return their number.
 
-    Only a process with the recorded id *and* start time is ours. Call this while no supervisor runs.
+    Only a process with the recorded ID *and* start time is ours. Call this while no supervisor runs.
     """
     record = state_dir / "processes.json"
     if not record.exists():
@@ -197,7 +197,7 @@ def clear_leftovers(state_dir: Path) -> int:
 
 
 def _created(pid: int) -> float:
-    """Return when a process started, in seconds since the epoch, or 0 if it has ended."""
+    """Return when a process started, in seconds since 1970, or 0 if it has ended."""
     try:
         process = psutil.Process(pid)
         return 0.0 if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
@@ -206,7 +206,7 @@ def _created(pid: int) -> float:
 
 
 def _dies_with(parent: int, death: signal.Signals) -> Callable[[], None]:
-    """Return what a child runs before its program, so that it receives ``death`` when the supervisor ends."""
+    """Return the function that a child runs before its program, so that it gets ``death`` when the supervisor ends."""
 
     def prepare() -> None:
         if _LIBC is not None:
@@ -218,7 +218,7 @@ def _dies_with(parent: int, death: signal.Signals) -> Callable[[], None]:
 
 
 def _end(children: list[Child]) -> None:
-    """Ask processes to stop, wait for them together, kill what stays, and take their own children along."""
+    """Ask processes to stop, wait for all of them, kill the remaining ones, and kill their children."""
     alive = [child for child in children if child.process is not None and child.process.poll() is None]
     for child in children:
         child.wanted = False
@@ -240,8 +240,8 @@ def _end(children: list[Child]) -> None:
 
 
 def _end_group(leader: int) -> None:
-    """Kill what a process that ended has started and left behind."""
-    with suppress(ProcessLookupError, PermissionError):  # nothing is left; macOS says the second for a zombie
+    """Kill the processes that an exited process started and left behind."""
+    with suppress(ProcessLookupError, PermissionError):  # nothing is left; macOS raises the second for a zombie
         os.killpg(leader, signal.SIGKILL)
 
 
@@ -251,7 +251,7 @@ def _note(log: Path, line: str) -> None:
 
 
 def _lock(descriptor: int) -> bool:
-    """Take the lock; a process that only looks for a supervisor holds it for a moment."""
+    """Take the lock; a process that only checks for a supervisor holds it for a moment."""
     for _ in range(20):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -263,7 +263,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def main() -> int:
-    """Supervise until told to stop, or until those whom the stack belongs to are gone."""
+    """Supervise until told to stop, or until the owners of the stack are gone."""
     from headrace_local.server import Server  # noqa: PLC0415  # the server imports this module
 
     state_dir, path = Path(sys.argv[1]), Path(sys.argv[2])
@@ -274,7 +274,7 @@ def main() -> int:
     supervisor = Supervisor(state_dir)
     server = Server(supervisor, path)
     if os.fork():
-        os._exit(0)  # the caller waits for this: from here on the socket can be reached
+        os._exit(0)  # the caller waits for this: from here on, the socket can be reached
     try:
         server.run()
     finally:

@@ -12,7 +12,7 @@ from headrace_local.model import StackError
 
 
 def is_unpacked(home: Path, sha256: str) -> bool:
-    """Return whether ``home`` holds the archive of this digest, file by file.
+    """Return whether ``home`` contains the archive with this digest, file by file.
 
     Raises :class:`StackError` if a file was changed, added or removed since.
     """
@@ -26,21 +26,21 @@ def is_unpacked(home: Path, sha256: str) -> bool:
     if found != known["files"]:
         names = sorted(name for name in {*found, *known["files"]} if found.get(name) != known["files"].get(name))
         raise StackError(
-            f"{len(names)} unpacked files differ from the archive, {names[0]} among them: "
+            f"{len(names)} unpacked files differ from the archive; the first is {names[0]}: "
             f"expected {_told(known['files'].get(names[0]))}, found {_told(found.get(names[0]))}",
             where=str(home),
-            remedy="Delete the folder and start again: the archive is unpacked again.",
+            remedy="Delete the folder and start the stack again, which unpacks the archive again.",
         )
     return True
 
 
 def unpack(archive: Path, sha256: str, home: Path) -> None:
-    """Unpack beside ``home`` first, so that ``home`` is there in full or not at all."""
+    """Unpack next to ``home`` first, so that ``home`` is complete or missing."""
     home.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home.parent) as folder:
         unpacked = Path(folder) / "unpacked"
         with tarfile.open(archive) as tar:
-            # Python before 3.11.4 has no filters; what the lock's digest vouches for is unpacked as it is then.
+            # Python before 3.11.4 has no filters; the archive is then unpacked as it is; its digest was checked.
             tar.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
             tar.extractall(unpacked)  # noqa: S202
         record = Path(folder) / "record"
@@ -55,7 +55,7 @@ def _record(home: Path) -> Path:
 
 
 def _files(folder: Path) -> dict[str, list[int]]:
-    """Return each file's size and time of change."""
+    """Return each file's size and modification time."""
     return {
         path.relative_to(folder).as_posix(): [path.lstat().st_size, path.lstat().st_mtime_ns]
         for path in folder.rglob("*")

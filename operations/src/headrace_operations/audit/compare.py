@@ -29,7 +29,7 @@ from headrace_operations.audit.model import (
 def in_order(
     entry: LogEntry, stored: StoredDocument, rows: Rows, vectors: int, target: Target, *, flagged: bool
 ) -> bool:
-    """Whether log and store agree about a document by counts and digests; ``flagged`` where one of its rows is bad."""
+    """Whether log and store agree about a document, by counts and digests; not if a row is ``flagged`` as bad."""
     document, chunks = entry.document, entry.chunks
     if document is None or chunks is None or flagged:
         return False
@@ -47,7 +47,7 @@ def in_order(
 
 
 def examine(key: Key, logged: LoggedDetail, stored: StoredDetail, target: Target) -> list[Finding]:
-    """Return what is wrong with one document: what an older version explains is not told a second time."""
+    """Return the findings of one document; problems that an older version explains are not repeated."""
     entry = logged.entry
     if entry.document is None:
         return _not_in_log(key, entry, stored)
@@ -70,7 +70,7 @@ def _version(version: LogDocument | LogChunks | StoredDocument) -> tuple[int, bo
 
 
 def _models_fit(stored: StoredDocument, target: Target) -> bool:
-    """The row names the model of whichever of its generations was written last."""
+    """Whether the row's model belongs to one of its generations; it is that of the generation written last."""
     return stored.model in {target.models.get(generation) for generation in stored.generations}
 
 
@@ -122,7 +122,7 @@ def _another_version(key: Key, logged: LogDocument, stored: StoredDocument | Non
 
 
 def _layout(key: Key, logged: LoggedDetail, stored: StoredDocument, target: Target) -> Iterable[Finding]:
-    """The list of chunks in the document's row."""
+    """Compare the list of chunks in the document's row."""
     if stored.layout == logged.layout:
         return
     wanted = Counter(position.chunk_id for position in logged.layout)
@@ -215,7 +215,7 @@ def _vector_rows(key: Key, logged: LoggedDetail, stored: StoredDetail, target: T
 
 
 def _vector_repair(key: Key, stored: StoredDetail, target: Target) -> tuple[tuple[str, ...], str | None]:
-    """Where the document's row does not claim the generation, a replay adds its vectors and nothing need be reset."""
+    """Return the repair of vectors: a replay, and first a reset if the row says that the generation has them."""
     assert stored.document is not None
     if target.generation in stored.document.generations:
         return repairs.rewrite(key, target), None
@@ -230,7 +230,7 @@ def _model(key: Key, stored: StoredDetail, target: Target) -> Iterable[Finding]:
     document = stored.document
     assert document is not None
     if target.generation not in document.generations:
-        if stored.vectors.keys() >= stored.chunks.keys():  # otherwise the missing vectors say it
+        if stored.vectors.keys() >= stored.chunks.keys():  # otherwise the finding of missing vectors covers it
             said = ", ".join(sorted(document.generations)) or "none"
             yield _finding(
                 Kind.MIXED_MODEL, "document", key, f"{target.generation} among its generations", said,

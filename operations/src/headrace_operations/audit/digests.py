@@ -14,12 +14,12 @@ NO_ROWS = Rows(0, 0)
 
 
 def text_hash(text: str) -> bytes:
-    """Return the hash that the chunker gives a text: BLAKE2b-128 of its UTF-8 bytes, 16 bytes."""
+    """Return the text's hash as the chunker computes it: BLAKE2b-128 of the UTF-8 bytes, 16 bytes."""
     return hashlib.blake2b(text.encode(), digest_size=_BYTES, person=b"headrace.text").digest()
 
 
 def layout_digest(layout: Iterable[Position]) -> bytes:
-    """Return a digest of the chunks' ids and positions in their order."""
+    """Return a digest of the chunks' IDs and positions, which depends on their order."""
     hasher = hashlib.blake2b(digest_size=_BYTES)
     for position in layout:
         hasher.update(position.chunk_id)
@@ -29,13 +29,13 @@ def layout_digest(layout: Iterable[Position]) -> bytes:
 
 
 def with_row(rows: Rows, chunk_id: bytes, its_text_hash: bytes) -> Rows:
-    """Return the digest with one chunk more; the order in which chunks are added does not count."""
+    """Return the digest with one more chunk; the order in which chunks are added does not matter."""
     one = hashlib.blake2b(chunk_id + its_text_hash, digest_size=_BYTES).digest()
     return Rows(rows.number + 1, (rows.total + int.from_bytes(one, "big")) % _MODULUS)
 
 
 def rows_digest(hashes: Mapping[bytes, bytes]) -> Rows:
-    """Return the digest of chunks given as text hash by id."""
+    """Return the digest of chunks, given as text hash by ID."""
     rows = NO_ROWS
     for chunk_id, its_text_hash in hashes.items():
         rows = with_row(rows, chunk_id, its_text_hash)

@@ -31,16 +31,16 @@ from headrace_operations.audit.put_aside import held_records
 DOCUMENTS, CHUNKS = CHUNKER.source, EMBEDDER.source
 _STAGES = (CHUNKER, EMBEDDER, INDEXER)
 _NEAR = 1000
-"""Records that lie closer together than this are read in one go."""
+"""Records that are closer together than this are read together."""
 _MOST_UNREADABLE = 100
 Progress = Callable[[str], None]
 
 
 class LogView:
-    """Reads the two topics, for all documents, for a tenant's, or for one.
+    """Reads the two topics, for all documents, for one tenant, or for one document.
 
-    Raises :class:`headrace.errors.DependencyDown` where Kafka or the registry does not answer, and
-    :class:`headrace.errors.ConfigurationError` where a topic does not exist.
+    Raises :class:`headrace.errors.DependencyDown` if Kafka or the registry does not answer, and
+    :class:`headrace.errors.ConfigurationError` if a topic does not exist.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class LogView:
         self._records = 0
 
     def advance(self) -> None:
-        """Read on to the present ends of both topics."""
+        """Continue to read up to the current ends of both topics."""
         partitions = self._ranges.partitions((DOCUMENTS, CHUNKS), needed=True)
         bounds = self._ranges.bounds(self._own(partitions), open_too=True)
         ranges = {one: Range(max(start, self._read.get(one, 0)), end) for one, (start, end) in bounds.items()}
@@ -65,9 +65,9 @@ class LogView:
         self._read = {one: end for one, (_, end) in bounds.items()}
 
     def chunk_lists(self, keys: Iterable[Key]) -> dict[Key, LoggedDetail]:
-        """Return the documents with their chunks, read from the topic once more.
+        """Return the documents with their chunks, read from the topic again.
 
-        A document whose record was compacted away meanwhile is absent.
+        A document is absent if its record was compacted away in the meantime.
         """
         found: dict[Key, LoggedDetail] = {}
         wanted: dict[Place, Key] = {}
@@ -82,7 +82,7 @@ class LogView:
             key = wanted.get(Place(record.partition, record.offset))
             if key is not None:
                 document = self._codec.decode(record.value, ChunkedDocument).payload
-                assert document is not None  # the entry says that it is no delete
+                assert document is not None  # according to the entry, it is not a delete
                 layout, hashes = _chunks_of(document)
                 found[key] = LoggedDetail(self.entries[key.tenant][key.document_id], layout, hashes)
 
@@ -91,7 +91,7 @@ class LogView:
         return found
 
     def in_flight(self) -> InFlight:
-        """Return which documents stages have yet to come to, as of the groups' committed offsets now."""
+        """Return the documents that stages have not processed yet, at the groups' current committed offsets."""
         committed: dict[TopicPartition, int] = {}
         for flow in _STAGES:
             live = self._ranges.partitions((flow.source,), needed=True)
@@ -101,7 +101,7 @@ class LogView:
         return InFlight(self._ranges, committed)
 
     def _own(self, partitions: Iterable[TopicPartition]) -> list[TopicPartition]:
-        """Return those in which the one document can be, where one is named."""
+        """Return the partitions to read: all, or only that of the selected document."""
         found = list(partitions)
         if self._tenant is None or self._document_id is None:
             return found
@@ -157,7 +157,7 @@ class LogView:
 
 
 class InFlight:
-    """Which documents are on their way, as of the committed offsets that were taken; read :meth:`scan` afterwards."""
+    """The documents that stages have not processed yet, at given committed offsets; call :meth:`scan` first."""
 
     def __init__(self, ranges: LogReader, committed: Mapping[TopicPartition, int]) -> None:
         self._ranges = ranges
@@ -165,8 +165,8 @@ class InFlight:
         self._keys: dict[bytes, str] = {}
 
     def scan(self, keys: Collection[bytes]) -> None:
-        """Find which of these documents are held, retried, replayed, or on their way to the store."""
-        # Held ones first: what is let go meanwhile is met again in the topics that follow.
+        """Find out which of these documents are held, in a retry or replay, or on their way to the store."""
+        # Held records first: if one is released meanwhile, it appears in the topics that are read after this.
         self._keys = dict.fromkeys(held_records(self._ranges, keys), "a held record, in held.<stage>")
         others = [one for one in self._committed if one[0] not in (DOCUMENTS, CHUNKS)]
         bounds = self._ranges.bounds(others, open_too=True)
@@ -174,7 +174,7 @@ class InFlight:
         self._ranges.read(ranges, self._take)
 
     def waits_for(self, key: Key, entry: LogEntry) -> str | None:
-        """Return the topic in which a stage has yet to come to the document, or None."""
+        """Return the topic that has a record of the document for a stage, or None."""
         for topic, version in ((DOCUMENTS, entry.document), (CHUNKS, entry.chunks)):
             if version is None:
                 continue
@@ -194,7 +194,7 @@ def _chunks_of(document: ChunkedDocument) -> tuple[tuple[Position, ...], dict[by
 
 
 def _near(places: Iterable[Place]) -> Iterable[dict[TopicPartition, Range]]:
-    """Return ranges of ``chunks`` that hold the places, each with no long way between two of them."""
+    """Return ranges of ``chunks`` that contain these offsets, split at long gaps."""
     runs: list[tuple[TopicPartition, Range]] = []
     for partition, offset in places:
         one = TopicPartition(CHUNKS, partition)
@@ -202,7 +202,7 @@ def _near(places: Iterable[Place]) -> Iterable[dict[TopicPartition, Range]]:
             runs[-1] = (one, Range(runs[-1][1].start, offset + 1))
         else:
             runs.append((one, Range(offset, offset + 1)))
-    while runs:  # one run of each partition at a time
+    while runs:  # one range per partition at a time
         now = dict(reversed(runs))
         runs = [run for run in runs if now[run[0]] is not run[1]]
         yield now

@@ -45,7 +45,7 @@ class Place(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Distinct chunks as a digest that does not depend on their order: how many, and a sum over id and text hash."""
+    """Distinct chunks as an order-independent digest: their number, and a sum over IDs and text hashes."""
 
     number: int
     total: int
@@ -73,7 +73,7 @@ class LogChunks(NamedTuple):
 
 @dataclass(slots=True)
 class LogEntry:
-    """What the log says of one document."""
+    """The log's information about one document."""
 
     document: LogDocument | None = None
     chunks: LogChunks | None = None
@@ -100,7 +100,7 @@ class StoredDocument(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StoredChunk:
-    """A row of ``chunk``; ``text_fits`` is whether its text has its hash, None where that was not looked at."""
+    """A row of ``chunk``; ``text_fits`` is whether its text has its hash, or None if that was not checked."""
 
     text_hash: bytes
     text_fits: bool | None = None
@@ -108,7 +108,7 @@ class StoredChunk:
 
 @dataclass(frozen=True, slots=True)
 class StoredVector:
-    """A row of the generation's vectors; ``as_cached`` is None where the cache has none, or was not asked."""
+    """A row of the generation's vectors; ``as_cached`` is None if the cache has no vector or was not asked."""
 
     dimensions: int
     finite: bool
@@ -126,7 +126,7 @@ class LoggedDetail:
 
 @dataclass(frozen=True, slots=True)
 class StoredDetail:
-    """A document in the store with the rows that belong to it; ``changed`` where it was written during the audit."""
+    """A document in the store with its rows; ``changed`` is True if it was written during the audit."""
 
     document: StoredDocument | None = None
     changed: bool = False
@@ -136,9 +136,9 @@ class StoredDetail:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The generation that is audited; ``models`` are those of all generations, by name.
+    """The generation that is audited; ``models`` has the models of all generations, by name.
 
-    ``fresh`` are the generations that a repair fills again: all but those that were retired, and this one.
+    ``fresh`` are the generations that a repair fills again: all except retired ones, plus this one.
     """
 
     generation: str
@@ -150,10 +150,11 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One inconsistency of one document: ``count`` things of a subject (document, chunk, vector, log, cache).
+    """One inconsistency of one document; ``count`` is the number of affected items of the ``subject``.
 
-    ``repair`` are commands, to be run in order; ``dead_letters`` are open ones of this document, which may explain it.
-    ``replay`` is the stage whose replay alone repairs it; None where it needs more, as a reset.
+    A subject is a document, chunk, vector, log or cache. ``repair`` has commands, to be run in order. ``dead_letters``
+    are open ones of this document that may explain it. ``replay`` is the stage whose replay is enough to repair it, or
+    None if more is needed, such as a reset.
     """
 
     kind: Kind
@@ -184,7 +185,7 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the audit looked at and found; ``all_tenants`` is False where the login sees only tenants it names."""
+    """What the audit read and found; ``all_tenants`` is False if the login sees only tenants that it names."""
 
     generation: str
     tenants: tuple[str, ...]
@@ -205,7 +206,7 @@ class Report:
         return not self.findings
 
     def counts(self) -> dict[str, int]:
-        """Return the number of findings by kind, all kinds."""
+        """Return the number of findings of each kind."""
         return {kind.value: sum(finding.kind is kind for finding in self.findings) for kind in Kind}
 
     def as_dict(self) -> dict[str, Any]:

@@ -14,16 +14,16 @@ _AFTER_THE_LOG = (CHUNKER.name, EMBEDDER.name, INDEXER.name)
 
 
 def open_dead_letters(ranges: LogReader, keys: Collection[bytes]) -> dict[bytes, list[str]]:
-    """Return the ids (``stage/partition/offset``) of open dead letters by record key, the oldest first.
+    """Return the IDs (``stage/partition/offset``) of open dead letters by record key, oldest first.
 
-    It reads the dead letters of four stages and their actions; raises :class:`headrace.errors.DependencyDown`.
+    Reads the dead letters of four stages and their actions; raises :class:`headrace.errors.DependencyDown`.
     """
     stages = {dead_letter_topic(stage): stage for stage in (INGEST.name, *_AFTER_THE_LOG)}
     return _without_action(ranges, DEAD_LETTER_ACTIONS, stages, keys)
 
 
 def held_records(ranges: LogReader, keys: Collection[bytes]) -> dict[bytes, list[str]]:
-    """Return the ids of held records that wait for a pause's end or a review, by record key, the oldest first.
+    """Return the IDs of records that are held by a pause or for a review, by record key, oldest first.
 
     Raises :class:`headrace.errors.DependencyDown`.
     """

@@ -13,51 +13,51 @@ def _selection(key: Key) -> str:
 
 
 def replay(stage: str, key: Key) -> str:
-    """Have a stage that all generations share read the document again."""
+    """Return the command to replay the document through a stage that all generations share."""
     return f"headrace replay start --stage {stage} {_selection(key)}"
 
 
 def embed(key: Key, generation: str) -> str:
-    """Have the generation's embedder read the document again."""
+    """Return the command to replay the document through the generation's embedder."""
     return f"{replay(EMBEDDER.name, key)} --into {quote(generation)}"
 
 
 def reset(key: Key, generation: str) -> str:
-    """Take what the store holds of the document out, so that the replay of the same version is no repeat."""
+    """Return the command to remove the document's rows, so that a replay of the same version writes them again."""
     return f"headrace audit {_selection(key)} --generation {quote(generation)} --reset"
 
 
 def rewrite(key: Key, target: Target, *, deleted: bool = False) -> tuple[str, ...]:
-    """Write all rows of a version again that the store holds already: a replay alone would find nothing to do.
+    """Return the commands to write all rows of a stored version again; a replay alone would find nothing to do.
 
-    The reset takes out every generation's vectors, so each that is kept fresh is filled again.
+    The reset removes the vectors of all generations, so each generation that is kept fresh is filled again.
     """
     again = () if deleted else tuple(embed(key, generation) for generation in target.fresh)
     return (reset(key, target.generation), *again)
 
 
 def redrive(stage: str, key: Key) -> str:
-    """Send the document's open dead letters of a stage through it again."""
+    """Return the command to redrive the document's open dead letters of a stage."""
     return f"headrace dlq redrive --stage {stage} {_selection(key)}"
 
 
 def delete(key: Key) -> str:
-    """Delete the document by a change event, which the log then has (with an API key of that tenant)."""
+    """Return the command to delete the document by a change event; it needs an API key of the tenant."""
     return f"headrace delete {quote(key.document_id)}"
 
 
 def ingest(key: Key, above: int) -> str:
-    """Send the document once more from its source, under a version that is higher than all there is."""
+    """Return the command to send the document again from its source, with a version higher than all known ones."""
     return f"headrace ingest FILE  # document {key.document_id} with a version above {above}"
 
 
 def delete_vectors(tenant: str, generation: str, chunk_id: str) -> str:
-    """Remove vectors that belong to no document, which no command of ours can name."""
+    """Return the SQL to delete vectors that belong to no document, because no command can select them."""
     return _psql(tenant, f"embedding_{generation}", f"chunk_id = '{chunk_id}'")
 
 
 def delete_cached(tenant: str, model: str, text_hash: str) -> str:
-    """Remove a cached vector; the text is embedded again when it is next needed."""
+    """Return the SQL to delete a cached vector; the text is embedded again when it is next needed."""
     return _psql(tenant, "vector_cache", f"model = {_literal(model)} AND text_hash = '\\x{text_hash}'")
 
 

@@ -50,7 +50,7 @@ class NoReset(HeadraceError):
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """What was taken out, or would be: the chunks, each with its vectors; ``then`` are the commands that follow."""
+    """The chunks that were or would be removed, each with its vectors; ``then`` has the commands to run next."""
 
     chunks: int
     version: int
@@ -59,10 +59,10 @@ class Reset:
 
 
 async def reset(kafka: KafkaSettings, codec: Codec, store: StoreSettings, key: Key, *, dry_run: bool = False) -> Reset:
-    """Take the document's chunks and vectors out of the store, of every generation, in one transaction.
+    """Remove the document's chunks and vectors of all generations from the store, in one transaction.
 
-    Raises :class:`NoReset` where the log does not have the document, the store has it in a newer version, or not at
-    all, and :class:`headrace.errors.DependencyDown` where a system does not answer.
+    Raises :class:`NoReset` if the log does not have the document, or the store does not have it or has a newer version,
+    and :class:`headrace.errors.DependencyDown` if a system does not answer.
     """
     ranges = LogReader(kafka, "audit")
     log = LogView(ranges, codec, tenant=key.tenant, document_id=key.document_id, progress=lambda _: None)
@@ -95,7 +95,7 @@ def _require(key: Key, generation: str, document: LogDocument, stored: int | Non
     if stored > document.version:
         raise NoReset(
             f"the store has version {stored} of {key.document_id}, but the log only has version {document.version}",
-            remedy=f"A reset would return to the older version. Run `{repairs.ingest(key, stored)}`.",
+            remedy=f"A reset would restore the older version. Run `{repairs.ingest(key, stored)}`.",
         )
 
 

@@ -55,7 +55,7 @@ class UnknownDocument(NotThere):
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What is audited: everything, a tenant, or one document of a tenant; without a generation, the active one."""
+    """The scope of an audit: everything, a tenant, or one document of a tenant; by default, the active generation."""
 
     tenant: str | None = None
     document_id: str | None = None
@@ -65,7 +65,7 @@ class Scope:
 
 @dataclass(slots=True)
 class _Tally:
-    """A document's rows as they come by."""
+    """Counts of a document's rows while they are read."""
 
     rows: Rows = NO_ROWS
     vectors: int = 0
@@ -74,7 +74,7 @@ class _Tally:
 
 @dataclass(slots=True)
 class _Seen:
-    """What the first look at the store came to."""
+    """The result of the first comparison."""
 
     documents: int = 0
     chunks: int = 0
@@ -89,7 +89,7 @@ async def audit(
     """Compare log and store.
 
     Raises :class:`ConfigurationError` for a generation or topic that does not exist or a document without its tenant,
-    :class:`UnknownDocument`, and :class:`headrace.errors.DependencyDown` where a system does not answer.
+    :class:`UnknownDocument`, and :class:`headrace.errors.DependencyDown` if a system does not answer.
     """
     if scope.document_id is not None and scope.tenant is None:
         raise ConfigurationError("--document requires --tenant", where="--document", remedy="Pass --tenant too.")
@@ -113,7 +113,7 @@ async def audit(
 
 
 def chosen(known: Iterable[Generation], wanted: str | None) -> Generation:
-    """Return the generation that was named, or the active one; raises :class:`ConfigurationError` naming all."""
+    """Return the named generation or the active one; raises :class:`ConfigurationError` naming all generations."""
     found = list(known)
     for one in found:
         if one.name == wanted or (wanted is None and one.state == "active"):
@@ -212,7 +212,7 @@ class _Audit:
                 self._findings.append(self._loose(tenant, str(UUID(bytes=chunk_id))))
 
     def _place(self, key: Key) -> tuple[int, int]:
-        """Where its chunks stand: documents in this order are read from the topic in one go."""
+        """Return the offset of its chunks, so that documents in this order are read together."""
         entry = self._log.entries.get(key.tenant, {}).get(key.document_id)
         return entry.chunks.place if entry is not None and entry.chunks is not None else (-1, 0)
 
@@ -223,7 +223,7 @@ class _Audit:
             self._judge(key, lists.get(key), details[key], in_flight)
 
     def _judge(self, key: Key, logged: LoggedDetail | None, stored: StoredDetail, in_flight: InFlight) -> None:
-        """Keep what is wrong with a document as findings, or as pending where something is still to come to it."""
+        """Store the document's problems as findings, or as pending if a stage still has a record of it."""
         if logged is None:
             self._pending.append(Pending(key.tenant, key.document_id, _CHANGED))
             return
@@ -238,7 +238,7 @@ class _Audit:
             self._findings += found
 
     def _take_one(self, key: Key, entry: LogEntry, stored: StoredDetail, *, known: bool) -> None:
-        """Count the one document that was named; refuse one that nobody knows."""
+        """Count the named document; raises :class:`UnknownDocument` if neither log nor store has it."""
         if not known and entry == LogEntry() and stored.document is None and not stored.chunks:
             raise UnknownDocument(
                 f"no document {key.document_id} of tenant {key.tenant} in the log or the store",
@@ -249,7 +249,7 @@ class _Audit:
         self._seen.vectors = sum(map(len, stored.vectors.values()))
 
     def _explained(self) -> tuple[Finding, ...]:
-        """Return the findings in order; one that a dead letter may explain has its id."""
+        """Return the findings in order, with the IDs of dead letters that may explain them."""
         wanted = {
             Key(one.tenant, one.document_id).record_key
             for one in self._findings
@@ -275,9 +275,9 @@ class _Audit:
 
 
 def explained(finding: Finding, letters: dict[bytes, list[str]]) -> Finding:
-    """Return what is missing or stale with its document's open dead letters, given by record key.
+    """Return a missing or stale finding with its document's open dead letters, given by record key.
 
-    Where a whole version is concerned, sending them again comes before the other repairs.
+    For a finding about a whole version, redriving them is the first repair.
     """
     if finding.kind not in _EXPLAINED or finding.document_id is None:
         return finding

@@ -42,7 +42,7 @@ _VECTOR_FIELDS = (
     "e.chunk_id, coalesce(vector_dims(e.embedding), {dimensions}) AS dimensions, "
     "coalesce(vector_norm(e.embedding) < 'infinity', true) AS finite"
 )
-"""A row without a vector says that its chunk has none by decision: nothing is wrong with it."""
+"""A row without a vector says that its chunk is not embedded on purpose, so it is not a finding."""
 _VECTORS = (
     "SELECT {fields}, NULL::boolean AS as_cached FROM {embedding} AS e "
     "WHERE e.tenant = $1 AND {which} AND $3::text <> ''"
@@ -64,7 +64,7 @@ _CACHE = (
 
 
 class ChunkRow(NamedTuple):
-    """A chunk with the vectors of its id."""
+    """A chunk with the vectors of its ID."""
 
     chunk_id: bytes
     document_id: str
@@ -73,14 +73,14 @@ class ChunkRow(NamedTuple):
 
 
 class ChunkPage(NamedTuple):
-    """Chunks in order of their ids, and the ids in this stretch that have a vector and no chunk."""
+    """Chunks sorted by ID, and the IDs in the same range that have a vector but no chunk."""
 
     chunks: Sequence[ChunkRow]
     loose: Sequence[bytes]
 
 
 class StoreView:
-    """Reads the store. Every method raises :class:`headrace.errors.DependencyDown` where PostgreSQL does not answer."""
+    """Reads the store. Every method raises :class:`headrace.errors.DependencyDown` if PostgreSQL does not answer."""
 
     def __init__(self, pool: Pool, generation: Generation, *, deep: bool) -> None:
         self.generation = generation
@@ -91,7 +91,7 @@ class StoreView:
         self._text = "text" if deep else "NULL::text"
 
     async def tenants(self) -> set[str] | None:
-        """Return every tenant that has a row, or None where the login sees only those that it names."""
+        """Return every tenant that has a row, or None if the login sees only the tenants that it names."""
         with postgresql_errors():
             async with self._pool.acquire() as connection:
                 if not await sees_all(connection):
@@ -133,7 +133,7 @@ class StoreView:
             after = until
 
     async def details(self, tenant: str, document_ids: Collection[str], since: datetime) -> dict[Key, StoredDetail]:
-        """Return the documents with all their rows, as of one moment; reads all of the tenant's chunks to find them."""
+        """Return the documents with all their rows in one snapshot; reads all of the tenant's chunks to find them."""
         async with self._snapshot(tenant) as connection:
             names = list(document_ids)
             documents = {row["document_id"]: row for row in await connection.fetch(_DOCUMENTS_NAMED, tenant, names)}
@@ -148,14 +148,14 @@ class StoreView:
         return {Key(tenant, name): _detail(documents.get(name), chunks.get(name, {}), vectors, since) for name in names}
 
     async def still_loose(self, tenant: str, chunk_ids: Collection[bytes]) -> list[bytes]:
-        """Return those that have a vector and no chunk now."""
+        """Return those of the chunk IDs that now have a vector but no chunk."""
         wanted = [UUID(bytes=chunk_id) for chunk_id in sorted(chunk_ids)]
         async with tenant_transaction(self._pool, tenant, readonly=True) as connection:
             rows = await connection.fetch(_LOOSE.replace("{embedding}", self._table), tenant, wanted)
         return sorted({row["chunk_id"].bytes for row in rows})
 
     async def alien_cache(self, tenant: str) -> list[tuple[bytes, int]]:
-        """Return text hash and dimensions of the cached vectors that the generation cannot take."""
+        """Return text hash and dimensions of the cached vectors that do not match the generation."""
         async with tenant_transaction(self._pool, tenant, readonly=True) as connection:
             rows = await connection.fetch(_CACHE, tenant, self.generation.model, self.generation.dimensions)
         return [(bytes(row["text_hash"]), row["dimensions"]) for row in rows]
@@ -182,7 +182,7 @@ async def opened_pool(settings: StoreSettings) -> AsyncIterator[Pool]:
 
 
 async def generations(pool: Pool) -> list[Generation]:
-    """Return the generations that exist."""
+    """Return all generations."""
     with postgresql_errors():
         async with pool.acquire() as connection:
             return await list_generations(connection)

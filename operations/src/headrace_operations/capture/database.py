@@ -173,7 +173,7 @@ def problems(database: Database, tables: Mapping[str, Table]) -> list[Problem]:
             )
         )  # fmt: skip
     if not database.may_replicate:
-        found.append(Problem("role", "may not replicate", "Run ALTER ROLE … REPLICATION, or use another role."))
+        found.append(Problem("role", "lacks the attribute REPLICATION", "Run ALTER ROLE … REPLICATION."))
     for name, table in tables.items():
         there = database.tables.get(name)
         found += [_missing(name, database.names)] if there is None else _of_table(name, table, there)
@@ -192,7 +192,7 @@ def _of_table(name: str, table: Table, found: Found) -> list[Problem]:
     if found.kind != _ORDINARY:
         return [Problem(name, "is not an ordinary table", "Capture its partitions, or the table behind the view.")]
     if not found.owned:
-        return [Problem(name, "is not owned by the role, which cannot publish it", "Use the role that owns the table.")]
+        return [Problem(name, "cannot be published: the role does not own it", "Use the role that owns the table.")]
     if missing := table.missing(found.columns):
         there = ", ".join(found.columns)
         return [
@@ -210,7 +210,7 @@ def _of_table(name: str, table: Table, found: Found) -> list[Problem]:
     if found.identity != _FULL:
         result.append(
             Problem(
-                name, "does not log complete rows: an update would lack large texts that it does not change",
+                name, "does not log complete rows: updates would lack large texts that they leave unchanged",
                 f"Run ALTER TABLE {name} REPLICA IDENTITY FULL.",
             )
         )  # fmt: skip

@@ -32,8 +32,10 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """``texts`` are distinct ones by tenant, ``to_embed`` those without a vector; ``exact`` says whether texts are
-    those that the stage will see. ``usd`` is None where the price is unknown, ``seconds`` without a rate.
+    """An estimate: ``texts`` are distinct texts by tenant, ``to_embed`` those without a vector.
+
+    ``exact`` is whether these are the texts that the stage will embed. ``usd`` is None if the price is unknown, and
+    ``seconds`` is None without a rate.
     """
 
     documents: int
@@ -46,12 +48,12 @@ class Estimate:
 
 
 def tokens_of(characters: int) -> int:
-    """Return about how many tokens a text of so many characters has; never 0."""
+    """Return the approximate number of tokens in a text with this number of characters, at least 1."""
     return max(1, math.ceil(characters / CHARACTERS_A_TOKEN))
 
 
 def pieces(characters: int) -> list[int]:
-    """Return the lengths of the pieces that a text of so many characters is cut into, about."""
+    """Return the approximate lengths of the chunks of a text with this number of characters."""
     if characters <= _PIECE:
         return [characters] if characters else []
     step = _PIECE - _SHARED
@@ -60,18 +62,18 @@ def pieces(characters: int) -> list[int]:
 
 
 class Lengths:
-    """Distinct texts by tenant with their lengths; holds 16 bytes and a number for each."""
+    """Distinct texts by tenant, with their lengths; needs 16 bytes and a number for each text."""
 
     def __init__(self) -> None:
         self.documents = 0
         self.texts: dict[str, dict[bytes, int]] = {}
 
     def add(self, tenant: str, key: bytes, characters: int) -> None:
-        """Take a text in by the key of its vector; a repeat changes nothing."""
+        """Add a text by the key of its vector; adding it again changes nothing."""
         self.texts.setdefault(tenant, {})[key] = characters
 
     def add_whole(self, tenant: str, text: str) -> None:
-        """Take in a text that is yet to be cut; a text that comes again costs nothing."""
+        """Add a text that is not split yet; a repeated text costs nothing."""
         own = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=14).digest()
         for number, characters in enumerate(pieces(len(text))):
             self.add(tenant, own + number.to_bytes(4, "big"), characters)
@@ -80,7 +82,7 @@ class Lengths:
 async def priced(
     lengths: Lengths, known: Known | None, *, price: Decimal | None, rate: float | None, exact: bool
 ) -> Estimate:
-    """Return what the texts come to; ``known`` leaves out those that have a vector, ``rate`` is texts a second."""
+    """Return the cost of the texts except those with ``known`` vectors; ``rate`` is in texts per second."""
     texts = sum(map(len, lengths.texts.values()))
     to_embed = tokens = 0
     for tenant, own in lengths.texts.items():
@@ -101,10 +103,10 @@ def of_log(
     preparation: Preparation,
     progress: Progress = lambda _: None,
 ) -> Lengths:
-    """Read what a replay of the embedder would send, and return its texts, prepared as the generation has it.
+    """Read what a replay of the embedder would send, and return its texts, prepared for the generation.
 
-    Records that cannot be read, or whose payload is gone, do not count: the stage dead-letters them at no cost.
-    Raises :class:`DependencyDown`.
+    Records that cannot be read, or whose payload is missing, do not count, because the stage dead-letters them at no
+    cost. Raises :class:`DependencyDown`.
     """
     found = Lengths()
 
@@ -124,7 +126,7 @@ def of_log(
 
 
 def of_texts(tenant: str, texts: Iterable[str], progress: Progress = lambda _: None) -> Lengths:
-    """Return the texts of documents that were not sent yet."""
+    """Return the texts of documents that have not been sent."""
     found = Lengths()
     for text in texts:
         found.documents += 1

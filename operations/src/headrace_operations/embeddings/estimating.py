@@ -1,4 +1,4 @@
-"""Estimates the cost of embedding files that were not sent yet, or records that the embedder would read in the log."""
+"""Estimates the cost of embedding files that have not been sent, or records in the log that the embedder would read."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from headrace_operations.replay.start import ReplayRequest, plan
 
 @dataclass(frozen=True, slots=True)
 class EstimateRequest:
-    """``model`` by name or identity, None for the generation's; ``rate`` is texts a second, None tells no time.
+    """``model`` is a name or identity, or None for the generation's; ``rate`` is in texts per second, or None.
 
-    ``provider`` is what embeds, None where that is not known.
+    ``provider`` is the provider that embeds, or None if unknown.
     """
 
     book: CostBook
@@ -34,27 +34,27 @@ class EstimateRequest:
     provider: str | None = None
 
     def identity(self, known: Iterable[str]) -> str:
-        """Return the identity of the model that was named, which has to be."""
+        """Return the identity of the named model; a name is required."""
         assert self.model is not None
         return model_identity(self.model, {*known, *self.book.models}, self.provider)
 
 
 @dataclass(frozen=True, slots=True)
 class Estimated:
-    """The identity of the model, and what the texts come to."""
+    """The identity of the model, and the estimate for the texts."""
 
     model: str
     estimate: Estimate
 
 
 async def generation_of(store: StoreSettings, name: str | None) -> Generation:
-    """Return the generation of that name, or the active one; raises :class:`ConfigurationError` naming all."""
+    """Return the named generation, or the active one; raises :class:`ConfigurationError` naming all generations."""
     async with opened_pool(store) as pool:
         return chosen(await generations(pool), name)
 
 
 async def estimate_texts(request: EstimateRequest, lengths: Lengths, kept: str | None = None) -> Estimated:
-    """Return about what texts come to that are not split yet; nothing is asked. ``kept`` is the generation's model."""
+    """Return an approximate estimate of texts that are not split yet; ``kept`` is the generation's model."""
     name = kept if request.model is None and kept is not None else request.identity(())
     price = request.book.price(name, local=is_local(request.provider))
     return Estimated(name, await priced(lengths, None, price=price, rate=request.rate, exact=False))
@@ -63,7 +63,7 @@ async def estimate_texts(request: EstimateRequest, lengths: Lengths, kept: str |
 async def estimate_log(
     cluster: Cluster, request: EstimateRequest, replay: ReplayRequest, progress: Progress = lambda _: None
 ) -> Estimated:
-    """Return exactly what a replay of the embedder comes to, without the texts that the cache has.
+    """Return the exact cost of a replay of the embedder, without cached texts.
 
     Raises :class:`ConfigurationError`, :class:`RefusedReplay` and :class:`DependencyDown`.
     """
@@ -78,14 +78,14 @@ async def estimate_log(
 
 
 def _prepared(kept: Generation, model: str) -> Preparation:
-    """Return how texts are prepared; those of another model are the same, but it wants other words before them."""
+    """Return how texts are prepared; for another model, only the prompt differs."""
     if model == kept.model:
         return kept.preparation
     return replace(kept.preparation, passage_prompt=known_model(model).passage_prompt)
 
 
 def lengths_of(tenant: str, texts: Iterable[str], progress: Progress = lambda _: None) -> Lengths:
-    """Return the lengths of texts that are not split yet; raises :class:`ConfigurationError` where there is none."""
+    """Return the lengths of texts that are not split yet; raises :class:`ConfigurationError` if there are none."""
     found = of_texts(tenant, texts, progress)
     if not found.documents:
         raise ConfigurationError("no text found", remedy="Pass text files or change events.")

@@ -24,10 +24,10 @@ async def cached(pool: Pool, tenant: str, model: str) -> int:
 
 
 async def forget(pool: Pool, tenant: str, model: str, *, asked_by: str) -> int:
-    """Delete the tenant's cached vectors of the model, some thousands in a transaction; return how many.
+    """Delete the tenant's cached vectors of the model in batches of some thousands, and return their number.
 
-    It deletes vectors that all tenants share first, or the tenant would get them again; other tenants keep their own.
-    The log names who asked. After an interruption, the next call continues.
+    Deletes the vectors that all tenants share first, because otherwise the tenant would get them again; other tenants
+    keep their own. The log names who asked. After an interruption, the next call continues.
     """
     gone = 0
     while True:

@@ -19,9 +19,9 @@ _WHY = "embeddings incremental"
 
 @dataclass(frozen=True, slots=True)
 class Lacking:
-    """What a generation lacks: open dead letters that can be sent again, tenants without all their vectors.
+    """What a generation lacks: open dead letters to redrive, and tenants without all their vectors.
 
-    ``pending`` documents are under way, ``to_repair`` findings need more than a replay. ``refused`` are the open dead
+    ``pending`` documents are in flight; ``to_repair`` findings need more than a replay. ``refused`` are the open dead
     letters that cannot be redriven, each with the reason.
     """
 
@@ -35,20 +35,20 @@ class Lacking:
 
     @property
     def redrive(self) -> Request | None:
-        """What is to be sent again; None where there is nothing."""
+        """The dead letters to redrive, or None if there are none."""
         selection = Selection(stage=EMBEDDER.name, tenant=self.tenant)
         return Request(REDRIVEN, selection, _WHY) if self.letters else None
 
     @property
     def replays(self) -> list[ReplayRequest]:
-        """The replays that give the tenants their vectors, into the generation."""
+        """The replays that fill in the tenants' vectors in the generation."""
         return [ReplayRequest(EMBEDDER.name, tenant=name) for name in self.tenants]
 
 
 async def find_lacking(cluster: Cluster, tenant: str | None, told: Callable[[str], None] = lambda _: None) -> Lacking:
-    """Audit the generation of the cluster's lanes, and count what can be done about what is missing; nothing moves.
+    """Audit the generation of the cluster's lanes, and count what can be repaired; changes nothing.
 
-    Raises :class:`DependencyDown`, and what the audit does.
+    Raises :class:`DependencyDown`, and what the audit raises.
     """
     name = cluster.kafka.generation
     scope = Scope(tenant, generation=name)

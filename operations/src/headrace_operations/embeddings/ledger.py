@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A sum of the ledger; ``names`` are what it is the sum of, as tenant and document. ``usd`` leaves out tokens
-    without a known price, which are ``unpriced_tokens``.
+    """A sum of the ledger; ``names`` say of what, such as a tenant and a document.
+
+    ``usd`` does not include tokens without a known price, which are ``unpriced_tokens``.
     """
 
     names: tuple[str, ...]
@@ -35,7 +36,7 @@ class Line:
 
 
 def summed(rows: Iterable[DayUsage], by: By) -> list[Line]:
-    """Return the sums of the days by tenant, stage, model or day, in order of their names."""
+    """Return the sums of the days by tenant, stage, model or day, sorted by name."""
     sums: dict[tuple[str, ...], Line] = {}
     for row in rows:
         names = (str(getattr(row, by)),)
@@ -69,9 +70,9 @@ def total(lines: Sequence[Line]) -> Line:
 
 
 async def tenants(pool: Pool, named: str | None) -> list[str]:
-    """Return the tenants that are meant: the named one, or all that have a ledger.
+    """Return the named tenant, or all tenants in the ledger.
 
-    Raises :class:`ConfigurationError` where none is named and the login sees only those that it names.
+    Raises :class:`ConfigurationError` if no tenant is named and the login sees only tenants that it names.
     """
     if named is not None:
         return [named]
@@ -120,7 +121,7 @@ async def spent_in_all(pool: Pool, now: datetime) -> Spent:
 
 
 def all_reached(book: CostBook, in_all: Spent, by_tenant: dict[str, Spent], now: datetime) -> list[Reached]:
-    """Return the caps that are reached, that on all first."""
+    """Return the reached caps, the cap on all tenants first."""
     found = [reached(book.caps.all, in_all, "all tenants", now)]
     found += [
         reached(book.caps.of(tenant), spent, f"tenant {tenant}", now) for tenant, spent in sorted(by_tenant.items())
@@ -129,7 +130,7 @@ def all_reached(book: CostBook, in_all: Spent, by_tenant: dict[str, Spent], now:
 
 
 def with_room(book: CostBook, in_all: Spent, by_tenant: dict[str, Spent], now: datetime) -> frozenset[str]:
-    """Return the scopes of held records that can go on: tenants whose cap has room, none while that on all has none."""
+    """Return the scopes of held records to release: tenants whose cap has room, if the cap on all has room."""
     if reached(book.caps.all, in_all, "all tenants", now) is not None:
         return frozenset()
     return frozenset(

@@ -17,13 +17,13 @@ def is_local(provider: str | None) -> bool:
 def model_identity(model: str, known: Collection[str], provider: str | None) -> str:
     """Return a model's identity in cache and index: the last part of its name or folder.
 
-    A name that is ``known`` as one stays as it is, and so does a server's.
+    A name that is a ``known`` identity stays as it is, and so does the name of a server's model.
     """
     return model if model in known or provider == SERVED else identity(model)
 
 
 def cap_without_price(book: CostBook, model: str, settings: CostSettings, provider: str | None) -> str | None:
-    """Return why the embedder does not take the file: a cap in USD on a server's model without a price; else None."""
+    """Return why the embedder refuses the cost file (a cap in USD for a server's model without a price), or None."""
     if provider != SERVED:
         return None
     try:

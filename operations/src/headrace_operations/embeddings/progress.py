@@ -14,9 +14,9 @@ from headrace_operations.held.model import HeldSelection
 
 
 def measured(kafka: KafkaSettings, sample_s: float, sleep: Callable[[float], None]) -> tuple[lag.Progress, float]:
-    """Return how far the embedder of the generation is, and its rate in records a second.
+    """Return the progress of the generation's embedder, and its rate in records per second.
 
-    The rate is taken over so many seconds; it is 0 where nothing is pending. Raises :class:`DependencyDown`.
+    The rate is measured over ``sample_s`` seconds; it is 0 if nothing is pending. Raises :class:`DependencyDown`.
     """
     reader = lag.LagReader(kafka)
     first = lag.progress(reader, EMBEDDER.name)
@@ -30,7 +30,7 @@ def measured(kafka: KafkaSettings, sample_s: float, sleep: Callable[[float], Non
 
 
 def waiting_for_caps(log: HeldLog, tenant: str | None) -> dict[str, int]:
-    """Return how many records of the generation wait for a cap, by scope (``cap/acme``)."""
+    """Return how many records of the generation are held by a cap, by scope (``cap/acme``)."""
     found: dict[str, int] = {}
     for entry in log.select(HeldSelection(stage=EMBEDDER.name, kind=CAP, tenant=tenant)):
         found[entry.scope] = found.get(entry.scope, 0) + 1

@@ -18,16 +18,16 @@ from headrace_operations.held.release import release, release_request, waiting
 
 @dataclass(frozen=True, slots=True)
 class CapRelease:
-    """Records that wait for caps, by scope (``cap/acme``): of those with room, and of those that are full."""
+    """Records held by caps, by scope (``cap/acme``): those whose cap has room, and the others."""
 
     ready: Mapping[str, int]
     full: Mapping[str, int]
 
 
 async def plan_release(cluster: Cluster, book: CostBook, counts: Mapping[str, int]) -> CapRelease:
-    """Return which of the waiting records can go on; none while the cap on all tenants is reached.
+    """Return which of the held records can be released; none while the cap on all tenants is reached.
 
-    ``counts`` are those of :func:`waiting_for_caps`. Raises :class:`DependencyDown`.
+    ``counts`` is the result of :func:`waiting_for_caps`. Raises :class:`DependencyDown`.
     """
     if not counts:
         return CapRelease({}, {})
@@ -41,10 +41,10 @@ async def plan_release(cluster: Cluster, book: CostBook, counts: Mapping[str, in
 
 
 def waiting_for_caps(cluster: Cluster, tenant: str | None) -> dict[str, int]:
-    """Return how many records of all generations wait for a cap, by scope."""
+    """Return how many records of all generations are held by a cap, by scope."""
     return waiting(cluster, HeldSelection(stage=EMBEDDER.name, kind=CAP, tenant=tenant))
 
 
 def release_capped(cluster: Cluster, scopes: Iterable[str], progress: Progress = lambda _: None) -> dict[str, int]:
-    """Send the records of these caps through the embedder again; one that finds its cap full again waits again."""
+    """Release the records of these caps; a record that exceeds its cap again is held again."""
     return release(cluster, scopes, release_request(cluster, "the cap has room"), progress)

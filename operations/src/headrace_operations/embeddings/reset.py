@@ -12,7 +12,7 @@ from headrace_operations.embeddings.models import model_identity
 
 @dataclass(frozen=True, slots=True)
 class ResetRequest:
-    """Whose vectors of which model (name or identity); ``provider`` is what embeds, None where that is not known."""
+    """The vectors to delete, by tenant and model (name or identity); ``provider`` is None if unknown."""
 
     tenant: str
     model: str
@@ -21,14 +21,14 @@ class ResetRequest:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """The identity of the model, and how many vectors were forgotten, or would be."""
+    """The identity of the model, and the number of vectors that were or would be deleted."""
 
     model: str
     vectors: int
 
 
 async def plan_reset(store: StoreSettings, request: ResetRequest) -> Reset:
-    """Return what would be forgotten; raises :class:`DependencyDown`."""
+    """Return what would be deleted; raises :class:`DependencyDown`."""
     async with opened_pool(store) as pool:
         known = {one.model for one in await generations(pool)}
         model = model_identity(request.model, known, request.provider)
@@ -36,7 +36,7 @@ async def plan_reset(store: StoreSettings, request: ResetRequest) -> Reset:
 
 
 async def reset(store: StoreSettings, request: ResetRequest, planned: Reset, *, by: str) -> Reset:
-    """Forget what was planned, and log who asked; raises :class:`DependencyDown`, and goes on when it runs again."""
+    """Delete what was planned, and log who asked; raises :class:`DependencyDown`. Another call continues."""
     async with opened_pool(store) as pool:
         count = await forget.forget(pool, request.tenant, planned.model, asked_by=by)
     return Reset(planned.model, count)

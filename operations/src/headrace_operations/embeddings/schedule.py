@@ -25,7 +25,7 @@ from headrace.errors import ConfigurationError
 log = structlog.get_logger(__name__)
 
 _LONGEST_WAIT_S = 30.0
-"""Longest sleep at once, so that a clock that is set is noticed."""
+"""Maximum seconds of one sleep, so that a change of the clock is noticed."""
 _MOST_COUNTED = 1000
 
 
@@ -33,10 +33,10 @@ class Clock(Protocol):
     """Time as the schedule sees it."""
 
     def now(self) -> datetime:
-        """Return the time, with its zone."""
+        """Return the time with its time zone."""
 
     def wait(self, seconds: float) -> bool:
-        """Wait so long; return True as soon as the schedule is to end."""
+        """Wait this many seconds; return True as soon as the schedule must end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def plan(expression: str, zone: str) -> Plan:
         found.next(datetime(2026, 1, 1, tzinfo=found.zone))
     except (CronSimError, StopIteration) as error:
         raise ConfigurationError(
-            f"invalid cron expression {expression!r}: {error or 'it never comes due'}", where="--cron",
+            f"invalid cron expression {expression!r}: {error or 'no time ever matches it'}", where="--cron",
             remedy='Use minute, hour, day, month, weekday. For example, "0 2 * * *" is every day at 02:00.',
         ) from error  # fmt: skip
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
@@ -94,13 +94,13 @@ def plan(expression: str, zone: str) -> Plan:
 
 
 class Memory:
-    """Which time was run last, in a file, so that a restart knows what it missed."""
+    """Stores the time of the last execution in a file, so that a restart knows which times it missed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def last(self) -> datetime | None:
-        """Return the time that was run last; None where none was, or the file is not ours."""
+        """Return the time of the last execution; None if there was none or the file has another format."""
         try:
             return datetime.fromisoformat(json.loads(self._path.read_text(encoding="utf-8"))["last"])
         except FileNotFoundError:
@@ -110,7 +110,7 @@ class Memory:
             return None
 
     def note(self, due: datetime) -> None:
-        """Keep the time that is being run; a crash never leaves half a file."""
+        """Store the time that is being executed, atomically."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         partial = self._path.with_suffix(".new")
         partial.write_text(json.dumps({"last": due.isoformat()}), encoding="utf-8")
@@ -118,7 +118,7 @@ class Memory:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Hold the schedule during the block; raises :class:`ConfigurationError` where another process has it."""
+        """Lock the schedule during the block; raises :class:`ConfigurationError` if another process holds it."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.with_suffix(".lock").open("a", encoding="utf-8") as held:
             try:
@@ -137,10 +137,10 @@ class Memory:
 def run(
     plan: Plan, memory: Memory, clock: Clock, job: Callable[[datetime], None], *, missed: bool, runs: int | None = None
 ) -> int:
-    """Run the job at each time of the plan until the clock says stop; return how often it ran.
+    """Run the job at each time of the plan until the clock says stop; return the number of executions.
 
-    With ``missed``, times that passed while nothing ran (a restart, a run that took too long) are made up for by one
-    run at once; without it they are passed over. ``runs`` ends it after so many.
+    With ``missed``, times that passed while nothing ran (a restart, a job that took too long) lead to one immediate
+    execution; otherwise they are skipped. The schedule ends after ``runs`` executions.
     """
     done = 0
     last = memory.last()

@@ -17,7 +17,7 @@ from headrace_operations.embeddings.ledger import Line
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """What all tenants spent, what those spent that can be seen, and the caps that are reached."""
+    """The spending of all tenants and of each visible tenant, and the caps that are reached."""
 
     in_all: Spent
     by_tenant: Mapping[str, Spent]
@@ -25,10 +25,10 @@ class Spending:
 
 
 async def spending(store: StoreSettings, book: CostBook, tenant: str | None, held: Collection[str] = ()) -> Spending:
-    """Return what was spent today and this month, of one tenant or all.
+    """Return what one tenant or all tenants spent today and this month.
 
-    A service's login sees only tenants that it names: then those of the ``held`` scopes, and those with a cap of their
-    own. Raises :class:`DependencyDown`.
+    A service's login sees only tenants that it names: those of the ``held`` scopes, and those with their own cap.
+    Raises :class:`DependencyDown`.
     """
     now = datetime.now(UTC)
     async with opened_pool(store) as pool:
@@ -43,7 +43,7 @@ async def spending(store: StoreSettings, book: CostBook, tenant: str | None, hel
 
 @dataclass(frozen=True, slots=True)
 class CostsRequest:
-    """Sums of the ledger by one of :data:`BYS`; days in UTC, both counted in; ``limit`` bounds documents."""
+    """Sums of the ledger by one of :data:`BYS`; days in UTC, both inclusive; ``limit`` applies to documents."""
 
     by: str = "tenant"
     tenant: str | None = None
@@ -52,7 +52,7 @@ class CostsRequest:
     limit: int = 50
 
     def checked(self) -> CostsRequest:
-        """Return it, or raise :class:`ConfigurationError` for sums that there are not."""
+        """Return the request; raises :class:`ConfigurationError` if these sums are not possible."""
         if self.by not in BYS:
             raise ConfigurationError(
                 f"cannot sum by {self.by!r}", where="--by", remedy=f"Use one of: {', '.join(BYS)}."

@@ -19,7 +19,7 @@ from headrace_operations.embeddings.spending import Spending, spending
 
 @dataclass(frozen=True, slots=True)
 class StatusRequest:
-    """Of which tenant, over how many seconds the rate is measured; ``provider`` is what embeds, None unknown."""
+    """A tenant or all, and the seconds over which to measure the rate; ``provider`` embeds, or is None if unknown."""
 
     tenant: str | None = None
     sample_s: float = 2.0
@@ -28,7 +28,10 @@ class StatusRequest:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingStatus:
-    """``rate`` in records a second; ``held`` records by cap; ``refused`` says why the embedder refuses the caps."""
+    """The status; ``rate`` is in records per second, ``held`` has counts by cap.
+
+    ``refused`` is why the embedder refuses the caps, or None.
+    """
 
     generation: str
     progress: Progress
@@ -40,14 +43,14 @@ class EmbeddingStatus:
 
 
 async def status(cluster: Cluster, request: StatusRequest, book: CostBook, settings: CostSettings) -> EmbeddingStatus:
-    """Return it for the generation of the cluster's lanes; raises :class:`DependencyDown`."""
+    """Return the status for the generation of the cluster's lanes; raises :class:`DependencyDown`."""
     progress, rate = measured(cluster.kafka, request.sample_s, time.sleep)
     errors = cluster.dead_letters().select(Selection(stage=EMBEDDER.name, tenant=request.tenant))
     held = waiting_for_caps(cluster.held(), request.tenant)
     store, name = cluster.known_store(), cluster.kafka.generation
     spent = await spending(store, book, request.tenant, held)
     refused = None
-    if book.caps.in_usd:  # only then does the model's price count, and the store is asked for the model
+    if book.caps.in_usd:  # only then does the model's price matter, and the store must be asked for the model
         model = (await generation_of(store, name)).model
         refused = cap_without_price(book, model, settings, request.provider)
     return EmbeddingStatus(name, progress, rate, errors, held, spent, refused)

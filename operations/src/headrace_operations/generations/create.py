@@ -59,7 +59,7 @@ class Created:
 
 
 async def create(cluster: Cluster, request: CreateGeneration) -> Created:
-    """Create table, index and topics of a generation; a repeat changes nothing.
+    """Create table, index and topics of a generation; creating it again changes nothing.
 
     Raises :class:`ConfigurationError`, :class:`headrace.store.error_mapping.GenerationExists` if the name exists with
     other properties, :class:`headrace_operations.errors.Refused` for a login without the right, and

@@ -43,7 +43,7 @@ class Rejected(PermanentError):
     """A reviewer rejected the output."""
 
     code = "rejected"
-    default_remedy = "Change its cause (handlers, template or document). The next version gets a new review."
+    default_remedy = "Fix the cause (handlers, template or document). The next version gets a new review."
 
 
 @dataclass(slots=True)

@@ -58,7 +58,7 @@ def parse_id(text: str) -> HeldId:
     found = _ID.fullmatch(text)
     if found is None or found["stage"] not in STAGES:
         raise ConfigurationError(
-            f"invalid ID of a held record {text!r}",
+            f"invalid held-record ID {text!r}",
             remedy=f"Use stage/partition/offset, for example chunker/0/17; the stages are {', '.join(STAGES)}.",
         )
     return HeldId(found["stage"], int(found["partition"]), int(found["offset"]))
@@ -166,7 +166,7 @@ def check(selection: HeldSelection) -> HeldSelection:
 
 
 def refuse_misfits(entries: Iterable[HeldEntry], request: ActionRequest) -> None:
-    """Raise :class:`RefusedHeldRecord` if the action does not fit one of the records, before anything is written."""
+    """Raise :class:`RefusedHeldRecord` if the action is not possible for one of the records; writes nothing."""
     for entry in entries:
         if request.action == RELEASED and entry.kind != PAUSE:
             raise RefusedHeldRecord(f"{entry.id} is held for a review and cannot be released", remedy=entry.ends)
@@ -226,7 +226,7 @@ def target_of(record: Record, kafka: KafkaSettings) -> str:
     if target is None:
         raise RefusedHeldRecord(
             f"{flow.name}/{record.partition}/{record.offset} has the target topic {named!r}, which its stage does not "
-            f"write; allowed: {', '.join(allowed)}",
+            f"write to; allowed:  {', '.join(allowed)}",
             remedy="Reject it, and find out who wrote it.",
         )
     return target

@@ -57,16 +57,16 @@ class Copier:
         self._book = OrderBook()
         self._saved = 0.0
         self._begun: tuple[Transactions, ReplayRun] | None = None
-        """What :meth:`begin` opened, so that carrying out the same run need not open and read it again."""
+        """The state that :meth:`begin` opened, so that carrying out the same replay need not open and read it again."""
 
     def begin(self, run: ReplayRun) -> None:
-        """Note the run as begun, so that it can be taken up by its id."""
+        """Record that the replay has begun, so that it can be resumed by its ID."""
         transactions = self._opened(run.run_id)
         self._commit(transactions, run, [])
         self._begun = (transactions, run)
 
     def cancel(self, run_id: str) -> ReplayRun:
-        """Take the run from whoever carries it out, end it, and return its last state."""
+        """Take the replay over from the command that carries it out, end it, and return its last state."""
         try:
             transactions = self._opened(run_id)
             run = read_run(self._kafka, self._codec, run_id)
@@ -75,7 +75,7 @@ class Copier:
             raise self._failed(error, run_id) from error
 
     def carry_out(self, run_id: str, progress: Progress = lambda _run, _waiting: None) -> ReplayRun:
-        """Send what the run has still to send, wait until the lanes are through with it, and return its last state."""
+        """Send the remaining records, wait until the lanes have processed them, and return the replay's last state."""
         follower = follow(self._kafka, self._codec, self._book)
         follower.start()
         try:
@@ -148,7 +148,7 @@ class Copier:
         return run if state == run.state else self._note(transactions, run, state)
 
     def _alive(self, transactions: Transactions, run: ReplayRun) -> ReplayRun:
-        """Note the run as it is, where nothing was noted for a while; whoever was taken over hears of it here."""
+        """Record the unchanged state if it was not recorded for a while; an error here reveals a takeover."""
         return self._note(transactions, run, run.state) if time.monotonic() - self._saved > _SAVE_S else run
 
     def _note(self, transactions: Transactions, run: ReplayRun, state: str) -> ReplayRun:
@@ -174,15 +174,16 @@ class Copier:
         return self._note(transactions, run, CANCELLED) if order is not None and order.action == Action.CANCEL else run
 
     def _taken_up(self, run_id: str) -> tuple[Transactions, ReplayRun]:
-        """Return the run's newest state with what writes the next one."""
-        begun, self._begun = self._begun, None  # good for one time only: from then on the topic knows more
+        """Return the replay's newest state, and the transactions to write the next one."""
+        begun, self._begun = self._begun, None  # valid only once: after that, the topic has a newer state
         if begun is not None and begun[1].run_id == run_id:
             return begun
-        transactions = self._opened(run_id)  # ends what a predecessor left open, so the state read next is the last
+        # This ends an open transaction of a predecessor, so the state read next is the last one.
+        transactions = self._opened(run_id)
         return transactions, read_run(self._kafka, self._codec, run_id)
 
     def _opened(self, run_id: str) -> Transactions:
-        """Fence whoever else carries the run out, and end what they left open."""
+        """Fence other copiers of the replay, and end their open transactions."""
         return Transactions(self._kafka, f"headrace-replay-{run_id}")
 
     def _failed(self, raised: KafkaException, run_id: str) -> Exception:

@@ -14,11 +14,11 @@ from headrace.topology.stages import STAGES, StageFlow, next_stage
 from headrace.topology.topics import replay_topic, retry_topic
 
 LOOK_S = 0.5
-"""How often the lanes are looked at, for looking costs requests."""
+"""Seconds between two looks at the lanes, because each look costs requests."""
 _MANY = 10
-"""Times what may be outstanding: more than that is not read to be counted, for its offsets tell enough."""
+"""If more than this multiple of the outstanding limit waits, offsets are used as the count, without reading records."""
 Gaps = dict[TopicPartition, Range]
-"""What lies between a lane's committed offset and the end of its topic."""
+"""Ranges between a lane's committed offsets and the ends of its topic."""
 
 
 def lanes(stage: str) -> list[StageFlow]:
@@ -30,9 +30,9 @@ def lanes(stage: str) -> list[StageFlow]:
 
 
 class SideLanes:
-    """Counts what waits; every method raises :class:`DependencyDown` where Kafka does not answer.
+    """Counts the waiting records; every method raises :class:`DependencyDown` if Kafka does not answer.
 
-    ``waiting`` is the last count, to which the copier adds what it sends.
+    ``waiting`` is the last count; the copier adds what it sends.
     """
 
     def __init__(self, kafka: KafkaSettings, outstanding: int) -> None:
@@ -45,14 +45,14 @@ class SideLanes:
 
     @property
     def room(self) -> int:
-        """How many records more may be sent before the lanes are looked at again."""
+        """Return how many records may be sent before the lanes must be looked at again."""
         return self._outstanding - self.waiting
 
     def full(self, stage: str) -> bool:
-        """Whether as much as may be outstanding lies before the lanes from the stage on, to be tried again included.
+        """Whether the lanes from the stage on, including their retries, have as many records as may be outstanding.
 
-        Offsets are counted, markers of transactions among them; where nothing moves, records are, lest markers that
-        no lane takes up hold the run up for good.
+        Offsets are counted, including transaction markers. If they do not move, records are counted, because markers
+        that no lane reads would otherwise block the replay forever.
         """
         if time.monotonic() - self._looked > LOOK_S:
             gaps = self._gaps({flow: [replay_topic(flow.name), retry_topic(flow.name)] for flow in lanes(stage)})
@@ -65,21 +65,21 @@ class SideLanes:
         return self.waiting >= self._outstanding
 
     def left(self, flow: StageFlow, run_id: str) -> int:
-        """Return how many of the run's records the stage's lane has still to take up, or to try again.
+        """Return how many records of the replay the stage's lane has still to process or to retry.
 
-        Where much lies there, whatever it is counts.
+        If many records wait, all offsets in the lane are counted.
         """
         gaps = self._gaps({flow: [replay_topic(flow.name), retry_topic(flow.name)]})
         size = sum(span.end - span.start for span in gaps.values())
         if size > _MANY * self._outstanding:
-            self.waiting = size  # an upper bound: to read so much at each look would cost more than it tells
-        elif gaps != self._left_then:  # where nothing moved, reading it again would tell nothing new
+            self.waiting = size  # an upper bound: reading so many records at each look would cost more than it is worth
+        elif gaps != self._left_then:  # if nothing moved, reading again would give the same result
             self.waiting = self._count(gaps, run_id)
             self._left_then = gaps
         return self.waiting if gaps else 0
 
     def _count(self, gaps: Gaps, run_id: str | None = None) -> int:
-        """Return how many records lie there, of the run or of all; a marker is none."""
+        """Return the number of records in the ranges, of one replay or of all; markers do not count."""
         count = 0
 
         def take(record: Record) -> None:

@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from headrace.store.pool import Pool
 
 Known = Callable[[str, set[bytes]], Awaitable[set[bytes]]]
-"""Returns those of a tenant's keys whose vector is cached."""
+"""Returns those of a tenant's keys that have a cached vector."""
 _ASK_AT = 10_000
 
 
 class Text(NamedTuple):
-    """A text that the embedder would look for: whose it is, the key of its vector, and its length with the prompt."""
+    """A text that the embedder would look up: its tenant, the key of its vector, and its length with the prompt."""
 
     tenant: str
     key: bytes
@@ -40,10 +40,10 @@ class Text(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a run would send.
+    """What a replay would send.
 
-    ``model_calls`` is None where only the stage itself can tell (none for unchanged text); ``exact`` is False where it
-    is an upper bound.
+    ``model_calls`` is None if only the stage itself can know it (none for unchanged text). ``exact`` is False for an
+    upper bound.
     """
 
     records: int
@@ -54,17 +54,17 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A run that can begin; ``cut_off`` maps partitions whose older records are gone to where their log begins."""
+    """A replay that can begin; ``cut_off`` maps partitions that lost old records to their first remaining offset."""
 
     run: ReplayRun
     cut_off: dict[int, int]
 
 
 def plan(kafka: KafkaSettings, selection: Selection, *, rate: int | None, asked_by: str, now: datetime) -> Planned:
-    """Return the run that the selection comes to, up to the log's end now, through the lanes of Kafka's generation.
+    """Return the replay for the selection, up to the current end of the log, in the lanes of Kafka's generation.
 
-    Raises :class:`RefusedReplay` for what does not exist or is no longer there, :class:`ConfigurationError` where the
-    generation has no topics, and :class:`DependencyDown`.
+    Raises :class:`RefusedReplay` for something that does not exist or no longer exists, :class:`ConfigurationError` if
+    the generation has no topics, and :class:`DependencyDown`.
     """
     selection = checked(selection, now)
     topic = STAGES[selection.stage].source
@@ -94,11 +94,11 @@ async def estimate(
     known: Known | None,
     preparation: Preparation = Preparation(),  # noqa: B008  # frozen
 ) -> Estimate:
-    """Read what the run would send, and count.
+    """Read what the replay would send, and count.
 
-    Model calls of the embedder are the texts, prepared as the generation has it, whose vector ``known`` does not know,
-    exact as of now; without it all texts, an upper bound. For ingest and chunker they are None.
-    Raises :class:`RefusedReplay` where nothing matches.
+    For the embedder, model calls are the texts, prepared for the generation, whose vector ``known`` does not return.
+    This is exact at the time of the call. Without ``known``, all texts count, which is an upper bound. For ingest and
+    chunker, the number is None. Raises :class:`RefusedReplay` if no record matches.
     """
     keys: set[bytes] = set()
     texts: dict[str, set[bytes]] = {}
@@ -138,9 +138,9 @@ async def _cached(known: Known, tenant: str, hashes: set[bytes]) -> set[bytes]:
 
 
 def texts_of(codec: Codec, value: bytes | None, preparation: Preparation) -> list[Text] | None:
-    """Return every text to embed of a record of the topic chunks, prepared as the generation has it.
+    """Return every text to embed in a record of the topic ``chunks``, prepared for the generation.
 
-    None for a record that cannot be read or whose payload is gone: the stage dead-letters it.
+    None for a record that cannot be read or whose payload is missing, because the stage dead-letters it.
     """
     try:
         context = codec.decode(value, ChunkedDocument)
@@ -152,7 +152,7 @@ def texts_of(codec: Codec, value: bytes | None, preparation: Preparation) -> lis
 
 
 def cached_in(pool: Pool, model: str) -> Known:
-    """Return the question which of a tenant's keys have a vector of the model; it raises :class:`DependencyDown`."""
+    """Return the lookup of a tenant's keys that have a vector of the model; it raises :class:`DependencyDown`."""
 
     async def known(tenant: str, keys: set[bytes]) -> set[bytes]:
         async with tenant_transaction(pool, tenant, readonly=True) as connection:

@@ -17,7 +17,7 @@ OPEN = frozenset({RUNNING, PAUSED, SENT})
 
 
 def read_runs(kafka: KafkaSettings, codec: Codec) -> dict[str, ReplayRun]:
-    """Return the newest state of every run, by id, the oldest run first; raises :class:`DependencyDown`."""
+    """Return the newest state of every replay by ID, oldest replay first; raises :class:`DependencyDown`."""
     ranges = LogReader(kafka, "replay")
     runs: dict[str, ReplayRun] = {}
 
@@ -30,7 +30,7 @@ def read_runs(kafka: KafkaSettings, codec: Codec) -> dict[str, ReplayRun]:
 
 
 def read_run(kafka: KafkaSettings, codec: Codec, run_id: str) -> ReplayRun:
-    """Return the run; raises :class:`RefusedReplay` naming those that exist."""
+    """Return the replay; raises :class:`RefusedReplay` naming the existing ones."""
     runs = read_runs(kafka, codec)
     if run_id not in runs:
         newest = ", ".join(list(runs)[-5:]) or "none"
@@ -39,7 +39,7 @@ def read_run(kafka: KafkaSettings, codec: Codec, run_id: str) -> ReplayRun:
 
 
 def read_open(kafka: KafkaSettings, codec: Codec, run_id: str) -> ReplayRun:
-    """Return the run, of which something is left to be done; raises :class:`RefusedReplay` otherwise."""
+    """Return the replay if it is not finished; raises :class:`RefusedReplay` otherwise."""
     run = read_run(kafka, codec, run_id)
     if run.state not in OPEN:
         raise RefusedReplay(f"the replay {run_id} is already {run.state.lower()}", remedy="Start a new replay.")
@@ -47,20 +47,20 @@ def read_open(kafka: KafkaSettings, codec: Codec, run_id: str) -> ReplayRun:
 
 
 def lanes_of(kafka: KafkaSettings, run: ReplayRun) -> KafkaSettings:
-    """Return how to reach the lanes that the run goes through: those of its generation."""
+    """Return the settings for the lanes of the replay's generation."""
     return kafka.of(run.generation)
 
 
 def spans(run: ReplayRun) -> dict[TopicPartition, Range]:
-    """Return what is left to be read, by partition of the source topic."""
+    """Return the remaining ranges by partition of the source topic."""
     return {TopicPartition(run.source, at.partition): Range(at.next, at.end) for at in run.positions}
 
 
 def to_read(run: ReplayRun) -> int:
-    """Return how many offsets the run has still to read."""
+    """Return how many offsets the replay has still to read."""
     return sum(max(0, at.end - at.next) for at in run.positions)
 
 
 def in_all(run: ReplayRun) -> int:
-    """Return how many offsets the run covers."""
+    """Return how many offsets the replay covers."""
     return sum(max(0, at.end - at.start) for at in run.positions)

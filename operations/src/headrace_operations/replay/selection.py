@@ -69,17 +69,18 @@ def checked(selection: Selection, now: datetime) -> Selection:
 
 
 def partition_of(tenant: str, document_id: str, partitions: int) -> int:
-    """Return the partition that holds the document's records: murmur2 of the key, as every producer here has it."""
+    """Return the partition of the document's records: murmur2 of the key, as all producers here compute it."""
     return int(murmur2(f"{tenant}/{document_id}".encode(), partitions))
 
 
 def positions(
     selection: Selection, topic: str, bounds: Mapping[int, Range], since: Mapping[int, int]
 ) -> tuple[ReplayPosition, ...]:
-    """Return where each partition that takes part begins and ends.
+    """Return the start and end of each selected partition.
 
-    ``bounds`` are first offset and end by partition of ``topic``, ``since`` the first offset at or after the time (-1
-    where there is none). Raises :class:`RefusedReplay` for a place that does not exist or is no longer there.
+    ``bounds`` has the first offset and the end of each partition of ``topic``; ``since`` has the first offset at or
+    after the time (-1 if there is none). Raises :class:`RefusedReplay` for an offset that does not exist or no longer
+    exists.
     """
     if selection.document_id is not None and selection.tenant is not None:
         numbers = [partition_of(selection.tenant, selection.document_id, len(bounds))]
@@ -94,9 +95,9 @@ def positions(
 
 
 def cut_off(where: Iterable[ReplayPosition], selection: Selection, bounds: Mapping[int, Range]) -> dict[int, int]:
-    """Return the partitions whose records before the first one are gone, though they were asked for or may have been.
+    """Return the selected partitions that have lost their oldest records, with the first remaining offset.
 
-    Each with the offset at which its log begins; a partition for which an offset was named is none of them.
+    A partition with a selected offset is never among them.
     """
     return {
         at.partition: at.start
@@ -120,7 +121,7 @@ def _start(
     offset = selection.offsets[number]
     if offset > span.end:
         raise RefusedReplay(
-            f"offset {offset} of {topic}[{number}] is after its end", remedy=f"Use an offset up to {span.end}."
+            f"offset {offset} of {topic}[{number}] is beyond its end", remedy=f"Use an offset up to {span.end}."
         )
     if offset < span.start:
         raise RefusedReplay(

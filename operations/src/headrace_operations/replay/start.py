@@ -30,16 +30,16 @@ if TYPE_CHECKING:
     from headrace.store.pool import Pool
 
 OBEYS_S = 3.0
-"""Seconds after which whoever carries a replay out has surely obeyed."""
+"""Seconds after which a command that carries out a replay has certainly obeyed an order."""
 _LOOK_S = 0.5
 _PLACE = re.compile(r"(.+):(\d{1,9}):(\d{1,18})")
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayRequest:
-    """What a stage is to read again: ``everything``, from places (``TOPIC:PARTITION:OFFSET``), or what fits.
+    """What to replay: ``everything``, from offsets (``TOPIC:PARTITION:OFFSET``), or by filters.
 
-    ``rate`` is in records a second.
+    ``rate`` is in records per second.
     """
 
     stage: str
@@ -51,7 +51,7 @@ class ReplayRequest:
     rate: int | None = None
 
     def selection(self, kafka: KafkaSettings) -> Selection:
-        """Return the selection; raises :class:`ConfigurationError` for a place in a topic that the stage reads not."""
+        """Return the selection; raises :class:`ConfigurationError` for a topic that the stage does not read."""
         return Selection(
             self.stage, self.everything, self._offsets(kafka.generation), self.since, self.tenant, self.document
         )
@@ -75,17 +75,17 @@ class ReplayRequest:
 
 
 def require_filled(stage: str) -> None:
-    """Raise :class:`ConfigurationError` for a stage that serves every generation: none can be filled by it."""
+    """Raise :class:`ConfigurationError` for a stage that all generations share, because it cannot fill one."""
     if stage not in generation_names.GENERATION_STAGES:
         raise ConfigurationError(
-            f"{stage} serves every generation", where="--into",
-            remedy=f"Replay one of {', '.join(sorted(generation_names.GENERATION_STAGES))}: the compacted topic "
-            "chunks, which the embedder reads, keeps the newest version of every document.",
+            f"stage {stage} cannot fill a generation, because all generations share it", where="--into",
+            remedy=f"Use one of {', '.join(sorted(generation_names.GENERATION_STAGES))}. The embedder reads "
+            "the compacted topic chunks, which has the newest version of every document.",
         )  # fmt: skip
 
 
 def plan(cluster: Cluster, request: ReplayRequest) -> Planned:
-    """Return the run that the request comes to, up to the log's end now; nothing moves.
+    """Return the replay for the request, up to the current end of the log; sends nothing.
 
     Raises :class:`ConfigurationError`, :class:`RefusedReplay` and :class:`DependencyDown`.
     """
@@ -94,10 +94,10 @@ def plan(cluster: Cluster, request: ReplayRequest) -> Planned:
 
 
 async def estimate(cluster: Cluster, run: ReplayRun, *, exactly: bool) -> Estimate:
-    """Read what the run would send, and count: the dry run.
+    """Read what the replay would send, and count it, for a dry run.
 
-    ``exactly`` asks the store, where one is known, which texts of the embedder's have a vector already.
-    Raises :class:`RefusedReplay` where nothing matches.
+    With ``exactly``, ask the store, if one is configured, which of the embedder's texts already have a vector. Raises
+    :class:`RefusedReplay` if no record matches.
     """
     if run.stage != EMBEDDER.name or not exactly or cluster.store is None:
         return await planning.estimate(cluster.kafka, cluster.codec, run, None)
@@ -107,9 +107,9 @@ async def estimate(cluster: Cluster, run: ReplayRun, *, exactly: bool) -> Estima
 
 
 async def _known_in(pool: Pool, generation: str) -> tuple[Known, Preparation] | None:
-    """Return the question which texts have a vector of the generation's model, and how it prepares them.
+    """Return the lookup of texts that have a vector of the generation's model, and how it prepares texts.
 
-    None without such a generation.
+    None if the generation does not exist.
     """
     async with pool.acquire() as connection:
         found = await get_generation(connection, generation)
@@ -117,19 +117,19 @@ async def _known_in(pool: Pool, generation: str) -> tuple[Known, Preparation] | 
 
 
 def copier(cluster: Cluster, outstanding: int = OUTSTANDING) -> Copier:
-    """Return what carries runs of the generation out, with so many records in the side lanes at most."""
+    """Return a copier for replays in the generation, with at most ``outstanding`` records in the side lanes."""
     return Copier(cluster.kafka, cluster.codec, outstanding=outstanding)
 
 
 def begin(cluster: Cluster, planned: Planned, outstanding: int = OUTSTANDING) -> Copier:
-    """Note that the run begins, and return what carries it out."""
+    """Record that the replay has begun, and return the copier that carries it out."""
     found = copier(cluster, outstanding)
     found.begin(planned.run)
     return found
 
 
 def take_up(cluster: Cluster, run_id: str, why: str, outstanding: int = OUTSTANDING) -> Copier:
-    """Lift a run's pause, and return what carries it out; raises :class:`RefusedReplay` for one that is over."""
+    """End a replay's pause and return the copier for it; raises :class:`RefusedReplay` if the replay is finished."""
     run = runs.read_open(cluster.kafka, cluster.codec, run_id)
     cluster.give(Action.RESUME, Scope.RUN, run_id, why)
     return copier(cluster.of(run.generation), outstanding)

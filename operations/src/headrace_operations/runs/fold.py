@@ -19,7 +19,7 @@ PlaceInChanges = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class SentChange:
-    """A change of a run; ``version`` is None where only its body tells it; ``sent_ms`` since 1970."""
+    """A change of a run; ``version`` is None if only the body has it; ``sent_ms`` is in milliseconds since 1970."""
 
     key: bytes
     place: PlaceInChanges
@@ -35,13 +35,13 @@ class SentChange:
 
     @property
     def document_id(self) -> str:
-        """The document."""
+        """ID of the document."""
         return self.key.partition(b"/")[2].decode("utf-8", "replace")
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A dead letter: ``place`` where ingest gave up the change itself; ``id`` is ``stage/partition/offset``."""
+    """A dead letter; ``place`` locates the change if ingest dead-lettered it; ``id`` is ``stage/partition/offset``."""
 
     id: str
     stage: str
@@ -55,7 +55,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A change with what became of it; ``settled_ms`` is when, where that is known."""
+    """A change with its outcome; ``settled_ms`` is the time of the outcome, if known."""
 
     change: SentChange
     fate: Fate
@@ -65,7 +65,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A batch of work; ``per_second`` and ``seconds_left`` are None where nothing tells them."""
+    """The changes of one run; ``per_second`` and ``seconds_left`` are None if unknown."""
 
     run: str
     tenant: str
@@ -83,34 +83,34 @@ class Run:
 
 @dataclass(slots=True)
 class Fold:
-    """Everything that was read so far; taking a record in twice changes nothing."""
+    """Everything read so far; adding a record twice changes nothing."""
 
     changes: dict[PlaceInChanges, SentChange] = field(default_factory=dict)
     arrived: dict[bytes, dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
-    """By key, the versions that the index has judged, and when that was."""
+    """For each key, the versions that the index has decided on, and when."""
     arrived_places: dict[PlaceInChanges, int] = field(default_factory=dict)
     letters: dict[str, Failed] = field(default_factory=dict)
     redriven: set[str] = field(default_factory=set)
     stored: dict[bytes, int] = field(default_factory=dict)
-    """By key, the version that the store holds, for what the log no longer tells."""
+    """For each key, the version in the store, for outcomes that have left the log."""
 
     def sent(self, change: SentChange) -> None:
-        """Take a change in."""
+        """Add a change."""
         self.changes[change.place] = change
 
     def indexed(self, key: bytes, version: int, at_ms: int, place: PlaceInChanges | None = None) -> None:
-        """Take an outcome of the index in, whichever it is: one that was superseded is done, too."""
+        """Add an outcome of the index; every outcome settles a change, including superseded."""
         versions = self.arrived[key]
         versions[version] = min(at_ms, versions.get(version, at_ms))
         if place is not None:
             self.arrived_places[place] = min(at_ms, self.arrived_places.get(place, at_ms))
 
     def gave_up(self, letter: Failed) -> None:
-        """Take a dead letter in."""
+        """Add a dead letter."""
         self.letters[letter.id] = letter
 
     def items(self, run: str | None = None, tenant: str | None = None) -> list[Item]:
-        """Return the changes of a run (or of all), each version of a document once, with what became of them."""
+        """Return the changes of a run (or of all runs) with their outcomes; each version of a document occurs once."""
         by_version: dict[tuple[bytes, int], Failed] = {}
         by_place: dict[PlaceInChanges, Failed] = {}
         for letter in sorted(self.letters.values(), key=lambda one: one.failed_ms):
@@ -145,7 +145,7 @@ class Fold:
 
 
 def runs_of(items: Iterable[Item], now_ms: int) -> list[Run]:
-    """Return the runs that the items belong to, the latest first."""
+    """Return the runs of these items, latest first."""
     grouped: dict[tuple[str, str], list[Item]] = defaultdict(list)
     for item in items:
         grouped[item.change.tenant, item.change.run].append(item)

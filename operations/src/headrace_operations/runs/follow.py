@@ -24,7 +24,7 @@ _STAMP = re.compile(r"(\d{8}T\d{6}Z)-[0-9a-f]+")
 
 @dataclass(frozen=True, slots=True)
 class RunsRequest:
-    """Which runs (None: the latest), of which tenant (None: all), of changes sent since then, in ms since 1970."""
+    """The runs to read: a named one or the latest, of one tenant or all; ``since_ms`` is in ms since 1970."""
 
     since_ms: int
     run: str | None = None
@@ -34,7 +34,7 @@ class RunsRequest:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The runs, of a named one also its changes, and what it cost; not ``complete`` where a limit cut it short."""
+    """The runs, the changes of a named run, and the cost of reading; ``complete`` is False if a limit applied."""
 
     runs: Sequence[Run]
     items: Sequence[Item]
@@ -43,7 +43,7 @@ class Reading:
 
 
 class NoSuchRun(NotThere):
-    """No change of the run was sent since then."""
+    """No change of this run was sent since that time."""
 
     code = "no-such-run"
 
@@ -58,9 +58,9 @@ async def follow(
     watch: bool = False,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Reading:
-    """Hand each reading to ``take``, one or, with ``watch``, until the named run is done; return the last.
+    """Pass each reading to ``take``: one, or with ``watch`` all until the named run is done; return the last.
 
-    Raises :class:`NoSuchRun` where the last reading finds nothing of a named run, and :class:`DependencyDown`.
+    Raises :class:`NoSuchRun` if the last reading has no change of the named run, and :class:`DependencyDown`.
     """
     reader = RunsReader(cluster.kafka, cluster.codec, pool, limits, since_ms=request.since_ms)
     while True:
@@ -84,7 +84,7 @@ async def follow(
 
 
 def begun(run: str, now: datetime) -> datetime | None:
-    """Return when the run began, as its name tells it, and never later than now; else None."""
+    """Return when the run began, according to its name, but not later than now; None for another name."""
     match = _STAMP.fullmatch(run)
     if match is None:
         return None

@@ -32,7 +32,7 @@ _STORE_BATCH = 5000
 
 
 class RunsReader:
-    """Reads runs, and on each further call only what is new; ``pool`` is None where no store is known."""
+    """Reads runs, and on each further call only new records; ``pool`` is None if no store is configured."""
 
     def __init__(self, kafka: KafkaSettings, codec: Codec, pool: Pool | None, limits: Limits, *, since_ms: int) -> None:
         self._codec = codec
@@ -44,15 +44,15 @@ class RunsReader:
         self._scanner = LogScanner(kafka)
         self._floors: dict[TopicPartition, int] | None = None
         self._unstated: set[bytes] = set()
-        """Keys of changes that do not say their version in a header."""
+        """Keys of changes whose headers do not contain their version."""
         self.fold = Fold()
         self.asked_for: str | None = None
-        """A request's id that may be one which ingest derives from the place of a change without any."""
+        """A request ID that ingest may have derived from the offset of a change without one."""
         self.complete = True
-        """False as soon as a limit cut a reading short: totals may then be too small."""
+        """False once a limit has stopped a reading, so totals may be too small."""
 
     async def read(self) -> Cost:
-        """Take in what the log holds since the last call; raises :class:`headrace.errors.DependencyDown`."""
+        """Read the records since the last call; raises :class:`headrace.errors.DependencyDown`."""
         cost = await asyncio.to_thread(self._read)
         self.complete = self.complete and cost.complete
         if self._pool is not None:
@@ -60,11 +60,11 @@ class RunsReader:
         return cost
 
     def runs(self, run: str | None = None, tenant: str | None = None) -> list[Run]:
-        """Return the runs that were read, the latest first."""
+        """Return the runs that were read, latest first."""
         return runs_of(self.fold.items(run, tenant), int(time.time() * 1000))
 
     def items(self, run: str, tenant: str | None = None) -> list[Item]:
-        """Return the changes of the run (or of the request with that id)."""
+        """Return the changes of the run (or of the request with this ID)."""
         return self.fold.items(run, tenant)
 
     def _read(self) -> Cost:
@@ -82,7 +82,7 @@ class RunsReader:
         _, more = self._scanner.newest_first(
             rest, lambda record: self._take_outcome(record, keys), self._limits, floors
         )
-        # taken before the first reading: what arrived between the two readings is read again next time
+        # taken before the first reading, so records that arrive between two readings are read next time
         self._floors = ends
         return cost + more
 
@@ -94,7 +94,7 @@ class RunsReader:
         return {place: start if start >= 0 else ends[place][1] for place, start in since.items()}
 
     def _take_change(self, record: Record) -> bool:
-        """Take a change in; nothing of the record is kept."""
+        """Add a change; the record itself is not kept."""
         request = headers.text(record, headers.REQUEST_ID)
         if request is None and self.asked_for is not None and self._derived(record) == self.asked_for:
             request = self.asked_for
@@ -104,13 +104,13 @@ class RunsReader:
             version = number(headers.text(record, headers.VERSION))
             if version is None:
                 self._unstated.add(record.key)
-                ours = headers.text(record, headers.OPERATION) is not None  # what comes by the gateway says it
+                ours = headers.text(record, headers.OPERATION) is not None  # changes from the gateway have this header
                 version = record.offset if ours else None
             self.fold.sent(SentChange(record.key, place, version, run, request, record.timestamp_ms))
         return False
 
     def _derived(self, record: Record) -> str:
-        """Return the request id that ingest gives to a change that has none."""
+        """Return the request ID that ingest gives to a change without one."""
         return derived_request_id(self._kafka.topic(record.topic), record.partition, record.offset)
 
     def _take_outcome(self, record: Record, keys: set[bytes]) -> bool:
@@ -123,7 +123,7 @@ class RunsReader:
                 else:
                     self._take_letter(record, record.key)
         except UndecodableRecord:
-            return False  # no outcome that could be told; the change stays pending
+            return False  # not an outcome that this release knows; the change stays pending
         return False
 
     def _take_indexed(self, record: Record, key: bytes) -> None:
@@ -131,7 +131,7 @@ class RunsReader:
         if version is None:
             return
         place = None
-        if key in self._unstated:  # only the runs before tell which change it was
+        if key in self._unstated:  # only the trace's history says which change it was
             history = self._codec.envelope(record.value, IndexedDocument)[0].trace.history
             if history and self._kafka.bare(history[0].topic) == INGEST.source:
                 place = (history[0].partition, history[0].offset)
@@ -158,7 +158,7 @@ class RunsReader:
                 self.fold.redriven.add(identity)
 
     async def _ask_store(self, pool: Pool) -> None:
-        """Look up what the log leaves open: the outcome of an old run may have aged out."""
+        """Look up what the log does not say, because the outcomes of an old run may have expired."""
         wanted: Mapping[str, dict[str, bytes]] = defaultdict(dict)
         for item in self.fold.items():
             if item.fate == "pending":

@@ -22,7 +22,7 @@ class NothingKnown(NotThere):
     """Neither the log nor the store has it."""
 
     code = "nothing-known"
-    default_remedy = "Check the ID: a file's ID is its path below the ingested folder. `headrace search` shows IDs."
+    default_remedy = "Check the ID: a file's ID is its path within the ingested folder. `headrace search` shows IDs."
 
 
 def is_request(name: str) -> bool:

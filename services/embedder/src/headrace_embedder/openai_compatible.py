@@ -154,7 +154,7 @@ class OpenAICompatibleProvider(Provider):
 
     async def _request(self, texts: list[str]) -> EmbedResult:
         if len(texts) > 1 and hash(tuple(texts)) in self._refused:
-            return await self._halves(texts, InvalidRecord("text", "was rejected in a request with other texts"))
+            return await self._halves(texts, InvalidRecord("text", "was in a request that the provider rejected"))
         try:
             return await self._answered(texts)
         except DependencyDown as failure:

@@ -1,4 +1,4 @@
-"""Idempotent requests: a repeat with the same key is the same request and gets the same answer."""
+"""Idempotent requests: requests with the same key count as one request and get the same answer."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _repeat(known: _Entry, digest: bytes) -> dict[str, Any]:
             409,
             "in-progress",
             "The same request is in progress.",
-            remedy="Repeat it after the time in Retry-After to get the answer.",
+            remedy="Send it again after the time in Retry-After to get the answer.",
             headers={"Retry-After": "1"},
         )
     answer: dict[str, Any] = json.loads(zlib.decompress(known.packed))

@@ -86,7 +86,7 @@ CHANGES_BODY: dict[str, Any] = {
             "in": "header",
             "required": False,
             "schema": {"type": "string", "maxLength": 255},
-            "description": "A repeat with the same key is the same request and gets the same answer.",
+            "description": "Requests with the same key count as one request and get the same answer.",
         }
     ],
 }

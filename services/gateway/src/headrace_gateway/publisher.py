@@ -36,7 +36,7 @@ class Publisher(Protocol):
         """Return partition and offset of each message, in order.
 
         Raises :class:`DependencyDown` unless all messages are acknowledged. Some of them may be in the log then. Send
-        all of them again; repeats do no harm.
+        all of them again; sending it twice does no harm.
         """
 
 
@@ -74,8 +74,8 @@ class _Batch:
         self.future.set_exception(
             DependencyDown(
                 "kafka",
-                f"{len(delivered)} of {len(self._delivered)} messages were acknowledged: {reason}",
-                remedy="Send the whole request again after the time in Retry-After; repeats do no harm.",
+                f"{len(delivered)} of {len(self._delivered)} records were acknowledged: {reason}",
+                remedy="Send the whole request again after the time in Retry-After. Sending it twice does no harm.",
             )
         )
 
@@ -106,7 +106,7 @@ class KafkaPublisher:
             raise DependencyDown(
                 "kafka",
                 f"no answer within {self._timeout_s + _GRACE_S:g} s",
-                remedy="Send the whole request again after the time in Retry-After; repeats do no harm.",
+                remedy="Send the whole request again after the time in Retry-After. Sending it twice does no harm.",
             ) from None
 
     async def close(self) -> None:

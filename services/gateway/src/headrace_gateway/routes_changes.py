@@ -50,7 +50,7 @@ async def post_changes(
 ) -> JSONResponse:
     """Publish one or more changes; answers once all of them are stored durably in the log.
 
-    A repeat with the same `Idempotency-Key` is the same request and gets the same answer.
+    Requests with the same `Idempotency-Key` count as one request and get the same answer.
     """
     dependencies: Dependencies = request.app.state.dependencies
     answers: AnswerCache = request.app.state.answers
@@ -74,7 +74,7 @@ def _checked(raw: list[object], caller: Principal, dependencies: Dependencies, *
             413,
             "too-many",
             f"The request has {len(raw)} changes; the limit is {settings.max_changes}.",
-            remedy="Split the changes over several requests.",
+            remedy="Split the changes across several requests.",
         )
     for named in named_tenants(raw):
         require_own_tenant(caller, named)

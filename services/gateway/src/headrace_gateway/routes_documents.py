@@ -69,7 +69,7 @@ async def document(request: Request, caller: Caller, identifier: str) -> Documen
             404,
             "no-document",
             f"Document {identifier[:200]!r} is unknown.",
-            remedy="Check the ID: it must match the change event's and be percent-encoded. For very recent failures, "
+            remedy="Check the ID: it must be the document ID that was sent, percent-encoded. For very recent failures, "
             "run `headrace trace ID`.",
         )
     return _status(identifier, row, flow, verdict, notes)

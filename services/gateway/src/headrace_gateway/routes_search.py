@@ -78,7 +78,7 @@ async def ask(
     caller: Caller,
     body: AskRequest,
     idempotency_key: Annotated[
-        str | None, Header(description="A repeat with the same key is the same request and gets the same answer.")
+        str | None, Header(description="Requests with the same key count as one request and get the same answer.")
     ] = None,
 ) -> Response:
     """Generate an answer from the tenant's documents, and wait for it up to `wait_s` seconds.
@@ -118,8 +118,8 @@ async def artifact(request: Request, caller: Caller, identifier: UUID) -> Artifa
         raise Problem(
             404,
             "no-artifact",
-            f"Artifact {identifier} does not exist, or not yet.",
-            remedy="If you asked the question just now, try again shortly.",
+            f"Artifact {identifier} does not exist yet.",
+            remedy="If you have just asked the question, try again shortly. Otherwise check the ID.",
         )
     return artifact_document(found)
 

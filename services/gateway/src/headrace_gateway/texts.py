@@ -18,7 +18,7 @@ def encodable(text: str) -> str:
     except UnicodeEncodeError as error:
         raise ValueError("contains a lone surrogate, which UTF-8 cannot encode") from error
     if "\x00" in text:
-        raise ValueError("contains a NUL character, which the store cannot keep; remove it")
+        raise ValueError("contains a NUL character, which PostgreSQL cannot store; remove it")
     return text
 
 

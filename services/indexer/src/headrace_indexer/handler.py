@@ -139,7 +139,7 @@ def outcome_of(context: Context, result: IndexResult, generation: str) -> Contex
         return PermanentError(
             f"no vector for {len(result.missing)} texts, first {result.missing[0].hex()}",
             where=f"document={change.document_id} version={change.version}",
-            remedy="The vectors left the vector cache meanwhile. Embed the document again: run "
+            remedy="The vectors are no longer in the vector cache. Embed the document again: run "
             "`headrace replay start --stage embedder` with --tenant and --document.",
         )
     if result.outcome is Outcome.CONFLICT:

@@ -78,7 +78,7 @@ class _StrictFormat(JSONFormat):
         encoded = attributes.pop("data_base64", None)
         if encoded is not None:
             if body is not None:
-                raise InvalidRecord("data", "is given twice, also as data_base64")
+                raise InvalidRecord("data", "is given twice: as data and as data_base64")
             body = self.read_data(_base64(encoded), attributes.get("datacontenttype"))
         return (event_factory or _event)(attributes, body)
 
@@ -166,7 +166,7 @@ def _fields(event: BaseCloudEvent) -> tuple[dict[str, Any], dict[str, Any]]:
         stated = {"content": data, "media_type": media_type}
     elif data is not None:
         raise InvalidRecord(
-            "data", f"is a {type(data).__name__} with content type {media_type!r:.100}, which ingest does not read",
+            "data", f"is a {type(data).__name__} with content type {media_type!r:.100}, which ingest does not support",
             remedy="Send an object, text with a datacontenttype of text/…, or a file as data_base64 with its type.",
         )  # fmt: skip
     if stated.get("op") is None and stated.get("operation") is None:

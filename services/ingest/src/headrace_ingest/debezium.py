@@ -84,7 +84,7 @@ def read(envelope: Mapping[str, Any], key: bytes, tables: Mapping[str, Table], c
     name, table = _table(source, tables)
     if operation == _TRUNCATE:
         raise InvalidRecord(
-            "op", f"{name} was truncated; the event names no rows, so the documents stay in the index",
+            "op", f"{name} was truncated; the event does not name the rows, so the documents stay in the index",
             remedy="Run `headrace capture reconcile` to delete the documents whose rows are gone.",
         )  # fmt: skip
     if not is_row_key(key):
@@ -139,7 +139,7 @@ def _identity(name: str, table: Table, key: Mapping[str, Any]) -> dict[str, Any]
                 remedy="List the columns for tenant and id in the connector's message.key.columns.",
             )  # fmt: skip
         if key[column] in (None, ""):
-            raise InvalidRecord(column, f"is empty; it identifies the document of {name}")
+            raise InvalidRecord(column, f"is empty, but it identifies the document of {name}")
     return {"tenant": _single(table.tenant, key, "tenant"), "document_id": _single(table.id, key, "id")}
 
 

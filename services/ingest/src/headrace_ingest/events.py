@@ -244,7 +244,7 @@ def _pages(value: Any) -> tuple[int, ...]:
         return ()
     whole = isinstance(value, (list, tuple)) and all(type(page) is int and 0 <= page < 2**31 for page in value)
     if not whole or list(value) != sorted(value):
-        raise InvalidRecord("pages", "must be a list of the first character of each page, in ascending order")
+        raise InvalidRecord("pages", "must list the offset of the first character of each page, in ascending order")
     if len(value) > MAX_PAGES:
         raise InvalidRecord("pages", f"has {len(value)} entries; the limit is {MAX_PAGES}")
     return tuple(value)

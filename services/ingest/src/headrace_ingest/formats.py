@@ -89,6 +89,6 @@ def _named(stated: Mapping[str, Any], stand_in: Mapping[str, Any]) -> dict[str, 
         if value is None:
             continue
         if own in fields and fields[own] != value:
-            raise InvalidRecord(own, f"is given twice, also as {name!r} with another value")
+            raise InvalidRecord(own, f"is given twice: also as {name!r}, with another value")
         fields[own] = value
     return {name: value for name, value in stand_in.items() if value is not None} | fields

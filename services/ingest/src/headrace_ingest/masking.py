@@ -189,7 +189,7 @@ def make_masker(settings: IngestSettings) -> Masker:
     if unknown:
         raise ConfigurationError(
             f"unknown kinds of personal data: {', '.join(unknown)}", where="HEADRACE_INGEST_MASK",
-            remedy=f"Use any of {', '.join(known)}, separated by commas; empty masks none.",
+            remedy=f"Use any of {', '.join(known)}, separated by commas. An empty value masks nothing.",
         )  # fmt: skip
     key = settings.mask_key.get_secret_value().encode() if settings.mask_key else b""
     return Masker([known[name] for name in named], read_patterns(settings.mask_patterns), key)
@@ -208,7 +208,7 @@ def read_patterns(path: Path | None) -> dict[str, Any]:
         raise ConfigurationError(f"cannot read the patterns: {error}", where=str(path)) from error
     if not isinstance(given, dict) or len(given) > MAX_PATTERNS:
         raise ConfigurationError(
-            f"the file is not a mapping of at most {MAX_PATTERNS} names to patterns", where=str(path),
+            f"the file must be a mapping of at most {MAX_PATTERNS} names to patterns", where=str(path),
             remedy="Write one `name: pattern` per line.",
         )  # fmt: skip
     return {name: _compiled(path, name, pattern) for name, pattern in given.items()}

@@ -26,7 +26,7 @@ PARTITIONS = 4
 
 
 class BrokerLab(ABC):
-    """How a test makes topics and brokers and looks at the outcome; names are unique to the test."""
+    """Creates topics and brokers for a test, and reads the results; names are unique to the test."""
 
     @abstractmethod
     def topic(self, partitions: int) -> str:
@@ -42,7 +42,7 @@ class BrokerLab(ABC):
 
     @abstractmethod
     def read_committed(self, topic: str) -> list[Record]:
-        """Return every committed record of the topic now, in order of offset within a partition."""
+        """Return all committed records of the topic, in order of offset within a partition."""
 
     @abstractmethod
     def delete_before(self, place: TopicPartition, offset: int) -> None:
@@ -50,15 +50,15 @@ class BrokerLab(ABC):
 
     @abstractmethod
     def kill(self, broker: Broker) -> None:
-        """End the session as a worker's death does: its marks stay."""
+        """End the session as the death of a worker does: its marks stay."""
 
     @abstractmethod
     def now(self) -> float:
-        """Seconds on the clock that the brokers live by."""
+        """Return the seconds of the brokers' clock."""
 
 
 def until(lab: BrokerLab, done: Callable[[], bool], what: str) -> None:
-    """Call ``done``, which polls, until it returns True; fail when the deadline is over."""
+    """Call ``done``, which polls, until it returns True; fail after the deadline."""
     deadline = lab.now() + DEADLINE_S
     while not done():
         if lab.now() > deadline:
@@ -66,7 +66,7 @@ def until(lab: BrokerLab, done: Callable[[], bool], what: str) -> None:
 
 
 class Session:
-    """A broker with the records that it read and that are not void."""
+    """A broker, and the records that it read and that are still valid."""
 
     def __init__(self, lab: BrokerLab, group: str, transactional_id: str, topic: str) -> None:
         self.lab = lab
@@ -78,7 +78,7 @@ class Session:
         self.rebalances = 0
 
     def poll(self, most: int = 500) -> bool:
-        """Poll once; after a rebalance the records read before are void, and reading starts at what is committed."""
+        """Poll once; after a rebalance, drop the records read before and continue at the committed offsets."""
         polled = self.broker.poll(most, 0.1)
         self.assigned = polled.assigned
         self.marks.update(polled.marks)
@@ -90,7 +90,7 @@ class Session:
         return polled.rebalanced
 
     def read(self, number: int) -> list[Record]:
-        """Poll until this number of records is read, and return them."""
+        """Poll until this number of records has been read, and return them."""
 
         def enough() -> bool:
             self.poll(number - len(self.records))
@@ -109,7 +109,7 @@ class Session:
         until(self.lab, settled, f"assignment of {partitions} partitions")
 
     def commit(self, target: str) -> None:
-        """Copy what was read to the target in one transaction."""
+        """Copy the records that were read to the target in one transaction."""
         copy(self.broker, self.records, target, self.broker.snapshot())
         self.records = []
 
@@ -121,17 +121,17 @@ def copy(broker: Broker, records: Sequence[Record], target: str, snapshot: Snaps
 
 
 def numbered(topic: str, number: int, keys: int = 16) -> list[Message]:
-    """Messages 0, 1, 2 … spread over so many keys."""
+    """Return messages 0, 1, 2, … spread over this number of keys."""
     return [Message(topic, f"t/{index % keys}".encode(), str(index).encode()) for index in range(number)]
 
 
 def values(records: Sequence[Record]) -> list[int]:
-    """The numbers of :func:`numbered`, sorted."""
+    """Return the numbers of :func:`numbered` messages, sorted."""
     return sorted(int(record.value or b"-1") for record in records)
 
 
 def try_commit(session: Session, target: str) -> int:
-    """Commit what was read; where that is refused, start again at the committed offsets. Return what was written."""
+    """Commit what was read and return what was written; if the commit fails, return to the committed offsets."""
     number = len(session.records)
     try:
         session.commit(target)

@@ -10,7 +10,7 @@ class MarkContract:
     """Each test says what would be broken if it failed."""
 
     def test_a_mark_outlives_its_worker_and_commits_nothing(self, lab: BrokerLab) -> None:
-        """Broken: a record that kills its worker is never found out, or a mark skips records."""
+        """Broken: a record that kills its worker is never identified, or a mark skips records."""
         source = lab.topic(1)
         place = TopicPartition(source, 0)
         lab.produce(numbered(source, 3))

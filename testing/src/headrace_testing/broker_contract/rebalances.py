@@ -9,7 +9,7 @@ class RebalanceContract:
     """Each test says what would be broken if it failed."""
 
     def test_a_partition_that_left_while_held_is_read_when_it_comes_back(self, lab: BrokerLab) -> None:
-        """Broken: the client remembers the pause, and the partition stands still for ever."""
+        """Broken: the client remembers the pause, so the partition is never read again."""
         source = lab.topic(PARTITIONS)
         first = Session(lab, "paused", "paused-0", source)
         first.settle(PARTITIONS)
@@ -30,7 +30,7 @@ class RebalanceContract:
         assert values(first.read(40)) == list(range(40))
 
     def test_a_rebalance_is_reported(self, lab: BrokerLab) -> None:
-        """Broken: a worker goes on with records whose partitions belong to another one."""
+        """Broken: a worker continues with records of partitions that belong to another worker."""
         source = lab.topic(PARTITIONS)
         first = Session(lab, "report", "report-0", source)
         first.settle(PARTITIONS)
@@ -49,7 +49,7 @@ class RebalanceContract:
         first.settle(PARTITIONS)
 
     def test_two_workers_share_the_work_exactly_once(self, lab: BrokerLab) -> None:
-        """Broken: scaling a stage out loses or doubles records."""
+        """Broken: scaling a stage out loses or duplicates records."""
         source, target = lab.topic(PARTITIONS), lab.topic(PARTITIONS)
         sessions = [Session(lab, "share", "share-0", source)]
         lab.produce(numbered(source, 200))

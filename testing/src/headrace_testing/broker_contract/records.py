@@ -26,7 +26,7 @@ class RecordContract:
         assert all(numbers == sorted(numbers) for numbers in by_key.values())
 
     def test_bytes_are_preserved(self, lab: BrokerLab) -> None:
-        """Broken: dead letters cannot carry the record as it was."""
+        """Broken: dead letters cannot store the record unchanged."""
         source, target = lab.topic(1), lab.topic(1)
         key = "테넌트/🙂".encode()
         headers = (("request-id", b"\x00\xff"), ("none", None), ("twice", b"1"), ("twice", b"2"))
@@ -39,7 +39,7 @@ class RecordContract:
         assert (written.key, written.value, written.headers) == (key, b"\x00\x01\xff", headers)
 
     def test_a_missing_value_stays_missing_and_an_empty_one_empty(self, lab: BrokerLab) -> None:
-        """Broken: a record without a value means something else when it is tried again or replayed."""
+        """Broken: a record without a value changes its meaning in a retry or replay."""
         source, target = lab.topic(1), lab.topic(1)
         given: list[tuple[bytes, bytes | None]] = [(b"t/tombstone", None), (b"t/empty", b""), (b"t/full", b"x")]
         lab.produce([Message(source, key, value) for key, value in given])
@@ -49,7 +49,7 @@ class RecordContract:
         assert [(record.key, record.value) for record in lab.read_committed(target)] == given
 
     def test_an_empty_key_is_refused(self, lab: BrokerLab) -> None:
-        """Broken: records of one document scatter over partitions and lose their order."""
+        """Broken: records of one document spread over partitions and lose their order."""
         source, target = lab.topic(1), lab.topic(1)
         lab.produce(numbered(source, 1))
         session = Session(lab, "key", "key-0", source)

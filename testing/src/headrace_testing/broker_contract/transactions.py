@@ -21,7 +21,7 @@ class TransactionContract:
     """Each test says what would be broken if it failed."""
 
     def test_messages_and_offsets_become_visible_together(self, lab: BrokerLab) -> None:
-        """Broken: output without its offsets is done twice, offsets without output are lost."""
+        """Broken: output without its offsets is written twice; offsets without output lose records."""
         source, target = lab.topic(PARTITIONS), lab.topic(PARTITIONS)
         lab.produce(numbered(source, 20))
         first = Session(lab, "together", "together-0", source)
@@ -67,7 +67,7 @@ class TransactionContract:
         assert values(lab.read_committed(target)) == list(range(20))
 
     def test_a_batch_without_a_membership_is_refused(self, lab: BrokerLab) -> None:
-        """Broken: a batch sealed between two memberships is not fenced at all."""
+        """Broken: a batch that was sealed between two memberships is not fenced."""
         source, target = lab.topic(1), lab.topic(1)
         lab.produce(numbered(source, 3))
         session = Session(lab, "nobody", "nobody-0", source)
@@ -91,7 +91,7 @@ class TransactionContract:
         assert lab.read_committed(target) == []
 
     def test_a_large_batch_spans_all_partitions(self, lab: BrokerLab) -> None:
-        """Broken: a transaction holds only where it touches one partition."""
+        """Broken: a transaction is atomic only within one partition."""
         source, target = lab.topic(8), lab.topic(8)
         lab.produce(numbered(source, 3000, keys=200))
         session = Session(lab, "large", "large-0", source)

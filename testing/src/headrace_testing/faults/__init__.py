@@ -1,1 +1,1 @@
-"""The fault suite's parts: brokers to kill, workers to stop, a network to disturb, and checkers of what came of it."""
+"""The parts of the fault suite: brokers to kill, workers to stop, a network to disturb, and checkers of the results."""

@@ -1,8 +1,8 @@
-"""Real Kafka brokers on loopback, to be killed, stopped and restarted one by one.
+"""Real Kafka brokers on the loopback address that tests kill, stop and restart one by one.
 
-Each node is broker and controller. It has a listener for its fellows and for the test's own clients, and a second one,
-``CLIENT``, which it advertises under the port of a proxy where :class:`Cluster` is given one: what bootstraps there
-goes through the proxy for good.
+Each node is a broker and a controller. One listener is for the other nodes and the test's own clients. The other,
+``CLIENT``, is advertised with the port of a proxy if :class:`Cluster` gets one, so clients that bootstrap there always
+go through the proxy.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from headrace_testing.faults.processes import Child, spawn
 
 OFFSETS, TRANSACTIONS = "__consumer_offsets", "__transaction_state"
 _PARTITIONS = 8
-"""Of the two topics above."""
+"""Partitions of these internal topics."""
 
 _PROPERTIES = """\
 process.roles=broker,controller
@@ -72,20 +72,20 @@ Configuration:
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """Where Java and Kafka's jars are; the tool that starts the local stack knows."""
+    """Where Java and Kafka's jars are; provided by the tool that starts the local stack."""
 
     java: str
     jars: Sequence[Path]
 
     @property
     def classpath(self) -> str:
-        """Return the jars as Java takes them."""
+        """Return the jars as a Java class path."""
         return os.pathsep.join(map(str, self.jars))
 
 
 @dataclass(slots=True)
 class Node:
-    """One broker's ports, its folder, and its process while it runs."""
+    """One broker's ports and folder, and its process while it runs."""
 
     number: int
     folder: Path
@@ -101,7 +101,7 @@ class Node:
 
 
 class Cluster:
-    """``size`` brokers; with three, topics have three copies of which two must be there for a write."""
+    """``size`` brokers; with three, topics have three copies, and a write needs two of them."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class Cluster:
         *,
         advertise: Callable[[int], int] = lambda port: port,
     ) -> None:
-        """Prepare the nodes; ``advertise`` returns the port of the proxy before a client port."""
+        """Prepare the nodes; ``advertise`` returns the port of the proxy for a client port."""
         self._distribution = distribution
         self.nodes = {number: Node(number, folder / f"node-{number}") for number in range(1, size + 1)}
         for node in self.nodes.values():
@@ -121,7 +121,7 @@ class Cluster:
 
     @property
     def bootstrap(self) -> str:
-        """Bootstrap servers of every node, without a proxy."""
+        """Bootstrap servers of all nodes, without a proxy."""
         return ",".join(f"127.0.0.1:{node.port}" for node in self.nodes.values())
 
     @property
@@ -131,7 +131,7 @@ class Cluster:
 
     @property
     def admin(self) -> AdminClient:
-        """A client for questions to the cluster."""
+        """A client for admin requests."""
         if self._admin is None:
             self._admin = AdminClient(
                 {"bootstrap.servers": self.bootstrap, "reconnect.backoff.max.ms": 500, "log_level": 0}
@@ -139,24 +139,24 @@ class Cluster:
         return self._admin
 
     def start(self) -> None:
-        """Format and start every node and wait until all take part."""
+        """Format and start every node, and wait until all are in the cluster."""
         self._format()
         for node in self.nodes.values():
             self._launch(node)
         self.wait_whole()
 
     def close(self) -> None:
-        """Kill what runs."""
+        """Kill all running nodes."""
         for node in self.nodes.values():
             if node.child is not None and node.child.alive():
                 node.child.kill()
 
     def kill(self, number: int) -> None:
-        """SIGKILL the broker."""
+        """Send SIGKILL to the broker."""
         self._child(number).kill()
 
     def drain(self, number: int) -> None:
-        """SIGTERM the broker and wait until it handed over and ended; killed where it does not within a minute."""
+        """Send SIGTERM to the broker and wait until it has handed over and exited; kill it after a minute."""
         child = self._child(number)
         try:
             child.drain(60)
@@ -164,21 +164,21 @@ class Cluster:
             child.kill()
 
     def stop(self, number: int) -> None:
-        """SIGSTOP the broker: its connections stay open and nothing answers."""
+        """Send SIGSTOP to the broker: its connections stay open, but it does not answer."""
         self._child(number).stop()
 
     def go_on(self, number: int) -> None:
-        """SIGCONT the broker."""
+        """Send SIGCONT to the broker."""
         self._child(number).go_on()
 
     def restart(self, number: int, *, wait: bool = True) -> None:
-        """Start the broker again on its data."""
+        """Start the broker again with its data."""
         self._launch(self.nodes[number])
         if wait:
             self.wait_whole()
 
     def heal(self) -> None:
-        """Let every broker go on that is stopped, start every one that is not there, and wait until all is whole."""
+        """Continue stopped brokers, start missing ones, and wait until the cluster is complete."""
         for node in self.nodes.values():
             if node.child is not None and node.child.alive():
                 node.child.go_on()
@@ -187,7 +187,7 @@ class Cluster:
         self.wait_whole()
 
     def leader(self, topic: str, partition: int, timeout: float = 60.0) -> int:
-        """Return the node that leads the partition; raises :class:`AssertionError` where none does in time."""
+        """Return the node that leads the partition; raises :class:`AssertionError` if there is none in time."""
         deadline = time.monotonic() + timeout
         while True:
             leaders = self._leaders(topic)
@@ -215,13 +215,13 @@ class Cluster:
             future.result(60)
 
     def wait_whole(self, timeout: float = 120.0) -> None:
-        """Wait until every node is in the cluster and every partition has all copies in step."""
+        """Wait until every node is in the cluster and every partition has all copies in sync."""
         deadline = time.monotonic() + timeout
         while not self._whole():
             dead = [node for node in self.nodes.values() if not node.alive()]
             if dead or time.monotonic() > deadline:
                 tails = "\n".join(f"node {node.number}:\n{node.child.tail()}" for node in dead if node.child)
-                raise AssertionError(f"the cluster is not whole after {timeout:.0f} s\n{tails}")
+                raise AssertionError(f"the cluster is not complete after {timeout:.0f} s\n{tails}")
             time.sleep(0.2)
 
     def _whole(self) -> bool:
@@ -247,7 +247,7 @@ class Cluster:
         return child
 
     def _format(self) -> None:
-        """Write each node's configuration and format its data folder, all side by side."""
+        """Write the configuration and format the data folder of all nodes, concurrently."""
         voters = ",".join(f"{node.number}@127.0.0.1:{node.controller_port}" for node in self.nodes.values())
         cluster = uuid.uuid4().hex[:22]
         formatting = []
@@ -288,7 +288,7 @@ class Cluster:
 
 
 def java_hash(text: str) -> int:
-    """Return Java's ``String.hashCode`` without its sign, by which Kafka maps ids to partitions (``Utils.abs``)."""
+    """Return Java's ``String.hashCode`` without its sign; Kafka maps IDs to partitions with it (``Utils.abs``)."""
     value = 0
     for character in text:
         value = (31 * value + ord(character)) & 0xFFFFFFFF

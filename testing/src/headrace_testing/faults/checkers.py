@@ -1,7 +1,7 @@
-"""The fault matrix's checkers: each one pure function that returns what is wrong, an empty list where nothing is.
+"""The checkers of the fault matrix: pure functions that return a list of problems, empty if there are none.
 
 D (the store equals the fold of its events) is :func:`headrace_testing.fold.compare`. Each checker has a test with a
-wrong history that it must find, and those of delivery have a mutant of the runtime besides.
+wrong history that it must detect. The delivery checkers also have a mutant of the runtime.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ MOST_PROBLEMS = 20
 
 
 class Entry(NamedTuple):
-    """A record by what tells it apart: its key, and a number that rises within the key."""
+    """A record for comparison: its key, and a number that increases within the key."""
 
     key: bytes
     number: int
 
 
 class Placed(NamedTuple):
-    """An input record and where it stands."""
+    """An input record and its offset."""
 
     place: TopicPartition
     offset: int
@@ -33,14 +33,14 @@ class Placed(NamedTuple):
 
 
 class Ends(NamedTuple):
-    """A partition's last stable offset and its end; they differ while a transaction is open there."""
+    """A partition's last stable offset and its end; they differ while a transaction is open."""
 
     stable: int
     high: int
 
 
 def ledger(sent: Sequence[Entry], found: Sequence[Entry], *, ordered: bool = True) -> list[str]:
-    """L: every record sent is found, as often as it was sent, in order per key, and nothing else is."""
+    """L: all sent records are found, as often as they were sent, in order within a key, and no others are."""
     counts, wanted = Counter(found), Counter(sent)
     problems = [f"{entry} is lost" for entry in wanted if entry not in counts]
     problems += [
@@ -68,7 +68,7 @@ def offsets(
     committed: Mapping[TopicPartition, int],
     ends: Mapping[TopicPartition, Ends],
 ) -> list[str]:
-    """O: what stands before a committed offset has its output and nothing behind it has; no transaction is open."""
+    """O: records before a committed offset have output, later ones have none, and no transaction is open."""
     problems = []
     for placed in source:
         before = placed.offset < committed.get(placed.place, 0)
@@ -85,7 +85,7 @@ def offsets(
 
 
 def replayed(before: Store, after: Store) -> list[str]:
-    """R: a replay leaves every row and its ``xmin`` as they were."""
+    """R: a replay leaves every row and its ``xmin`` unchanged."""
     if before.digest == after.digest:
         return []
     changed = [f"{key} changed" for key, row in after.documents.items() if before.documents.get(key) != row]
@@ -101,7 +101,7 @@ def conservation(
     pending: Iterable[Entry] = (),
     superseded: Iterable[Entry] = (),
 ) -> list[str]:
-    """C: each record is in as many places, written, dead letter, pending or superseded, as it came in times."""
+    """C: each record is written, dead-lettered, pending or superseded exactly as often as it was received."""
     places = {"written": written, "dead": dead, "pending": pending, "superseded": superseded}
     where: dict[Entry, list[str]] = {}
     for name, entries in places.items():
@@ -117,19 +117,19 @@ def conservation(
 
 
 def canary(seen: Iterable[tuple[str, str]]) -> list[str]:
-    """T: whoever asked as one tenant saw rows of that tenant alone; pairs of who asked and whose row it was."""
+    """T: a query as one tenant returns only rows of that tenant; pairs of the asking and the owning tenant."""
     leaks = Counter((asked, row) for asked, row in seen if asked != row)
     return [f"{asked} saw {times} rows of {row}" for (asked, row), times in leaks.items()][:MOST_PROBLEMS]
 
 
 def progress(done_at: Sequence[float], healed_at: float, bound: float) -> list[str]:
-    """V: after the fault's end, outputs come again within ``bound`` seconds and never stay away longer than that.
+    """V: after the fault, outputs resume within ``bound`` seconds and never pause for longer than that.
 
-    ``done_at`` are the times of the outputs until all was done, on the clock of ``healed_at``.
+    ``done_at`` has the times of all outputs, on the clock of ``healed_at``.
     """
     after = [moment for moment in sorted(done_at) if moment >= healed_at]
     if not after and done_at:
-        return []  # all was done before the fault ended
+        return []  # all outputs came before the end of the fault
     if not after:
         return ["there was no output at all"]
     gap, start = max((later - earlier, earlier) for earlier, later in pairwise([healed_at, *after]))
@@ -139,7 +139,7 @@ def progress(done_at: Sequence[float], healed_at: float, bound: float) -> list[s
 
 
 def secrets(places: Iterable[tuple[str, bytes]], forbidden: Iterable[bytes]) -> list[str]:
-    """P: none of the forbidden texts stands in any place (topics, dead letters, logs); the text is not repeated."""
+    """P: no place (topics, dead letters, logs) contains a forbidden text; the problems do not repeat the text."""
     words = [word for word in forbidden if word]
     problems = [
         f"{where} holds forbidden text {number}"

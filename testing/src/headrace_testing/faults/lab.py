@@ -1,4 +1,4 @@
-"""A bench for one fault of delivery: numbered records in, pass-through workers in between, readers at the end."""
+"""A lab for one delivery fault: numbered records, pass-through workers, and readers of the output."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TRANSACTION_MS = 8000
 
 
 class Seen(NamedTuple):
-    """An output as the concurrent reader met it, at a moment of the monotonic clock."""
+    """An output, and the time on the monotonic clock at which the concurrent reader received it."""
 
     at: float
     topic: str
@@ -42,7 +42,7 @@ class Seen(NamedTuple):
 
 @dataclass(slots=True)
 class Lab:
-    """Topics and a group of its own on the cluster; close it at the end."""
+    """Topics and a group on the cluster for one test; close it at the end."""
 
     cluster: Cluster
     logs: Path
@@ -53,41 +53,41 @@ class Lab:
     poison: list[Entry] = field(default_factory=list)
     workers: list[Child] = field(default_factory=list)
     revived: int = 0
-    """Workers that ended by themselves and were started again, as a supervisor does."""
+    """Number of workers that exited and were started again, as by a supervisor."""
     doubled: int = 0
-    """Records that stand in the source once more than they were sent; known after :meth:`problems`."""
+    """Number of additional copies in the source of records that were sent once; known after :meth:`problems`."""
     _kept: dict[str, tuple[Child, Callable[[], Child]]] = field(default_factory=dict)
     _reader: Reader | None = None
     _starts: Iterator[int] = field(default_factory=count)
 
     def __post_init__(self) -> None:
-        """Create the topics and start to read what comes out."""
+        """Create the topics and start to read the output."""
         self.cluster.create_topics([self.source, self.target, self.dead], self.partitions)
         self._reader = Reader(self.cluster.bootstrap, [self.target, self.dead], self.partitions)
 
     @property
     def source(self) -> str:
-        """The topic that the workers read."""
+        """The workers' source topic."""
         return f"{self.prefix}in"
 
     @property
     def target(self) -> str:
-        """The topic that they write."""
+        """The workers' target topic."""
         return f"{self.prefix}out"
 
     @property
     def dead(self) -> str:
-        """The topic of their dead letters."""
+        """The topic of the workers' dead letters."""
         return f"{self.prefix}dead-letters"
 
     @property
     def group(self) -> str:
-        """Their consumer group."""
+        """The workers' consumer group."""
         return f"{self.prefix}group"
 
     @property
     def reader(self) -> Reader:
-        """The reader that runs beside the workers."""
+        """The reader that runs concurrently with the workers."""
         assert self._reader is not None
         return self._reader
 
@@ -101,9 +101,9 @@ class Lab:
         env: Mapping[str, str] | None = None,
         keep: bool = False,
     ) -> Child:
-        """Start a worker; ``options`` go to :mod:`headrace_testing.faults.pass_through`.
+        """Start a worker; ``options`` are passed to :mod:`headrace_testing.faults.pass_through`.
 
-        One to ``keep`` is started again whenever it ends by itself while outputs are waited for.
+        With ``keep``, a worker that exits is started again while the lab waits for outputs.
         """
         argv = [
             sys.executable, "-m", "headrace_testing.faults.pass_through", "--source", self.source, "--target",
@@ -128,7 +128,7 @@ class Lab:
         return worker
 
     def fill(self, records: int, seconds: float = 0.0, *, poison: Sequence[int] = ()) -> None:
-        """Write so many numbered records, evenly over ``seconds``; those whose number is in ``poison`` are bad."""
+        """Write this number of records evenly over ``seconds``; those with a number in ``poison`` are invalid."""
         producer = Producer(
             {
                 **QUIET, "bootstrap.servers": self.cluster.bootstrap, "partitioner": "murmur2_random",
@@ -150,13 +150,13 @@ class Lab:
         assert not failed, f"the feeder's own records failed: {failed[:3]}"
 
     def feed(self, records: int, seconds: float, *, poison: Sequence[int] = ()) -> threading.Thread:
-        """Do :meth:`fill` in a thread; join it before :meth:`wait_done`."""
+        """Run :meth:`fill` in a thread; join it before :meth:`wait_done`."""
         thread = threading.Thread(target=self.fill, args=(records, seconds), kwargs={"poison": poison}, name="feeder")
         thread.start()
         return thread
 
     def wait_seen(self, number: int, timeout: float) -> None:
-        """Wait until so many outputs were seen; raises :class:`AssertionError` with the workers' logs."""
+        """Wait for this number of outputs; raises :class:`AssertionError` with the workers' logs."""
         deadline = time.monotonic() + timeout
         while len(self.reader.seen) < number:
             if time.monotonic() > deadline:
@@ -170,11 +170,11 @@ class Lab:
             time.sleep(0.05)
 
     def wait_done(self, timeout: float = 90.0) -> None:
-        """Wait until as many outputs were seen as records were sent."""
+        """Wait until there are as many outputs as records were sent."""
         self.wait_seen(len(self.sent), timeout)
 
     def finish(self) -> None:
-        """Drain the workers that still run, so that nothing comes any more."""
+        """Drain the running workers, so that no more outputs follow."""
         alive = [worker for worker in self.workers if worker.alive()]
         for worker in alive:
             worker.go_on()
@@ -183,10 +183,10 @@ class Lab:
             worker.wait(60)
 
     def problems(self, healed_at: float | None = None, bound: float = 30.0) -> list[str]:
-        """L, O and C, by the reader beside the workers and by one that comes after; V where a fault was healed.
+        """Return the problems of L, O and C, by both readers; with ``healed_at``, also those of V.
 
-        What came in is what stands in the source, as often as it stands there: the feeder is a client under the same
-        faults as the workers, and what it did to its own records is not theirs to answer for.
+        The concurrent reader and a later one are checked. The input is the content of the source topic, because the
+        faults also affect the feeder, and its duplicates are not the workers' fault.
         """
         self.finish()
         bad = set(self.poison)
@@ -207,7 +207,7 @@ class Lab:
         return problems
 
     def close(self) -> None:
-        """Kill what runs and delete the topics."""
+        """Kill running workers and delete the topics."""
         for worker in self.workers:
             if worker.alive():
                 worker.kill()
@@ -215,7 +215,7 @@ class Lab:
         self.cluster.delete_topics([self.source, self.target, self.dead])
 
     def _show(self) -> str:
-        """Return the end of the newest workers' logs, with where each thread of a living one stands."""
+        """Return the ends of the newest workers' logs, with the stack of each thread of running ones."""
         alive = [worker for worker in self.workers if worker.alive()]
         for worker in alive:
             worker.process.send_signal(signal.SIGUSR1)
@@ -239,7 +239,7 @@ class Lab:
 
 
 class Reader:
-    """Reads committed records of some topics from their beginning, in a thread, and notes when each came."""
+    """Reads the committed records of topics from the beginning, in a thread, and stores when each arrived."""
 
     def __init__(self, bootstrap: str, topics: Sequence[str], partitions: int) -> None:
         self.seen: list[Seen] = []
@@ -251,7 +251,7 @@ class Reader:
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread."""
+        """Stop the thread."""
         self._closed.set()
         self._thread.join()
 
@@ -269,7 +269,8 @@ class Reader:
 def ends(bootstrap: str, topics: Sequence[str], partitions: int) -> dict[TopicPartition, Ends]:
     """Return the last stable offset and the end of every partition."""
     places = [KafkaPartition(topic, number) for topic in topics for number in range(partitions)]
-    admin = AdminClient({**QUIET, "bootstrap.servers": bootstrap})  # a new one: an old one's leaders may be of the past
+    # A new client, because an old one may know former leaders.
+    admin = AdminClient({**QUIET, "bootstrap.servers": bootstrap})
 
     def latest(level: IsolationLevel) -> dict[TopicPartition, int]:
         newest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
@@ -297,10 +298,10 @@ def _note_failure(failed: list[KafkaError]) -> Any:
 
 
 def tuned(**consumer: Any) -> tuple[str, str]:
-    """Return the options that put settings over a worker's consumer; write dots as double underscores."""
+    """Return the options that override a worker's consumer settings; dots are written as double underscores."""
     return "--consumer", json.dumps({name.replace("__", "."): value for name, value in consumer.items()})
 
 
 def connection(cluster: Cluster) -> KafkaSettings:
-    """Return the settings of a client of the cluster."""
+    """Return the settings for a client of the cluster."""
     return KafkaSettings(bootstrap=cluster.bootstrap)

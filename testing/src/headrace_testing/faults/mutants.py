@@ -1,4 +1,4 @@
-"""The runtime with one promise broken, for tests alone: a checker that stays green over these proves nothing."""
+"""The runtime with one promise broken, for tests only: a checker that accepts these does not prove anything."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from headrace.kafka.broker_contract import Message, Polled, TopicPartition
 
 
 class Unfenced(KafkaBroker):
-    """Commits under no membership at all, and hides rebalances: a batch outlives the loss of its partitions."""
+    """Commits without a membership and hides rebalances, so a batch outlives the loss of its partitions."""
 
     def __init__(self, kafka: KafkaSettings, worker: WorkerSettings, *, group: str, transactional_id: str) -> None:
         super().__init__(kafka, worker, group=group, transactional_id=transactional_id)
         self._nobody = Consumer({**kafka.client(), "group.id": group})
 
     def poll(self, max_records: int, timeout: float) -> Polled:
-        """Poll, and say nothing of a rebalance; what was read beside it is read again, for it was not handed out."""
+        """Poll and hide a rebalance; the records of this poll were not returned, so they are read again."""
         polled = super().poll(max_records, timeout)
         if polled.rebalanced:
             self.rewind()
         return replace(polled, rebalanced=False)
 
     def commit(self, messages: Sequence[Message], offsets: Mapping[TopicPartition, int], snapshot: Any) -> None:
-        """Commit as a client that knows no memberships: the coordinator lets it."""
+        """Commit like a client that does not support memberships, which the coordinator allows."""
         super().commit(messages, offsets, snapshot and self._nobody.consumer_group_metadata())
 
 
@@ -38,7 +38,7 @@ class OffsetsApart(KafkaBroker):
     """Commits the offsets after the transaction instead of in it."""
 
     def commit(self, messages: Sequence[Message], offsets: Mapping[TopicPartition, int], snapshot: Any) -> None:
-        """Write first, then say how far we are."""
+        """Write the messages first, then commit the offsets."""
         super().commit(messages, {}, snapshot)
         failpoints.reach("mutant.between")
         positions = [KafkaPartition(place.topic, place.partition, offset) for place, offset in offsets.items()]
@@ -49,7 +49,7 @@ class DeadLettersApart(KafkaBroker):
     """Writes dead letters after the transaction instead of in it."""
 
     def commit(self, messages: Sequence[Message], offsets: Mapping[TopicPartition, int], snapshot: Any) -> None:
-        """Write what went well with the offsets, and the dead letters when there is time."""
+        """Write the outputs with the offsets, and the dead letters later."""
         super().commit([m for m in messages if not _is_dead(m)], offsets, snapshot)
         failpoints.reach("mutant.between")
         if dead := [message for message in messages if _is_dead(message)]:
@@ -71,4 +71,4 @@ BROKERS: dict[str, type[KafkaBroker]] = {
     "read-uncommitted": KafkaBroker,
 }
 CONSUMERS: dict[str, dict[str, Any]] = {"read-uncommitted": {"isolation.level": "read_uncommitted"}}
-"""What a mutant's consumer has instead of the runtime's settings."""
+"""A mutant's consumer settings that replace those of the runtime."""

@@ -1,8 +1,8 @@
-"""A stage that hands bytes on through the real worker and the real Kafka client, for faults of delivery.
+"""A stage that copies records with the real worker and the real Kafka client, for delivery faults.
 
-``python -m headrace_testing.faults.pass_through --source A --target B --dead C --group G``; Kafka's and the worker's
-settings come from the environment as for any service. A value that starts with ``poison`` goes to the dead letters.
-``--mutant`` breaks one promise on purpose, to prove that the checkers see it.
+``python -m headrace_testing.faults.pass_through --source A --target B --dead C --group G``. Settings of Kafka and the
+worker come from the environment, as for every service. A record whose value starts with ``poison`` is dead-lettered.
+``--mutant`` breaks one promise on purpose, to prove that the checkers detect it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _show_and_die(call: str, bound: float) -> None:
-    """End the process as the product's watchdog does, and show first where each thread stands."""
+    """Print the stack of each thread, then end the process as the product's watchdog does."""
     faulthandler.dump_traceback(sys.stdout)
     watchdog_die(call, bound)
 
@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _tune(parsed: argparse.Namespace) -> None:
-    """Put the test's bounds in place of the client's, in this process alone."""
+    """Replace the client's limits with the test's, in this process only."""
     if parsed.call_s is not None:
         vars(client)["_CALL_S"] = parsed.call_s
     over = {**CONSUMERS.get(parsed.mutant, {}), **parsed.consumer}
@@ -87,7 +87,7 @@ def _tune(parsed: argparse.Namespace) -> None:
 
 
 def _process(parsed: argparse.Namespace) -> Process:
-    """Return what computes a batch: each record goes on as it is, poison to the dead letters."""
+    """Return the function that computes a batch: it copies records and dead-letters poison."""
 
     def message(record: Record) -> Message:
         value = record.value or b""

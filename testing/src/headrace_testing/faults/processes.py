@@ -1,4 +1,4 @@
-"""Child processes that a test kills, stops and continues, and that never outlive the test's own process."""
+"""Child processes that a test kills, stops and continues, and that never outlive the test's process."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _SPAWNER = ThreadPoolExecutor(1, "spawner")
-"""One thread that lives as long as the process: Linux ties a child's life to the thread that started it."""
+"""One thread that lives as long as the process, because Linux ties a child's life to the thread that started it."""
 
 
 @dataclass(slots=True)
 class Child:
-    """One process with its log."""
+    """One process and its log."""
 
     name: str
     process: subprocess.Popen[bytes]
     log: Path
 
     def alive(self) -> bool:
-        """Whether it has not ended; a stopped one is alive."""
+        """Whether it has not exited; a stopped process is alive."""
         return self.process.poll() is None
 
     def stopped(self) -> bool:
-        """Whether SIGSTOP holds it."""
+        """Whether it is stopped by SIGSTOP."""
         try:
             state = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0]
         except FileNotFoundError:
@@ -40,32 +40,32 @@ class Child:
         return state == "T"
 
     def kill(self) -> None:
-        """End it with SIGKILL, also while it is stopped."""
+        """Send SIGKILL, which also works while it is stopped."""
         self.process.kill()
         self.process.wait(30)
 
     def stop(self) -> None:
-        """Hold it with SIGSTOP."""
+        """Send SIGSTOP."""
         self.process.send_signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        """Let it go on with SIGCONT."""
+        """Send SIGCONT."""
         self.process.send_signal(signal.SIGCONT)
 
     def drain(self, timeout: float = 60.0) -> int:
-        """End it with SIGTERM and return its exit code."""
+        """Send SIGTERM, wait, and return its exit code."""
         self.process.terminate()
         return self.process.wait(timeout)
 
     def wait(self, timeout: float) -> int:
-        """Wait for its end and return the exit code; raises :class:`AssertionError` with the end of its log."""
+        """Wait until it exits and return the exit code; raises :class:`AssertionError` with the end of its log."""
         try:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"{self.name} still runs after {timeout:.0f} s:\n{self.tail()}") from None
 
     def wait_stopped(self, timeout: float) -> None:
-        """Wait until SIGSTOP holds it; raises :class:`AssertionError` with the end of its log."""
+        """Wait until SIGSTOP takes effect; raises :class:`AssertionError` with the end of its log."""
         deadline = time.monotonic() + timeout
         while not self.stopped():
             if not self.alive() or time.monotonic() > deadline:
@@ -78,7 +78,7 @@ class Child:
 
 
 def spawn(name: str, argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> Child:
-    """Start a process; it dies with this one, however this one ends."""
+    """Start a process that ends with this one, whatever the reason."""
 
     def start() -> subprocess.Popen[bytes]:
         with log.open("ab") as output:

@@ -1,4 +1,4 @@
-"""What happens when, from a seed: the same seed gives the same schedule, and every run prints its seed."""
+"""Schedules of faults from a seed: the same seed gives the same schedule, and every run prints its seed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from random import Random
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """After ``pause`` seconds do ``action`` to ``target``."""
+    """Wait ``pause`` seconds, then apply ``action`` to ``target``."""
 
     pause: float
     action: str
@@ -26,23 +26,23 @@ def schedule(
     targets: Mapping[str, Sequence[str]],
     pause: tuple[float, float],
 ) -> list[Step]:
-    """Return so many steps: actions by weight, each on one of its targets, with pauses between the two bounds."""
+    """Return this number of steps: weighted actions with random targets, and pauses between the two limits."""
     names = list(weights)
     drawn = chance.choices(names, [weights[name] for name in names], k=steps)
     return [Step(chance.uniform(*pause), action, chance.choice(targets[action])) for action in drawn]
 
 
 def evenly(chance: Random, number: int, targets: Sequence[str]) -> list[str]:
-    """Return so many targets in random order, each as often as the others, give or take one."""
+    """Return this number of targets in random order; their frequencies differ by at most one."""
     rounds = [*targets] * (number // len(targets) + 1)
     chance.shuffle(rounds)
     return rounds[:number]
 
 
 def seeds(text: str, drawn: int) -> list[int]:
-    """Return the seeds that ``7``, ``1-20`` or ``3,9,100-120`` names, or the one drawn where the text is empty.
+    """Return the seeds in ``7``, ``1-20`` or ``3,9,100-120``, or the drawn one if the text is empty.
 
-    Raises :class:`ValueError` for anything else.
+    Raises :class:`ValueError` for other texts.
     """
     if not text.strip():
         return [drawn]

@@ -16,7 +16,7 @@ from headrace_cli.state import provider_name
 
 def reset(
     tenant: Annotated[
-        str, typer.Option("--tenant", envvar="HEADRACE_TENANT", help="The tenant whose vectors to delete.")
+        str, typer.Option("--tenant", envvar="HEADRACE_TENANT", help="Delete the vectors of this tenant.")
     ],
     model: Annotated[
         str,

@@ -19,7 +19,7 @@ def release(
     operator: InLogAndStore,
     as_json: options.Json = False,
 ) -> None:
-    """Release records held for a tenant's cap through the embedder if the cap has room now.
+    """Release the records that are held because a tenant reached its cap, if the cap now has room.
 
     A record that exceeds the cap again is held again. Nothing is released while the cap for all tenants is reached.
     """

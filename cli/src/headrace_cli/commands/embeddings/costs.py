@@ -39,9 +39,10 @@ def show_costs(
     operator: InStore,
     as_json: options.Json = False,
 ) -> None:
-    """Show the ledger: texts, tokens, USD and KRW of texts that went through a model, at the prices of that time.
+    """Show the ledger: texts that a model embedded, with their tokens and their cost in USD and KRW.
 
-    Days are in UTC. Documents are summed over all days, so --by document excludes --since and --until.
+    Costs are at the prices of their day. Days are in UTC. Sums by document cover all days, so you cannot combine
+    --by document with --since or --until.
     """
     from headrace.embeddings.costs import CostSettings
     from headrace_cli.quiet import quiet_logs

@@ -70,10 +70,11 @@ def estimate(
     operator: InLogAndStore,
     as_json: options.Json = False,
 ) -> None:  # fmt: skip
-    """Estimate the texts that would go through the model, their tokens, USD, KRW and time, without embedding them.
+    """Estimate what it would cost to embed texts: their number, their tokens, USD, KRW and time. Nothing is embedded.
 
-    Texts in the log are counted exactly, without cached ones. Files are not split into chunks, so their number of
-    texts is an estimate; with --model, nothing is read from the store. One token is taken as three characters.
+    For records in the log, the number of texts is exact, and cached texts are left out. Files are not split into
+    chunks, so their number of texts is an estimate. With --model, nothing is read from the store. Three characters
+    count as one token.
     """
     from headrace.embeddings.costs import CostSettings, read_book
     from headrace_cli.quiet import quiet_logs

@@ -69,7 +69,7 @@ def schedule(
         bool,
         typer.Option(
             "--missed/--no-missed", envvar="HEADRACE_SCHEDULE_MISSED",
-            help="Catch up with one execution if times passed while this was not running or a job took too long.",
+            help="Run the job once if scheduled times passed while the command was down or busy.",
         ),
     ] = True,
     name: Annotated[
@@ -82,7 +82,11 @@ def schedule(
     runs: Annotated[
         int | None,
         typer.Option(
-            "--runs", envvar="HEADRACE_SCHEDULE_RUNS", min=1, help="Exit after this many times.", show_default=False
+            "--runs",
+            envvar="HEADRACE_SCHEDULE_RUNS",
+            min=1,
+            help="Exit after this many executions.",
+            show_default=False,
         ),
     ] = None,
     into: Annotated[
@@ -103,8 +107,9 @@ def schedule(
 ) -> None:  # fmt: skip
     """Run a job on a cron schedule until Ctrl-C or SIGTERM.
 
-    Executions never overlap, not even with another process of the same name and state folder. Each ends with an alert
-    if webhooks are configured. Kafka, registry and PostgreSQL come from the environment or the local stack.
+    Executions never overlap, not even with another process of the same name and state folder. Each one sends an alert
+    when it ends, if webhooks are configured. Kafka, registry and PostgreSQL come from the environment or the local
+    stack.
     """
     from headrace_operations.alerts.alerter import Alerter, AlertSettings
     from headrace_operations.embeddings.schedule import Memory, plan

@@ -1,7 +1,7 @@
-"""Alembic's entry: one migration at a time, in one transaction, in the schema that the caller names.
+"""Alembic's entry point: one migration at a time, in one transaction, in the schema that the caller names.
 
-:func:`headrace.store.schema.migrate` hands over an open connection and the schema through
-``Config.attributes``; the advisory lock makes bootstrap jobs that start together wait for each other.
+:func:`headrace.store.schema.migrate` passes an open connection and the schema in ``Config.attributes``. An advisory
+lock makes concurrent bootstrap jobs wait for each other.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from alembic import context
 from sqlalchemy import text
 
-MIGRATION_LOCK = 0x68656164  # "head": any constant will do, as long as every migration takes the same one
+MIGRATION_LOCK = 0x68656164  # "head": any constant works if every migration uses the same one
 
 connection = context.config.attributes["connection"]
 schema = context.config.attributes["schema"]

@@ -1,5 +1,5 @@
 -- name: put
--- A repeat changes no row.
+-- Writing a version again changes no row.
 INSERT INTO artifact (
     tenant, artifact_id, version, request_id, kind, title, mime_type, text, citations, provider, model, prompt,
     pipeline_id, pipeline_version, created_by
@@ -8,7 +8,7 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
 ON CONFLICT DO NOTHING;
 
 -- name: get
--- The newest version, or the one asked for ($3).
+-- The newest version, or the requested one ($3).
 SELECT * FROM artifact
 WHERE tenant = $1 AND artifact_id = $2 AND ($3::integer IS NULL OR version = $3)
 ORDER BY version DESC

@@ -2,12 +2,12 @@
 SELECT text_hash FROM vector_cache WHERE tenant = $1 AND model = $2 AND text_hash = ANY ($3::bytea[]);
 
 -- name: known_since
--- As above, with whether each is to be touched: it was last touched more than $4 days ago.
+-- As above, and whether each must be touched because it was last touched more than $4 days ago.
 SELECT text_hash, last_used < current_date - $4::integer AS stale
 FROM vector_cache WHERE tenant = $1 AND model = $2 AND text_hash = ANY ($3::bytea[]);
 
 -- name: touch
--- Those that are still there. Locked by key: two that touch the same wait for each other and never in a circle.
+-- Returns those that still exist. Locked in order of the key, so that two transactions cannot deadlock.
 UPDATE vector_cache AS cached SET last_used = current_date
 FROM (
     SELECT text_hash FROM vector_cache
@@ -19,12 +19,12 @@ WHERE cached.tenant = $1 AND cached.model = $2 AND cached.text_hash = locked.tex
 RETURNING cached.text_hash;
 
 -- name: surplus
--- Rows of this tenant above $2, of all models together; no more than $3 are counted.
+-- Number of this tenant's rows above $2, over all models, counted up to $3.
 SELECT greatest(count(*) - $2::bigint, 0)
 FROM (SELECT FROM vector_cache WHERE tenant = $1 LIMIT $2::bigint + $3::bigint) AS counted;
 
 -- name: evict
--- The longest unused ($2 of them), none that was used within $3 days. What somebody touches now is passed over.
+-- The $2 least recently used rows, except those used within $3 days. Rows that are being touched are skipped.
 DELETE FROM vector_cache
 WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM vector_cache
@@ -38,7 +38,7 @@ WHERE ctid = ANY (ARRAY(
 SELECT text_hash, embedding FROM vector_cache WHERE tenant = $1 AND model = $2 AND text_hash = ANY ($3::bytea[]);
 
 -- name: put
--- Sorted by key: two embedders that cache the same texts wait for each other and never in a circle.
+-- Sorted by key, so that two embedders that cache the same texts cannot deadlock.
 INSERT INTO vector_cache (tenant, model, text_hash, embedding)
 SELECT $1, $2, text_hash, embedding
 FROM unnest($3::bytea[], $4::vector[]) AS given (text_hash, embedding)
@@ -49,11 +49,11 @@ ON CONFLICT DO NOTHING;
 SELECT count(*) FROM vector_cache WHERE tenant = $1 AND model = $2;
 
 -- name: some
--- No more than $3 of them, whichever.
+-- At most $3 of them, in any order.
 SELECT text_hash FROM vector_cache WHERE tenant = $1 AND model = $2 LIMIT $3;
 
 -- name: forget
--- Locked by key, as touch does it: the two wait for each other and never in a circle.
+-- Locked in order of the key, as in touch, so that the two cannot deadlock.
 DELETE FROM vector_cache AS cached
 USING (
     SELECT text_hash FROM vector_cache

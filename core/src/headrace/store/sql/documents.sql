@@ -20,8 +20,8 @@ FROM document
 WHERE tenant = $1;
 
 -- name: having
--- The live documents with all of these attributes ($2), after the one named ($3), by id. having_attributes goes through
--- the index, which row-level security would keep a plain condition from; the tenant is the transaction's.
+-- The live documents with all of these attributes ($2), after the ID $3, sorted by ID. having_attributes uses the index,
+-- which row-level security prevents for a plain condition. The tenant is the transaction's.
 SELECT d.document_id, d.version, d.title, d.source, d.attributes, d.request_id, d.indexed_at
 FROM document AS d
 JOIN having_attributes($2, NULL, 2147483647) AS h (document_id) ON h.document_id = d.document_id

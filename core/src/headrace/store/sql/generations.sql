@@ -1,6 +1,6 @@
 -- name: create
--- The vectors of one generation. A chunk that goes takes its vectors along, in every generation.
--- vector_key is the hash of what was embedded; an empty one, with no vector, says that nothing was, by decision.
+-- The vectors of one generation. Deleting a chunk deletes its vectors in every generation.
+-- vector_key is the hash of the prepared text. An empty key without a vector means that the chunk is not embedded.
 -- {embedding} is the table's checked name, {dimensions} and {operators} come from the generation.
 CREATE TABLE {embedding} (
     tenant     text NOT NULL,
@@ -33,7 +33,7 @@ SELECT name, model, dimensions, distance, state, template, passage_prompt, over_
 SELECT name, model, dimensions, distance, state, template, passage_prompt, over_long FROM generation ORDER BY created_at, name;
 
 -- name: lock
--- One switch at a time; who reads is not held up.
+-- One switch at a time; readers do not wait.
 LOCK TABLE generation IN SHARE ROW EXCLUSIVE MODE;
 
 -- name: may_switch

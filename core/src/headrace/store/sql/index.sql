@@ -1,17 +1,17 @@
 -- name: stored
--- What the fence knows about these documents ($2) of this tenant ($1). Not locked: a write names the state that it
--- was planned on, and is refused when that has changed meanwhile.
+-- The fence's rows for these documents ($2) of this tenant ($1). They are not locked: a write states the row that it was
+-- planned for, and changes nothing if that row has changed.
 SELECT document_id, version, content_hash, deleted, generations, chunk_ids
 FROM document
 WHERE tenant = $1 AND document_id = ANY ($2::text[]);
 
 -- name: embedded
--- Which of these chunks ($2) have a row in this generation, and of which text?
+-- Those of these chunks ($2) that have a row in this generation, with the key of their vector.
 SELECT chunk_id, vector_key FROM {embedding} WHERE tenant = $1 AND chunk_id = ANY ($2::uuid[]);
 
 -- name: write_document
--- One version passes the fence: a new row, or the advance of the row that the plan was made on (version $23 and
--- generations $24, NULL for a new document). No row comes back when another writer was faster.
+-- Writes one version: a new row, or an update of the row that the plan was made for (version $23 and generations $24,
+-- NULL for a new document). Returns no row if another writer was faster.
 INSERT INTO document AS stored (
     tenant, document_id, version, deleted, content_hash, generations, title, source, media_type, acl, attributes,
     pipeline_id, pipeline_version, request_id, history, metadata, model, chunk_ids, starts, ends,
@@ -44,7 +44,7 @@ WHERE stored.version = $23 AND stored.generations = $24
 RETURNING document_id;
 
 -- name: delete_chunks
--- Their vectors go with them (ON DELETE CASCADE), in every generation.
+-- Also deletes their vectors in every generation (ON DELETE CASCADE).
 DELETE FROM chunk WHERE tenant = $1 AND chunk_id = ANY ($2::uuid[]);
 
 -- name: insert_chunk
@@ -52,17 +52,17 @@ INSERT INTO chunk (tenant, chunk_id, document_id, section, text, text_hash, toke
 VALUES ($1, $2, $3, $4, $5, $6, $7);
 
 -- name: delete_embeddings
--- Of chunks that stay, when what is embedded of them has changed (a title or a tag in the text template).
+-- For chunks that stay but whose prepared text has changed (a title or a tag in the text template).
 DELETE FROM {embedding} WHERE tenant = $1 AND chunk_id = ANY ($2::uuid[]);
 
 -- name: insert_embeddings
--- Vectors that came with the batch, and the chunks that have none by decision (an empty key).
+-- Vectors in the batch, and chunks that are not embedded (an empty key).
 INSERT INTO {embedding} (tenant, chunk_id, vector_key, embedding)
 SELECT $1, chunk_id, vector_key, embedding
 FROM unnest($2::uuid[], $3::bytea[], $4::vector[]) AS given (chunk_id, vector_key, embedding);
 
 -- name: insert_cached_embeddings
--- Vectors that the cache holds for the text of these chunks; they never leave the database.
+-- Cached vectors for these chunks, copied within the database.
 INSERT INTO {embedding} (tenant, chunk_id, vector_key, embedding)
 SELECT $1, wanted.chunk_id, wanted.vector_key, cached.embedding
 FROM unnest($2::uuid[], $3::bytea[]) AS wanted (chunk_id, vector_key)

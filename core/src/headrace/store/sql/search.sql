@@ -1,16 +1,16 @@
 -- name: prepare
--- Settings of this transaction alone. The plan is made for the tenant at hand (a small one is scanned exactly, a
--- large one through HNSW); the index goes on until enough rows of this tenant are found, nearest first.
+-- Settings of this transaction only. The plan depends on the tenant: a small one is scanned exactly, a large one uses
+-- HNSW. The index continues until it has found enough rows of this tenant, nearest first.
 SELECT set_config('hnsw.ef_search', $1, true),
        set_config('hnsw.iterative_scan', 'strict_order', true),
        set_config('plan_cache_mode', 'force_custom_plan', true);
 
 -- name: having
--- Which documents have these attributes; see having_attributes in the migrations. The tenant is the transaction's.
+-- The documents with these attributes; see having_attributes in the migrations. The tenant is the transaction's.
 SELECT having_attributes($1, $2, $3);
 
 -- name: nearest
--- Through the HNSW index, filtered while it is read.
+-- With the HNSW index, filtered while it is read.
 SELECT e.chunk_id, e.embedding {operator} $2 AS value
 FROM {embedding} AS e
 WHERE e.tenant = $1
@@ -22,8 +22,8 @@ ORDER BY e.embedding {operator} $2
 LIMIT $3;
 
 -- name: nearest_exact
--- Over the chunks of the documents that pass the filters, without the index (the + 0 keeps it out): for filters
--- so narrow that the index would be read to its limit and still miss rows.
+-- Scans the chunks of the documents that match the filters, without the index (because of the + 0). It is for filters
+-- that are so narrow that the index would reach its limit and still miss rows.
 SELECT e.chunk_id, e.embedding {operator} $2 AS value
 FROM (
     SELECT DISTINCT unnest(chunk_ids) AS chunk_id
@@ -37,7 +37,7 @@ ORDER BY (e.embedding {operator} $2) + 0, e.chunk_id
 LIMIT $3;
 
 -- name: matching
--- By words; see match_words in the migrations. The tenant is the transaction's.
+-- Lexical search; see match_words in the migrations. The tenant is the transaction's.
 SELECT chunk_id, rank AS value FROM match_words($1, $2, $3, $4);
 
 -- name: hits

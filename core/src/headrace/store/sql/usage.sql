@@ -1,5 +1,5 @@
 -- name: add_documents
--- Sorted by key: two embedders that pay for the same documents wait for each other and never in a circle.
+-- Sorted by key, so that two embedders that pay for the same documents cannot deadlock.
 INSERT INTO usage_document AS known (
     tenant, document_id, stage, model, texts, tokens, usd, unpriced_tokens, first_day, last_day
 )
@@ -36,14 +36,14 @@ WHERE tenant = $1 AND day >= $3;
 SELECT * FROM spent_in_all($1, $2);
 
 -- name: days
--- The ledger of a tenant; $2 and $3 bound the days, NULL is no bound.
+-- The ledger of a tenant from day $2 to day $3; NULL means no limit.
 SELECT tenant, day, stage, model, texts, tokens, calls, usd, unpriced_tokens
 FROM usage
 WHERE tenant = $1 AND ($2::date IS NULL OR day >= $2) AND ($3::date IS NULL OR day <= $3)
 ORDER BY day, stage, model;
 
 -- name: documents
--- The documents of a tenant that cost most.
+-- The most expensive documents of a tenant.
 SELECT tenant, document_id, stage, model, texts, tokens, usd, unpriced_tokens, first_day, last_day
 FROM usage_document
 WHERE tenant = $1
@@ -51,5 +51,5 @@ ORDER BY usd DESC, tokens DESC, document_id
 LIMIT $2;
 
 -- name: tenants
--- For a login that row-level security does not bind.
+-- For a login to which row-level security does not apply.
 SELECT DISTINCT tenant FROM usage ORDER BY tenant;

@@ -70,7 +70,7 @@ class Files:
             root = Path(os.path.realpath(folder))
             if real != root and real.is_relative_to(root):
                 return self._read_below(root, real.relative_to(root).parts)
-        raise ForbiddenReference("it is not below a folder in HEADRACE_FETCH_FOLDERS")
+        raise ForbiddenReference("it is not inside a folder of HEADRACE_FETCH_FOLDERS")
 
     def _read_below(self, root: Path, parts: tuple[str, ...]) -> bytes:
         """Open the path part by part, so a folder that was replaced by a link after the check fails here."""

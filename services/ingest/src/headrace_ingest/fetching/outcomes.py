@@ -50,7 +50,7 @@ class Unfetchable(PermanentError):
     """The referenced file exists, but ingest cannot fetch it."""
 
     code = "unfetchable"
-    default_remedy = f"Correct it on the server, {_REDRIVE}; or send the event again with another reference."
+    default_remedy = f"Make it available on the server, {_REDRIVE}; or send the event again with another reference."
 
 
 def too_large(size: int | None, limit: int) -> Unfetchable:
@@ -65,7 +65,7 @@ def check_encoding(encoding: str) -> None:
     """Raise :class:`Unfetchable` for a compressed file: decompressing it could exceed the limit."""
     if encoding.strip().lower() not in {"", "identity"}:
         raise Unfetchable(
-            f"the server sent the file compressed (Content-Encoding {encoding!r:.100}), which ingest does not read",
+            f"the server sent the file compressed (Content-Encoding {encoding!r:.100}), which ingest does not support",
             remedy=f"Store or serve it without Content-Encoding, {_REDRIVE}.",
         )
 

@@ -70,7 +70,7 @@ class Web:
 
     def _checked(self, reference: Reference) -> WebAddress:
         if reference.scheme not in PORTS:
-            raise ForbiddenReference(f"a redirect may lead to https or http, not to {reference.scheme!r:.50}")
+            raise ForbiddenReference(f"a redirect may lead only to https or http, not to {reference.scheme!r:.50}")
         if reference.scheme == "http" and not self._settings.plain_http:
             raise ForbiddenReference("http without TLS is not allowed (HEADRACE_FETCH_PLAIN_HTTP)")
         address = web_address(reference)
@@ -95,7 +95,7 @@ class Web:
                 remedy="Check the server and the network, then run `headrace dlq redrive`.",
             ) from error
         except httpcore.LocalProtocolError as error:
-            raise Unfetchable(f"cannot make a request from the reference: {describe(error)}") from error
+            raise Unfetchable(f"cannot send a request for the reference: {describe(error)}") from error
 
     async def _answer(self, response: httpcore.Response, address: WebAddress) -> Fetched | str:
         headers: dict[str, str] = {}

@@ -65,7 +65,7 @@ def parse(data: bytes, kind: str, charset: str | None, max_pages: int) -> Parsed
         raise InvalidRecord(
             "data",
             "contains no text; it may be a scan",
-            remedy="Add the text by OCR and send it again, or leave it out.",
+            remedy="Add the text with OCR and send the document again, or leave it out.",
         )
     return parsed
 

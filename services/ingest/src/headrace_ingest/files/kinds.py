@@ -78,7 +78,7 @@ def kind_of(data: bytes, stated: str | None, name: str, charset: str | None = No
         return DOCX
     for magic, what, remedy in _OTHERS:
         if head.startswith(magic) and (b"\x00" in head or not magic.isascii() or magic.startswith(b"{")):
-            raise InvalidRecord("data", f"is {what}, which ingest does not read", remedy=remedy or _KNOWN)
+            raise InvalidRecord("data", f"is {what}, which ingest does not support", remedy=remedy or _KNOWN)
     if _HTML.match(head.removeprefix(codecs.BOM_UTF8)) or (stated == HTML and b"<" in head):
         return HTML
     if b"\x00" in head and not encoding_of(head, charset).startswith(("utf-16", "utf-32")):
@@ -110,7 +110,9 @@ def decode(data: bytes, stated: str | None, *, html: bool = False) -> str:
         stated = meta[1].decode("ascii").lower()
     encoding = encoding_of(data, stated)
     if not _is_read(encoding):
-        raise InvalidRecord("data", f"names the encoding {encoding!r}, which ingest does not read", remedy=_CHARSET)
+        raise InvalidRecord(
+            "data", f"declares the encoding {encoding!r}, which ingest does not support", remedy=_CHARSET
+        )
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:

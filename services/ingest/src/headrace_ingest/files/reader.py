@@ -54,7 +54,7 @@ class Reader:
                 answer, text = await asyncio.wait_for(self._asked(head, data), self._limits.timeout_s + _GRACE_S)
             except (TimeoutError, OSError, EOFError) as error:
                 await self._end()
-                raise TemporaryError("the file reader ended or hangs; ingest restarts it") from error
+                raise TemporaryError("the file reader exited or hangs; ingest restarts it") from error
             except asyncio.CancelledError:
                 await self._end()  # its answer would go to the next request
                 raise
@@ -108,7 +108,7 @@ def _checked(answer: Any, text: bytes) -> Parsed:
             return Parsed(title, found, language, tuple(pages))
     except (KeyError, TypeError, AttributeError, ValueError):
         pass
-    raise InvalidRecord("data", "made its reader return an invalid answer")
+    raise InvalidRecord("data", "caused the file reader to return an invalid answer")
 
 
 async def _answer(process: Process) -> tuple[dict[str, Any], bytes]:

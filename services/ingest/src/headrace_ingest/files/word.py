@@ -56,7 +56,7 @@ def read(data: bytes) -> tuple[str, str | None, list[Block]]:
         reason = f"is a DOCX that cannot be read: {(str(error) or type(error).__name__)[:300]}"
         raise InvalidRecord("data", reason, remedy=_REMEDY) from error
     if next(parts[_BODY].iter(f"{_W}altChunk"), None) is not None:
-        raise InvalidRecord("data", "embeds another document, which ingest does not read", remedy=_REMEDY)
+        raise InvalidRecord("data", "embeds another document, which ingest does not support", remedy=_REMEDY)
     properties, styles = parts[_PROPERTIES], _styles(parts[_STYLES])
     title = _stated(properties, "title")
     found = list(_joined(_blocks(parts[_BODY], styles)))

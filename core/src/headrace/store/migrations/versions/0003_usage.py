@@ -1,4 +1,4 @@
-"""The ledger: what embedding was paid for."""
+"""The ledger of embedding costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Preparation of texts, keys of vectors, and when a cached vector was last used."""
+"""Preparation of texts, keys of vectors, and the day of a cached vector's last use."""
 
 from __future__ import annotations
 
