@@ -91,6 +91,8 @@ def test_long_sentences_are_shortened_and_fragments_left_out() -> None:
         ("A[1][1].", 1, "A[1][1].", (1,), 0),
         ("list[str] and [x]", 3, "list[str] and [x]", (), 0),
         ("A [1].", 0, "A.", (), 1),
+        ("A [[9]1].", 1, "A [1].", (1,), 1),
+        ("[[1]1]", 0, "", (), 2),
     ],
 )
 def test_citations_that_do_not_exist_are_taken_out(

@@ -23,7 +23,10 @@ class CheckedText:
 
 
 def check_citations(text: str, passages: int) -> CheckedText:
-    """Keep the markers 1 to ``passages``, write each as ``[n]``, and remove the others."""
+    """Keep the markers 1 to ``passages``, write each as ``[n]``, and remove the others.
+
+    Removing a marker can make another one of what was around it (``[[9]1]``), so this repeats until nothing changes.
+    """
     cited: set[int] = set()
     removed = 0
 
@@ -37,4 +40,6 @@ def check_citations(text: str, passages: int) -> CheckedText:
         return space + "".join(f"[{number}]" for number in good)
 
     checked = _MARKER.sub(keep, text)
+    while checked != text:
+        text, checked = checked, _MARKER.sub(keep, checked)
     return CheckedText(checked, tuple(sorted(cited)), removed)
