@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
 import pytest
 
 from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import FixedIds
 from headrace.config.captured_tables import Table
 from headrace.config.settings import KafkaSettings
 from headrace.errors import DependencyDown
 from headrace_operations.capture import reconcile as module
-from headrace_operations.capture.reconcile import Reconciled, ReconcileRequest, plan_reconcile, reconcile_planned
+from headrace_operations.capture.reconcile import (
+    Known,
+    Reconciled,
+    ReconcileRequest,
+    plan_reconcile,
+    reconcile,
+    reconcile_planned,
+)
 from headrace_testing.cluster import FakeCluster
 
 pytestmark = pytest.mark.unit
@@ -79,3 +91,64 @@ async def test_a_database_that_is_down_is_told(monkeypatch: pytest.MonkeyPatch) 
     planned = await plan_reconcile(FakeCluster(), REQUEST)
     with pytest.raises(DependencyDown, match="gone"):
         await reconcile_planned(FakeCluster(), planned)
+
+
+class Deleting:
+    """A table without rows, and the transactions that delete its one document; notes what happens in which order."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, raised: Exception | None = None) -> None:
+        self.events: list[str] = []
+        self.raised = raised
+        monkeypatch.setattr(module, "documents_of", lambda *_: {("acme", "1"): Known(3, "changes", 2)})
+        monkeypatch.setattr(module, "opened", self.opened)
+        monkeypatch.setattr(module, "_require_types", self.no_types)
+        monkeypatch.setattr(module, "_rows", self.no_rows)
+        monkeypatch.setattr(module, "Transactions", self.started)
+
+    @asynccontextmanager
+    async def opened(self, _dsn: str) -> AsyncIterator[Any]:
+        """A connection, which is this object."""
+        yield self
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """A transaction of the table's database."""
+        yield
+
+    async def execute(self, statement: str) -> None:
+        """Run a statement."""
+        self.events.append(statement.partition(" ")[0])
+
+    async def no_types(self, *_: object) -> None:
+        """Every type can be compared."""
+
+    async def no_rows(self, *_: object) -> set[tuple[str, str]]:
+        """No row is left."""
+        return set()
+
+    def started(self, _kafka: KafkaSettings, writer: str) -> Any:
+        """Start Kafka's producer, which is this object."""
+        self.events.append(f"starts {writer}")
+        return self
+
+    @contextmanager
+    def one(self) -> Iterator[Callable[..., None]]:
+        """A transaction of Kafka."""
+        if self.raised is not None:
+            raise self.raised
+        yield lambda topic, **said: self.events.append(f"{topic} {said['key'].decode()}")
+
+    async def reconcile(self) -> Reconciled:
+        """Delete the document."""
+        return await reconcile(
+            KafkaSettings(), Codec(FixedIds()), "postgresql://h/d", "shop", "public.a", TABLE, dry_run=False
+        )
+
+
+async def test_the_producer_starts_before_the_table_is_locked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: the table's writers wait up to 45 s for a Kafka that is down."""
+    deleting = Deleting(monkeypatch)
+    assert (await deleting.reconcile()).gone == (("acme", "1"),)
+    started, *rest = deleting.events
+    assert started.startswith("starts ")
+    assert rest == ["SET", "LOCK", "changes acme/1"]

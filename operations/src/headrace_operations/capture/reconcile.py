@@ -133,7 +133,7 @@ async def reconcile(
 ) -> Reconciled:
     """Delete the documents of the capture ``name`` whose rows the table ``mapped`` no longer has.
 
-    If there is anything to delete, it blocks the table's writers while it reads the keys.
+    If there is anything to delete, it blocks the table's writers while it reads the keys and writes the deletes.
     Raises :class:`ConfigurationError` for a key of a type that cannot be compared, and
     :class:`headrace.errors.DependencyDown`.
     """
@@ -145,11 +145,12 @@ async def reconcile(
         gone -= left
         if dry_run or not gone:
             return Reconciled(mapped, len(known), tuple(sorted(gone)), tuple(sorted(left)))
+        transactions = Transactions(kafka, _WRITER)  # before the lock: it can take 45 s while Kafka is down
         async with connection.transaction():
             await connection.execute(f"SET LOCAL lock_timeout = {_LOCK_MS}")
             await connection.execute(f"LOCK TABLE {_qualified(mapped)} IN SHARE MODE")
             gone -= await _rows(connection, mapped, table)
-            _delete(kafka, table, {key: known[key] for key in sorted(gone)})
+            _delete(transactions, table, {key: known[key] for key in sorted(gone)})
         return Reconciled(mapped, len(known), tuple(sorted(gone)), tuple(sorted(left)))
 
 
@@ -158,9 +159,9 @@ def _placed(kafka: KafkaSettings, table: Table, known: Known) -> bool:
     return table.version != OFFSET or known.topic == kafka.topic(INGEST.source)
 
 
-def _delete(kafka: KafkaSettings, table: Table, gone: Mapping[Key, Known]) -> None:
+def _delete(transactions: Transactions, table: Table, gone: Mapping[Key, Known]) -> None:
     """Write the deletes in one transaction: when the lock is released, the log has all of them or none."""
-    with Transactions(kafka, _WRITER).one() as produce:
+    with transactions.one() as produce:
         for (tenant, document_id), known in gone.items():
             said: dict[str, object] = {"op": "delete"}
             where = {}
