@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
 from headrace.codec.codec import Codec
 from headrace.codec.schema_registry import FixedIds
@@ -14,6 +15,7 @@ from headrace.config.captured_tables import Table
 from headrace.config.settings import KafkaSettings
 from headrace.errors import DependencyDown
 from headrace_operations.capture import reconcile as module
+from headrace_operations.capture.control import RefusedCapture
 from headrace_operations.capture.reconcile import (
     Known,
     Reconciled,
@@ -152,3 +154,19 @@ async def test_the_producer_starts_before_the_table_is_locked(monkeypatch: pytes
     started, *rest = deleting.events
     assert started.startswith("starts ")
     assert rest == ["SET", "LOCK", "changes acme/1"]
+    assert started == "starts headrace-reconcile-shop", "commands for two captures would fence each other"
+
+
+@pytest.mark.parametrize(
+    ("code", "expected", "says"),
+    [
+        (KafkaError._TIMED_OUT, DependencyDown, "cannot delete the documents of public.a"),
+        (KafkaError._FENCED, RefusedCapture, "another `headrace capture reconcile` of shop took over"),
+    ],
+)
+async def test_a_transaction_that_fails_is_told(
+    monkeypatch: pytest.MonkeyPatch, code: int, expected: type[Exception], says: str
+) -> None:
+    """Broken: the operator reads "unexpected error: KafkaException" and does not know what to do."""
+    with pytest.raises(expected, match=says):
+        await Deleting(monkeypatch, KafkaException(KafkaError(code))).reconcile()

@@ -8,11 +8,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
-from confluent_kafka import murmur2
+from confluent_kafka import KafkaError, KafkaException, murmur2
 
 from headrace.codec.codec import Codec
 from headrace.codec.schema_registry import FixedIds
 from headrace.config.settings import KafkaSettings
+from headrace.errors import DependencyDown
 from headrace.kafka import headers
 from headrace.kafka.broker_contract import Record, TopicPartition
 from headrace.kafka.offsets import Range
@@ -35,6 +36,7 @@ from headrace_operations.transactions import Transactions
 pytestmark = pytest.mark.unit
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
+RUN = ReplayRun("r1", "ingest", "all", None, None, None, (), 0, RUNNING, "olga", NOW, NOW, "changes")
 BOUNDS = {0: Range(5, 20), 1: Range(0, 9)}
 
 
@@ -202,7 +204,37 @@ def test_a_replayed_record_has_the_value_that_it_had(monkeypatch: pytest.MonkeyP
     """Broken: an update without a value, refused once, empties its document's text when it is replayed."""
     monkeypatch.setattr(copier, "SideLanes", lambda *_: None)
     written = Written()
-    run = ReplayRun("r1", "ingest", "all", None, None, None, (), 0, RUNNING, "olga", NOW, NOW, "changes")
     found = [Record("changes", 0, offset, b"acme/a.md", value) for offset, value in enumerate((None, b"", b"x"))]
-    copier.Copier(KafkaSettings(), Codec(FixedIds()))._commit(cast("Transactions", written), run, found)
+    copier.Copier(KafkaSettings(), Codec(FixedIds()))._commit(cast("Transactions", written), RUN, found)
     assert [said["value"] for topic, said in written.records if topic == "replay.ingest"] == [None, b"", b"x"]
+
+
+class Failing:
+    """Transactions of which each fails with this code."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+    @contextmanager
+    def one(self) -> Iterator[Callable[..., None]]:
+        """A transaction that fails at its commit."""
+        yield lambda *_, **__: None
+        raise KafkaException(KafkaError(self.code))
+
+
+@pytest.mark.parametrize(
+    ("code", "expected", "says"),
+    [
+        (KafkaError._TIMED_OUT, DependencyDown, "headrace replay list"),
+        (KafkaError._FENCED, RefusedReplay, "took over the replay r1"),
+    ],
+)
+def test_a_beginning_that_fails_is_told(
+    monkeypatch: pytest.MonkeyPatch, code: int, expected: type[Exception], says: str
+) -> None:
+    """Broken: the operator reads "unexpected error: KafkaException" and does not know what to do."""
+    monkeypatch.setattr(copier, "SideLanes", lambda *_: None)
+    monkeypatch.setattr(copier, "Transactions", lambda *_: Failing(code))
+    with pytest.raises(expected) as told:
+        copier.Copier(KafkaSettings(), Codec(FixedIds())).begin(RUN)
+    assert says in str(told.value)

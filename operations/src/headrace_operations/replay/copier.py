@@ -61,8 +61,17 @@ class Copier:
 
     def begin(self, run: ReplayRun) -> None:
         """Record that the replay has begun, so that it can be resumed by its ID."""
-        transactions = self._opened(run.run_id)
-        self._commit(transactions, run, [])
+        try:
+            transactions = self._opened(run.run_id)
+            self._commit(transactions, run, [])
+        except KafkaException as error:
+            if fenced(error):
+                raise self._failed(error, run.run_id) from error
+            raise DependencyDown(
+                "kafka", f"cannot record the replay {run.run_id}: {error.args[0].str()}",
+                remedy="When Kafka answers, look for it with `headrace replay list`: resume it if it is there, or "
+                "start it again if it is not.",
+            ) from error  # fmt: skip
         self._begun = (transactions, run)
 
     def cancel(self, run_id: str) -> ReplayRun:
