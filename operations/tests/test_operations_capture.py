@@ -212,3 +212,58 @@ def test_an_end_forgets_the_offsets_too(answer: Any) -> None:
     })  # fmt: skip
     Connect("http://connect").delete("shop")
     assert made.asked == ["PUT /connectors/shop/stop", "DELETE /connectors/shop/offsets", "DELETE /connectors/shop"]
+
+
+CALLS = {
+    "names": lambda connect: connect.names(),
+    "put": lambda connect: connect.put("shop", {}),
+    "configuration": lambda connect: connect.configuration("shop"),
+    "status": lambda connect: connect.status("shop"),
+    "delete": lambda connect: connect.delete("shop"),
+}
+
+
+class Refuses:
+    """A server that answers every request with this status and body, and notes what was asked."""
+
+    def __init__(self, status: int, body: Any) -> None:
+        self.answer = (status, body)
+        self.asked: list[str] = []
+
+    def __call__(self, method: str, url: str, **_: Any) -> httpx.Response:
+        self.asked.append(f"{method} {url}")
+        return httpx.Response(self.answer[0], json=self.answer[1])
+
+
+@pytest.mark.parametrize(("status", "remedy"), [(401, "credentials"), (403, "credentials"), (302, "URL of Kafka Con")])
+@pytest.mark.parametrize("call", CALLS)
+def test_an_answer_that_was_not_expected_is_told(
+    monkeypatch: pytest.MonkeyPatch, call: str, status: int, remedy: str
+) -> None:
+    """Broken: a refused call looks done, and `capture stop` drops the slot of a connector that still runs."""
+    server = Refuses(status, {"message": "who are you"})
+    monkeypatch.setattr(httpx, "request", server)
+    with pytest.raises(ConfigurationError) as told:
+        CALLS[call](Connect("http://ann:secret@connect"))
+    assert len(server.asked) == 1
+    assert f"HTTP {status}" in told.value.message
+    assert "who are you" in told.value.message
+    assert remedy in told.value.remedy
+    assert told.value.where.startswith("http://connect")
+
+
+@pytest.mark.parametrize(("call", "status"), [("names", 404), ("put", 404), ("names", 200), ("configuration", 200)])
+def test_another_program_is_not_taken_for_kafka_connect(
+    monkeypatch: pytest.MonkeyPatch, call: str, status: int
+) -> None:
+    """Broken: `capture list` shows the keys of another program's answer as captures."""
+    monkeypatch.setattr(httpx, "request", Refuses(status, {"detail": "not there"} if call == "names" else ["no"]))
+    with pytest.raises(ConfigurationError, match="Kafka Connect's REST API"):
+        CALLS[call](Connect("http://connect"))
+
+
+@pytest.mark.parametrize("url", ["connect:8083", "http://", "http://connect:port", "ftp://connect", "http://[::1"])
+def test_a_url_that_is_none_is_refused(url: str) -> None:
+    """Broken: the operator reads "unexpected error: InvalidURL"."""
+    with pytest.raises(ConfigurationError, match="http://host:port"):
+        Connect(url)
