@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from types import SimpleNamespace
+from typing import Any, Self, cast
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, murmur2
@@ -31,7 +32,7 @@ from headrace_operations.replay.selection import (
     positions,
     wanted,
 )
-from headrace_operations.transactions import Transactions
+from headrace_operations.transactions import TooLarge, Transactions
 
 pytestmark = pytest.mark.unit
 
@@ -238,3 +239,64 @@ def test_a_beginning_that_fails_is_told(
     with pytest.raises(expected) as told:
         copier.Copier(KafkaSettings(), Codec(FixedIds())).begin(RUN)
     assert says in str(told.value)
+
+
+class Refusing:
+    """Transactions that refuse every record of a replay as too large."""
+
+    @contextmanager
+    def one(self) -> Iterator[Callable[..., None]]:
+        """A transaction."""
+
+        def produce(topic: str, **_: Any) -> None:
+            if topic == "replay.ingest":
+                raise TooLarge("9 bytes; 8 are allowed")
+
+        yield produce
+
+
+class Follower:
+    """Orders that were all read."""
+
+    def start(self) -> None:
+        """Start to read."""
+
+    wait_until_read = close = start
+
+
+class Reader:
+    """A log of one record."""
+
+    unread = True
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def open(self, _ranges: object) -> None:
+        """Read these next."""
+
+    def next(self, _most: int, _seconds: float) -> list[Record]:
+        """Return the record."""
+        return [Record("changes", 3, 9, b"acme/a.md", b"123456789")]
+
+
+def test_a_record_that_is_too_large_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: the replay says "resume when Kafka answers" for ever."""
+    lanes_of_nothing = SimpleNamespace(full=lambda _: False, room=10, waiting=0)
+    monkeypatch.setattr(copier, "SideLanes", lambda *_: lanes_of_nothing)
+    monkeypatch.setattr(copier, "Transactions", lambda *_: Refusing())
+    monkeypatch.setattr(copier, "RangeReader", Reader)
+    monkeypatch.setattr(copier, "follow", lambda *_: Follower())
+    made = copier.Copier(KafkaSettings(), Codec(FixedIds()))
+    made.begin(RUN)
+    with pytest.raises(RefusedReplay) as told:
+        made.carry_out("r1")
+    assert told.value.where == "changes/3/9"
+    assert "9 bytes; 8 are allowed" in told.value.message
+    assert "replay resume r1" in told.value.remedy

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from headrace.config.settings import KafkaSettings
-from headrace.errors import DependencyDown
+from headrace.errors import DependencyDown, HeadraceError
 
 _CALL_S = 15.0
 _TRANSACTION_MS = 60_000
@@ -24,6 +24,26 @@ Produce = Callable[..., None]
 """Takes a topic without prefix, and the keyword arguments of :meth:`confluent_kafka.Producer.produce`."""
 
 
+class TooLarge(HeadraceError):
+    """A record is larger than the producer's limit, and was not sent."""
+
+    code = "record-too-large"
+    default_remedy = (
+        "Set HEADRACE_KAFKA_MAX_MESSAGE_BYTES to a higher value for this command. Kafka compares the compressed size "
+        "with the topic's limit, which may be lower."
+    )
+
+
+@contextmanager
+def naming(where: str) -> Iterator[None]:
+    """Name the record in the :class:`TooLarge` that its block raises."""
+    try:
+        yield
+    except TooLarge as error:
+        error.where = where
+        raise
+
+
 class Transactions:
     """A producer that fences all other writers of the same name and ends their open transactions.
 
@@ -33,6 +53,7 @@ class Transactions:
 
     def __init__(self, kafka: KafkaSettings, name: str) -> None:
         self._kafka = kafka
+        self._largest = kafka.max_message_bytes + _ALLOWANCE_BYTES
         full = f"{kafka.topic_prefix}{name}"
         self._producer = Producer(
             {
@@ -42,7 +63,7 @@ class Transactions:
                 "transaction.timeout.ms": _TRANSACTION_MS,
                 "partitioner": "murmur2_random",
                 "compression.type": "zstd",
-                "message.max.bytes": kafka.max_message_bytes + _ALLOWANCE_BYTES,
+                "message.max.bytes": self._largest,
                 "log_level": 0,
             }
         )
@@ -56,8 +77,8 @@ class Transactions:
         """Yield a function that writes to a transaction; commit it at the end, or abort it after an error.
 
         The transaction begins only here, because an open one blocks the readers of its topics. Raises
-        :class:`KafkaException`, after which the commit's outcome may be unknown, and :class:`DependencyDown` if a topic
-        accepts no records.
+        :class:`KafkaException`, after which the commit's outcome may be unknown, :class:`TooLarge`, and
+        :class:`DependencyDown` if a topic accepts no records.
         """
         self._producer.begin_transaction()
         try:
@@ -78,6 +99,14 @@ class Transactions:
                 if time.monotonic() > deadline:
                     raise DependencyDown("kafka", f"the topic {topic} does not accept records") from None
                 self._producer.poll(0.1)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
+                    raise
+                size = len(message.get("key") or b"") + len(message.get("value") or b"")
+                raise TooLarge(
+                    f"a record for the topic {topic} has {size:,} bytes of key and value; with its headers, "
+                    f"{self._largest:,} bytes are allowed"
+                ) from error
 
 
 def in_batches(
