@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -13,13 +14,17 @@ from headrace.codec.codec import Codec
 from headrace.codec.schema_registry import FixedIds
 from headrace.config.captured_tables import Table
 from headrace.config.settings import KafkaSettings
+from headrace.envelope import Change, Context, Operation, StageRun, Trace
 from headrace.errors import DependencyDown
+from headrace.kafka.broker_contract import Record
+from headrace.payloads import DocumentFacts, SourceDocument
 from headrace_operations.capture import reconcile as module
 from headrace_operations.capture.control import RefusedCapture
 from headrace_operations.capture.reconcile import (
     Known,
     Reconciled,
     ReconcileRequest,
+    documents_of,
     plan_reconcile,
     reconcile,
     reconcile_planned,
@@ -30,6 +35,7 @@ pytestmark = pytest.mark.unit
 
 TABLE = Table.model_validate({"tenant": "acme", "id": "{id}", "text": "{body}"})
 REQUEST = ReconcileRequest("shop", {"public.a": TABLE, "public.b": TABLE}, "postgresql://h/d")
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
 LEFT = (("acme", "z"),)
 
 
@@ -170,3 +176,32 @@ async def test_a_transaction_that_fails_is_told(
     """Broken: the operator reads "unexpected error: KafkaException" and does not know what to do."""
     with pytest.raises(expected, match=says):
         await Deleting(monkeypatch, KafkaException(KafkaError(code))).reconcile()
+
+
+def test_a_document_that_cannot_be_read_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: one bad record makes every reconciliation fail, or a document is deleted by what it was before."""
+    codec = Codec(FixedIds())
+    runs = (StageRun("ingest", (), "w", "changes", 2, 5, 1, NOW, 1),)
+    trace = Trace("r", "index", 1, NOW, history=runs)
+    document = SourceDocument(DocumentFacts("t", "text/plain", bytes(16), "shop.public.a"), "text")
+
+    class Log:
+        """Topic documents: two documents, and a newer record of the second one that does not decode."""
+
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def partitions(self, *_: object, **__: object) -> None:
+            """All partitions."""
+
+        bounds = partitions
+
+        def read(self, _ranges: object, take: Callable[[Record], None]) -> None:
+            """Pass the records."""
+            for offset, name in enumerate(("1", "2")):
+                context = Context(trace, Change("acme", name, 3, Operation.UPSERT), document)
+                take(Record("documents", 0, offset, f"acme/{name}".encode(), codec.encode(context, SourceDocument)))
+            take(Record("documents", 0, 2, b"acme/2", b"not Avro"))
+
+    monkeypatch.setattr(module, "LogReader", Log)
+    assert documents_of(KafkaSettings(), codec, "shop.public.a") == {("acme", "1"): Known(3, "changes", 2)}

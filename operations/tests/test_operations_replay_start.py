@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import FixedIds
 from headrace.config.settings import KafkaSettings
 from headrace.errors import ConfigurationError
 from headrace.kafka.broker_contract import Record, TopicPartition
@@ -241,3 +243,19 @@ def test_a_cancel_leaves_the_end_to_the_command_that_carries_it_out(
     found = start.cancel(cluster, "r1", "wrong", Time(obeyed).patience)
     assert (found.state, found.sent) == (runs.CANCELLED, 9)
     assert cluster.contents.happened("cancel") == []
+
+
+class Runs(Log):
+    """The topic of replays: a state, a record that does not decode, and another state."""
+
+    def read(self, spans: Mapping[TopicPartition, Range], take: Callable[[Record], None]) -> None:
+        codec = Codec(FixedIds())
+        states = [codec.encode_plain(RUN), b"not Avro", codec.encode_plain(replace(RUN, run_id="r2"))]
+        for offset, state in enumerate(states):
+            take(Record(runs.TOPIC, 0, offset, b"key", state))
+
+
+def test_a_state_that_does_not_decode_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: one bad record in the topic of replays makes every command about replays fail."""
+    monkeypatch.setattr(runs, "LogReader", Runs)
+    assert list(runs.read_runs(KafkaSettings(), Codec(FixedIds()))) == ["r1", "r2"]

@@ -14,13 +14,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import asyncpg
+import structlog
 from confluent_kafka import KafkaException
 
 from headrace.codec.codec import Codec
 from headrace.config.captured_tables import OFFSET, Table
 from headrace.config.settings import KafkaSettings
 from headrace.envelope import Operation
-from headrace.errors import ConfigurationError, DependencyDown
+from headrace.errors import ConfigurationError, DependencyDown, PermanentError
 from headrace.kafka.broker_contract import Record
 from headrace.kafka.ranges import LogReader
 from headrace.payloads import SourceDocument
@@ -29,6 +30,8 @@ from headrace_operations.capture.control import RefusedCapture
 from headrace_operations.capture.database import opened, quoted
 from headrace_operations.cluster import Cluster
 from headrace_operations.transactions import Transactions, fenced
+
+log = structlog.get_logger(__name__)
 
 _TYPES = ("int2", "int4", "int8", "text", "varchar", "uuid", "bool")
 _TYPE_OF = "SELECT atttypid::regtype::text AS long, t.typname FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid"
@@ -105,7 +108,10 @@ async def _each(cluster: Cluster, request: ReconcileRequest, *, dry_run: bool) -
 
 
 def documents_of(kafka: KafkaSettings, codec: Codec, source: str) -> dict[Key, Known]:
-    """Return the documents of the source in the log; raises what :class:`LogReader` raises."""
+    """Return the documents of the source in the log; raises what :class:`LogReader` raises.
+
+    A document whose record cannot be read is left out with a warning: another source may have it now.
+    """
     ranges = LogReader(kafka, "capture")
     found: dict[Key, Known] = {}
     newest: dict[Key, int] = {}
@@ -113,7 +119,16 @@ def documents_of(kafka: KafkaSettings, codec: Codec, source: str) -> dict[Key, K
     def take(record: Record) -> None:
         if record.value is None:
             return
-        context = codec.decode(record.value, SourceDocument)
+        try:
+            context = codec.decode(record.value, SourceDocument)
+        except PermanentError as error:
+            log.warning(
+                "skipped a document that cannot be read", topic=record.topic, partition=record.partition,
+                offset=record.offset, error=error.message,
+            )  # fmt: skip
+            tenant, _, document_id = (record.key or b"").decode("utf-8", "replace").partition("/")
+            found.pop((tenant, document_id), None)
+            return
         change = context.change
         key = (change.tenant, change.document_id)
         if change.version < newest.get(key, -1):
