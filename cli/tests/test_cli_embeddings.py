@@ -118,6 +118,14 @@ def test_a_schedule_tells_its_next_times_and_refuses_nonsense() -> None:
     ).output  # fmt: skip
 
 
+def test_a_scheduled_release_takes_no_generation() -> None:
+    """Broken: the option is ignored in silence, and the operator believes that one generation alone is released."""
+    words = ("embeddings", "schedule", "release", "--cron", "0 3 * * *", "--dry-run", "--into", "g2")
+    refused = run(*words, code=ExitCode.USAGE)
+    assert "release has no option --into" in refused.output
+    assert "HEADRACE_REPLAY_INTO" in refused.output
+
+
 def test_a_schedule_into_a_generation_that_is_not_there_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken: it fails for the first time at night, a week later."""
 

@@ -100,7 +100,7 @@ def test_stages_and_replays_hold_no_record(cluster: FakeCluster) -> None:
 
 
 def test_a_pipeline_that_was_never_applied_is_refused_before_any_order(cluster: FakeCluster) -> None:
-    """Broken: a misspelt pipeline looks paused in a dry run, or the tenant beside it is paused before the command fails."""
+    """Broken: a misspelt pipeline looks paused, if only in a dry run, or the tenant beside it is paused."""
     wrong = OrderRequest([Target(Scope.TENANT, "acme"), Target(Scope.PIPELINE, "defualt")])
     for act, dry_run in product((pause, resume), (False, True)):
         with pytest.raises(NoSuchPipeline, match="unknown pipeline defualt") as caught:
