@@ -124,7 +124,11 @@ def test_a_connector_that_runs_is_not_given_what_it_would_not_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "dsn"), [("Shop", DSN), ("a-b", DSN), ("x" * 42, DSN), ("shop", "host=db dbname=shop"), ("shop", "mysql://h/d")]
+    ("name", "dsn"),
+    [
+        ("Shop", DSN), ("a-b", DSN), ("x" * 42, DSN), ("shop", "host=db dbname=shop"), ("shop", "mysql://h/d"),
+        ("shop", "postgresql://h:port/d"),
+    ],
 )  # fmt: skip
 def test_a_bad_name_or_url_is_refused(name: str, dsn: str) -> None:
     """Broken: Kafka Connect refuses it later, and less plainly."""

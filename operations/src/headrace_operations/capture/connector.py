@@ -105,7 +105,11 @@ def _database(dsn: str) -> dict[str, str]:
 
     Raises :class:`ConfigurationError` for a DSN that is not a PostgreSQL URL or has unknown options.
     """
-    place = urlsplit(dsn)
+    try:
+        place = urlsplit(dsn)
+        port = place.port or 5432
+    except ValueError:
+        place, port = urlsplit(""), 0
     given = dict(parse_qsl(place.query))
     if unknown := given.keys() - _SSL.keys():
         raise ConfigurationError(
@@ -120,7 +124,7 @@ def _database(dsn: str) -> dict[str, str]:
         )
     return {
         "database.hostname": place.hostname,
-        "database.port": str(place.port or 5432),
+        "database.port": str(port),
         "database.user": unquote(place.username or ""),
         "database.password": unquote(place.password or ""),
         "database.dbname": unquote(place.path.lstrip("/")) or "postgres",
