@@ -9,8 +9,9 @@ import pytest
 
 from headrace.config.captured_tables import Table, of_capture
 from headrace.errors import ConfigurationError, DependencyDown
+from headrace_operations.capture import control
 from headrace_operations.capture.connector import Connect, Status, configuration, dsn_of, is_ours, unread
-from headrace_operations.capture.database import Database, Found, problems
+from headrace_operations.capture.database import Database, Found, Problem, problems
 
 pytestmark = pytest.mark.unit
 
@@ -271,3 +272,16 @@ def test_a_url_that_is_none_is_refused(url: str) -> None:
     """Broken: the operator reads "unexpected error: InvalidURL"."""
     with pytest.raises(ConfigurationError, match="http://host:port"):
         Connect(url)
+
+
+@pytest.mark.parametrize("act", ["plan", "start"])
+def test_a_database_that_does_not_fit_starts_nothing(monkeypatch: pytest.MonkeyPatch, answer: Any, act: str) -> None:
+    """Broken: a capture starts that fails or loses data, because a caller forgot to check."""
+    found = [Problem("public.article", "has no key", "add one"), Problem("wal_level", "is replica", "set it")]
+    monkeypatch.setattr(control, "find_problems", lambda *_: found)
+    server = answer({})
+    request = control.CaptureRequest("shop", TABLES, DSN, "changes")
+    with pytest.raises(control.UnfitDatabase, match=r"public\.article has no key") as told:
+        control.plan_start(request) if act == "plan" else control.start(Connect("http://connect"), request, "file")
+    assert told.value.problems == found
+    assert server.asked == []
