@@ -23,9 +23,9 @@ async def generations(store: StoreSettings | None) -> list[Generation] | None:
         return await list_generations(connection)
 
 
-async def require_generation(store: StoreSettings | None, name: str, where: str) -> None:
-    """Raise :class:`NoSuchGeneration` for an unknown generation; do nothing if no store is configured."""
-    known = await generations(store)
+async def require_generation(store: StoreSettings | None, name: str | None, where: str) -> None:
+    """Raise :class:`NoSuchGeneration` for an unknown generation; do nothing without a name, or if there is no store."""
+    known = await generations(store) if name is not None else None
     if known and name not in {one.name for one in known}:
         raise NoSuchGeneration(
             f"unknown generation {name!r}", where=where,

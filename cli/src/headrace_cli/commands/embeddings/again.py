@@ -44,21 +44,15 @@ def batch(
     Texts with cached vectors cost nothing. Run `embeddings reset` first to embed them again.
     """
     from headrace_cli.views import replay as replay_view
-    from headrace_operations.generations.listing import require_generation
     from headrace_operations.replay import start as replays
     from headrace_operations.replay.start import ReplayRequest
 
-    cluster = operator.cluster()
-    if into is not None:
-        asyncio.run(require_generation(operator.store(), into, "--into"))
-    cluster = cluster.of(into)
+    cluster = replays.into(operator.cluster(), operator.store(), EMBEDDER.name, into)
     request = ReplayRequest(EMBEDDER.name, tenant is None, tenant=tenant, rate=rate)
     planned = replays.plan(cluster, request)
     replay_view.say_cut_off(planned)
-    if dry_run or tenant is not None:
-        counted = operator.with_readable_store(cluster)
-        found = asyncio.run(replays.estimate(counted, planned.run, exactly=dry_run))
     if dry_run:
+        found = asyncio.run(replays.estimate(operator.with_readable_store(cluster), planned.run))
         replay_view.say_estimate(planned, found, as_json=as_json)
         return
     _carry_out(cluster, planned, as_json=as_json)
@@ -91,7 +85,6 @@ def incremental(
     for request in lacking.replays:
         planned = replays.plan(cluster, request)
         replay_view.say_cut_off(planned)
-        asyncio.run(replays.estimate(cluster, planned.run, exactly=False))  # refuses a tenant without records
         _carry_out(cluster, planned, as_json=as_json)
     if refused:
         raise _not_redriven(refused)

@@ -123,8 +123,7 @@ def schedule(
             "release has no option --into: it releases the held records of all generations", where="--into",
             remedy="Leave out --into (HEADRACE_REPLAY_INTO), or schedule batch or incremental.",
         )  # fmt: skip
-    if into is not None:
-        asyncio.run(require_generation(operator.store(), into, "--into"))
+    asyncio.run(require_generation(operator.store(), into, "--into"))
     planned = plan(cron, timezone)
     if dry_run:
         times = [one.isoformat() for one in planned.upcoming(datetime.now(UTC), _SHOWN)]
