@@ -51,11 +51,6 @@ def read_open(kafka: KafkaSettings, codec: Codec, run_id: str) -> ReplayRun:
     return run
 
 
-def lanes_of(kafka: KafkaSettings, run: ReplayRun) -> KafkaSettings:
-    """Return the settings for the lanes of the replay's generation."""
-    return kafka.of(run.generation)
-
-
 def spans(run: ReplayRun) -> dict[TopicPartition, Range]:
     """Return the remaining ranges by partition of the source topic."""
     return {TopicPartition(run.source, at.partition): Range(at.next, at.end) for at in run.positions}
