@@ -17,7 +17,7 @@ from headrace.config.settings import KafkaSettings
 from headrace.errors import ConfigurationError
 from headrace.kafka.ranges import LogReader
 from headrace.store.generations import kept_fresh
-from headrace.store.pool import StoreSettings
+from headrace.store.pool import StoreSettings, opened_pool
 from headrace.store.rows import Generation
 from headrace_operations.audit import repairs
 from headrace_operations.audit.compare import examine, in_order
@@ -37,7 +37,7 @@ from headrace_operations.audit.model import (
     Target,
 )
 from headrace_operations.audit.put_aside import open_dead_letters
-from headrace_operations.audit.store_view import ChunkPage, StoreView, generations, opened_pool
+from headrace_operations.audit.store_view import ChunkPage, StoreView, generations
 from headrace_operations.errors import NotThere
 
 _DETAIL_BATCH = 500

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from headrace.store.generations import list_generations
-from headrace.store.pool import StoreSettings
+from headrace.store.pool import StoreSettings, opened_pool
 from headrace.store.rows import Generation
-from headrace_operations.audit.store_view import opened_pool
 from headrace_operations.errors import NotThere
 
 

@@ -16,9 +16,9 @@ from headrace.errors import ConfigurationError
 from headrace.orders.control import Action, Scope
 from headrace.payloads import ReplayRun
 from headrace.store.generations import get_generation
+from headrace.store.pool import opened_pool
 from headrace.topology import generation_names
 from headrace.topology.stages import EMBEDDER, STAGES
-from headrace_operations.audit.store_view import opened_pool
 from headrace_operations.choices import OUTSTANDING
 from headrace_operations.cluster import Cluster
 from headrace_operations.generations.listing import require_generation
