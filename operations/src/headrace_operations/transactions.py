@@ -11,6 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from headrace.config.settings import KafkaSettings
 from headrace.errors import DependencyDown, HeadraceError
+from headrace.kafka.client_answers import FENCED, retrying
 
 _CALL_S = 15.0
 _TRANSACTION_MS = 60_000
@@ -18,7 +19,6 @@ _ALLOWANCE_BYTES = 1024 * 1024
 _BATCH_RECORDS = 500
 _BATCH_BYTES = 16 * 1024 * 1024
 _REMEDY = "Run the command again when the system answers: nothing is done twice."
-_FENCED = (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED)  # noqa: SLF001
 Item = TypeVar("Item")
 Produce = Callable[..., None]
 """Takes a topic without prefix, and the keyword arguments of :meth:`confluent_kafka.Producer.produce`."""
@@ -68,7 +68,7 @@ class Transactions:
             }
         )
         try:
-            _retrying(lambda: self._producer.init_transactions(_CALL_S))
+            retrying(lambda: self._producer.init_transactions(_CALL_S), 2 * _CALL_S)
         except KafkaException as error:
             raise DependencyDown("kafka", f"cannot begin a transaction: {error.args[0].str()}") from error
 
@@ -83,7 +83,7 @@ class Transactions:
         self._producer.begin_transaction()
         try:
             yield self._produce
-            _retrying(lambda: self._producer.commit_transaction(_CALL_S))
+            retrying(lambda: self._producer.commit_transaction(_CALL_S), 2 * _CALL_S)
         except BaseException:
             with suppress(KafkaException):  # if it cannot be aborted, the next command's producer ends it
                 self._producer.abort_transaction(_CALL_S)
@@ -165,17 +165,4 @@ def interrupted(
 
 def fenced(error: KafkaException) -> bool:
     """Whether another writer with the same name took over."""
-    return error.args[0].code() in _FENCED
-
-
-def _retrying(call: Callable[[], Any]) -> None:
-    """Repeat the call while the client reports a retriable error, up to a time limit."""
-    deadline = time.monotonic() + 2 * _CALL_S
-    while True:
-        try:
-            call()
-            return
-        except KafkaException as error:
-            if not error.args[0].retriable() or time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
+    return error.args[0].code() in FENCED

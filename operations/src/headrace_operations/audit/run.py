@@ -22,6 +22,7 @@ from headrace.store.rows import Generation
 from headrace_operations.audit import repairs
 from headrace_operations.audit.compare import examine, in_order
 from headrace_operations.audit.digests import NO_ROWS, with_row
+from headrace_operations.audit.held_and_dead_lettered import open_dead_letters
 from headrace_operations.audit.log_view import InFlight, LogView
 from headrace_operations.audit.model import (
     Finding,
@@ -36,7 +37,6 @@ from headrace_operations.audit.model import (
     StoredVector,
     Target,
 )
-from headrace_operations.audit.put_aside import open_dead_letters
 from headrace_operations.audit.store_view import ChunkPage, StoreView, generations
 from headrace_operations.errors import NotThere
 
