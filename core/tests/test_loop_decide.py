@@ -630,7 +630,7 @@ class Machine:
         return CommitReturned(self.now, error, 1.0)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(st.data())
 def test_no_order_of_events_breaks_the_invariants(data: st.DataObject) -> None:
     """Broken: some order of events skips, repeats or commits what is doomed."""
