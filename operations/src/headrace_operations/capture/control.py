@@ -42,7 +42,10 @@ class RefusedCapture(Refused):
 
 
 class UnfitDatabase(RefusedCapture):
-    """A capture of the tables would fail or lose data; ``problems`` has every reason, the message the first one."""
+    """A capture of the tables would fail or lose data.
+
+    ``problems`` has every reason; the message has the first one.
+    """
 
     code = "unfit-database"
 
