@@ -595,6 +595,40 @@ def test_a_record_larger_than_any_message_is_not_tried_again() -> None:
     assert [message.topic for message in result.messages] == [WIRING.retry, WIRING.dead_letters]
 
 
+def test_a_record_larger_than_any_message_is_not_held() -> None:
+    """Broken: the message for the held records is refused each time, and the partition stops."""
+    zeros = (("zeros", bytes(HUGE + 1)),)
+    paused, capped = record("a", 7)._replace(headers=zeros), record("b", 8)._replace(headers=zeros)
+    aside = failing({"b": HoldRecord("cap/acme", "the cap is reached")})
+    result = process(paused, capped, record("c", 9), handlers=[aside], holds=Holds())
+    assert [message.topic for message in result.messages] == [WIRING.dead_letters, WIRING.dead_letters, WIRING.target]
+    assert (result.held, result.dead_letters, result.faults) == (0, 2, 0)
+    for letter, document in zip(letters(result), "ab", strict=True):
+        assert (letter.reason, letter.document_id) == ("invalid-record", document)
+        assert "HEADRACE_KAFKA_MAX_MESSAGE_BYTES" in letter.remedy
+
+
+def test_a_long_reason_leaves_room_for_the_held_record() -> None:
+    """Broken: a handler's long message makes each message for the held records too large."""
+    (held,) = process(record("a"), handlers=[failing({"a": HoldRecord("cap/acme", "x" * HUGE)})]).messages
+    assert held.topic == WIRING.held
+    assert len(dict(held.headers)["held-why"] or b"") <= 4000
+
+
+@pytest.mark.parametrize("part", ["value", "header"])
+def test_output_that_the_broker_would_refuse_is_a_dead_letter(part: str) -> None:
+    """Broken: key and value fit the limit, but not with headers and framing; the partition stops."""
+    found = came_back("a", 2, **({"replay": "r" * WIRING.max_message_bytes} if part == "header" else {}))
+    size = len(process(found, handlers=[Step()]).messages[0].value or b"")
+
+    def fill(handled: Context) -> Context:
+        room = WIRING.max_message_bytes - len(handled.change.key) - size - 20
+        return handled.with_payload(replace(handled.payload, text="x" * room)) if part == "value" else handled
+
+    result = process(found, handlers=[Step(fill)])
+    assert [letter.reason for letter in letters(result)] == ["invalid-record"]
+
+
 def test_a_record_that_fits_is_kept_in_full() -> None:
     """Broken: a redrive sends something else than what failed."""
     kept = Record("p-documents", 2, 7, b"k", bytes(WIRING.max_message_bytes), (("h", b"x" * 2000),))
