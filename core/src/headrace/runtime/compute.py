@@ -10,8 +10,12 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+import structlog
+
 from headrace.runtime.loop.batch import Batch, BatchResult
 from headrace.runtime.loop.events import ComputeReturned
+
+log = structlog.get_logger(__name__)
 
 Process = Callable[[Batch], Awaitable[BatchResult]]
 
@@ -21,7 +25,8 @@ class ComputeThread:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="compute", daemon=True)
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
         self._thread.start()
 
     def computer(self, process: Process) -> BatchComputer:
@@ -53,9 +58,17 @@ class ComputeThread:
     def close(self) -> None:
         """Cancel running tasks and end the thread."""
         self.call(self._cancel_all())
+        self._closing = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    def _run(self) -> None:
+        while not self._closing:
+            try:
+                self._loop.run_forever()
+            except BaseException:  # a task of a handler called sys.exit; without the loop, every batch would hang
+                log.exception("a task ended the event loop; it continues")
 
     async def _cancel_all(self) -> None:
         tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
