@@ -17,6 +17,9 @@ from headrace.runtime.loop.events import ComputeReturned
 
 log = structlog.get_logger(__name__)
 
+CLOSE_S = 5.0
+"""Maximum seconds to wait for cancelled tasks: one may run code that does not await, or ignore its cancellation."""
+
 Process = Callable[[Batch], Awaitable[BatchResult]]
 
 
@@ -34,7 +37,7 @@ class ComputeThread:
         return BatchComputer(self._loop, process)
 
     def call(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
-        """Run a coroutine on the loop and return its result."""
+        """Run a coroutine on the loop and return its result; raises TimeoutError after ``timeout`` seconds."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout)
 
     def spawn(
@@ -55,13 +58,24 @@ class ComputeThread:
 
         asyncio.run_coroutine_threadsafe(guard(), self._loop)
 
+    def cancel(self) -> bool:
+        """Cancel all tasks; return whether they ended within :data:`CLOSE_S` seconds."""
+        try:
+            self.call(self._cancel_all(), CLOSE_S)
+        except TimeoutError:
+            return False
+        return True
+
     def close(self) -> None:
-        """Cancel running tasks and end the thread."""
-        self.call(self._cancel_all())
+        """Cancel running tasks and end the thread; after :data:`CLOSE_S` seconds, leave it to end with the process."""
+        self.cancel()
         self._closing = True
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._thread.join(CLOSE_S)
+        if self._thread.is_alive():
+            log.warning("a handler still runs; it ends with the process", waited_s=CLOSE_S)
+        else:
+            self._loop.close()
 
     def _run(self) -> None:
         while not self._closing:
