@@ -408,7 +408,7 @@ def test_the_wait_for_a_topic_that_does_not_exist_names_it(client: Client) -> No
 
 
 def test_a_refresh_waits_for_what_was_written_just_before(client: Client) -> None:
-    """Broken: a change that names a pipeline applied a moment ago is given up as one of an unknown pipeline."""
+    """Broken: a change that names a pipeline applied a moment ago is dead-lettered as one of an unknown pipeline."""
     made, _ = following(client)
     client.messages = [end(A, 10), end(B, 2)]
     made._run()

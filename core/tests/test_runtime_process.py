@@ -190,7 +190,7 @@ def test_a_record_that_fails_fails_alone_and_keeps_its_place() -> None:
 
 
 def test_a_later_handler_sees_only_what_the_earlier_let_through() -> None:
-    """Broken: work goes on over a record that was given up."""
+    """Broken: work continues on a record that was dead-lettered."""
     second = Step()
     process(record("a"), record("b", 1), handlers=[failing({"a": PermanentError()}), second])
     assert second.seen == ["b"]
@@ -342,8 +342,8 @@ def test_a_delete_needs_no_review() -> None:
     assert [message.topic for message in result.messages] == ["p-chunks"]
 
 
-def test_a_deadly_record_is_given_up_without_being_touched() -> None:
-    """Broken: the record that kills the process kills it once more when it is given up."""
+def test_a_deadly_record_is_dead_lettered_without_being_touched() -> None:
+    """Broken: the record that kills the process kills it once more when it is dead-lettered."""
 
     def never(_: Record) -> Context:
         raise AssertionError("touched")
@@ -531,7 +531,7 @@ def test_an_error_in_a_batch_concerns_its_record_alone() -> None:
 
 @pytest.mark.parametrize("timestamp", [-1, 0, 1_700_000_000_000_000, 2**63 - 1])
 def test_a_dead_letter_takes_any_record(timestamp: int) -> None:
-    """Broken: a record that cannot even be given up ends the stage on every restart."""
+    """Broken: a record that cannot even be dead-lettered ends the stage on every restart."""
     odd = Record("p-documents", 0, 0, None, None, (("request-id", b"\xff\xfe"), ("h", None)), timestamp)
     error = PermanentError("text \udcff", where="\ud800", remedy="\udfff" + "x" * 9000)
     message = dead_letter(
@@ -558,7 +558,7 @@ HUGE = WIRING.max_message_bytes + ALLOWANCE_BYTES
         {"headers": (("h" * (HUGE // 2), b"x" * HUGE),)},
     ],
 )
-def test_a_record_larger_than_any_message_is_given_up_in_part(changes: dict[str, Any]) -> None:
+def test_a_record_larger_than_any_message_is_dead_lettered_in_part(changes: dict[str, Any]) -> None:
     """Broken: some megabytes of zeros, which come compressed to a few bytes, stop their partition for ever.
 
     The broker weighs records compressed and the producer as they are, so it refuses the dead letter each time.
@@ -574,7 +574,7 @@ def test_a_record_larger_than_any_message_is_given_up_in_part(changes: dict[str,
     assert letter.message.startswith("The record has ")
 
 
-def test_a_record_that_the_client_cannot_read_is_given_up_by_its_place() -> None:
+def test_a_record_that_the_client_cannot_read_is_dead_lettered_by_its_offset() -> None:
     """Broken: it is taken for a record without a value, or decoded without its headers."""
     unread = record("a", 9)._replace(headers=(("headrace.unreadable", b"Decompression failed"),))
     result = process(unread, record("b", 10), handlers=[Step()])

@@ -55,7 +55,7 @@ async def test_a_static_model_embeds_by_the_mean_of_its_words(folder: Path) -> N
 
 
 async def test_a_passage_without_a_known_word_is_skipped_and_such_a_query_refused(folder: Path) -> None:
-    """Broken: a document is given up for a line of signs, or a search answers with anything."""
+    """Broken: a document is dead-lettered for a line of signs, or a search answers with anything."""
     provider = build(EmbedderSettings(provider="model2vec", model=str(folder), dimensions=3))
     result = await provider.embed(["bread", "zzz"], Kind.PASSAGE)
     assert dict(result.skipped) == {1: "the model knows none of its words"}

@@ -50,7 +50,7 @@ class PipelineChains:
         self._reviewed: dict[tuple[str, int], bool] = {}
 
     async def chain(self, pipeline_id: str, version: int) -> Sequence[Handler]:
-        """Return the started handlers of this stage in the pipeline's order; see :class:`runtime.process.Chains`."""
+        """Return the started handlers in order; see :class:`headrace.runtime.process.Chains`."""
         key = (pipeline_id, version)
         if key not in self._chains:
             names = [*([_FIRST] if self._first else []), *await self._names(pipeline_id, version)]

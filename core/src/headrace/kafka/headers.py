@@ -139,8 +139,8 @@ def for_hold(
         (HELD_WHY, why.encode("utf-8", "replace")),
         (HELD_AT, str(now_ms).encode()),
     )
-    goes_on = () if target is None else ((HELD_TARGET, target.encode()),)
-    return (*without_hold(without_retry(record_headers)), *held, *goes_on)
+    destination = () if target is None else ((HELD_TARGET, target.encode()),)
+    return (*without_hold(without_retry(record_headers)), *held, *destination)
 
 
 def without_hold(record_headers: Headers) -> Headers:

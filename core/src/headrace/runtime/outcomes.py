@@ -129,7 +129,7 @@ class Outcomes:
         if again is not None:
             return Outcome(OutcomeKind.DEFERRED if isinstance(error, Deferred) else OutcomeKind.RETRIED, again)
         kind = OutcomeKind.DEAD if getattr(error, "senders_fault", False) else OutcomeKind.FAULT
-        return Outcome(kind, self._give_up(record, failure))
+        return Outcome(kind, self._dead_lettered(record, failure))
 
     def _of_hold(self, record: Record, held: Held) -> Outcome:
         """Hold the record; dead-letter it if no message can carry it."""
@@ -139,7 +139,7 @@ class Outcomes:
             "record", f"has {record_size(record)} bytes, too many to be held for {held.scope}; {self._limit}",
             remedy="Send a smaller record, or raise HEADRACE_KAFKA_MAX_MESSAGE_BYTES for all services and topics.",
         )  # fmt: skip
-        return Outcome(OutcomeKind.DEAD, self._give_up(record, Failure(error, None, held.context)))
+        return Outcome(OutcomeKind.DEAD, self._dead_lettered(record, Failure(error, None, held.context)))
 
     def _made(self, record: Record, context: Context, run: StageRun) -> tuple[Message, Parcel | None]:
         """Return the output message; raises :class:`PermanentError` if it cannot be written."""
@@ -212,7 +212,7 @@ class Outcomes:
         """Whether the record is too large for a message, as one may be that a client compressed."""
         return record_size(record) > self._wiring.max_message_bytes + ALLOWANCE_BYTES
 
-    def _give_up(self, record: Record, failure: Failure) -> Message:
+    def _dead_lettered(self, record: Record, failure: Failure) -> Message:
         wiring = self._wiring
         log.warning(
             "record dead-lettered", topic=record.topic, partition=record.partition, offset=record.offset,
