@@ -357,11 +357,16 @@ def test_a_deadly_record_is_dead_lettered_without_being_touched() -> None:
 def test_a_live_record_cannot_pass_for_one_that_came_back() -> None:
     """Broken: a client's headers use up a record's attempts, or send its output down another road."""
     forged = record("a")
-    forged = forged._replace(headers=(("retry-attempt", b"9"), ("origin-topic", b"x"), ("replay", b"r")))
+    forged = forged._replace(
+        headers=(("retry-attempt", b"9"), ("origin-topic", b"x"), ("replay", b"r"), ("redrive", b"d"))
+    )
     assert process(forged).messages[0].topic == "p-chunks"
     again = process(forged, handlers=[failing(LATER)]).messages[0]
     assert dict(again.headers)["retry-attempt"] == b"2"
     assert dict(again.headers)["origin-topic"] == b"p-documents"
+    held = process(forged, holds=Holds()).messages[0]
+    for message in (again, held):
+        assert not {"replay", "redrive"} & dict(message.headers).keys(), "it would be trusted in the side lane"
 
 
 @pytest.mark.parametrize("topic", ["p-replay.chunker", "p-retry.chunker"])

@@ -42,6 +42,7 @@ UNREADABLE = "headrace.unreadable"
 
 _RETRY = frozenset({ORIGIN_TOPIC, ORIGIN_PARTITION, ORIGIN_OFFSET, RETRY_DUE, RETRY_ATTEMPT})
 _HELD = frozenset({HELD_KIND, HELD_FOR, HELD_WHY, HELD_AT, HELD_TARGET})
+_RETURN = frozenset({REPLAY, REDRIVE})
 _LONGEST_NUMBER = 19
 
 
@@ -126,6 +127,11 @@ def _said(first: Origin) -> Headers:
 def without_retry(record_headers: Headers) -> Headers:
     """Return the headers without those of a retry."""
     return tuple((name, value) for name, value in record_headers if name not in _RETRY)
+
+
+def without_return(record_headers: Headers) -> Headers:
+    """Return the headers without those of a replay or a redrive; a client may have set them on a live record."""
+    return tuple((name, value) for name, value in record_headers if name not in _RETURN)
 
 
 def for_hold(

@@ -179,9 +179,9 @@ class Outcomes:
         raise InvalidRecord("payload", f"makes a record of {size} bytes; {self._limit}", remedy=remedy)
 
     def _held(self, record: Record, held: Held) -> Message:
-        """Return the unchanged record as a message for the topic of held records."""
+        """Return the record with unchanged key and value as a message for the topic of held records."""
         said = headers.for_hold(
-            record.headers, self.first(record), kind="pause", scope=held.scope, why=bounded(held.why),
+            self._carried(record).headers, self.first(record), kind="pause", scope=held.scope, why=bounded(held.why),
             now_ms=self._now_ms(),
         )  # fmt: skip
         return Message(self._wiring.held, record.key or NO_KEY, record.value, said)
@@ -204,9 +204,15 @@ class Outcomes:
         if self._too_large(record) or not isinstance(failure.error, TemporaryError):
             return None
         return retry_message(
-            record, failure.error, first=self.first(record), attempt=self.attempt(record),
+            self._carried(record), failure.error, first=self.first(record), attempt=self.attempt(record),
             topic=self._wiring.retry, policy=self._wiring.retries, now_ms=self._now_ms(), jitter=self._jitter(),
         )  # fmt: skip
+
+    def _carried(self, record: Record) -> Record:
+        """Return the record without forged headers, which would be trusted when it is read again."""
+        if self.came_back(record):
+            return record
+        return record._replace(headers=headers.without_return(record.headers))
 
     def _too_large(self, record: Record) -> bool:
         """Whether the record is too large for a message, as one may be that a client compressed."""
