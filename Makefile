@@ -21,7 +21,7 @@ export SOURCE_DATE_EPOCH
 # Without compiled modules, each of the tests' many processes compiles all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup setup-torch hooks demo test check lint types unit contract integration test-torch reference-vectors e2e faults-short faults soak isolated \
+.PHONY: help setup setup-torch hooks demo test check lint consistent types unit contract integration servers test-torch reference-vectors e2e faults-short faults soak isolated \
 	coverage audit bench up down docs freeze lock-jars golden format wheels images sbom clean
 
 help: ## This list
@@ -49,7 +49,7 @@ hooks: .venv/.synced ## Have git run the formatter and the linter before each co
 demo: .venv/.synced ## Start the stack, index real text, search, ask, edit, delete, stop
 	$(RUN)/python -m headrace_cli.demo
 
-test: unit contract integration e2e faults-short ## Every test: unit, contract, integration, end to end, a seed of each fault
+test: unit contract servers ## Every test that needs no torch: unit, contract, and those with servers
 
 unit: .venv/.synced ## Tests without a server or network
 	$(RUN)/python -m pytest -q -m unit $(PARALLEL) $(UNIT)
@@ -63,6 +63,11 @@ contract: .venv/.synced ## One suite over memory and Kafka, schemas, documents
 
 integration: .venv/.synced ## Real Kafka, registry, PostgreSQL and model
 	$(RUN)/python -m pytest -q -m "integration and not torch" $(PARALLEL) tests/integration infra/local/tests
+
+# In one run, because they share one stack and wait for each other's servers; the longest tests start first.
+servers: .venv/.synced ## integration, e2e and faults-short in one run
+	$(RUN)/python -m pytest -q -m "(integration and not torch) or e2e or faults" -n 4 --dist worksteal \
+		tests/faults tests/e2e tests/integration infra/local/tests
 
 test-torch: $(TORCH)/.synced ## What needs torch: the embedder's graph beside the live model, other architectures
 	$(TORCH)/bin/python -m pytest -q -m torch tests/integration
@@ -90,16 +95,17 @@ coverage: .venv/.synced ## Branches of the runtime and the store that unit and c
 	$(RUN)/coverage report --include='*/headrace/runtime/*' --fail-under=97
 	$(RUN)/coverage report --include='*/headrace/store/*' --fail-under=60
 
-check: lint types ## Lint, types, import contracts, dependencies, generated documents, each service alone
-	$(RUN)/python -m headrace_tools.dependencies
-	$(RUN)/python -m headrace_tools.reference --check
-	$(RUN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
-	$(MAKE) --no-print-directory isolated
+check: types lint consistent isolated ## Lint, types, import contracts, dependencies, generated documents, each service alone
 
 lint: .venv/.synced ## Style, format and import contracts
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/lint-imports
+
+consistent: .venv/.synced ## Dependencies as imported, generated documents as generated, a valid docker-compose.yml
+	$(RUN)/python -m headrace_tools.dependencies
+	$(RUN)/python -m headrace_tools.reference --check
+	$(RUN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 types: .venv/.synced ## Types, strictly
 	$(RUN)/mypy

@@ -91,7 +91,7 @@ def plain_example() -> Context:
 def test_every_envelope_survives_the_way(payload: type) -> None:
     """Broken: a record reads differently from how it was written, in some language or at some bound."""
 
-    @settings(max_examples=40, deadline=None, derandomize=True)
+    @settings(max_examples=40, derandomize=True)
     @given(contexts(payload))
     def check(context: Context) -> None:
         found = CODEC.decode(CODEC.encode(context, payload), payload)
@@ -106,7 +106,7 @@ def test_every_envelope_survives_the_way(payload: type) -> None:
 def test_every_plain_record_survives_the_way(record: type) -> None:
     """Broken: change events, dead letters or pipelines read differently from how they were written."""
 
-    @settings(max_examples=40, deadline=None, derandomize=True)
+    @settings(max_examples=40, derandomize=True)
     @given(builds(record))
     def check(found: Any) -> None:
         assert CODEC.decode_plain(CODEC.encode_plain(found), record) == found
@@ -270,7 +270,7 @@ def test_a_payload_comes_back_from_the_store() -> None:
 def test_a_payload_alone_has_the_same_bytes_in_every_envelope(payload: type) -> None:
     """Broken: a batch that is computed again stores all its payloads once more."""
 
-    @settings(max_examples=20, deadline=None, derandomize=True)
+    @settings(max_examples=20, derandomize=True)
     @given(builds(payload))
     def check(found: Any) -> None:
         data = CODEC.encode_payload(found)
@@ -287,7 +287,7 @@ def test_an_object_without_a_payload_is_undecodable() -> None:
             CODEC.decode_payload(data, SourceDocument)
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=400, derandomize=True)
 @given(st.data())
 def test_damaged_bytes_harm_only_their_record(data: st.DataObject) -> None:
     """Broken: one malformed record ends the stage, or keeps it busy without end."""
@@ -300,7 +300,7 @@ def test_damaged_bytes_harm_only_their_record(data: st.DataObject) -> None:
     decode_within_bounds(bytes(damaged))
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=400, derandomize=True)
 @given(st.binary(max_size=200), st.integers(0, 30))
 @example(b"\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01" * 20, 1)
 @example(b"\x02" * 200, 1)

@@ -102,7 +102,7 @@ def test_trace_and_change_are_immutable_across_handlers() -> None:
     check_transition(CONTEXT, equal, "chunker")
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 @given(st.dictionaries(st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True), st.integers(), max_size=4))
 def test_what_with_metadata_writes_passes_the_check(values: dict[str, int]) -> None:
     """Broken: a handler that keeps to the contract is refused."""

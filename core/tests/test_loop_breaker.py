@@ -79,6 +79,16 @@ def test_a_batch_that_is_to_be_computed_again_is_not_forgotten_when_kafka_fails_
     assert not breaker.recomputes(breaker.close(state))
 
 
+def test_the_wait_that_a_provider_asked_for_outlasts_a_failed_poll() -> None:
+    """Broken: while Kafka fails too, a provider is called before the time that it named, and refuses for longer."""
+    asked = breaker.dependency_failed(
+        Breaker(), 1.0, "provider", DependencyDown("provider", "busy", delay=300.0), 0.5, LIMITS, recompute=True
+    )
+    again = failed(asked, 2.0, 0.5)
+    assert breaker.wait_s(again, 2.0) == 299.0
+    assert breaker.recomputes(again)
+
+
 @given(st.integers(1, 12), JITTER)
 def test_commits_that_fail_in_a_row_back_off_with_jitter(number: int, jitter: float) -> None:
     """Broken: after an outage of the coordinator all workers commit again in step."""

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.kafka.broker_contract import Record
-from headrace.runtime.loop import pacing
+from headrace.runtime.loop import batching, pacing
 from headrace.runtime.loop.batch import Batch
+from headrace.runtime.loop.batching import InProgress
 from headrace.runtime.loop.commands import PauseFetching, ResumeFetching
 from headrace.runtime.loop.events import LiveLaneChanged
 from headrace.runtime.loop.limits import Limits
@@ -39,13 +40,22 @@ def test_fetching_is_told_of_changes_alone(wanted: list[bool]) -> None:
 
 
 @given(st.floats(0.01, 1.0), st.floats(0, 100), st.floats(0, 60))
-def test_a_replay_gets_its_share_of_the_time(share: float, sealed_at: float, took: float) -> None:
+def test_a_replay_gets_its_share_of_the_time(share: float, started_at: float, took: float) -> None:
     """Broken: a replay holds up live records, or gets less than HEADRACE_WORKER_REPLAY_SHARE says."""
-    now = sealed_at + took
-    batch = Batch(1, records(["replay"]), None, sealed_at)
+    now = started_at + took
+    batch = Batch(1, records(["replay"]), None, started_at)
     state = pacing.committed(Pacing(live_busy=True), batch, now, replace(LIMITS, replay_share=share))
-    took = now - sealed_at
+    took = now - started_at
     assert took == pytest.approx(share * (took + state.yield_until - now), abs=1e-6)
+
+
+def test_an_outage_is_not_time_that_a_replay_took() -> None:
+    """Broken: after an outage of an hour, replays wait nine hours for a busy live lane."""
+    failed = Batch(1, records(["replay"]), None, 1.0, attempt=2)
+    again, _ = batching.start_again(InProgress(computing=failed), failed, 3601.0)
+    assert again.computing is not None
+    state = pacing.committed(Pacing(live_busy=True), again.computing, 3602.0, replace(LIMITS, replay_share=0.1))
+    assert state.yield_until == pytest.approx(3602.0 + 9.0)
 
 
 @given(TOPICS, st.booleans(), st.floats(0, 9))

@@ -100,7 +100,7 @@ def test_the_same_payload_is_stored_once_for_each_tenant(home: Path) -> None:
     assert sorted(place.folder for place, _ in store_in(home).objects()) == ["acme", "other"]
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(TENANTS, TENANTS)
 def test_every_tenant_has_a_folder_of_its_own(first: str, second: str) -> None:
     """Broken: a tenant called ``..`` leaves the store, or two tenants share objects."""
@@ -349,7 +349,7 @@ def test_only_our_own_objects_are_listed_and_deleted(home: Path) -> None:
     assert (home / "acme" / "notes.txt").exists()
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(st.lists(st.integers(0, 50), max_size=30), st.integers(1, 60))
 def test_portions_hold_everything_once_within_the_bound(sizes: list[int], most: int) -> None:
     """Broken: a batch of references takes all memory, or a record is left out or done twice."""

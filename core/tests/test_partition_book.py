@@ -300,5 +300,5 @@ class AnyOrder(RuleBasedStateMachine):
                 assert not self.book.fetches(place)
 
 
-AnyOrder.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+AnyOrder.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
 TestAnyOrder = AnyOrder.TestCase

@@ -124,7 +124,7 @@ def test_after_orders_stages_that_are_written_in_another_order() -> None:
 
 
 @given(template=TEMPLATES)
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 def test_dumped_and_canonical_templates_load_as_they_were(template: Template) -> None:
     """A template that is stored or shown could not be read back, or would change by it."""
     assert load(dump(template), "dump.yaml") == template
@@ -132,7 +132,7 @@ def test_dumped_and_canonical_templates_load_as_they_were(template: Template) ->
 
 
 @given(template=TEMPLATES, data=st.data(), indent=st.sampled_from([None, 2, "\t"]))
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 def test_shuffled_stages_are_resolved_by_after(
     template: Template, data: st.DataObject, indent: int | str | None
 ) -> None:
@@ -194,7 +194,7 @@ SNIPPETS = st.sampled_from(
         st.tuples(st.floats(0, 1), st.integers(0, 6), st.one_of(SNIPPETS, st.text(max_size=3))), min_size=1, max_size=6
     ),
 )
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, derandomize=True)
 def test_mutations_never_raise_anything_but_template_errors(base: str, edits: list[tuple[float, int, str]]) -> None:
     """A broken file would crash the command or the gateway instead of being explained."""
     text = (SHIPPED / ("index.yaml" if base == "canonical" else base)).read_text("utf-8")
@@ -218,7 +218,7 @@ def test_mutations_never_raise_anything_but_template_errors(base: str, edits: li
 
 
 @given(text=st.text(max_size=200))
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 def test_any_text_is_explained(text: str) -> None:
     """Arbitrary bytes sent as a template would crash the reader."""
     assert all(error.reason for error in problems(text, "t", None))

@@ -48,7 +48,7 @@ class FreshSnapshotWorker(Worker):
             command.batch.number,
             command.batch.records,
             self._broker.snapshot(),
-            command.batch.sealed_at,
+            command.batch.started_at,
             command.batch.attempt,
         )
         return super()._commit(Commit(batch, command.result))

@@ -41,6 +41,7 @@ from headrace.store.index import index_batch
 from headrace.store.keys import create_api_key, revoke_api_keys
 from headrace.store.pool import StoreSettings, create_pool, prepare_connection
 from headrace.store.rows import IndexChunk, IndexDocument
+from headrace_gateway import flow
 from headrace_gateway.app import create_app
 from headrace_gateway.dependencies import Dependencies
 from headrace_gateway.main import opened
@@ -193,8 +194,9 @@ async def _make_key(dsn: str, schema: str) -> str:
 
 
 @pytest_asyncio.fixture
-async def dependencies(ground: Ground) -> AsyncIterator[Dependencies]:
-    """The gateway's real connections."""
+async def dependencies(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Dependencies]:
+    """The gateway's real connections, with time to read the log on a busy machine."""
+    monkeypatch.setattr(flow, "MAX_SECONDS", 30.0)
     async with opened(GatewaySettings()) as found:
         yield found
 

@@ -47,7 +47,7 @@ TEXTS = st.one_of(
 
 
 @given(TEXTS, st.sampled_from(MEDIA_TYPES))
-@settings(max_examples=200, derandomize=True, deadline=None)
+@settings(max_examples=200, derandomize=True)
 def test_sections_tile_the_text(text: str, media_type: str) -> None:
     """A gap would lose text, an overlap would index it twice."""
     end = 0
@@ -59,7 +59,7 @@ def test_sections_tile_the_text(text: str, media_type: str) -> None:
 
 
 @given(TEXTS, st.sampled_from(MEDIA_TYPES), st.integers(60, 500))
-@settings(max_examples=200, derandomize=True, deadline=None)
+@settings(max_examples=200, derandomize=True)
 def test_chunks_cover_the_text_within_the_limit(text: str, media_type: str, size: int) -> None:
     """A character that no chunk covers could never be found; a chunk over the limit would be cut by the model."""
     covered = bytearray(len(text))
@@ -72,7 +72,7 @@ def test_chunks_cover_the_text_within_the_limit(text: str, media_type: str, size
 
 
 @given(TEXTS, TEXTS, TEXTS)
-@settings(max_examples=50, derandomize=True, deadline=None)
+@settings(max_examples=50, derandomize=True)
 def test_edit_of_one_section_leaves_the_chunks_of_others(before: str, old: str, new: str) -> None:
     """An edit that moved the chunks of other sections would have them embedded again for nothing."""
     before, old, new = (

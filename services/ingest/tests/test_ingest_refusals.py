@@ -266,7 +266,7 @@ def _check_dead_letter(change: Record, error: PermanentError) -> None:
     assert not isinstance(error, InvalidRecord) or len(str(error)) < 2000
 
 
-@settings(max_examples=800, deadline=None, derandomize=True)
+@settings(max_examples=800, derandomize=True)
 @given(RECORDS)
 @example(record(json.dumps({**CLOUD_TEXT, "\ud800": 1}).encode()))
 @example(record(b"text", headers={**HEADERS, "ce_\ud800": b"x"}))

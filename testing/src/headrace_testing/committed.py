@@ -9,11 +9,15 @@ from uuid import uuid4
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
+from headrace.config.settings import KafkaSettings
 from headrace.kafka.broker_contract import Record
 from headrace.kafka.client_answers import record_of
+from headrace.kafka.offsets import LogOffsets
 from headrace.payloads import DeadLetter
 from headrace_testing.deployment import Place
 
+SETTLE_S = 2.0
+"""Maximum wait for open transactions: a worker that was killed leaves its own open until the transaction timeout."""
 QUIET = {"log_level": 0, "reconnect.backoff.max.ms": 500}
 
 
@@ -32,8 +36,21 @@ def beginnings(topic: str, partitions: Iterable[int]) -> list[TopicPartition]:
     return [TopicPartition(topic, number, OFFSET_BEGINNING) for number in partitions]
 
 
+def settle(bootstrap: str, topic: str) -> None:
+    """Wait until no transaction is open in the topic, at most :data:`SETTLE_S`.
+
+    A commit returns before its markers are written, and until then its records are behind the last stable offset.
+    """
+    log = LogOffsets(KafkaSettings(bootstrap=bootstrap, topic_prefix=""))
+    places = log.partitions([topic])
+    deadline = time.monotonic() + SETTLE_S
+    while log.ends(places) != log.high_watermarks(places) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
 def read_all(bootstrap: str, topic: str, timeout: float = 120.0) -> list[Record]:
     """Return the committed records that are in the topic now, partition by partition, in order."""
+    settle(bootstrap, topic)
     consumer = reader(bootstrap)
     open_ends = set(consumer.list_topics(topic, 30).topics[topic].partitions)
     consumer.assign(beginnings(topic, open_ends))

@@ -111,7 +111,7 @@ def _command(command: Command) -> Json:
             records = [[record.topic, record.partition, record.offset] for record in batch.records]
             marks = [[*place, *mark] for place, mark in batch.marks.items()]
             return [
-                "compute", batch.number, records, batch.snapshot, batch.sealed_at, batch.attempt, marks, batch.deadly,
+                "compute", batch.number, records, batch.snapshot, batch.started_at, batch.attempt, marks, batch.deadly,
             ]  # fmt: skip
         case Cancel(number):
             return ["cancel", number]

@@ -15,7 +15,8 @@ class Batch:
     number: int
     records: tuple[Record, ...]
     snapshot: Snapshot | None
-    sealed_at: float
+    started_at: float
+    """When the computation of its current attempt began."""
     attempt: int = 1
     marks: Mapping[TopicPartition, Mark] = field(default_factory=dict)
     """Marks to write before computing, for partitions in which this worker has not committed anything yet."""

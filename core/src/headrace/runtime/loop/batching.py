@@ -125,8 +125,14 @@ def seal(
 
 
 def compute_again(in_progress: InProgress, batch: Batch) -> InProgress:
-    """Count one more attempt at the batch."""
+    """Count one more attempt at the batch; it starts when the dependency's wait is over."""
     return replace(in_progress, computing=replace(batch, attempt=batch.attempt + 1))
+
+
+def start_again(in_progress: InProgress, batch: Batch, now: float) -> tuple[InProgress, list[Command]]:
+    """Start the next attempt: the wait before it is not time that the batch took."""
+    again = replace(batch, started_at=now)
+    return replace(in_progress, computing=again), [Compute(again)]
 
 
 def computed(in_progress: InProgress, batch: Batch, result: BatchResult) -> InProgress:

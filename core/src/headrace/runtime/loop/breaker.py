@@ -55,13 +55,18 @@ def dependency_failed(
     breaker: Breaker, now: float, dependency: str, error: HeadraceError, jitter: float, limits: Limits, *,
     recompute: bool = False,
 ) -> Breaker:  # fmt: skip
-    """Open the circuit for the back-off, or for as long as the dependency asked for."""
+    """Open the circuit for the back-off, or for as long as the dependency asked for.
+
+    A failure while the circuit is open never shortens its wait: another dependency may have asked for it.
+    """
     circuit = breaker.circuit
     failures = 1 if isinstance(circuit, Closed) else circuit.failures + 1
     delay = backoff(limits.backoff_s, limits.backoff_max_s, failures, jitter)
     asked = error.delay if isinstance(error, DependencyDown) else None
-    recompute = recompute or (isinstance(circuit, Open) and circuit.recompute)
-    opened = Open(dependency, str(error), failures, now + max(delay, asked or 0.0), recompute)
+    until = now + max(delay, asked or 0.0)
+    if isinstance(circuit, Open):
+        until, recompute = max(until, circuit.until), recompute or circuit.recompute
+    opened = Open(dependency, str(error), failures, until, recompute)
     return replace(breaker, circuit=opened)
 
 

@@ -16,7 +16,7 @@ from headrace.errors import ConfigurationError, DependencyDown
 from headrace.kafka.broker_contract import BrokerError, TransactionUncertain
 from headrace.runtime.loop import batching, breaker, lifecycle, pacing, parking, suspicion
 from headrace.runtime.loop.batch import Batch, BatchResult
-from headrace.runtime.loop.commands import Command, Commit, Compute, Recover
+from headrace.runtime.loop.commands import Command, Commit, Recover
 from headrace.runtime.loop.events import (
     CommitReturned,
     ComputeReturned,
@@ -177,7 +177,8 @@ def _go_on(state: State, now: float, limits: Limits) -> Decision:
     if state.in_progress.recovery is not None:
         return state, [Recover(state.in_progress.recovery.step)]
     if breaker.recomputes(state.breaker) and state.in_progress.computing is not None:
-        return replace(state, breaker=breaker.half_open(state.breaker)), [Compute(state.in_progress.computing)]
+        again, commands = batching.start_again(state.in_progress, state.in_progress.computing, now)
+        return replace(state, breaker=breaker.half_open(state.breaker), in_progress=again), commands
     state, commands = _seal(_unpark(replace(state, breaker=breaker.close(state.breaker)), now), now, limits)
     if state.in_progress.awaiting_commit is not None:
         commands.append(Commit(state.in_progress.awaiting_commit.batch, state.in_progress.awaiting_commit.result))

@@ -35,7 +35,7 @@ def committed(pacing: Pacing, batch: Batch, now: float, limits: Limits) -> Pacin
     """Make replayed records wait after a batch of them, so that they take only their share of the time."""
     if batch.records[-1].topic != limits.replay_topic:
         return pacing
-    took = now - batch.sealed_at
+    took = now - batch.started_at
     return replace(pacing, yield_until=now + took * (1 - limits.replay_share) / limits.replay_share)
 
 
@@ -55,7 +55,7 @@ def batch_bounds(pacing: Pacing, first: Record, limits: Limits) -> tuple[int, in
 
 def lasts(computing: Batch, now: float) -> bool:
     """Whether the batch has run so long that fetching must stop when the buffer is full."""
-    return now - computing.sealed_at >= PAUSE_AFTER_S
+    return now - computing.started_at >= PAUSE_AFTER_S
 
 
 def fetch(pacing: Pacing, *, wanted: bool) -> tuple[Pacing, list[Command]]:

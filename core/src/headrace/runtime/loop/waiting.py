@@ -39,7 +39,7 @@ def next_wait(state: State, now: float, limits: Limits) -> Wait:
         return Wait(max(room, 1), _idle_timeout(state, now, limits))
     if not state.pacing.fetching:
         return Wait(1, BUSY_POLL_MAX_S)
-    elapsed = max(0.0, now - computing.sealed_at)
+    elapsed = max(0.0, now - computing.started_at)
     if room == 0:
         return Wait(0, max(SHORTEST_WAIT_S, pacing.PAUSE_AFTER_S - elapsed))
     return Wait(room, min(BUSY_POLL_MAX_S, SHORTEST_WAIT_S + elapsed / BUSY_POLL_PARTS))
