@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from headrace.errors import DependencyDown
 from headrace_cli import state
 from headrace_cli.app import app
+from headrace_cli.context import Operator
 from headrace_cli.exit_codes import MEANINGS, ExitCode
 
 pytestmark = pytest.mark.unit
@@ -532,3 +533,20 @@ def test_plain_progress_guesses_nothing_from_the_first_items(capsys: pytest.Capt
 def test_what_asks_first_takes_y_everywhere(command: tuple[str, ...]) -> None:
     """Broken: -y is known to one command and an error of the next."""
     assert re.search(r"-y\b.*--yes\b|--yes\b.*-y\b", run(*command, "--help").stdout)
+
+
+@pytest.mark.parametrize("url", ["http://host:port", "http://host:99999", "http://[::1", "ftp://host:1", "host:1"])
+def test_a_url_that_is_none_is_a_usage_error(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Broken: a slip in a URL is "unexpected error: ValueError"."""
+    assert "http://host:port" in run("search", "x", url=url, code=ExitCode.USAGE).output
+    monkeypatch.setenv("HEADRACE_ALERTS_SLACK_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("HEADRACE_STORE_DSN", "postgresql://h/d")
+    monkeypatch.setattr(Operator, "cluster", lambda *_: None)
+    watch = run("alerts", "watch", "--looks", "1", "--status-url", f"embedder-0={url}", code=ExitCode.USAGE)
+    assert "NAME=http://host:port" in watch.output
+
+
+def test_a_port_of_kafka_that_is_none_is_no_defect() -> None:
+    """Broken: a slip in --kafka is "unexpected error: ValueError"."""
+    said = run("orders", "--kafka", "host:port", code=ExitCode.UNREACHABLE).output
+    assert "Kafka does not answer" in said

@@ -102,6 +102,7 @@ def test_a_dry_resume_says_how_many_wait(waiting: Contents) -> None:
 def test_a_pipeline_that_does_not_exist_is_refused_naming_those_that_do(waiting: Contents) -> None:
     """Broken: a misspelt pipeline looks paused and is not."""
     assert "default" in run("pause", "--pipeline", "defualt", code=ExitCode.NOT_FOUND).output
+    assert "default" in run("pause", "--pipeline", "defualt", "--dry-run", code=ExitCode.NOT_FOUND).output
     assert waiting.events == []
 
 

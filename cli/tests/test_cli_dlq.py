@@ -59,6 +59,8 @@ def test_a_list_groups_by_cause_and_tells_one_by_one_on_demand(letters: Contents
     ]
     assert "ingest/0/1" in run("list", "--each").output
     assert "1 of 3 dead letters" in run("list", "--each", "--limit", "1").output
+    newest = json.loads(run("list", "--json", "--limit", "2").stdout)
+    assert {(group["count"], group["example"]) for group in newest} == {(1, "ingest/0/2"), (1, "chunker/0/1")}
 
 
 @pytest.mark.parametrize(

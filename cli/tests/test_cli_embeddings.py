@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -19,11 +20,11 @@ from typer.testing import CliRunner
 
 from headrace.embeddings.costs import CostSettings
 from headrace.embeddings.models import PROVIDERS
+from headrace.payloads import ReplayRun
 from headrace.store.pool import StoreSettings
 from headrace.store.rows import Generation
 from headrace_cli import state
 from headrace_cli.app import app
-from headrace_cli.commands.embeddings import again
 from headrace_cli.commands.embeddings.schedule import Job, runner
 from headrace_cli.context import Operator
 from headrace_cli.exit_codes import ExitCode
@@ -35,11 +36,14 @@ from headrace_operations.dead_letters.model import Entry, Id
 from headrace_operations.embeddings import incremental
 from headrace_operations.embeddings.models import is_local
 from headrace_operations.replay import start
+from headrace_operations.replay.plan import Planned
 from headrace_operations.replay.start import ReplayRequest
 from headrace_testing.cluster import Contents, FakeCluster
 from headrace_testing.http_servers import Webhook, serving
 
 pytestmark = pytest.mark.unit
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def run(*arguments: str, code: int = 0, env: Mapping[str, str] | None = None) -> Any:
@@ -116,6 +120,14 @@ def test_a_schedule_tells_its_next_times_and_refuses_nonsense() -> None:
     assert "invalid name" in run(
         "embeddings", "schedule", "batch", "--cron", "* * * * *", "--name", "../x", code=2
     ).output  # fmt: skip
+
+
+def test_a_scheduled_release_takes_no_generation() -> None:
+    """Broken: the option is ignored in silence, and the operator believes that one generation alone is released."""
+    words = ("embeddings", "schedule", "release", "--cron", "0 3 * * *", "--dry-run", "--into", "g2")
+    refused = run(*words, code=ExitCode.USAGE)
+    assert "release has no option --into" in refused.output
+    assert "HEADRACE_REPLAY_INTO" in refused.output
 
 
 def test_a_schedule_into_a_generation_that_is_not_there_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +229,7 @@ def test_files_are_estimated_for_a_model_by_its_name_without_any_server(tmp_path
 def letter(offset: int, whole: str | None = None) -> Entry:
     """An open dead letter of the embedder; with ``whole``, one that cannot be redriven."""
     return Entry(Id("embedder", 0, offset), "unforeseen", None, "boom", "", "acme", "a.md", None, None, 1,
-                 datetime(2026, 1, 1, tzinfo=UTC), "chunks/0/1", None, 2, whole, None)  # fmt: skip
+                 AT, "chunks/0/1", None, 2, whole, None)  # fmt: skip
 
 
 @pytest.fixture
@@ -230,18 +242,19 @@ def replayed(monkeypatch: pytest.MonkeyPatch, contents: Contents) -> list[str]:
     async def audited(*_: object) -> Report:
         return report
 
-    async def estimated(*_: object, **__: object) -> None:
-        pass
+    def plan(_: object, request: ReplayRequest) -> Planned:
+        run = ReplayRun("r", "embedder", "tenant", request.tenant, None, None, (), 0, "RUNNING", "a", AT, AT, "t")
+        return Planned(run, {})
 
-    def plan(_: object, request: ReplayRequest) -> SimpleNamespace:
-        return SimpleNamespace(run=request.tenant, cut_off={})
+    def begin(_: object, planned: Planned) -> SimpleNamespace:
+        done.append(planned.run.tenant or "")
+        return SimpleNamespace(carry_out=lambda *_: replace(planned.run, state="DONE"))
 
     store = StoreSettings(dsn="postgresql://h/d")
     monkeypatch.setattr(Operator, "whole_cluster", lambda *_: FakeCluster(store=store, contents=contents))
     monkeypatch.setattr(incremental, "audit", audited)
     monkeypatch.setattr(start, "plan", plan)
-    monkeypatch.setattr(start, "estimate", estimated)
-    monkeypatch.setattr(again, "_carry_out", lambda _, planned, **__: done.append(planned.run))
+    monkeypatch.setattr(start, "begin", begin)
     return done
 
 

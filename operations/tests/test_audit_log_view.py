@@ -17,9 +17,9 @@ from headrace.kafka.broker_contract import Record, TopicPartition
 from headrace.kafka.offsets import Range
 from headrace.kafka.ranges import LogReader, Take
 from headrace.payloads import Chunk, ChunkedDocument, DocumentFacts, SourceDocument
+from headrace_operations.audit.held_and_dead_lettered import open_dead_letters
 from headrace_operations.audit.log_view import LogView
 from headrace_operations.audit.model import Key, LogChunks, LogDocument, LogEntry, Position
-from headrace_operations.audit.put_aside import open_dead_letters
 
 pytestmark = pytest.mark.unit
 

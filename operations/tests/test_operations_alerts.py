@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -19,7 +21,7 @@ from headrace.errors import ConfigurationError, DependencyDown, HeadraceError
 from headrace.payloads import HeaderPart
 from headrace_operations.alerts.alerter import Alert, Alerter, AlertSettings, Clock, Watch
 from headrace_operations.alerts.conditions import ErrorShare, is_new, of_caps, of_stages
-from headrace_operations.alerts.looks import Looks
+from headrace_operations.alerts.looks import Looks, readyz
 
 pytestmark = pytest.mark.unit
 
@@ -221,3 +223,34 @@ def test_nothing_is_over_because_nobody_could_look() -> None:
     looks = Looks({"caps": look})
     keys = [[alert.key for alert in looks()] for _ in range(3)]
     assert keys == [["cap/acme"], ["blind/caps", "cap/acme"], []]
+
+
+@pytest.mark.parametrize(
+    ("url", "client", "path"),
+    [
+        ("http://h:1", "HTTPConnection", "/readyz"),
+        ("https://h:1/", "HTTPSConnection", "/readyz"),
+        ("https://h:1/embedder", "HTTPSConnection", "/embedder/readyz"),
+    ],
+)
+def test_a_process_is_asked_in_the_protocol_of_its_url(
+    monkeypatch: pytest.MonkeyPatch, url: str, client: str, path: str
+) -> None:
+    """Broken: a process behind HTTPS, or below a path, never answers, and the watcher reports it as down."""
+    asked: list[tuple[str, ...]] = []
+
+    def made(name: str) -> Any:
+        def connection(host: str, port: int, timeout: float) -> Any:
+            asked.append((name, f"{host}:{port}"))
+            return SimpleNamespace(
+                request=lambda method, path: asked.append((method, path)),
+                getresponse=lambda: SimpleNamespace(read=lambda _: b'{"ready": true}'),
+                close=lambda: None,
+            )
+
+        return connection
+
+    for name in ("HTTPConnection", "HTTPSConnection"):
+        monkeypatch.setattr(http.client, name, made(name))
+    assert readyz(url) == {"ready": True}
+    assert asked == [(client, "h:1"), ("GET", path)]

@@ -9,8 +9,9 @@ import pytest
 
 from headrace.config.captured_tables import Table, of_capture
 from headrace.errors import ConfigurationError, DependencyDown
+from headrace_operations.capture import control
 from headrace_operations.capture.connector import Connect, Status, configuration, dsn_of, is_ours, unread
-from headrace_operations.capture.database import Database, Found, problems
+from headrace_operations.capture.database import Database, Found, Problem, problems
 
 pytestmark = pytest.mark.unit
 
@@ -124,7 +125,11 @@ def test_a_connector_that_runs_is_not_given_what_it_would_not_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "dsn"), [("Shop", DSN), ("a-b", DSN), ("x" * 42, DSN), ("shop", "host=db dbname=shop"), ("shop", "mysql://h/d")]
+    ("name", "dsn"),
+    [
+        ("Shop", DSN), ("a-b", DSN), ("x" * 42, DSN), ("shop", "host=db dbname=shop"), ("shop", "mysql://h/d"),
+        ("shop", "postgresql://h:port/d"),
+    ],
 )  # fmt: skip
 def test_a_bad_name_or_url_is_refused(name: str, dsn: str) -> None:
     """Broken: Kafka Connect refuses it later, and less plainly."""
@@ -212,3 +217,71 @@ def test_an_end_forgets_the_offsets_too(answer: Any) -> None:
     })  # fmt: skip
     Connect("http://connect").delete("shop")
     assert made.asked == ["PUT /connectors/shop/stop", "DELETE /connectors/shop/offsets", "DELETE /connectors/shop"]
+
+
+CALLS = {
+    "names": lambda connect: connect.names(),
+    "put": lambda connect: connect.put("shop", {}),
+    "configuration": lambda connect: connect.configuration("shop"),
+    "status": lambda connect: connect.status("shop"),
+    "delete": lambda connect: connect.delete("shop"),
+}
+
+
+class Refuses:
+    """A server that answers every request with this status and body, and notes what was asked."""
+
+    def __init__(self, status: int, body: Any) -> None:
+        self.answer = (status, body)
+        self.asked: list[str] = []
+
+    def __call__(self, method: str, url: str, **_: Any) -> httpx.Response:
+        self.asked.append(f"{method} {url}")
+        return httpx.Response(self.answer[0], json=self.answer[1])
+
+
+@pytest.mark.parametrize(("status", "remedy"), [(401, "credentials"), (403, "credentials"), (302, "URL of Kafka Con")])
+@pytest.mark.parametrize("call", CALLS)
+def test_an_answer_that_was_not_expected_is_told(
+    monkeypatch: pytest.MonkeyPatch, call: str, status: int, remedy: str
+) -> None:
+    """Broken: a refused call looks done, and `capture stop` drops the slot of a connector that still runs."""
+    server = Refuses(status, {"message": "who are you"})
+    monkeypatch.setattr(httpx, "request", server)
+    with pytest.raises(ConfigurationError) as told:
+        CALLS[call](Connect("http://ann:secret@connect"))
+    assert len(server.asked) == 1
+    assert f"HTTP {status}" in told.value.message
+    assert "who are you" in told.value.message
+    assert remedy in told.value.remedy
+    assert told.value.where.startswith("http://connect")
+
+
+@pytest.mark.parametrize(("call", "status"), [("names", 404), ("put", 404), ("names", 200), ("configuration", 200)])
+def test_another_program_is_not_taken_for_kafka_connect(
+    monkeypatch: pytest.MonkeyPatch, call: str, status: int
+) -> None:
+    """Broken: `capture list` shows the keys of another program's answer as captures."""
+    monkeypatch.setattr(httpx, "request", Refuses(status, {"detail": "not there"} if call == "names" else ["no"]))
+    with pytest.raises(ConfigurationError, match="Kafka Connect's REST API"):
+        CALLS[call](Connect("http://connect"))
+
+
+@pytest.mark.parametrize("url", ["connect:8083", "http://", "http://connect:port", "ftp://connect", "http://[::1"])
+def test_a_url_that_is_none_is_refused(url: str) -> None:
+    """Broken: the operator reads "unexpected error: InvalidURL"."""
+    with pytest.raises(ConfigurationError, match="http://host:port"):
+        Connect(url)
+
+
+@pytest.mark.parametrize("act", ["plan", "start"])
+def test_a_database_that_does_not_fit_starts_nothing(monkeypatch: pytest.MonkeyPatch, answer: Any, act: str) -> None:
+    """Broken: a capture starts that fails or loses data, because a caller forgot to check."""
+    found = [Problem("public.article", "has no key", "add one"), Problem("wal_level", "is replica", "set it")]
+    monkeypatch.setattr(control, "find_problems", lambda *_: found)
+    server = answer({})
+    request = control.CaptureRequest("shop", TABLES, DSN, "changes")
+    with pytest.raises(control.UnfitDatabase, match=r"public\.article has no key") as told:
+        control.plan_start(request) if act == "plan" else control.start(Connect("http://connect"), request, "file")
+    assert told.value.problems == found
+    assert server.asked == []

@@ -36,11 +36,13 @@ from headrace_operations.embeddings import (
 )
 from headrace_operations.embeddings.estimate import Lengths
 from headrace_operations.embeddings.estimating import EstimateRequest
+from headrace_operations.embeddings.incremental import Lacking
 from headrace_operations.embeddings.progress import measured
 from headrace_operations.embeddings.reset import ResetRequest
 from headrace_operations.embeddings.spending import CostsRequest
 from headrace_operations.embeddings.status import StatusRequest
 from headrace_operations.held.model import HeldEntry, HeldId
+from headrace_operations.replay import start
 from headrace_operations.replay.plan import Known, Planned
 from headrace_operations.replay.start import ReplayRequest
 from headrace_testing.cluster import FakeCluster
@@ -177,6 +179,41 @@ async def test_what_lacks_vectors_is_redriven_or_replayed(
     assert cluster.contents.events == []
     cluster.contents.letters.clear()
     assert (await incremental.find_lacking(cluster, None)).redrive is None
+
+
+@pytest.mark.parametrize(("cancelled", "replayed"), [(None, ["a", "b", "c"]), ("b", ["a", "b"])])
+def test_dead_letters_are_redriven_before_tenants_are_replayed(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, cancelled: str | None, replayed: list[str]
+) -> None:
+    """Broken: a cancelled replay is followed by the next one, or a dead letter that stays is not told."""
+    cluster.contents.letters += [letter(1), letter(2, whole="it was cut")]
+    events = cluster.contents.events
+
+    class CopierOf:
+        """Carries out one replay."""
+
+        def __init__(self, run: ReplayRun) -> None:
+            self._run = run
+
+        def carry_out(self, run_id: str, _progress: object) -> ReplayRun:
+            """Note the replay and return its last state."""
+            assert run_id == self._run.run_id
+            events.append(("replay", self._run.tenant))
+            return replace(self._run, state="CANCELLED" if self._run.tenant == cancelled else "DONE")
+
+    def plan(_: object, request: ReplayRequest) -> Planned:
+        return Planned(replace(RUN, tenant=request.tenant), {})
+
+    monkeypatch.setattr(start, "plan", plan)
+    monkeypatch.setattr(start, "begin", lambda _, planned: CopierOf(planned.run))
+    lacking = Lacking("g1", 1, ["a", "b", "c"], 0, 0, "acme")
+    filled = incremental.carry_out(cluster, lacking)
+    assert events == [
+        ("REDRIVEN", ("embedder/0/1",), "embeddings incremental"), *[("replay", tenant) for tenant in replayed],
+    ]  # fmt: skip
+    assert [run.tenant for run in filled.replays] == replayed
+    assert filled.cancelled == (cancelled is not None)
+    assert [str(entry.id) for entry, _ in filled.refused] == ["embedder/0/2"]
 
 
 def held(generation_offset: int, scope: str, stage: str = "embedder") -> HeldEntry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import product
 
 import pytest
 
@@ -99,11 +100,11 @@ def test_stages_and_replays_hold_no_record(cluster: FakeCluster) -> None:
 
 
 def test_a_pipeline_that_was_never_applied_is_refused_before_any_order(cluster: FakeCluster) -> None:
-    """Broken: a misspelt pipeline looks paused, or the tenant beside it is paused and the command fails."""
+    """Broken: a misspelt pipeline looks paused, if only in a dry run, or the tenant beside it is paused."""
     wrong = OrderRequest([Target(Scope.TENANT, "acme"), Target(Scope.PIPELINE, "defualt")])
-    for act in (pause, resume):
+    for act, dry_run in product((pause, resume), (False, True)):
         with pytest.raises(NoSuchPipeline, match="unknown pipeline defualt") as caught:
-            act(cluster, wrong)
+            act(cluster, wrong, dry_run=dry_run)
         assert caught.value.remedy == "Existing pipelines: default."
     assert cluster.contents.events == []
 

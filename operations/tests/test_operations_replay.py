@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from types import SimpleNamespace
+from typing import Any, Self, cast
 
 import pytest
-from confluent_kafka import murmur2
+from confluent_kafka import KafkaError, KafkaException, murmur2
 
 from headrace.codec.codec import Codec
 from headrace.codec.schema_registry import FixedIds
 from headrace.config.settings import KafkaSettings
+from headrace.errors import DependencyDown
 from headrace.kafka import headers
 from headrace.kafka.broker_contract import Record, TopicPartition
 from headrace.kafka.offsets import Range
@@ -30,11 +32,12 @@ from headrace_operations.replay.selection import (
     positions,
     wanted,
 )
-from headrace_operations.transactions import Transactions
+from headrace_operations.transactions import TooLarge, Transactions
 
 pytestmark = pytest.mark.unit
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
+RUN = ReplayRun("r1", "ingest", "all", None, None, None, (), 0, RUNNING, "olga", NOW, NOW, "changes")
 BOUNDS = {0: Range(5, 20), 1: Range(0, 9)}
 
 
@@ -202,7 +205,98 @@ def test_a_replayed_record_has_the_value_that_it_had(monkeypatch: pytest.MonkeyP
     """Broken: an update without a value, refused once, empties its document's text when it is replayed."""
     monkeypatch.setattr(copier, "SideLanes", lambda *_: None)
     written = Written()
-    run = ReplayRun("r1", "ingest", "all", None, None, None, (), 0, RUNNING, "olga", NOW, NOW, "changes")
     found = [Record("changes", 0, offset, b"acme/a.md", value) for offset, value in enumerate((None, b"", b"x"))]
-    copier.Copier(KafkaSettings(), Codec(FixedIds()))._commit(cast("Transactions", written), run, found)
+    copier.Copier(KafkaSettings(), Codec(FixedIds()))._commit(cast("Transactions", written), RUN, found)
     assert [said["value"] for topic, said in written.records if topic == "replay.ingest"] == [None, b"", b"x"]
+
+
+class Failing:
+    """Transactions of which each fails with this code."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+    @contextmanager
+    def one(self) -> Iterator[Callable[..., None]]:
+        """A transaction that fails at its commit."""
+        yield lambda *_, **__: None
+        raise KafkaException(KafkaError(self.code))
+
+
+@pytest.mark.parametrize(
+    ("code", "expected", "says"),
+    [
+        (KafkaError._TIMED_OUT, DependencyDown, "headrace replay list"),
+        (KafkaError._FENCED, RefusedReplay, "took over the replay r1"),
+    ],
+)
+def test_a_beginning_that_fails_is_told(
+    monkeypatch: pytest.MonkeyPatch, code: int, expected: type[Exception], says: str
+) -> None:
+    """Broken: the operator reads "unexpected error: KafkaException" and does not know what to do."""
+    monkeypatch.setattr(copier, "SideLanes", lambda *_: None)
+    monkeypatch.setattr(copier, "Transactions", lambda *_: Failing(code))
+    with pytest.raises(expected) as told:
+        copier.Copier(KafkaSettings(), Codec(FixedIds())).begin(RUN)
+    assert says in str(told.value)
+
+
+class Refusing:
+    """Transactions that refuse every record of a replay as too large."""
+
+    @contextmanager
+    def one(self) -> Iterator[Callable[..., None]]:
+        """A transaction."""
+
+        def produce(topic: str, **_: Any) -> None:
+            if topic == "replay.ingest":
+                raise TooLarge("9 bytes; 8 are allowed")
+
+        yield produce
+
+
+class Follower:
+    """Orders that were all read."""
+
+    def start(self) -> None:
+        """Start to read."""
+
+    wait_until_read = close = start
+
+
+class Reader:
+    """A log of one record."""
+
+    unread = True
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def open(self, _ranges: object) -> None:
+        """Read these next."""
+
+    def next(self, _most: int, _seconds: float) -> list[Record]:
+        """Return the record."""
+        return [Record("changes", 3, 9, b"acme/a.md", b"123456789")]
+
+
+def test_a_record_that_is_too_large_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: the replay says "resume when Kafka answers" for ever."""
+    lanes_of_nothing = SimpleNamespace(full=lambda _: False, room=10, waiting=0)
+    monkeypatch.setattr(copier, "SideLanes", lambda *_: lanes_of_nothing)
+    monkeypatch.setattr(copier, "Transactions", lambda *_: Refusing())
+    monkeypatch.setattr(copier, "RangeReader", Reader)
+    monkeypatch.setattr(copier, "follow", lambda *_: Follower())
+    made = copier.Copier(KafkaSettings(), Codec(FixedIds()))
+    made.begin(RUN)
+    with pytest.raises(RefusedReplay) as told:
+        made.carry_out("r1")
+    assert told.value.where == "changes/3/9"
+    assert "9 bytes; 8 are allowed" in told.value.message
+    assert "replay resume r1" in told.value.remedy

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import FixedIds
 from headrace.config.settings import KafkaSettings
 from headrace.errors import ConfigurationError
 from headrace.kafka.broker_contract import Record, TopicPartition
@@ -127,10 +129,10 @@ def test_a_plan_of_nothing_is_refused(cluster: FakeCluster, monkeypatch: pytest.
 async def test_a_dry_run_counts_records_and_documents(cluster: FakeCluster) -> None:
     """Broken: an operator starts a replay of a size that nobody expected, or of a tenant that is misspelt."""
     run = start.plan(cluster, ReplayRequest("chunker", everything=True)).run
-    found = await start.estimate(cluster, run, exactly=True)
+    found = await start.estimate(cluster, run)
     assert (found.records, found.documents, found.model_calls) == (3, 2, None)
     with pytest.raises(RefusedReplay, match="no record of tenant 'acm'"):
-        await start.estimate(cluster, replace(run, tenant="acm"), exactly=True)
+        await start.estimate(cluster, replace(run, tenant="acm"))
 
 
 class Pool:
@@ -166,13 +168,12 @@ async def test_cached_texts_are_left_out_where_a_store_is_known(
     monkeypatch.setattr(start, "opened_pool", opened)
     monkeypatch.setattr(start, "get_generation", generation)
     monkeypatch.setattr(start, "cached_in", cached)
-    without = await start.estimate(cluster, RUN, exactly=True)
+    without = await start.estimate(cluster, RUN)
     assert (without.model_calls, without.exact) == (2, False)
     stored = replace(cluster, store=StoreSettings(dsn="postgresql://h/d"))
-    assert (await start.estimate(stored, RUN, exactly=False)).exact is False
-    exact = await start.estimate(stored, RUN, exactly=True)
+    exact = await start.estimate(stored, RUN)
     assert (exact.model_calls, exact.exact, models) == (1, True, ["m2"])
-    elsewhere = await start.estimate(stored, replace(RUN, generation="g9"), exactly=True)
+    elsewhere = await start.estimate(stored, replace(RUN, generation="g9"))
     assert (elsewhere.model_calls, elsewhere.exact) == (2, False)
 
 
@@ -182,6 +183,33 @@ def test_a_replay_is_noted_before_it_is_carried_out(cluster: FakeCluster) -> Non
     copier: Any = start.begin(cluster, planned, 7)
     assert cluster.contents.events == [("begin", "r1")]
     assert copier.outstanding == 7
+
+
+def test_a_replay_of_a_tenant_without_a_record_does_not_begin(cluster: FakeCluster) -> None:
+    """Broken: a replay of a misspelt tenant or document looks done, though nothing was sent."""
+    for tenant, document in (("acm", None), ("acme", "c")):
+        run = replace(RUN, tenant=tenant, document_id=document)
+        with pytest.raises(RefusedReplay, match=f"no record of .*tenant '{tenant}' in chunks"):
+            start.begin(cluster, planning.Planned(run, {}))
+    assert cluster.contents.events == []
+    start.begin(cluster, planning.Planned(replace(RUN, tenant="acme", document_id="b"), {}))
+    assert cluster.contents.events == [("begin", "r1")]
+
+
+def test_a_replay_goes_into_a_generation_that_exists(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: the records of a replay wait for ever in the lanes of a generation that nothing reads."""
+    asked: list[tuple[object, ...]] = []
+
+    async def required(*asking: object) -> None:
+        asked.append(asking)
+
+    monkeypatch.setattr(start, "require_generation", required)
+    store = StoreSettings(dsn="postgresql://h/d")
+    assert start.into(cluster, store, "chunker", None) is cluster
+    assert start.into(cluster, store, "indexer", "g2").kafka.generation == "g2"
+    with pytest.raises(ConfigurationError, match="stage chunker cannot fill a generation"):
+        start.into(cluster, store, "chunker", "g2")
+    assert asked == [(store, "g2", "--into")]
 
 
 def test_a_pause_and_a_resume_are_orders_for_the_replay(cluster: FakeCluster) -> None:
@@ -241,3 +269,19 @@ def test_a_cancel_leaves_the_end_to_the_command_that_carries_it_out(
     found = start.cancel(cluster, "r1", "wrong", Time(obeyed).patience)
     assert (found.state, found.sent) == (runs.CANCELLED, 9)
     assert cluster.contents.happened("cancel") == []
+
+
+class Runs(Log):
+    """The topic of replays: a state, a record that does not decode, and another state."""
+
+    def read(self, spans: Mapping[TopicPartition, Range], take: Callable[[Record], None]) -> None:
+        codec = Codec(FixedIds())
+        states = [codec.encode_plain(RUN), b"not Avro", codec.encode_plain(replace(RUN, run_id="r2"))]
+        for offset, state in enumerate(states):
+            take(Record(runs.TOPIC, 0, offset, b"key", state))
+
+
+def test_a_state_that_does_not_decode_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: one bad record in the topic of replays makes every command about replays fail."""
+    monkeypatch.setattr(runs, "LogReader", Runs)
+    assert list(runs.read_runs(KafkaSettings(), Codec(FixedIds()))) == ["r1", "r2"]

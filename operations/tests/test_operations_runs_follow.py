@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from headrace_operations.runs import follow
 from headrace_operations.runs.fold import Item, Run, SentChange
-from headrace_operations.runs.follow import NoSuchRun, Reading, RunsRequest
+from headrace_operations.runs.follow import NoSuchRun, Reading, RunsRequest, reads_from
 from headrace_operations.trace.log import Cost, Limits
 from headrace_testing.cluster import FakeCluster
 
@@ -101,3 +101,13 @@ async def test_an_unknown_run_is_told_with_where_it_was_looked_for(monkeypatch: 
 def test_a_run_s_name_tells_when_it_began(run: str, begins: datetime | None) -> None:
     """Broken: a run is looked for where it cannot be, or a clock that is ahead hides it."""
     assert follow.begun(run, datetime(2026, 1, 3, tzinfo=UTC)) == begins
+
+
+def test_a_given_time_is_kept_for_a_named_run_too() -> None:
+    """Broken: `runs RUN --since 24h` reads from the start of the run, as if the option were not there."""
+    now = datetime(2026, 1, 9, tzinfo=UTC)
+    day = now - timedelta(hours=24)
+    named = "20260102T030405Z-ab"
+    assert reads_from(named, None, now) == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert reads_from(named, day, now) == day
+    assert reads_from("other", None, now) == reads_from(None, None, now) == day

@@ -7,11 +7,16 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from headrace.codec.codec import Codec
+from headrace.codec.schema_registry import FixedIds
+from headrace.config.settings import KafkaSettings
 from headrace.envelope import StageRun
 from headrace.kafka.broker_contract import Headers, Record
 from headrace.payloads import DeadLetter, DeadLetterAction, HeaderPart
 from headrace.store.documents import DocumentRow
 from headrace_operations.trace.assembly import Material, Seen, SeenLetter, assemble
+from headrace_operations.trace.log import Limits
+from headrace_operations.trace.tracer import Tracer
 
 pytestmark = pytest.mark.unit
 
@@ -180,3 +185,14 @@ def test_what_a_person_holds_back_says_how_it_goes_on(kind: bytes, scope: bytes,
     assert (trace.state, place.held.kind) == ("held", waits_for)
     assert len(trace.versions[0].advice) == 1
     assert command in trace.versions[0].advice[0]
+
+
+def test_an_action_that_does_not_decode_is_skipped() -> None:
+    """Broken: one bad record in the topic of actions makes the trace of every document fail."""
+    codec = Codec(FixedIds())
+    action = DeadLetterAction("DISCARDED", "chunker", 3, 8, "b", "olga", T0, "")
+    records = [
+        Record("dead-letter-actions", 0, 0, b"chunker/3/7", b"not Avro"),
+        Record("dead-letter-actions", 0, 1, b"chunker/3/8", codec.encode_plain(action)),
+    ]
+    assert Tracer(KafkaSettings(), codec, None, Limits())._actions(records) == {"chunker/3/8": action}

@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from headrace.runtime.backoff import backoff
+from headrace_cli.addresses import http_address
 from headrace_cli.failures import NotReachable, ProblemError, UsageError
 
 RETRIED = (429, 502, 503, 504)
@@ -58,8 +59,8 @@ class Gateway:
         clock: Clock | None = None,
         on_retry: Callable[[str], None] = lambda _: None,
     ) -> None:
-        address = urlsplit(url)
-        if address.scheme not in ("http", "https") or not address.hostname:
+        address = http_address(url)
+        if address is None or not address.hostname:
             raise UsageError(f"invalid gateway URL {url!r}", where="--url", remedy="Use the form http://host:port.")
         self.url = url.rstrip("/")
         self._base = address.path.rstrip("/")

@@ -173,13 +173,10 @@ InFolder: TypeAlias = Annotated[Operator, Found("state_dir")]
 @asynccontextmanager
 async def opened_store(settings: StoreSettings | None) -> AsyncIterator[Pool | None]:
     """Yield a pool of connections, or None without settings; raises :class:`DependencyDown`."""
-    from headrace.store.pool import create_pool
+    from headrace.store.pool import opened_pool
 
     if settings is None:
         yield None
         return
-    pool = await create_pool(settings)
-    try:
+    async with opened_pool(settings) as pool:
         yield pool
-    finally:
-        await pool.close()

@@ -13,8 +13,7 @@ from headrace.handlers import pipelines_log
 from headrace.handlers.pipelines_log import PipelineCatalogue
 from headrace.orders.control import Action, OrderBook, Scope
 from headrace.payloads import Control
-from headrace.store.pool import StoreSettings
-from headrace_operations.audit.store_view import opened_pool
+from headrace.store.pool import StoreSettings, opened_pool
 from headrace_operations.dead_letters.act import Actor
 from headrace_operations.dead_letters.log import DeadLetterLog
 from headrace_operations.held.act import HeldActor

@@ -18,6 +18,19 @@ from headrace.topology.generation_names import own_id
 log = structlog.get_logger(__name__)
 
 Action = TypeVar("Action")
+Plain = TypeVar("Plain")
+
+
+def decoded(codec: Codec, record: Record, kind: type[Plain]) -> Plain | None:
+    """Return the record's value; None, with a warning, if it does not decode: one bad record must stop no command."""
+    try:
+        return codec.decode_plain(record.value, kind)
+    except UndecodableRecord as error:
+        log.warning(
+            "skipped a record that does not decode", topic=record.topic, partition=record.partition,
+            offset=record.offset, error=error.message,
+        )  # fmt: skip
+        return None
 
 
 class LogScan:
@@ -53,7 +66,7 @@ class LogScan:
     def actions(self, topic: str, kind: type[Action]) -> dict[str, Action]:
         """Return the newest action by ID, from this generation's lanes and the lanes that all generations share.
 
-        An action that does not decode is logged and skipped.
+        An action that does not decode is skipped with a warning.
         """
         actions: dict[str, Action] = {}
 
@@ -61,14 +74,9 @@ class LogScan:
             identity = own_id(record.key, self._log.generation)
             if identity is None:
                 return
-            try:
-                action = self._codec.decode_plain(record.value, kind)
-            except UndecodableRecord as error:
-                log.warning(
-                    "skipped an action that does not decode", topic=topic, offset=record.offset, error=error.message
-                )
-                return
-            actions[identity] = action
+            action = decoded(self._codec, record, kind)
+            if action is not None:
+                actions[identity] = action
 
         self.read(self.bounds([topic]), one)
         return actions

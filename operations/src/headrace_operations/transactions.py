@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from headrace.config.settings import KafkaSettings
-from headrace.errors import DependencyDown
+from headrace.errors import DependencyDown, HeadraceError
+from headrace.kafka.client_answers import FENCED, retrying
 
 _CALL_S = 15.0
 _TRANSACTION_MS = 60_000
@@ -18,10 +19,29 @@ _ALLOWANCE_BYTES = 1024 * 1024
 _BATCH_RECORDS = 500
 _BATCH_BYTES = 16 * 1024 * 1024
 _REMEDY = "Run the command again when the system answers: nothing is done twice."
-_FENCED = (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED)  # noqa: SLF001
 Item = TypeVar("Item")
 Produce = Callable[..., None]
 """Takes a topic without prefix, and the keyword arguments of :meth:`confluent_kafka.Producer.produce`."""
+
+
+class TooLarge(HeadraceError):
+    """A record is larger than the producer's limit, and was not sent."""
+
+    code = "record-too-large"
+    default_remedy = (
+        "Set HEADRACE_KAFKA_MAX_MESSAGE_BYTES to a higher value for this command. Kafka compares the compressed size "
+        "with the topic's limit, which may be lower."
+    )
+
+
+@contextmanager
+def naming(where: str) -> Iterator[None]:
+    """Name the record in the :class:`TooLarge` that its block raises."""
+    try:
+        yield
+    except TooLarge as error:
+        error.where = where
+        raise
 
 
 class Transactions:
@@ -33,6 +53,7 @@ class Transactions:
 
     def __init__(self, kafka: KafkaSettings, name: str) -> None:
         self._kafka = kafka
+        self._largest = kafka.max_message_bytes + _ALLOWANCE_BYTES
         full = f"{kafka.topic_prefix}{name}"
         self._producer = Producer(
             {
@@ -42,12 +63,12 @@ class Transactions:
                 "transaction.timeout.ms": _TRANSACTION_MS,
                 "partitioner": "murmur2_random",
                 "compression.type": "zstd",
-                "message.max.bytes": kafka.max_message_bytes + _ALLOWANCE_BYTES,
+                "message.max.bytes": self._largest,
                 "log_level": 0,
             }
         )
         try:
-            _retrying(lambda: self._producer.init_transactions(_CALL_S))
+            retrying(lambda: self._producer.init_transactions(_CALL_S), 2 * _CALL_S)
         except KafkaException as error:
             raise DependencyDown("kafka", f"cannot begin a transaction: {error.args[0].str()}") from error
 
@@ -56,13 +77,13 @@ class Transactions:
         """Yield a function that writes to a transaction; commit it at the end, or abort it after an error.
 
         The transaction begins only here, because an open one blocks the readers of its topics. Raises
-        :class:`KafkaException`, after which the commit's outcome may be unknown, and :class:`DependencyDown` if a topic
-        accepts no records.
+        :class:`KafkaException`, after which the commit's outcome may be unknown, :class:`TooLarge`, and
+        :class:`DependencyDown` if a topic accepts no records.
         """
         self._producer.begin_transaction()
         try:
             yield self._produce
-            _retrying(lambda: self._producer.commit_transaction(_CALL_S))
+            retrying(lambda: self._producer.commit_transaction(_CALL_S), 2 * _CALL_S)
         except BaseException:
             with suppress(KafkaException):  # if it cannot be aborted, the next command's producer ends it
                 self._producer.abort_transaction(_CALL_S)
@@ -78,6 +99,14 @@ class Transactions:
                 if time.monotonic() > deadline:
                     raise DependencyDown("kafka", f"the topic {topic} does not accept records") from None
                 self._producer.poll(0.1)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
+                    raise
+                size = len(message.get("key") or b"") + len(message.get("value") or b"")
+                raise TooLarge(
+                    f"a record for the topic {topic} has {size:,} bytes of key and value; with its headers, "
+                    f"{self._largest:,} bytes are allowed"
+                ) from error
 
 
 def in_batches(
@@ -136,17 +165,4 @@ def interrupted(
 
 def fenced(error: KafkaException) -> bool:
     """Whether another writer with the same name took over."""
-    return error.args[0].code() in _FENCED
-
-
-def _retrying(call: Callable[[], Any]) -> None:
-    """Repeat the call while the client reports a retriable error, up to a time limit."""
-    deadline = time.monotonic() + 2 * _CALL_S
-    while True:
-        try:
-            call()
-            return
-        except KafkaException as error:
-            if not error.args[0].retriable() or time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
+    return error.args[0].code() in FENCED

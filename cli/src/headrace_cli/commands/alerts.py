@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import threading
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 
 from headrace_cli import options, output
+from headrace_cli.addresses import http_address
 from headrace_cli.command import command, commands_of
 from headrace_cli.context import InLogAndStore, Operator
 from headrace_cli.failures import CommandError, UsageError
@@ -104,11 +104,17 @@ def watch(
 def _urls(given: list[str] | None, operator: Operator) -> dict[str, str]:
     if given:
         pairs = [text.partition("=") for text in given]
-        wrong = [text for text, (name, _, url) in zip(given, pairs, strict=True) if not (name and urlsplit(url).port)]
+        wrong = [text for text, (name, _, url) in zip(given, pairs, strict=True) if not (name and _names_port(url))]
         if wrong:
             raise UsageError(
-                f"invalid process {wrong[0]!r}", where="--status-url", remedy="Use the form NAME=http://host:port."
-            )
+                f"invalid process {wrong[0]!r}", where="--status-url",
+                remedy="Use the form NAME=http://host:port or NAME=https://host:port.",
+            )  # fmt: skip
         return {name: url for name, _, url in pairs}
     known = operator.running
     return dict(known.status_urls) if known else {}
+
+
+def _names_port(url: str) -> bool:
+    address = http_address(url)
+    return address is not None and address.port is not None

@@ -76,15 +76,13 @@ def audit(
     from headrace_operations.audit.model import Key
     from headrace_operations.audit.run import Scope
 
-    if document is not None and tenant is None:
-        raise UsageError("--document requires --tenant", where="--document", remedy="Pass --tenant.")
+    scope = Scope(tenant, document, generation, deep=deep)
     if reset and (tenant is None or document is None):
         raise UsageError("--reset requires one document", where="--reset", remedy="Pass --tenant and --document.")
     cluster = operator.whole_cluster()
     if reset and tenant is not None and document is not None:
         _reset(cluster.of(generation), Key(tenant, document), dry_run=dry_run, yes=yes, as_json=as_json)
         return
-    scope = Scope(tenant, document, generation, deep=deep)
     known = cluster.known_store()
     report = asyncio.run(auditing.audit(cluster.kafka, cluster.codec, known, scope, audit_view.told()))
     if as_json:

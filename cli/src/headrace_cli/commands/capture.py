@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -16,7 +16,7 @@ from headrace_cli import tables as shown
 from headrace_cli.asking import require_yes
 from headrace_cli.command import command, commands_of
 from headrace_cli.context import InFolder, Operator
-from headrace_cli.failures import CommandError, NotReachable
+from headrace_cli.failures import NotReachable
 from headrace_cli.options import Found
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ def check(
     elif not found:
         typer.echo(f"{len(tables)} tables can be captured: {', '.join(tables)}")
     if found:
-        raise _refused(found)
+        _say_others(found)
+        raise operations.UnfitDatabase(found)
 
 
 @command(commands, "start", "Start capturing the mapped tables.")
@@ -97,16 +98,18 @@ def start(
     Run it again with the same name to apply a changed FILE. Ingest needs FILE too: set HEADRACE_INGEST_TABLES.
     """
     from headrace_operations.capture import control as operations
-    from headrace_operations.capture.control import CaptureRequest
+    from headrace_operations.capture.control import CaptureRequest, UnfitDatabase
 
     dsn, tables = _database(database, operator), _tables(file, name)
-    if found := operations.find_problems(dsn, tables):
-        raise _refused(found)
     request = CaptureRequest(name, tables, dsn, operator.kafka_settings().topic("changes"))
-    if dry_run:
-        output.emit(operations.shown(request.configuration()))
-        return
-    status = operations.start(_connect(connect, operator), request, str(file))
+    try:
+        if dry_run:
+            output.emit(operations.shown(operations.plan_start(request)))
+            return
+        status = operations.start(_connect(connect, operator), request, str(file))
+    except UnfitDatabase as error:
+        _say_others(error.problems)
+        raise
     if as_json:
         output.emit(asdict(status))
     else:
@@ -206,11 +209,9 @@ def _tables(file: Path, name: str) -> Mapping[str, Table]:
     return of_capture(read_tables(file), name)
 
 
-def _refused(found: list[Problem]) -> CommandError:
+def _say_others(found: Sequence[Problem]) -> None:
     for one in found[1:]:
         output.say(sentences(f"also: {one.where} {one.what}", one.remedy))
-    first = found[0]
-    return CommandError(f"{first.where} {first.what}", where="FILE and --database", remedy=first.remedy)
 
 
 def _database(given: str | None, operator: Operator) -> str:

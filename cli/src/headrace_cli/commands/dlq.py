@@ -98,11 +98,17 @@ def show_all(
     each: Annotated[
         bool, typer.Option("--each", envvar="HEADRACE_DLQ_EACH", help="List them individually instead of by cause.")
     ] = False,
-    limit: Limit = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit", envvar="HEADRACE_DLQ_LIMIT", min=1, show_default=False,
+            help="Only this many dead letters, the newest.",
+        ),
+    ] = None,
     *,
     operator: InLog,
     as_json: options.Json = False,
-) -> None:
+) -> None:  # fmt: skip
     """Show open dead letters, grouped by cause: stage, reason, handler and the common part of the messages.
 
     Payloads are not shown. The command reads the dead letters of one stage, or of all, from --since on.
@@ -113,7 +119,7 @@ def show_all(
         since, until, stage=stage, reason=reason, document=document, tenant=tenant, batch=batch, all_states=all_states
     )
     entries = operator.cluster().dead_letters().select(selection)
-    shown = entries if limit is None else entries[-limit:] if each else entries
+    shown = entries if limit is None else entries[-limit:]
     dlq_view.entries(shown, len(entries), each=each, as_json=as_json)
 
 

@@ -62,7 +62,7 @@ def pause(
     from headrace_operations.orders.pause import OrderRequest, targets
 
     request = OrderRequest(targets(stages or (), tenants or (), names or (), run), why)
-    given = [] if dry_run else operations.pause(operator.cluster(), request).given
+    given = operations.pause(operator.cluster(), request, dry_run=dry_run).given
     if as_json:
         output.emit({"ordered": [to_dict(order) for order in given], "dry_run": dry_run})
     else:
@@ -95,11 +95,7 @@ def resume(
         waits=lambda seconds: output.say(f"waiting {seconds:.0f} s until every worker has read the order"),
         released=lambda: tracked("released", None),
     )
-    if dry_run and not request.scopes:
-        steps.given()
-        done = operations.Ordered()
-    else:
-        done = operations.resume(operator.cluster(), request, dry_run=dry_run, steps=steps)
+    done = operations.resume(operator.cluster(), request, dry_run=dry_run, steps=steps)
     if as_json:
         held = {"would_release" if dry_run else "released": done.released} if request.scopes else {}
         output.emit({"ordered": [to_dict(order) for order in done.given], "dry_run": dry_run, **held})

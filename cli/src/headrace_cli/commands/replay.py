@@ -105,23 +105,16 @@ def start(
     interrupts the replay; `replay resume` continues it.
     """
     from headrace_cli.views import replay as replay_view
-    from headrace_operations.generations.listing import require_generation
     from headrace_operations.replay import start as operations
     from headrace_operations.replay.start import ReplayRequest
 
-    cluster = operator.cluster()
-    if into is not None:
-        operations.require_filled(stage)
-        asyncio.run(require_generation(operator.store(), into, "--into"))
-    cluster = cluster.of(into)
+    cluster = operations.into(operator.cluster(), operator.store(), stage, into)
     when = moment(since, "--since", datetime.now(UTC))
     request = ReplayRequest(stage, everything, from_offset or (), when, document, tenant, rate)
     planned = operations.plan(cluster, request)
     replay_view.say_cut_off(planned)
-    if dry_run or tenant is not None:
-        counted = operator.with_readable_store(cluster)
-        found = asyncio.run(operations.estimate(counted, planned.run, exactly=dry_run))
     if dry_run:
+        found = asyncio.run(operations.estimate(operator.with_readable_store(cluster), planned.run))
         replay_view.say_estimate(planned, found, as_json=as_json)
         return
     copier = operations.begin(cluster, planned, outstanding)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from headrace_operations.runs.follow import Reading, RunsRequest
     from headrace_operations.trace.log import Limits
 
-_DAY = "24h"
 commands = commands_of()
 
 
@@ -37,13 +36,13 @@ def runs(
         ),
     ] = None,
     since: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--since", envvar="HEADRACE_RUNS_SINCE", metavar="TIME",
-            help="Only changes sent since: 90m, 24h, 7d ago, or a date and time. For a named run, the default is its "
+            "--since", envvar="HEADRACE_RUNS_SINCE", metavar="TIME", show_default=False,
+            help="Only changes sent since: 90m, 24h, 7d ago, or a date and time. Default: 24h; for a named run, its "
             "start.",
         ),
-    ] = _DAY,
+    ] = None,
     limit: Annotated[
         int, typer.Option("--limit", envvar="HEADRACE_RUNS_LIMIT", min=1, help="Maximum number of runs.")
     ] = 20,
@@ -62,12 +61,13 @@ def runs(
     The command reads the changes since the given time and their outcomes. A change with an outcome in the index, even
     superseded, is done; one with an open or discarded dead letter has failed. Default: all tenants.
     """
-    from headrace_operations.runs.follow import RunsRequest, begun
+    from headrace_operations.runs import follow as operations
+    from headrace_operations.runs.follow import RunsRequest
     from headrace_operations.trace.log import Limits
 
     now = datetime.now(UTC)
-    own = begun(run, now) if run is not None and since == _DAY else None
-    request = RunsRequest(since_ms(own.isoformat() if own else since, now), run, tenant, limit)
+    start = operations.reads_from(run, None if since is None else past(since, now), now)
+    request = RunsRequest(max(0, int(start.timestamp() * 1000)), run, tenant, limit)
     reading = _follow(operator.cluster(), operator.store(), Limits(records, seconds), request, watch, as_json)
     found = asyncio.run(reading)
     if watch and any(one.failed for one in found.runs):
@@ -86,8 +86,8 @@ async def _follow(
         )
 
 
-def since_ms(text: str, now: datetime) -> int:
-    """Return a time in milliseconds since 1970 from ``90m``, ``24h``, ``7d`` or ISO 8601 (UTC without an offset).
+def past(text: str, now: datetime) -> datetime:
+    """Return the time that ``90m``, ``24h``, ``7d`` or ISO 8601 (UTC without an offset) means.
 
     Raises :class:`UsageError` for anything else, and for a time in the future.
     """
@@ -95,4 +95,4 @@ def since_ms(text: str, now: datetime) -> int:
     assert found is not None
     if found > now:
         raise UsageError(f"{text!r} is in the future", where="--since", remedy="Pass a time in the past.")
-    return max(0, int(found.timestamp() * 1000))
+    return found

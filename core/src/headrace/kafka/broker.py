@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NoReturn
 
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer
@@ -30,7 +30,7 @@ from headrace.kafka.broker_contract import (
     TransactionAborted,
     TransactionUncertain,
 )
-from headrace.kafka.client_answers import FENCED, fenced, generation_of, record_of, refusal
+from headrace.kafka.client_answers import FENCED, fenced, generation_of, record_of, refusal, retrying
 from headrace.kafka.client_config import consumer_config, library_log, producer_config
 from headrace.kafka.partition_book import Committed, PartitionBook
 
@@ -38,7 +38,6 @@ log = structlog.get_logger(__name__)
 
 _CALL_S = 15.0
 """Maximum seconds of one transactional call; the result of a longer commit is unknown."""
-_Answer = TypeVar("_Answer")
 
 
 class KafkaBroker(Broker):
@@ -139,7 +138,7 @@ class KafkaBroker(Broker):
             positions = [KafkaPartition(place.topic, place.partition, offset) for place, offset in offsets.items()]
             producer.send_offsets_to_transaction(positions, snapshot, _CALL_S)
             failpoints.reach("commit.offsets")
-            _retrying(lambda: producer.commit_transaction(_CALL_S))
+            retrying(lambda: producer.commit_transaction(_CALL_S), 2 * _CALL_S)
             failpoints.reach("commit.committed")
         except KafkaException as error:
             self._raise_for(producer, error)
@@ -178,7 +177,7 @@ class KafkaBroker(Broker):
             self._producer = None
         producer = Producer(producer_config(self._kafka, self._worker, self._transactional_id), logger=library_log())
         try:
-            _retrying(lambda: producer.init_transactions(_CALL_S))
+            retrying(lambda: producer.init_transactions(_CALL_S), 2 * _CALL_S)
             failpoints.reach("producer.renewed")
         except KafkaException as error:
             raise BrokerUnavailable(f"cannot start the producer: {error}") from error
@@ -210,7 +209,7 @@ class KafkaBroker(Broker):
                 f"it is unknown whether the transaction was committed: {error.str()}"
             ) from raised
         try:
-            _retrying(lambda: producer.abort_transaction(_CALL_S))
+            retrying(lambda: producer.abort_transaction(_CALL_S), 2 * _CALL_S)
         except KafkaException as second:
             self._book.uncertain()
             if second.args[0].code() in FENCED:
@@ -236,7 +235,7 @@ class KafkaBroker(Broker):
         failpoints.reach("rebalance.assigned")
         self._book.come(places)
         try:
-            positions = _retrying(lambda: self._ask_committed(places))
+            positions = retrying(lambda: self._ask_committed(places), 2 * _CALL_S)
             consumer.incremental_assign(positions)
             self._book.placed(_committed_in(positions))
         except KafkaException as error:
@@ -295,15 +294,3 @@ def _committed_in(positions: Iterable[KafkaPartition]) -> dict[TopicPartition, C
         TopicPartition(at.topic, at.partition): Committed(None if at.offset < 0 else at.offset, Mark.of(at.metadata))
         for at in positions
     }
-
-
-def _retrying(call: Callable[[], _Answer]) -> _Answer:
-    """Repeat the call while the client says that it may be repeated, up to a time limit."""
-    deadline = time.monotonic() + 2 * _CALL_S
-    while True:
-        try:
-            return call()
-        except KafkaException as error:
-            if not error.args[0].retriable() or time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)

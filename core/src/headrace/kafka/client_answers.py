@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import struct
-from typing import Any
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import structlog
-from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException
 from confluent_kafka import Message as KafkaMessage
 
 from headrace.errors import ConfigurationError
@@ -17,7 +19,20 @@ log = structlog.get_logger(__name__)
 
 FENCED = {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}  # noqa: SLF001
 """Error codes that tell a producer that another one took its place."""
+_Answer = TypeVar("_Answer")
 _LOST = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}  # noqa: SLF001
+
+
+def retrying(call: Callable[[], _Answer], seconds: float) -> _Answer:
+    """Repeat the call while the client says that it may be repeated, up to a time limit; raise its last error then."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return call()
+        except KafkaException as error:
+            if not error.args[0].retriable() or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def record_of(message: Any) -> Record:

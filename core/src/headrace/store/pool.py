@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import asyncpg
@@ -40,6 +42,16 @@ class StoreSettings(BaseSettings):
         gt=0,
         description="Seconds after which the server cancels a statement and the client stops waiting for the server.",
     )
+
+
+@asynccontextmanager
+async def opened_pool(settings: StoreSettings) -> AsyncIterator[Pool]:
+    """Yield the pool of :func:`create_pool`, and close it at the end."""
+    pool = await create_pool(settings)
+    try:
+        yield pool
+    finally:
+        await pool.close()
 
 
 async def create_pool(settings: StoreSettings) -> Pool:

@@ -59,7 +59,10 @@ def _unreachable(part: str, where: str, why: str) -> StackError:
 
 def _host_and_port(server: str) -> tuple[str, int]:
     address = urlsplit(f"//{server.strip().rpartition('://')[2]}")
-    return address.hostname or "", address.port or 9092
+    try:
+        return address.hostname or "", address.port or 9092
+    except ValueError:
+        return "", 0  # its port is not a number, so it does not answer
 
 
 def _accepts(host: str, port: int) -> bool:

@@ -62,11 +62,12 @@ def stages(urls: Mapping[str, str]) -> list[Alert]:
 
 
 def readyz(url: str) -> dict[str, Any] | None:
-    """Return the process's ``/readyz``, or None if it does not answer."""
+    """Return ``/readyz`` below the HTTP or HTTPS URL of a process, or None if it does not answer."""
     address = urlsplit(url)
-    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=_ASK_S)
+    kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
+    connection = kind(address.hostname or "", address.port, timeout=_ASK_S)
     try:
-        connection.request("GET", "/readyz")
+        connection.request("GET", f"{address.path.rstrip('/')}/readyz")
         found = json.loads(connection.getresponse().read(_MOST_BODY))
     except (OSError, http.client.HTTPException, ValueError):
         return None

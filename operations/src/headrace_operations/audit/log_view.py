@@ -16,6 +16,7 @@ from headrace.payloads import ChunkedDocument, SourceDocument
 from headrace.topology.stages import CHUNKER, EMBEDDER, INDEXER
 from headrace.topology.topics import replay_topic, retry_topic
 from headrace_operations.audit.digests import layout_digest, rows_digest
+from headrace_operations.audit.held_and_dead_lettered import held_records
 from headrace_operations.audit.model import (
     Key,
     LogChunks,
@@ -26,7 +27,6 @@ from headrace_operations.audit.model import (
     Position,
     Rows,
 )
-from headrace_operations.audit.put_aside import held_records
 
 DOCUMENTS, CHUNKS = CHUNKER.source, EMBEDDER.source
 _STAGES = (CHUNKER, EMBEDDER, INDEXER)

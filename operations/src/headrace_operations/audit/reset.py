@@ -17,13 +17,12 @@ from headrace.config.settings import KafkaSettings
 from headrace.errors import HeadraceError
 from headrace.kafka.ranges import LogReader
 from headrace.store.generations import embedding_table, kept_fresh, list_generations
-from headrace.store.pool import StoreSettings
+from headrace.store.pool import StoreSettings, opened_pool
 from headrace.store.rows import Generation
 from headrace.store.transactions import tenant_transaction
 from headrace_operations.audit import repairs
 from headrace_operations.audit.log_view import LogView
 from headrace_operations.audit.model import Key, LogDocument
-from headrace_operations.audit.store_view import opened_pool
 
 if TYPE_CHECKING:
     from headrace.store.pool import Connection

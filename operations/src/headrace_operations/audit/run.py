@@ -17,11 +17,12 @@ from headrace.config.settings import KafkaSettings
 from headrace.errors import ConfigurationError
 from headrace.kafka.ranges import LogReader
 from headrace.store.generations import kept_fresh
-from headrace.store.pool import StoreSettings
+from headrace.store.pool import StoreSettings, opened_pool
 from headrace.store.rows import Generation
 from headrace_operations.audit import repairs
 from headrace_operations.audit.compare import examine, in_order
 from headrace_operations.audit.digests import NO_ROWS, with_row
+from headrace_operations.audit.held_and_dead_lettered import open_dead_letters
 from headrace_operations.audit.log_view import InFlight, LogView
 from headrace_operations.audit.model import (
     Finding,
@@ -36,8 +37,7 @@ from headrace_operations.audit.model import (
     StoredVector,
     Target,
 )
-from headrace_operations.audit.put_aside import open_dead_letters
-from headrace_operations.audit.store_view import ChunkPage, StoreView, generations, opened_pool
+from headrace_operations.audit.store_view import ChunkPage, StoreView, generations
 from headrace_operations.errors import NotThere
 
 _DETAIL_BATCH = 500
@@ -55,12 +55,19 @@ class UnknownDocument(NotThere):
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The scope of an audit: everything, a tenant, or one document of a tenant; by default, the active generation."""
+    """The scope of an audit: everything, a tenant, or one document of a tenant; by default, the active generation.
+
+    Raises :class:`ConfigurationError` for a document without its tenant.
+    """
 
     tenant: str | None = None
     document_id: str | None = None
     generation: str | None = None
     deep: bool = False
+
+    def __post_init__(self) -> None:
+        if self.document_id is not None and self.tenant is None:
+            raise ConfigurationError("--document requires --tenant", where="--document", remedy="Pass --tenant too.")
 
 
 @dataclass(slots=True)
@@ -88,11 +95,9 @@ async def audit(
 ) -> Report:
     """Compare log and store.
 
-    Raises :class:`ConfigurationError` for a generation or topic that does not exist or a document without its tenant,
-    :class:`UnknownDocument`, and :class:`headrace.errors.DependencyDown` if a system does not answer.
+    Raises :class:`ConfigurationError` for a generation or topic that does not exist, :class:`UnknownDocument`, and
+    :class:`headrace.errors.DependencyDown` if a system does not answer.
     """
-    if scope.document_id is not None and scope.tenant is None:
-        raise ConfigurationError("--document requires --tenant", where="--document", remedy="Pass --tenant too.")
     started = time.monotonic()
     async with opened_pool(store) as pool:
         known = await generations(pool)

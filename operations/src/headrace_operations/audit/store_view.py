@@ -10,7 +10,6 @@ from uuid import UUID
 
 from headrace.store.error_mapping import postgresql_errors
 from headrace.store.generations import embedding_table, list_generations
-from headrace.store.pool import StoreSettings, create_pool
 from headrace.store.rows import Generation
 from headrace.store.transactions import sees_all, set_tenant, tenant_transaction
 from headrace_operations.audit.digests import text_hash
@@ -169,16 +168,6 @@ class StoreView:
             ):
                 await set_tenant(connection, tenant)
                 yield connection
-
-
-@asynccontextmanager
-async def opened_pool(settings: StoreSettings) -> AsyncIterator[Pool]:
-    """Yield a pool and close it."""
-    pool = await create_pool(settings)
-    try:
-        yield pool
-    finally:
-        await pool.close()
 
 
 async def generations(pool: Pool) -> list[Generation]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import httpx
@@ -42,7 +43,17 @@ _FIXED = {
     "producer.override.compression.type": "zstd",
 }
 """Options that are the same for every capture."""
-_NOT_FOUND = 404
+_READ = frozenset({200})
+_READ_ONE = frozenset({200, 404})
+_PUT = frozenset({200, 201, 400})
+_RESET = frozenset({200, 400, 404})
+_GONE = frozenset({200, 202, 204, 404})
+"""Status codes that a call may answer with. Those of a deletion include 404: what does not exist is already deleted."""
+_LATER = frozenset({408, 409, 429})
+"""Other status codes after which the same request can succeed; 409 is a rebalance."""
+_NOT_CONNECT = "Check that --connect is the URL of Kafka Connect's REST API."
+_DENIED = "Pass credentials that Kafka Connect accepts in the URL: --connect http://user:password@host:port."
+_Json = TypeVar("_Json", list[str], dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +105,11 @@ def _database(dsn: str) -> dict[str, str]:
 
     Raises :class:`ConfigurationError` for a DSN that is not a PostgreSQL URL or has unknown options.
     """
-    place = urlsplit(dsn)
+    try:
+        place = urlsplit(dsn)
+        port = place.port or 5432
+    except ValueError:
+        place, port = urlsplit(""), 0
     given = dict(parse_qsl(place.query))
     if unknown := given.keys() - _SSL.keys():
         raise ConfigurationError(
@@ -109,7 +124,7 @@ def _database(dsn: str) -> dict[str, str]:
         )
     return {
         "database.hostname": place.hostname,
-        "database.port": str(place.port or 5432),
+        "database.port": str(port),
         "database.user": unquote(place.username or ""),
         "database.password": unquote(place.password or ""),
         "database.dbname": unquote(place.path.lstrip("/")) or "postgres",
@@ -144,38 +159,44 @@ def unread(old: Mapping[str, str], new: Mapping[str, str]) -> str | None:
 
 
 class Connect:
-    """A Kafka Connect cluster; every method raises :class:`DependencyDown` if it does not answer."""
+    """A Kafka Connect cluster.
+
+    Every method raises :class:`DependencyDown` if it does not answer, and :class:`ConfigurationError` if it refuses a
+    request or another program answers.
+    """
 
     def __init__(self, url: str) -> None:
+        """Raises :class:`ConfigurationError` for an invalid URL."""
         self._url = url.rstrip("/")
-        self._shown = urlsplit(url)._replace(netloc=urlsplit(url).netloc.rpartition("@")[2]).geturl()
+        self._shown = _shown(url)
 
     def names(self) -> list[str]:
         """Return the names of its connectors."""
-        found: list[str] = self._call("GET", "/connectors").json()
-        return sorted(found)
+        found = self._json(self._call("GET", "/connectors", _READ), list)
+        return sorted(str(name) for name in found)
 
     def put(self, name: str, config: Mapping[str, str]) -> None:
         """Start the connector, or change it; raises :class:`ConfigurationError` if Kafka Connect rejects it."""
-        answer = self._call("PUT", f"/connectors/{quote(name, safe='')}/config", json=dict(config))
-        if answer.status_code >= httpx.codes.BAD_REQUEST:
+        path = f"/connectors/{quote(name, safe='')}/config"
+        answer = self._call("PUT", path, _PUT, json=dict(config))
+        if answer.status_code == httpx.codes.BAD_REQUEST:
             raise ConfigurationError(f"Kafka Connect rejected the connector: {_message(answer)}", where=self._shown)
 
     def configuration(self, name: str) -> dict[str, str] | None:
         """Return the connector's configuration, or None if it does not exist."""
-        answer = self._call("GET", f"/connectors/{quote(name, safe='')}/config")
-        return None if answer.status_code == _NOT_FOUND else answer.json()
+        answer = self._call("GET", f"/connectors/{quote(name, safe='')}/config", _READ_ONE)
+        return None if answer.status_code == httpx.codes.NOT_FOUND else self._json(answer, dict)
 
     def status(self, name: str) -> Status | None:
         """Return the connector's status, or None if it does not exist."""
         config = self.configuration(name)
-        answer = self._call("GET", f"/connectors/{quote(name, safe='')}/status")
+        answer = self._call("GET", f"/connectors/{quote(name, safe='')}/status", _READ_ONE)
         if config is None:
             return None
         tables = tuple(table.replace("\\", "") for table in config.get("table.include.list", "").split(",") if table)
-        if answer.status_code == _NOT_FOUND:
+        if answer.status_code == httpx.codes.NOT_FOUND:
             return Status(name, "UNASSIGNED", tables=tables)
-        said = answer.json()
+        said = self._json(answer, dict)
         parts = [said["connector"], *said.get("tasks", [])]
         worst = next((part for part in parts if part["state"] != RUNNING), parts[-1])
         state = worst["state"] if len(parts) > 1 or worst["state"] != RUNNING else "STARTING"
@@ -190,22 +211,19 @@ class Connect:
                 return status
             time.sleep(0.2)
 
-    def restart(self, name: str) -> None:
-        """Restart the connector with its failed tasks."""
-        self._call("POST", f"/connectors/{quote(name, safe='')}/restart?includeTasks=true")
-
     def delete(self, name: str) -> None:
         """Delete the connector with its offsets, so that a connector with the same name starts from the beginning."""
         path = f"/connectors/{quote(name, safe='')}"
-        self._call("PUT", f"{path}/stop")
+        self._call("PUT", f"{path}/stop", _GONE)
         deadline = time.monotonic() + _TIMEOUT_S
-        while (answer := self._call("DELETE", f"{path}/offsets")).status_code == httpx.codes.BAD_REQUEST:
+        while (answer := self._call("DELETE", f"{path}/offsets", _RESET)).status_code == httpx.codes.BAD_REQUEST:
             if time.monotonic() > deadline:
                 raise DependencyDown("kafka connect", f"the connector {name} does not stop: {_message(answer)}")
             time.sleep(0.2)
-        self._call("DELETE", path)
+        self._call("DELETE", path, _GONE)
 
-    def _call(self, method: str, path: str, json: object = None) -> httpx.Response:
+    def _call(self, method: str, path: str, expected: Collection[int], json: object = None) -> httpx.Response:
+        """Return the answer if its status is an expected one."""
         try:
             answer = httpx.request(method, self._url + path, json=json, timeout=_TIMEOUT_S)
         except httpx.HTTPError as error:
@@ -213,15 +231,46 @@ class Connect:
                 "kafka connect", f"{type(error).__name__}: {error}",
                 remedy="Start one with `headrace up --with-connect`, or pass its URL with --connect.",
             ) from error  # fmt: skip
-        if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR or answer.status_code == httpx.codes.CONFLICT:
+        if answer.status_code in expected:
+            return answer
+        if answer.is_server_error or answer.status_code in _LATER:
             raise DependencyDown(
                 "kafka connect", _message(answer), remedy="Run the command again; Kafka Connect may be rebalancing."
             )
-        return answer
+        raise ConfigurationError(
+            f"HTTP {answer.status_code} in answer to {method} {path}: {_message(answer)}", where=self._shown,
+            remedy=_DENIED if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN) else _NOT_CONNECT,
+        )  # fmt: skip
+
+    def _json(self, answer: httpx.Response, kind: type[_Json]) -> _Json:
+        """Return the answer's body, which must be of this type."""
+        try:
+            found = answer.json()
+        except ValueError:
+            found = None
+        if not isinstance(found, kind):
+            raise ConfigurationError(
+                f"the answer is not Kafka Connect's: {answer.text[:100]!r}", where=self._shown, remedy=_NOT_CONNECT
+            )
+        return found
+
+
+def _shown(url: str) -> str:
+    """Return the URL without its password; raises :class:`ConfigurationError` if it is not one of HTTP."""
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        parsed = httpx.URL("")
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ConfigurationError(
+            f"{url.rpartition('@')[2]!r:.200} is not a URL of Kafka Connect's REST API", where="--connect",
+            remedy="Use the form http://host:port.",
+        )  # fmt: skip
+    return str(parsed.copy_with(userinfo=b""))
 
 
 def _message(answer: httpx.Response) -> str:
     try:
         return str(answer.json()["message"])[:1000]
     except (ValueError, KeyError, TypeError):
-        return answer.text[:1000]
+        return answer.text[:1000] or "no message"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from headrace.config.captured_tables import Table
@@ -41,6 +41,17 @@ class RefusedCapture(Refused):
     code = "refused-capture"
 
 
+class UnfitDatabase(RefusedCapture):
+    """A capture of the tables would fail or lose data; ``problems`` has every reason, the message the first one."""
+
+    code = "unfit-database"
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = problems
+        first = problems[0]
+        super().__init__(f"{first.where} {first.what}", where="FILE and --database", remedy=first.remedy)
+
+
 def find_problems(dsn: str, tables: Mapping[str, Table]) -> list[Problem]:
     """Return the reasons why a capture of the tables would fail or lose data; raises :class:`DependencyDown`."""
     return problems(asyncio.run(look(dsn, list(tables))), tables)
@@ -51,13 +62,24 @@ def shown(config: Mapping[str, str]) -> dict[str, str]:
     return {key: "***" if key == _HIDDEN else value for key, value in config.items()}
 
 
+def plan_start(request: CaptureRequest) -> dict[str, str]:
+    """Return the connector's configuration; nothing is started.
+
+    Raises :class:`UnfitDatabase`, :class:`ConfigurationError` and :class:`DependencyDown`.
+    """
+    if found := find_problems(request.dsn, request.tables):
+        raise UnfitDatabase(found)
+    return request.configuration()
+
+
 def start(connect: Connect, request: CaptureRequest, where: str) -> Status:
     """Start the connector, or change it; ``where`` names the file of the tables.
 
-    Raises :class:`RefusedCapture` for a connector that Headrace did not create, for a change that requires a new
-    snapshot, and for a connector that fails; :class:`DependencyDown` if Kafka Connect does not answer.
+    Raises what :func:`plan_start` does; :class:`RefusedCapture` for a connector that Headrace did not create, for a
+    change that requires a new snapshot, and for a connector that fails; :class:`DependencyDown` if Kafka Connect does
+    not answer.
     """
-    config, name = request.configuration(), request.name
+    config, name = plan_start(request), request.name
     before = connect.configuration(name)
     if before is not None:
         _require_ours(name, before)

@@ -14,25 +14,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import asyncpg
+import structlog
+from confluent_kafka import KafkaException
 
 from headrace.codec.codec import Codec
 from headrace.config.captured_tables import OFFSET, Table
 from headrace.config.settings import KafkaSettings
 from headrace.envelope import Operation
-from headrace.errors import ConfigurationError
+from headrace.errors import ConfigurationError, DependencyDown, PermanentError
 from headrace.kafka.broker_contract import Record
 from headrace.kafka.ranges import LogReader
 from headrace.payloads import SourceDocument
 from headrace.topology.stages import INGEST
+from headrace_operations.capture.control import RefusedCapture
 from headrace_operations.capture.database import opened, quoted
 from headrace_operations.cluster import Cluster
-from headrace_operations.transactions import Transactions
+from headrace_operations.transactions import Transactions, fenced
+
+log = structlog.get_logger(__name__)
 
 _TYPES = ("int2", "int4", "int8", "text", "varchar", "uuid", "bool")
 _TYPE_OF = "SELECT atttypid::regtype::text AS long, t.typname FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid"
 _PAGE = 5000
 _LOCK_MS = 10_000
 _WRITER = "headrace-reconcile"
+"""Each capture has a writer of its own, so that commands for two captures do not fence each other."""
 Key = tuple[str, str]
 """Tenant and document ID."""
 
@@ -102,7 +108,10 @@ async def _each(cluster: Cluster, request: ReconcileRequest, *, dry_run: bool) -
 
 
 def documents_of(kafka: KafkaSettings, codec: Codec, source: str) -> dict[Key, Known]:
-    """Return the documents of the source in the log; raises what :class:`LogReader` raises."""
+    """Return the documents of the source in the log; raises what :class:`LogReader` raises.
+
+    A document whose record cannot be read is left out with a warning: another source may have it now.
+    """
     ranges = LogReader(kafka, "capture")
     found: dict[Key, Known] = {}
     newest: dict[Key, int] = {}
@@ -110,7 +119,16 @@ def documents_of(kafka: KafkaSettings, codec: Codec, source: str) -> dict[Key, K
     def take(record: Record) -> None:
         if record.value is None:
             return
-        context = codec.decode(record.value, SourceDocument)
+        try:
+            context = codec.decode(record.value, SourceDocument)
+        except PermanentError as error:
+            log.warning(
+                "skipped a document that cannot be read", topic=record.topic, partition=record.partition,
+                offset=record.offset, error=error.message,
+            )  # fmt: skip
+            tenant, _, document_id = (record.key or b"").decode("utf-8", "replace").partition("/")
+            found.pop((tenant, document_id), None)
+            return
         change = context.change
         key = (change.tenant, change.document_id)
         if change.version < newest.get(key, -1):
@@ -133,9 +151,9 @@ async def reconcile(
 ) -> Reconciled:
     """Delete the documents of the capture ``name`` whose rows the table ``mapped`` no longer has.
 
-    If there is anything to delete, it blocks the table's writers while it reads the keys.
-    Raises :class:`ConfigurationError` for a key of a type that cannot be compared, and
-    :class:`headrace.errors.DependencyDown`.
+    If there is anything to delete, it blocks the table's writers while it reads the keys and writes the deletes.
+    Raises :class:`ConfigurationError` for a key of a type that cannot be compared, :class:`RefusedCapture` if another
+    command that reconciles the capture took over, and :class:`DependencyDown`.
     """
     known = documents_of(kafka, codec, f"{name}.{mapped}")
     async with opened(dsn) as connection:
@@ -145,11 +163,15 @@ async def reconcile(
         gone -= left
         if dry_run or not gone:
             return Reconciled(mapped, len(known), tuple(sorted(gone)), tuple(sorted(left)))
+        transactions = Transactions(kafka, f"{_WRITER}-{name}")  # before the lock: it can take 45 s while Kafka is down
         async with connection.transaction():
             await connection.execute(f"SET LOCAL lock_timeout = {_LOCK_MS}")
             await connection.execute(f"LOCK TABLE {_qualified(mapped)} IN SHARE MODE")
             gone -= await _rows(connection, mapped, table)
-            _delete(kafka, table, {key: known[key] for key in sorted(gone)})
+            try:
+                _delete(transactions, table, {key: known[key] for key in sorted(gone)})
+            except KafkaException as error:
+                raise _failed(error, name, mapped) from error
         return Reconciled(mapped, len(known), tuple(sorted(gone)), tuple(sorted(left)))
 
 
@@ -158,9 +180,9 @@ def _placed(kafka: KafkaSettings, table: Table, known: Known) -> bool:
     return table.version != OFFSET or known.topic == kafka.topic(INGEST.source)
 
 
-def _delete(kafka: KafkaSettings, table: Table, gone: Mapping[Key, Known]) -> None:
+def _delete(transactions: Transactions, table: Table, gone: Mapping[Key, Known]) -> None:
     """Write the deletes in one transaction: when the lock is released, the log has all of them or none."""
-    with Transactions(kafka, _WRITER).one() as produce:
+    with transactions.one() as produce:
         for (tenant, document_id), known in gone.items():
             said: dict[str, object] = {"op": "delete"}
             where = {}
@@ -169,6 +191,18 @@ def _delete(kafka: KafkaSettings, table: Table, gone: Mapping[Key, Known]) -> No
             else:
                 said["version"] = known.version + 1
             produce(INGEST.source, value=json.dumps(said).encode(), key=f"{tenant}/{document_id}".encode(), **where)
+
+
+def _failed(raised: KafkaException, name: str, mapped: str) -> Exception:
+    if fenced(raised):
+        return RefusedCapture(
+            f"another `headrace capture reconcile` of {name} took over", where=mapped,
+            remedy="Wait until it ends, then run this command again.",
+        )  # fmt: skip
+    return DependencyDown(
+        "kafka", f"cannot delete the documents of {mapped}: {raised.args[0].str()}",
+        remedy="Run the command again when Kafka answers: it deletes the documents that are left.",
+    )  # fmt: skip
 
 
 async def _rows(connection: asyncpg.Connection, name: str, table: Table) -> set[Key]:

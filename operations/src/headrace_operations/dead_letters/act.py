@@ -21,7 +21,7 @@ from headrace_operations.dead_letters.model import (
     Selection,
     State,
 )
-from headrace_operations.transactions import Produce
+from headrace_operations.transactions import Produce, naming
 
 REDRIVEN = "REDRIVEN"
 DISCARDED = "DISCARDED"
@@ -116,8 +116,9 @@ class Actor:
             if letter is None:
                 raise RefusedDeadLetter(f"{identity}: {found.entry.whole}")
             again = messages.retry_headers(identity, letter, self._kafka, now_ms=int(now.timestamp() * 1000))
-            produce(
-                retry_topic(identity.stage), value=letter.value, key=messages.retry_key(letter, self._kafka),
-                headers=list(again),
-            )  # fmt: skip
+            with naming(str(identity)):
+                produce(
+                    retry_topic(identity.stage), value=letter.value, key=messages.retry_key(letter, self._kafka),
+                    headers=list(again),
+                )  # fmt: skip
         self._actions.note(produce, identity, request, now)

@@ -9,11 +9,11 @@ from headrace.embeddings.costs import CostBook
 from headrace.embeddings.models import known_model
 from headrace.embeddings.preparation import Preparation
 from headrace.errors import ConfigurationError
-from headrace.store.pool import StoreSettings
+from headrace.store.pool import StoreSettings, opened_pool
 from headrace.store.rows import Generation
 from headrace_operations.actions import Progress
 from headrace_operations.audit.run import chosen
-from headrace_operations.audit.store_view import generations, opened_pool
+from headrace_operations.audit.store_view import generations
 from headrace_operations.cluster import Cluster
 from headrace_operations.embeddings.estimate import Estimate, Lengths, of_log, of_texts, priced
 from headrace_operations.embeddings.models import is_local, model_identity

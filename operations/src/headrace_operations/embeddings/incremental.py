@@ -1,17 +1,25 @@
-"""Finds missing vectors: dead letters of the embedder to redrive, and tenants to replay."""
+"""Finds missing vectors, and fills them in: redrives dead letters of the embedder, and replays tenants."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 
+from headrace.payloads import ReplayRun
 from headrace.topology.stages import EMBEDDER
+from headrace_operations.actions import Progress
 from headrace_operations.audit.model import Report
 from headrace_operations.audit.run import Scope, audit
 from headrace_operations.cluster import Cluster
 from headrace_operations.dead_letters.act import REDRIVEN
-from headrace_operations.dead_letters.carry_out import Request
+from headrace_operations.dead_letters.carry_out import Done, Request, plan_request
+from headrace_operations.dead_letters.carry_out import carry_out as redrive
 from headrace_operations.dead_letters.model import Entry, Selection
+from headrace_operations.replay import start
+from headrace_operations.replay.copier import Progress as ReplayProgress
+from headrace_operations.replay.plan import Planned
+from headrace_operations.replay.runs import CANCELLED
 from headrace_operations.replay.start import ReplayRequest
 
 _WHY = "embeddings incremental"
@@ -58,6 +66,76 @@ async def find_lacking(cluster: Cluster, tenant: str | None, told: Callable[[str
     refused = [(one, one.whole) for one in letters if one.whole is not None]
     again = len(letters) - len(refused)
     return Lacking(name, again, lacking, len(report.pending), others, tenant, refused)
+
+
+@contextmanager
+def _unseen(_: object) -> Iterator[Callable[..., None]]:
+    yield lambda *_: None
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Callbacks for the progress: around the redrive of a number of dead letters and after it, then for each replay.
+
+    ``planned`` and ``begun`` are called before and after a replay is recorded, ``replays`` around its copying, and
+    ``replayed`` with its last state.
+    """
+
+    redrives: Callable[[int], AbstractContextManager[Progress]] = _unseen
+    redriven: Callable[[Done], None] = lambda _: None
+    planned: Callable[[Planned], None] = lambda _: None
+    begun: Callable[[str], None] = lambda _: None
+    replays: Callable[[str], AbstractContextManager[ReplayProgress]] = _unseen
+    replayed: Callable[[ReplayRun], None] = lambda _: None
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """The replays in their last state, and the dead letters that could not be redriven, each with the reason.
+
+    The tenants after a ``cancelled`` replay were not replayed.
+    """
+
+    replays: Sequence[ReplayRun]
+    refused: Sequence[tuple[Entry, str]]
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether an order ended the last replay."""
+        return bool(self.replays) and self.replays[-1].state == CANCELLED
+
+
+def carry_out(cluster: Cluster, lacking: Lacking, steps: Steps = Steps()) -> Filled:  # frozen
+    """Redrive the dead letters, then replay the tenants one after the other, until a replay is cancelled.
+
+    A dead letter that cannot be redriven does not stop the rest. Raises :class:`RefusedReplay` for a tenant without
+    records, and :class:`DependencyDown`; what was done before stays.
+    """
+    refused = lacking.refused
+    if lacking.redrive is not None:
+        planned = plan_request(cluster, lacking.redrive)
+        with steps.redrives(len(planned.plan.taken)) as progress:
+            done = redrive(cluster, planned, progress)
+        steps.redriven(done)
+        refused = planned.plan.refused
+    filled = Filled((), refused)
+    for request in lacking.replays:
+        filled = replace(filled, replays=(*filled.replays, _replay(cluster, request, steps)))
+        if filled.cancelled:
+            break
+    return filled
+
+
+def _replay(cluster: Cluster, request: ReplayRequest, steps: Steps) -> ReplayRun:
+    planned = start.plan(cluster, request)
+    steps.planned(planned)
+    copier = start.begin(cluster, planned)
+    run_id = planned.run.run_id
+    steps.begun(run_id)
+    with steps.replays(run_id) as progress:
+        run = copier.carry_out(run_id, progress)
+    steps.replayed(run)
+    return run
 
 
 def lacking_vectors(report: Report) -> tuple[list[str], int]:

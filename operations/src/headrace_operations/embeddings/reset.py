@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from headrace.store.pool import StoreSettings
-from headrace_operations.audit.store_view import generations, opened_pool
+from headrace.store.pool import StoreSettings, opened_pool
+from headrace_operations.audit.store_view import generations
 from headrace_operations.embeddings import forget
 from headrace_operations.embeddings.models import model_identity
 

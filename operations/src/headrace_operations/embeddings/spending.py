@@ -8,8 +8,7 @@ from datetime import UTC, date, datetime
 
 from headrace.embeddings.costs import CostBook, Reached, Spent
 from headrace.errors import ConfigurationError
-from headrace.store.pool import StoreSettings
-from headrace_operations.audit.store_view import opened_pool
+from headrace.store.pool import StoreSettings, opened_pool
 from headrace_operations.choices import BYS
 from headrace_operations.embeddings import ledger
 from headrace_operations.embeddings.ledger import Line

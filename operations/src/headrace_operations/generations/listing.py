@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from headrace.store.generations import list_generations
-from headrace.store.pool import StoreSettings
+from headrace.store.pool import StoreSettings, opened_pool
 from headrace.store.rows import Generation
-from headrace_operations.audit.store_view import opened_pool
 from headrace_operations.errors import NotThere
 
 
@@ -23,9 +22,9 @@ async def generations(store: StoreSettings | None) -> list[Generation] | None:
         return await list_generations(connection)
 
 
-async def require_generation(store: StoreSettings | None, name: str, where: str) -> None:
-    """Raise :class:`NoSuchGeneration` for an unknown generation; do nothing if no store is configured."""
-    known = await generations(store)
+async def require_generation(store: StoreSettings | None, name: str | None, where: str) -> None:
+    """Raise :class:`NoSuchGeneration` for an unknown generation; do nothing without a name, or if there is no store."""
+    known = await generations(store) if name is not None else None
     if known and name not in {one.name for one in known}:
         raise NoSuchGeneration(
             f"unknown generation {name!r}", where=where,

@@ -7,8 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from headrace.store.generations import may_switch
-from headrace.store.pool import StoreSettings
-from headrace_operations.audit.store_view import opened_pool
+from headrace.store.pool import StoreSettings, opened_pool
 from headrace_operations.errors import Refused
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ from headrace_operations.held.model import (
     HeldSelection,
     NoSuchHeldRecord,
 )
-from headrace_operations.transactions import Produce
+from headrace_operations.transactions import Produce, naming
 
 log = structlog.get_logger(__name__)
 
@@ -118,7 +118,7 @@ class HeldActor:
 
         self._actions.carry_out(
             lambda take: self._log.read(selection, self._log.actions(), take),
-            lambda produce, found: self._write(produce, found.record, found.entry, request),
+            lambda produce, found: self._write(produce, found, request),
             lambda found: found.entry.size,
             note,
             lambda: f"{len(done.taken)} records were {request.action.lower()}",
@@ -126,8 +126,13 @@ class HeldActor:
         self.trim(selection.stages())
         return done
 
-    def _write(self, produce: Produce, record: Record, entry: HeldEntry, request: ActionRequest) -> None:
+    def _write(self, produce: Produce, found: FoundHeld, request: ActionRequest) -> None:
         now = self._now()
+        with naming(str(found.entry.id)):
+            self._send(produce, found.record, found.entry, request, now)
+        self._actions.note(produce, found.entry.id, request, now)
+
+    def _send(self, produce: Produce, record: Record, entry: HeldEntry, request: ActionRequest, now: datetime) -> None:
         if request.action == RELEASED:
             message = held_model.released(record, self._kafka, now_ms=int(now.timestamp() * 1000))
             produce(message.topic, value=message.value, key=message.key or None, headers=list(message.headers))
@@ -138,7 +143,6 @@ class HeldActor:
             )  # fmt: skip
         else:
             self._reject(produce, entry.id.stage, record, request, now)
-        self._actions.note(produce, entry.id, request, now)
 
     def _reject(self, produce: Produce, stage: str, record: Record, request: ActionRequest, now: datetime) -> None:
         flow = STAGES[stage]

@@ -101,8 +101,8 @@ def targets(
 
 
 def pause(cluster: Cluster, request: OrderRequest, *, dry_run: bool = False) -> Ordered:
-    """Pause the targets; raises :class:`NoSuchPipeline` before publishing any order."""
-    return Ordered() if dry_run else Ordered(_give(cluster, Action.PAUSE, request))
+    """Pause the targets; raises :class:`NoSuchPipeline` before publishing any order, and in a dry run too."""
+    return Ordered(_give(cluster, Action.PAUSE, request, dry_run=dry_run))
 
 
 def resume(
@@ -115,9 +115,9 @@ def resume(
     """Resume the targets, and release the records that their pause held, in passes until one finds none.
 
     A batch that was in progress may hold records afterwards: resume again until none is released.
-    Raises :class:`NoSuchPipeline` before publishing any order.
+    Raises :class:`NoSuchPipeline` before publishing any order, and in a dry run too.
     """
-    given = [] if dry_run else _give(cluster, Action.RESUME, request)
+    given = _give(cluster, Action.RESUME, request, dry_run=dry_run)
     steps.given()
     if not request.scopes:
         return Ordered(given)
@@ -137,8 +137,10 @@ def resume(
     return Ordered(given, counts)
 
 
-def _give(cluster: Cluster, action: Action, request: OrderRequest) -> list[Control]:
+def _give(cluster: Cluster, action: Action, request: OrderRequest, *, dry_run: bool) -> Sequence[Control]:
     _require_pipelines(cluster, [name for scope, name in request.targets if scope is Scope.PIPELINE])
+    if dry_run:
+        return ()
     return [cluster.give(action, scope, name, request.reason) for scope, name in request.targets]
 
 

@@ -26,7 +26,7 @@ from headrace.topology.topics import replay_topic
 from headrace_operations.replay.lanes import LOOK_S, SideLanes, lanes
 from headrace_operations.replay.runs import CANCELLED, DONE, OPEN, PAUSED, RUNNING, SENT, TOPIC, read_run, spans
 from headrace_operations.replay.selection import RefusedReplay, wanted
-from headrace_operations.transactions import Transactions, fenced
+from headrace_operations.transactions import TooLarge, Transactions, fenced, naming
 
 _BATCH = 500
 _SAVE_S = 2.0
@@ -61,8 +61,17 @@ class Copier:
 
     def begin(self, run: ReplayRun) -> None:
         """Record that the replay has begun, so that it can be resumed by its ID."""
-        transactions = self._opened(run.run_id)
-        self._commit(transactions, run, [])
+        try:
+            transactions = self._opened(run.run_id)
+            self._commit(transactions, run, [])
+        except KafkaException as error:
+            if fenced(error):
+                raise self._failed(error, run.run_id) from error
+            raise DependencyDown(
+                "kafka", f"cannot record the replay {run.run_id}: {error.args[0].str()}",
+                remedy="When Kafka answers, look for it with `headrace replay list`: resume it if it is there, or "
+                "start it again if it is not.",
+            ) from error  # fmt: skip
         self._begun = (transactions, run)
 
     def cancel(self, run_id: str) -> ReplayRun:
@@ -89,6 +98,12 @@ class Copier:
             if fenced(error) and (run := read_run(self._kafka, self._codec, run_id)).state == CANCELLED:
                 return run
             raise self._failed(error, run_id) from error
+        except TooLarge as error:
+            raise RefusedReplay(
+                f"the replay {run_id} stopped before a record that is too large: {error.message}", where=error.where,
+                remedy=f"{error.remedy} Then run `headrace replay resume {run_id}`. Or cancel the replay, and start "
+                "another one after the record with --from-offset.",
+            ) from error  # fmt: skip
         except OffsetsLost as error:
             raise RefusedReplay(
                 f"records of the replay {run_id} expired before they were read: {error.message}",
@@ -136,7 +151,8 @@ class Copier:
             for record in found:
                 first = headers.Origin(self._kafka.topic(record.topic), record.partition, record.offset)
                 said = list(headers.for_replay(record.headers, first, run.run_id))
-                produce(replay_topic(run.stage), value=record.value, key=record.key or NO_KEY, headers=said)
+                with naming(f"{record.topic}/{record.partition}/{record.offset}"):
+                    produce(replay_topic(run.stage), value=record.value, key=record.key or NO_KEY, headers=said)
             produce(TOPIC, value=self._codec.encode_plain(run), key=run.run_id.encode())
         self._saved = time.monotonic()
 

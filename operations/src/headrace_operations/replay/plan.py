@@ -87,6 +87,29 @@ def plan(kafka: KafkaSettings, selection: Selection, *, rate: int | None, asked_
     return Planned(run, cut_off(where, selection, bounds))
 
 
+def require_match(kafka: KafkaSettings, run: ReplayRun) -> None:
+    """Raise :class:`RefusedReplay` if the replay is of one tenant or document and no record matches."""
+    if run.tenant is None:
+        return
+    found = False
+
+    def take(record: Record) -> None:
+        nonlocal found
+        found = found or wanted(run.tenant, run.document_id, record.key)
+
+    LogReader(kafka, "replay").read(spans(run), take)
+    if not found:
+        raise _no_match(run)
+
+
+def _no_match(run: ReplayRun) -> RefusedReplay:
+    what = f"document {run.document_id!r} of tenant {run.tenant!r}" if run.document_id else f"tenant {run.tenant!r}"
+    return RefusedReplay(
+        f"no record of {what} in {run.source}",
+        remedy="Check the spelling, or run `headrace trace` to find the document.",
+    )
+
+
 async def estimate(
     kafka: KafkaSettings,
     codec: Codec,
@@ -116,11 +139,7 @@ async def estimate(
 
     LogReader(kafka, "replay").read(spans(run), take)
     if not records:
-        what = f"document {run.document_id!r} of tenant {run.tenant!r}" if run.document_id else f"tenant {run.tenant!r}"
-        raise RefusedReplay(
-            f"no record of {what} in {run.source}",
-            remedy="Check the spelling, or run `headrace trace` to find the document.",
-        )
+        raise _no_match(run)
     if run.stage != EMBEDDER.name:
         return Estimate(records, len(keys), {GENERATOR.name: records, INDEXER.name: 0}.get(run.stage))
     calls = sum(map(len, texts.values()))

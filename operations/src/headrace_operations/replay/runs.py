@@ -8,6 +8,7 @@ from headrace.kafka.broker_contract import Record, TopicPartition
 from headrace.kafka.offsets import Range
 from headrace.kafka.ranges import LogReader
 from headrace.payloads import ReplayRun
+from headrace_operations.log_scan import decoded
 from headrace_operations.replay.selection import RefusedReplay
 
 TOPIC = "replay-runs"
@@ -17,13 +18,17 @@ OPEN = frozenset({RUNNING, PAUSED, SENT})
 
 
 def read_runs(kafka: KafkaSettings, codec: Codec) -> dict[str, ReplayRun]:
-    """Return the newest state of every replay by ID, oldest replay first; raises :class:`DependencyDown`."""
+    """Return the newest state of every replay by ID, oldest replay first; raises :class:`DependencyDown`.
+
+    A state that does not decode is skipped with a warning.
+    """
     ranges = LogReader(kafka, "replay")
     runs: dict[str, ReplayRun] = {}
 
     def take(record: Record) -> None:
-        run: ReplayRun = codec.decode_plain(record.value, ReplayRun)
-        runs[run.run_id] = run
+        run = decoded(codec, record, ReplayRun)
+        if run is not None:
+            runs[run.run_id] = run
 
     ranges.read(ranges.bounds(ranges.partitions([TOPIC], needed=True), open_too=True), take)
     return dict(sorted(runs.items(), key=lambda item: item[1].asked_at))
@@ -44,11 +49,6 @@ def read_open(kafka: KafkaSettings, codec: Codec, run_id: str) -> ReplayRun:
     if run.state not in OPEN:
         raise RefusedReplay(f"the replay {run_id} is already {run.state.lower()}", remedy="Start a new replay.")
     return run
-
-
-def lanes_of(kafka: KafkaSettings, run: ReplayRun) -> KafkaSettings:
-    """Return the settings for the lanes of the replay's generation."""
-    return kafka.of(run.generation)
 
 
 def spans(run: ReplayRun) -> dict[TopicPartition, Range]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,11 +16,12 @@ from headrace.errors import ConfigurationError
 from headrace.orders.control import Action, Scope
 from headrace.payloads import ReplayRun
 from headrace.store.generations import get_generation
+from headrace.store.pool import opened_pool
 from headrace.topology import generation_names
 from headrace.topology.stages import EMBEDDER, STAGES
-from headrace_operations.audit.store_view import opened_pool
 from headrace_operations.choices import OUTSTANDING
 from headrace_operations.cluster import Cluster
+from headrace_operations.generations.listing import require_generation
 from headrace_operations.replay import plan as planning
 from headrace_operations.replay import runs
 from headrace_operations.replay.copier import Copier
@@ -27,7 +29,7 @@ from headrace_operations.replay.plan import Estimate, Known, Planned, cached_in
 from headrace_operations.replay.selection import Selection
 
 if TYPE_CHECKING:
-    from headrace.store.pool import Pool
+    from headrace.store.pool import Pool, StoreSettings
 
 OBEYS_S = 3.0
 """Seconds after which a command that carries out a replay has certainly obeyed an order."""
@@ -84,6 +86,19 @@ def require_filled(stage: str) -> None:
         )  # fmt: skip
 
 
+def into(cluster: Cluster, store: StoreSettings | None, stage: str, generation: str | None) -> Cluster:
+    """Return the cluster with the lanes of the generation that the stage will fill; None changes nothing.
+
+    Raises :class:`ConfigurationError` for a stage that all generations share, and :class:`NoSuchGeneration` for an
+    unknown generation, if a store is configured.
+    """
+    if generation is None:
+        return cluster
+    require_filled(stage)
+    asyncio.run(require_generation(store, generation, "--into"))
+    return cluster.of(generation)
+
+
 def plan(cluster: Cluster, request: ReplayRequest) -> Planned:
     """Return the replay for the request, up to the current end of the log; sends nothing.
 
@@ -93,13 +108,13 @@ def plan(cluster: Cluster, request: ReplayRequest) -> Planned:
     return planning.plan(cluster.kafka, selection, rate=request.rate, asked_by=cluster.by, now=datetime.now(UTC))
 
 
-async def estimate(cluster: Cluster, run: ReplayRun, *, exactly: bool) -> Estimate:
+async def estimate(cluster: Cluster, run: ReplayRun) -> Estimate:
     """Read what the replay would send, and count it, for a dry run.
 
-    With ``exactly``, ask the store, if one is configured, which of the embedder's texts already have a vector. Raises
+    It asks the store, if one is configured, which of the embedder's texts already have a vector. Raises
     :class:`RefusedReplay` if no record matches.
     """
-    if run.stage != EMBEDDER.name or not exactly or cluster.store is None:
+    if run.stage != EMBEDDER.name or cluster.store is None:
         return await planning.estimate(cluster.kafka, cluster.codec, run, None)
     async with opened_pool(cluster.store) as pool:
         found = await _known_in(pool, run.generation)
@@ -122,7 +137,11 @@ def copier(cluster: Cluster, outstanding: int = OUTSTANDING) -> Copier:
 
 
 def begin(cluster: Cluster, planned: Planned, outstanding: int = OUTSTANDING) -> Copier:
-    """Record that the replay has begun, and return the copier that carries it out."""
+    """Record that the replay has begun, and return the copier that carries it out.
+
+    Raises :class:`RefusedReplay` for a replay of one tenant or document without a record, and :class:`DependencyDown`.
+    """
+    planning.require_match(cluster.kafka, planned.run)
     found = copier(cluster, outstanding)
     found.begin(planned.run)
     return found

@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from headrace_operations.cluster import Cluster
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from headrace.store.pool import Pool
 
 _PAUSE_S = 2.0
+_DEFAULT = timedelta(hours=24)
 _STAMP = re.compile(r"(\d{8}T\d{6}Z)-[0-9a-f]+")
 
 
@@ -81,6 +82,12 @@ async def follow(
             remedy="Search further back, for example with --since 7d. `headrace runs` lists the latest runs.",
         )
     return found
+
+
+def reads_from(run: str | None, given: datetime | None, now: datetime) -> datetime:
+    """Return from when on to read changes: the given time, or the start of the named run, or 24 hours ago."""
+    own = begun(run, now) if run is not None else None
+    return given or own or now - _DEFAULT
 
 
 def begun(run: str, now: datetime) -> datetime | None:

@@ -28,6 +28,7 @@ from headrace.topology.topics import (
     replay_topic,
     retry_topic,
 )
+from headrace_operations.log_scan import decoded
 from headrace_operations.orders.log import read_orders
 from headrace_operations.trace.assembly import Material, Seen, SeenLetter, assemble
 from headrace_operations.trace.log import Cost, Limits, LogScanner, place_of
@@ -170,13 +171,14 @@ class Tracer:
         return found
 
     def _actions(self, records: Sequence[Record]) -> dict[str, DeadLetterAction]:
-        """Return the newest action of each dead letter."""
+        """Return the newest action of each dead letter; one that does not decode is skipped with a warning."""
         return {
-            identity: self._codec.decode_plain(record.value, DeadLetterAction)
+            identity: action
             for record in records
             if record.topic == DEAD_LETTER_ACTIONS
             and record.value is not None
             and (identity := own_id(record.key, self._kafka.generation)) is not None
+            and (action := decoded(self._codec, record, DeadLetterAction)) is not None
         }
 
     def _seen(self, record: Record, committed: Mapping[TopicPartition, int], settled: set[str | None]) -> Seen:

@@ -12,14 +12,13 @@ from headrace.topology.stages import EMBEDDER
 from headrace_cli import options, output
 from headrace_cli.commands.embeddings.options import DryRun, Into
 from headrace_cli.context import InLog, InLogAndStore
+from headrace_cli.exit_codes import ExitCode
 from headrace_cli.failures import SomeFailed
 from headrace_cli.views.tracking import tracked
 
 if TYPE_CHECKING:
-    from headrace_operations.cluster import Cluster
     from headrace_operations.dead_letters.model import Entry
     from headrace_operations.embeddings.incremental import Lacking
-    from headrace_operations.replay.plan import Planned
 
 _NAMED = 10
 """Number of dead letters that the error names."""
@@ -44,24 +43,20 @@ def batch(
     Texts with cached vectors cost nothing. Run `embeddings reset` first to embed them again.
     """
     from headrace_cli.views import replay as replay_view
-    from headrace_operations.generations.listing import require_generation
     from headrace_operations.replay import start as replays
     from headrace_operations.replay.start import ReplayRequest
 
-    cluster = operator.cluster()
-    if into is not None:
-        asyncio.run(require_generation(operator.store(), into, "--into"))
-    cluster = cluster.of(into)
+    cluster = replays.into(operator.cluster(), operator.store(), EMBEDDER.name, into)
     request = ReplayRequest(EMBEDDER.name, tenant is None, tenant=tenant, rate=rate)
     planned = replays.plan(cluster, request)
     replay_view.say_cut_off(planned)
-    if dry_run or tenant is not None:
-        counted = operator.with_readable_store(cluster)
-        found = asyncio.run(replays.estimate(counted, planned.run, exactly=dry_run))
     if dry_run:
+        found = asyncio.run(replays.estimate(operator.with_readable_store(cluster), planned.run))
         replay_view.say_estimate(planned, found, as_json=as_json)
         return
-    _carry_out(cluster, planned, as_json=as_json)
+    copier = replays.begin(cluster, planned)
+    replay_view.say_begun(planned.run.run_id)
+    replay_view.carry_out(copier, planned.run.run_id, as_json=as_json)
 
 
 def incremental(
@@ -77,24 +72,29 @@ def incremental(
     An audit finds the documents without vectors in the generation. A replay reads all documents of a tenant; those
     that already have vectors cost nothing.
     """
+    from headrace_cli.views import dlq as dlq_view
     from headrace_cli.views import replay as replay_view
     from headrace_cli.views.audit import told
-    from headrace_operations.embeddings.incremental import find_lacking
-    from headrace_operations.replay import start as replays
+    from headrace_operations.embeddings import incremental as operations
 
     cluster = operator.whole_cluster(into)
-    lacking = asyncio.run(find_lacking(cluster, tenant, told()))
+    lacking = asyncio.run(operations.find_lacking(cluster, tenant, told()))
     _show(lacking, dry_run=dry_run, as_json=as_json)
     if dry_run:
         return
-    refused = _redrive(cluster, lacking, as_json=as_json)
-    for request in lacking.replays:
-        planned = replays.plan(cluster, request)
-        replay_view.say_cut_off(planned)
-        asyncio.run(replays.estimate(cluster, planned.run, exactly=False))  # refuses a tenant without records
-        _carry_out(cluster, planned, as_json=as_json)
-    if refused:
-        raise _not_redriven(refused)
+    steps = operations.Steps(
+        redrives=lambda count: tracked("redriven", count),
+        redriven=lambda done: dlq_view.done(done, as_json=as_json),
+        planned=replay_view.say_cut_off,
+        begun=replay_view.say_begun,
+        replays=replay_view.shown,
+        replayed=lambda run: replay_view.say_run(run, as_json=as_json),
+    )
+    filled = operations.carry_out(cluster, lacking, steps)
+    if filled.cancelled:
+        raise typer.Exit(ExitCode.FAILED)
+    if filled.refused:
+        raise _not_redriven(filled.refused)
 
 
 def _show(lacking: Lacking, *, dry_run: bool, as_json: bool) -> None:
@@ -118,20 +118,6 @@ def _show(lacking: Lacking, *, dry_run: bool, as_json: bool) -> None:
         dlq_view.left_out(lacking.refused)
 
 
-def _redrive(cluster: Cluster, lacking: Lacking, *, as_json: bool) -> Sequence[tuple[Entry, str]]:
-    """Redrive what can be redriven; return the dead letters that cannot, each with the reason."""
-    from headrace_cli.views import dlq as dlq_view
-    from headrace_operations.dead_letters import carry_out as dead_letters
-
-    if lacking.redrive is None:
-        return lacking.refused
-    planned = dead_letters.plan_request(cluster, lacking.redrive)
-    with tracked("redriven", len(planned.plan.taken)) as progress:
-        done = dead_letters.carry_out(cluster, planned, progress)
-    dlq_view.done(done, as_json=as_json)
-    return planned.plan.refused
-
-
 def _not_redriven(refused: Sequence[tuple[Entry, str]]) -> SomeFailed:
     more = f" and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
     return SomeFailed(
@@ -140,12 +126,3 @@ def _not_redriven(refused: Sequence[tuple[Entry, str]]) -> SomeFailed:
         remedy="`headrace dlq show ID` shows the record. Let its source send the document again, or replay it; then "
         "run `headrace dlq discard ID`.",
     )
-
-
-def _carry_out(cluster: Cluster, planned: Planned, *, as_json: bool) -> None:
-    from headrace_cli.views import replay as replay_view
-    from headrace_operations.replay import start as replays
-
-    copier = replays.begin(cluster, planned)
-    replay_view.say_begun(planned.run.run_id)
-    replay_view.carry_out(copier, planned.run.run_id, as_json=as_json)

@@ -13,7 +13,6 @@ from headrace.topology.stages import EMBEDDER
 from headrace_cli import options, output
 from headrace_cli.commands.embeddings.options import GenerationName
 from headrace_cli.context import InLogAndStore, Operator
-from headrace_cli.failures import UsageError
 from headrace_cli.ingest import sources
 from headrace_cli.state import provider_name
 from headrace_cli.times import moment
@@ -108,16 +107,15 @@ def _of_log(operator: Operator, generation: str | None, request: EstimateRequest
 
 
 def _lengths(paths: list[str], tenant: str) -> Lengths:
-    from headrace_operations.embeddings.estimate import of_texts
+    from headrace_operations.embeddings.estimating import lengths_of
 
     unread: list[str] = []
-    with tracked("read", None) as progress:
-        lengths = of_texts(tenant, _texts(paths, unread), progress)
-    for line in unread:
-        output.say(line)
-    if not lengths.documents:
-        raise UsageError("no text found", where=", ".join(paths), remedy="Pass text files or change events.")
-    return lengths
+    try:
+        with tracked("read", None) as progress:
+            return lengths_of(tenant, _texts(paths, unread), progress)
+    finally:
+        for line in unread:
+            output.say(line)
 
 
 def _texts(paths: list[str], unread: list[str]) -> Iterator[str]:

@@ -118,14 +118,18 @@ def schedule(
     own = name or job.value
     if not own or not set(own) <= _NAME_CHARACTERS:
         raise UsageError(f"invalid name {own!r}", where="--name", remedy="Use lower-case letters, digits, '-' and '_'.")
-    if into is not None:
-        asyncio.run(require_generation(operator.store(), into, "--into"))
+    if into is not None and job is Job.RELEASE:
+        raise UsageError(
+            "release has no option --into: it releases the held records of all generations", where="--into",
+            remedy="Leave out --into (HEADRACE_REPLAY_INTO), or schedule batch or incremental.",
+        )  # fmt: skip
+    asyncio.run(require_generation(operator.store(), into, "--into"))
     planned = plan(cron, timezone)
     if dry_run:
         times = [one.isoformat() for one in planned.upcoming(datetime.now(UTC), _SHOWN)]
         output.emit(times) if as_json else typer.echo("\n".join(times))
         return
-    words = [*(("--into", into) if into and job is not Job.RELEASE else ()), *(("--tenant", tenant) if tenant else ())]
+    words = [*(("--into", into) if into else ()), *(("--tenant", tenant) if tenant else ())]
     folder = operator.folder
     argv = [sys.executable, "-m", "headrace_cli.app", "embeddings", job.value, *words, "--state-dir", str(folder)]
     alerter = Alerter(AlertSettings())

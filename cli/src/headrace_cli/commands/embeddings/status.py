@@ -34,8 +34,7 @@ def status(
     from headrace_operations.generations.listing import require_generation
 
     cluster = operator.cluster(generation)
-    if generation is not None:
-        asyncio.run(require_generation(operator.store(), generation, "--generation"))
+    asyncio.run(require_generation(operator.store(), generation, "--generation"))
     settings = CostSettings()
     request = StatusRequest(tenant, sample, provider_name(operator.state_dir))
     found = asyncio.run(operations.status(operator.with_store(cluster), request, read_book(settings.file), settings))
