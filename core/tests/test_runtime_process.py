@@ -628,6 +628,7 @@ def test_output_that_the_broker_would_refuse_is_a_dead_letter(part: str) -> None
 
     def fill(handled: Context) -> Context:
         room = WIRING.max_message_bytes - len(handled.change.key) - size - 20
+        assert isinstance(handled.payload, SourceDocument)
         return handled.with_payload(replace(handled.payload, text="x" * room)) if part == "value" else handled
 
     result = process(found, handlers=[Step(fill)])

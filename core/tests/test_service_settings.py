@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import NoReturn
 from unittest.mock import AsyncMock, Mock
 
@@ -146,7 +147,7 @@ def test_a_handler_that_both_lanes_need_at_once_starts_once() -> None:
 
     chains = PipelineChains("chunker", PipelineCatalogue(), HandlerRegistry([Slow]), lambda: None)
 
-    async def run() -> list[Handler]:
+    async def run() -> Sequence[Handler]:
         return await asyncio.gather(chains._started("slow"), chains._started("slow"))
 
     live, side = asyncio.run(run())
@@ -173,7 +174,7 @@ def test_a_handler_that_fails_to_start_in_one_lane_starts_in_the_other() -> None
 
     chains = PipelineChains("chunker", PipelineCatalogue(), HandlerRegistry([Recovering]), lambda: None)
 
-    async def run() -> list[Handler | BaseException]:
+    async def run() -> Sequence[Handler | BaseException]:
         return await asyncio.gather(
             chains._started("recovering"), chains._started("recovering"), return_exceptions=True
         )
