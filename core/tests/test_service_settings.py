@@ -175,9 +175,9 @@ def test_a_handler_that_fails_to_start_in_one_lane_starts_in_the_other() -> None
     chains = PipelineChains("chunker", PipelineCatalogue(), HandlerRegistry([Recovering]), lambda: None)
 
     async def run() -> Sequence[Handler | BaseException]:
-        return await asyncio.gather(
-            chains._started("recovering"), chains._started("recovering"), return_exceptions=True
-        )
+        starts = (chains._started("recovering"), chains._started("recovering"))
+        found: Sequence[Handler | BaseException] = await asyncio.gather(*starts, return_exceptions=True)
+        return found
 
     failed, other = asyncio.run(run())
     assert isinstance(failed, DependencyDown)
