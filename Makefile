@@ -41,7 +41,7 @@ $(TORCH)/.synced: $(UV) uv.lock pyproject.toml $(wildcard */pyproject.toml */*/p
 	UV_PROJECT_ENVIRONMENT=$(TORCH) $(UV) sync --locked --extra torch
 	@touch $@
 
-setup-torch: $(TORCH)/.synced ## Install the same with torch into .venvs/torch (6 GB): for GPUs, other architectures, baselines
+setup-torch: $(TORCH)/.synced ## Install the same with torch into .venvs/torch (5.5 GB): for GPUs, other architectures, baselines
 
 hooks: .venv/.synced ## Have git run the formatter and the linter before each commit
 	$(RUN)/pre-commit install

@@ -330,6 +330,33 @@ def test_a_follower_resumes_where_an_outage_stopped_it(client: Client, monkeypat
     assert [record.offset for record in found] == [3, 4]
 
 
+def test_a_follower_outlives_an_error_of_the_client(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: one failure to create a consumer ends the thread silently, and later pauses are never obeyed."""
+    monkeypatch.setattr(follower, "_RETRY_S", 0.0)
+    made, found = following(client)
+    answers: list[Exception] = [
+        KafkaException(KafkaError(KafkaError._FAIL, "too many open files")),
+        OSError("no space"),
+    ]
+    waits: list[str] = []
+
+    def make(_config: dict[str, Any]) -> Client:
+        if answers:
+            raise answers.pop(0)
+        return client
+
+    def wait(error: DependencyDown) -> None:
+        waits.append(error.message)
+
+    monkeypatch.setattr(cursor, "Consumer", make)
+    monkeypatch.setattr(made, "_wait", wait)
+    client.messages = [Message(A, 3)]
+    made._run()
+    assert [record.offset for record in found] == [3]
+    assert len(waits) == 2
+    assert "too many open files" in waits[0]
+
+
 def test_a_record_is_handed_over_again_until_the_registry_answers(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -381,7 +408,7 @@ def test_the_wait_for_a_topic_that_does_not_exist_names_it(client: Client) -> No
 
 
 def test_a_refresh_waits_for_what_was_written_just_before(client: Client) -> None:
-    """Broken: a change that names a pipeline applied a moment ago is given up as one of an unknown pipeline."""
+    """Broken: a change that names a pipeline applied a moment ago is dead-lettered as one of an unknown pipeline."""
     made, _ = following(client)
     client.messages = [end(A, 10), end(B, 2)]
     made._run()

@@ -124,13 +124,13 @@ def test_after_going_back_the_first_one_comes_again() -> None:
 
 
 def test_what_was_committed_is_not_stepped_over_again() -> None:
-    """Broken: after a restart in the middle of such a batch its first records are given up twice."""
+    """Broken: after a restart in the middle of such a batch its first records are dead-lettered twice."""
     reading = broker(Client(Fetched(4, TOO_LARGE)), committed=6)
     assert [record.offset for record in reading.poll(10, 0).records] == [6]
 
 
-def test_where_the_client_cannot_go_on_yet_nothing_is_given_up() -> None:
-    """Broken: a record is given up, and read once more all the same."""
+def test_where_the_client_cannot_go_on_yet_nothing_is_dead_lettered() -> None:
+    """Broken: a record is dead-lettered, and read once more all the same."""
     assert broker(Client(Fetched(4, TOO_LARGE), refuses=True)).poll(10, 0).records == []
 
 

@@ -370,7 +370,7 @@ def test_what_is_no_store_is_refused_at_the_start(url: str) -> None:
 
 
 def test_a_limit_that_no_record_can_reach_is_refused() -> None:
-    """Broken: records between both limits are given up although a store is configured."""
+    """Broken: records between both limits are dead-lettered although a store is configured."""
     configured = ObjectSettings(url="file:///tmp/x", limit_bytes=2**24)
     with pytest.raises(ConfigurationError, match="HEADRACE_OBJECTS_LIMIT_BYTES"):
         store_of(configured, KafkaSettings())

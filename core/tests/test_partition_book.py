@@ -164,7 +164,7 @@ def test_of_errors_before_a_change_only_lost_offsets_are_told_after_it() -> None
 
 
 def test_steps_go_on_from_the_last_one_until_the_way_back() -> None:
-    """Broken: a record that cannot be unpacked is fetched for ever, given up twice, or not at all."""
+    """Broken: a record that cannot be unpacked is fetched for ever, dead-lettered twice, or not at all."""
     made = book(a=6)
     assert made.next_unreadable(A, 4) == 6
     made.stepped_over(A, 6)

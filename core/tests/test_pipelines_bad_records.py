@@ -142,7 +142,7 @@ def test_a_bad_record_ends_no_stage_and_the_version_before_stays_in_force(
     assert refused() == before + 1
 
 
-def test_a_document_bound_to_a_refused_version_is_given_up_with_the_reason_and_no_other(
+def test_a_document_bound_to_a_refused_version_is_dead_lettered_with_the_reason_and_no_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Broken: a stage of an older release ends at what a newer one bound, or says that nobody ever applied it."""

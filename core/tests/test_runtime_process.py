@@ -190,7 +190,7 @@ def test_a_record_that_fails_fails_alone_and_keeps_its_place() -> None:
 
 
 def test_a_later_handler_sees_only_what_the_earlier_let_through() -> None:
-    """Broken: work goes on over a record that was given up."""
+    """Broken: work continues on a record that was dead-lettered."""
     second = Step()
     process(record("a"), record("b", 1), handlers=[failing({"a": PermanentError()}), second])
     assert second.seen == ["b"]
@@ -342,8 +342,8 @@ def test_a_delete_needs_no_review() -> None:
     assert [message.topic for message in result.messages] == ["p-chunks"]
 
 
-def test_a_deadly_record_is_given_up_without_being_touched() -> None:
-    """Broken: the record that kills the process kills it once more when it is given up."""
+def test_a_deadly_record_is_dead_lettered_without_being_touched() -> None:
+    """Broken: the record that kills the process kills it once more when it is dead-lettered."""
 
     def never(_: Record) -> Context:
         raise AssertionError("touched")
@@ -357,11 +357,16 @@ def test_a_deadly_record_is_given_up_without_being_touched() -> None:
 def test_a_live_record_cannot_pass_for_one_that_came_back() -> None:
     """Broken: a client's headers use up a record's attempts, or send its output down another road."""
     forged = record("a")
-    forged = forged._replace(headers=(("retry-attempt", b"9"), ("origin-topic", b"x"), ("replay", b"r")))
+    forged = forged._replace(
+        headers=(("retry-attempt", b"9"), ("origin-topic", b"x"), ("replay", b"r"), ("redrive", b"d"))
+    )
     assert process(forged).messages[0].topic == "p-chunks"
     again = process(forged, handlers=[failing(LATER)]).messages[0]
     assert dict(again.headers)["retry-attempt"] == b"2"
     assert dict(again.headers)["origin-topic"] == b"p-documents"
+    held = process(forged, holds=Holds()).messages[0]
+    for message in (again, held):
+        assert not {"replay", "redrive"} & dict(message.headers).keys(), "it would be trusted in the side lane"
 
 
 @pytest.mark.parametrize("topic", ["p-replay.chunker", "p-retry.chunker"])
@@ -531,7 +536,7 @@ def test_an_error_in_a_batch_concerns_its_record_alone() -> None:
 
 @pytest.mark.parametrize("timestamp", [-1, 0, 1_700_000_000_000_000, 2**63 - 1])
 def test_a_dead_letter_takes_any_record(timestamp: int) -> None:
-    """Broken: a record that cannot even be given up ends the stage on every restart."""
+    """Broken: a record that cannot even be dead-lettered ends the stage on every restart."""
     odd = Record("p-documents", 0, 0, None, None, (("request-id", b"\xff\xfe"), ("h", None)), timestamp)
     error = PermanentError("text \udcff", where="\ud800", remedy="\udfff" + "x" * 9000)
     message = dead_letter(
@@ -558,7 +563,7 @@ HUGE = WIRING.max_message_bytes + ALLOWANCE_BYTES
         {"headers": (("h" * (HUGE // 2), b"x" * HUGE),)},
     ],
 )
-def test_a_record_larger_than_any_message_is_given_up_in_part(changes: dict[str, Any]) -> None:
+def test_a_record_larger_than_any_message_is_dead_lettered_in_part(changes: dict[str, Any]) -> None:
     """Broken: some megabytes of zeros, which come compressed to a few bytes, stop their partition for ever.
 
     The broker weighs records compressed and the producer as they are, so it refuses the dead letter each time.
@@ -574,7 +579,7 @@ def test_a_record_larger_than_any_message_is_given_up_in_part(changes: dict[str,
     assert letter.message.startswith("The record has ")
 
 
-def test_a_record_that_the_client_cannot_read_is_given_up_by_its_place() -> None:
+def test_a_record_that_the_client_cannot_read_is_dead_lettered_by_its_offset() -> None:
     """Broken: it is taken for a record without a value, or decoded without its headers."""
     unread = record("a", 9)._replace(headers=(("headrace.unreadable", b"Decompression failed"),))
     result = process(unread, record("b", 10), handlers=[Step()])
@@ -593,6 +598,41 @@ def test_a_record_larger_than_any_message_is_not_tried_again() -> None:
     small, large = Record("p-documents", 2, 0, b"k", b"v", ()), Record("p-documents", 2, 1, b"k", bytes(HUGE + 1), ())
     result = process(small, large, decode=later)
     assert [message.topic for message in result.messages] == [WIRING.retry, WIRING.dead_letters]
+
+
+def test_a_record_larger_than_any_message_is_not_held() -> None:
+    """Broken: the message for the held records is refused each time, and the partition stops."""
+    zeros = (("zeros", bytes(HUGE + 1)),)
+    paused, capped = record("a", 7)._replace(headers=zeros), record("b", 8)._replace(headers=zeros)
+    aside = failing({"b": HoldRecord("cap/acme", "the cap is reached")})
+    result = process(paused, capped, record("c", 9), handlers=[aside], holds=Holds())
+    assert [message.topic for message in result.messages] == [WIRING.dead_letters, WIRING.dead_letters, WIRING.target]
+    assert (result.held, result.dead_letters, result.faults) == (0, 2, 0)
+    for letter, document in zip(letters(result), "ab", strict=True):
+        assert (letter.reason, letter.document_id) == ("invalid-record", document)
+        assert "HEADRACE_KAFKA_MAX_MESSAGE_BYTES" in letter.remedy
+
+
+def test_a_long_reason_leaves_room_for_the_held_record() -> None:
+    """Broken: a handler's long message makes each message for the held records too large."""
+    (held,) = process(record("a"), handlers=[failing({"a": HoldRecord("cap/acme", "x" * HUGE)})]).messages
+    assert held.topic == WIRING.held
+    assert len(dict(held.headers)["held-why"] or b"") <= 4000
+
+
+@pytest.mark.parametrize("part", ["value", "header"])
+def test_output_that_the_broker_would_refuse_is_a_dead_letter(part: str) -> None:
+    """Broken: key and value fit the limit, but not with headers and framing; the partition stops."""
+    found = came_back("a", 2, **({"replay": "r" * WIRING.max_message_bytes} if part == "header" else {}))
+    size = len(process(found, handlers=[Step()]).messages[0].value or b"")
+
+    def fill(handled: Context) -> Context:
+        room = WIRING.max_message_bytes - len(handled.change.key) - size - 20
+        assert isinstance(handled.payload, SourceDocument)
+        return handled.with_payload(replace(handled.payload, text="x" * room)) if part == "value" else handled
+
+    result = process(found, handlers=[Step(fill)])
+    assert [letter.reason for letter in letters(result)] == ["invalid-record"]
 
 
 def test_a_record_that_fits_is_kept_in_full() -> None:

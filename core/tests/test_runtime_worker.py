@@ -389,3 +389,22 @@ def test_the_watchdog_reports_a_hanging_call_once() -> None:
     with watchdog.watch("poll"):
         watchdog.check()
     assert told == [("commit", 120.0)]
+
+
+def test_the_compute_thread_outlives_a_task_that_calls_sys_exit() -> None:
+    """Broken: a handler's own task ends the event loop silently, and every later batch hangs."""
+    compute = ComputeThread()
+
+    async def leave() -> None:
+        raise SystemExit(1)
+
+    async def answer() -> str:
+        return "alive"
+
+    try:
+        with pytest.raises(SystemExit):
+            compute.call(leave(), timeout=5)
+        assert compute.call(answer(), timeout=5) == "alive"
+    finally:
+        if compute._thread.is_alive():
+            compute.close()

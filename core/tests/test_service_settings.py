@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import NoReturn
 from unittest.mock import AsyncMock, Mock
 
@@ -127,6 +128,60 @@ def test_a_stages_own_handler_goes_before_those_of_every_pipeline(monkeypatch: p
         return [handler.name for handler in one], one[0] is other[0]
 
     assert asyncio.run(run()) == (["first", "needy"], True)
+
+
+def test_a_handler_that_both_lanes_need_at_once_starts_once() -> None:
+    """After a restart with records in both lanes, the second instance would never close and keep its connections."""
+    started: list[Slow] = []
+
+    class Slow(Handler[SourceDocument, SourceDocument]):
+        name = "slow"
+        stage = "chunker"
+
+        async def start(self) -> None:
+            started.append(self)
+            await asyncio.sleep(0)
+
+        async def process(self, context: Context[SourceDocument]) -> Context[SourceDocument]:
+            return context
+
+    chains = PipelineChains("chunker", PipelineCatalogue(), HandlerRegistry([Slow]), lambda: None)
+
+    async def run() -> Sequence[Handler]:
+        return await asyncio.gather(chains._started("slow"), chains._started("slow"))
+
+    live, side = asyncio.run(run())
+    assert (live, side) == (started[0], started[0])
+    assert len(started) == 1
+
+
+def test_a_handler_that_fails_to_start_in_one_lane_starts_in_the_other() -> None:
+    """The lane that waited for the other's start would wait for ever, or use a handler that is closed."""
+    begun: list[int] = []
+
+    class Recovering(Handler[SourceDocument, SourceDocument]):
+        name = "recovering"
+        stage = "chunker"
+
+        async def start(self) -> None:
+            begun.append(len(begun))
+            await asyncio.sleep(0)
+            if len(begun) == 1:
+                raise DependencyDown("store")
+
+        async def process(self, context: Context[SourceDocument]) -> Context[SourceDocument]:
+            return context
+
+    chains = PipelineChains("chunker", PipelineCatalogue(), HandlerRegistry([Recovering]), lambda: None)
+
+    async def run() -> Sequence[Handler | BaseException]:
+        starts = (chains._started("recovering"), chains._started("recovering"))
+        found: Sequence[Handler | BaseException] = await asyncio.gather(*starts, return_exceptions=True)
+        return found
+
+    failed, other = asyncio.run(run())
+    assert isinstance(failed, DependencyDown)
+    assert isinstance(other, Recovering)
 
 
 def test_a_handler_without_its_setting_pauses_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,7 @@ def test_what_the_index_is_rebuilt_from_is_compacted_and_kept() -> None:
 
 
 def test_what_carries_a_whole_record_has_room_for_the_largest() -> None:
-    """Broken: a record of the largest size cannot be given up or tried again, and stops its stage."""
+    """Broken: a record of the largest size cannot be dead-lettered or retried, and stops its stage."""
     for topic in concrete():
         limit = int(topic.config(1000)["max.message.bytes"])
         carries = topic.name.startswith(("dead-letters.", "retry.", "replay.", "held."))

@@ -85,7 +85,7 @@ def test_each_forbidden_import_is_refused(copies: Path, tmp_path: Path) -> None:
 
 
 def test_a_room_without_a_layer_is_refused(copies: Path, tmp_path: Path) -> None:
-    """Broken: a new module beside the rooms of the core belongs to no layer, and no contract sees it."""
+    """Broken: a new module beside the packages of the core belongs to no layer, and no contract sees it."""
     folder = tmp_path / "all"
     shutil.copytree(copies, folder)
     (folder / "headrace" / "attic.py").write_text('"""A package that no layer names."""\n', encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A dependency that is down pauses the stage, which says so; nothing is lost and nothing is given up."""
+"""A dependency that is down pauses the stage, which says so; nothing is lost and nothing is dead-lettered."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def wait_for_waiting(port: int, word: str) -> dict[str, Any]:
 
 
 def test_postgresql_down_pauses_and_loses_nothing(deployment: Deployment, place: Place, seed: int) -> None:
-    """Records sent while PostgreSQL is down would be lost or given up."""
+    """Records sent while PostgreSQL is down would be lost or dead-lettered."""
     changes = reference_with_edits(edits=10, seed=seed, documents=12)
     proxy, dsn = proxied(place.runtime_dsn())
     try:

@@ -75,7 +75,7 @@ def change(identity: str) -> dict[str, object]:
 def test_a_passing_failure_of_one_record_ends_well_and_holds_nothing_up(
     deployment: Deployment, place: Place, seed: int, moody: dict[str, str]
 ) -> None:
-    """A record that fails for now would be lost, given up, or would hold up its batch."""
+    """A record that fails for now would be lost, dead-lettered, or would hold up its batch."""
     changes = [*reference_with_edits(edits=0, seed=seed, documents=6), change("later")]
     publish(place.kafka_settings(), [changes[-1], *changes[:-1]])
     wait_until_stored(deployment, fold(versions(TENANT, changes)), 60, print)
@@ -88,7 +88,7 @@ def test_a_passing_failure_of_one_record_ends_well_and_holds_nothing_up(
     assert 'headrace_retries_total{lane="side",stage="chunker"} 2.0' in metrics
 
 
-def test_a_record_that_kills_the_process_is_given_up_and_the_others_are_done(
+def test_a_record_that_kills_the_process_is_dead_lettered_and_the_others_are_done(
     deployment: Deployment, place: Place, seed: int, moody: dict[str, str]
 ) -> None:
     """One record would keep a stage in a crash loop for ever."""

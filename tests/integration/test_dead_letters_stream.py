@@ -1,4 +1,4 @@
-"""A poison document over a real stream: given up, sent again in vain, and indexed once its cause is gone."""
+"""A poison document over a real stream: dead-lettered, sent again in vain, and indexed once its cause is gone."""
 
 from __future__ import annotations
 

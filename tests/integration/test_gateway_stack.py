@@ -315,7 +315,7 @@ async def test_a_held_document_is_found_until_it_went_on(ground: Ground, client:
 
 
 async def test_a_dead_letter_is_found_by_document_and_request(ground: Ground, client: httpx.AsyncClient) -> None:
-    """If it failed, a document that was given up would be waited for without end."""
+    """If it failed, a document that was dead-lettered would be waited for without end."""
     name = f"dead/{uuid4()}.md"
     posted = (await client.post("/v1/changes", json={"op": "upsert", "id": name, "content": "x"})).json()
     ground.commit_all("ingest", "changes")

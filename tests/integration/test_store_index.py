@@ -285,7 +285,7 @@ async def test_a_chunk_whose_prepared_text_changed_gets_its_new_vector(
 async def test_a_chunk_without_a_vector_by_decision_is_stored_and_not_waited_for(
     pool: Pool, owner: Owner, generation: Generation
 ) -> None:
-    """Broken: a document with a blank chunk is given up by the indexer, or a search by vector trips over it."""
+    """Broken: a document with a blank chunk is dead-lettered by the indexer, or a search by vector trips over it."""
     (result,) = await index_batch(pool, generation, [embedded(" ", None)])
     assert result.outcome is Outcome.INDEXED
     assert await owner.fetchval("SELECT embedding IS NULL FROM embedding_first")

@@ -106,7 +106,7 @@ def log(place: Place, deployment: Deployment) -> Iterator[Log]:
 
 
 async def test_a_document_is_followed_through_its_partitions(log: Log) -> None:
-    """If it failed, an operator would be told that a document is lost which waits, is retried or was given up."""
+    """If it failed, an operator would be told that a document is lost which waits, is retried or was dead-lettered."""
     log.change("a.md", 2)
     log.write("documents", key("a.md"), log.codec.encode(context("a.md", 2, source(), 0), SourceDocument), version=2)
     pool = await create_pool(log.store)

@@ -215,6 +215,19 @@ def test_a_tenant_with_deferred_records_holds_up_nobody_until_a_window_without_i
         assert stage.fair.choose([one], read_again=False) == [expected], now
 
 
+def test_what_is_given_back_counts_in_the_window_that_granted_it() -> None:
+    """Broken: a batch that fails after its window has ended gives its tenant a second share of the next one."""
+    stage = Stage()
+    stage.bucket.free_from = 1e6
+    asked = [Asked("a", Cost(0.0, 6.0))]
+    assert stage.fair.choose(asked, read_again=True) == [True]
+    stage.bucket.now = WINDOW_S + 1
+    assert stage.fair.choose(asked, read_again=False) == [True]
+    stage.fair.done(read_again=False)
+    stage.fair.give_back(read_again=True)
+    assert stage.fair.choose(asked, read_again=False) == [False]
+
+
 def test_tenants_beyond_the_bound_share_one_place_and_memory_stays_bounded() -> None:
     """Broken: names without end fill the memory, or each new name gets a share."""
     stage = Stage(tenants=10)

@@ -149,3 +149,21 @@ def test_cancelled_work_is_skipped_and_a_failure_stays_with_its_batch() -> None:
     assert "1" not in encode.seen
     with pytest.raises(RuntimeError, match="stopped"):
         thread.submit(["4"], Kind.QUERY)
+
+
+def test_a_model_thread_outlives_a_panic() -> None:
+    """A panic in the tokenizer would end the thread silently, and each later batch would wait for ever."""
+
+    class Panic(BaseException):
+        """As the panics of Rust libraries: not an ``Exception``."""
+
+    def encode(texts: list[str]) -> Vectors:
+        if texts == ["0"]:
+            raise Panic("index out of bounds")
+        return numbers(texts)
+
+    threads = ModelThreads(encode)
+    with pytest.raises(RuntimeError, match="Panic: index out of bounds"):
+        threads.submit(["0"], Kind.PASSAGE).result(timeout=5)
+    assert threads.submit(["7"], Kind.PASSAGE).result(timeout=5).tolist() == [[7.0]]
+    threads.close()

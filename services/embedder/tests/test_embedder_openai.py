@@ -246,7 +246,7 @@ def refusing(status: int) -> Answer:
 
 
 async def test_a_server_that_refuses_everything_pauses_the_stage() -> None:
-    """A server that is out of order would have every document given up."""
+    """A server that is out of order would have every document dead-lettered."""
     for status in (400, 422):
         with pytest.raises(DependencyDown, match="fails for every text"):
             await embed(refusing(status), ["a", "b"])
@@ -254,7 +254,7 @@ async def test_a_server_that_refuses_everything_pauses_the_stage() -> None:
         await embed(lambda request: answered(request, lambda data: data[:0]), ["a"])
 
 
-async def test_one_refused_text_is_given_up_where_the_server_answers_others() -> None:
+async def test_one_refused_text_is_dead_lettered_where_the_server_answers_others() -> None:
     """A text that the model cannot take would stop the stage."""
 
     def answer(request: httpx.Request) -> httpx.Response:

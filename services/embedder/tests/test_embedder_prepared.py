@@ -117,7 +117,7 @@ async def test_by_default_a_record_names_no_keys() -> None:
 
 
 async def test_empty_texts_are_skipped_and_listed_and_the_rest_goes_on() -> None:
-    """Broken: a model is asked for nothing, a document is given up for a blank line, or nobody knows why."""
+    """Broken: a model is asked for nothing, a document is dead-lettered for a blank line, or nobody knows why."""
     before = metrics.TEXTS_SKIPPED._value.get()
     handler = Cached(HashingProvider(8), Preparation())
     (found,) = await handler.process_batch([context("one", " \n", "")])

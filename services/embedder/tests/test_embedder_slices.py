@@ -155,3 +155,26 @@ async def test_what_was_computed_before_a_failure_is_not_computed_again() -> Non
 
     assert isinstance(outcome, Context)
     assert sum(map(len, provider.asked[first:])) == 22 - done
+
+
+async def test_after_a_failed_write_no_other_write_runs_beside_the_next_attempt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Broken: the batch is computed again while writes of the last attempt still change cache and ledger."""
+    provider = Slow()
+    handler = Cached(provider)
+    running: list[int] = []
+
+    async def remember(vectors: Any, _bills: Any) -> None:
+        running.append(len(running))
+        if len(running) == 1:
+            raise DependencyDown("store")
+        for _ in range(50):
+            await asyncio.sleep(0)
+        handler.known.update(vectors)
+
+    monkeypatch.setattr(handler, "_remember", remember)
+    with pytest.raises(DependencyDown, match="store"):
+        await handler.process_batch([record(22)])
+    assert len(handler.known) == SLICE * (len(running) - 1)
+    assert len(provider.asked) < 6, "the model computes nothing that cannot be cached"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import builtins
 import importlib.util
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from headrace.errors import ConfigurationError
-from headrace_embedder import local_model, openvino_model, torch_model
+from headrace_embedder import conversion, local_model, openvino_model, torch_model
 from headrace_embedder.convert import converted_to
 from headrace_embedder.factory import build
 from headrace_embedder.model_folder import NotConverted
@@ -53,7 +55,7 @@ async def test_a_static_model_embeds_by_the_mean_of_its_words(folder: Path) -> N
 
 
 async def test_a_passage_without_a_known_word_is_skipped_and_such_a_query_refused(folder: Path) -> None:
-    """Broken: a document is given up for a line of signs, or a search answers with anything."""
+    """Broken: a document is dead-lettered for a line of signs, or a search answers with anything."""
     provider = build(EmbedderSettings(provider="model2vec", model=str(folder), dimensions=3))
     result = await provider.embed(["bread", "zzz"], Kind.PASSAGE)
     assert dict(result.skipped) == {1: "the model knows none of its words"}
@@ -136,3 +138,31 @@ def test_a_conversion_is_whole_or_not_there_and_keeps_the_models_name(
     assert [file.name for file in target.iterdir()] == ["facts.json"]
     with pytest.raises(ConfigurationError, match="already exists"):
         converted_to(str(source), target)
+
+
+def test_a_conversion_that_takes_too_long_is_stopped_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken: the embedder ends with a stack of calls, and each restart leaves another folder of some GB."""
+    (source := tmp_path / "source").mkdir()
+    monkeypatch.setattr(conversion, "_CONVERT_S", 0.2)
+    monkeypatch.setattr(conversion, "_CONVERTER", ("-c", "import time; time.sleep(60)"))
+    settings = EmbedderSettings(model=str(source), device="cpu", cache_dir=tmp_path / "cache")
+    with pytest.raises(
+        NotConverted, match=r"longer than 0.2 s\. Convert the model once with `headrace-embedder-convert`"
+    ):
+        conversion.converted(source, settings)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_what_a_killed_conversion_left_is_removed_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: a process that is killed while it converts leaves its folder for ever, or removes a running one."""
+    (source := tmp_path / "source").mkdir()
+    for name, days in ((".converting-old", 2), (".converting-new", 0), ("model", 2)):
+        (tmp_path / "cache" / name).mkdir(parents=True)
+        at = time.time() - days * 86_400
+        os.utime(tmp_path / "cache" / name, (at, at))
+    monkeypatch.setattr(conversion, "_CONVERTER", ("-c", "raise SystemExit('no such operation')"))
+    with pytest.raises(NotConverted, match="no such operation"):
+        conversion.converted(source, EmbedderSettings(model=str(source), device="cpu", cache_dir=tmp_path / "cache"))
+    assert {folder.name for folder in (tmp_path / "cache").iterdir()} == {".converting-new", "model"}

@@ -139,7 +139,7 @@ class FakeEmbedder:
 
 @dataclass
 class FakeFlow:
-    """What waits and what was given up, by key."""
+    """What waits and what was dead-lettered, by key."""
 
     states: dict[bytes, FlowState] = field(default_factory=dict)
     letters: dict[bytes, list[DeadLetterEntry]] = field(default_factory=dict)

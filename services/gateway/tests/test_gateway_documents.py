@@ -146,7 +146,7 @@ async def test_status_of_a_held_document(gateway: Any) -> None:
     }  # fmt: skip
 
 
-async def test_status_of_a_document_that_was_given_up(gateway: Any, rows: Any) -> None:
+async def test_status_of_a_document_that_was_dead_lettered(gateway: Any, rows: Any) -> None:
     """If it failed, the reason would have to be dug out of a topic."""
     gateway.flow.letters[KEY] = [rows.letter()]
     body = (await gateway.client.get("/v1/documents/guide.md")).json()

@@ -102,7 +102,7 @@ async def test_the_newest_record_of_the_key_is_what_waits(
 
 
 def test_dead_letters_are_remembered_by_the_key_of_what_failed() -> None:
-    """If it failed, where a document is would be answered without the reason for which it was given up."""
+    """If it failed, where a document is would be answered without the reason for which it was dead-lettered."""
     codec = Codec(FixedIds())
     follower = DeadLetterFollower(KAFKA, codec)
     letter = make_dead_letter(stage="chunker", message="too long")

@@ -120,7 +120,7 @@ async def test_waiting_backs_off_and_ends_in_202(gateway: Any) -> None:
     assert max(gateway.time.sleeps) <= 0.5
 
 
-async def test_a_question_that_was_given_up_says_why(gateway: Any, rows: Any) -> None:
+async def test_a_question_that_was_dead_lettered_says_why(gateway: Any, rows: Any) -> None:
     """If it failed, a client would wait its whole time for an answer that never comes."""
 
     def give_up() -> None:

@@ -287,7 +287,7 @@ async def test_an_outage_of_the_model_pauses_and_is_tried_once(answer: Any) -> N
 
 
 @pytest.mark.parametrize("text", ["", " \n", None])
-async def test_an_empty_answer_is_given_up(text: str | None) -> None:
+async def test_an_empty_answer_is_dead_lettered(text: str | None) -> None:
     """If it failed, an empty text would be stored as the answer, or one question stop the stage for ever."""
     provider, _ = model(completion(text))
     with pytest.raises(PermanentError):
@@ -305,7 +305,7 @@ async def test_the_models_retry_after_is_kept() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
-async def test_a_request_that_the_model_refuses_is_given_up(status: int) -> None:
+async def test_a_request_that_the_model_refuses_is_dead_lettered(status: int) -> None:
     """If it failed, one question that is too long would pause the stage for all others."""
     provider, _ = model(httpx.Response(status, json={"error": {"message": "context length exceeded"}}))
     with pytest.raises(PermanentError, match="context length exceeded"):

@@ -30,7 +30,7 @@ async def test_an_answer_that_is_cut_or_no_json_is_waited_for(body: bytes) -> No
 
 
 async def test_what_cannot_be_stored_is_taken_out_of_a_text() -> None:
-    """Broken: a text that was paid for is given up for one character."""
+    """Broken: a text that was paid for is dead-lettered for one character."""
     body = b'{"choices": [{"message": {"content": "Slow\\u0000ly\\ud800 [1]."}}], "model": "m"}'
     draft = await LanguageModelProvider(SETTINGS, answering(body)).write("why?", [])
     assert draft.text == "Slowly? [1]."

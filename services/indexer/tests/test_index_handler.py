@@ -94,7 +94,7 @@ async def test_a_store_that_goes_away_during_the_start_is_waited_for(monkeypatch
         await IndexHandler().start()
 
 
-def test_missing_vectors_are_given_up_with_a_remedy() -> None:
+def test_missing_vectors_are_dead_lettered_with_a_remedy() -> None:
     """A document whose vectors are nowhere must not count as indexed."""
     result = outcome_of(context(), IndexResult(Outcome.MISSING_VECTORS, missing=(b"2" * 16,)), "g1")
     assert isinstance(result, PermanentError)

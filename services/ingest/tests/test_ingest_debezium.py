@@ -98,7 +98,7 @@ def test_a_column_that_is_not_used_changes_nothing() -> None:
 
 
 def test_null_is_no_title_no_attribute_and_an_empty_text() -> None:
-    """Broken: a row with an empty body is given up, or gets the title None."""
+    """Broken: a row with an empty body is dead-lettered, or gets the title None."""
     event = read(envelope("c", ROW | {"title": None, "lead": None, "body": None, "author": None}))
     assert (event.title, event.content, event.acl) == (None, "\n\n", ("staff",))
     assert event.attributes == {"stars": "4.5", "draft": "false"}

@@ -250,7 +250,7 @@ async def test_fetches_that_were_broken_off_hold_no_connection(server: Server) -
 async def test_a_status_says_whether_it_can_pass(
     server: Server, status: int, error: type[HeadraceError], delay: float | None
 ) -> None:
-    """Broken: a missing file is tried for hours, or a busy server's file is given up; Retry-After is ignored."""
+    """Broken: a missing file is tried for hours, or a busy server's file is dead-lettered; Retry-After is ignored."""
     server.put("/a", b"", status, Retry_After="7")
     caught = await refused(f"http://docs.test:{server.port}/a", error, f"HTTP {status}")
     assert getattr(caught, "delay", None) == delay
@@ -400,6 +400,6 @@ async def test_https_leads_to_http_only_where_http_is_allowed(server: Server) ->
     ],
 )  # fmt: skip
 def test_settings_that_cannot_be_are_refused_at_the_start(settings: dict[str, Any]) -> None:
-    """Broken: a misspelt allow-list is found out when the first document is given up."""
+    """Broken: a misspelt allow-list is found out when the first document is dead-lettered."""
     with pytest.raises(ConfigurationError, match="HEADRACE_FETCH_"):
         Fetcher(FetchSettings(**settings))

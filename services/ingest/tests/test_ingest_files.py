@@ -343,5 +343,5 @@ def test_what_is_filled_in_a_form_of_a_pdf_is_read(runner: asyncio.Runner, reade
 
 
 def test_a_title_of_half_a_letter_is_repaired(runner: asyncio.Runner, reader: Reader) -> None:
-    """The document would be given up behind the reader for what no schema can carry."""
+    """The document would be dead-lettered behind the reader for what no schema can carry."""
     assert read(runner, reader, b'{"name": "a\\ud800", "text": "b"}').title == "a?"

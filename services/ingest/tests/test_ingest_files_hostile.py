@@ -284,7 +284,7 @@ def test_a_reader_that_was_taken_over_reaches_neither_questions_nor_answers() ->
 
 @pytest.mark.parametrize(("how", "temporary"), [("sleeps", True), ("killed", True), ("spins", False)])
 def test_a_machine_that_gave_no_time_is_told_from_a_file_that_takes_it(how: str, temporary: bool) -> None:
-    """Good files would be given up on a busy machine, or hostile ones be read eight times."""
+    """Good files would be dead-lettered on a busy machine, or hostile ones be read eight times."""
     answer = json.loads(taken_over(how))
     if how == "spins" and answer["temporary"]:
         pytest.skip("this machine gave the reader less than half of its time")

@@ -76,7 +76,7 @@ def steps(*workers: Worker, number: int = 40) -> None:
 
 
 def test_what_is_no_order_ends_as_one_dead_letter_and_orders_as_none() -> None:
-    """Broken: an order of an unknown version is lost without a trace, or a good one is given up."""
+    """Broken: an order of an unknown version is lost without a trace, or a good one is dead-lettered."""
     site = Site()
     site.write(order())
     site.write(b"\x00\x7f\x7f\x7f\x7fnonsense", headers=(("by", b"ann"), ("empty", None)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -22,7 +23,7 @@ _FIRST = ""
 
 
 class PipelineChains:
-    """Looks pipelines up in the catalogue and handlers in the registry.
+    """Looks pipelines up in the catalogue and handlers in the registry. Both lanes call it, from one event loop.
 
     ``refresh`` reads the topic ``pipelines`` to its end; it is called once for an unknown version.
     ``first`` is the stage's own handler, which runs before the handlers of every pipeline.
@@ -43,11 +44,13 @@ class PipelineChains:
         self._refresh = refresh
         self._first = first
         self._handlers: dict[str, Handler] = {}
+        self._starting: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """A lock for each handler, because both lanes may need a handler that is not started yet."""
         self._chains: dict[tuple[str, int], tuple[Handler, ...]] = {}
         self._reviewed: dict[tuple[str, int], bool] = {}
 
     async def chain(self, pipeline_id: str, version: int) -> Sequence[Handler]:
-        """Return the started handlers of this stage in the pipeline's order; see :class:`runtime.process.Chains`."""
+        """Return the started handlers in order; see :class:`headrace.runtime.process.Chains`."""
         key = (pipeline_id, version)
         if key not in self._chains:
             names = [*([_FIRST] if self._first else []), *await self._names(pipeline_id, version)]
@@ -87,17 +90,18 @@ class PipelineChains:
 
     async def _started(self, name: str) -> Handler:
         """Return the handler; if it is missing or misconfigured, the stage waits, because no record is at fault."""
-        if name not in self._handlers:
-            try:
-                own = self._first if name == _FIRST else None
-                self._handlers[name] = await _start(own or self._registry.find(self._stage, name)())
-            except ConfigurationError as error:
-                raise DependencyDown(f"handler {name}", error.message, remedy=error.remedy) from error
-            except ValidationError as error:
-                raise DependencyDown(
-                    f"handler {name}", wrong_settings(error), remedy="Correct the setting and restart the stage."
-                ) from error
-        return self._handlers[name]
+        async with self._starting[name]:
+            if name not in self._handlers:
+                try:
+                    own = self._first if name == _FIRST else None
+                    self._handlers[name] = await _start(own or self._registry.find(self._stage, name)())
+                except ConfigurationError as error:
+                    raise DependencyDown(f"handler {name}", error.message, remedy=error.remedy) from error
+                except ValidationError as error:
+                    raise DependencyDown(
+                        f"handler {name}", wrong_settings(error), remedy="Correct the setting and restart the stage."
+                    ) from error
+            return self._handlers[name]
 
 
 async def _start(handler: Handler) -> Handler:

@@ -22,7 +22,6 @@ from headrace.pipeline import Pipeline, Template, canonical, digest, parse
 log = structlog.get_logger(__name__)
 
 TOPIC = "pipelines"
-DEFAULT_PIPELINE = "default"
 LatestPipeline = Callable[[str], tuple[str, int]]
 """Returns a pipeline's id and newest version; raises :class:`UnknownPipeline` and :class:`DependencyDown`."""
 _CALL_S = 10.0

@@ -10,8 +10,9 @@ from confluent_kafka.admin import AdminClient
 from headrace.config.settings import KafkaSettings, WorkerSettings
 
 _SLACK_BYTES = 1024 * 1024
-"""Dead letters, retries and replays may exceed the largest record by this."""
+"""Bytes by which dead letters, retries, replays and held records may exceed the largest record."""
 _QUEUED_KBYTES = 16 * 1024
+"""Fetched records that a consumer keeps in memory, in KiB."""
 Lost = Literal["earliest", "error"]
 """What to do when records age out before they are read: continue with the oldest that are left, or fail."""
 
@@ -35,7 +36,7 @@ def consumer_config(kafka: KafkaSettings, worker: WorkerSettings, group: str, cl
         "fetch.wait.max.ms": 500,
         "fetch.error.backoff.ms": 50,
         "fetch.message.max.bytes": kafka.max_message_bytes,
-        "queued.max.messages.kbytes": 16 * 1024,
+        "queued.max.messages.kbytes": _QUEUED_KBYTES,
         "statistics.interval.ms": 0,
     }
 
@@ -50,7 +51,7 @@ def producer_config(kafka: KafkaSettings, worker: WorkerSettings, transactional_
         "partitioner": "murmur2_random",
         "compression.type": "zstd",
         "linger.ms": 1,
-        "message.max.bytes": kafka.max_message_bytes + 1024 * 1024,
+        "message.max.bytes": kafka.max_message_bytes + _SLACK_BYTES,
         "queue.buffering.max.kbytes": 256 * 1024,
     }
 

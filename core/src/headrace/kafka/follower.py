@@ -33,8 +33,8 @@ _WAIT_MS = 250
 class LogFollower:
     """Hands every committed record of the topics to ``take``, which is called from one thread.
 
-    It begins at the topics' start, or ``last`` offsets before their end. After an outage, or if a topic does not exist
-    yet, it retries and resumes where it stopped: no record is passed on twice. If ``take`` raises
+    It begins at the topics' start, or ``last`` offsets before their end. After an outage or any other error, or if a
+    topic does not exist yet, it retries and resumes where it stopped: no record is passed on twice. If ``take`` raises
     :class:`DependencyDown` or :class:`ConfigurationError`, the same record is passed again until it succeeds. For any
     other exception, the record is logged, counted and skipped.
     """
@@ -119,6 +119,9 @@ class LogFollower:
                 self._follow()
             except DependencyDown as error:
                 self._wait(error)
+            except Exception as error:  # without this thread, a service would obey no later order
+                log.exception("reading the topic failed; it will restart", topic=self._name)
+                self._wait(DependencyDown("kafka", f"{type(error).__name__}: {error}"))
 
     def _follow(self) -> None:
         starts = self._starts()

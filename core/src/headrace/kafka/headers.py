@@ -42,6 +42,7 @@ UNREADABLE = "headrace.unreadable"
 
 _RETRY = frozenset({ORIGIN_TOPIC, ORIGIN_PARTITION, ORIGIN_OFFSET, RETRY_DUE, RETRY_ATTEMPT})
 _HELD = frozenset({HELD_KIND, HELD_FOR, HELD_WHY, HELD_AT, HELD_TARGET})
+_RETURN = frozenset({REPLAY, REDRIVE})
 _LONGEST_NUMBER = 19
 
 
@@ -128,6 +129,11 @@ def without_retry(record_headers: Headers) -> Headers:
     return tuple((name, value) for name, value in record_headers if name not in _RETRY)
 
 
+def without_return(record_headers: Headers) -> Headers:
+    """Return the headers without those of a replay or a redrive; a client may have set them on a live record."""
+    return tuple((name, value) for name, value in record_headers if name not in _RETURN)
+
+
 def for_hold(
     record_headers: Headers, first: Origin, *, kind: str, scope: str, why: str, now_ms: int, target: str | None = None
 ) -> Headers:
@@ -139,8 +145,8 @@ def for_hold(
         (HELD_WHY, why.encode("utf-8", "replace")),
         (HELD_AT, str(now_ms).encode()),
     )
-    goes_on = () if target is None else ((HELD_TARGET, target.encode()),)
-    return (*without_hold(without_retry(record_headers)), *held, *goes_on)
+    destination = () if target is None else ((HELD_TARGET, target.encode()),)
+    return (*without_hold(without_retry(record_headers)), *held, *destination)
 
 
 def without_hold(record_headers: Headers) -> Headers:

@@ -79,7 +79,10 @@ class OrderBook:
 
 
 class StageOrders:
-    """The orders for one stage; see :class:`headrace.runtime.contract.Orders` and ``runtime.process.Holds``."""
+    """The orders for one stage.
+
+    See :class:`headrace.runtime.contract.Orders` and :class:`headrace.runtime.process.Holds`.
+    """
 
     def __init__(self, book: OrderBook, stage: str) -> None:
         self._book = book

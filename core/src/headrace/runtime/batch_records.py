@@ -28,10 +28,11 @@ class RecordState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The record is held: for which scope (``tenant/acme``), and why."""
+    """The record is held: for which scope (``tenant/acme``), and why; with its context, if it was decoded."""
 
     scope: str
     why: str
+    context: Context | None = None
 
 
 @dataclass(frozen=True, slots=True)

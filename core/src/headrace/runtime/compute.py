@@ -10,8 +10,15 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+import structlog
+
 from headrace.runtime.loop.batch import Batch, BatchResult
 from headrace.runtime.loop.events import ComputeReturned
+
+log = structlog.get_logger(__name__)
+
+CLOSE_S = 5.0
+"""Maximum seconds to wait for cancelled tasks: one may run code that does not await, or ignore its cancellation."""
 
 Process = Callable[[Batch], Awaitable[BatchResult]]
 
@@ -21,7 +28,8 @@ class ComputeThread:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="compute", daemon=True)
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
         self._thread.start()
 
     def computer(self, process: Process) -> BatchComputer:
@@ -29,7 +37,7 @@ class ComputeThread:
         return BatchComputer(self._loop, process)
 
     def call(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
-        """Run a coroutine on the loop and return its result."""
+        """Run a coroutine on the loop and return its result; raises TimeoutError after ``timeout`` seconds."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout)
 
     def spawn(
@@ -50,12 +58,31 @@ class ComputeThread:
 
         asyncio.run_coroutine_threadsafe(guard(), self._loop)
 
+    def cancel(self) -> bool:
+        """Cancel all tasks; return whether they ended within :data:`CLOSE_S` seconds."""
+        try:
+            self.call(self._cancel_all(), CLOSE_S)
+        except TimeoutError:
+            return False
+        return True
+
     def close(self) -> None:
-        """Cancel running tasks and end the thread."""
-        self.call(self._cancel_all())
+        """Cancel running tasks and end the thread; after :data:`CLOSE_S` seconds, leave it to end with the process."""
+        self.cancel()
+        self._closing = True
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._thread.join(CLOSE_S)
+        if self._thread.is_alive():
+            log.warning("a handler still runs; it ends with the process", waited_s=CLOSE_S)
+        else:
+            self._loop.close()
+
+    def _run(self) -> None:
+        while not self._closing:
+            try:
+                self._loop.run_forever()
+            except BaseException:  # a task of a handler called sys.exit; without the loop, every batch would hang
+                log.exception("a task ended the event loop; it continues")
 
     async def _cancel_all(self) -> None:
         tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]

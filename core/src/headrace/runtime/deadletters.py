@@ -62,9 +62,9 @@ def dead_letter(
     payload = DeadLetter(
         stage=stage,
         reason=explained.reason,
-        message=_bounded(note + explained.message),
-        remedy=_bounded(explained.remedy),
-        stack=explained.stack and _bounded(explained.stack),
+        message=bounded(note + explained.message),
+        remedy=bounded(explained.remedy),
+        stack=explained.stack and bounded(explained.stack),
         handler=failure.handler,
         attempt=attempt,
         topic=first.topic,
@@ -76,10 +76,10 @@ def dead_letter(
         headers=tuple(HeaderPart(name, value) for name, value in record.headers),
         failed_at=now,
         worker=worker,
-        tenant=_bounded(context.change.tenant) if context else None,
-        document_id=_bounded(context.change.document_id) if context else None,
+        tenant=bounded(context.change.tenant) if context else None,
+        document_id=bounded(context.change.document_id) if context else None,
         version=context.change.version if context else None,
-        request_id=_bounded(context.trace.request_id) if context else _header(record, REQUEST_ID),
+        request_id=bounded(context.trace.request_id) if context else _header(record, REQUEST_ID),
     )
     return Message(topic, record.key or NO_KEY, codec.encode_plain(payload), _headers(payload, size if cut else None))
 
@@ -117,8 +117,8 @@ def _headers(payload: DeadLetter, cut_from: int | None) -> Headers:
     return tuple(headers)
 
 
-def record_size(record: Record) -> int:
-    """Return the size in bytes of a message that has the record in its value and the record's key."""
+def record_size(record: Record | Message) -> int:
+    """Return an upper bound of the bytes of a message with the record's key that has the whole record in its value."""
     headers = sum(len(name) * 4 + len(value or b"") for name, value in record.headers)
     return len(record.value or b"") + 2 * len(record.key or b"") + headers
 
@@ -141,10 +141,10 @@ def _timestamp(milliseconds: int) -> datetime:
 def _header(record: Record, name: str) -> str | None:
     for key, value in record.headers:
         if key == name and value is not None:
-            return _bounded(value[:_MAX_TEXT].decode("utf-8", "replace"))
+            return bounded(value[:_MAX_TEXT].decode("utf-8", "replace"))
     return None
 
 
-def _bounded(text: str) -> str:
+def bounded(text: str) -> str:
     """Truncate the text and make it encodable, because an error may quote a lone surrogate."""
     return text[:_MAX_TEXT].encode("utf-8", "backslashreplace").decode()

@@ -18,11 +18,14 @@ from headrace.kafka.broker_contract import Message, Record
 from headrace.kafka.constants import NO_KEY
 from headrace.objects.claims import Claims, Parcel
 from headrace.runtime.batch_records import Held, PassedOver, Result
-from headrace.runtime.deadletters import ALLOWANCE_BYTES, Failure, dead_letter, record_size
+from headrace.runtime.deadletters import ALLOWANCE_BYTES, Failure, bounded, dead_letter, record_size
 from headrace.runtime.retry import RetryPolicy, retry_message
 from headrace.topology.stages import StageFlow
 
 log = structlog.get_logger(__name__)
+
+_FRAMING_BYTES = 256
+"""Upper bound of the bytes that Kafka adds to one record and its batch; a topic's limit includes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,7 @@ class Outcomes:
             case Failure():
                 return self._of_failure(record, result)
             case Held():
-                return Outcome(OutcomeKind.HELD, self._held(record, result))
+                return self._of_hold(record, result)
             case PassedOver():
                 return Outcome(OutcomeKind.PASSED_OVER)
 
@@ -121,28 +124,41 @@ class Outcomes:
     def _of_failure(self, record: Record, failure: Failure) -> Outcome:
         error = failure.error
         if isinstance(error, HoldRecord):
-            return Outcome(OutcomeKind.HELD, self._held(record, Held(error.scope, error.message)))
+            return self._of_hold(record, Held(error.scope, error.message, failure.context))
         again = self._again(record, failure)
         if again is not None:
             return Outcome(OutcomeKind.DEFERRED if isinstance(error, Deferred) else OutcomeKind.RETRIED, again)
         kind = OutcomeKind.DEAD if getattr(error, "senders_fault", False) else OutcomeKind.FAULT
-        return Outcome(kind, self._give_up(record, failure))
+        return Outcome(kind, self._dead_lettered(record, failure))
+
+    def _of_hold(self, record: Record, held: Held) -> Outcome:
+        """Hold the record; dead-letter it if no message can carry it."""
+        if not self._too_large(record):
+            return Outcome(OutcomeKind.HELD, self._held(record, held))
+        error = InvalidRecord(
+            "record", f"has {record_size(record)} bytes, too many to be held for {held.scope}; {self._limit}",
+            remedy="Send a smaller record, or raise HEADRACE_KAFKA_MAX_MESSAGE_BYTES for all services and topics.",
+        )  # fmt: skip
+        return Outcome(OutcomeKind.DEAD, self._dead_lettered(record, Failure(error, None, held.context)))
 
     def _made(self, record: Record, context: Context, run: StageRun) -> tuple[Message, Parcel | None]:
         """Return the output message; raises :class:`PermanentError` if it cannot be written."""
         change = context.change
         trace = replace(context.trace, history=(*context.trace.history, run))
         value, parcel = self._encoded(replace(context, trace=trace))
-        said = (
+        target = self._wiring.target
+        said = [
             (headers.REQUEST_ID, context.trace.request_id.encode()),
             (headers.OPERATION, change.operation.value.encode()),
             (headers.VERSION, str(change.version).encode()),
-        )
+        ]
         replay_run = headers.text(record, headers.REPLAY) if self.came_back(record) else None
-        if replay_run is None:
-            return Message(self._wiring.target, change.key, value, said), parcel
-        again = (*said, (headers.REPLAY, replay_run.encode()))
-        return Message(self._wiring.replay_target, change.key, value, again), parcel
+        if replay_run is not None:
+            target = self._wiring.replay_target
+            said.append((headers.REPLAY, replay_run.encode()))
+        message = Message(target, change.key, value, tuple(said))
+        self._check_size(message)
+        return message, parcel
 
     def _encoded(self, context: Context) -> tuple[bytes, Parcel | None]:
         """Return the encoded record, with a reference instead of a payload that is too large."""
@@ -150,20 +166,24 @@ class Outcomes:
         value = self._codec.encode(context, produces)
         if self._claims is not None and len(value) > self._claims.limit_bytes and context.payload is not None:
             value, parcel = self._claims.check_in(context, produces)
-        size = len(value) + len(context.change.key)
-        if size > self._wiring.max_message_bytes:
-            remedy = "Split the document, or raise HEADRACE_KAFKA_MAX_MESSAGE_BYTES for all services."
-            if self._claims is None:
-                remedy = "Set HEADRACE_OBJECTS_URL for all stages to store large payloads in an object store."
-            limit = self._wiring.max_message_bytes
-            raise InvalidRecord("payload", f"has {size} bytes including the key; the limit is {limit}", remedy=remedy)
         return value, parcel
 
+    def _check_size(self, message: Message) -> None:
+        """Raise :class:`InvalidRecord` if the output is too large for its topic; it may not be compressible."""
+        size = _FRAMING_BYTES + record_size(message)
+        if size <= self._wiring.max_message_bytes:
+            return
+        remedy = "Split the document, or raise HEADRACE_KAFKA_MAX_MESSAGE_BYTES for all services."
+        if self._claims is None:
+            remedy = "Set HEADRACE_OBJECTS_URL for all stages to store large payloads in an object store."
+        raise InvalidRecord("payload", f"makes a record of {size} bytes; {self._limit}", remedy=remedy)
+
     def _held(self, record: Record, held: Held) -> Message:
-        """Return the unchanged record as a message for the topic of held records."""
+        """Return the record with unchanged key and value as a message for the topic of held records."""
         said = headers.for_hold(
-            record.headers, self.first(record), kind="pause", scope=held.scope, why=held.why, now_ms=self._now_ms()
-        )
+            self._carried(record).headers, self.first(record), kind="pause", scope=held.scope, why=bounded(held.why),
+            now_ms=self._now_ms(),
+        )  # fmt: skip
         return Message(self._wiring.held, record.key or NO_KEY, record.value, said)
 
     def _to_review(self, record: Record, context: Context, made: Message) -> Message:
@@ -179,18 +199,26 @@ class Outcomes:
     def _again(self, record: Record, failure: Failure) -> Message | None:
         """Return the message that retries the record.
 
-        None if a retry cannot help, the attempts are used up, or the record is too large for a message, as a compressed
-        one may be.
+        None if a retry cannot help, the attempts are used up, or the record is too large for a message.
         """
-        too_large = record_size(record) > self._wiring.max_message_bytes + ALLOWANCE_BYTES
-        if too_large or not isinstance(failure.error, TemporaryError):
+        if self._too_large(record) or not isinstance(failure.error, TemporaryError):
             return None
         return retry_message(
-            record, failure.error, first=self.first(record), attempt=self.attempt(record),
+            self._carried(record), failure.error, first=self.first(record), attempt=self.attempt(record),
             topic=self._wiring.retry, policy=self._wiring.retries, now_ms=self._now_ms(), jitter=self._jitter(),
         )  # fmt: skip
 
-    def _give_up(self, record: Record, failure: Failure) -> Message:
+    def _carried(self, record: Record) -> Record:
+        """Return the record without forged headers, which would be trusted when it is read again."""
+        if self.came_back(record):
+            return record
+        return record._replace(headers=headers.without_return(record.headers))
+
+    def _too_large(self, record: Record) -> bool:
+        """Whether the record is too large for a message, as one may be that a client compressed."""
+        return record_size(record) > self._wiring.max_message_bytes + ALLOWANCE_BYTES
+
+    def _dead_lettered(self, record: Record, failure: Failure) -> Message:
         wiring = self._wiring
         log.warning(
             "record dead-lettered", topic=record.topic, partition=record.partition, offset=record.offset,
@@ -203,6 +231,10 @@ class Outcomes:
             first=self.first(record), attempt=self.attempt(record), now=self._now(), codec=self._codec,
             max_message_bytes=wiring.max_message_bytes,
         )  # fmt: skip
+
+    @property
+    def _limit(self) -> str:
+        return f"the limit is {self._wiring.max_message_bytes} (HEADRACE_KAFKA_MAX_MESSAGE_BYTES)"
 
     def _now_ms(self) -> int:
         return int(self._now().timestamp() * 1000)

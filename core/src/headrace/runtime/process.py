@@ -163,7 +163,7 @@ class StageProcessor:
         entry.decoded(context, reference)
         held = self._holds.held(context)
         if held is not None:
-            entry.end(Held(*held))
+            entry.end(Held(*held, context))
         return entry
 
     def _decoded(self, record: Record) -> tuple[Context, Reference | None]:

@@ -112,6 +112,7 @@ def side_limits(flow: StageFlow, settings: WorkerSettings, retry: str, replay: s
         batch_records=min(live.batch_records, settings.side_batch_records),
         linger_s=0.0,
         retry_topic=retry,
+        retry_longest_s=settings.retry_max_s,  # no delay is longer, not even one that another system asked for
         replay_topic=replay,
         replay_share=settings.replay_share,
     )

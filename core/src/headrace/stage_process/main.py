@@ -39,7 +39,7 @@ from headrace.kafka.follower import TopicFollower
 from headrace.objects.claims import Claims
 from headrace.orders import control
 from headrace.orders.control import OrderBook, StageOrders
-from headrace.runtime.compute import ComputeThread
+from headrace.runtime.compute import CLOSE_S, ComputeThread
 from headrace.runtime.loop.breaker import Closed, HalfOpen
 from headrace.runtime.loop.state import State
 from headrace.runtime.outcomes import Wiring
@@ -117,7 +117,7 @@ def run_stage(
     with ExitStack() as closing:
         for close in (status.close, loaded.follower.close, orders.close, parts.compute.close):
             closing.callback(close)
-        closing.callback(lambda: parts.compute.call(loaded.chains.close()))
+        closing.callback(_close_handlers, parts.compute, loaded.chains)
         status.start()
         loaded.follower.start()
         orders.start()
@@ -128,6 +128,17 @@ def run_stage(
         log.info("service starts", port=status.port, handlers=loaded.handlers.names(flow.name))
         with beside(parts):
             return lanes.run()
+
+
+def _close_handlers(compute: ComputeThread, chains: PipelineChains) -> None:
+    """Cancel the batches that the drain left, then close the handlers, whose pools wait for their connections."""
+    if not compute.cancel():
+        log.warning("handlers not closed: a batch still runs", waited_s=CLOSE_S)
+        return
+    try:
+        compute.call(chains.close(), CLOSE_S)
+    except TimeoutError:
+        log.warning("handlers not closed in time; their connections end with the process", waited_s=CLOSE_S)
 
 
 @dataclass(frozen=True, slots=True)

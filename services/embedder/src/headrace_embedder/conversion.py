@@ -11,6 +11,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,9 @@ _FORMAT = "2"
 """Part of the folder's name; increment it when the folder's content changes."""
 _CONVERTER = ("-m", "headrace_embedder.conversion")
 _CONVERT_S = 1800.0
+_LEFT_OVER_S = 24 * 3600.0
+"""Age of an unfinished conversion that no process can still be working on."""
+_PREFIX = ".converting-"
 _LAST_LINES = 5
 
 
@@ -39,7 +44,8 @@ def converted(source: Path, settings: EmbedderSettings) -> Path:
         if (home / FACTS).exists():
             return home
         home.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=home.parent, prefix=".converting-"))
+        _remove_left_over(home.parent)
+        partial = Path(tempfile.mkdtemp(dir=home.parent, prefix=_PREFIX))
     except OSError as error:  # no home or not writable: convert at each start
         log.warning(
             "cannot store the converted model; every start will convert it", error=str(error),
@@ -47,19 +53,42 @@ def converted(source: Path, settings: EmbedderSettings) -> Path:
         )  # fmt: skip
         partial = home = Path(tempfile.mkdtemp(prefix="headrace-model-"))
     log.info("converting the model", model=settings.model, folder=str(home))
-    done = subprocess.run(
-        [sys.executable, *_CONVERTER, str(source), str(partial)],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=_CONVERT_S,
-    )  # fmt: skip
-    if done.returncode != 0:
+    try:
+        _run_converter(source, partial)
+    except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
-        raise NotConverted(" ".join(done.stderr.strip().splitlines()[-_LAST_LINES:])[-1000:])
+        raise
     if partial != home:
         try:
             partial.rename(home)
         except OSError:  # another process converted it first
             shutil.rmtree(partial, ignore_errors=True)
     return home
+
+
+def _run_converter(source: Path, target: Path) -> None:
+    """Convert the model in another process; raises :class:`NotConverted` if it fails or takes too long."""
+    try:
+        done = subprocess.run(
+            [sys.executable, *_CONVERTER, str(source), str(target)],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=_CONVERT_S,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise NotConverted(
+            f"the conversion was stopped because it took longer than {_CONVERT_S:g} s. Convert the model once with "
+            "`headrace-embedder-convert`, which has no time limit, and set HEADRACE_EMBEDDER_MODEL to its folder"
+        ) from error
+    if done.returncode != 0:
+        raise NotConverted(" ".join(done.stderr.strip().splitlines()[-_LAST_LINES:])[-1000:])
+
+
+def _remove_left_over(folder: Path) -> None:
+    """Remove what conversions left that were killed; those that may still run stay."""
+    for partial in folder.glob(f"{_PREFIX}*"):
+        with suppress(OSError):  # another process may remove it at the same time
+            if time.time() - partial.stat().st_mtime > _LEFT_OVER_S:
+                shutil.rmtree(partial)
+                log.info("removed an unfinished conversion", folder=str(partial))
 
 
 def _identity(source: Path) -> str:

@@ -43,6 +43,14 @@ class _Window:
     deferred: set[str] = field(default_factory=set)
 
 
+@dataclass(frozen=True, slots=True)
+class _Grant:
+    """What a batch was granted in a window: the tenants' names, each with seconds of the limits."""
+
+    window: _Window
+    parts: list[tuple[str, float]] = field(default_factory=list)
+
+
 class FairShare:
     """Shares the limits between tenants, batch by batch.
 
@@ -67,8 +75,8 @@ class FairShare:
         self._before = _Window(self._now.since)
         self._promised: dict[bool, Cost] = {}
         """What the current batch of each lane was granted; the batch uses it up step by step."""
-        self._granted: dict[bool, list[tuple[str, float]]] = {}
-        """Which tenants it was granted to, in seconds, until the batch ends."""
+        self._granted: dict[bool, _Grant] = {}
+        """To whom it was granted, until the batch ends."""
 
     def cost(self, texts: Sequence[str], together: int) -> Cost:
         """Return the cost of the texts if ``together`` texts share requests."""
@@ -81,8 +89,7 @@ class FairShare:
         or :meth:`give_back`; :meth:`granted` does that.
         """
         self._turn_window()
-        granted: list[tuple[str, float]] = []
-        self._granted[read_again] = granted
+        granted = self._granted[read_again] = _Grant(self._now)
         requests = [_Request(one.tenant, one.cost, admitted=one.cost == Cost()) for one in asked]
         costly = [request for request in requests if not request.admitted]
         for request in costly:
@@ -100,8 +107,8 @@ class FairShare:
                 planned += self._admit(request, granted)
             elif not read_again:  # a record that is deferred again does not indicate a new flood
                 self._now.deferred.add(request.name)
-        if granted and planned.requests < 1:  # a request counts in full, however few of the texts are admitted
-            planned += self._take(granted[0][0], Cost(1 - planned.requests), granted)
+        if granted.parts and planned.requests < 1:  # a request counts in full, however few of the texts are admitted
+            planned += self._take(granted.parts[0][0], Cost(1 - planned.requests), granted)
         self._promised[read_again] = planned
         return [request.admitted for request in requests]
 
@@ -121,11 +128,14 @@ class FairShare:
         self._granted.pop(read_again, None)
 
     def give_back(self, *, read_again: bool) -> None:
-        """End a batch that failed: it will be computed again, and must not count against its tenants twice."""
-        taken = self._now.taken
-        for name, seconds in self._granted.get(read_again, []):
-            if name in taken:
-                taken[name] = max(0.0, taken[name] - seconds)
+        """End a batch that failed: it will be computed again, and must not count against its tenants twice.
+
+        What it was granted in an earlier window does not change the current one.
+        """
+        grant = self._granted.get(read_again)
+        if grant is not None:
+            for name, seconds in grant.parts:
+                grant.window.taken[name] = max(0.0, grant.window.taken[name] - seconds)
         self.done(read_again=read_again)
 
     def tracked(self) -> int:
@@ -151,14 +161,14 @@ class FairShare:
             return False
         return self._now.taken[name] + self._limits.seconds(cost) <= share
 
-    def _admit(self, request: _Request, granted: list[tuple[str, float]]) -> Cost:
+    def _admit(self, request: _Request, granted: _Grant) -> Cost:
         request.admitted = True
         return self._take(request.name, request.cost, granted)
 
-    def _take(self, name: str, cost: Cost, granted: list[tuple[str, float]]) -> Cost:
+    def _take(self, name: str, cost: Cost, granted: _Grant) -> Cost:
         seconds = self._limits.seconds(cost)
         self._now.taken[name] += seconds
-        granted.append((name, seconds))
+        granted.parts.append((name, seconds))
         return cost
 
 

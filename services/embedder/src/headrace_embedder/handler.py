@@ -169,6 +169,12 @@ class EmbedHandler(BatchHandler[ChunkedDocument, EmbeddedDocument]):
         failures: list[Exception] = []
         writes: list[asyncio.Task[None]] = []
 
+        async def write(fresh: Mapping[Key, bytes], bills: Mapping[str, Bill]) -> None:
+            try:
+                await self._remember(fresh, bills)
+            except Exception as error:  # noqa: BLE001  # raised below, after the other writes
+                failures.append(error)
+
         async def one(part: Sequence[tuple[int, Text]]) -> None:
             async with room:
                 if failures:
@@ -179,7 +185,7 @@ class EmbedHandler(BatchHandler[ChunkedDocument, EmbeddedDocument]):
                     failures.append(error)
                     return
             # The model continues while the slice is written to the cache; every computed vector is cached in any case.
-            writes.append(asyncio.create_task(self._remember(fresh, bills), name="cache-vectors"))
+            writes.append(asyncio.create_task(write(fresh, bills), name="cache-vectors"))
             computed.vectors |= fresh
             if failure is not None:
                 failures.append(failure)

@@ -126,3 +126,5 @@ class ModelThreads:
                 future.set_result(encode_halving(self._encode, texts))
             except Exception as error:  # noqa: BLE001  # awaiting the future raises it
                 future.set_exception(error)
+            except BaseException as error:  # noqa: BLE001  # Rust's panics are of this class; the thread must continue
+                future.set_exception(RuntimeError(f"{type(error).__name__}: {error}"))

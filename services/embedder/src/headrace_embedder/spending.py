@@ -90,7 +90,9 @@ class Spending:
         the cap is raised.
         """
         book = self._refreshed()
-        if not tenants:
+        if not tenants:  # no record is held, and the stage does not wait
+            for scope in ("all", "tenant"):
+                metrics.CAPPED.labels(scope).set(0)
             return {}
         now = self._now()
         await self._check_all(pool, book, now)

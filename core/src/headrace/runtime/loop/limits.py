@@ -17,6 +17,8 @@ class Limits:
     drain_s: float = 10.0
     retry_topic: str | None = None
     """Its records wait until they are due."""
+    retry_longest_s: float = float("inf")
+    """Maximum wait of a record after it is read: the worker that wrote its due time may have a wrong clock."""
     replay_topic: str | None = None
     """Its records wait while the live lane works."""
     replay_share: float = 0.1

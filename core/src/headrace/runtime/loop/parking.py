@@ -60,4 +60,5 @@ def next_due(parking: Parking) -> float:
 def _due(record: Record, event: PollReturned, limits: Limits) -> float:
     if record.topic != limits.retry_topic:
         return event.now
-    return headers.number(record, headers.RETRY_DUE, 0) / 1000 - event.wall_ahead
+    stated = headers.number(record, headers.RETRY_DUE, 0) / 1000 - event.wall_ahead
+    return min(stated, event.now + limits.retry_longest_s)
