@@ -22,6 +22,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from headrace.config.settings import KafkaSettings
 from headrace.kafka.broker_contract import Record, TopicPartition
 from headrace.kafka.client_answers import record_of
+from headrace.kafka.offsets import LogOffsets
 from headrace_testing.committed import QUIET, beginnings, read_all, reader
 from headrace_testing.faults.brokers import Cluster
 from headrace_testing.faults.checkers import Ends, Entry, Placed, conservation, ledger, offsets, progress
@@ -161,7 +162,7 @@ class Lab:
         while len(self.reader.seen) < number:
             if time.monotonic() > deadline:
                 raise AssertionError(
-                    f"{len(self.reader.seen)} of {number} outputs after {timeout:.0f} s\n{self._show()}"
+                    f"{len(self.reader.seen)} of {number} outputs after {timeout:.0f} s; {self._lacking()}\n{self._show()}"
                 )
             for worker, again in list(self._kept.values()):
                 if not worker.alive():
@@ -214,6 +215,20 @@ class Lab:
         self.reader.close()
         self.cluster.delete_topics([self.source, self.target, self.dead])
 
+    def _lacking(self) -> str:
+        """Return where the missing outputs are: unsent, unread, or behind an open transaction."""
+        source, found = (self._all(topic) for topic in (self.source, self.target))
+        log = LogOffsets(KafkaSettings(bootstrap=self.cluster.bootstrap, topic_prefix=""))
+        places = log.partitions([self.target])
+        stable, high = log.ends(places), log.high_watermarks(places)
+        behind = {str(place): (stable[place], high[place]) for place in places if stable[place] != high[place]}
+        lacking = sorted({placed.entry for placed in source} - {placed.entry for placed in found})
+        return (
+            f"{len(source)} records in the source, {len(found)} in the target, lacking {lacking[:20]}; "
+            f"partitions with an open transaction (last stable offset, high watermark): {behind}; "
+            f"committed: {self._committed()}"
+        )
+
     def _show(self) -> str:
         """Return the ends of the newest workers' logs, with the stack of each thread of running ones."""
         alive = [worker for worker in self.workers if worker.alive()]
@@ -226,8 +241,7 @@ class Lab:
     def _all(self, topic: str) -> list[Placed]:
         return _entries(read_all(self.cluster.bootstrap, topic))
 
-    def _offsets(self, done: set[Entry]) -> list[str]:
-        source = self._all(self.source)
+    def _committed(self) -> dict[TopicPartition, int]:
         settings = {**QUIET, "bootstrap.servers": self.cluster.bootstrap, "group.id": self.group}
         consumer = Consumer({**settings, "isolation.level": "read_committed"})
         places = [KafkaPartition(self.source, number) for number in range(self.partitions)]
@@ -235,6 +249,10 @@ class Lab:
             TopicPartition(found.topic, found.partition): found.offset for found in consumer.committed(places, 60)
         }
         consumer.close()
+        return committed
+
+    def _offsets(self, done: set[Entry]) -> list[str]:
+        source, committed = self._all(self.source), self._committed()
         return offsets(source, done, committed, ends(self.cluster.bootstrap, [self.target, self.dead], self.partitions))
 
 
