@@ -162,7 +162,8 @@ class Lab:
         while len(self.reader.seen) < number:
             if time.monotonic() > deadline:
                 raise AssertionError(
-                    f"{len(self.reader.seen)} of {number} outputs after {timeout:.0f} s; {self._lacking()}\n{self._show()}"
+                    f"{len(self.reader.seen)} of {number} outputs after {timeout:.0f} s; {self._lacking()}\n"
+                    f"{self._show()}"
                 )
             for worker, again in list(self._kept.values()):
                 if not worker.alive():
