@@ -211,7 +211,7 @@ confine.confine(1 << 30, 5)
 try:
     attempts[sys.argv[1]]()
 except (PermissionError, MemoryError) as error:
-    print(type(error).__name__)
+    print(type(error).__name__, flush=True)
     os._exit(0)
 os._exit(1)
 """
