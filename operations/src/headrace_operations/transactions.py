@@ -12,10 +12,10 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from headrace.config.settings import KafkaSettings
 from headrace.errors import DependencyDown, HeadraceError
 from headrace.kafka.client_answers import FENCED, retrying
+from headrace.topology.topics import CARRIER_ALLOWANCE_BYTES
 
 _CALL_S = 15.0
 _TRANSACTION_MS = 60_000
-_ALLOWANCE_BYTES = 1024 * 1024
 _BATCH_RECORDS = 500
 _BATCH_BYTES = 16 * 1024 * 1024
 _REMEDY = "Run the command again when the system answers: nothing is done twice."
@@ -53,7 +53,7 @@ class Transactions:
 
     def __init__(self, kafka: KafkaSettings, name: str) -> None:
         self._kafka = kafka
-        self._largest = kafka.max_message_bytes + _ALLOWANCE_BYTES
+        self._largest = kafka.max_message_bytes + CARRIER_ALLOWANCE_BYTES
         full = f"{kafka.topic_prefix}{name}"
         self._producer = Producer(
             {

@@ -8,9 +8,8 @@ from typing import Any, Literal
 from confluent_kafka.admin import AdminClient
 
 from headrace.config.settings import KafkaSettings, WorkerSettings
+from headrace.topology.topics import CARRIER_ALLOWANCE_BYTES
 
-_SLACK_BYTES = 1024 * 1024
-"""Bytes by which dead letters, retries, replays and held records may exceed the largest record."""
 _QUEUED_KBYTES = 16 * 1024
 """Fetched records that a consumer keeps in memory, in KiB."""
 Lost = Literal["earliest", "error"]
@@ -51,7 +50,7 @@ def producer_config(kafka: KafkaSettings, worker: WorkerSettings, transactional_
         "partitioner": "murmur2_random",
         "compression.type": "zstd",
         "linger.ms": 1,
-        "message.max.bytes": kafka.max_message_bytes + _SLACK_BYTES,
+        "message.max.bytes": kafka.max_message_bytes + CARRIER_ALLOWANCE_BYTES,
         "queue.buffering.max.kbytes": 256 * 1024,
     }
 
@@ -75,7 +74,7 @@ def reader_config(kafka: KafkaSettings, role: str, *, wait_ms: int, lost: Lost =
         "enable.partition.eof": True,
         "auto.offset.reset": lost,
         "fetch.wait.max.ms": wait_ms,
-        "fetch.message.max.bytes": kafka.max_message_bytes + _SLACK_BYTES,
+        "fetch.message.max.bytes": kafka.max_message_bytes + CARRIER_ALLOWANCE_BYTES,
         "queued.max.messages.kbytes": _QUEUED_KBYTES,
         "log_level": 0,
     }

@@ -14,8 +14,9 @@ from headrace.kafka.broker_contract import Headers, Message, Record
 from headrace.kafka.constants import LATEST_MS, NO_KEY
 from headrace.kafka.headers import REQUEST_ID, Origin
 from headrace.payloads import DeadLetter, HeaderPart
+from headrace.topology.topics import CARRIER_ALLOWANCE_BYTES
 
-ALLOWANCE_BYTES = 512 * 1024
+ALLOWANCE_BYTES = CARRIER_ALLOWANCE_BYTES // 2
 """Bytes by which a dead letter may exceed the maximum message size; its topic and producer allow twice this."""
 CUT = "cut"
 """Header of a dead letter that contains only part of its record: the size of the whole record in bytes."""

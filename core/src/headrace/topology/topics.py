@@ -17,8 +17,9 @@ TOPIC_FOLDER = Path(__file__).parent.parent / "schemas" / "topics"
 DEAD_LETTER_ACTIONS = "dead-letter-actions"
 HELD_ACTIONS = "held-actions"
 _UNITS_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_ENVELOPE_ALLOWANCE = 1024 * 1024
-"""Bytes by which a dead letter, a retry or a replay may exceed its record, for the stack trace and headers."""
+CARRIER_ALLOWANCE_BYTES = 1024 * 1024
+"""Bytes by which a dead letter, a retry, a replay or a held record may exceed its record: stack trace and headers.
+Their topics, and every producer and consumer of them, allow it."""
 _CARRIERS = ("dead-letters.", "retry.", "replay.", "held.")
 
 
@@ -39,7 +40,7 @@ class Topic:
 
     def config(self, max_message_bytes: int) -> dict[str, str]:
         """Return Kafka's topic configuration."""
-        allowance = _ENVELOPE_ALLOWANCE if self.name.startswith(_CARRIERS) else 0
+        allowance = CARRIER_ALLOWANCE_BYTES if self.name.startswith(_CARRIERS) else 0
         return {
             "cleanup.policy": self.cleanup_policy,
             "retention.ms": str(self.retention_ms),
