@@ -122,7 +122,7 @@ def create_topics(kafka: KafkaSettings, replication_factor: int) -> list[str]:
             raise ConfigurationError(
                 f"topic {name!r} has {len(existing[name].partitions)} partitions, not {topic.partitions}",
                 remedy="A new number of partitions moves keys to other partitions, which breaks their order. Use "
-                "another topic prefix, or  declare the existing number in the topic's file in schemas/topics.",
+                "another topic prefix, or declare the existing number in the topic's file in schemas/topics.",
             )
     missing = [
         NewTopic(name, topic.partitions, replication_factor, config=topic.config(kafka.max_message_bytes))

@@ -58,7 +58,7 @@ class HandlerRegistry:
             raise ConfigurationError(
                 f"stage {stage!r} has no handler {name!r}",
                 remedy=f"Its handlers: {', '.join(self.names(stage)) or 'none'}. To add one, install its package where "
-                f"the stage runs (entry-point  group {ENTRY_POINT_GROUP!r}), then restart the stage.",
+                f"the stage runs (entry-point group {ENTRY_POINT_GROUP!r}), then restart the stage.",
             ) from None
 
 

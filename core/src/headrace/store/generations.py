@@ -163,7 +163,7 @@ def check_query(vector: bytes, generation: Generation) -> None:
             "embedder",
             f"the embedder returns {len(vector) // BYTES_PER_FLOAT} dimensions, but generation "
             f"{generation.name!r} needs {generation.dimensions}",
-            remedy="Start  the embedder with the model of the active generation.",
+            remedy="Start the embedder with the model of the active generation.",
         )
 
 

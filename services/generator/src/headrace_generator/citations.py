@@ -39,7 +39,7 @@ def check_citations(text: str, passages: int) -> CheckedText:
         space = match[0][: len(match[0]) - len(match[0].lstrip())] if good else ""
         return space + "".join(f"[{number}]" for number in good)
 
-    checked = _MARKER.sub(keep, text)
-    while checked != text:
-        text, checked = checked, _MARKER.sub(keep, checked)
-    return CheckedText(checked, tuple(sorted(cited)), removed)
+    before = None
+    while text != before:
+        before, text = text, _MARKER.sub(keep, text)
+    return CheckedText(text, tuple(sorted(cited)), removed)
