@@ -36,12 +36,17 @@ def beginnings(topic: str, partitions: Iterable[int]) -> list[TopicPartition]:
     return [TopicPartition(topic, number, OFFSET_BEGINNING) for number in partitions]
 
 
+def log_of(bootstrap: str) -> LogOffsets:
+    """Return the offsets of topics by their full names, from a new client: an old one may know former leaders."""
+    return LogOffsets(KafkaSettings(bootstrap=bootstrap, topic_prefix=""), call_s=60.0)
+
+
 def settle(bootstrap: str, topic: str) -> None:
     """Wait until no transaction is open in the topic, at most :data:`SETTLE_S`.
 
     A commit returns before its markers are written, and until then its records are behind the last stable offset.
     """
-    log = LogOffsets(KafkaSettings(bootstrap=bootstrap, topic_prefix=""))
+    log = log_of(bootstrap)
     places = log.partitions([topic])
     deadline = time.monotonic() + SETTLE_S
     while log.ends(places) != log.high_watermarks(places) and time.monotonic() < deadline:

@@ -15,15 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, Producer
+from confluent_kafka import Consumer, KafkaError, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from headrace.config.settings import KafkaSettings
 from headrace.kafka.broker_contract import Record, TopicPartition
 from headrace.kafka.client_answers import record_of
-from headrace.kafka.offsets import LogOffsets
-from headrace_testing.committed import QUIET, beginnings, read_all, reader
+from headrace_testing.committed import QUIET, beginnings, log_of, read_all, reader
 from headrace_testing.faults.brokers import Cluster
 from headrace_testing.faults.checkers import Ends, Entry, Placed, conservation, ledger, offsets, progress
 from headrace_testing.faults.pass_through import POISON
@@ -219,10 +217,8 @@ class Lab:
     def _lacking(self) -> str:
         """Return where the missing outputs are: unsent, unread, or behind an open transaction."""
         source, found = (self._all(topic) for topic in (self.source, self.target))
-        log = LogOffsets(KafkaSettings(bootstrap=self.cluster.bootstrap, topic_prefix=""))
-        places = log.partitions([self.target])
-        stable, high = log.ends(places), log.high_watermarks(places)
-        behind = {str(place): (stable[place], high[place]) for place in places if stable[place] != high[place]}
+        found_ends = ends(self.cluster.bootstrap, [self.target], self.partitions)
+        behind = {str(place): tuple(end) for place, end in found_ends.items() if end.stable != end.high}
         lacking = sorted({placed.entry for placed in source} - {placed.entry for placed in found})
         return (
             f"{len(source)} records in the source, {len(found)} in the target, lacking {lacking[:20]}; "
@@ -287,17 +283,10 @@ class Reader:
 
 def ends(bootstrap: str, topics: Sequence[str], partitions: int) -> dict[TopicPartition, Ends]:
     """Return the last stable offset and the end of every partition."""
-    places = [KafkaPartition(topic, number) for topic in topics for number in range(partitions)]
-    # A new client, because an old one may know former leaders.
-    admin = AdminClient({**QUIET, "bootstrap.servers": bootstrap})
-
-    def latest(level: IsolationLevel) -> dict[TopicPartition, int]:
-        newest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        asked = admin.list_offsets(dict.fromkeys(places, newest), isolation_level=level)
-        return {TopicPartition(p.topic, p.partition): future.result(60).offset for p, future in asked.items()}
-
-    stable, high = latest(IsolationLevel.READ_COMMITTED), latest(IsolationLevel.READ_UNCOMMITTED)
-    return {place: Ends(stable[place], high[place]) for place in high}
+    places = [TopicPartition(topic, number) for topic in topics for number in range(partitions)]
+    log = log_of(bootstrap)
+    stable, high = log.ends(places), log.high_watermarks(places)
+    return {place: Ends(stable[place], high[place]) for place in places}
 
 
 def _entry(record: Record) -> Entry:
