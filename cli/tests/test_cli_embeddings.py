@@ -75,7 +75,7 @@ def test_a_test_alert_arrives_or_the_command_fails(receiver: Webhook) -> None:
 
 
 def test_a_process_that_is_not_ready_is_read_all_the_same(receiver: Webhook) -> None:
-    """Broken: the 503 of a stopped stage passes for silence, and nobody hears why it stopped."""
+    """Broken: the 503 of a stopped stage passes for silence, and the alert does not say why it stopped."""
     found = looks.readyz(receiver.url)
     assert found is not None
     assert found["stopped"] == "too many dead letters"
@@ -85,7 +85,7 @@ def test_a_process_that_is_not_ready_is_read_all_the_same(receiver: Webhook) -> 
 def test_the_watcher_sees_the_stack_grow_and_ends_when_told(
     receiver: Webhook, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, contents: Contents
 ) -> None:
-    """Broken: an instance that `up --scale` added is never watched, no process is and nobody hears of it, or Ctrl-C
+    """Broken: an instance that `up --scale` added is never watched, no process is and the operator is not told, or Ctrl-C
     ends in the middle of an alert.
     """
     looked: list[dict[str, str]] = []
@@ -155,7 +155,7 @@ class Sent:
 
 
 def test_a_run_that_fails_is_said_and_ends_no_schedule(capsys: pytest.CaptureFixture[str]) -> None:
-    """Broken: a failed batch stops all later ones, or nobody hears of it."""
+    """Broken: a failed batch stops all later ones, or the operator is not told."""
     sent: Any = Sent()
     due = datetime(2026, 1, 2, tzinfo=UTC)
     for code in (3, 0):
@@ -261,7 +261,7 @@ def replayed(monkeypatch: pytest.MonkeyPatch, contents: Contents) -> list[str]:
 def test_a_dead_letter_that_cannot_be_redriven_does_not_hold_up_the_rest(
     replayed: list[str], contents: Contents
 ) -> None:
-    """Broken: one cut record keeps all other documents without vectors, night after night, or nobody hears of it."""
+    """Broken: one cut record keeps all other documents without vectors, night after night, or the operator is not told."""
     contents.letters += [letter(1), letter(2, "it was cut"), letter(3)]
     ended = run("embeddings", "incremental", code=int(ExitCode.SOME_FAILED))
     assert contents.happened("REDRIVEN") == [(("embedder/0/1", "embedder/0/3"), "embeddings incremental")]

@@ -133,7 +133,7 @@ async def test_the_log_is_estimated_as_the_model_would_see_it(
 
 
 async def test_an_estimate_needs_a_store_and_a_generation(cluster: FakeCluster) -> None:
-    """Broken: an estimate of the log passes for exact though nobody knows what is cached."""
+    """Broken: an estimate of the log passes for exact without knowledge of the cache."""
     replay = ReplayRequest("embedder", everything=True)
     with pytest.raises(ConfigurationError, match="no PostgreSQL is configured"):
         await estimating.estimate_log(replace(cluster, store=None), EstimateRequest(BOOK), replay)
@@ -342,7 +342,7 @@ async def test_status_tells_progress_failures_and_caps_that_are_refused(
 
 
 def test_the_rate_is_what_was_done_in_the_meantime(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Broken: the time left is told from a rate that nobody measured, or an idle embedder costs a pause."""
+    """Broken: the time left is told from a rate that was not measured, or an idle embedder costs a pause."""
     readings = [Progress(10, 4), Progress(14, 4), Progress(14, 0)]
     slept: list[float] = []
     monkeypatch.setattr("headrace_operations.embeddings.progress.lag.LagReader", lambda _: None)

@@ -109,7 +109,7 @@ def test_only_stages_of_a_generation_fill_one() -> None:
 
 
 def test_a_plan_covers_the_log_up_to_its_end_and_moves_nothing(cluster: FakeCluster) -> None:
-    """Broken: a plan starts something, or nobody can tell who asked for the replay and where it goes."""
+    """Broken: a plan starts something, or does not say who asked for the replay and where it goes."""
     asked = ReplayRequest("embedder", everything=True, rate=5)
     run = start.plan(cluster.of("g2"), asked).run
     assert (run.asked_by, run.generation, run.source, run.state) == ("olga", "g2", "chunks", runs.RUNNING)
@@ -127,7 +127,7 @@ def test_a_plan_of_nothing_is_refused(cluster: FakeCluster, monkeypatch: pytest.
 
 
 async def test_a_dry_run_counts_records_and_documents(cluster: FakeCluster) -> None:
-    """Broken: an operator starts a replay of a size that nobody expected, or of a tenant that is misspelt."""
+    """Broken: an operator starts a replay of an unexpected size, or of a tenant that is misspelt."""
     run = start.plan(cluster, ReplayRequest("chunker", everything=True)).run
     found = await start.estimate(cluster, run)
     assert (found.records, found.documents, found.model_calls) == (3, 2, None)
@@ -136,7 +136,7 @@ async def test_a_dry_run_counts_records_and_documents(cluster: FakeCluster) -> N
 
 
 class Pool:
-    """Gives a connection that nobody asks."""
+    """Gives a connection that is not used."""
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[None]:

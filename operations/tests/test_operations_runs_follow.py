@@ -67,7 +67,7 @@ async def test_one_reading_shows_the_latest_runs_only(monkeypatch: pytest.Monkey
 
 
 async def test_a_named_run_shows_its_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Broken: nobody can tell which change of a run failed."""
+    """Broken: the output does not say which change of a run failed."""
     last, _, _ = await followed(monkeypatch, Reader([HALF]), RunsRequest(0, run="r"))
     assert last.items == [ITEM]
 

@@ -117,7 +117,7 @@ async def test_by_default_a_record_names_no_keys() -> None:
 
 
 async def test_empty_texts_are_skipped_and_listed_and_the_rest_goes_on() -> None:
-    """Broken: a model is asked for nothing, a document is dead-lettered for a blank line, or nobody knows why."""
+    """Broken: a model is asked for nothing, a document is dead-lettered for a blank line, or the reason is missing."""
     before = metrics.TEXTS_SKIPPED._value.get()
     handler = Cached(HashingProvider(8), Preparation())
     (found,) = await handler.process_batch([context("one", " \n", "")])
@@ -130,7 +130,7 @@ async def test_empty_texts_are_skipped_and_listed_and_the_rest_goes_on() -> None
 
 @pytest.mark.parametrize(("policy", "name"), [(OverLong.CUT, "cut"), (OverLong.SPLIT, "split")])
 async def test_over_long_texts_are_listed_with_their_document(policy: OverLong, name: str) -> None:
-    """Broken: nobody can tell which passages cannot be found whole."""
+    """Broken: the record does not say which passages cannot be found whole."""
     handler = Cached(local(), Preparation(over_long=policy))
     (found,) = await handler.process_batch([context("short", "w " * 9)])
     assert isinstance(found, Context)

@@ -70,7 +70,7 @@ class TransactionContract:
         """Broken: a batch that was sealed between two memberships is not fenced."""
         source, target = lab.topic(1), lab.topic(1)
         lab.produce(numbered(source, 3))
-        session = Session(lab, "nobody", "nobody-0", source)
+        session = Session(lab, "outside", "outside-0", source)
         session.read(3)
         with pytest.raises(TransactionAborted):
             copy(session.broker, session.records, target, None)
