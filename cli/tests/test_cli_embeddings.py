@@ -85,8 +85,8 @@ def test_a_process_that_is_not_ready_is_read_all_the_same(receiver: Webhook) -> 
 def test_the_watcher_sees_the_stack_grow_and_ends_when_told(
     receiver: Webhook, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, contents: Contents
 ) -> None:
-    """Broken: an instance that `up --scale` added is never watched, no process is and the operator is not told, or Ctrl-C
-    ends in the middle of an alert.
+    """Broken: an instance that `up --scale` added is never watched, no process is and the operator is not told,
+    or Ctrl-C ends in the middle of an alert.
     """
     looked: list[dict[str, str]] = []
     grown = {"embedder-1": "http://127.0.0.1:9"}
@@ -261,7 +261,7 @@ def replayed(monkeypatch: pytest.MonkeyPatch, contents: Contents) -> list[str]:
 def test_a_dead_letter_that_cannot_be_redriven_does_not_hold_up_the_rest(
     replayed: list[str], contents: Contents
 ) -> None:
-    """Broken: one cut record keeps all other documents without vectors, night after night, or the operator is not told."""
+    """Broken: one cut record keeps all other documents without vectors every night, or the operator is not told."""
     contents.letters += [letter(1), letter(2, "it was cut"), letter(3)]
     ended = run("embeddings", "incremental", code=int(ExitCode.SOME_FAILED))
     assert contents.happened("REDRIVEN") == [(("embedder/0/1", "embedder/0/3"), "embeddings incremental")]

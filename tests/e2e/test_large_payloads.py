@@ -67,7 +67,7 @@ def dayless(keys: set[str]) -> set[tuple[str, str]]:
 def test_a_large_document_is_found_with_its_payloads_in_a_folder(
     deployment: Deployment, place: Place, tmp_path: Path
 ) -> None:
-    """A large document would be dead-lettered, lost with a worker that dies, or leave objects that are never deleted."""
+    """A large document would be dead-lettered, lost with a worker that dies, or leave objects for ever."""
     folder = tmp_path / "objects"
     folder.mkdir()
     url = f"file://{folder}"
