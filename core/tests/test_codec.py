@@ -410,6 +410,14 @@ def test_ids_are_asked_for_once() -> None:
     assert [method for method, _ in fake.requests] == ["POST", "GET"]
 
 
+def test_a_schema_equal_to_ours_is_read_without_resolution() -> None:
+    """Broken: each record costs twice the time to read, because two equal schemas are resolved against each other."""
+    fake = FakeRegistry()
+    registry = fake.client()
+    schema_id = registry.id_of("headrace.SourceDocument")
+    assert registry.writer_schema(schema_id) is schemas.parsed("headrace.SourceDocument")
+
+
 def test_an_unknown_id_is_the_record_s_fault_alone() -> None:
     """Broken: a forged schema id stops the stage."""
     with pytest.raises(UndecodableRecord, match="999"):

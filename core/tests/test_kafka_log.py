@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import types
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -418,76 +420,90 @@ def test_a_refresh_waits_for_what_was_written_just_before(client: Client) -> Non
     made.refresh()
 
 
-class Future:
-    """An answer of the admin client."""
+class Asker:
+    """A client that answers what was planted, the next answer at each question."""
 
-    def __init__(self, answer: Any) -> None:
-        self._answer = answer
-
-    def result(self, _: float) -> Any:
-        if isinstance(self._answer, Exception):
-            raise self._answer
-        return self._answer
-
-
-@dataclass
-class Offset:
-    """An offset as the admin client gives it."""
-
-    offset: int
-
-
-class Admin:
-    """Answers what was planted, the next answer at each question."""
-
-    def __init__(self, *answers: Any) -> None:
+    def __init__(self, *answers: int | Exception) -> None:
         self._answers = list(answers)
 
-    def list_offsets(self, asked: dict[KafkaPlace, Any], **_: Any) -> dict[KafkaPlace, Future]:
+    def offsets_for_times(self, asked: list[KafkaPlace], *, timeout: float) -> list[KafkaPlace]:
+        """Answer with the same offset for each partition."""
+        assert timeout > 0
         answer = self._answers.pop(0)
-        return {place: Future(answer) for place in asked}
+        if isinstance(answer, Exception):
+            raise answer
+        return [KafkaPlace(place.topic, place.partition, answer) for place in asked]
 
-    def list_consumer_group_offsets(self, requests: list[Any], **_: Any) -> dict[str, Future]:
-        answer = self._answers.pop(0)
-        return {requests[0].group_id: Future(answer)}
-
-
-@dataclass
-class GroupAnswer:
-    """What a group answers with."""
-
-    topic_partitions: list[KafkaPlace]
+    committed = offsets_for_times
 
 
-def asking(*answers: Any) -> LogOffsets:
-    """Offsets that are answered so."""
-    made = LogOffsets(KAFKA)
-    made.__dict__["_admin"] = Admin(*answers)
-    return made
+def asking(monkeypatch: pytest.MonkeyPatch, *answers: int | Exception) -> LogOffsets:
+    """Offsets that are answered so, by one client for all groups."""
+    asker = Asker(*answers)
+    monkeypatch.setattr(offsets, "Consumer", lambda _: asker)
+    return LogOffsets(KAFKA)
 
 
-def test_a_partition_that_moves_is_asked_again_and_a_refusal_is_told_at_once() -> None:
+def test_a_partition_that_moves_is_asked_again_and_a_refusal_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken: a command fails right after a broker's restart, or a missing permission takes as long as an outage."""
     moving = KafkaException(KafkaError(KafkaError.NOT_LEADER_FOR_PARTITION, "moved"))
     refused = KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "not allowed"))
-    assert asking(moving, moving, Offset(7)).ends([A]) == {A: 7}
+    monkeypatch.setattr(offsets, "_PAUSE_S", 0.0)
+    assert asking(monkeypatch, moving, moving, 7).ends([A]) == {A: 7}
     with pytest.raises(DependencyDown, match="denies access"):
-        asking(moving, refused).ends([A])
+        asking(monkeypatch, moving, refused).ends([A])
+    ticks = itertools.count(0.0, 1.0)
+    monkeypatch.setattr("time.monotonic", lambda: next(ticks))
     with pytest.raises(DependencyDown, match="does not answer"):
-        asking(*[moving] * 100).ends([A])
-    assert asking().ends([]) == {}
+        asking(monkeypatch, *[moving] * 100).ends([A])
+    assert asking(monkeypatch).ends([]) == {}
 
 
-def test_a_group_that_never_committed_stands_at_0() -> None:
+def test_an_error_for_one_partition_is_not_an_offset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: a partition without a leader counts as empty, and its lag as none."""
+
+    class OneFails(Asker):
+        def offsets_for_times(self, asked: list[KafkaPlace], *, timeout: float) -> list[KafkaPlace]:
+            found = super().offsets_for_times(asked, timeout=timeout)
+            refused = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "not allowed")
+            return [found[0], types.SimpleNamespace(topic=KAFKA.topic(B.topic), partition=B.partition, error=refused)]  # type: ignore[list-item]
+
+    monkeypatch.setattr(offsets, "Consumer", lambda _: OneFails(7))
+    with pytest.raises(DependencyDown, match="denies access"):
+        LogOffsets(KAFKA).ends([A, B])
+
+
+def test_a_group_that_never_committed_is_at_0(monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken: lag and traces fail for a stage that has not run yet, or a group's error reads as no lag."""
-    nobody = KafkaException(KafkaError(KafkaError.GROUP_ID_NOT_FOUND, "unknown"))
     groups = {"p-headrace-chunker": [A], "p-headrace-embedder": [B], "p-headrace-ingest": []}
-    some = GroupAnswer([KafkaPlace("p-documents", 0, 5)])
-    assert asking(some, nobody).committed_of(groups) == {A: 5, B: 0}
-    assert asking(GroupAnswer([KafkaPlace("p-documents", 0, -1001)])).committed("chunker", [A]) == {A: 0}
+    assert asking(monkeypatch, 5, -1001).committed_of(groups) == {A: 5, B: 0}
+    loading = KafkaException(KafkaError(KafkaError.COORDINATOR_LOAD_IN_PROGRESS, "loading"))
+    assert asking(monkeypatch, loading, 3).committed("chunker", [A]) == {A: 3}
     refused = KafkaException(KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED, "not allowed"))
     with pytest.raises(DependencyDown, match="denies access"):
-        asking(refused).committed("chunker", [A])
+        asking(monkeypatch, refused).committed("chunker", [A])
+
+
+def test_each_group_is_asked_by_its_own_client_once_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: one group's offsets are reported as another's, or each look at the lag opens new connections."""
+    made: list[tuple[str, str]] = []
+
+    def client(config: dict[str, Any]) -> Asker:
+        made.append((config["group.id"], config["isolation.level"]))
+        return Asker(*[4] * 10)
+
+    monkeypatch.setattr(offsets, "Consumer", client)
+    log = LogOffsets(KAFKA)
+    for _ in range(2):
+        log.committed_of({"p-one": [A], "p-two": [B]})
+        log.ends([A])
+        log.high_watermarks([A])
+    assert made == [
+        ("p-one", "read_uncommitted"),
+        ("p-two", "read_uncommitted"),
+        ("p-headrace-offsets", "read_committed"),
+        ("p-headrace-offsets", "read_uncommitted"),
+    ]
 
 
 def test_nothing_to_read_needs_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ from headrace_local import shared
 PARTITIONS = 8
 BATCH = 500
 RECORD_BYTES = 2000
-ROUNDS = 3
+ROUNDS = 5
 
 Process = Callable[[Batch], Awaitable[BatchResult]]
 
@@ -88,7 +88,7 @@ def _on_stack(state_dir: Path, *, envelope: bool) -> Result:
 
 
 def _measured(kafka: KafkaSettings, *, envelope: bool, records: int = 40_000) -> Result:
-    """Return the medians of alternating rounds."""
+    """Return the medians of alternating rounds, after a round of each that warms up the broker."""
     codec = Codec(FixedIds())
     source, target = (kafka.topic(f"bench-{uuid4().hex[:8]}-{name}") for name in ("in", "out"))
     admin = AdminClient(kafka.client())
@@ -97,7 +97,7 @@ def _measured(kafka: KafkaSettings, *, envelope: bool, records: int = 40_000) ->
         _fill(kafka, source, _value(codec), records)
         process = _envelope_process(codec, target) if envelope else _bytes_process(target)
         ours, bare = [], []
-        for _ in range(ROUNDS):
+        for _ in range(ROUNDS + 1):
             bare.append(records / _bare(kafka, source, target, records))
             ours.append(records / _runtime(kafka, source, process, records))
     finally:
@@ -105,9 +105,9 @@ def _measured(kafka: KafkaSettings, *, envelope: bool, records: int = 40_000) ->
             future.result()
     return Result(
         "runtime-envelope" if envelope else "runtime",
-        median(ours), "records/s", median(bare), "bare confluent-kafka transactional loop, same batch size",
+        median(ours[1:]), "records/s", median(bare[1:]), "bare confluent-kafka transactional loop, same batch size",
         {"records": records, "bytes": RECORD_BYTES, "batch": BATCH, "rounds": ROUNDS, "ours": ours, "bare": bare},
-        goal=0.50 if envelope else 0.90,
+        goal=0.9 if envelope else 1.2,
     )  # fmt: skip
 
 

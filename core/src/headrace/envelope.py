@@ -134,6 +134,10 @@ class Metadata(Mapping[str, MetadataValue]):
     def __repr__(self) -> str:
         return f"Metadata({dict(self._items)!r})"
 
+    def to_dict(self) -> dict[str, MetadataValue]:
+        """Return the values by key, in a dict of its own."""
+        return dict(self._items)
+
     def with_values(self, stage: str, **values: MetadataValue) -> Metadata:
         """Return a copy with ``{stage}.{key}`` added for each value.
 
@@ -161,6 +165,15 @@ class Context(Generic[P_co]):
     change: Change
     payload: P_co
     metadata: Metadata = field(default_factory=Metadata)
+
+    def with_run(self, run: StageRun) -> Self:
+        """Return a copy with another run at the end of its history; only the runtime writes it."""
+        before = self.trace
+        trace = Trace(
+            before.request_id, before.pipeline_id, before.pipeline_version, before.started_at, before.requested_by,
+            (*before.history, run),
+        )  # fmt: skip
+        return type(self)(trace, self.change, self.payload, self.metadata)
 
     def with_payload(self, payload: Q) -> Context[Q]:
         """Return a copy with another payload."""

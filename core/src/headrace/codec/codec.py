@@ -106,7 +106,7 @@ class Codec:
             name,
             lambda: {
                 "trace": _write_trace(context.trace),
-                "metadata": dict(context.metadata),
+                "metadata": context.metadata.to_dict(),
                 "change": _write_change(context.change),
                 "payload": None if payload is None else (f"{name}Payload", mapping.writer(payload_type)(payload)),
                 "reference": None if reference is None else _write_reference(reference),

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import Field, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
+from operator import attrgetter
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -68,8 +69,10 @@ def _writer(cls: Any) -> _Convert:
         (f.name, convert) for f in fields(cls) if not _is_flat(f) and (convert := _writes(hints[f.name])) is not None
     ]
 
+    get = _getter(plain)
+
     def write(record: Any) -> Values:
-        values = {name: getattr(record, name) for name in plain}
+        values = dict(zip(plain, get(record), strict=True))
         for name, convert in flat:
             values |= convert(getattr(record, name))
         for name, convert in special:
@@ -78,6 +81,13 @@ def _writer(cls: Any) -> _Convert:
         return values
 
     return write
+
+
+def _getter(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
+    """Return the function that returns the attributes of these names."""
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda record: tuple(getattr(record, name) for name in names)
 
 
 def _is_flat(field: Field[Any]) -> bool:

@@ -58,7 +58,8 @@ class Registry:
             answer = self._call("GET", f"/schemas/ids/{schema_id}")
             if answer.status_code == _NOT_FOUND:
                 raise _not_found(answer, schema_id)
-            self._schemas[schema_id] = schemas.parse_foreign(_field(answer, "schema", str), f"schema id {schema_id}")
+            found = schemas.parse_foreign(_field(answer, "schema", str), f"schema id {schema_id}")
+            self._schemas[schema_id] = schemas.own_if_equal(found)
         return self._schemas[schema_id]
 
     def register(self, name: str) -> int:

@@ -59,6 +59,17 @@ def parsed(name: str) -> Any:
     return fastavro.schema.parse_schema(inline(name))
 
 
+def own_if_equal(schema: Any) -> Any:
+    """Return :func:`parsed` of the same name if it equals the parsed schema, otherwise the schema itself.
+
+    fastavro does not resolve a writer's schema against the reader's if both are one object: half the time of a read.
+    """
+    name = schema.get("name") if isinstance(schema, dict) else None
+    if name in names() and parsed(name) == schema:
+        return parsed(name)
+    return schema
+
+
 def parse_foreign(text: str, where: str) -> Any:
     """Parse a schema that another application registered.
 

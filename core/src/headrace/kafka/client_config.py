@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from typing import Any, Literal
 
-from confluent_kafka.admin import AdminClient
-
 from headrace.config.settings import KafkaSettings, WorkerSettings
 from headrace.topology.topics import CARRIER_ALLOWANCE_BYTES
 
@@ -14,6 +12,7 @@ _QUEUED_KBYTES = 16 * 1024
 """Fetched records that a consumer keeps in memory, in KiB."""
 Lost = Literal["earliest", "error"]
 """What to do when records age out before they are read: continue with the oldest that are left, or fail."""
+Isolation = Literal["read_committed", "read_uncommitted"]
 
 
 def consumer_config(kafka: KafkaSettings, worker: WorkerSettings, group: str, client: str) -> dict[str, Any]:
@@ -80,9 +79,20 @@ def reader_config(kafka: KafkaSettings, role: str, *, wait_ms: int, lost: Lost =
     }
 
 
-def admin_client(kafka: KafkaSettings) -> AdminClient:
-    """Return a client for metadata, offsets and groups."""
-    return AdminClient({**kafka.client(), "log_level": 0})
+def asker_config(kafka: KafkaSettings, group: str, isolation: Isolation) -> dict[str, Any]:
+    """Return the configuration of a consumer that only asks for offsets: it reads nothing and joins no group.
+
+    ``isolation`` decides what the end of a partition is, and whether a group's offsets wait for open transactions.
+    """
+    return {
+        **kafka.client(),
+        "client.id": f"{kafka.topic_prefix}headrace-offsets",
+        "group.id": group,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "isolation.level": isolation,
+        "log_level": 0,
+    }
 
 
 def library_log() -> logging.Logger:

@@ -9,27 +9,30 @@ The **high watermark** also counts what open transactions have written. A read u
 end. It is for decisions that a record just about to become visible would change (an audit, a deletion of unreferenced
 objects, the end of a replay): a transaction's commit returns a moment before its records become visible, and only the
 high watermark counts them from the moment they were written.
+
+All questions are asked by consumers that read nothing and join no group. librdkafka's administrative calls would do the
+same with one client, but they can end the process while a broker dies (librdkafka 3663 and 5040).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaPlace
-from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from headrace.config.settings import KafkaSettings
 from headrace.errors import ConfigurationError
 from headrace.kafka.broker_contract import TopicPartition
-from headrace.kafka.client_config import admin_client
+from headrace.kafka.client_config import Isolation, asker_config
 from headrace.kafka.unavailable import answering
 
 _CALL_S = 10.0
 _PAUSE_S = 0.1
+_EARLIEST, _LATEST = -2, -1
+"""Times that stand for the first offset and the end in Kafka's protocol (ListOffsets)."""
 _PASSING = frozenset(
     {
         KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
@@ -40,9 +43,17 @@ _PASSING = frozenset(
         KafkaError.FENCED_LEADER_EPOCH,
         KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError._WAIT_COORD,  # noqa: SLF001
     }
 )
-"""Errors that a broker returns briefly after its start, or after a partition was created or got a new leader."""
+"""Errors that a broker returns briefly after its start, or after a partition or a group got a new leader."""
+
+
+Ask = Callable[..., list[KafkaPlace]]
+"""A call of the client that answers for places within ``timeout`` seconds."""
 
 
 class Range(NamedTuple):
@@ -63,6 +74,7 @@ class LogOffsets:
     def __init__(self, kafka: KafkaSettings, *, call_s: float = _CALL_S) -> None:
         self.kafka = kafka
         self._call_s = call_s
+        self._clients: dict[tuple[str, Isolation], Consumer] = {}
 
     @property
     def generation(self) -> str:
@@ -105,20 +117,19 @@ class LogOffsets:
 
     def starts(self, places: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """Return the first offset available in each partition."""
-        return self._offsets(places, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+        return self._offsets(places, _EARLIEST)
 
     def ends(self, places: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """Return the end of each partition: its last stable offset."""
-        return self._offsets(places, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        return self._offsets(places, _LATEST)
 
     def high_watermarks(self, places: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """Return the high watermark of each partition, which counts open transactions."""
-        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        return self._offsets(places, latest, IsolationLevel.READ_UNCOMMITTED)
+        return self._offsets(places, _LATEST, "read_uncommitted")
 
     def starts_at(self, places: Iterable[TopicPartition], since_ms: int) -> dict[TopicPartition, int]:
         """Return the first offset whose record is at least as new as the time (ms since 1970); -1 if there is none."""
-        return self._offsets(places, OffsetSpec.for_timestamp(since_ms))
+        return self._offsets(places, since_ms)
 
     def bounds(self, places: Iterable[TopicPartition], *, open_too: bool = False) -> dict[TopicPartition, Range]:
         """Return first offset and end of each partition; with ``open_too``, the end is the high watermark."""
@@ -135,63 +146,58 @@ class LogOffsets:
 
     def committed_of(self, groups: Mapping[str, Sequence[TopicPartition]]) -> dict[TopicPartition, int]:
         """Return the committed offsets of several groups (full names) in their partitions; 0 if there is none."""
-        asked = {
-            group: ConsumerGroupTopicPartitions(group, [self._place(place) for place in places])
-            for group, places in groups.items()
-            if places
-        }
-        found = {place: 0 for places in groups.values() for place in places}
-        names = {(self.kafka.topic(place.topic), place.partition): place for place in found}
-        with answering(self.kafka):
-            answers = [
-                self._admin.list_consumer_group_offsets([request], request_timeout=self._call_s)[group]
-                for group, request in asked.items()
-            ]
-            for answer in answers:
-                for place in _answered(answer, self._call_s):
-                    found[names[place.topic, place.partition]] = max(0, place.offset)
-        return found
-
-    @cached_property
-    def _admin(self) -> AdminClient:
-        return admin_client(self.kafka)
+        # Without waiting for open transactions. All clients are made first, so that they find coordinators at once.
+        clients = {group: self._client(group, "read_uncommitted") for group, places in groups.items() if places}
+        found: dict[TopicPartition, int] = {}
+        for group, client in clients.items():
+            found |= self._answer(client.committed, {self._place(place): place for place in groups[group]})
+        return {place: max(0, offset) for place, offset in found.items()}
 
     def _topics(self) -> Mapping[str, Any]:
         with answering(self.kafka):
-            return self._admin.list_topics(timeout=self._call_s).topics
+            topics: Mapping[str, Any] = (
+                self._client(self._own_group, "read_committed").list_topics(timeout=self._call_s).topics
+            )
+            return topics
 
     def _offsets(
-        self, places: Iterable[TopicPartition], spec: Any, isolation: Any = IsolationLevel.READ_COMMITTED
+        self, places: Iterable[TopicPartition], time_ms: int, isolation: Isolation = "read_committed"
     ) -> dict[TopicPartition, int]:
-        asked = {self._place(place): place for place in places}
-        if not asked:
-            return {}
+        asked = {KafkaPlace(self.kafka.topic(place[0]), place[1], time_ms): place for place in places}
+        return self._answer(self._client(self._own_group, isolation).offsets_for_times, asked) if asked else {}
+
+    def _answer(self, ask: Ask, asked: Mapping[KafkaPlace, TopicPartition]) -> dict[TopicPartition, int]:
+        """Return the answer for each place; a passing error is waited for."""
         deadline = time.monotonic() + self._call_s
+        names = {(full.topic, full.partition): place for full, place in asked.items()}
         with answering(self.kafka):
             while True:
-                answers = self._admin.list_offsets(
-                    dict.fromkeys(asked, spec), isolation_level=isolation, request_timeout=self._call_s
-                )
                 try:
-                    return {place: answers[full].result(self._call_s).offset for full, place in asked.items()}
+                    return {
+                        names[found.topic, found.partition]: _offset(found)
+                        for found in ask(list(asked), timeout=self._call_s)
+                    }
                 except KafkaException as error:
                     if error.args[0].code() not in _PASSING or time.monotonic() > deadline:
                         raise
                 time.sleep(_PAUSE_S)
 
+    @property
+    def _own_group(self) -> str:
+        return f"{self.kafka.topic_prefix}headrace-offsets"
+
+    def _client(self, group: str, isolation: Isolation) -> Consumer:
+        """Return the client that asks for the group; a group's offsets can only be asked for by its name."""
+        client = self._clients.get((group, isolation))
+        if client is None:
+            client = self._clients[group, isolation] = Consumer(asker_config(self.kafka, group, isolation))
+        return client
+
     def _place(self, place: TopicPartition) -> KafkaPlace:
         return KafkaPlace(self.kafka.topic(place[0]), place[1])
 
 
-def _answered(answer: Any, seconds: float) -> list[KafkaPlace]:
-    """Return the offsets in the answer for a group; none if the group does not exist."""
-    try:
-        places = answer.result(seconds).topic_partitions or []
-    except KafkaException as error:
-        if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-            return []
-        raise
-    for place in places:
-        if place.error is not None:
-            raise KafkaException(place.error)
-    return list(places)
+def _offset(place: KafkaPlace) -> int:
+    if place.error is not None:
+        raise KafkaException(place.error)
+    return int(place.offset)

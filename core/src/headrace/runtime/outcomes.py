@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -144,8 +144,7 @@ class Outcomes:
     def _made(self, record: Record, context: Context, run: StageRun) -> tuple[Message, Parcel | None]:
         """Return the output message; raises :class:`PermanentError` if it cannot be written."""
         change = context.change
-        trace = replace(context.trace, history=(*context.trace.history, run))
-        value, parcel = self._encoded(replace(context, trace=trace))
+        value, parcel = self._encoded(context.with_run(run))
         target = self._wiring.target
         said = [
             (headers.REQUEST_ID, context.trace.request_id.encode()),
