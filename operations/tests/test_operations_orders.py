@@ -9,7 +9,7 @@ import pytest
 
 from headrace.errors import ConfigurationError, DependencyDown
 from headrace.orders.control import Scope
-from headrace.payloads import PipelineVersion
+from headrace.payloads import PipelineVersion, ReplayRun
 from headrace_operations.held.model import HeldEntry, HeldId, HeldSelection
 from headrace_operations.held.release import waiting
 from headrace_operations.orders.pause import (
@@ -22,6 +22,8 @@ from headrace_operations.orders.pause import (
     resume,
     targets,
 )
+from headrace_operations.replay import runs
+from headrace_operations.replay.selection import RefusedReplay
 from headrace_testing.cluster import FakeCluster
 
 pytestmark = pytest.mark.unit
@@ -91,8 +93,9 @@ def test_a_dry_run_changes_nothing_and_counts_a_shared_lanes_record_once(cluster
     assert cluster.contents.events == []
 
 
-def test_stages_and_replays_hold_no_record(cluster: FakeCluster) -> None:
+def test_stages_and_replays_hold_no_record(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken: resuming a stage waits, and sends what a tenant's pause holds."""
+    monkeypatch.setattr("headrace_operations.orders.pause.read_open", lambda *_: None)
     request = OrderRequest(targets(stages=["all"], run="r1"))
     done = resume(cluster, request, steps=Steps(sleep=lambda _: pytest.fail("it waited")))
     assert (len(done.given), done.released) == (6, {})
@@ -106,6 +109,18 @@ def test_a_pipeline_that_was_never_applied_is_refused_before_any_order(cluster: 
         with pytest.raises(NoSuchPipeline, match="unknown pipeline defualt") as caught:
             act(cluster, wrong, dry_run=dry_run)
         assert caught.value.remedy == "Existing pipelines: default."
+    assert cluster.contents.events == []
+
+
+def test_a_replay_that_never_started_or_is_done_is_refused_before_any_order(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken: a misspelt replay looks paused, if only in a dry run, while the real one goes on."""
+    done = ReplayRun("r1", "chunker", "", None, None, None, (), 0, runs.DONE, "olga", AT, AT)
+    monkeypatch.setattr(runs, "read_runs", lambda *_: {"r1": done})
+    for act, dry_run, name in product((pause, resume), (False, True), ("r1", "r2")):
+        with pytest.raises(RefusedReplay, match=f"replay.*{name}"):
+            act(cluster, OrderRequest([Target(Scope.TENANT, "acme"), Target(Scope.RUN, name)]), dry_run=dry_run)
     assert cluster.contents.events == []
 
 

@@ -18,6 +18,7 @@ from headrace_operations.cluster import Cluster
 from headrace_operations.errors import NotThere
 from headrace_operations.held.model import HeldSelection
 from headrace_operations.held.release import release, release_request, waiting
+from headrace_operations.replay.runs import read_open
 
 READ_S = 2.0
 """Seconds after which every worker has read an order; it takes one second at most."""
@@ -101,7 +102,10 @@ def targets(
 
 
 def pause(cluster: Cluster, request: OrderRequest, *, dry_run: bool = False) -> Ordered:
-    """Pause the targets; raises :class:`NoSuchPipeline` before publishing any order, and in a dry run too."""
+    """Pause the targets.
+
+    Raises :class:`NoSuchPipeline` and :class:`RefusedReplay` before publishing any order, and in a dry run too.
+    """
     return Ordered(_give(cluster, Action.PAUSE, request, dry_run=dry_run))
 
 
@@ -115,7 +119,7 @@ def resume(
     """Resume the targets, and release the records that their pause held, in passes until one finds none.
 
     A batch that was in progress may hold records afterwards: resume again until none is released.
-    Raises :class:`NoSuchPipeline` before publishing any order, and in a dry run too.
+    Raises :class:`NoSuchPipeline` and :class:`RefusedReplay` before publishing any order, and in a dry run too.
     """
     given = _give(cluster, Action.RESUME, request, dry_run=dry_run)
     steps.given()
@@ -139,6 +143,9 @@ def resume(
 
 def _give(cluster: Cluster, action: Action, request: OrderRequest, *, dry_run: bool) -> Sequence[Control]:
     _require_pipelines(cluster, [name for scope, name in request.targets if scope is Scope.PIPELINE])
+    for scope, name in request.targets:
+        if scope is Scope.RUN:
+            read_open(cluster.kafka, cluster.codec, name)
     if dry_run:
         return ()
     return [cluster.give(action, scope, name, request.reason) for scope, name in request.targets]
