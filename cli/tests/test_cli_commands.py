@@ -123,12 +123,22 @@ def test_search_shows_where_each_passage_stands(gateway: Any) -> None:
     """Broken: a hit cannot be found again in its document."""
     gateway.reply = lambda _: (200, {}, {"hits": [HIT], "timings": {"embed_ms": 1, "search_ms": 2}})
     result = run(
-        "search", "how", "--top-k", "3", "--document", "a.md", "--attribute", "x=y=z", "--hybrid", url=gateway.url
+        "search",
+        "how",
+        "--top-k",
+        "3",
+        "--document",
+        "a.md",
+        "--attribute",
+        "x=y=z",
+        "--mode",
+        "lexical",
+        url=gateway.url,
     )
     assert " 0.500  a.md  Guide › Setup  3–40" in result.stdout
     assert "Water flows over the wheel" in result.stdout
     assert gateway.requests[0].body == {
-        "query": "how", "mode": "hybrid", "top_k": 3, "document_ids": ["a.md"], "attributes": {"x": "y=z"},
+        "query": "how", "mode": "lexical", "top_k": 3, "document_ids": ["a.md"], "attributes": {"x": "y=z"},
     }  # fmt: skip
     assert gateway.requests[0].headers["authorization"] == "Bearer hr_k"
     run("search", "how", "--attribute", "x", url=gateway.url, code=ExitCode.USAGE)

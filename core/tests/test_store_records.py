@@ -166,16 +166,23 @@ def test_every_setting_is_described_and_hidden() -> None:
     assert "hush" not in repr(StoreSettings.model_validate({"dsn": "postgresql://u:hush@localhost/x"}))
 
 
-def test_fusion_prefers_what_both_rankings_know() -> None:
-    """Hybrid search would rank a chunk that one ranking found above one that both found."""
+def test_fusion_weighs_both_legs_and_prefers_what_both_know() -> None:
+    """Broken: a hybrid search ranks a chunk that one leg found above one that both found, or ignores the weight."""
     first, second, third = UUID(int=1), UUID(int=2), UUID(int=3)
-    scores = fuse([first, second], [second, third])
+    dense, lexical = {first: 0.9, second: 0.8, third: 0.1}, {first: 0.0, second: 9.0, third: 10.0}
+    scores = fuse(dense, lexical, 0.5)
     assert list(scores) == [second, first, third]
-    assert scores[second] == pytest.approx(1 / 62 + 1 / 61)
-    assert fuse([], []) == {}
+    assert scores[second] == pytest.approx(0.5 * 0.7 / 0.8 + 0.5 * 0.9)
+    assert list(fuse(dense, lexical, 1.0)) == [first, second, third]
+    assert list(fuse(dense, lexical, 0.0)) == [third, second, first]
+    assert fuse({}, {}, 0.5) == {}
+    assert list(fuse({}, {second: 3.0, first: 3.0}, 0.5)) == [first, second]  # equal scores in a fixed order
 
 
-@pytest.mark.parametrize("file", ["index", "cache", "search", "documents", "artifacts", "keys", "generations"])
+@pytest.mark.parametrize(
+    "file",
+    ["index", "cache", "search", "documents", "artifacts", "keys", "generations", "statistics"],
+)
 def test_queries_are_found_by_name(file: str) -> None:
     """A query file would lose a block, or run into the next."""
     queries = load(file)

@@ -23,7 +23,7 @@ from headrace.store.generations import activate, create_generation, get_generati
 from headrace.store.index import index_batch
 from headrace.store.rows import Generation, IndexChunk, IndexDocument, IndexResult, Outcome
 from headrace.store.schema import migrate
-from headrace.store.search import search
+from headrace.store.search import Filters, Question, search
 from headrace.store.transactions import tenant_transaction
 
 if TYPE_CHECKING:
@@ -289,8 +289,8 @@ async def test_a_chunk_without_a_vector_by_decision_is_stored_and_not_waited_for
     (result,) = await index_batch(pool, generation, [embedded(" ", None)])
     assert result.outcome is Outcome.INDEXED
     assert await owner.fetchval("SELECT embedding IS NULL FROM embedding_first")
-    for only in (None, ["d"]):
-        assert await search(pool, "acme", generation, vector("x"), document_ids=only) == []
+    for only in (None, ("d",)):
+        assert await search(pool, "acme", generation, Question(vector("x")), filters=Filters(only)) == []
     now_with_one = replace(embedded(" ", "title"), version=2, facts=DocumentFacts("", "", b"other"))
     await index_batch(pool, generation, [now_with_one])
     assert await owner.fetchval("SELECT vector_key FROM embedding_first") == text_hash("title")
@@ -303,8 +303,14 @@ async def test_a_store_of_before_takes_its_vectors_along(
     await index_batch(pool, generation, [document("d", 1, ["one", "two"])])
     await owner.execute("ALTER TABLE embedding_first DROP COLUMN vector_key, ALTER COLUMN embedding SET NOT NULL")
     await owner.execute(
-        "ALTER TABLE generation DROP COLUMN template, DROP COLUMN passage_prompt, DROP COLUMN over_long"
+        "ALTER TABLE generation DROP COLUMN template, DROP COLUMN passage_prompt, DROP COLUMN over_long, "
+        "DROP COLUMN analyzer"
     )
+    await owner.execute("DROP TABLE lexical_first, term_frequency, lexical_statistics")
+    await owner.execute("DROP FUNCTION match_terms, weigh_terms, create_lexical")
+    await owner.execute("CREATE FUNCTION match_words() RETURNS void LANGUAGE sql AS ''")
+    await owner.execute("CREATE FUNCTION any_word() RETURNS void LANGUAGE sql AS ''")
+    await owner.execute("ALTER TABLE chunk ADD COLUMN tsv tsvector")
     await owner.execute("ALTER TABLE vector_cache DROP COLUMN last_used")
     revision = import_module("headrace.store.migrations.versions.0004_preparation")
     await owner.execute("UPDATE schema_version SET version_num = $1", revision.down_revision)

@@ -16,6 +16,7 @@ import pytest_asyncio
 from pydantic import SecretStr
 
 from headrace.errors import ConfigurationError, DependencyDown
+from headrace.lexical import weights
 from headrace.payloads import DocumentFacts
 from headrace.store import artifacts, cache, documents, keys
 from headrace.store.error_mapping import GenerationExists
@@ -30,7 +31,7 @@ from headrace.store.index import index_batch
 from headrace.store.pool import create_pool
 from headrace.store.rows import Generation, IndexChunk, IndexDocument
 from headrace.store.schema import create_login, migrate
-from headrace.store.search import search
+from headrace.store.search import Question, search
 from headrace.store.transactions import set_tenant, tenant_transaction
 from headrace_testing.postgres import StoreSchema, with_login
 
@@ -42,7 +43,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.integration
 pytest_plugins = ("headrace_testing.postgres_fixtures",)
 
-TABLES = ("document", "chunk", "embedding_first", "vector_cache", "artifact")
+TABLES = ("document", "chunk", "embedding_first", "lexical_first", "vector_cache", "artifact")
+MATCH = "SELECT * FROM match_terms('first', $1, 5000, 10, NULL, NULL)"
+CANARY = [7]
 ONES = np.ones(4, dtype="<f4").tobytes()
 ARTIFACT = artifacts.Artifact("", UUID(int=1), 1, "r1", "answer", "T", "text/plain", "canary", ({"document": "d"},))
 
@@ -59,7 +62,10 @@ async def generation(owner: Owner) -> Generation:
 async def two_tenants(pool: Pool, generation: Generation) -> None:
     """The same document, cached vector and artifact, in two tenants."""
     for tenant in ("acme", "globex"):
-        chunk = IndexChunk(tenant.encode().ljust(16), (), 0, 6, f"canary {tenant}", b"h", ONES)
+        # The term has the same number for both, so that the number alone keeps no tenants apart.
+        chunk = IndexChunk(
+            tenant.encode().ljust(16), (), 0, 6, f"canary {tenant}", b"h", ONES, lexical=weights.pack({7: 1.0})
+        )
         document = IndexDocument(
             tenant,
             "d",
@@ -82,7 +88,7 @@ async def test_a_tenant_sees_its_own_rows_alone(pool: Pool) -> None:
     async with tenant_transaction(pool, "acme") as connection:
         for table in TABLES:
             assert [row["tenant"] for row in await connection.fetch(f"SELECT tenant FROM {table}")] == ["acme"]
-        rows = await connection.fetch("SELECT * FROM match_words('canary', NULL, NULL, 10)")
+        rows = await connection.fetch(MATCH, CANARY)
         assert [row["chunk_id"].bytes.strip() for row in rows] == [b"acme"]
 
 
@@ -94,7 +100,7 @@ async def test_without_a_tenant_nothing_is_seen(store_schema: StoreSchema) -> No
         for _ in range(2):
             for table in TABLES:
                 assert await connection.fetch(f"SELECT tenant FROM {table}") == []
-            assert await connection.fetch("SELECT * FROM match_words('canary', NULL, NULL, 10)") == []
+            assert await connection.fetch(MATCH, CANARY) == []
             async with connection.transaction():
                 await set_tenant(connection, "acme")
                 assert await connection.fetchval("SELECT count(*) FROM document") == 1
@@ -146,10 +152,10 @@ async def test_a_tenant_cannot_write_for_another(pool: Pool) -> None:
 @pytest.mark.usefixtures("two_tenants")
 async def test_readers_stay_inside_their_tenant(pool: Pool, generation: Generation) -> None:
     """Search, documents and artifacts would mix tenants that use the same ids."""
-    assert [hit.text for hit in await search(pool, "globex", generation, ONES)] == ["canary globex"]
-    hybrid = await search(pool, "globex", generation, ONES, query_text="canary")
+    assert [hit.text for hit in await search(pool, "globex", generation, Question(ONES))] == ["canary globex"]
+    hybrid = await search(pool, "globex", generation, Question(ONES, CANARY))
     assert [hit.text for hit in hybrid] == ["canary globex"]
-    assert await search(pool, "nobody", generation, ONES) == []
+    assert await search(pool, "nobody", generation, Question(ONES)) == []
     assert await documents.get(pool, "nobody", "d") is None
     states = await documents.states(pool, "acme", ["d", "unknown"])
     assert states == {"d": documents.DocumentState(1, False, "r1", ["first"])}
@@ -186,7 +192,9 @@ async def test_every_table_with_a_tenant_forces_its_policy(owner: Owner, generat
         "WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r' AND EXISTS ("
         "SELECT FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = 'tenant')"
     )
-    assert {row["relname"] for row in rows} == {*TABLES, "api_key", "usage", "usage_document"}
+    assert {row["relname"] for row in rows} == {
+        *TABLES, "api_key", "lexical_statistics", "term_frequency", "usage", "usage_document",
+    }  # fmt: skip
     assert all(row["forced"] for row in rows)
 
 
@@ -256,7 +264,7 @@ def test_migration_is_idempotent(store_schema: StoreSchema) -> None:
     """A second bootstrap would fail, or do its work twice."""
     applied = migrate(store_schema.server.dsn, store_schema.name)
     assert not applied.changed
-    assert applied.current == "0004"
+    assert applied.current == "0005"
 
 
 async def test_an_owner_without_superuser_rights_suffices(store_schema: StoreSchema) -> None:

@@ -26,6 +26,7 @@ from headrace.embeddings.models import PACKAGED_MODEL, known_model
 from headrace.embeddings.preparation import BODY, OverLong, Preparation
 from headrace.errors import ConfigurationError, DependencyDown, HeadraceError
 from headrace.handlers import pipelines_log
+from headrace.lexical.analyzer import DEFAULT
 from headrace.pipeline import load
 from headrace.store import generations
 from headrace.store import schema as store
@@ -60,6 +61,9 @@ class BootstrapSettings(BaseSettings):
     )
     over_long: OverLong = Field(
         OverLong.CUT, description="How to treat texts that are too long for the model: cut, split or skip."
+    )
+    analyzer: str = Field(
+        DEFAULT, description="Analyzer of the first generation, the same as HEADRACE_EMBEDDER_ANALYZER."
     )
     replication_factor: int = Field(1, ge=1, description="Replicas of each partition; use 3 in production.")
 
@@ -181,7 +185,9 @@ async def _first_generation(settings: BootstrapSettings, generation: str) -> Non
             server_settings={"search_path": f'"{settings.store_schema}", public'},
         )
     try:
-        preparation = Preparation(settings.text_template, settings.passage_prompt, settings.over_long)
+        preparation = Preparation(
+            settings.text_template, settings.passage_prompt, settings.over_long, settings.analyzer
+        )
         await generations.create_generation(
             connection, generation, settings.model, settings.dimensions, preparation=preparation
         )

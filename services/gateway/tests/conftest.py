@@ -21,7 +21,7 @@ from headrace.kafka.broker_contract import Message
 from headrace.store.artifacts import Artifact
 from headrace.store.documents import DocumentRow, DocumentState, Listed
 from headrace.store.rows import Generation
-from headrace.store.search import Hit
+from headrace.store.search import Filters, Hit, Question
 from headrace_gateway.app import create_app
 from headrace_gateway.dependencies import Dependencies
 from headrace_gateway.flow import FlowState
@@ -41,6 +41,7 @@ class FakeStore:
     hits: list[Hit] = field(default_factory=list)
     searches: list[dict[str, Any]] = field(default_factory=list)
     lookups: int = 0
+    generation: Generation = field(default_factory=lambda: Generation("g1", "model", 2, state="active"))
     down: DependencyDown | None = None
     broken: Exception | None = None
 
@@ -57,13 +58,15 @@ class FakeStore:
     async def active(self) -> Generation:
         """Return the only generation."""
         self._check()
-        return Generation("g1", "model", 2, state="active")
+        return self.generation
 
-    async def search(self, tenant: str, generation: Generation, vector: bytes, **filters: Any) -> list[Hit]:
+    async def search(
+        self, tenant: str, generation: Generation, question: Question, *, top_k: int, filters: Filters
+    ) -> list[Hit]:
         """Note the search and return what was put in."""
         self._check()
-        self.searches.append({"tenant": tenant, "vector": vector, **filters})
-        return self.hits[: filters["top_k"]]
+        self.searches.append({"tenant": tenant, "question": question, "top_k": top_k, "filters": filters})
+        return self.hits[:top_k]
 
     async def document(self, tenant: str, document_id: str) -> DocumentRow | None:
         """Return the row."""
@@ -126,10 +129,10 @@ class FakeEmbedder:
     down: DependencyDown | None = None
 
     async def embed(self, text: str, generation: Generation) -> bytes:
-        """Return a vector of one dimension or fail."""
+        """Return a vector of two dimensions or fail."""
         if self.down is not None:
             raise self.down
-        return len(text).to_bytes(4, "little")
+        return len(text).to_bytes(8, "little")
 
     async def ping(self, generation: Generation) -> None:
         """Fail where told to."""

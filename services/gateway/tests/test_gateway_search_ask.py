@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -9,8 +10,11 @@ from uuid import UUID
 import pytest
 
 from headrace.errors import DependencyDown, UnknownPipeline
+from headrace.lexical.analyzer import Analyzer
+from headrace.lexical.weights import query
 from headrace.payloads import GenerationRequest
 from headrace.store.artifacts import Artifact, artifact_id
+from headrace.store.search import Filters, Question
 
 pytestmark = pytest.mark.unit
 
@@ -59,19 +63,44 @@ async def test_search_returns_passages_of_the_keys_tenant(gateway: Any, rows: An
     assert gateway.store.searches == [
         {
             "tenant": "alpha",
-            "vector": (5).to_bytes(4, "little"),
+            "question": Question((5).to_bytes(8, "little"), list(query(Analyzer(), "alpha", "gate"))),
             "top_k": 1,
-            "document_ids": ["guide.md"],
-            "attributes": {"lang": "en"},
-            "query_text": None,
+            "filters": Filters(("guide.md",), {"lang": "en"}),
         }
     ]
 
 
-async def test_hybrid_search_hands_the_words_on(gateway: Any) -> None:
-    """If it failed, hybrid search would be search by vector under another name."""
-    await gateway.client.post("/v1/search", json={"query": "gate", "mode": "hybrid"})
-    assert gateway.store.searches[0]["query_text"] == "gate"
+@pytest.mark.parametrize(
+    ("mode", "text", "dense", "lexical"),
+    [
+        ("hybrid", "gate", True, True),
+        ("vector", "gate", True, False),
+        ("lexical", "gate", False, True),
+        ("hybrid", "?!", True, False),
+        ("lexical", "?!", False, False),
+        ("hybrid", "수문을 여는 방법", False, True),
+        ("vector", "수문을 여는 방법", True, False),
+    ],
+)
+async def test_a_question_has_the_legs_that_help(
+    gateway: Any, mode: str, text: str, dense: bool, lexical: bool
+) -> None:
+    """Broken: a mode searches by something else, or a model that cannot read Korean adds noise to a Korean question."""
+    gateway.store.generation = replace(gateway.store.generation, model="all-MiniLM-L6-v2")
+    answer = await gateway.client.post("/v1/search", json={"query": text, "mode": mode})
+    assert answer.status_code == 200
+    question = gateway.store.searches[0]["question"]
+    assert (question.vector is not None, bool(question.terms)) == (dense, lexical)
+
+
+async def test_words_are_found_while_the_embedder_is_down(gateway: Any) -> None:
+    """Broken: an outage of the model ends the searches that need none."""
+    gateway.embedder.down = DependencyDown("embedder", "gone")
+    codes = [
+        (await gateway.client.post("/v1/search", json={"query": "gate", "mode": mode})).status_code
+        for mode in ("lexical", "hybrid")
+    ]
+    assert codes == [200, 503]
 
 
 @pytest.mark.parametrize("text", ["a\x00b", "\ud800"])

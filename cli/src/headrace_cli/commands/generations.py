@@ -87,6 +87,14 @@ def create(
             help="How to embed texts that exceed the model's input limit.",
         ),
     ] = OverLong.CUT,
+    analyzer: Annotated[
+        str,
+        typer.Option(
+            "--analyzer",
+            envvar="HEADRACE_BOOTSTRAP_ANALYZER",
+            help="Analyzer of lexical search: words-1/ and the language of the stems, or words-1/none.",
+        ),
+    ] = "words-1/english",
     replication_factor: Annotated[
         int,
         typer.Option(
@@ -110,7 +118,7 @@ def create(
     from headrace_operations.generations.listing import described
 
     request = CreateGeneration(
-        name, model, dimensions, distance, template, passage_prompt, over_long, replication_factor
+        name, model, dimensions, distance, template, passage_prompt, over_long, analyzer, replication_factor
     )
     request.known()  # refuses invalid requests before connecting
     made = asyncio.run(create_generation(operator.whole_cluster(), request))

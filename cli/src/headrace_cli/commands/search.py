@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from headrace.retrieval.mode import Mode
 from headrace_cli import options, output
 from headrace_cli.attributes import attributes_of
 from headrace_cli.client import Gateway
@@ -46,15 +47,20 @@ def search(
     top_k: TopK = 5,
     document: options.Documents = None,
     attribute: options.Attributes = None,
-    hybrid: Annotated[
-        bool, typer.Option("--hybrid", envvar="HEADRACE_HYBRID", help="Combine vector search with lexical search.")
-    ] = False,
+    mode: Annotated[
+        Mode,
+        typer.Option(
+            "--mode",
+            envvar="HEADRACE_SEARCH_MODE",
+            help="Search by meaning and words (hybrid), by meaning alone (vector) or by words alone (lexical).",
+        ),
+    ] = Mode.HYBRID,
     *,
     caller: AtGateway,
     as_json: options.Json = False,
 ) -> None:
     """Find the passages that best match a query."""
-    request = {"query": query, "mode": "hybrid" if hybrid else "vector", **retrieval(top_k, document, attribute)}
+    request = {"query": query, "mode": mode.value, **retrieval(top_k, document, attribute)}
     answer = caller.gateway().search(request)
     if as_json:
         output.emit(answer)

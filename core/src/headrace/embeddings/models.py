@@ -5,6 +5,9 @@ Dimensions and prompts are from each model's card on Hugging Face, and from Open
 
 from __future__ import annotations
 
+import unicodedata
+from collections import Counter
+from functools import lru_cache
 from typing import Literal, NamedTuple, get_args
 
 ProviderName = Literal["sentence-transformers", "model2vec", "openai-compatible", "hashing"]
@@ -16,26 +19,33 @@ PACKAGED_MODEL = "all-MiniLM-L6-v2"
 
 
 class KnownModel(NamedTuple):
-    """Dimensions of the vectors, and the prompts that the model expects before queries and passages."""
+    """Dimensions of the vectors, the prompts that the model expects before queries and passages, and its languages.
+
+    ``languages`` are BCP 47 tags; empty, the model knows about as many as anybody writes.
+    """
 
     dimensions: int
     query_prompt: str = ""
     passage_prompt: str = ""
+    languages: tuple[str, ...] = ()
 
 
 _E5 = ("query: ", "passage: ")
+_EN = ("en",)
+_SCRIPTS = {"en": "LATIN", "ko": "HANGUL"}
+"""The script of each language that a model of limited languages knows, as Unicode names its letters."""
 KNOWN = {
-    PACKAGED_MODEL: KnownModel(384),
-    "KURE-v1": KnownModel(1024),
+    PACKAGED_MODEL: KnownModel(384, languages=_EN),
+    "KURE-v1": KnownModel(1024, languages=("ko", "en")),
     "bge-m3": KnownModel(1024),
     "multilingual-e5-small": KnownModel(384, *_E5),
     "multilingual-e5-base": KnownModel(768, *_E5),
     "multilingual-e5-large": KnownModel(1024, *_E5),
-    "e5-small-v2": KnownModel(384, *_E5),
-    "e5-base-v2": KnownModel(768, *_E5),
-    "e5-large-v2": KnownModel(1024, *_E5),
-    "potion-base-8M": KnownModel(256),
-    "potion-retrieval-32M": KnownModel(512),
+    "e5-small-v2": KnownModel(384, *_E5, _EN),
+    "e5-base-v2": KnownModel(768, *_E5, _EN),
+    "e5-large-v2": KnownModel(1024, *_E5, _EN),
+    "potion-base-8M": KnownModel(256, languages=_EN),
+    "potion-retrieval-32M": KnownModel(512, languages=_EN),
     "potion-multilingual-128M": KnownModel(256),
     "text-embedding-3-small": KnownModel(1536),
 }
@@ -55,3 +65,17 @@ def shortened(model: str, dimensions: int) -> str:
 def known_model(model: str) -> KnownModel:
     """Return the known model with this name or folder; for an unknown one, 384 dimensions and no prompts."""
     return KNOWN.get(identity(model), KnownModel(384))
+
+
+def knows_script(model: str, text: str) -> bool:
+    """Whether the model knows the script in which most letters of the text are written; True if it is not known."""
+    languages = known_model(model).languages
+    letters = Counter(_script(character) for character in text if character.isalpha())
+    if not languages or not letters:
+        return True
+    return letters.most_common(1)[0][0] in {_SCRIPTS[language] for language in languages}
+
+
+@lru_cache(maxsize=1 << 14)
+def _script(letter: str) -> str:
+    return unicodedata.name(letter, "").partition(" ")[0]

@@ -12,6 +12,7 @@ import asyncpg
 
 from headrace.embeddings.preparation import Preparation, parse_template
 from headrace.errors import ConfigurationError, DependencyDown
+from headrace.lexical.analyzer import Analyzer
 from headrace.store.error_mapping import GenerationExists, postgresql_errors
 from headrace.store.queries import load
 from headrace.store.rows import BYTES_PER_FLOAT, Generation
@@ -37,6 +38,11 @@ def embedding_table(generation: str) -> str:
     return f"embedding_{generation}"
 
 
+def lexical_table(generation: str) -> str:
+    """Return the name of a generation's table of lexical vectors; raises as :func:`embedding_table` does."""
+    return embedding_table(generation).replace("embedding", "lexical", 1)
+
+
 async def create_generation(
     connection: Connection,
     name: str,
@@ -45,11 +51,11 @@ async def create_generation(
     distance: str = "cosine",
     preparation: Preparation = Preparation(),  # noqa: B008  # frozen
 ) -> Generation:
-    """Create a generation's table and HNSW index, and register it as ``building``; idempotent.
+    """Create a generation's tables and indexes, and register it as ``building``; idempotent.
 
     The connection must be the owner's, because services may not create tables. Raises :class:`ConfigurationError` for
-    an invalid name, dimension, distance or template, and :class:`GenerationExists` if a generation with this name
-    exists with another model, dimension, distance or preparation of texts.
+    an invalid name, dimension, distance, template or analyzer, and :class:`GenerationExists` if a generation with this
+    name exists with another model, dimension, distance or preparation of texts.
     """
     table = embedding_table(name)
     parse_template(preparation.template)
@@ -58,12 +64,16 @@ async def create_generation(
             f"generation {name}: cannot index distance {distance!r} with {dimensions} dimensions",
             remedy=f"Use {', '.join(OPERATOR_CLASSES)} and 1 to {MAXIMUM_DIMENSIONS} dimensions.",
         )
-    prepared = (preparation.template, preparation.passage_prompt, preparation.over_long.value)
+    Analyzer(preparation.analyzer)  # raises for an unknown one
+    prepared = (
+        preparation.template, preparation.passage_prompt, preparation.over_long.value, preparation.analyzer
+    )  # fmt: skip
     wanted = Generation(name, model, dimensions, distance, "building", *prepared)
     with postgresql_errors():
         async with connection.transaction():
             if await connection.fetchval(load("generations")["register"], name, model, dimensions, distance, *prepared):
                 statements = load("generations")["create"].replace("{embedding}", table)
+                statements = statements.replace("{lexical}", lexical_table(name))
                 statements = statements.replace("{dimensions}", str(dimensions))
                 await connection.execute(statements.replace("{operators}", OPERATOR_CLASSES[distance]))
                 return wanted

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from pgvector import Vector
+from pgvector import SparseVector, Vector
 
 from headrace.errors import TemporaryError
+from headrace.lexical.weights import DIMENSIONS, unpack
 from headrace.store import cache
 from headrace.store.error_mapping import postgresql_errors
 from headrace.store.fence import Fence
-from headrace.store.generations import embedding_table
+from headrace.store.generations import embedding_table, lexical_table
 from headrace.store.plan import (
     Arrival,
     DocumentWrite,
@@ -116,16 +117,26 @@ async def _find_vectors(
         if chunk.chunk_id in stored[document.document_id].chunk_ids
     }
     held: dict[bytes, bytes] = {}
+    lexical: dict[bytes, bytes] = {}
     if staying:
-        query = load("index")["embedded"].replace("{embedding}", embedding_table(generation.name))
-        rows = await connection.fetch(query, tenant, [UUID(bytes=chunk_id) for chunk_id in sorted(staying)])
-        held.update((row["chunk_id"].bytes, row["vector_key"]) for row in rows)
+        query = _of("embedded", generation)
+        for row in await connection.fetch(query, tenant, [UUID(bytes=chunk_id) for chunk_id in sorted(staying)]):
+            if row["vector_key"] is not None:
+                held[row["chunk_id"].bytes] = row["vector_key"]
+            if row["lexical_key"] is not None:
+                lexical[row["chunk_id"].bytes] = row["lexical_key"]
     without_cache = Vectors(held, carried)
     lacking = {
         key for document in documents for key in without_cache.missing(document, stored.get(document.document_id))
     }
     found = await cache.known(connection, tenant, generation.model, lacking)
-    return Vectors(held, carried, frozenset(found))
+    return Vectors(held, carried, frozenset(found), lexical)
+
+
+def _of(query: str, generation: Generation) -> str:
+    """Return the query for the generation's tables."""
+    text = load("index")[query].replace("{embedding}", embedding_table(generation.name))
+    return text.replace("{lexical}", lexical_table(generation.name))
 
 
 async def _write(connection: Connection, generation: Generation, tenant: str, plan: Plan, vectors: Vectors) -> None:
@@ -142,8 +153,13 @@ async def _write(connection: Connection, generation: Generation, tenant: str, pl
         await whole(connection.executemany(queries["insert_chunk"], chunks))
     outdated = [UUID(bytes=chunk_id) for write in plan.writes for chunk_id in write.outdated]
     if outdated:
-        query = queries["delete_embeddings"].replace("{embedding}", embedding_table(generation.name))
-        await connection.execute(query, tenant, outdated)
+        await connection.execute(_of("delete_embeddings", generation), tenant, outdated)
+    outweighed = [UUID(bytes=chunk_id) for write in plan.writes for chunk_id in write.outweighed]
+    if outweighed:
+        await connection.execute(_of("delete_lexical", generation), tenant, outweighed)
+    weighed = [_lexical_row(tenant, chunk) for write in plan.writes for chunk in write.weighed]
+    if weighed:
+        await whole(connection.executemany(_of("insert_lexical", generation), weighed))
     embedded = [chunk for write in plan.writes for chunk in write.embedded]
     await _write_embeddings(connection, generation, tenant, embedded, vectors)
 
@@ -155,7 +171,6 @@ async def _write_embeddings(
     chunks: Sequence[IndexChunk],
     vectors: Vectors,
 ) -> None:
-    table = embedding_table(generation.name)
     given: list[tuple[UUID, bytes, Vector | None]] = []
     cached: list[tuple[UUID, bytes]] = []
     for chunk in chunks:
@@ -165,13 +180,20 @@ async def _write_embeddings(
         else:
             given.append((UUID(bytes=chunk.chunk_id), chunk.key, cache.to_vector(vector) if vector else None))
     if given:
-        query = load("index")["insert_embeddings"].replace("{embedding}", table)
+        query = _of("insert_embeddings", generation)
         await connection.execute(query, tenant, *map(list, zip(*given, strict=True)))
     if cached:
-        query = load("index")["insert_cached_embeddings"].replace("{embedding}", table)
+        query = _of("insert_cached_embeddings", generation)
         status = await connection.execute(query, tenant, *map(list, zip(*cached, strict=True)), generation.model)
         if status != f"INSERT 0 {len(cached)}":  # a vector was evicted from the cache since it was looked up
             raise _OvertakenError
+
+
+def _lexical_row(tenant: str, chunk: IndexChunk) -> tuple[Any, ...]:
+    weights = unpack(chunk.lexical)
+    return (
+        tenant, UUID(bytes=chunk.chunk_id), chunk.lexical_key, list(weights), SparseVector(weights, DIMENSIONS)
+    )  # fmt: skip
 
 
 def _document_row(write: DocumentWrite, generation: Generation) -> tuple[Any, ...]:

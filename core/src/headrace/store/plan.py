@@ -36,12 +36,14 @@ class Vectors:
     """Where a chunk's vector can come from, for one tenant and one generation.
 
     ``held`` maps chunk IDs to the key of the chunk's row in this generation; ``carried`` maps keys to vectors of the
-    batch; ``cached`` has the keys that are in the cache.
+    batch; ``cached`` has the keys that are in the cache. ``lexical`` maps chunk IDs to the key of the lexical vector
+    that the chunk has in this generation.
     """
 
     held: Mapping[bytes, bytes] = field(default_factory=dict)
     carried: Mapping[bytes, bytes] = field(default_factory=dict)
     cached: frozenset[bytes] = frozenset()
+    lexical: Mapping[bytes, bytes] = field(default_factory=dict)
 
     def missing(self, document: IndexDocument, stored: Stored | None) -> tuple[bytes, ...]:
         """Return the keys of the document's chunks for which there is no vector."""
@@ -66,7 +68,8 @@ class Vectors:
 class DocumentWrite:
     """The changes of one document: its row, chunks to insert and delete, and chunks that get a vector.
 
-    ``outdated`` are chunks that stay but lose their vector, because their prepared text changed.
+    ``outdated`` are chunks that stay but lose their vector, because their prepared text changed. ``weighed`` are chunks
+    that get a lexical vector; those of them that stay lose the one they had (``outweighed``).
     """
 
     document: IndexDocument
@@ -76,6 +79,8 @@ class DocumentWrite:
     inserted: tuple[IndexChunk, ...]
     embedded: tuple[IndexChunk, ...]
     outdated: tuple[bytes, ...] = ()
+    weighed: tuple[IndexChunk, ...] = ()
+    outweighed: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +191,16 @@ def _difference(document: IndexDocument, stored: Stored | None, fence: Fence, ve
             chunk_id
             for chunk_id in sorted(before & after.keys() & vectors.held.keys())
             if vectors.held[chunk_id] != after[chunk_id].key
+        ),
+        weighed=tuple(
+            chunk
+            for chunk_id, chunk in after.items()
+            if chunk.lexical and (chunk_id not in before or vectors.lexical.get(chunk_id) != chunk.lexical_key)
+        ),
+        outweighed=tuple(
+            chunk_id
+            for chunk_id in sorted(before & after.keys() & vectors.lexical.keys())
+            if vectors.lexical[chunk_id] != after[chunk_id].lexical_key
         ),
     )
 

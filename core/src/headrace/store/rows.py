@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -11,6 +12,8 @@ import numpy as np
 
 from headrace.embeddings.preparation import BODY, OverLong, Preparation
 from headrace.errors import InvalidRecord
+from headrace.lexical.analyzer import DEFAULT
+from headrace.lexical.weights import unpack
 from headrace.payloads import DocumentFacts
 from headrace.store.fence import Fence
 
@@ -24,7 +27,8 @@ NO_FACTS = DocumentFacts("", "", b"")
 class Generation:
     """One embedding model's complete set of vectors; ``distance`` is cosine, l2 or inner_product.
 
-    ``template``, ``passage_prompt`` and ``over_long`` say how its texts are prepared; see :attr:`preparation`.
+    ``template``, ``passage_prompt``, ``over_long`` and ``analyzer`` say how its texts are prepared; see
+    :attr:`preparation`.
     """
 
     name: str
@@ -35,11 +39,12 @@ class Generation:
     template: str = BODY
     passage_prompt: str = ""
     over_long: str = OverLong.CUT
+    analyzer: str = DEFAULT
 
     @property
     def preparation(self) -> Preparation:
         """How its texts are prepared."""
-        return Preparation(self.template, self.passage_prompt, OverLong(self.over_long))
+        return Preparation(self.template, self.passage_prompt, OverLong(self.over_long), self.analyzer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,8 @@ class IndexChunk:
 
     ``chunk_id`` has 16 bytes. ``vector`` is float32, little-endian, or None if the store already has one for ``key`` or
     for this chunk. ``vector_key`` is the hash of the prepared text, or None if that is the chunk's text. An empty key
-    means that the chunk is not embedded and gets a row without a vector.
+    means that the chunk is not embedded and gets a row without a vector. ``lexical`` is its lexical vector, as
+    :func:`headrace.lexical.weights.pack` packs it; without one, the chunk is found by its vector only.
     """
 
     chunk_id: bytes
@@ -60,6 +66,12 @@ class IndexChunk:
     vector: bytes | None = None
     tokens: int | None = None
     vector_key: bytes | None = None
+    lexical: bytes = b""
+
+    @property
+    def lexical_key(self) -> bytes:
+        """What tells this lexical vector from another one: 16 bytes, or empty if it has none."""
+        return hashlib.blake2b(self.lexical, digest_size=CHUNK_ID_BYTES).digest() if self.lexical else b""
 
     @property
     def key(self) -> bytes:
@@ -142,6 +154,10 @@ def _validate_chunk(chunk: IndexChunk, path: str, dimensions: int, where: str) -
         raise InvalidRecord(f"{path}.start", f"{chunk.start} to {chunk.end} is not a valid range", where=where)
     if "\0" in chunk.text or any("\0" in heading for heading in chunk.section):
         raise InvalidRecord(f"{path}.text", "contains a NUL character, which PostgreSQL cannot store", where=where)
+    try:
+        unpack(chunk.lexical)
+    except InvalidRecord as error:
+        raise InvalidRecord(f"{path}.lexical", error.message, where=where) from error
     if chunk.vector is None:
         return
     if not chunk.key:

@@ -39,17 +39,13 @@ class Applied:
         return self.previous != self.current
 
 
-def migrate(dsn: str, schema: str = "headrace", *, text_search: str = "english") -> Applied:
+def migrate(dsn: str, schema: str = "headrace") -> Applied:
     """Migrate ``schema`` to the newest revision, and create it and the roles if they are missing; idempotent.
-
-    ``text_search`` is the text search configuration of a new schema: ``english`` ignores English stop words and leaves
-    words in other scripts unchanged; ``simple`` does not stem words. It has no effect on an existing schema.
 
     Raises :class:`ConfigurationError` for a name that is not a valid identifier, or if pgvector is missing or too old,
     and :class:`DependencyDown` if PostgreSQL does not answer.
     """
     _require_identifier("schema", schema)
-    _require_identifier("text_search", text_search)
     with _connect(dsn) as connection:
         _prepare(connection, schema)
     engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(dsn), poolclass=NullPool)
@@ -57,7 +53,7 @@ def migrate(dsn: str, schema: str = "headrace", *, text_search: str = "english")
         # pg_temp is last, so that a table that a session creates there cannot replace one of Headrace.
         migration.exec_driver_sql(f'SET LOCAL search_path TO "{schema}", pg_temp')
         previous = _revision(migration, schema)
-        command.upgrade(_alembic(migration, schema, text_search), "head")
+        command.upgrade(_alembic(migration, schema), "head")
         return Applied(previous, _revision(migration, schema))
 
 
@@ -78,9 +74,8 @@ def create_login(dsn: str, name: str, password: str) -> None:
 
 def run_sql_file(name: str) -> None:
     """Execute a file of ``migrations/versions`` in the running migration; called by the revisions."""
-    text_search = op.get_context().config.attributes["text_search"]  # type: ignore[union-attr]
     folder = resources.files("headrace.store.migrations.versions")
-    statements = (folder / name).read_text(encoding="utf-8").replace("{text_search}", text_search)
+    statements = (folder / name).read_text(encoding="utf-8")
     driver = op.get_bind().connection.driver_connection
     assert isinstance(driver, psycopg.Connection)
     driver.execute(statements.encode())
@@ -136,11 +131,11 @@ def _require_identifier(setting: str, value: str) -> None:
         )
 
 
-def _alembic(connection: Connection, schema: str, text_search: str) -> Config:
+def _alembic(connection: Connection, schema: str) -> Config:
     config = Config()
     config.set_main_option("script_location", "headrace.store:migrations")
     config.set_main_option("path_separator", "os")
-    config.attributes.update(connection=connection, schema=schema, text_search=text_search)
+    config.attributes.update(connection=connection, schema=schema)
     return config
 
 

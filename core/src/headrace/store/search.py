@@ -1,4 +1,4 @@
-"""Searches one tenant's chunks: vector search, or vector and lexical search combined."""
+"""Searches one tenant's chunks by vectors, by terms, or by both."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uuid import UUID
 
 from headrace.errors import InvalidRecord
 from headrace.store.cache import to_vector
-from headrace.store.generations import OPERATORS, embedding_table
+from headrace.store.generations import OPERATORS, embedding_table, lexical_table
 from headrace.store.queries import load
 from headrace.store.rows import BYTES_PER_FLOAT, Generation
 from headrace.store.transactions import tenant_transaction
@@ -18,12 +18,16 @@ if TYPE_CHECKING:
     from headrace.store.pool import Connection, Pool
 
 MAXIMUM_HITS = 100
-FUSION_CONSTANT = 60
-"""The constant k of reciprocal rank fusion (Cormack, Clarke, Büttcher, SIGIR 2009)."""
+DENSE_WEIGHT = 0.5
+"""Share of the dense leg in the fused score, from 0 to 1; measured in ``docs/quality.md``."""
+CANDIDATES = 5_000
+"""Passages that the rarest terms of a question may bring as candidates, before they are ranked."""
 EXACT_DOCUMENTS = 500
 """If at most this many documents match a filter, they are scanned exactly, without the index."""
 FUSION_DEPTH = 4
-"""Each ranking of a hybrid search is read to this multiple of the requested number of hits."""
+"""Each leg of a hybrid search is read to this multiple of the requested number of hits."""
+_BASE = {"cosine": 1.0}
+"""What a distance is subtracted from, to make a score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +36,8 @@ class Hit:
 
     ``ordinal`` counts the document's chunks from 0; ``page`` counts from 1, or is None if the document has no pages. A
     text that occurs several times in a section is reported at its first position. A higher ``score`` means a better
-    match. It is the cosine similarity (or the negated distance) for vector search and the fused rank for hybrid search;
-    the two cannot be compared.
+    match. It is the cosine similarity (or the negated distance) for the dense leg alone, BM25's score for the lexical
+    leg alone, and from 0 to 1 for both; these cannot be compared with each other.
     """
 
     document_id: str
@@ -60,55 +64,94 @@ class Filters:
     attributes: Mapping[str, str] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question for one leg of the index or for both.
+
+    ``vector`` is float32, little-endian, with the generation's dimensions; ``terms`` are the numbers of its terms
+    (:func:`headrace.lexical.weights.query`); ``weight`` is the share of the dense leg.
+    """
+
+    vector: bytes | None = None
+    terms: Sequence[int] = ()
+    weight: float = DENSE_WEIGHT
+
+    @property
+    def hybrid(self) -> bool:
+        """Whether it has both legs."""
+        return self.vector is not None and bool(self.terms)
+
+    def check(self, generation: Generation) -> None:
+        """Raise :class:`InvalidRecord` for a question that the generation cannot answer."""
+        if self.vector is None:
+            return
+        if len(self.vector) != generation.dimensions * BYTES_PER_FLOAT:
+            raise InvalidRecord(
+                "query_vector",
+                f"has {len(self.vector) // BYTES_PER_FLOAT} dimensions; the generation needs {generation.dimensions}",
+            )
+
+
 async def search(
     pool: Pool,
     tenant: str,
     generation: Generation,
-    query_vector: bytes,
+    question: Question,
     *,
     top_k: int = 10,
-    document_ids: Sequence[str] | None = None,
-    attributes: Mapping[str, str] | None = None,
-    query_text: str | None = None,
+    filters: Filters = Filters(),
     ef_search: int = 100,
 ) -> list[Hit]:
-    """Return the ``top_k`` chunks of ``tenant`` that match best, best first.
+    """Return the ``top_k`` chunks of ``tenant`` that match the question best, best first.
 
-    ``query_vector`` is float32, little-endian, with the generation's dimensions. With ``query_text``, the lexical
-    ranking is fused with the vector ranking. A higher ``ef_search`` (1 to 1,000) makes HNSW slower and more accurate.
-    Filters never reduce the number of hits: if the index stops before ``top_k``, the remaining chunks are scanned
-    exactly.
+    Each leg of the question is read deeper than ``top_k``; every chunk that one of them finds is scored on both, and
+    the scores are fused (:func:`fuse`). A higher ``ef_search`` (1 to 1,000) makes HNSW slower and more accurate.
+    Filters never reduce the number of hits of the dense leg: if the index stops before ``top_k``, the remaining chunks
+    are scanned exactly.
 
-    Raises :class:`InvalidRecord` for a ``top_k`` outside 1 to 100 or a vector of the wrong size, and
-    :class:`~headrace.errors.DependencyDown` if PostgreSQL does not answer.
+    Raises :class:`InvalidRecord` for a ``top_k`` outside 1 to 100, or a vector of the wrong size,
+    and :class:`~headrace.errors.DependencyDown` if PostgreSQL does not answer.
     """
     if not 1 <= top_k <= MAXIMUM_HITS:
         raise InvalidRecord("top_k", f"{top_k} is not between 1 and {MAXIMUM_HITS}")
-    if len(query_vector) != generation.dimensions * BYTES_PER_FLOAT:
-        raise InvalidRecord(
-            "query_vector",
-            f"has {len(query_vector) // BYTES_PER_FLOAT} dimensions; the generation needs {generation.dimensions}",
-        )
-    filters = Filters(None if document_ids is None else tuple(document_ids), attributes or None)
-    depth = top_k if query_text is None else top_k * FUSION_DEPTH
+    question.check(generation)
+    depth = top_k * FUSION_DEPTH if question.hybrid else top_k
     async with tenant_transaction(pool, tenant, readonly=True) as connection:
         await connection.execute(load("search")["prepare"], str(max(depth, min(ef_search, 1000))))
         filters = await _narrow(connection, filters)
-        scores = await _nearest(connection, tenant, generation, query_vector, depth, filters)
-        if query_text is not None:
-            words = await _matching(connection, query_text, depth, filters)
-            scores = fuse(list(scores), list(words))
-        best = dict(list(scores.items())[:top_k])
-        return await _hits(connection, tenant, best)
+        dense: dict[UUID, float] = {}
+        lexical: dict[UUID, float] = {}
+        if question.vector is not None:
+            dense = await _nearest(connection, tenant, generation, question.vector, depth, filters)
+        if question.terms:
+            lexical = await _matching(connection, generation, question.terms, depth, filters)
+        scores = lexical if question.vector is None else dense
+        if question.hybrid:
+            dense, lexical = await _on_both_legs(connection, tenant, generation, question, dense, lexical)
+            scores = fuse(dense, lexical, question.weight)
+        return await _hits(connection, tenant, dict(list(scores.items())[:top_k]))
 
 
-def fuse(*rankings: Sequence[UUID]) -> dict[UUID, float]:
-    """Return the fused scores: the sum of 1 / (60 + rank) over the rankings, ranks from 1; best first; pure."""
-    scores: dict[UUID, float] = {}
-    for ranking in rankings:
-        for rank, chunk_id in enumerate(ranking, start=1):
-            scores[chunk_id] = scores.get(chunk_id, 0.0) + 1 / (FUSION_CONSTANT + rank)
-    return dict(sorted(scores.items(), key=lambda item: (-item[1], item[0])))
+def fuse(dense: Mapping[UUID, float], lexical: Mapping[UUID, float], weight: float) -> dict[UUID, float]:
+    """Return the fused scores, best first: ``weight`` times the dense score, the rest the lexical score; pure.
+
+    Each leg's scores are scaled so that its best is 1 and its worst 0. A convex combination orders better than the
+    ranks alone, because it knows by how much a hit is better (Bruch, Gai, Ingber: An Analysis of Fusion Functions for
+    Hybrid Retrieval, TOIS 2023).
+    """
+    fused: dict[UUID, float] = {}
+    for share, scores in ((weight, _scaled(dense)), (1 - weight, _scaled(lexical))):
+        for chunk_id, score in scores.items():
+            fused[chunk_id] = fused.get(chunk_id, 0.0) + share * score
+    return dict(sorted(fused.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _scaled(scores: Mapping[UUID, float]) -> dict[UUID, float]:
+    """Return the scores between 0 and 1; equal scores are all 1."""
+    if not scores:
+        return {}
+    worst, best = min(scores.values()), max(scores.values())
+    return {key: (score - worst) / (best - worst) if best > worst else 1.0 for key, score in scores.items()}
 
 
 async def _narrow(connection: Connection, filters: Filters) -> Filters:
@@ -131,29 +174,55 @@ async def _nearest(
     filters: Filters,
 ) -> dict[UUID, float]:
     """Return the nearest chunks by vector, nearest first, with scores."""
-    operator, table = OPERATORS[generation.distance], embedding_table(generation.name)
-    queries = {
-        name: load("search")[name].replace("{operator}", operator).replace("{embedding}", table)
-        for name in ("nearest", "nearest_exact")
-    }
     vector = to_vector(query_vector)
     rows = []
     if filters.document_ids is None:
-        rows = await connection.fetch(queries["nearest"], tenant, vector, depth, filters.attributes)
+        rows = await connection.fetch(_of("nearest", generation), tenant, vector, depth, filters.attributes)
     if len(rows) < depth:
         rows = await connection.fetch(
-            queries["nearest_exact"], tenant, vector, depth, filters.attributes, filters.document_ids
+            _of("nearest_exact", generation), tenant, vector, depth, filters.attributes, filters.document_ids
         )
-    base = 1.0 if generation.distance == "cosine" else 0.0
+    base = _BASE.get(generation.distance, 0.0)
     return {row["chunk_id"]: base - row["value"] for row in rows}
 
 
-async def _matching(connection: Connection, text: str, depth: int, filters: Filters) -> dict[UUID, float]:
-    """Return the best lexical matches, best first, with their ranks (ts_rank_cd)."""
+async def _matching(
+    connection: Connection, generation: Generation, terms: Sequence[int], depth: int, filters: Filters
+) -> dict[UUID, float]:
+    """Return the best matches by terms, best first, with BM25's scores."""
     rows = await connection.fetch(
-        load("search")["matching"], text.replace("\0", " "), filters.document_ids, filters.attributes, depth
+        load("search")["matching"],
+        generation.name, list(terms), CANDIDATES, depth, filters.document_ids, filters.attributes,
+    )  # fmt: skip
+    return {row["chunk_id"]: row["score"] for row in rows}
+
+
+async def _on_both_legs(
+    connection: Connection,
+    tenant: str,
+    generation: Generation,
+    question: Question,
+    dense: Mapping[UUID, float],
+    lexical: Mapping[UUID, float],
+) -> tuple[dict[UUID, float], dict[UUID, float]]:
+    """Return the scores of all these chunks on both legs: what one leg found is scored by the other too."""
+    assert question.vector is not None
+    query = _of("both", generation)
+    found = list(dense.keys() | lexical.keys())
+    vector = to_vector(question.vector)
+    rows = await connection.fetch(query, tenant, vector, generation.name, list(question.terms), CANDIDATES, found)
+    base = _BASE.get(generation.distance, 0.0)
+    return (
+        {row["chunk_id"]: base - row["distance"] for row in rows if row["distance"] is not None},
+        {row["chunk_id"]: row["score"] or 0.0 for row in rows},
     )
-    return {row["chunk_id"]: row["value"] for row in rows}
+
+
+def _of(name: str, generation: Generation) -> str:
+    """Return the query for the generation's tables and distance."""
+    text = load("search")[name].replace("{operator}", OPERATORS[generation.distance])
+    text = text.replace("{embedding}", embedding_table(generation.name))
+    return text.replace("{lexical}", lexical_table(generation.name))
 
 
 async def _hits(connection: Connection, tenant: str, scores: Mapping[UUID, float]) -> list[Hit]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from headrace.embeddings.models import KNOWN, KnownModel, identity
 from headrace.embeddings.preparation import BODY, OverLong, Preparation, parse_template
 from headrace.errors import ConfigurationError
+from headrace.lexical.analyzer import DEFAULT, Analyzer
 from headrace.migrate import create_topics
 from headrace.store.generations import create_generation, embedding_table
 from headrace.store.rows import Generation
@@ -26,15 +27,17 @@ class CreateGeneration:
     template: str = BODY
     passage_prompt: str | None = None
     over_long: OverLong = OverLong.CUT
+    analyzer: str = DEFAULT
     replication_factor: int = 1
 
     def known(self) -> KnownModel:
         """Return dimensions and prompt; raises :class:`ConfigurationError` if the dimensions are unknown.
 
-        It also raises it for an invalid name or template, so call it before creating anything.
+        It also raises it for an invalid name, template or analyzer, so call it before creating anything.
         """
         embedding_table(self.name)
         parse_template(self.template)
+        Analyzer(self.analyzer)
         found = KNOWN.get(identity(self.model))
         if found is None:
             if self.dimensions is None:
@@ -66,7 +69,7 @@ async def create(cluster: Cluster, request: CreateGeneration) -> Created:
     :class:`DependencyDown`.
     """
     known = request.known()
-    preparation = Preparation(request.template, known.passage_prompt, request.over_long)
+    preparation = Preparation(request.template, known.passage_prompt, request.over_long, request.analyzer)
     async with owner(cluster.known_store()) as connection:
         made = await create_generation(
             connection, request.name, request.model, known.dimensions, request.distance, preparation

@@ -140,10 +140,17 @@ class EmbeddingBatch:
         return len(deferred)
 
     def results(
-        self, computed: Computed, *, generation: str, model: str, dimensions: int
+        self,
+        computed: Computed,
+        lexical: Sequence[tuple[bytes, ...]],
+        *,
+        generation: str,
+        model: str,
+        dimensions: int,
     ) -> list[Context[EmbeddedDocument] | HeadraceError]:
         """Return each document with its vectors, or the error for which it has none, in the order of the batch.
 
+        ``lexical`` has the lexical vectors of each document's chunks.
         Each vector is sent once, with the first active document that contains its text.
         """
         known = replace(
@@ -153,14 +160,15 @@ class EmbeddingBatch:
         )
         results: list[Context[EmbeddedDocument] | HeadraceError] = []
         travelled: set[Key] = set()
-        for document in self.documents:
+        for document, terms in zip(self.documents, lexical, strict=True):
             refusal = document.refusal or _failed_chunk(document, known)
             if refusal is not None:
                 results.append(refusal)
                 continue
             own = {key: known.vectors[key] for key in document.keys if key in known.vectors and key not in travelled}
             travelled.update(own)
-            results.append(embedded(document, own, known, generation=generation, model=model, dimensions=dimensions))
+            made = embedded(document, own, known, generation=generation, model=model, dimensions=dimensions)
+            results.append(made.with_payload(replace(made.payload, lexical=terms)))
         return results
 
     def _going(self) -> list[Document]:

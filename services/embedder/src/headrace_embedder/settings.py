@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from headrace.embeddings.models import PACKAGED_MODEL, ProviderName, known_model, shortened
 from headrace.embeddings.preparation import BODY, OverLong, Preparation, parse_template
 from headrace.errors import ConfigurationError, sentences
+from headrace.lexical.analyzer import DEFAULT
 
 
 class EmbedderSettings(BaseSettings):
@@ -94,6 +95,11 @@ class EmbedderSettings(BaseSettings):
         description="Prefix for each passage. Default: the prefix that a known model expects, otherwise none. A change "
         "requires a new generation.",
     )
+    analyzer: str = Field(
+        DEFAULT,
+        description="How to split texts into terms for lexical search: words-1/ and the language of the stems for "
+        "words in Latin script, or words-1/none. A change requires a new generation.",
+    )
     base_url: str | None = Field(None, description="Base URL of an OpenAI-compatible server, including /v1.")
     api_key: SecretStr | None = Field(None, description="API key for that server.")
     timeout_s: float = Field(60.0, gt=0, description="Timeout for a request to that server, in seconds.")
@@ -158,7 +164,7 @@ class EmbedderSettings(BaseSettings):
         if not isinstance(values, dict) or values.get("provider") == "hashing":
             return values
         known = known_model(str(values.get("model", PACKAGED_MODEL)))
-        return known._asdict() | values
+        return {name: value for name, value in known._asdict().items() if name in cls.model_fields} | values
 
     @field_validator("text_template")
     @classmethod
@@ -187,7 +193,7 @@ class EmbedderSettings(BaseSettings):
     @property
     def preparation(self) -> Preparation:
         """How to prepare texts."""
-        return Preparation(self.text_template, self.passage_prompt, self.over_long)
+        return Preparation(self.text_template, self.passage_prompt, self.over_long, self.analyzer)
 
 
 def model_path(model: str) -> str:

@@ -16,7 +16,7 @@ from headrace.retrieval.query_vectors import QueryVectors
 from headrace.store.artifacts import Artifact
 from headrace.store.documents import DocumentRow, DocumentState, Listed
 from headrace.store.rows import Generation
-from headrace.store.search import Hit
+from headrace.store.search import Filters, Hit, Question
 from headrace_gateway.flow import FlowState
 from headrace_gateway.publisher import Publisher
 from headrace_gateway.settings import GatewaySettings
@@ -36,14 +36,12 @@ class Store(Protocol):
         self,
         tenant: str,
         generation: Generation,
-        vector: bytes,
+        question: Question,
         *,
         top_k: int,
-        document_ids: Sequence[str] | None,
-        attributes: Mapping[str, str] | None,
-        query_text: str | None,
+        filters: Filters,
     ) -> list[Hit]:
-        """Return the best passages, best first; ``query_text`` adds lexical search."""
+        """Return the best passages, best first."""
 
     async def document(self, tenant: str, document_id: str) -> DocumentRow | None:
         """Return the document's row."""

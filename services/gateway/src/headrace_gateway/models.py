@@ -8,6 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from headrace.retrieval.mode import Mode
 from headrace_gateway.texts import Few, Text, few
 
 _MAX_QUERY = 10_000
@@ -43,8 +44,10 @@ class SearchRequest(_Retrieval):
     )
 
     query: Text = Field(min_length=1, max_length=_MAX_QUERY, description="What to search for, in plain words.")
-    mode: Literal["vector", "hybrid"] = Field(
-        "vector", description="`vector` searches by meaning; `hybrid` adds lexical search."
+    mode: Mode = Field(
+        Mode.HYBRID,
+        description="`hybrid` searches by meaning and words together, `vector` by meaning alone, `lexical` by words "
+        "alone.",
     )
 
 

@@ -14,8 +14,9 @@ from headrace.envelope import Change, Context, Operation, Trace
 from headrace.kafka.broker_contract import Message
 from headrace.kafka.headers import OPERATION, REQUEST_ID, VERSION
 from headrace.payloads import GenerationRequest
+from headrace.retrieval.finding import asked
 from headrace.store.artifacts import Artifact, artifact_id
-from headrace.store.search import Hit
+from headrace.store.search import Filters, Hit
 from headrace.topology.stages import GENERATOR
 from headrace_gateway.authentication import Caller, Principal, require_own_tenant
 from headrace_gateway.dependencies import Dependencies
@@ -51,17 +52,10 @@ async def search(request: Request, caller: Caller, body: SearchRequest) -> Searc
     require_own_tenant(caller, body.tenant)
     begun = dependencies.clock()
     generation = await dependencies.store.active()
-    vector = await dependencies.embedder.embed(body.query, generation)
+    question = await asked(dependencies.embedder, generation, caller.tenant, body.query, body.mode)
     embedded = dependencies.clock()
-    hits = await dependencies.store.search(
-        caller.tenant,
-        generation,
-        vector,
-        top_k=body.top_k,
-        document_ids=body.document_ids,
-        attributes=body.attributes,
-        query_text=body.query if body.mode == "hybrid" else None,
-    )
+    filters = Filters(None if body.document_ids is None else tuple(body.document_ids), body.attributes or None)
+    hits = await dependencies.store.search(caller.tenant, generation, question, top_k=body.top_k, filters=filters)
     done = dependencies.clock()
     timings = Timings(embed_ms=round((embedded - begun) * 1000, 2), search_ms=round((done - embedded) * 1000, 2))
     return SearchAnswer(hits=[_hit(hit) for hit in hits], timings=timings)

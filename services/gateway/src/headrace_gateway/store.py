@@ -9,10 +9,10 @@ from uuid import UUID
 
 from headrace.store import artifacts, documents, keys
 from headrace.store.error_mapping import postgresql_errors
-from headrace.store.generations import ActiveGeneration, check_query
+from headrace.store.generations import ActiveGeneration
 from headrace.store.pool import StoreSettings, create_pool
 from headrace.store.rows import Generation
-from headrace.store.search import Hit, search
+from headrace.store.search import Filters, Hit, Question, search
 
 if TYPE_CHECKING:
     from headrace.store.pool import Pool
@@ -35,25 +35,13 @@ class PostgresStore:
         self,
         tenant: str,
         generation: Generation,
-        vector: bytes,
+        question: Question,
         *,
         top_k: int,
-        document_ids: Sequence[str] | None,
-        attributes: Mapping[str, str] | None,
-        query_text: str | None,
+        filters: Filters,
     ) -> list[Hit]:
         """Return the best passages of the generation."""
-        check_query(vector, generation)
-        return await search(
-            await self._opened(),
-            tenant,
-            generation,
-            vector,
-            top_k=top_k,
-            document_ids=document_ids,
-            attributes=attributes,
-            query_text=query_text,
-        )
+        return await search(await self._opened(), tenant, generation, question, top_k=top_k, filters=filters)
 
     async def document(self, tenant: str, document_id: str) -> documents.DocumentRow | None:
         """Return the document's row."""

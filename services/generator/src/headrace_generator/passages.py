@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from headrace.payloads import GenerationRequest
+from headrace.retrieval.finding import asked
 from headrace.retrieval.query_vectors import QueryVectors
-from headrace.store.generations import ActiveGeneration, check_query
-from headrace.store.search import Hit, search
+from headrace.store.generations import ActiveGeneration
+from headrace.store.search import Filters, Hit, search
 
 if TYPE_CHECKING:
     from headrace.store.pool import Pool
@@ -31,18 +32,9 @@ class Retriever:
         Raises :class:`headrace.errors.DependencyDown`.
         """
         generation = await self._active()
-        vector = await self._embedder.embed(request.question, generation)
-        check_query(vector, generation)
-        return await search(
-            self._pool,
-            tenant,
-            generation,
-            vector,
-            top_k=request.top_k,
-            document_ids=list(request.document_ids) or None,
-            attributes=request.attributes or None,
-            query_text=request.question,
-        )
+        question = await asked(self._embedder, generation, tenant, request.question)
+        filters = Filters(request.document_ids or None, request.attributes or None)
+        return await search(self._pool, tenant, generation, question, top_k=request.top_k, filters=filters)
 
     async def _connected(self) -> Pool:
         return self._pool

@@ -23,6 +23,7 @@ from headrace.store.generations import get_generation
 from headrace.store.index import index_batch
 from headrace.store.pool import StoreSettings, create_pool
 from headrace.store.rows import Generation, IndexChunk, IndexDocument, IndexResult, Outcome, validate
+from headrace_indexer.statistics import TermStatistics
 
 if TYPE_CHECKING:
     from headrace.store.pool import Pool
@@ -39,6 +40,7 @@ class IndexHandler(BatchHandler[EmbeddedDocument | None, IndexedDocument]):
     def __init__(self) -> None:
         self._pool: Pool | None = None
         self._generation: Generation | None = None
+        self._statistics: TermStatistics | None = None
 
     async def start(self) -> None:
         """Connect to PostgreSQL and look up the generation to write.
@@ -55,9 +57,12 @@ class IndexHandler(BatchHandler[EmbeddedDocument | None, IndexedDocument]):
                 f"generation {name} does not exist",
                 remedy=f"Run `headrace generations create {name}`, or `headrace bootstrap` for the first generation.",
             )
+        self._statistics = TermStatistics(self._pool, self._generation)
 
     async def close(self) -> None:
         """Close the connections."""
+        if self._statistics is not None:
+            await self._statistics.close()
         if self._pool is not None:
             await self._pool.close()
 
@@ -78,7 +83,9 @@ class IndexHandler(BatchHandler[EmbeddedDocument | None, IndexedDocument]):
                 outcomes[position] = error
         results = await index_batch(self._pool, self._generation, [document for _, document in accepted])
         failpoints.reach("store.committed")
-        for (position, _), result in zip(accepted, results, strict=True):
+        assert self._statistics is not None
+        for (position, document), result in zip(accepted, results, strict=True):
+            self._statistics.wrote(document.tenant, result.inserted + result.deleted)
             outcomes[position] = outcome_of(contexts[position], result, self._generation.name)
         return [outcome for outcome in outcomes if outcome is not None]
 
@@ -114,15 +121,18 @@ def index_document(context: Context[EmbeddedDocument | None], generation: Genera
     keys = payload.vector_keys or tuple(chunk.text_hash for chunk in payload.chunks)
     if len(keys) != len(payload.chunks):
         raise InvalidRecord("vector_keys", f"has {len(keys)} keys for {len(payload.chunks)} chunks")
+    lexical = payload.lexical or (b"",) * len(payload.chunks)
+    if len(lexical) != len(payload.chunks):
+        raise InvalidRecord("lexical", f"has {len(lexical)} vectors for {len(payload.chunks)} chunks")
     return IndexDocument(
         **common,
         facts=payload.facts,
         chunks=tuple(
             IndexChunk(
                 chunk.chunk_id, chunk.section, chunk.start, chunk.end, chunk.text, chunk.text_hash,
-                payload.vectors.get(key.hex()) if key else None, vector_key=key,
+                payload.vectors.get(key.hex()) if key else None, vector_key=key, lexical=terms,
             )
-            for chunk, key in zip(payload.chunks, keys, strict=True)
+            for chunk, key, terms in zip(payload.chunks, keys, lexical, strict=True)
         ),
     )  # fmt: skip
 

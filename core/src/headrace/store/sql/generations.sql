@@ -16,21 +16,22 @@ ALTER TABLE {embedding} ENABLE ROW LEVEL SECURITY;
 ALTER TABLE {embedding} FORCE ROW LEVEL SECURITY;
 CREATE POLICY one_tenant ON {embedding} USING (tenant = current_tenant());
 GRANT SELECT, INSERT, DELETE ON {embedding} TO headrace_runtime;
+SELECT create_lexical('{lexical}');
 
 -- name: register
-INSERT INTO generation (name, model, dimensions, distance, template, passage_prompt, over_long)
-VALUES ($1, $2, $3, $4, $5, $6, $7)
+INSERT INTO generation (name, model, dimensions, distance, template, passage_prompt, over_long, analyzer)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 ON CONFLICT (name) DO NOTHING
 RETURNING name;
 
 -- name: get
-SELECT name, model, dimensions, distance, state, template, passage_prompt, over_long FROM generation WHERE name = $1;
+SELECT name, model, dimensions, distance, state, template, passage_prompt, over_long, analyzer FROM generation WHERE name = $1;
 
 -- name: active
-SELECT name, model, dimensions, distance, state, template, passage_prompt, over_long FROM generation WHERE state = 'active';
+SELECT name, model, dimensions, distance, state, template, passage_prompt, over_long, analyzer FROM generation WHERE state = 'active';
 
 -- name: list
-SELECT name, model, dimensions, distance, state, template, passage_prompt, over_long FROM generation ORDER BY created_at, name;
+SELECT name, model, dimensions, distance, state, template, passage_prompt, over_long, analyzer FROM generation ORDER BY created_at, name;
 
 -- name: lock
 -- One switch at a time; readers do not wait.

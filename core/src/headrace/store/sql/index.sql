@@ -6,8 +6,11 @@ FROM document
 WHERE tenant = $1 AND document_id = ANY ($2::text[]);
 
 -- name: embedded
--- Those of these chunks ($2) that have a row in this generation, with the key of their vector.
-SELECT chunk_id, vector_key FROM {embedding} WHERE tenant = $1 AND chunk_id = ANY ($2::uuid[]);
+-- The keys of these chunks' ($2) vector and lexical vector in this generation; NULL without a row.
+SELECT chunk_id, vector_key, lexical_key
+FROM (SELECT chunk_id, vector_key FROM {embedding} WHERE tenant = $1 AND chunk_id = ANY ($2::uuid[])) AS e
+FULL JOIN (SELECT chunk_id, lexical_key FROM {lexical} WHERE tenant = $1 AND chunk_id = ANY ($2::uuid[])) AS l
+    USING (chunk_id);
 
 -- name: write_document
 -- Writes one version: a new row, or an update of the row that the plan was made for (version $23 and generations $24,
@@ -67,3 +70,10 @@ INSERT INTO {embedding} (tenant, chunk_id, vector_key, embedding)
 SELECT $1, wanted.chunk_id, wanted.vector_key, cached.embedding
 FROM unnest($2::uuid[], $3::bytea[]) AS wanted (chunk_id, vector_key)
 JOIN vector_cache AS cached ON cached.tenant = $1 AND cached.model = $4 AND cached.text_hash = wanted.vector_key;
+
+-- name: delete_lexical
+-- For chunks that stay but whose terms have changed (a new title, another analyzer).
+DELETE FROM {lexical} WHERE tenant = $1 AND chunk_id = ANY ($2::uuid[]);
+
+-- name: insert_lexical
+INSERT INTO {lexical} (tenant, chunk_id, lexical_key, terms, weights) VALUES ($1, $2, $3, $4, $5);

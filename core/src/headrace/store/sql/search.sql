@@ -37,8 +37,16 @@ ORDER BY (e.embedding {operator} $2) + 0, e.chunk_id
 LIMIT $3;
 
 -- name: matching
--- Lexical search; see match_words in the migrations. The tenant is the transaction's.
-SELECT chunk_id, rank AS value FROM match_words($1, $2, $3, $4);
+-- By terms; see match_terms in the migrations. The tenant is the transaction's.
+SELECT chunk_id, score FROM match_terms($1, $2, $3, $4, $5, $6);
+
+-- name: both
+-- The distance and BM25's score of these chunks ($6), whichever leg found them.
+SELECT e.chunk_id, e.embedding {operator} $2 AS distance, -(l.weights <#> weighed.query) AS score
+FROM weigh_terms($3, $4, $5) AS weighed
+CROSS JOIN unnest($6::uuid[]) AS found (chunk_id)
+JOIN {embedding} AS e ON e.tenant = $1 AND e.chunk_id = found.chunk_id
+LEFT JOIN {lexical} AS l ON l.tenant = $1 AND l.chunk_id = found.chunk_id;
 
 -- name: hits
 SELECT c.chunk_id, c.document_id, c.section, c.text, d.title, d.version, d.source, d.attributes, d.language, p.ordinal,

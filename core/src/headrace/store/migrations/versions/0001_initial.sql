@@ -1,5 +1,4 @@
--- The store's first schema. Runs with search_path set to the schema that is being migrated;
--- {text_search} is the text search configuration that the caller chose.
+-- The store's first schema. Runs with search_path set to the schema that is being migrated.
 
 -- Roles ---------------------------------------------------------------------------------------------------------
 -- headrace_runtime: what the services' logins are members of. Owns nothing, is subject to every policy.
@@ -69,7 +68,7 @@ CREATE TABLE chunk (
     text        text     NOT NULL,
     text_hash   bytea    NOT NULL,
     tokens      integer,
-    tsv         tsvector NOT NULL GENERATED ALWAYS AS (to_tsvector('{text_search}', text)) STORED,
+    tsv         tsvector NOT NULL GENERATED ALWAYS AS (to_tsvector('simple', text)) STORED,
     PRIMARY KEY (tenant, chunk_id),
     FOREIGN KEY (tenant, document_id) REFERENCES document
 );
@@ -155,7 +154,7 @@ GRANT SELECT, INSERT ON artifact TO headrace_runtime;
 CREATE FUNCTION any_word(words text) RETURNS tsquery LANGUAGE sql STABLE PARALLEL SAFE
     RETURN (
         SELECT string_agg('''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || '''', ' | ')::tsquery
-        FROM unnest(to_tsvector('{text_search}', words))
+        FROM unnest(to_tsvector('simple', words))
     );
 
 -- The tenant whose key this is, before any tenant is known; NULL when unknown or revoked.

@@ -1,0 +1,88 @@
+"""Lexical vectors: BM25, divided into the side of the passage and the side of the query.
+
+BM25 (Robertson and Zaragoza, The Probabilistic Relevance Framework, 2009) is a sum over the terms that a query and a
+passage share of ``idf(term) * tf * (k1 + 1) / (tf + k1 * (1 - b + b * length / average length))``. The second factor
+depends on the passage alone and is stored with it; the first depends on all passages of the tenant and is the weight of
+the term in the query. Their inner product is the score. A learned sparse model fills in the same two vectors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+
+from headrace.errors import InvalidRecord
+from headrace.lexical.analyzer import Analyzer
+
+DIMENSIONS = 1_000_000_000
+"""Terms are hashed to so many numbers, the most that pgvector's ``sparsevec`` allows."""
+K1 = 1.2
+B = 0.75
+"""The parameters of BM25, as Lucene and Elasticsearch have them."""
+AVERAGE_LENGTH = 150.0
+"""Terms of a passage. A constant, because stored weights must not depend on later passages; the chunker keeps passages
+close to one length, so the average hardly moves."""
+MAX_TERMS = 16_000
+"""Different terms of a passage, the most that pgvector stores in a ``sparsevec``."""
+MAX_QUERY_TERMS = 1_024
+"""Different terms of a query that are looked up; the store uses the rarest of them."""
+
+Weights = Mapping[int, float]
+"""A sparse vector: term numbers (0 up to :data:`DIMENSIONS`) with their weights."""
+
+
+def passage(analyzer: Analyzer, tenant: str, texts: Iterable[str]) -> dict[int, float]:
+    """Return the weights of a passage that consists of these texts: title, section path and body."""
+    counts = Counter(term for text in texts for term in analyzer.terms(text))
+    norm = K1 * (1 - B + B * counts.total() / AVERAGE_LENGTH)
+    return {
+        term_number(tenant, term): count * (K1 + 1) / (count + norm)
+        for term, count in counts.most_common(MAX_TERMS)
+    }  # fmt: skip
+
+
+def query(analyzer: Analyzer, tenant: str, text: str) -> dict[int, str]:
+    """Return the different terms of a query by number, in the order of the text; at most :data:`MAX_QUERY_TERMS`."""
+    found: dict[int, str] = {}
+    for term in analyzer.terms(text):
+        if len(found) == MAX_QUERY_TERMS:
+            break
+        found.setdefault(term_number(tenant, term), term)
+    return found
+
+
+def rarity(passages: int, with_term: float) -> float:
+    """Return the inverse document frequency of a term: positive, and higher for a term in fewer passages."""
+    return math.log1p((max(passages, with_term) - with_term + 0.5) / (with_term + 0.5))
+
+
+@lru_cache(maxsize=1 << 17)
+def term_number(tenant: str, term: str) -> int:
+    """Return the term's number among the tenant's: tenants share no terms, so an index of terms divides by tenant."""
+    digest = hashlib.blake2b(f"{tenant}\0{term}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little") % DIMENSIONS
+
+
+def pack(weights: Weights) -> bytes:
+    """Return the weights as bytes: the numbers in ascending order (uint32), then the weights (float32)."""
+    numbers = sorted(weights)
+    count = len(numbers)
+    return struct.pack(f"<{count}I{count}f", *numbers, *(weights[number] for number in numbers))
+
+
+def unpack(data: bytes) -> dict[int, float]:
+    """Return the weights that :func:`pack` packed; raises :class:`InvalidRecord` for other bytes."""
+    if len(data) % 8:
+        raise InvalidRecord("lexical", f"has {len(data)} bytes; a lexical vector has 8 for each term")
+    count = len(data) // 8
+    values = struct.unpack(f"<{count}I{count}f", data)
+    numbers, weights = values[:count], values[count:]
+    if list(numbers) != sorted(set(numbers)) or (count and numbers[-1] >= DIMENSIONS):
+        raise InvalidRecord("lexical", "does not have ascending term numbers below 1,000,000,000")
+    if not all(map(math.isfinite, weights)):
+        raise InvalidRecord("lexical", "contains a weight that is not finite")
+    return dict(zip(numbers, weights, strict=True))

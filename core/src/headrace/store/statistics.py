@@ -1,0 +1,53 @@
+"""How many passages of a tenant have a term: estimates from a sample, refreshed as rows change.
+
+The rarity of a term is a logarithm of this number, so an estimate that lags behind by a fifth moves no result that
+anybody would notice; exact counts would make all indexers of a tenant wait for the rows of its common terms (ADR 23).
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from headrace.store.generations import lexical_table
+from headrace.store.queries import load
+from headrace.store.rows import Generation
+from headrace.store.transactions import tenant_transaction
+
+if TYPE_CHECKING:
+    from headrace.store.pool import Pool
+
+SAMPLED_PASSAGES = 30_000
+"""As many as PostgreSQL's own ANALYZE reads for each column by default."""
+STALE = 0.2
+"""Share of the passages that may be written before the estimates are made again."""
+
+
+async def refresh(pool: Pool, tenant: str, generation: Generation, *, draw: random.Random | None = None) -> int | None:
+    """Estimate the frequencies of the tenant's terms again; return the number of its passages.
+
+    Returns None, and changes nothing, if another process is doing it at the moment. Raises
+    :class:`~headrace.errors.DependencyDown`.
+    """
+    queries = {
+        name: text.replace("{lexical}", lexical_table(generation.name)) for name, text in load("statistics").items()
+    }
+    async with tenant_transaction(pool, tenant) as connection:
+        if not await connection.fetchval(queries["lock"], f"{generation.name}/{tenant}"):
+            return None
+        passages = int(await connection.fetchval(queries["count"], tenant))
+        share = min(1.0, SAMPLED_PASSAGES / passages) if passages else 1.0
+        # Chunk IDs are hashes, so the passages from any ID on are a random sample.
+        start = int((draw or random.SystemRandom()).random() * (1 - share) * 2**128)
+        await connection.execute(queries["begin"], tenant, generation.name, passages)
+        await connection.execute(
+            queries["estimate"], tenant, generation.name, UUID(int=start), SAMPLED_PASSAGES, passages
+        )
+        return passages
+
+
+async def counted(pool: Pool, tenant: str, generation: Generation) -> int:
+    """Return the number of the tenant's passages when its frequencies were last estimated; 0 if they never were."""
+    async with tenant_transaction(pool, tenant, readonly=True) as connection:
+        return int(await connection.fetchval(load("statistics")["counted"], tenant, generation.name) or 0)
