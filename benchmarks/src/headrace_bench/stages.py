@@ -44,13 +44,14 @@ _WARM_DOCUMENTS = 40
 
 
 @contextmanager
-def deployment(state_dir: Path, provider: str) -> Iterator[Deployment]:
+def deployment(state_dir: Path, provider: str, model: str = "all-MiniLM-L6-v2") -> Iterator[Deployment]:
     """Yield a separate, bootstrapped deployment on the local stack; its services are killed at the end."""
     endpoints = shared.acquire(state_dir)
     name = f"bench{uuid4().hex[:8]}"
     place = Place(endpoints.kafka_bootstrap, endpoints.registry_url, endpoints.postgres_dsn, f"{name}-", name)
-    model = "hashing-384" if provider == "hashing" else "all-MiniLM-L6-v2"
-    own = Deployment(place, Path(tempfile.mkdtemp(prefix="headrace-bench-")), provider, model)
+    env = {} if provider == "hashing" else {"HEADRACE_EMBEDDER_MODEL": model}
+    identity = "hashing-384" if provider == "hashing" else model
+    own = Deployment(place, Path(tempfile.mkdtemp(prefix="headrace-bench-")), provider, identity, env)
     try:
         own.bootstrap()
         yield own

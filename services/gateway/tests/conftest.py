@@ -18,6 +18,7 @@ from headrace.config.settings import KafkaSettings
 from headrace.documents.status import DeadLetterEntry
 from headrace.errors import DependencyDown
 from headrace.kafka.broker_contract import Message
+from headrace.retrieval.questions import Questions, SearchSettings
 from headrace.store.artifacts import Artifact
 from headrace.store.documents import DocumentRow, DocumentState, Listed
 from headrace.store.rows import Generation
@@ -218,7 +219,7 @@ async def gateway() -> AsyncIterator[Gateway]:
             codec=codec,
             store=store,
             publisher=publisher,
-            embedder=embedder,
+            questions=Questions(embedder, SearchSettings()),
             flow=flow,
             pipeline_version=lambda _: 3,
             checks=checks,

@@ -12,7 +12,7 @@ from uuid import UUID
 from headrace.codec.codec import Codec
 from headrace.config.settings import KafkaSettings
 from headrace.documents.status import DeadLetterEntry
-from headrace.retrieval.query_vectors import QueryVectors
+from headrace.retrieval.questions import Questions
 from headrace.store.artifacts import Artifact
 from headrace.store.documents import DocumentRow, DocumentState, Listed
 from headrace.store.rows import Generation
@@ -81,7 +81,7 @@ class Dependencies:
     codec: Codec
     store: Store
     publisher: Publisher
-    embedder: QueryVectors
+    questions: Questions
     flow: Flow
     pipeline_version: Callable[[str], int]
     """Newest version of a pipeline; may block; raises :class:`headrace.errors.UnknownPipeline`."""

@@ -27,6 +27,7 @@ from headrace.config.settings import (
 )
 from headrace.handlers.pipelines_log import PipelineCatalogue, PipelineFollower
 from headrace.retrieval.query_vectors import EmbedderClient
+from headrace.retrieval.questions import Questions, SearchSettings
 from headrace.store.pool import StoreSettings
 from headrace.telemetry import logs
 from headrace_gateway.app import create_app
@@ -133,7 +134,7 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Dependencies]:
             codec=codec,
             store=store,
             publisher=publisher,
-            embedder=embedder,
+            questions=Questions(embedder, SearchSettings()),
             flow=KafkaFlow(reader, letters.book),
             pipeline_version=lambda name: pipelines.latest(name)[1],
             checks={

@@ -14,7 +14,6 @@ from headrace.envelope import Change, Context, Operation, Trace
 from headrace.kafka.broker_contract import Message
 from headrace.kafka.headers import OPERATION, REQUEST_ID, VERSION
 from headrace.payloads import GenerationRequest
-from headrace.retrieval.finding import asked
 from headrace.store.artifacts import Artifact, artifact_id
 from headrace.store.search import Filters, Hit
 from headrace.topology.stages import GENERATOR
@@ -52,7 +51,7 @@ async def search(request: Request, caller: Caller, body: SearchRequest) -> Searc
     require_own_tenant(caller, body.tenant)
     begun = dependencies.clock()
     generation = await dependencies.store.active()
-    question = await asked(dependencies.embedder, generation, caller.tenant, body.query, body.mode)
+    question = await dependencies.questions.ask(generation, caller.tenant, body.query, body.mode)
     embedded = dependencies.clock()
     filters = Filters(None if body.document_ids is None else tuple(body.document_ids), body.attributes or None)
     hits = await dependencies.store.search(caller.tenant, generation, question, top_k=body.top_k, filters=filters)

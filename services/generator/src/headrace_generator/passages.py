@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from headrace.payloads import GenerationRequest
-from headrace.retrieval.finding import asked
 from headrace.retrieval.query_vectors import QueryVectors
+from headrace.retrieval.questions import Questions, SearchSettings
 from headrace.store.generations import ActiveGeneration
 from headrace.store.search import Filters, Hit, search
 
@@ -23,7 +23,7 @@ class Retriever:
 
     def __init__(self, pool: Pool, embedder: QueryVectors) -> None:
         self._pool = pool
-        self._embedder = embedder
+        self._questions = Questions(embedder, SearchSettings())
         self._active = ActiveGeneration(self._connected)
 
     async def find(self, tenant: str, request: GenerationRequest) -> list[Hit]:
@@ -32,7 +32,7 @@ class Retriever:
         Raises :class:`headrace.errors.DependencyDown`.
         """
         generation = await self._active()
-        question = await asked(self._embedder, generation, tenant, request.question)
+        question = await self._questions.ask(generation, tenant, request.question)
         filters = Filters(request.document_ids or None, request.attributes or None)
         return await search(self._pool, tenant, generation, question, top_k=request.top_k, filters=filters)
 

@@ -1,0 +1,73 @@
+"""Judged sets: documents, queries, and which document answers each query."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headrace.errors import ConfigurationError
+from headrace_testing.data import changes
+
+_HEADING = re.compile(r"^(?P<title>\S[^\n]{3,80})\n(?P<line>[-=*~^\"'+#])(?P=line){2,}\s*$", re.MULTILINE)
+_FEWEST_WORDS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedSet:
+    """Change events of documents, and queries with the ID of the document that answers each."""
+
+    name: str
+    documents: list[dict[str, Any]]
+    queries: list[tuple[str, str]]
+
+    def drawn(self, count: int, seed: int) -> JudgedSet:
+        """Return the set with at most ``count`` of its queries."""
+        if count >= len(self.queries):
+            return self
+        return JudgedSet(self.name, self.documents, random.Random(seed).sample(self.queries, count))
+
+
+def headings(documents: int) -> JudgedSet:
+    """Return English manuals with their own section titles as queries; a title of several documents is no query."""
+    events, source = changes()
+    newest = {event["id"]: event for event in events if event["op"] == "upsert" and event.get("content")}
+    chosen = list(newest.values())[:documents]
+    found = {event["id"]: set(_titles(event["content"])) - {event.get("title")} for event in chosen}
+    counts = Counter(title for titles in found.values() for title in titles)
+    queries = [(title, name) for name, titles in found.items() for title in sorted(titles) if counts[title] == 1]
+    return JudgedSet(f"headings of {source}", chosen, queries)
+
+
+def _titles(text: str) -> list[str]:
+    titles = [match["title"].strip() for match in _HEADING.finditer(text)]
+    return [title for title in titles if len(title.split()) >= _FEWEST_WORDS]
+
+
+def squad(path: Path) -> JudgedSet:
+    """Return a set in the format of SQuAD: each paragraph is a document that answers its questions.
+
+    Raises :class:`ConfigurationError` for a file in another format.
+    """
+    documents: list[dict[str, Any]] = []
+    queries: list[tuple[str, str]] = []
+    try:
+        for article in json.loads(path.read_text(encoding="utf-8"))["data"]:
+            for paragraph in article["paragraphs"]:
+                identity = f"{path.stem}/{len(documents):05d}"
+                documents.append(
+                    {"op": "upsert", "id": identity, "version": 1, "title": article["title"],
+                     "content": paragraph["context"]}
+                )  # fmt: skip
+                queries.extend((question["question"], identity) for question in paragraph["qas"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ConfigurationError(
+            f"not a file in the format of SQuAD: {error!r}",
+            where=str(path),
+            remedy="Pass another file.",
+        ) from error
+    return JudgedSet(path.stem, documents, queries)

@@ -1,0 +1,56 @@
+"""The legs of a question: its vector, from the embedder, and its terms."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from headrace.embeddings.models import knows_script
+from headrace.lexical import weights
+from headrace.lexical.analyzer import Analyzer
+from headrace.retrieval.mode import Mode
+from headrace.retrieval.query_vectors import QueryVectors
+from headrace.store.generations import check_query
+from headrace.store.rows import Generation
+from headrace.store.search import DENSE_WEIGHT, Question
+
+
+class SearchSettings(BaseSettings):
+    """How the legs of a search are fused; for the gateway and the generator alike."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_SEARCH_", frozen=True)
+
+    dense_weight: float = Field(
+        DENSE_WEIGHT, ge=0, le=1,
+        description="Share of meaning in the score of a hybrid search, from 0 (words alone) to 1 (meaning alone).",
+    )  # fmt: skip
+
+
+class Questions:
+    """Makes questions for the index out of texts."""
+
+    def __init__(self, embedder: QueryVectors, settings: SearchSettings) -> None:
+        self._embedder = embedder
+        self._settings = settings
+        self._analyzer = lru_cache(maxsize=8)(Analyzer)
+
+    async def ask(self, generation: Generation, tenant: str, text: str, mode: Mode = Mode.HYBRID) -> Question:
+        """Return the question with the legs of the mode.
+
+        A hybrid question has no dense leg if the model does not know its script, because it would only add noise; it
+        has no lexical leg if the text has no terms (punctuation alone).
+
+        Raises :class:`~headrace.errors.DependencyDown`, and :class:`~headrace.errors.InvalidRecord` for a text that the
+        embedder rejects.
+        """
+        weight = self._settings.dense_weight
+        terms: list[int] = []
+        if mode is not Mode.VECTOR:
+            terms = list(weights.query(self._analyzer(generation.analyzer), tenant, text))
+        if mode is Mode.LEXICAL or (mode is Mode.HYBRID and terms and not knows_script(generation.model, text)):
+            return Question(terms=terms, weight=weight)
+        vector = await self._embedder.embed(text, generation)
+        check_query(vector, generation)
+        return Question(vector, terms, weight)
