@@ -52,7 +52,7 @@ def direction(*values: float) -> bytes:
 
 def question(vector: bytes, text: str, tenant: str = "acme") -> Question:
     """A question with both legs."""
-    return Question(vector, list(weights.query(ANALYZER, tenant, text)))
+    return Question(vector, weights.query(ANALYZER, tenant, text))
 
 
 def document(document_id: str, texts: dict[str, bytes], *, tenant: str = "acme", **attributes: str) -> IndexDocument:
@@ -211,11 +211,13 @@ async def test_the_rarest_terms_find_candidates_and_all_terms_rank_them(pool: Po
     texts |= {"common Zanzibar": direction(1, 0, 0, 0), "Zanzibar words number": direction(1, 0, 0, 0)}
     await index_batch(pool, generation, [document("d", texts)])
     assert await statistics.refresh(pool, "acme", generation) == 302
-    terms = list(weights.query(ANALYZER, "acme", "common words number Zanzibar unknown"))
+    terms = weights.query(ANALYZER, "acme", "common words number Zanzibar unknown")
     async with tenant_transaction(pool, "acme") as connection:
-        found = await connection.fetch("SELECT * FROM match_terms('first', $1, 3, 500, NULL, NULL)", terms)
-        everything = await connection.fetch("SELECT * FROM match_terms('first', $1, 5000, 500, NULL, NULL)", terms)
-        chosen = await connection.fetchrow("SELECT * FROM weigh_terms('first', $1, 3)", terms)
+        found = await connection.fetch("SELECT * FROM match_terms('first', $1, 3, 500, NULL, NULL)", list(terms))
+        everything = await connection.fetch(
+            "SELECT * FROM match_terms('first', $1, 5000, 500, NULL, NULL)", list(terms)
+        )
+        chosen = await connection.fetchrow("SELECT * FROM weigh_terms('first', $1, 3)", list(terms))
     assert chosen is not None
     assert set(chosen["chosen"]) == set(weights.query(ANALYZER, "acme", "Zanzibar unknown"))
     assert (len(found), len(everything)) == (2, 302)
@@ -255,8 +257,23 @@ async def test_a_title_that_changes_is_found_and_moves_no_vector(
     await index_batch(pool, generation, [other])
     assert await owner.fetchval("SELECT xmin::text FROM embedding_first") == before
     for word, hits in (("Zanzibar", 1), ("Sub", 0), ("north", 1)):
-        terms = list(weights.query(ANALYZER, "acme", word))
+        terms = weights.query(ANALYZER, "acme", word)
         assert len(await search(pool, "acme", generation, Question(terms=terms))) == hits
+
+
+async def test_a_hit_explains_its_score(pool: Pool, generation: Generation) -> None:
+    """Broken: nobody can tell why a passage is found, or the shares of its terms do not add up to its score."""
+    texts = {"gate of the canal": direction(1, 0, 0, 0), "weir": direction(0, 1, 0, 0)}
+    await index_batch(pool, generation, [document("d", texts)])
+    asked = replace(question(direction(1, 0, 0, 0), "which gates of canals?"), explain=True)
+    first, second = await search(pool, "acme", generation, asked)
+    for hit, dense, terms in ((first, 1.0, {"gate", "of", "canal"}), (second, 0.0, set())):
+        assert hit.explanation is not None
+        assert hit.explanation.dense == pytest.approx(dense)
+        assert set(hit.explanation.terms) == terms
+        assert hit.explanation.lexical == pytest.approx(sum(hit.explanation.terms.values()), rel=1e-5)
+    (unexplained, _) = await search(pool, "acme", generation, replace(asked, explain=False))
+    assert unexplained.explanation is None
 
 
 @pytest.mark.parametrize("top_k", [0, 101])

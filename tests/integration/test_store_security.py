@@ -45,7 +45,7 @@ pytest_plugins = ("headrace_testing.postgres_fixtures",)
 
 TABLES = ("document", "chunk", "embedding_first", "lexical_first", "vector_cache", "artifact")
 MATCH = "SELECT * FROM match_terms('first', $1, 5000, 10, NULL, NULL)"
-CANARY = [7]
+CANARY = {7: "canary"}
 ONES = np.ones(4, dtype="<f4").tobytes()
 ARTIFACT = artifacts.Artifact("", UUID(int=1), 1, "r1", "answer", "T", "text/plain", "canary", ({"document": "d"},))
 
@@ -88,7 +88,7 @@ async def test_a_tenant_sees_its_own_rows_alone(pool: Pool) -> None:
     async with tenant_transaction(pool, "acme") as connection:
         for table in TABLES:
             assert [row["tenant"] for row in await connection.fetch(f"SELECT tenant FROM {table}")] == ["acme"]
-        rows = await connection.fetch(MATCH, CANARY)
+        rows = await connection.fetch(MATCH, list(CANARY))
         assert [row["chunk_id"].bytes.strip() for row in rows] == [b"acme"]
 
 
@@ -100,7 +100,7 @@ async def test_without_a_tenant_nothing_is_seen(store_schema: StoreSchema) -> No
         for _ in range(2):
             for table in TABLES:
                 assert await connection.fetch(f"SELECT tenant FROM {table}") == []
-            assert await connection.fetch(MATCH, CANARY) == []
+            assert await connection.fetch(MATCH, list(CANARY)) == []
             async with connection.transaction():
                 await set_tenant(connection, "acme")
                 assert await connection.fetchval("SELECT count(*) FROM document") == 1

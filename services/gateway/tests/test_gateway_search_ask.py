@@ -14,7 +14,7 @@ from headrace.lexical.analyzer import Analyzer
 from headrace.lexical.weights import query
 from headrace.payloads import GenerationRequest
 from headrace.store.artifacts import Artifact, artifact_id
-from headrace.store.search import Filters, Question
+from headrace.store.search import Filters, HitExplanation, Question
 
 pytestmark = pytest.mark.unit
 
@@ -63,7 +63,7 @@ async def test_search_returns_passages_of_the_keys_tenant(gateway: Any, rows: An
     assert gateway.store.searches == [
         {
             "tenant": "alpha",
-            "question": Question((5).to_bytes(8, "little"), list(query(Analyzer(), "alpha", "gate"))),
+            "question": Question((5).to_bytes(8, "little"), query(Analyzer(), "alpha", "gate")),
             "top_k": 1,
             "filters": Filters(("guide.md",), {"lang": "en"}),
         }
@@ -91,6 +91,17 @@ async def test_a_question_has_the_legs_that_help(
     assert answer.status_code == 200
     question = gateway.store.searches[0]["question"]
     assert (question.vector is not None, bool(question.terms)) == (dense, lexical)
+
+
+async def test_a_hit_is_explained_on_request(gateway: Any, rows: Any) -> None:
+    """Broken: an answer does not say why a passage is in it, or says it unasked to those who pay for bytes."""
+    found = HitExplanation(0.5, 3.0, {"gate": 1.0, "open": 2.0})
+    gateway.store.hits = [replace(rows.hit(), explanation=found)]
+    answer = await gateway.client.post("/v1/search", json={"query": "open gate", "explain": True})
+    assert gateway.store.searches[0]["question"].explain
+    assert answer.json()["hits"][0]["explanation"] == {
+        "dense": 0.5, "lexical": 3.0, "terms": [{"term": "open", "score": 2.0}, {"term": "gate", "score": 1.0}],
+    }  # fmt: skip
 
 
 async def test_words_are_found_while_the_embedder_is_down(gateway: Any) -> None:

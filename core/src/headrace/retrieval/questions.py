@@ -36,7 +36,9 @@ class Questions:
         self._settings = settings
         self._analyzer = lru_cache(maxsize=8)(Analyzer)
 
-    async def ask(self, generation: Generation, tenant: str, text: str, mode: Mode = Mode.HYBRID) -> Question:
+    async def ask(
+        self, generation: Generation, tenant: str, text: str, mode: Mode = Mode.HYBRID, *, explain: bool = False
+    ) -> Question:
         """Return the question with the legs of the mode.
 
         A hybrid question has no dense leg if the model does not know its script, because it would only add noise; it
@@ -46,11 +48,11 @@ class Questions:
         embedder rejects.
         """
         weight = self._settings.dense_weight
-        terms: list[int] = []
+        terms: dict[int, str] = {}
         if mode is not Mode.VECTOR:
-            terms = list(weights.query(self._analyzer(generation.analyzer), tenant, text))
+            terms = weights.query(self._analyzer(generation.analyzer), tenant, text)
         if mode is Mode.LEXICAL or (mode is Mode.HYBRID and terms and not knows_script(generation.model, text)):
-            return Question(terms=terms, weight=weight)
+            return Question(None, terms, weight, explain)
         vector = await self._embedder.embed(text, generation)
         check_query(vector, generation)
-        return Question(vector, terms, weight)
+        return Question(vector, terms, weight, explain)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -15,6 +15,8 @@ from headrace.store.rows import BYTES_PER_FLOAT, Generation
 from headrace.store.transactions import tenant_transaction
 
 if TYPE_CHECKING:
+    from pgvector import SparseVector
+
     from headrace.store.pool import Connection, Pool
 
 MAXIMUM_HITS = 100
@@ -28,6 +30,18 @@ FUSION_DEPTH = 4
 """Each leg of a hybrid search is read to this multiple of the requested number of hits."""
 _BASE = {"cosine": 1.0}
 """What a distance is subtracted from, to make a score."""
+
+
+@dataclass(frozen=True, slots=True)
+class HitExplanation:
+    """How each leg of the question scored a hit; None if the leg was not asked or has nothing of the chunk.
+
+    ``terms`` are the terms of the question in the chunk, each with its share of the lexical score.
+    """
+
+    dense: float | None
+    lexical: float | None
+    terms: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +68,7 @@ class Hit:
     attributes: Mapping[str, str]
     page: int | None = None
     language: str = ""
+    explanation: HitExplanation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +83,15 @@ class Filters:
 class Question:
     """A question for one leg of the index or for both.
 
-    ``vector`` is float32, little-endian, with the generation's dimensions; ``terms`` are the numbers of its terms
-    (:func:`headrace.lexical.weights.query`); ``weight`` is the share of the dense leg.
+    ``vector`` is float32, little-endian, with the generation's dimensions; ``terms`` are its terms by number
+    (:func:`headrace.lexical.weights.query`); ``weight`` is the share of the dense leg. With ``explain``, each hit says
+    how it was found.
     """
 
     vector: bytes | None = None
-    terms: Sequence[int] = ()
+    terms: Mapping[int, str] = field(default_factory=dict)
     weight: float = DENSE_WEIGHT
+    explain: bool = False
 
     @property
     def hybrid(self) -> bool:
@@ -124,12 +141,21 @@ async def search(
         if question.vector is not None:
             dense = await _nearest(connection, tenant, generation, question.vector, depth, filters)
         if question.terms:
-            lexical = await _matching(connection, generation, question.terms, depth, filters)
+            lexical = await _matching(connection, generation, list(question.terms), depth, filters)
         scores = lexical if question.vector is None else dense
         if question.hybrid:
             dense, lexical = await _on_both_legs(connection, tenant, generation, question, dense, lexical)
             scores = fuse(dense, lexical, question.weight)
-        return await _hits(connection, tenant, dict(list(scores.items())[:top_k]))
+        best = dict(list(scores.items())[:top_k])
+        hits = await _hits(connection, tenant, best)
+        if not question.explain:
+            return hits
+        terms = await _matched_terms(connection, tenant, generation, question, list(best))
+    return [
+        replace(hit, explanation=HitExplanation(dense.get(key), lexical.get(key), terms.get(key, {})))
+        for hit in hits
+        if (key := UUID(bytes=hit.chunk_id))
+    ]
 
 
 def fuse(dense: Mapping[UUID, float], lexical: Mapping[UUID, float], weight: float) -> dict[UUID, float]:
@@ -223,6 +249,29 @@ def _of(name: str, generation: Generation) -> str:
     text = load("search")[name].replace("{operator}", OPERATORS[generation.distance])
     text = text.replace("{embedding}", embedding_table(generation.name))
     return text.replace("{lexical}", lexical_table(generation.name))
+
+
+async def _matched_terms(
+    connection: Connection, tenant: str, generation: Generation, question: Question, chunk_ids: Sequence[UUID]
+) -> dict[UUID, dict[str, float]]:
+    """Return the question's terms in each of these chunks, with their scores."""
+    if not question.terms:
+        return {}
+    numbers = list(question.terms)
+    rows = await connection.fetch(_of("weights", generation), tenant, generation.name, numbers, CANDIDATES, chunk_ids)
+    return {
+        row["chunk_id"]: {
+            question.terms[number]: weight * passage[number]
+            for number, weight in _weights(row["query"]).items()
+            if number in passage
+        }
+        for row in rows
+        for passage in [_weights(row["passage"])]
+    }
+
+
+def _weights(vector: SparseVector) -> dict[int, float]:
+    return dict(zip(vector.indices(), vector.values(), strict=True))
 
 
 async def _hits(connection: Connection, tenant: str, scores: Mapping[UUID, float]) -> list[Hit]:

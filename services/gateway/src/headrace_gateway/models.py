@@ -49,6 +49,7 @@ class SearchRequest(_Retrieval):
         description="`hybrid` searches by meaning and words together, `vector` by meaning alone, `lexical` by words "
         "alone.",
     )
+    explain: bool = Field(False, description="Whether each hit says how it was found.")
 
 
 class AskRequest(_Retrieval):
@@ -124,6 +125,21 @@ class Accepted(BaseModel):
     errors: list[ItemErrorDocument] = Field(default_factory=list)
 
 
+class MatchedTerm(BaseModel):
+    """A term of the query in a passage: its rarity among the tenant's passages, times its weight in this one."""
+
+    term: str
+    score: float
+
+
+class Explanation(BaseModel):
+    """How each leg scored a passage; null if the leg was not asked or has nothing of it."""
+
+    dense: float | None = Field(description="Cosine similarity, or the negated distance of another measure.")
+    lexical: float | None = Field(description="BM25's score: the sum of the matched terms' scores.")
+    terms: list[MatchedTerm] = Field(description="The query's terms in the passage, the highest score first.")
+
+
 class SearchHit(BaseModel):
     """A passage; ``start`` and ``end`` are character offsets in the document's text."""
 
@@ -141,6 +157,7 @@ class SearchHit(BaseModel):
         None, description="Page on which the passage begins, from 1; null for documents without pages."
     )
     language: str = Field("", description="Language as a BCP 47 tag; empty if unknown.")
+    explanation: Explanation | None = Field(None, description="How the hit was found; only with `explain`.")
 
 
 class Timings(BaseModel):

@@ -15,7 +15,7 @@ from headrace.kafka.broker_contract import Message
 from headrace.kafka.headers import OPERATION, REQUEST_ID, VERSION
 from headrace.payloads import GenerationRequest
 from headrace.store.artifacts import Artifact, artifact_id
-from headrace.store.search import Filters, Hit
+from headrace.store.search import Filters, Hit, HitExplanation
 from headrace.topology.stages import GENERATOR
 from headrace_gateway.authentication import Caller, Principal, require_own_tenant
 from headrace_gateway.dependencies import Dependencies
@@ -23,6 +23,8 @@ from headrace_gateway.idempotency import checked_key, request_id
 from headrace_gateway.models import (
     ArtifactDocument,
     AskRequest,
+    Explanation,
+    MatchedTerm,
     Pending,
     SearchAnswer,
     SearchHit,
@@ -51,7 +53,7 @@ async def search(request: Request, caller: Caller, body: SearchRequest) -> Searc
     require_own_tenant(caller, body.tenant)
     begun = dependencies.clock()
     generation = await dependencies.store.active()
-    question = await dependencies.questions.ask(generation, caller.tenant, body.query, body.mode)
+    question = await dependencies.questions.ask(generation, caller.tenant, body.query, body.mode, explain=body.explain)
     embedded = dependencies.clock()
     filters = Filters(None if body.document_ids is None else tuple(body.document_ids), body.attributes or None)
     hits = await dependencies.store.search(caller.tenant, generation, question, top_k=body.top_k, filters=filters)
@@ -204,4 +206,11 @@ def _hit(hit: Hit) -> SearchHit:
         attributes=dict(hit.attributes),
         page=hit.page,
         language=hit.language,
+        explanation=None if hit.explanation is None else _explanation(hit.explanation),
     )
+
+
+def _explanation(found: HitExplanation) -> Explanation:
+    ordered = sorted(found.terms.items(), key=lambda item: (-item[1], item[0]))
+    terms = [MatchedTerm(term=term, score=score) for term, score in ordered]
+    return Explanation(dense=found.dense, lexical=found.lexical, terms=terms)

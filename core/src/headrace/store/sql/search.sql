@@ -56,3 +56,9 @@ FROM chunk AS c
 JOIN document AS d ON d.tenant = c.tenant AND d.document_id = c.document_id
 CROSS JOIN LATERAL (SELECT array_position(d.chunk_ids, c.chunk_id) AS ordinal) AS p
 WHERE c.tenant = $1 AND c.chunk_id = ANY ($2::uuid[]);
+
+-- name: weights
+-- The query's side and the passage's side of the scores of these chunks ($5), to explain them.
+SELECT l.chunk_id, weighed.query, l.weights AS passage
+FROM weigh_terms($2, $3, $4) AS weighed
+JOIN {lexical} AS l ON l.tenant = $1 AND l.chunk_id = ANY ($5::uuid[]);
