@@ -58,6 +58,8 @@ def test_every_service_runs_as_a_module_of_this_python() -> None:
     [
         ("sentence-transformers", "nlpai-lab/KURE-v1", "nlpai-lab/KURE-v1; the first start downloads and prepares it"),
         ("sentence-transformers", "all-MiniLM-L6-v2", "all-MiniLM-L6-v2; the first start prepares it"),
+        ("sentence-transformers", "multilingual-e5-small", "multilingual-e5-small; the first start prepares it"),
+        ("sentence-transformers", "intfloat/multilingual-e5-small", "e5-small; the first start downloads and"),
         ("openai-compatible", "m", ""),
         ("hashing", "m", ""),
     ],

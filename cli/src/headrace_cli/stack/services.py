@@ -11,7 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from headrace.embeddings.models import KNOWN, PACKAGED_MODEL, PROVIDERS, SERVED, identity, known_model, shortened
+from headrace.embeddings.models import (
+    KNOWN,
+    PACKAGED_MODEL,
+    PACKAGED_MODELS,
+    PROVIDERS,
+    SERVED,
+    identity,
+    known_model,
+    shortened,
+)
 from headrace.embeddings.preparation import BODY, OverLong, Preparation
 from headrace.errors import ConfigurationError
 from headrace.lexical.analyzer import DEFAULT
@@ -222,7 +231,7 @@ def _loading(plan: Plan) -> tuple[str, float]:
     if plan.provider.name in ("hashing", SERVED):
         return "", _START_S
     model = plan.environment.get("HEADRACE_EMBEDDER_MODEL", PACKAGED_MODEL)
-    if model == PACKAGED_MODEL or Path(model).exists():
+    if model in PACKAGED_MODELS or Path(model).exists():
         return f"the model {model}; the first start prepares it", _START_S
     return f"the model {model}; the first start downloads and prepares it, which can take minutes", _FETCH_S
 

@@ -16,6 +16,11 @@ PROVIDERS: tuple[ProviderName, ...] = get_args(ProviderName)
 SERVED: ProviderName = "openai-compatible"
 """The provider whose model runs on a server and may cost money; all others run in the embedder's own process."""
 PACKAGED_MODEL = "all-MiniLM-L6-v2"
+"""The default model, which comes as a package."""
+MULTILINGUAL_MODEL = "multilingual-e5-small"
+"""The model for all languages that comes as a package, under this name without an owner."""
+PACKAGED_MODELS = (PACKAGED_MODEL, MULTILINGUAL_MODEL)
+"""Models that need no download."""
 
 
 class KnownModel(NamedTuple):
@@ -38,7 +43,7 @@ KNOWN = {
     PACKAGED_MODEL: KnownModel(384, languages=_EN),
     "KURE-v1": KnownModel(1024, languages=("ko", "en")),
     "bge-m3": KnownModel(1024),
-    "multilingual-e5-small": KnownModel(384, *_E5),
+    MULTILINGUAL_MODEL: KnownModel(384, *_E5),
     "multilingual-e5-base": KnownModel(768, *_E5),
     "multilingual-e5-large": KnownModel(1024, *_E5),
     "e5-small-v2": KnownModel(384, *_E5, _EN),

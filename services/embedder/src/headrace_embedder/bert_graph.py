@@ -11,10 +11,10 @@ import openvino
 import openvino.opset13 as ops
 from openvino import Node
 
-from headrace_embedder.model_folder import Config, ModelFolder
-from headrace_embedder.weights import Array, Weights
+from headrace_embedder.model_folder import Config
+from headrace_embedder.weights import Array, Tensors
 
-_WORDS = "embeddings.word_embeddings.weight"
+WORDS = "embeddings.word_embeddings.weight"
 _TYPES = "embeddings.token_type_embeddings.weight"
 _UNUSED = ("pooler.", "embeddings.position_ids", "embeddings.token_type_ids")
 """Tensors that the encoder does not need: the pooler predicts the next sentence, and the IDs are constants."""
@@ -22,13 +22,11 @@ _LEAST_NORM = 1e-12
 INPUTS = ("input_ids", "attention_mask")
 
 
-def build(folder: ModelFolder) -> openvino.Model:
+def build(config: Config, weights: Tensors, pooling: str, *, normalised: bool) -> openvino.Model:
     """Return the graph: ``input_ids`` and ``attention_mask`` (texts, tokens) to vectors (texts, numbers).
 
-    Raises :class:`headrace_embedder.model_folder.NotConverted` if the weights do not match the configuration.
+    Raises the error of the weights if they do not match the configuration.
     """
-    config = folder.config
-    weights = Weights(folder.weights, _WORDS)
     ids = ops.parameter([-1, -1], np.int64)
     mask = ops.parameter([-1, -1], np.int64)
     ones = ops.convert(mask, "f32")
@@ -37,8 +35,8 @@ def build(folder: ModelFolder) -> openvino.Model:
     for layer in range(config.num_hidden_layers):
         state = _layer(state, read, config, weights, f"encoder.layer.{layer}.")
     weights.finish(*_UNUSED)
-    vectors = _mean(state, ones) if folder.pooling == "mean" else ops.gather(state, 0, 1)
-    if folder.normalised:
+    vectors = _mean(state, ones) if pooling == "mean" else ops.gather(state, 0, 1)
+    if normalised:
         vectors = ops.normalize_l2(vectors, [1], _LEAST_NORM * _LEAST_NORM, "max")
     graph = openvino.Model([vectors], [ids, mask], "sentences")
     for one, name in zip(graph.inputs, INPUTS, strict=True):
@@ -46,10 +44,10 @@ def build(folder: ModelFolder) -> openvino.Model:
     return graph
 
 
-def _embeddings(ids: Node, config: Config, weights: Weights) -> Node:
+def _embeddings(ids: Node, config: Config, weights: Tensors) -> Node:
     """Return the sum of the word and position vectors; all tokens of a text have the first token type."""
     size = config.hidden_size
-    words = ops.gather(_constant(weights.take(_WORDS, weights.rows(_WORDS), size)), ids, 0)
+    words = ops.gather(_constant(weights.take(WORDS, weights.rows(WORDS), size)), ids, 0)
     table = weights.take("embeddings.position_embeddings.weight", config.max_position_embeddings, size)
     first_type = weights.take(_TYPES, weights.rows(_TYPES), size)[0]
     positions = ops.gather(_constant(table + first_type), _positions(ids, config), 0)
@@ -68,7 +66,7 @@ def _positions(ids: Node, config: Config) -> Node:
     return ops.add(ops.multiply(ops.cum_sum(tokens, np.int64(1)), tokens), padding)
 
 
-def _layer(state: Node, read: Node, config: Config, weights: Weights, name: str) -> Node:
+def _layer(state: Node, read: Node, config: Config, weights: Tensors, name: str) -> Node:
     """Return the state after a layer: attention, then a feed-forward network, each with a residual connection."""
     heads, size = config.num_attention_heads, config.hidden_size
     query, key, value = (
@@ -87,12 +85,12 @@ def _layer(state: Node, read: Node, config: Config, weights: Weights, name: str)
     return _normalised(ops.add(narrow, state), weights, f"{name}output.LayerNorm", config)
 
 
-def _linear(state: Node, weights: Weights, name: str, to: int, of: int) -> Node:
+def _linear(state: Node, weights: Tensors, name: str, to: int, of: int) -> Node:
     matrix = _constant(weights.take(f"{name}.weight", to, of))
     return ops.add(ops.matmul(state, matrix, False, True), _constant(weights.take(f"{name}.bias", to)))
 
 
-def _normalised(state: Node, weights: Weights, name: str, config: Config) -> Node:
+def _normalised(state: Node, weights: Tensors, name: str, config: Config) -> Node:
     """Return the state with mean 0 and variance 1 for each token, scaled and shifted by the weights."""
     scale = _constant(weights.take(f"{name}.weight", config.hidden_size))
     shift = _constant(weights.take(f"{name}.bias", config.hidden_size))

@@ -15,6 +15,7 @@ from typing import ClassVar
 import numpy as np
 import structlog
 
+from headrace.embeddings.models import MULTILINGUAL_MODEL
 from headrace.errors import ConfigurationError, DependencyDown
 from headrace_embedder import openvino_model, torch_model
 from headrace_embedder.agreement import PROBES
@@ -103,12 +104,22 @@ class SentenceTransformersProvider(Provider):
 def load(settings: EmbedderSettings) -> Loaded:
     """Return the model in the configured backend; raises :class:`ConfigurationError`.
 
-    ``auto`` chooses OpenVINO on a CPU if it can run the model, and on a machine with a GPU if torch is not installed.
+    ``auto`` chooses OpenVINO on a CPU if it can run the model, and on a machine with a GPU if torch is not installed or
+    cannot read the packaged model.
     """
     if settings.backend == "torch" or (settings.backend == "auto" and not on_processor(settings.device)):
-        if settings.backend == "torch" or settings.device is not None or torch_model.installed():
+        packaged = settings.model == MULTILINGUAL_MODEL
+        if settings.backend == "torch" or settings.device is not None or (torch_model.installed() and not packaged):
             return torch_model.load(settings)
-        log.warning("the GPU is not used because torch is not installed", remedy="Install headrace-embedder[torch].")
+        if packaged:
+            log.warning(
+                "the GPU is not used by the packaged model",
+                remedy=f"Set HEADRACE_EMBEDDER_MODEL=intfloat/{MULTILINGUAL_MODEL}.",
+            )
+        else:
+            log.warning(
+                "the GPU is not used because torch is not installed", remedy="Install headrace-embedder[torch]."
+            )
     try:
         return openvino_model.load(settings)
     except NotConverted as error:

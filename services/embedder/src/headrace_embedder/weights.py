@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,19 @@ _KINDS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _LENGTH = 8
 _LONGEST_HEADER = 100_000_000
 """The limit of the format."""
+
+
+class Tensors(Protocol):
+    """The tensors of a model in float32 under the names of transformers; take each once."""
+
+    def take(self, name: str, *shape: int) -> Array:
+        """Return the tensor with that name and shape; the implementation raises its own error if there is none."""
+
+    def rows(self, name: str) -> int:
+        """Return the first dimension of a tensor that was not taken yet, or 0 if there is none."""
+
+    def finish(self, *unused: str) -> None:
+        """Raise an error if a tensor is left whose name does not start with one of ``unused``."""
 
 
 class Weights:
