@@ -5,6 +5,7 @@ UV_HOME := $(CURDIR)/.venvs/uv
 UV := $(shell command -v uv 2>/dev/null || echo $(UV_HOME)/bin/uv)
 RUN := .venv/bin
 TORCH := .venvs/torch
+QUALITY := .venvs/quality
 PYTHON ?= python3
 SEEDS ?= 5
 HOURS ?= 1
@@ -21,7 +22,7 @@ export SOURCE_DATE_EPOCH
 # Without compiled modules, each of the tests' many processes compiles all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup setup-torch hooks demo test check lint consistent types unit contract integration servers test-torch reference-vectors e2e faults-short faults soak isolated \
+.PHONY: help setup setup-torch quality hooks demo test check lint consistent types unit contract integration servers test-torch reference-vectors e2e faults-short faults soak isolated \
 	coverage audit bench up down docs freeze lock-jars golden format wheels images sbom clean
 
 help: ## This list
@@ -42,6 +43,13 @@ $(TORCH)/.synced: $(UV) uv.lock pyproject.toml $(wildcard */pyproject.toml */*/p
 	@touch $@
 
 setup-torch: $(TORCH)/.synced ## Install the same with torch into .venvs/torch (5.5 GB): for GPUs, other architectures, baselines
+
+$(QUALITY)/.synced: $(UV) uv.lock pyproject.toml $(wildcard */pyproject.toml */*/pyproject.toml)
+	UV_PROJECT_ENVIRONMENT=$(QUALITY) $(UV) sync --locked --extra quality
+	@touch $@
+
+quality: $(QUALITY)/.synced ## Quality of search on judged sets; ARGUMENTS="--squad FILE" adds a set in SQuAD's format
+	$(QUALITY)/bin/headrace-bench quality $(ARGUMENTS)
 
 hooks: .venv/.synced ## Have git run the formatter and the linter before each commit
 	$(RUN)/pre-commit install

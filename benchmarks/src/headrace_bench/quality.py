@@ -12,15 +12,16 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import httpx
-import ir_measures
-from ir_measures import RR, Qrel, R, ScoredDoc, nDCG
+import numpy as np
 
+from headrace.errors import ConfigurationError
 from headrace.store.keys import create_api_key
 from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_bench import judged
@@ -30,7 +31,8 @@ from headrace_testing.deployment import Deployment
 from headrace_testing.stream import publish
 
 MODES = ("vector", "lexical", "hybrid")
-MEASURES = {"ndcg_10": nDCG @ 10, "recall_10": R @ 10, "mrr_10": RR @ 10}
+MEASURES = {"nDCG@10": "ndcg_10", "R@10": "recall_10", "RR@10": "mrr_10"}
+"""Measures as ir-measures names them, and their names in the result."""
 HITS = 100
 _SEARCHERS = 4
 _STREAM_S = 3600.0
@@ -38,6 +40,7 @@ _STREAM_S = 3600.0
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Return the figures of each set and mode."""
+    evaluated({}, {})  # refuses an installation without the measures before anything starts
     sets = [judged.headings(options.documents), *(judged.squad(path) for path in options.squad)]
     sets = [one.drawn(options.questions, options.seed) for one in sets]
     figures: dict[str, Any] = {}
@@ -79,27 +82,42 @@ def _asked(
 
 
 def _measured(http: httpx.Client, judged_set: JudgedSet, mode: str) -> dict[str, float]:
+    """Return the measures and the times of all queries in this mode."""
     milliseconds: list[float] = []
 
-    def search(numbered: tuple[int, tuple[str, str]]) -> list[ScoredDoc]:
-        number, (text, _) = numbered
+    def search(query: tuple[str, str]) -> dict[str, float]:
+        """Return each document that was found, with the score of its best chunk."""
         started = time.perf_counter()
-        answer = http.post("/v1/search", json={"query": text, "mode": mode, "top_k": HITS})
+        answer = http.post("/v1/search", json={"query": query[0], "mode": mode, "top_k": HITS})
         answer.raise_for_status()
         milliseconds.append((time.perf_counter() - started) * 1000)
         best: dict[str, float] = {}
         for hit in answer.json()["hits"]:
             best.setdefault(hit["document_id"], hit["score"])
-        return [ScoredDoc(str(number), identity, score) for identity, score in best.items()]
+        return best
 
     with ThreadPoolExecutor(_SEARCHERS) as threads:
-        found = [doc for docs in threads.map(search, enumerate(judged_set.queries)) for doc in docs]
-    qrels = [Qrel(str(number), identity, 1) for number, (_, identity) in enumerate(judged_set.queries)]
-    values = ir_measures.calc_aggregate(list(MEASURES.values()), qrels, found)
-    times = {
-        f"p{q}_ms": round(milliseconds[min(len(milliseconds) - 1, len(milliseconds) * q // 100)], 1) for q in (50, 95)
+        run = {str(number): found for number, found in enumerate(threads.map(search, judged_set.queries))}
+    qrels = {str(number): {identity: 1} for number, (_, identity) in enumerate(judged_set.queries)}
+    return {
+        **evaluated(qrels, run),
+        **{f"p{q}_ms": round(float(np.percentile(milliseconds, q)), 1) for q in (50, 95)},
     }
-    return {name: round(values[measure], 4) for name, measure in MEASURES.items()} | times
+
+
+def evaluated(qrels: Mapping[str, Mapping[str, int]], run: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return the means of the measures, by ir-measures, for the judged documents and the found ones of each query.
+
+    Raises :class:`ConfigurationError` without the extra ``quality``.
+    """
+    try:
+        import ir_measures  # noqa: PLC0415  # an extra: it needs scipy
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            "the package ir-measures is not installed", where="headrace-bench quality", remedy="Run `make quality`."
+        ) from error
+    found = ir_measures.calc_aggregate([ir_measures.parse_measure(name) for name in MEASURES], qrels, run)
+    return {MEASURES[str(measure)]: round(value, 4) for measure, value in found.items()}
 
 
 async def _indexed(place: Deployment, tenant: str, documents: int) -> str:
