@@ -6,6 +6,7 @@ import json
 import random
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,18 @@ def _titles(text: str) -> list[str]:
     return [title for title in titles if len(title.split()) >= _FEWEST_WORDS]
 
 
+def untitled(documents: int) -> JudgedSet:
+    """Return the manuals without their titles, and the titles as queries: they say the same in other words."""
+    chosen: list[dict[str, Any]] = []
+    queries: list[tuple[str, str]] = []
+    for event in headings(documents).documents:
+        title = event.get("title", "")
+        if len(title.split()) >= _FEWEST_WORDS:
+            chosen.append({**event, "title": "", "content": event["content"].replace(title, "")})
+            queries.append((title, event["id"]))
+    return JudgedSet("titles withheld", chosen, queries)
+
+
 def squad(path: Path) -> JudgedSet:
     """Return a set in the format of SQuAD: each paragraph is a document that answers its questions.
 
@@ -71,3 +84,40 @@ def squad(path: Path) -> JudgedSet:
             remedy="Pass another file.",
         ) from error
     return JudgedSet(path.stem, documents, queries)
+
+
+_WORDS = ("max", "log", "pool", "retry", "buffer", "stage", "index", "batch", "queue", "offset", "limit", "cache")
+_KINDS: tuple[Callable[[random.Random], str], ...] = (
+    lambda chance: f"ERR-{chance.randrange(1000, 10_000)}",
+    lambda chance: "_".join(chance.sample(_WORDS, 3)),
+    lambda chance: ".".join(str(chance.randrange(1, 255)) for _ in range(4)),
+    lambda chance: "/" + "/".join(chance.sample(_WORDS, 3)) + ".conf",
+    lambda chance: "".join(word.title() for word in chance.sample(_WORDS, 3)),
+)
+_ASKED = (
+    "What does {} mean, and what should I do about it?",
+    "Why do I see {} in the log of my server?",
+    "{} 값은 어떻게 바꾸나요?",
+    "where is {} explained",
+)
+
+
+def identifiers(documents: int, planted: int, seed: int) -> JudgedSet:
+    """Return the manuals with an identifier planted in the running text of some, and questions that contain it.
+
+    Names, error codes, addresses and paths are made of the same few words, so that their parts occur in many documents.
+    """
+    chance = random.Random(seed)
+    chosen = [dict(event) for event in headings(documents).documents]
+    names: dict[str, None] = {}
+    while len(names) < planted:
+        names.setdefault(chance.choice(_KINDS)(chance))
+    queries: list[tuple[str, str]] = []
+    for name in names:
+        event = chance.choice(chosen)
+        paragraphs = event["content"].split("\n\n")
+        place = chance.randrange(len(paragraphs))
+        paragraphs[place] += f" See {name} for the details."
+        event["content"] = "\n\n".join(paragraphs)
+        queries.append((chance.choice(_ASKED).format(name), event["id"]))
+    return JudgedSet("identifiers", chosen, queries)

@@ -41,7 +41,10 @@ _STREAM_S = 3600.0
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Return the figures of each set and mode."""
     evaluated({}, {})  # refuses an installation without the measures before anything starts
-    sets = [judged.headings(options.documents), *(judged.squad(path) for path in options.squad)]
+    sets = [
+        judged.headings(options.documents), judged.untitled(options.documents),
+        judged.identifiers(options.documents, 200, options.seed), *(judged.squad(path) for path in options.squad),
+    ]  # fmt: skip
     sets = [one.drawn(options.questions, options.seed) for one in sets]
     figures: dict[str, Any] = {}
     with deployment(options.state_dir, "sentence-transformers", options.model) as place:

@@ -22,8 +22,10 @@ _LISTED = {
     "embedder.skipped": "chunks without a vector, found by lexical search only",
     "embedder.cut": "chunks embedded only from their beginning",
     "embedder.split": "chunks embedded in parts",
+    "embedder.unread_language": "language that the model does not know, so only words find the document; use a "
+    "multilingual model such as multilingual-e5-small",
 }
-"""The embedder's notes on chunks without a complete vector, by chunk number from 0."""
+"""The embedder's notes on what vector search does not find, or not well; chunks are numbered from 0."""
 
 
 def documents(traces: Traces) -> dict[str, Any]:

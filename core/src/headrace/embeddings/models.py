@@ -39,6 +39,8 @@ _E5 = ("query: ", "passage: ")
 _EN = ("en",)
 _SCRIPTS = {"en": "LATIN", "ko": "HANGUL"}
 """The script of each language that a model of limited languages knows, as Unicode names its letters."""
+_LOOKED_AT = 4096
+"""Characters of a text that tell its script."""
 KNOWN = {
     PACKAGED_MODEL: KnownModel(384, languages=_EN),
     "KURE-v1": KnownModel(1024, languages=("ko", "en")),
@@ -72,13 +74,22 @@ def known_model(model: str) -> KnownModel:
     return KNOWN.get(identity(model), KnownModel(384))
 
 
-def knows_script(model: str, text: str) -> bool:
-    """Whether the model knows the script in which most letters of the text are written; True if it is not known."""
-    languages = known_model(model).languages
-    letters = Counter(_script(character) for character in text if character.isalpha())
-    if not languages or not letters:
-        return True
-    return letters.most_common(1)[0][0] in {_SCRIPTS[language] for language in languages}
+def unread_language(model: str, language: str | None, text: str) -> str | None:
+    """Return the language of a text that the model does not know, or None if it knows it as far as can be told.
+
+    ``language`` is the text's BCP 47 tag; without one, the script of most of its letters decides, and its Unicode name
+    is returned (``hangul``).
+    """
+    known = known_model(model).languages
+    if not known:
+        return None
+    if language:
+        return None if language.partition("-")[0].lower() in known else language
+    letters = Counter(_script(character) for character in text[:_LOOKED_AT] if character.isalpha())
+    if not letters:
+        return None
+    script = letters.most_common(1)[0][0]
+    return None if script in {_SCRIPTS[one] for one in known} else script.lower()
 
 
 @lru_cache(maxsize=1 << 14)

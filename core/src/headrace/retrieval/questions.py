@@ -7,7 +7,7 @@ from functools import lru_cache
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from headrace.embeddings.models import knows_script
+from headrace.embeddings.models import unread_language
 from headrace.lexical import weights
 from headrace.lexical.analyzer import Analyzer
 from headrace.retrieval.mode import Mode
@@ -51,7 +51,8 @@ class Questions:
         terms: dict[int, str] = {}
         if mode is not Mode.VECTOR:
             terms = weights.query(self._analyzer(generation.analyzer), tenant, text)
-        if mode is Mode.LEXICAL or (mode is Mode.HYBRID and terms and not knows_script(generation.model, text)):
+        unread = unread_language(generation.model, None, text) is not None
+        if mode is Mode.LEXICAL or (mode is Mode.HYBRID and terms and unread):
             return Question(None, terms, weight, explain)
         vector = await self._embedder.embed(text, generation)
         check_query(vector, generation)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from headrace.embeddings.models import unread_language
 from headrace.embeddings.preparation import NO_KEY, Prepared
 from headrace.envelope import Context
 from headrace.errors import Deferred, HeadraceError, HoldRecord, InvalidRecord
@@ -17,6 +18,10 @@ MOST_LISTED = 50
 EMPTY = "empty"
 Key = tuple[str, bytes]
 """Tenant, and hash of the prepared text."""
+
+
+UNREAD = "embedder.unread_language"
+"""The metadata key of the language of a document that the model does not know."""
 
 
 class Text(NamedTuple):
@@ -208,6 +213,9 @@ def embedded(
         vector_keys = ()
     vectors = {text_hash.hex(): vector for (_, text_hash), vector in own.items()}
     lists = listed(keys, computed)
+    text = payload.chunks[0].text if payload.chunks else ""
+    if (language := unread_language(model, payload.facts.language, text)) is not None:
+        lists[UNREAD.removeprefix("embedder.")] = language
     return document.context.with_payload(
         EmbeddedDocument(
             payload.facts, payload.chunks, generation, model, dimensions, vectors=vectors, vector_keys=vector_keys

@@ -25,7 +25,7 @@ from headrace.store.generations import differently, get_generation
 from headrace.store.pool import StoreSettings, create_pool
 from headrace.store.transactions import tenant_transaction
 from headrace_embedder import metrics
-from headrace_embedder.batch import Computed, Document, EmbeddingBatch, Key, Text, by_tenant
+from headrace_embedder.batch import UNREAD, Computed, Document, EmbeddingBatch, Key, Text, by_tenant
 from headrace_embedder.cache_bound import CacheBound
 from headrace_embedder.lexical import LexicalVectors
 from headrace_embedder.over_long import embed_passages, left_out
@@ -127,6 +127,8 @@ class EmbedHandler(BatchHandler[ChunkedDocument, EmbeddedDocument]):
             dimensions=provider.dimensions,
         )  # fmt: skip
         made = [result.payload for result in results if isinstance(result, Context)]
+        unread = sum(isinstance(result, Context) and UNREAD in result.metadata for result in results)
+        metrics.DOCUMENTS_UNREAD.inc(unread)
         metrics.TEXTS_SKIPPED.inc(sum(document.vector_keys.count(NO_KEY) for document in made))
         return results
 

@@ -27,6 +27,11 @@ TEXTS_SKIPPED = Counter(
     "HEADRACE_EMBEDDER_OVER_LONG=skip. They are found by lexical search only; the metadata embedder.skipped of the "
     "document lists them.",
 )
+DOCUMENTS_UNREAD = Counter(
+    "headrace_documents_unread",
+    "Documents in a language that the model does not know; the metadata embedder.unread_language of the document names "
+    "it. Lexical search finds them, vector search does not. Use a multilingual model, such as multilingual-e5-small.",
+)
 CACHE_EVICTED = Counter(
     "headrace_cache_evicted",
     "Vectors evicted because their tenant's cache was above its limit. If the number of embedded texts rises at the "

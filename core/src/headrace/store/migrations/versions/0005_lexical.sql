@@ -142,5 +142,5 @@ BEGIN
 END
 $$;
 
--- The generations that exist: a replay of the embedder fills their lexical vectors.
+-- The generations that exist: new versions of documents get lexical vectors, the others are found by their vectors.
 SELECT create_lexical('lexical_' || name) FROM generation;
