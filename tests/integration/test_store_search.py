@@ -60,9 +60,7 @@ def document(document_id: str, texts: dict[str, bytes], *, tenant: str = "acme",
     chunks, start = [], 0
     for text, vector in texts.items():
         identity = hashlib.sha256(f"{tenant}/{document_id}/{text}".encode()).digest()[:16]
-        lexical = weights.pack(weights.passage(ANALYZER, tenant, ("Top", "Sub", text)))
-        end = start + len(text)
-        chunks.append(IndexChunk(identity, ("Top", "Sub"), start, end, text, identity, vector, lexical=lexical))
+        chunks.append(IndexChunk(identity, ("Top", "Sub"), start, start + len(text), text, identity, vector))
         start += len(text)
     return IndexDocument(
         tenant,
@@ -250,13 +248,10 @@ async def test_a_title_that_changes_is_found_and_moves_no_vector(
     one = document("d", {"north": direction(1, 0, 0, 0)})
     await index_batch(pool, generation, [one])
     before = await owner.fetchval("SELECT xmin::text FROM embedding_first")
-    lexical = weights.pack(weights.passage(ANALYZER, "acme", ("Zanzibar", "north")))
-    other = replace(
-        one, version=8, facts=replace(one.facts, content_hash=b"i"), chunks=(replace(one.chunks[0], lexical=lexical),)
-    )
+    other = replace(one, version=8, facts=replace(one.facts, title="Zanzibar", content_hash=b"i"))
     await index_batch(pool, generation, [other])
     assert await owner.fetchval("SELECT xmin::text FROM embedding_first") == before
-    for word, hits in (("Zanzibar", 1), ("Sub", 0), ("north", 1)):
+    for word, hits in (("Zanzibar", 1), ("Title", 0), ("Sub", 1), ("north", 1)):
         terms = weights.query(ANALYZER, "acme", word)
         assert len(await search(pool, "acme", generation, Question(terms=terms))) == hits
 

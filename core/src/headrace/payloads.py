@@ -115,7 +115,6 @@ class EmbeddedDocument:
     the vector of a missing key was embedded before and is in the cache.
     ``vector_keys`` has the key of each chunk, in order: the hash of its prepared text, or empty if it has no vector.
     Without vector keys, each chunk uses its own text hash.
-    ``lexical`` has the lexical vector of each chunk, in order, as :func:`headrace.lexical.weights.pack` packs it.
     """
 
     facts: DocumentFacts = field(metadata=FLAT)
@@ -125,7 +124,6 @@ class EmbeddedDocument:
     dimensions: int
     vectors: Mapping[str, bytes]
     vector_keys: tuple[bytes, ...] = ()
-    lexical: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,7 @@ def test_a_vector_travels_once_with_the_first_document_that_goes_on() -> None:
     refused: dict[Key, HeadraceError] = {text("a", "refused", "").key: InvalidRecord("text", "is refused")}
     computed = Computed({text("a", "same", "").key: b"v", text("b", "same", "").key: b"w"}, refused)
     for _ in range(2):
-        held, bad, *made = batch.results(computed, [()] * 5, generation="g", model="m", dimensions=1)
+        held, bad, *made = batch.results(computed, generation="g", model="m", dimensions=1)
         assert held is why
         assert isinstance(bad, InvalidRecord)
         vectors = [list(one.payload.vectors.values()) for one in made if isinstance(one, Context)]

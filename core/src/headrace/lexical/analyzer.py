@@ -93,6 +93,12 @@ class Analyzer:
         return word if stemmer is None else str(stemmer.stemWord(word))
 
 
+@lru_cache(maxsize=8)
+def analyzer_of(name: str) -> Analyzer:
+    """Return the analyzer with this name, always the same; raises as :class:`Analyzer` does."""
+    return Analyzer(name)
+
+
 def _is_unspaced(character: str) -> bool:
     return _RUN_START.match(character) is not None
 

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-import struct
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import lru_cache
 
-from headrace.errors import InvalidRecord
 from headrace.lexical.analyzer import Analyzer
 
 DIMENSIONS = 1_000_000_000
@@ -30,9 +28,6 @@ MAX_TERMS = 16_000
 """Different terms of a passage, the most that pgvector stores in a ``sparsevec``."""
 MAX_QUERY_TERMS = 1_024
 """Different terms of a query that are looked up; the store uses the rarest of them."""
-
-Weights = Mapping[int, float]
-"""A sparse vector: term numbers (0 up to :data:`DIMENSIONS`) with their weights."""
 
 
 def passage(analyzer: Analyzer, tenant: str, texts: Iterable[str]) -> dict[int, float]:
@@ -65,24 +60,3 @@ def term_number(tenant: str, term: str) -> int:
     """Return the term's number among the tenant's: tenants share no terms, so an index of terms divides by tenant."""
     digest = hashlib.blake2b(f"{tenant}\0{term}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little") % DIMENSIONS
-
-
-def pack(weights: Weights) -> bytes:
-    """Return the weights as bytes: the numbers in ascending order (uint32), then the weights (float32)."""
-    numbers = sorted(weights)
-    count = len(numbers)
-    return struct.pack(f"<{count}I{count}f", *numbers, *(weights[number] for number in numbers))
-
-
-def unpack(data: bytes) -> dict[int, float]:
-    """Return the weights that :func:`pack` packed; raises :class:`InvalidRecord` for other bytes."""
-    if len(data) % 8:
-        raise InvalidRecord("lexical", f"has {len(data)} bytes; a lexical vector has 8 for each term")
-    count = len(data) // 8
-    values = struct.unpack(f"<{count}I{count}f", data)
-    numbers, weights = values[:count], values[count:]
-    if list(numbers) != sorted(set(numbers)) or (count and numbers[-1] >= DIMENSIONS):
-        raise InvalidRecord("lexical", "does not have ascending term numbers below 1,000,000,000")
-    if not all(map(math.isfinite, weights)):
-        raise InvalidRecord("lexical", "contains a weight that is not finite")
-    return dict(zip(numbers, weights, strict=True))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from headrace.embeddings.models import unread_language
 from headrace.lexical import weights
-from headrace.lexical.analyzer import Analyzer
+from headrace.lexical.analyzer import analyzer_of
 from headrace.retrieval.mode import Mode
 from headrace.retrieval.query_vectors import QueryVectors
 from headrace.store.generations import check_query
@@ -34,7 +32,6 @@ class Questions:
     def __init__(self, embedder: QueryVectors, settings: SearchSettings) -> None:
         self._embedder = embedder
         self._settings = settings
-        self._analyzer = lru_cache(maxsize=8)(Analyzer)
 
     async def ask(
         self, generation: Generation, tenant: str, text: str, mode: Mode = Mode.HYBRID, *, explain: bool = False
@@ -50,7 +47,7 @@ class Questions:
         weight = self._settings.dense_weight
         terms: dict[int, str] = {}
         if mode is not Mode.VECTOR:
-            terms = weights.query(self._analyzer(generation.analyzer), tenant, text)
+            terms = weights.query(analyzer_of(generation.analyzer), tenant, text)
         unread = unread_language(generation.model, None, text) is not None
         if mode is Mode.LEXICAL or (mode is Mode.HYBRID and terms and unread):
             return Question(None, terms, weight, explain)

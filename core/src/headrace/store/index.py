@@ -14,7 +14,8 @@ from uuid import UUID
 from pgvector import SparseVector, Vector
 
 from headrace.errors import TemporaryError
-from headrace.lexical.weights import DIMENSIONS, unpack
+from headrace.lexical import weights
+from headrace.lexical.analyzer import Analyzer, analyzer_of
 from headrace.store import cache
 from headrace.store.error_mapping import postgresql_errors
 from headrace.store.fence import Fence
@@ -157,7 +158,10 @@ async def _write(connection: Connection, generation: Generation, tenant: str, pl
     outweighed = [UUID(bytes=chunk_id) for write in plan.writes for chunk_id in write.outweighed]
     if outweighed:
         await connection.execute(_of("delete_lexical", generation), tenant, outweighed)
-    weighed = [_lexical_row(tenant, chunk) for write in plan.writes for chunk in write.weighed]
+    analyzer = analyzer_of(generation.analyzer)
+    weighed = [
+        _lexical_row(write.document, chunk, key, analyzer) for write in plan.writes for chunk, key in write.weighed
+    ]
     if weighed:
         await whole(connection.executemany(_of("insert_lexical", generation), weighed))
     embedded = [chunk for write in plan.writes for chunk in write.embedded]
@@ -189,11 +193,10 @@ async def _write_embeddings(
             raise _OvertakenError
 
 
-def _lexical_row(tenant: str, chunk: IndexChunk) -> tuple[Any, ...]:
-    weights = unpack(chunk.lexical)
-    return (
-        tenant, UUID(bytes=chunk.chunk_id), chunk.lexical_key, list(weights), SparseVector(weights, DIMENSIONS)
-    )  # fmt: skip
+def _lexical_row(document: IndexDocument, chunk: IndexChunk, key: bytes, analyzer: Analyzer) -> tuple[Any, ...]:
+    found = weights.passage(analyzer, document.tenant, document.lexical_texts(chunk))
+    vector = SparseVector(found, weights.DIMENSIONS)
+    return (document.tenant, UUID(bytes=chunk.chunk_id), key, list(found), vector)
 
 
 def _document_row(write: DocumentWrite, generation: Generation) -> tuple[Any, ...]:

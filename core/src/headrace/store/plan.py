@@ -69,7 +69,7 @@ class DocumentWrite:
     """The changes of one document: its row, chunks to insert and delete, and chunks that get a vector.
 
     ``outdated`` are chunks that stay but lose their vector, because their prepared text changed. ``weighed`` are chunks
-    that get a lexical vector; those of them that stay lose the one they had (``outweighed``).
+    that get a lexical vector, with its key; those of them that stay lose the one they had (``outweighed``).
     """
 
     document: IndexDocument
@@ -79,7 +79,7 @@ class DocumentWrite:
     inserted: tuple[IndexChunk, ...]
     embedded: tuple[IndexChunk, ...]
     outdated: tuple[bytes, ...] = ()
-    weighed: tuple[IndexChunk, ...] = ()
+    weighed: tuple[tuple[IndexChunk, bytes], ...] = ()
     outweighed: tuple[bytes, ...] = ()
 
 
@@ -139,7 +139,7 @@ def plan_tenant(
         if accepted is None:
             continue
         position, document, fence = accepted
-        write = _difference(document, found, fence, vectors)
+        write = _difference(document, found, fence, vectors, generation.analyzer)
         writes.append(write)
         results[position] = IndexResult(
             Outcome.DELETED if document.deleted else Outcome.INDEXED,
@@ -174,9 +174,12 @@ def _fold(
     return accepted
 
 
-def _difference(document: IndexDocument, stored: Stored | None, fence: Fence, vectors: Vectors) -> DocumentWrite:
+def _difference(
+    document: IndexDocument, stored: Stored | None, fence: Fence, vectors: Vectors, analyzer: str
+) -> DocumentWrite:
     before = frozenset[bytes]() if stored is None else stored.chunk_ids
     after = {chunk.chunk_id: chunk for chunk in document.chunks}
+    keys = {chunk_id: document.lexical_key(chunk, analyzer) for chunk_id, chunk in after.items()}
     if before != after.keys() and stored is not None and fence.version == stored.fence.version:
         # The same version with other chunks: other generations lack their vectors, until a replay into them adds them.
         fence = replace(fence, generations=fence.generations - stored.fence.generations)
@@ -193,14 +196,14 @@ def _difference(document: IndexDocument, stored: Stored | None, fence: Fence, ve
             if vectors.held[chunk_id] != after[chunk_id].key
         ),
         weighed=tuple(
-            chunk
+            (chunk, keys[chunk_id])
             for chunk_id, chunk in after.items()
-            if chunk.lexical and (chunk_id not in before or vectors.lexical.get(chunk_id) != chunk.lexical_key)
+            if chunk_id not in before or vectors.lexical.get(chunk_id) != keys[chunk_id]
         ),
         outweighed=tuple(
             chunk_id
             for chunk_id in sorted(before & after.keys() & vectors.lexical.keys())
-            if vectors.lexical[chunk_id] != after[chunk_id].lexical_key
+            if vectors.lexical[chunk_id] != keys[chunk_id]
         ),
     )
 

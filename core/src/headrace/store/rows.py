@@ -13,7 +13,6 @@ import numpy as np
 from headrace.embeddings.preparation import BODY, OverLong, Preparation
 from headrace.errors import InvalidRecord
 from headrace.lexical.analyzer import DEFAULT
-from headrace.lexical.weights import unpack
 from headrace.payloads import DocumentFacts
 from headrace.store.fence import Fence
 
@@ -53,8 +52,7 @@ class IndexChunk:
 
     ``chunk_id`` has 16 bytes. ``vector`` is float32, little-endian, or None if the store already has one for ``key`` or
     for this chunk. ``vector_key`` is the hash of the prepared text, or None if that is the chunk's text. An empty key
-    means that the chunk is not embedded and gets a row without a vector. ``lexical`` is its lexical vector, as
-    :func:`headrace.lexical.weights.pack` packs it; without one, the chunk is found by its vector only.
+    means that the chunk is not embedded and gets a row without a vector.
     """
 
     chunk_id: bytes
@@ -66,12 +64,6 @@ class IndexChunk:
     vector: bytes | None = None
     tokens: int | None = None
     vector_key: bytes | None = None
-    lexical: bytes = b""
-
-    @property
-    def lexical_key(self) -> bytes:
-        """What tells this lexical vector from another one: 16 bytes, or empty if it has none."""
-        return hashlib.blake2b(self.lexical, digest_size=CHUNK_ID_BYTES).digest() if self.lexical else b""
 
     @property
     def key(self) -> bytes:
@@ -94,6 +86,17 @@ class IndexDocument:
     history: Sequence[Mapping[str, Any]] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
     chunks: tuple[IndexChunk, ...] = ()
+
+    def lexical_texts(self, chunk: IndexChunk) -> tuple[str, ...]:
+        """Return the texts whose terms find a chunk: title, section path and text."""
+        return (self.facts.title, *chunk.section, chunk.text)
+
+    def lexical_key(self, chunk: IndexChunk, analyzer: str) -> bytes:
+        """Return the key of a chunk's lexical vector: 16 bytes that differ if its terms may differ."""
+        digest = hashlib.blake2b(chunk.text_hash, digest_size=CHUNK_ID_BYTES, person=b"headrace.lexical")
+        for part in (analyzer, self.facts.title, *chunk.section):
+            digest.update(f"\0{part}".encode())
+        return digest.digest()
 
     def fence(self, generation: str) -> Fence:
         """Return this version as the fence sees it when it is written to ``generation``."""
@@ -154,10 +157,6 @@ def _validate_chunk(chunk: IndexChunk, path: str, dimensions: int, where: str) -
         raise InvalidRecord(f"{path}.start", f"{chunk.start} to {chunk.end} is not a valid range", where=where)
     if "\0" in chunk.text or any("\0" in heading for heading in chunk.section):
         raise InvalidRecord(f"{path}.text", "contains a NUL character, which PostgreSQL cannot store", where=where)
-    try:
-        unpack(chunk.lexical)
-    except InvalidRecord as error:
-        raise InvalidRecord(f"{path}.lexical", error.message, where=where) from error
     if chunk.vector is None:
         return
     if not chunk.key:

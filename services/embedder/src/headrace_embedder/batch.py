@@ -147,15 +147,12 @@ class EmbeddingBatch:
     def results(
         self,
         computed: Computed,
-        lexical: Sequence[tuple[bytes, ...]],
         *,
         generation: str,
         model: str,
         dimensions: int,
     ) -> list[Context[EmbeddedDocument] | HeadraceError]:
         """Return each document with its vectors, or the error for which it has none, in the order of the batch.
-
-        ``lexical`` has the lexical vectors of each document's chunks.
         Each vector is sent once, with the first active document that contains its text.
         """
         known = replace(
@@ -165,15 +162,14 @@ class EmbeddingBatch:
         )
         results: list[Context[EmbeddedDocument] | HeadraceError] = []
         travelled: set[Key] = set()
-        for document, terms in zip(self.documents, lexical, strict=True):
+        for document in self.documents:
             refusal = document.refusal or _failed_chunk(document, known)
             if refusal is not None:
                 results.append(refusal)
                 continue
             own = {key: known.vectors[key] for key in document.keys if key in known.vectors and key not in travelled}
             travelled.update(own)
-            made = embedded(document, own, known, generation=generation, model=model, dimensions=dimensions)
-            results.append(made.with_payload(replace(made.payload, lexical=terms)))
+            results.append(embedded(document, own, known, generation=generation, model=model, dimensions=dimensions))
         return results
 
     def _going(self) -> list[Document]:

@@ -27,7 +27,6 @@ from headrace.store.transactions import tenant_transaction
 from headrace_embedder import metrics
 from headrace_embedder.batch import UNREAD, Computed, Document, EmbeddingBatch, Key, Text, by_tenant
 from headrace_embedder.cache_bound import CacheBound
-from headrace_embedder.lexical import LexicalVectors
 from headrace_embedder.over_long import embed_passages, left_out
 from headrace_embedder.provider import Provider
 from headrace_embedder.settings import EmbedderSettings
@@ -62,7 +61,6 @@ class EmbedHandler(BatchHandler[ChunkedDocument, EmbeddedDocument]):
         self._preparation = settings.preparation
         self._cache_keep_days = settings.cache_keep_days
         self._across_tenants = settings.cache_across_tenants
-        self._lexical = LexicalVectors(settings.analyzer)
         self._bound = CacheBound(settings.cache_rows, settings.cache_keep_days)
 
     async def start(self) -> None:
@@ -99,16 +97,6 @@ class EmbedHandler(BatchHandler[ChunkedDocument, EmbeddedDocument]):
         self, contexts: Sequence[Context[ChunkedDocument]]
     ) -> Sequence[Context[EmbeddedDocument] | HeadraceError]:
         """Return each document with the vectors that were computed for it, or its error."""
-        # The terms are counted while the model runs.
-        lexical = asyncio.create_task(asyncio.to_thread(self._lexical.of, contexts), name="lexical-vectors")
-        try:
-            return await self._results(contexts, lexical)
-        finally:
-            lexical.cancel()
-
-    async def _results(
-        self, contexts: Sequence[Context[ChunkedDocument]], lexical: asyncio.Task[list[tuple[bytes, ...]]]
-    ) -> Sequence[Context[EmbeddedDocument] | HeadraceError]:
         provider = self._provider
         assert provider is not None
         batch = EmbeddingBatch([Document(context, self._preparation.of(context.payload)) for context in contexts])
@@ -123,9 +111,8 @@ class EmbedHandler(BatchHandler[ChunkedDocument, EmbeddedDocument]):
         with provider.fair.granted(read_again=read_again) if provider.fair else nullcontext():
             computed = await self._embed(batch.missing())
         results = batch.results(
-            computed, await lexical, generation=self._generation, model=provider.model,
-            dimensions=provider.dimensions,
-        )  # fmt: skip
+            computed, generation=self._generation, model=provider.model, dimensions=provider.dimensions
+        )
         made = [result.payload for result in results if isinstance(result, Context)]
         unread = sum(isinstance(result, Context) and UNREAD in result.metadata for result in results)
         metrics.DOCUMENTS_UNREAD.inc(unread)

@@ -121,18 +121,15 @@ def index_document(context: Context[EmbeddedDocument | None], generation: Genera
     keys = payload.vector_keys or tuple(chunk.text_hash for chunk in payload.chunks)
     if len(keys) != len(payload.chunks):
         raise InvalidRecord("vector_keys", f"has {len(keys)} keys for {len(payload.chunks)} chunks")
-    lexical = payload.lexical or (b"",) * len(payload.chunks)
-    if len(lexical) != len(payload.chunks):
-        raise InvalidRecord("lexical", f"has {len(lexical)} vectors for {len(payload.chunks)} chunks")
     return IndexDocument(
         **common,
         facts=payload.facts,
         chunks=tuple(
             IndexChunk(
                 chunk.chunk_id, chunk.section, chunk.start, chunk.end, chunk.text, chunk.text_hash,
-                payload.vectors.get(key.hex()) if key else None, vector_key=key, lexical=terms,
+                payload.vectors.get(key.hex()) if key else None, vector_key=key,
             )
-            for chunk, key, terms in zip(payload.chunks, keys, lexical, strict=True)
+            for chunk, key in zip(payload.chunks, keys, strict=True)
         ),
     )  # fmt: skip
 
