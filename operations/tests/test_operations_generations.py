@@ -108,7 +108,7 @@ async def test_a_generation_has_its_table_before_its_topics(index: Index, monkey
     request = CreateGeneration("g2", "mine", 3, "l2", "{title} {body}", "p: ", OverLong.SPLIT, "words-1/none", 3)
     made = await creating.create(FakeCluster(store=STORE), request)
     assert index.done == [
-        ("create", "g2", "mine", 3, "l2", Preparation("{title} {body}", "p: ", OverLong.SPLIT, "words-1/none")),
+        ("create", "g2", "mine", 3, "l2", Preparation("{title} {body}", "p: ", OverLong.SPLIT), "words-1/none"),
         ("topics", "g2", 3),
     ]  # fmt: skip
     assert (made.generation.name, made.topics) == ("g2", ["chunks.g2"])

@@ -63,7 +63,9 @@ class BootstrapSettings(BaseSettings):
         OverLong.CUT, description="How to treat texts that are too long for the model: cut, split or skip."
     )
     analyzer: str = Field(
-        DEFAULT, description="Analyzer of the first generation, the same as HEADRACE_EMBEDDER_ANALYZER."
+        DEFAULT,
+        description="Analyzer of the first generation, which splits texts into terms for lexical search: words-1/ and "
+        "the language of the stems for words in Latin script, or words-1/none.",
     )
     replication_factor: int = Field(1, ge=1, description="Replicas of each partition; use 3 in production.")
 
@@ -185,11 +187,14 @@ async def _first_generation(settings: BootstrapSettings, generation: str) -> Non
             server_settings={"search_path": f'"{settings.store_schema}", public'},
         )
     try:
-        preparation = Preparation(
-            settings.text_template, settings.passage_prompt, settings.over_long, settings.analyzer
-        )
+        preparation = Preparation(settings.text_template, settings.passage_prompt, settings.over_long)
         await generations.create_generation(
-            connection, generation, settings.model, settings.dimensions, preparation=preparation
+            connection,
+            generation,
+            settings.model,
+            settings.dimensions,
+            preparation=preparation,
+            analyzer=settings.analyzer,
         )
         if await generations.active_generation(connection) is None:
             await generations.activate(connection, generation)

@@ -248,7 +248,6 @@ def _migrate(
         text_template=provider.preparation.template,
         passage_prompt=provider.preparation.passage_prompt,
         over_long=provider.preparation.over_long,
-        analyzer=provider.preparation.analyzer,
     )
     kafka = KafkaSettings(bootstrap=endpoints.kafka_bootstrap)
     registry = RegistrySettings(url=endpoints.registry_url)

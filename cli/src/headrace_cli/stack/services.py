@@ -23,7 +23,6 @@ from headrace.embeddings.models import (
 )
 from headrace.embeddings.preparation import BODY, OverLong, Preparation
 from headrace.errors import ConfigurationError
-from headrace.lexical.analyzer import DEFAULT
 from headrace_cli.failures import UsageError
 from headrace_local.model import Command, Endpoints
 
@@ -135,7 +134,6 @@ def _preparation(environment: Mapping[str, str], passage_prompt: str) -> Prepara
         environment.get("HEADRACE_EMBEDDER_TEXT_TEMPLATE", BODY),
         environment.get("HEADRACE_EMBEDDER_PASSAGE_PROMPT", passage_prompt),
         OverLong(over_long),
-        environment.get("HEADRACE_EMBEDDER_ANALYZER", DEFAULT),
     )
 
 

@@ -15,7 +15,6 @@ from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from headrace.errors import ConfigurationError
-from headrace.lexical.analyzer import DEFAULT
 from headrace.payloads import Chunk, ChunkedDocument
 
 FIELDS = ("title", "section", "body", "tags")
@@ -73,20 +72,16 @@ class Template:
 
 @dataclass(frozen=True)
 class Preparation:
-    """How a generation's texts are prepared: text template, passage prompt, how to embed long texts, and analyzer.
-
-    The analyzer has no influence on the vectors of the model, and so none on their keys.
-    """
+    """How a generation's texts are prepared: text template, passage prompt, and how to embed long texts."""
 
     template: str = BODY
     passage_prompt: str = ""
     over_long: OverLong = OverLong.CUT
-    analyzer: str = DEFAULT
 
     @cached_property
     def plain(self) -> bool:
         """Whether the prepared text is the chunk's text."""
-        return (self.template, self.passage_prompt, self.over_long) == (BODY, "", OverLong.CUT)
+        return self == Preparation()
 
     def of(self, document: ChunkedDocument) -> list[Prepared]:
         """Return the prepared text of each chunk, in order; one that is only white space gets no key.

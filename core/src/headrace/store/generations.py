@@ -12,7 +12,7 @@ import asyncpg
 
 from headrace.embeddings.preparation import Preparation, parse_template
 from headrace.errors import ConfigurationError, DependencyDown
-from headrace.lexical.analyzer import Analyzer
+from headrace.lexical.analyzer import DEFAULT, Analyzer
 from headrace.store.error_mapping import GenerationExists, postgresql_errors
 from headrace.store.queries import load
 from headrace.store.rows import BYTES_PER_FLOAT, Generation
@@ -50,12 +50,13 @@ async def create_generation(
     dimensions: int,
     distance: str = "cosine",
     preparation: Preparation = Preparation(),  # noqa: B008  # frozen
+    analyzer: str = DEFAULT,
 ) -> Generation:
     """Create a generation's tables and indexes, and register it as ``building``; idempotent.
 
     The connection must be the owner's, because services may not create tables. Raises :class:`ConfigurationError` for
     an invalid name, dimension, distance, template or analyzer, and :class:`GenerationExists` if a generation with this
-    name exists with another model, dimension, distance or preparation of texts.
+    name exists with another model, dimension, distance, preparation of texts or analyzer.
     """
     table = embedding_table(name)
     parse_template(preparation.template)
@@ -64,10 +65,8 @@ async def create_generation(
             f"generation {name}: cannot index distance {distance!r} with {dimensions} dimensions",
             remedy=f"Use {', '.join(OPERATOR_CLASSES)} and 1 to {MAXIMUM_DIMENSIONS} dimensions.",
         )
-    Analyzer(preparation.analyzer)  # raises for an unknown one
-    prepared = (
-        preparation.template, preparation.passage_prompt, preparation.over_long.value, preparation.analyzer
-    )  # fmt: skip
+    Analyzer(analyzer)  # raises for an unknown one
+    prepared = (preparation.template, preparation.passage_prompt, preparation.over_long.value, analyzer)
     wanted = Generation(name, model, dimensions, distance, "building", *prepared)
     with postgresql_errors():
         async with connection.transaction():
@@ -83,6 +82,11 @@ async def create_generation(
         raise GenerationExists(
             f"generation {name} exists with {found.model}, {found.dimensions} dimensions, {found.distance}",
             remedy="A new model needs a new generation: choose another name.",
+        )
+    if found.analyzer != analyzer:
+        raise GenerationExists(
+            f"generation {name} exists with the analyzer {found.analyzer}, not {analyzer}",
+            remedy="Another analyzer needs a new generation: choose another name.",
         )
     if found.preparation != preparation:
         raise GenerationExists(

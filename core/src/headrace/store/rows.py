@@ -26,8 +26,8 @@ NO_FACTS = DocumentFacts("", "", b"")
 class Generation:
     """One embedding model's complete set of vectors; ``distance`` is cosine, l2 or inner_product.
 
-    ``template``, ``passage_prompt``, ``over_long`` and ``analyzer`` say how its texts are prepared; see
-    :attr:`preparation`.
+    ``template``, ``passage_prompt`` and ``over_long`` say how its texts are prepared; see
+    :attr:`preparation`. ``analyzer`` names what splits texts into terms (:mod:`headrace.lexical.analyzer`).
     """
 
     name: str
@@ -43,7 +43,7 @@ class Generation:
     @property
     def preparation(self) -> Preparation:
         """How its texts are prepared."""
-        return Preparation(self.template, self.passage_prompt, OverLong(self.over_long), self.analyzer)
+        return Preparation(self.template, self.passage_prompt, OverLong(self.over_long))
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,9 +69,15 @@ async def create(cluster: Cluster, request: CreateGeneration) -> Created:
     :class:`DependencyDown`.
     """
     known = request.known()
-    preparation = Preparation(request.template, known.passage_prompt, request.over_long, request.analyzer)
+    preparation = Preparation(request.template, known.passage_prompt, request.over_long)
     async with owner(cluster.known_store()) as connection:
         made = await create_generation(
-            connection, request.name, request.model, known.dimensions, request.distance, preparation
+            connection,
+            request.name,
+            request.model,
+            known.dimensions,
+            request.distance,
+            preparation,
+            request.analyzer,
         )
     return Created(made, create_topics(cluster.kafka.of(request.name), request.replication_factor))

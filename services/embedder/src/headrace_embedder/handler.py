@@ -83,9 +83,9 @@ class EmbedHandler(BatchHandler[ChunkedDocument, EmbeddedDocument]):
         if found.preparation != self._preparation:
             raise ConfigurationError(
                 f"generation {self._generation} {differently(found.preparation, self._preparation)}",
-                where="HEADRACE_EMBEDDER_TEXT_TEMPLATE, _PASSAGE_PROMPT, _OVER_LONG, _ANALYZER",
+                where="HEADRACE_EMBEDDER_TEXT_TEMPLATE, _PASSAGE_PROMPT, _OVER_LONG",
                 remedy="Set them to the generation's values, or create a generation for these values with `headrace "
-                "generations create` and its options --template, --passage-prompt, --over-long and --analyzer.",
+                "generations create` and its options --template, --passage-prompt and --over-long.",
             )
 
     async def close(self) -> None:

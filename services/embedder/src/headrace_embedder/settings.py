@@ -13,7 +13,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from headrace.embeddings.models import MULTILINGUAL_MODEL, PACKAGED_MODEL, ProviderName, known_model, shortened
 from headrace.embeddings.preparation import BODY, OverLong, Preparation, parse_template
 from headrace.errors import ConfigurationError, sentences
-from headrace.lexical.analyzer import DEFAULT
 
 E5_FILE = "e5-small-q4.bin"
 _PACKAGES = {
@@ -100,11 +99,6 @@ class EmbedderSettings(BaseSettings):
         "",
         description="Prefix for each passage. Default: the prefix that a known model expects, otherwise none. A change "
         "requires a new generation.",
-    )
-    analyzer: str = Field(
-        DEFAULT,
-        description="How to split texts into terms for lexical search: words-1/ and the language of the stems for "
-        "words in Latin script, or words-1/none. A change requires a new generation.",
     )
     base_url: str | None = Field(None, description="Base URL of an OpenAI-compatible server, including /v1.")
     api_key: SecretStr | None = Field(None, description="API key for that server.")
@@ -199,7 +193,7 @@ class EmbedderSettings(BaseSettings):
     @property
     def preparation(self) -> Preparation:
         """How to prepare texts."""
-        return Preparation(self.text_template, self.passage_prompt, self.over_long, self.analyzer)
+        return Preparation(self.text_template, self.passage_prompt, self.over_long)
 
 
 def model_path(model: str) -> str:
