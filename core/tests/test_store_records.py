@@ -166,17 +166,37 @@ def test_every_setting_is_described_and_hidden() -> None:
     assert "hush" not in repr(StoreSettings.model_validate({"dsn": "postgresql://u:hush@localhost/x"}))
 
 
+FIRST, SECOND, THIRD = UUID(int=1), UUID(int=2), UUID(int=3)
+
+
 def test_fusion_weighs_both_legs_and_prefers_what_both_know() -> None:
     """Broken: a hybrid search ranks a chunk that one leg found above one that both found, or ignores the weight."""
-    first, second, third = UUID(int=1), UUID(int=2), UUID(int=3)
-    dense, lexical = {first: 0.9, second: 0.8, third: 0.1}, {first: 0.0, second: 9.0, third: 10.0}
-    scores = fuse(dense, lexical, 0.5)
-    assert list(scores) == [second, first, third]
-    assert scores[second] == pytest.approx(0.5 * 0.7 / 0.8 + 0.5 * 0.9)
-    assert list(fuse(dense, lexical, 1.0)) == [first, second, third]
-    assert list(fuse(dense, lexical, 0.0)) == [third, second, first]
-    assert fuse({}, {}, 0.5) == {}
-    assert list(fuse({}, {second: 3.0, first: 3.0}, 0.5)) == [first, second]  # equal scores in a fixed order
+    dense, lexical = {FIRST: 0.9, SECOND: 0.8, THIRD: 0.1}, {FIRST: 0.0, SECOND: 9.0, THIRD: 10.0}
+    scores = fuse(dense, lexical, 0.5, 0.2)
+    assert list(scores) == [SECOND, THIRD, FIRST]
+    assert scores[SECOND] == pytest.approx(0.5 * 0.6 / 0.8 + 0.5 * 0.9)
+    assert scores[THIRD] == pytest.approx(0.5)  # less similar than two passages that have nothing in common
+    assert list(fuse(dense, lexical, 1.0, 0.2)) == [FIRST, SECOND, THIRD]
+    assert list(fuse(dense, lexical, 0.0, 0.2)) == [THIRD, SECOND, FIRST]
+    assert fuse({}, {}, 0.5, 0.2) == {}
+    assert list(fuse({}, {SECOND: 3.0, FIRST: 3.0}, 0.5, None)) == [FIRST, SECOND]  # equal scores in a fixed order
+
+
+def test_a_fused_score_does_not_depend_on_how_many_hits_are_asked_for() -> None:
+    """Broken: the first hit of five is another one than the first of fifty, because scores are scaled by the worst."""
+    dense, lexical = {FIRST: 0.9, SECOND: 0.8}, {FIRST: 2.0, SECOND: 9.0}
+    few = fuse(dense, lexical, 0.5, 0.2)
+    more = fuse(dense | {THIRD: 0.3}, lexical | {THIRD: 0.5}, 0.5, 0.2)
+    assert few.items() <= more.items()
+
+
+def test_a_model_whose_cosines_are_all_alike_counts_as_much_as_another() -> None:
+    """Broken: with a model whose unrelated texts have cosine 0.8, meaning counts for nothing beside words."""
+    wide = fuse({FIRST: 0.7, SECOND: 0.2}, {FIRST: 0.0, SECOND: 1.0}, 0.6, 0.1)
+    narrow = fuse({FIRST: 0.93, SECOND: 0.82}, {FIRST: 0.0, SECOND: 1.0}, 0.6, 0.8)
+    assert wide[FIRST] == pytest.approx(narrow[FIRST], abs=0.02)
+    assert fuse({FIRST: 0.99}, {}, 0.5, 1.0)[FIRST] == pytest.approx(0.4)  # all passages alike: still a scale
+    assert fuse({FIRST: -3.0, SECOND: -5.0}, {}, 0.5, None) == {FIRST: 0.5, SECOND: 0.0}
 
 
 @pytest.mark.parametrize(

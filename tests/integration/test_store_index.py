@@ -306,7 +306,7 @@ async def test_a_store_of_before_takes_its_vectors_along(
         "ALTER TABLE generation DROP COLUMN template, DROP COLUMN passage_prompt, DROP COLUMN over_long, "
         "DROP COLUMN analyzer"
     )
-    await owner.execute("DROP TABLE lexical_first, term_frequency, lexical_statistics")
+    await owner.execute("DROP TABLE lexical_first, term_frequency, search_statistics")
     await owner.execute("DROP FUNCTION match_terms, weigh_terms, create_lexical")
     await owner.execute("CREATE FUNCTION match_words() RETURNS void LANGUAGE sql AS ''")
     await owner.execute("CREATE FUNCTION any_word() RETURNS void LANGUAGE sql AS ''")

@@ -256,6 +256,18 @@ async def test_a_title_that_changes_is_found_and_moves_no_vector(
         assert len(await search(pool, "acme", generation, Question(terms=terms))) == hits
 
 
+async def test_the_similarity_of_unrelated_passages_is_estimated(pool: Pool, generation: Generation) -> None:
+    """Broken: scores of meaning are scaled by a mean that counts each passage with itself, or by vectors' lengths."""
+    texts = {"a": direction(3, 0, 0, 0), "b": direction(0, 2, 0, 0), "c": direction(1, 1, 0, 0)}
+    alone = document("alone", {"x": direction(1, 0, 0, 0)}, tenant="t")
+    await index_batch(pool, generation, [document("d", texts), alone])
+    for tenant, expected in (("acme", 2 * 2**-0.5 / 3), ("t", 0.0), ("nobody", 0.0)):
+        await statistics.refresh(pool, tenant, generation)
+        async with tenant_transaction(pool, tenant) as connection:
+            found = await connection.fetchval("SELECT unrelated FROM search_statistics")
+        assert found == pytest.approx(expected, abs=1e-6)
+
+
 async def test_a_hit_explains_its_score(pool: Pool, generation: Generation) -> None:
     """Broken: nobody can tell why a passage is found, or the shares of its terms do not add up to its score."""
     texts = {"gate of the canal": direction(1, 0, 0, 0), "weir": direction(0, 1, 0, 0)}

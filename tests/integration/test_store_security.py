@@ -194,7 +194,7 @@ async def test_every_table_with_a_tenant_forces_its_policy(owner: Owner, generat
         "SELECT FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = 'tenant')"
     )
     assert {row["relname"] for row in rows} == {
-        *TABLES, "api_key", "lexical_statistics", "term_frequency", "usage", "usage_document",
+        *TABLES, "api_key", "search_statistics", "term_frequency", "usage", "usage_document",
     }  # fmt: skip
     assert all(row["forced"] for row in rows)
 

@@ -117,7 +117,10 @@ def indexer(state_dir: Path, *, documents: int = 120) -> Result:
 
 
 def pipeline(state_dir: Path, *, documents: int = 140) -> Result:
-    """Return chunks per second from change event to index, with the embedding backend alone as its baseline."""
+    """Return chunks per second from change event to index, with the embedding backend alone as its baseline.
+
+    Some documents of another tenant go first, which has its own cache: a freshly started broker compiles its own code.
+    """
     require_baseline()
     events, source = changes(documents)
     texts = list(dict.fromkeys(chunk.text for _, document in _chunked(documents)[0] for chunk in document.chunks))
@@ -128,17 +131,23 @@ def pipeline(state_dir: Path, *, documents: int = 140) -> Result:
         size = backend.best_batch_size(texts[:96])
         bare = len(texts) / backend.seconds(texts, size)
         kafka = place.place.kafka_settings()
-        before = _ends(kafka, "indexed")
-        started = time.perf_counter()
-        publish(kafka, events, TENANT)
-        _wait_for_records(kafka, "indexed", before, len(events))
-        ours = len(texts) / (time.perf_counter() - started)
+        _indexed(kafka, events[:_WARM_DOCUMENTS], f"{TENANT}-warm")
+        ours = len(texts) / _indexed(kafka, events, TENANT)
     alone = own_backend(texts)  # without other services
     return Result(
         "pipeline", ours, "chunks/s", alone, "the embedding backend alone",
         {"texts": len(texts), "documents": documents, "data": source,
          f"sentence_transformers_{backend.precision}": round(bare, 1)}, goal=0.75,
     )  # fmt: skip
+
+
+def _indexed(kafka: KafkaSettings, events: Sequence[dict[str, Any]], tenant: str) -> float:
+    """Return the seconds from the first of these events until the last one is indexed."""
+    before = _ends(kafka, "indexed")
+    started = time.perf_counter()
+    publish(kafka, events, tenant)
+    _wait_for_records(kafka, "indexed", before, len(events))
+    return time.perf_counter() - started
 
 
 def _chunked(documents: int) -> tuple[list[tuple[str, ChunkedDocument]], str]:

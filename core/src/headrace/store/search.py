@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from headrace.store.pool import Connection, Pool
 
 MAXIMUM_HITS = 100
-DENSE_WEIGHT = 0.4
+DENSE_WEIGHT = 0.5
 """Share of the dense leg in the fused score, from 0 to 1; measured in ``docs/quality.md``."""
 CANDIDATES = 5_000
 """Passages that the rarest terms of a question may bring as candidates, before they are ranked."""
@@ -28,6 +28,8 @@ EXACT_DOCUMENTS = 500
 """If at most this many documents match a filter, they are scanned exactly, without the index."""
 FUSION_DEPTH = 4
 """Each leg of a hybrid search is read to this multiple of the requested number of hits."""
+_LARGEST_UNRELATED = 0.95
+"""The mean cosine of passages is taken as at most this, so that the rest keeps a scale."""
 _BASE = {"cosine": 1.0}
 """What a distance is subtracted from, to make a score."""
 
@@ -144,8 +146,9 @@ async def search(
             lexical = await _matching(connection, generation, list(question.terms), depth, filters)
         scores = lexical if question.vector is None else dense
         if question.hybrid:
-            dense, lexical = await _on_both_legs(connection, tenant, generation, question, dense, lexical)
-            scores = fuse(dense, lexical, question.weight)
+            found = list(dense.keys() | lexical.keys())
+            dense, lexical, unrelated = await _on_both_legs(connection, tenant, generation, question, found)
+            scores = fuse(dense, lexical, question.weight, unrelated)
         best = dict(list(scores.items())[:top_k])
         hits = await _hits(connection, tenant, best)
         if not question.explain:
@@ -158,26 +161,35 @@ async def search(
     ]
 
 
-def fuse(dense: Mapping[UUID, float], lexical: Mapping[UUID, float], weight: float) -> dict[UUID, float]:
+def fuse(
+    dense: Mapping[UUID, float], lexical: Mapping[UUID, float], weight: float, unrelated: float | None
+) -> dict[UUID, float]:
     """Return the fused scores, best first: ``weight`` times the dense score, the rest the lexical score; pure.
 
-    Each leg's scores are scaled so that its best is 1 and its worst 0. A convex combination orders better than the
-    ranks alone, because it knows by how much a hit is better (Bruch, Gai, Ingber: An Analysis of Fusion Functions for
-    Hybrid Retrieval, TOIS 2023).
+    Dense scores are cosines, scaled so that ``unrelated``, the mean cosine of two passages, is 0 and equality is 1: the
+    cosines of one model begin at 0.1, those of another at 0.8. Without it they are distances, and the best of them is
+    1, the worst 0. The best lexical score is 1. A convex combination of scores orders better than their ranks, because
+    it knows by how much a hit is better (Bruch, Gai, Ingber: An Analysis of Fusion Functions for Hybrid Retrieval,
+    TOIS 2023).
     """
-    fused: dict[UUID, float] = {}
-    for share, scores in ((weight, _scaled(dense)), (1 - weight, _scaled(lexical))):
-        for chunk_id, score in scores.items():
-            fused[chunk_id] = fused.get(chunk_id, 0.0) + share * score
+    best = max(lexical.values(), default=0.0) or 1.0
+    fused = {chunk_id: weight * score for chunk_id, score in _scaled(dense, unrelated).items()}
+    for chunk_id, score in lexical.items():
+        fused[chunk_id] = fused.get(chunk_id, 0.0) + (1 - weight) * score / best
     return dict(sorted(fused.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _scaled(scores: Mapping[UUID, float]) -> dict[UUID, float]:
-    """Return the scores between 0 and 1; equal scores are all 1."""
+def _scaled(scores: Mapping[UUID, float], unrelated: float | None) -> dict[UUID, float]:
+    """Return the dense scores between 0 and 1."""
     if not scores:
         return {}
-    worst, best = min(scores.values()), max(scores.values())
-    return {key: (score - worst) / (best - worst) if best > worst else 1.0 for key, score in scores.items()}
+    if unrelated is None:
+        low, high = min(scores.values()), max(scores.values())
+    else:
+        low, high = min(unrelated, _LARGEST_UNRELATED), 1.0
+    if high <= low:
+        return dict.fromkeys(scores, 1.0)
+    return {key: min(1.0, max(0.0, (score - low) / (high - low))) for key, score in scores.items()}
 
 
 async def _narrow(connection: Connection, filters: Filters) -> Filters:
@@ -224,23 +236,22 @@ async def _matching(
 
 
 async def _on_both_legs(
-    connection: Connection,
-    tenant: str,
-    generation: Generation,
-    question: Question,
-    dense: Mapping[UUID, float],
-    lexical: Mapping[UUID, float],
-) -> tuple[dict[UUID, float], dict[UUID, float]]:
-    """Return the scores of all these chunks on both legs: what one leg found is scored by the other too."""
+    connection: Connection, tenant: str, generation: Generation, question: Question, found: Sequence[UUID]
+) -> tuple[dict[UUID, float], dict[UUID, float], float | None]:
+    """Return the scores of these chunks on both legs: what one leg found is scored by the other too.
+
+    The third value is the mean cosine of two passages; None if the generation has another distance.
+    """
     assert question.vector is not None
+    terms, vector = list(question.terms), to_vector(question.vector)
     query = _of("both", generation)
-    found = list(dense.keys() | lexical.keys())
-    vector = to_vector(question.vector)
-    rows = await connection.fetch(query, tenant, vector, generation.name, list(question.terms), CANDIDATES, found)
+    rows = await connection.fetch(query, tenant, vector, generation.name, terms, CANDIDATES, found)
     base = _BASE.get(generation.distance, 0.0)
+    unrelated = (rows[0]["unrelated"] or 0.0) if rows and generation.distance in _BASE else None
     return (
         {row["chunk_id"]: base - row["distance"] for row in rows if row["distance"] is not None},
         {row["chunk_id"]: row["score"] or 0.0 for row in rows},
+        unrelated,
     )
 
 

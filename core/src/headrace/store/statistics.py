@@ -1,4 +1,4 @@
-"""How many passages of a tenant have a term: estimates from a sample, refreshed as rows change.
+"""How many passages of a tenant have a term, and how similar its passages are to each other: estimates from a sample.
 
 The rarity of a term is a logarithm of this number, so an estimate that lags behind by a fifth moves no result that
 anybody would notice; exact counts would make all indexers of a tenant wait for the rows of its common terms (ADR 23).
@@ -10,7 +10,7 @@ import random
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from headrace.store.generations import lexical_table
+from headrace.store.generations import embedding_table, lexical_table
 from headrace.store.queries import load
 from headrace.store.rows import Generation
 from headrace.store.transactions import tenant_transaction
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 SAMPLED_PASSAGES = 30_000
 """As many as PostgreSQL's own ANALYZE reads for each column by default."""
+SAMPLED_VECTORS = 1_000
+"""The mean similarity of so many passages with each other varies by less than 0.01."""
 STALE = 0.2
 """Share of the passages that may be written before the estimates are made again."""
 
@@ -30,9 +32,10 @@ async def refresh(pool: Pool, tenant: str, generation: Generation, *, draw: rand
     Returns None, and changes nothing, if another process is doing it at the moment. Raises
     :class:`~headrace.errors.DependencyDown`.
     """
-    queries = {
-        name: text.replace("{lexical}", lexical_table(generation.name)) for name, text in load("statistics").items()
-    }
+    tables = {"{lexical}": lexical_table(generation.name), "{embedding}": embedding_table(generation.name)}
+    queries = dict(load("statistics"))
+    for mark, table in tables.items():
+        queries = {name: text.replace(mark, table) for name, text in queries.items()}
     async with tenant_transaction(pool, tenant) as connection:
         if not await connection.fetchval(queries["lock"], f"{generation.name}/{tenant}"):
             return None
@@ -40,10 +43,9 @@ async def refresh(pool: Pool, tenant: str, generation: Generation, *, draw: rand
         share = min(1.0, SAMPLED_PASSAGES / passages) if passages else 1.0
         # Chunk IDs are hashes, so the passages from any ID on are a random sample.
         start = int((draw or random.SystemRandom()).random() * (1 - share) * 2**128)
-        await connection.execute(queries["begin"], tenant, generation.name, passages)
-        await connection.execute(
-            queries["estimate"], tenant, generation.name, UUID(int=start), SAMPLED_PASSAGES, passages
-        )
+        first = UUID(int=start)
+        await connection.execute(queries["begin"], tenant, generation.name, passages, first, SAMPLED_VECTORS)
+        await connection.execute(queries["estimate"], tenant, generation.name, first, SAMPLED_PASSAGES, passages)
         return passages
 
 

@@ -41,8 +41,9 @@ LIMIT $3;
 SELECT chunk_id, score FROM match_terms($1, $2, $3, $4, $5, $6);
 
 -- name: both
--- The distance and BM25's score of these chunks ($6), whichever leg found them.
-SELECT e.chunk_id, e.embedding {operator} $2 AS distance, -(l.weights <#> weighed.query) AS score
+-- The distance and BM25's score of these chunks ($6), whichever leg found them, and the similarity of unrelated ones.
+SELECT e.chunk_id, e.embedding {operator} $2 AS distance, -(l.weights <#> weighed.query) AS score,
+       (SELECT unrelated FROM search_statistics WHERE tenant = $1 AND generation = $3) AS unrelated
 FROM weigh_terms($3, $4, $5) AS weighed
 CROSS JOIN unnest($6::uuid[]) AS found (chunk_id)
 JOIN {embedding} AS e ON e.tenant = $1 AND e.chunk_id = found.chunk_id

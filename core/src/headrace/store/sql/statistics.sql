@@ -5,13 +5,24 @@ SELECT pg_try_advisory_xact_lock(hashtextextended('headrace.statistics ' || $1, 
 SELECT count(*) FROM {lexical} WHERE tenant = $1;
 
 -- name: counted
-SELECT passages FROM lexical_statistics WHERE tenant = $1 AND generation = $2;
+SELECT passages FROM search_statistics WHERE tenant = $1 AND generation = $2;
 
 -- name: begin
 -- Readers see the frequencies from before until the commit.
-WITH outdated AS (DELETE FROM term_frequency WHERE tenant = $1 AND generation = $2)
-INSERT INTO lexical_statistics (tenant, generation, passages) VALUES ($1, $2, $3)
-ON CONFLICT (tenant, generation) DO UPDATE SET passages = excluded.passages, refreshed_at = now();
+-- The mean similarity of n passages with each other is (n * |mean vector|^2 - 1) / (n - 1), for vectors of length 1.
+WITH outdated AS (
+    DELETE FROM term_frequency WHERE tenant = $1 AND generation = $2
+), sampled AS (
+    SELECT embedding FROM {embedding} WHERE tenant = $1 AND chunk_id >= $4 AND embedding IS NOT NULL
+    ORDER BY chunk_id LIMIT $5
+), mean AS (
+    SELECT count(*) AS passages, avg(l2_normalize(embedding)) AS vector FROM sampled
+)
+INSERT INTO search_statistics (tenant, generation, passages, unrelated)
+SELECT $1, $2, $3, CASE WHEN passages > 1 THEN (passages * -(vector <#> vector) - 1) / (passages - 1) ELSE 0 END
+FROM mean
+ON CONFLICT (tenant, generation) DO UPDATE SET
+    passages = excluded.passages, unrelated = excluded.unrelated, refreshed_at = now();
 
 -- name: estimate
 -- From at most $4 passages of all $5, beginning with the chunk ID $3. Terms in a single one of them get no row: they are

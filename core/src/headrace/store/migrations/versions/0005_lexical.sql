@@ -8,10 +8,11 @@ ALTER TABLE chunk DROP COLUMN tsv;
 
 -- How many passages of a tenant have a term. Estimates, refreshed like PostgreSQL's statistics (ADR 23): exact counts
 -- would make every indexer of a tenant wait for the same rows. A term without a row is in one passage, or in none.
-CREATE TABLE lexical_statistics (
+CREATE TABLE search_statistics (
     tenant       text        NOT NULL CHECK (tenant <> ''),
     generation   text        NOT NULL REFERENCES generation ON DELETE CASCADE,
     passages     bigint      NOT NULL,
+    unrelated    real        NOT NULL,                -- mean cosine similarity of two passages by their dense vectors
     refreshed_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (tenant, generation)
 );
@@ -21,13 +22,13 @@ CREATE TABLE term_frequency (
     term       integer NOT NULL,
     passages   real    NOT NULL,
     PRIMARY KEY (tenant, generation, term),
-    FOREIGN KEY (tenant, generation) REFERENCES lexical_statistics ON DELETE CASCADE
+    FOREIGN KEY (tenant, generation) REFERENCES search_statistics ON DELETE CASCADE
 );
 DO $$
 DECLARE
     name text;
 BEGIN
-    FOREACH name IN ARRAY ARRAY['lexical_statistics', 'term_frequency'] LOOP
+    FOREACH name IN ARRAY ARRAY['search_statistics', 'term_frequency'] LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', name);
         EXECUTE format('CREATE POLICY one_tenant ON %I USING (tenant = current_tenant())', name);
         EXECUTE format('CREATE POLICY definer ON %I FOR SELECT TO headrace_definer USING (true)', name);
@@ -107,7 +108,7 @@ CREATE FUNCTION weigh_terms(
     AS $$
         WITH known AS (
             SELECT greatest(coalesce(max(s.passages), 0), 1) AS passages
-            FROM lexical_statistics AS s
+            FROM search_statistics AS s
             WHERE s.tenant = current_tenant() AND s.generation = wanted_generation
         ), frequent AS (
             SELECT given.term, coalesce(f.passages, 1) AS passages
