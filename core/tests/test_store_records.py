@@ -33,7 +33,7 @@ def chunk(**changes: object) -> IndexChunk:
         "end": 3,
         "text": "one",
         "text_hash": b"h",
-        "vector": b"\0" * 8,
+        "vector": b"\1" * 8,
     }
     return IndexChunk(**(values | changes))  # type: ignore[arg-type]
 
@@ -73,6 +73,9 @@ def test_a_sound_document_passes() -> None:
         (document(chunks=(chunk(vector=b"\0" * 4),)), "chunks[0].vector"),
         (document(chunks=(chunk(vector=b""),)), "chunks[0].vector"),
         (document(chunks=(chunk(vector=NAN),)), "chunks[0].vector"),
+        (document(chunks=(chunk(vector=b"\0" * 8),)), "chunks[0].vector"),
+        (document(facts=DocumentFacts("\ud800", "text/plain", b"h")), "title"),
+        (document(facts=DocumentFacts("a\0b", "text/plain", b"h")), "title"),
     ],
 )
 def test_a_broken_document_is_refused_by_field(broken: IndexDocument, field: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
@@ -256,6 +257,55 @@ async def test_a_title_that_changes_is_found_and_moves_no_vector(
         assert len(await search(pool, "acme", generation, Question(terms=terms))) == hits
 
 
+async def test_a_terms_rarity_is_that_of_bm25(pool: Pool, generation: Generation) -> None:
+    """Broken: rare and common words weigh otherwise than in the published ranking, or less than nothing."""
+    texts = {f"every{' some' * (n % 4 == 0)} text {n}": direction(1, 0, 0, 0) for n in range(40)}
+    await index_batch(pool, generation, [document("d", texts)])
+    await statistics.refresh(pool, "acme", generation)
+    terms = weights.query(ANALYZER, "acme", "every some unknown")
+    async with tenant_transaction(pool, "acme") as connection:
+        found = await connection.fetchval("SELECT query FROM weigh_terms('first', $1, 5000)", list(terms))
+    rarities = {terms[number]: rarity for number, rarity in zip(found.indices(), found.values(), strict=True)}
+    for term, passages in (("everi", 40), ("some", 10), ("unknown", 1)):
+        assert rarities[term] == pytest.approx(math.log1p((40 - passages + 0.5) / (passages + 0.5)), rel=1e-5)
+
+
+async def test_a_second_generation_is_counted_too(pool: Pool, owner: Owner, generation: Generation) -> None:
+    """Broken: a new generation has lexical vectors, but no word is rarer than another, for its chunks exist already."""
+    other = await create_generation(owner, "second", "toy", DIMENSIONS)
+    one = document("d", {f"text {n}": direction(1, 0, 0, 0) for n in range(5)})
+    (first,) = await index_batch(pool, generation, [one])
+    (second,) = await index_batch(pool, other, [one])
+    (again,) = await index_batch(pool, other, [one])
+    assert (first.weighed, second.weighed, again.weighed) == (5, 5, 0)
+    assert second.inserted == 0
+
+
+async def test_a_wide_filter_costs_no_lexical_hits(
+    pool: Pool, generation: Generation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken: the rarest terms choose candidates outside the filter alone, and what it lets through is not found."""
+    monkeypatch.setattr("headrace.store.search.CANDIDATES", 20)
+    monkeypatch.setattr("headrace.store.search.EXACT_DOCUMENTS", 0)
+    away = {f"gate common {n}": direction(1, 0, 0, 0) for n in range(30)}
+    inside = {f"common {n}": direction(1, 0, 0, 0) for n in range(40)}
+    await index_batch(pool, generation, [document("x", away, kind="x"), document("y", inside, kind="y")])
+    await statistics.refresh(pool, "acme", generation)
+    asked = Question(terms=weights.query(ANALYZER, "acme", "gate common"))
+    hits = await search(pool, "acme", generation, asked, filters=Filters(attributes={"kind": "y"}))
+    assert len(hits) == 10
+    assert {hit.document_id for hit in hits} == {"y"}
+
+
+async def test_a_deletion_leaves_no_term(pool: Pool, owner: Owner, generation: Generation) -> None:
+    """Broken: the terms of deleted documents stay in the index and are counted."""
+    one = document("d", {"north": direction(1, 0, 0, 0), "?!": direction(0, 1, 0, 0)})
+    await index_batch(pool, generation, [one])
+    assert await owner.fetchval("SELECT count(*) FROM lexical_first") == 2
+    await index_batch(pool, generation, [replace(one, version=8, deleted=True, chunks=())])
+    assert await owner.fetchval("SELECT count(*) FROM lexical_first") == 0
+
+
 async def test_the_similarity_of_unrelated_passages_is_estimated(pool: Pool, generation: Generation) -> None:
     """Broken: scores of meaning are scaled by a mean that counts each passage with itself, or by vectors' lengths."""
     texts = {"a": direction(3, 0, 0, 0), "b": direction(0, 2, 0, 0), "c": direction(1, 1, 0, 0)}
@@ -278,7 +328,8 @@ async def test_a_hit_explains_its_score(pool: Pool, generation: Generation) -> N
         assert hit.explanation is not None
         assert hit.explanation.dense == pytest.approx(dense)
         assert set(hit.explanation.terms) == terms
-        assert hit.explanation.lexical == pytest.approx(sum(hit.explanation.terms.values()), rel=1e-5)
+        assert (hit.explanation.lexical or 0.0) == pytest.approx(sum(hit.explanation.terms.values()), rel=1e-5)
+        assert (hit.explanation.lexical is None) == (not terms)
     (unexplained, _) = await search(pool, "acme", generation, replace(asked, explain=False))
     assert unexplained.explanation is None
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from headrace.errors import ConfigurationError
 from headrace.store.keys import create_api_key
+from headrace.store.statistics import STALE
 from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_bench import judged
 from headrace_bench.judged import JudgedSet
@@ -36,6 +37,11 @@ MEASURES = {"nDCG@10": "ndcg_10", "R@10": "recall_10", "RR@10": "mrr_10"}
 HITS = 100
 _SEARCHERS = 4
 _STREAM_S = 3600.0
+_COUNTED = (
+    "SELECT max(passages)::float / greatest((SELECT count(*) FROM lexical_g1 WHERE tenant = $1), 1) "
+    "FROM search_statistics WHERE tenant = $1"
+)
+"""The share of the tenant's passages that the estimates of its terms know."""
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -130,11 +136,13 @@ async def _indexed(place: Deployment, tenant: str, documents: int) -> str:
     deadline = time.monotonic() + _STREAM_S
     try:
         count = 0
-        while count < documents:
+        counted = 0.0
+        while count < documents or counted < 1 - STALE:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{count} of {documents} documents indexed after {_STREAM_S:.0f} s")
             await asyncio.sleep(0.5)
             count = await connection.fetchval("SELECT count(*) FROM document WHERE tenant = $1", tenant)
+            counted = await connection.fetchval(_COUNTED, tenant) or 0.0
         return await create_api_key(connection, tenant, "benchmark")
     finally:
         await connection.close()

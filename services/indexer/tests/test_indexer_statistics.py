@@ -21,6 +21,7 @@ class Store:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, passages: int) -> None:
         self.passages = passages
         self.refreshed: list[str] = []
+        self.entered = 0
         self.gate = asyncio.Event()
         self.gate.set()
         self.answer: int | Exception | None = passages
@@ -34,6 +35,7 @@ class Store:
 
     async def refresh(self, _pool: Any, tenant: str, _generation: Generation) -> int | None:
         """Note it; waits for the gate."""
+        self.entered += 1
         await self.gate.wait()
         self.refreshed.append(tenant)
         if isinstance(self.answer, Exception):
@@ -69,14 +71,27 @@ async def test_a_new_tenant_is_estimated_at_once_and_one_at_a_time(monkeypatch: 
     store.answer = 5
     store.gate.clear()
     for _ in range(5):
-        store.keeper.wrote("acme", 1)
+        store.keeper.wrote("acme", 10)
         await settled()
     store.gate.set()
     await store.keeper.close()
     assert store.refreshed == ["acme", "acme"]  # what was written meanwhile is more than a fifth
 
 
-@pytest.mark.parametrize("answer", [DependencyDown("postgresql", "gone"), None])
+async def test_estimates_of_several_tenants_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: the estimates of many tenants take all connections, and the batches wait."""
+    store = Store(monkeypatch, 0)
+    store.gate.clear()
+    for tenant in ("a", "b", "c"):
+        store.keeper.wrote(tenant, 1)
+    await settled()
+    assert store.entered == 1
+    store.gate.set()
+    await store.keeper.close()
+    assert store.refreshed == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("answer", [DependencyDown("postgresql", "gone"), ValueError("odd"), None])
 async def test_a_failed_estimate_is_tried_again_and_ends_nothing(
     monkeypatch: pytest.MonkeyPatch, answer: Exception | None
 ) -> None:

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Iterable, Iterator
+from functools import cache, lru_cache
+from itertools import chain
 
 import Stemmer
 
@@ -31,16 +32,33 @@ _UNSPACED = (
     "\u0e00-\u0eff"  # Thai, Lao
     "\u1000-\u109f\u1780-\u17ff"  # Burmese, Khmer
     "\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3"  # Hangul
-    "\u3040-\u30ff\u31f0-\u31ff"  # Kana
+    "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff"  # Kana, and marks of repetition
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
 )
-_WORD = rf"(?:(?![{_UNSPACED}])\w)+"
-_RUNS = re.compile(rf"[{_UNSPACED}]+|{_WORD}(?:[-./\\:@'’&+#]{{1,3}}{_WORD})*(?:\+\+|#)?")
-"""A run of a script without spaces, or an identifier: words joined by signs, or a single word."""
-_PARTS = re.compile(r"[^\W_]+")
-_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_POINTS = (0x640, 0x670, *range(0x591, 0x5C8), *range(0x64B, 0x660), *range(0x6D6, 0x6EE))
+_DROPPED = dict.fromkeys([0xAD, 0x200C, 0x200D, 0x2060, 0xFEFF, *_POINTS])
+"""Soft hyphens and joiners, and the points of Hebrew and Arabic, which most writers leave out."""
+_PIECE = 1000
+"""Characters to normalize at once, because a run of combining marks takes quadratic time."""
+_CACHED_TEXT = 200
+"""Texts up to so many characters are kept with their terms: titles and headings occur in many passages."""
+_PARTS = re.compile(r"[^\W_]+(?:\+\+|#)?")
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z0-9])(?=[A-Z][a-z])(?!.s\b)")
 _JOINED = re.compile(r"[\W_]")
 _APOSTROPHES = re.compile(r"['’]")
+_SHORTEST_ELIDED = 3
+"""Letters of a part beside an apostrophe that is a term of its own: hôtel in l'hôtel, Brien in O'Brien."""
+
+
+@cache
+def _runs() -> re.Pattern[str]:
+    """Return what finds the runs of a text: of a script without spaces, or words joined by signs, or a single word.
+
+    A word may contain combining marks, without which many scripts cannot write a vowel.
+    """
+    marks = "".join(chr(code) for code in range(0x300, 0x10000) if unicodedata.category(chr(code)).startswith("M"))
+    word = rf"(?![{_UNSPACED}])\w(?:(?![{_UNSPACED}])[\w{marks}])*"
+    return re.compile(rf"[{_UNSPACED}]+|{word}(?:[-./\\:@'’&+#]{{1,3}}{word})*(?:\+\+|#)?")
 
 
 class Analyzer:
@@ -60,31 +78,55 @@ class Analyzer:
             )
         self.name = name
         self._stem = lru_cache(maxsize=1 << 16)(self._stemmed)
+        self._short = lru_cache(maxsize=1 << 12)(lambda text: tuple(self._split(text)))
         self._stemmers = {alphabet: Stemmer.Stemmer(stems) for alphabet, stems in _OTHER_ALPHABETS.items()}
         if language != _NO_STEMS:
             self._stemmers[_LATIN] = Stemmer.Stemmer(language)
 
-    def terms(self, text: str) -> Iterator[str]:
-        """Yield the terms of the text in its order; a term that occurs several times is yielded several times."""
-        for found in _RUNS.finditer(unicodedata.normalize("NFKC", text)):
+    def terms(self, text: str) -> Iterable[str]:
+        """Return the terms of the text in its order; a term that occurs several times is returned several times."""
+        return self._short(text) if len(text) <= _CACHED_TEXT else self._split(text)
+
+    def singles(self, text: str) -> Iterable[str]:
+        """Return each character of a script without spaces that is written together with others.
+
+        A passage has them as terms, too: a question for a word of one character finds it with its particle.
+        """
+        return chain.from_iterable(run for run in _UNSPACED_RUN.findall(_normalized(text)) if len(run) > 1)
+
+    def _split(self, text: str) -> Iterator[str]:
+        for found in _runs().finditer(_normalized(text)):
             run = found.group()
-            if _is_unspaced(run[0]):
+            if _UNSPACED_RUN.match(run):
                 yield from _pairs(run)
             else:
-                yield from self._of_word(run)
+                yield from filter(None, self._of_word(run))
 
     def _of_word(self, run: str) -> Iterator[str]:
-        whole = _APOSTROPHES.sub("", run.casefold()) if "'" in run or "’" in run else run.casefold()
-        if whole.isalpha() and not _CAMEL.search(run):
+        whole = _APOSTROPHES.sub("", run.casefold())
+        if len(whole) == len(run) and whole.isalpha() and not _CAMEL.search(run):
             yield self._stem(whole[:MAX_TERM_CHARACTERS])
             return
-        parts = [part for joined in _PARTS.findall(run) for part in _CAMEL.split(joined)]
-        if _JOINED.search(whole) and len(whole) <= MAX_TERM_CHARACTERS:
-            yield whole
-        elif len(parts) > 1:  # written in camel case
+        if _has_marks(whole):
             yield whole[:MAX_TERM_CHARACTERS]
-        for part in parts:
-            yield self._stem(part.casefold()[:MAX_TERM_CHARACTERS])
+            return
+        parts = list(self._parts(run))
+        head = ""
+        if whole.isalpha():  # written in camel case, or with an apostrophe
+            head = self._stem(whole[:MAX_TERM_CHARACTERS])
+        elif _JOINED.search(whole):
+            head = whole if len(whole) <= MAX_TERM_CHARACTERS else ""
+        elif len(parts) > 1:
+            head = whole[:MAX_TERM_CHARACTERS]
+        yield head
+        yield from (term for part in parts if (term := self._stem(part)) != head)
+
+    def _parts(self, run: str) -> Iterator[str]:
+        elided = _APOSTROPHES.search(run) is not None
+        for joined in _PARTS.findall(run):
+            for part in _CAMEL.split(joined):
+                if not elided or len(part) >= _SHORTEST_ELIDED:
+                    yield part.casefold()[:MAX_TERM_CHARACTERS]
 
     def _stemmed(self, word: str) -> str:
         if not word.isalpha():
@@ -99,11 +141,20 @@ def analyzer_of(name: str) -> Analyzer:
     return Analyzer(name)
 
 
-def _is_unspaced(character: str) -> bool:
-    return _RUN_START.match(character) is not None
+def _has_marks(word: str) -> bool:
+    """Whether the word has vowel signs or accents that no single character contains."""
+    return not word.isascii() and any(unicodedata.category(character).startswith("M") for character in word)
 
 
-_RUN_START = re.compile(f"[{_UNSPACED}]")
+def _normalized(text: str) -> str:
+    """Return the text in NFKC, without what writers leave out or add at will."""
+    if not unicodedata.is_normalized("NFKC", text[:_PIECE]) or len(text) > _PIECE:
+        pieces = (text[start : start + _PIECE] for start in range(0, len(text), _PIECE))
+        text = "".join(unicodedata.normalize("NFKC", piece) for piece in pieces)
+    return text.translate(_DROPPED)
+
+
+_UNSPACED_RUN = re.compile(f"[{_UNSPACED}]+")
 
 
 def _pairs(run: str) -> Iterator[str]:

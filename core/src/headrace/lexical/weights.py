@@ -9,7 +9,6 @@ the term in the query. Their inner product is the score. A learned sparse model 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
@@ -31,9 +30,17 @@ MAX_QUERY_TERMS = 1_024
 
 
 def passage(analyzer: Analyzer, tenant: str, texts: Iterable[str]) -> dict[int, float]:
-    """Return the weights of a passage that consists of these texts: title, section path and body."""
-    counts = Counter(term for text in texts for term in analyzer.terms(text))
+    """Return the weights of a passage that consists of these texts: title, section path and body.
+
+    Single characters of scripts without spaces are terms too, but do not count for the length.
+    """
+    counts: Counter[str] = Counter()
+    singles: Counter[str] = Counter()
+    for text in texts:
+        counts.update(analyzer.terms(text))
+        singles.update(analyzer.singles(text))
     norm = K1 * (1 - B + B * counts.total() / AVERAGE_LENGTH)
+    counts.update(singles)
     return {
         term_number(tenant, term): count * (K1 + 1) / (count + norm)
         for term, count in counts.most_common(MAX_TERMS)
@@ -48,11 +55,6 @@ def query(analyzer: Analyzer, tenant: str, text: str) -> dict[int, str]:
             break
         found.setdefault(term_number(tenant, term), term)
     return found
-
-
-def rarity(passages: int, with_term: float) -> float:
-    """Return the inverse document frequency of a term: positive, and higher for a term in fewer passages."""
-    return math.log1p((max(passages, with_term) - with_term + 0.5) / (with_term + 0.5))
 
 
 @lru_cache(maxsize=1 << 17)

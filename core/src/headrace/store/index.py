@@ -7,6 +7,7 @@ is rolled back and repeated. Documents are written in sorted order, so that two 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from headrace.store.pool import Connection, Pool
 
 ATTEMPTS = 10
+_FEW_ROWS = 32
+"""So many lexical vectors are made without a thread: about 10 ms."""
 
 
 class _OvertakenError(Exception):
@@ -142,6 +145,7 @@ def _of(query: str, generation: Generation) -> str:
 
 async def _write(connection: Connection, generation: Generation, tenant: str, plan: Plan, vectors: Vectors) -> None:
     queries = load("index")
+    weighed = await _lexical_rows(generation, plan)
     rows = [_document_row(write, generation) for write in plan.writes]
     written = await whole(connection.fetchmany(queries["write_document"], rows))
     if len(written) < len(rows):
@@ -158,10 +162,6 @@ async def _write(connection: Connection, generation: Generation, tenant: str, pl
     outweighed = [UUID(bytes=chunk_id) for write in plan.writes for chunk_id in write.outweighed]
     if outweighed:
         await connection.execute(_of("delete_lexical", generation), tenant, outweighed)
-    analyzer = analyzer_of(generation.analyzer)
-    weighed = [
-        _lexical_row(write.document, chunk, key, analyzer) for write in plan.writes for chunk, key in write.weighed
-    ]
     if weighed:
         await whole(connection.executemany(_of("insert_lexical", generation), weighed))
     embedded = [chunk for write in plan.writes for chunk in write.embedded]
@@ -191,6 +191,15 @@ async def _write_embeddings(
         status = await connection.execute(query, tenant, *map(list, zip(*cached, strict=True)), generation.model)
         if status != f"INSERT 0 {len(cached)}":  # a vector was evicted from the cache since it was looked up
             raise _OvertakenError
+
+
+async def _lexical_rows(generation: Generation, plan: Plan) -> list[tuple[Any, ...]]:
+    """Return the rows of lexical vectors to write; many are made in a thread, so that the event loop goes on."""
+    analyzer = analyzer_of(generation.analyzer)
+    wanted = [(write.document, chunk, key, analyzer) for write in plan.writes for chunk, key in write.weighed]
+    if len(wanted) <= _FEW_ROWS:
+        return [_lexical_row(*one) for one in wanted]
+    return await asyncio.to_thread(lambda: [_lexical_row(*one) for one in wanted])
 
 
 def _lexical_row(document: IndexDocument, chunk: IndexChunk, key: bytes, analyzer: Analyzer) -> tuple[Any, ...]:

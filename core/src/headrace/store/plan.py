@@ -146,6 +146,7 @@ def plan_tenant(
             inserted=len(write.inserted),
             deleted=len(write.gone),
             kept=len({chunk.chunk_id for chunk in document.chunks}) - len(write.inserted),
+            weighed=len(write.weighed),
         )
     return Plan(tuple(writes), results)
 

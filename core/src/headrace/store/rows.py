@@ -118,6 +118,8 @@ class Outcome(Enum):
 class IndexResult:
     """The outcome of one document, and how many rows of ``chunk`` were inserted, deleted and left unchanged.
 
+    ``weighed`` counts the lexical vectors that were written, in this generation; it is no part of the outcome, so it is
+    not compared.
     ``missing`` has the keys without a known vector. The outcome is then MISSING_VECTORS, nothing is written, and the
     document must be embedded again.
     """
@@ -126,15 +128,16 @@ class IndexResult:
     inserted: int = 0
     deleted: int = 0
     kept: int = 0
+    weighed: int = field(default=0, compare=False)
     missing: tuple[bytes, ...] = ()
 
 
 def validate(document: IndexDocument, generation: Generation) -> None:
     """Reject a document that the tables would refuse, naming the field.
 
-    Raises :class:`InvalidRecord` for an empty tenant or ID, a negative version, a deletion with chunks, a NUL in a
-    text, a chunk ID that does not have 16 bytes, offsets out of order, and a vector that has the wrong size, contains a
-    value that is not finite, or has no key.
+    Raises :class:`InvalidRecord` for an empty tenant or ID, a negative version, a deletion with chunks, a NUL or a lone
+    surrogate in a text, a chunk ID that does not have 16 bytes, offsets out of order, and a vector that has the wrong
+    size, contains a value that is not finite, is zero, or has no key.
     """
     where = f"tenant={document.tenant} document={document.document_id} version={document.version}"
     if not document.tenant or not document.document_id:
@@ -143,6 +146,7 @@ def validate(document: IndexDocument, generation: Generation) -> None:
         raise InvalidRecord("version", f"{document.version} is not between 0 and 2^63 - 1", where=where)
     if document.deleted and document.chunks:
         raise InvalidRecord("chunks", "must be empty for a deleted document", where=where)
+    _validate_text((document.facts.title,), "title", where)
     pages = document.facts.pages
     if list(pages) != sorted(pages) or not all(0 <= page < 2**31 for page in pages):
         raise InvalidRecord("pages", "must be offsets in ascending order", where=where)
@@ -150,13 +154,22 @@ def validate(document: IndexDocument, generation: Generation) -> None:
         _validate_chunk(chunk, f"chunks[{ordinal}]", generation.dimensions, where)
 
 
+def _validate_text(texts: Sequence[str], path: str, where: str) -> None:
+    for text in texts:
+        if "\0" in text:
+            raise InvalidRecord(path, "contains a NUL character, which PostgreSQL cannot store", where=where)
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidRecord(path, "contains a lone surrogate, which UTF-8 cannot encode", where=where) from error
+
+
 def _validate_chunk(chunk: IndexChunk, path: str, dimensions: int, where: str) -> None:
     if len(chunk.chunk_id) != CHUNK_ID_BYTES:
         raise InvalidRecord(f"{path}.chunk_id", f"has {len(chunk.chunk_id)} bytes, not 16", where=where)
     if not 0 <= chunk.start <= chunk.end < 2**31:
         raise InvalidRecord(f"{path}.start", f"{chunk.start} to {chunk.end} is not a valid range", where=where)
-    if "\0" in chunk.text or any("\0" in heading for heading in chunk.section):
-        raise InvalidRecord(f"{path}.text", "contains a NUL character, which PostgreSQL cannot store", where=where)
+    _validate_text((chunk.text, *chunk.section), f"{path}.text", where)
     if chunk.vector is None:
         return
     if not chunk.key:
@@ -168,5 +181,8 @@ def _validate_chunk(chunk: IndexChunk, path: str, dimensions: int, where: str) -
             where=where,
             remedy="The embedder and the generation must use the same model.",
         )
-    if not np.isfinite(np.frombuffer(chunk.vector, dtype="<f4")).all():
+    numbers = np.frombuffer(chunk.vector, dtype="<f4")
+    if not np.isfinite(numbers).all():
         raise InvalidRecord(f"{path}.vector", "contains a value that is not finite", where=where)
+    if not numbers.any():
+        raise InvalidRecord(f"{path}.vector", "has no direction: all its values are 0", where=where)

@@ -250,7 +250,7 @@ async def _on_both_legs(
     unrelated = (rows[0]["unrelated"] or 0.0) if rows and generation.distance in _BASE else None
     return (
         {row["chunk_id"]: base - row["distance"] for row in rows if row["distance"] is not None},
-        {row["chunk_id"]: row["score"] or 0.0 for row in rows},
+        {row["chunk_id"]: row["score"] for row in rows if row["score"]},
         unrelated,
     )
 

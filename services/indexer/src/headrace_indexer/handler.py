@@ -85,7 +85,7 @@ class IndexHandler(BatchHandler[EmbeddedDocument | None, IndexedDocument]):
         failpoints.reach("store.committed")
         assert self._statistics is not None
         for (position, document), result in zip(accepted, results, strict=True):
-            self._statistics.wrote(document.tenant, result.inserted + result.deleted)
+            self._statistics.wrote(document.tenant, result.weighed + result.deleted)
             outcomes[position] = outcome_of(contexts[position], result, self._generation.name)
         return [outcome for outcome in outcomes if outcome is not None]
 

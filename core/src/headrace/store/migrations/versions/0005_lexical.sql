@@ -58,8 +58,9 @@ $$;
 
 -- The passages of this transaction's tenant that match best by terms. `numbers` are the terms of the query.
 -- Candidates are the passages that share one of the rarest terms: terms are taken, rarest first, as long as those before
--- them are in fewer than `most` passages. So the work is bounded, however common the words are. Candidates are ranked by
--- the sum over all terms of their weight in the passage times their rarity.
+-- them are in fewer than `most` passages, and at most twice `most` passages are looked at (ten times that with a filter).
+-- So the work is bounded, however common the words are. Candidates are ranked by the sum over all terms of their weight in
+-- the passage times their rarity.
 -- A definer, because && and @> are not leakproof: below a policy they may not use their GIN index.
 CREATE FUNCTION match_terms(
     wanted_generation text, numbers integer[], most integer, how_many integer, only_documents text[],
@@ -79,18 +80,22 @@ CREATE FUNCTION match_terms(
             END IF;
             IF only_documents IS NULL THEN
                 candidates := format(
-                    'SELECT l.chunk_id, l.weights FROM %I AS l '
-                    'WHERE l.tenant = $1 AND l.terms && $2 AND ($4::jsonb IS NULL OR EXISTS ('
-                    '    SELECT FROM chunk AS c JOIN document AS d USING (tenant, document_id)'
-                    '    WHERE c.tenant = $1 AND c.chunk_id = l.chunk_id AND d.attributes @> $4)) '
-                    'LIMIT $5', lexical);
+                    'SELECT l.chunk_id, l.weights FROM %I AS l WHERE l.tenant = $1 AND l.terms && $2 LIMIT $5', lexical);
+                IF with_attributes IS NOT NULL THEN
+                    -- The rarest terms may have all their passages outside the filter, so all terms find candidates.
+                    weighed.chosen := weighed.used;
+                    candidates := 'SELECT * FROM (' || candidates || ' * 10) AS l WHERE EXISTS ('
+                        '    SELECT FROM chunk AS c JOIN document AS d USING (tenant, document_id)'
+                        '    WHERE c.tenant = $1 AND c.chunk_id = l.chunk_id AND d.attributes @> $4) LIMIT $5';
+                END IF;
             ELSE
                 weighed.chosen := weighed.used;
                 candidates := format(
                     'SELECT l.chunk_id, l.weights FROM ('
                     '    SELECT DISTINCT unnest(chunk_ids) AS chunk_id FROM document'
                     '    WHERE tenant = $1 AND document_id = ANY ($3) AND ($4::jsonb IS NULL OR attributes @> $4)'
-                    ') AS own JOIN %I AS l ON l.tenant = $1 AND l.chunk_id = own.chunk_id AND l.terms && $2', lexical);
+                    ') AS own JOIN %I AS l ON l.tenant = $1 AND l.chunk_id = own.chunk_id AND l.terms && $2 '
+                    'LIMIT $5 * 10', lexical);
             END IF;
             RETURN QUERY EXECUTE
                 'SELECT found.chunk_id, -(found.weights OPERATOR(public.<#>) $6)::real AS score FROM (' || candidates
