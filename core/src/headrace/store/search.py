@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from headrace.store.pool import Connection, Pool
 
 MAXIMUM_HITS = 100
-DENSE_WEIGHT = 0.5
+DENSE_WEIGHT = 0.4
 """Share of the dense leg in the fused score, from 0 to 1; measured in ``docs/quality.md``."""
 CANDIDATES = 5_000
 """Passages that the rarest terms of a question may bring as candidates, before they are ranked."""

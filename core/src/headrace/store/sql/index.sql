@@ -72,7 +72,7 @@ FROM unnest($2::uuid[], $3::bytea[]) AS wanted (chunk_id, vector_key)
 JOIN vector_cache AS cached ON cached.tenant = $1 AND cached.model = $4 AND cached.text_hash = wanted.vector_key;
 
 -- name: delete_lexical
--- For chunks that stay but whose terms have changed (a new title, another analyzer).
+-- For chunks that stay but whose terms have changed (a new title).
 DELETE FROM {lexical} WHERE tenant = $1 AND chunk_id = ANY ($2::uuid[]);
 
 -- name: insert_lexical

@@ -2,7 +2,7 @@
 
 -- Roles ---------------------------------------------------------------------------------------------------------
 -- headrace_runtime: what the services' logins are members of. Owns nothing, is subject to every policy.
--- headrace_definer: owns the three functions that must look past a policy, and nothing else; nobody logs in as it.
+-- headrace_definer: owns the functions that must look past a policy, and nothing else; nobody logs in as it.
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'headrace_runtime') THEN
