@@ -18,11 +18,13 @@ from uuid import UUID, uuid4
 import asyncpg
 import numpy as np
 from confluent_kafka import Consumer, Producer, TopicPartition
-from pgvector import Vector
+from pgvector import SparseVector, Vector
 
 from headrace.codec.codec import Codec
 from headrace.config.settings import KafkaSettings
 from headrace.envelope import Change, Context, Operation, Trace
+from headrace.lexical import weights
+from headrace.lexical.analyzer import DEFAULT, analyzer_of
 from headrace.payloads import ChangeEvent, ChunkedDocument, EmbeddedDocument
 from headrace.store.pool import prepare_connection
 from headrace.topology.stages import DOCUMENT_STAGES
@@ -240,7 +242,11 @@ def wait_for_model(place: Deployment) -> None:
 
 
 async def _copy(dsn: str, schema: str, contexts: Sequence[Context[EmbeddedDocument]], batch: int = 200) -> float:
-    """Return the seconds of COPY into document, chunk and embedding, one transaction per ``batch`` documents."""
+    """Return the seconds of COPY into document, chunk, embedding and lexical, a transaction per ``batch`` documents.
+
+    The rows of lexical vectors are made before, because COPY makes none.
+    """
+    lexical = {context.change.document_id: _lexical_rows(context) for context in contexts}
     connection = await asyncpg.connect(dsn, server_settings={"search_path": f"{schema},public"})
     await prepare_connection(connection)
     started = time.perf_counter()
@@ -269,9 +275,24 @@ async def _copy(dsn: str, schema: str, contexts: Sequence[Context[EmbeddedDocume
                 ],
                 columns=["tenant", "chunk_id", "vector_key", "embedding"],
             )  # fmt: skip
+            await connection.copy_records_to_table(
+                "lexical_g1",
+                records=[row for context in part for row in lexical[context.change.document_id]],
+                columns=["tenant", "chunk_id", "lexical_key", "terms", "weights"],
+            )
     elapsed = time.perf_counter() - started
     await connection.close()
     return elapsed
+
+
+def _lexical_rows(context: Context[EmbeddedDocument]) -> list[tuple[Any, ...]]:
+    facts, analyzer, tenant = context.payload.facts, analyzer_of(DEFAULT), context.change.tenant
+    rows = []
+    for chunk in {one.chunk_id: one for one in context.payload.chunks}.values():
+        found = weights.passage(analyzer, tenant, (facts.title, *chunk.section, chunk.text))
+        vector = SparseVector(found, weights.DIMENSIONS)
+        rows.append((tenant, UUID(bytes=chunk.chunk_id), chunk.text_hash, list(found), vector))
+    return rows
 
 
 _COLUMNS = [
