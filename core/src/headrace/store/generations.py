@@ -78,22 +78,27 @@ async def create_generation(
                 return wanted
             found = _generation(await connection.fetchrow(load("generations")["get"], name))
     assert found is not None
-    if (found.model, found.dimensions, found.distance) != (model, dimensions, distance):
+    _require_same(found, wanted)
+    return found
+
+
+def _require_same(found: Generation, wanted: Generation) -> None:
+    """Raise :class:`GenerationExists` if the generation that exists is not the one that is wanted."""
+    if (found.model, found.dimensions, found.distance) != (wanted.model, wanted.dimensions, wanted.distance):
         raise GenerationExists(
-            f"generation {name} exists with {found.model}, {found.dimensions} dimensions, {found.distance}",
+            f"generation {found.name} exists with {found.model}, {found.dimensions} dimensions, {found.distance}",
             remedy="A new model needs a new generation: choose another name.",
         )
-    if found.analyzer != analyzer:
+    if found.analyzer != wanted.analyzer:
         raise GenerationExists(
-            f"generation {name} exists with the analyzer {found.analyzer}, not {analyzer}",
+            f"generation {found.name} exists with the analyzer {found.analyzer}, not {wanted.analyzer}",
             remedy="Another analyzer needs a new generation: choose another name.",
         )
-    if found.preparation != preparation:
+    if found.preparation != wanted.preparation:
         raise GenerationExists(
-            f"generation {name} exists and {differently(found.preparation, preparation)}",
+            f"generation {found.name} exists and {differently(found.preparation, wanted.preparation)}",
             remedy="Texts that are prepared differently need a new generation: choose another name.",
         )
-    return found
 
 
 def differently(theirs: Preparation, other: Preparation) -> str:
