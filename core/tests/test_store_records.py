@@ -178,7 +178,7 @@ def test_fusion_weighs_both_legs_and_prefers_what_both_know() -> None:
     scores = fuse(dense, lexical, 0.5, 0.2)
     assert list(scores) == [SECOND, THIRD, FIRST]
     assert scores[SECOND] == pytest.approx(0.5 * 0.6 / 0.8 + 0.5 * 0.9)
-    assert scores[THIRD] == pytest.approx(0.5)  # less similar than two passages that have nothing in common
+    assert scores[THIRD] == pytest.approx(0.5 - 0.5 * 0.1 * 0.1 / 1.2)  # less similar than two unrelated passages
     assert list(fuse(dense, lexical, 1.0, 0.2)) == [FIRST, SECOND, THIRD]
     assert list(fuse(dense, lexical, 0.0, 0.2)) == [THIRD, SECOND, FIRST]
     assert fuse({}, {}, 0.5, 0.2) == {}
@@ -199,6 +199,7 @@ def test_a_model_whose_cosines_are_all_alike_counts_as_much_as_another() -> None
     narrow = fuse({FIRST: 0.93, SECOND: 0.82}, {FIRST: 0.0, SECOND: 1.0}, 0.6, 0.8)
     assert wide[FIRST] == pytest.approx(narrow[FIRST], abs=0.02)
     assert fuse({FIRST: 0.99}, {}, 0.5, 1.0)[FIRST] == pytest.approx(0.4)  # all passages alike: still a scale
+    assert list(fuse({FIRST: 0.5, SECOND: 0.6}, {}, 0.5, 0.8)) == [SECOND, FIRST]  # below the mean, still in order
     assert fuse({FIRST: -3.0, SECOND: -5.0}, {}, 0.5, None) == {FIRST: 0.5, SECOND: 0.0}
 
 

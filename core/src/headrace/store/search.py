@@ -30,6 +30,8 @@ FUSION_DEPTH = 4
 """Each leg of a hybrid search is read to this multiple of the requested number of hits."""
 _LARGEST_UNRELATED = 0.95
 """The mean cosine of passages is taken as at most this, so that the rest keeps a scale."""
+_BELOW = 0.1
+"""A cosine of -1 costs this share of the dense leg: it keeps the order below the mean, and hides no match by words."""
 _BASE = {"cosine": 1.0}
 """What a distance is subtracted from, to make a score."""
 
@@ -180,7 +182,7 @@ def fuse(
 
 
 def _scaled(scores: Mapping[UUID, float], unrelated: float | None) -> dict[UUID, float]:
-    """Return the dense scores between 0 and 1."""
+    """Return the dense scores, from 1 to 0; a chunk less similar than unrelated ones has one from 0 to -0.1."""
     if not scores:
         return {}
     if unrelated is None:
@@ -189,7 +191,8 @@ def _scaled(scores: Mapping[UUID, float], unrelated: float | None) -> dict[UUID,
         low, high = min(unrelated, _LARGEST_UNRELATED), 1.0
     if high <= low:
         return dict.fromkeys(scores, 1.0)
-    return {key: min(1.0, max(0.0, (score - low) / (high - low))) for key, score in scores.items()}
+    below = high - low if unrelated is None else (1 + low) / _BELOW
+    return {key: (score - low) / (high - low if score >= low else below) for key, score in scores.items()}
 
 
 async def _narrow(connection: Connection, filters: Filters) -> Filters:
