@@ -43,6 +43,13 @@ def lexical_table(generation: str) -> str:
     return embedding_table(generation).replace("embedding", "lexical", 1)
 
 
+def query_of(file: str, name: str, generation: Generation) -> str:
+    """Return a query of the file for the tables and the distance of the generation."""
+    text = load(file)[name].replace("{embedding}", embedding_table(generation.name))
+    text = text.replace("{lexical}", lexical_table(generation.name))
+    return text.replace("{operator}", OPERATORS[generation.distance])
+
+
 async def create_generation(
     connection: Connection,
     name: str,

@@ -20,7 +20,7 @@ from headrace.lexical.analyzer import Analyzer, analyzer_of
 from headrace.store import cache
 from headrace.store.error_mapping import postgresql_errors
 from headrace.store.fence import Fence
-from headrace.store.generations import embedding_table, lexical_table
+from headrace.store.generations import query_of
 from headrace.store.plan import (
     Arrival,
     DocumentWrite,
@@ -123,7 +123,7 @@ async def _find_vectors(
     held: dict[bytes, bytes] = {}
     lexical: dict[bytes, bytes] = {}
     if staying:
-        query = _of("embedded", generation)
+        query = query_of("index", "embedded", generation)
         for row in await connection.fetch(query, tenant, [UUID(bytes=chunk_id) for chunk_id in sorted(staying)]):
             if row["vector_key"] is not None:
                 held[row["chunk_id"].bytes] = row["vector_key"]
@@ -135,12 +135,6 @@ async def _find_vectors(
     }
     found = await cache.known(connection, tenant, generation.model, lacking)
     return Vectors(held, carried, frozenset(found), lexical)
-
-
-def _of(query: str, generation: Generation) -> str:
-    """Return the query for the generation's tables."""
-    text = load("index")[query].replace("{embedding}", embedding_table(generation.name))
-    return text.replace("{lexical}", lexical_table(generation.name))
 
 
 async def _write(connection: Connection, generation: Generation, tenant: str, plan: Plan, vectors: Vectors) -> None:
@@ -158,12 +152,12 @@ async def _write(connection: Connection, generation: Generation, tenant: str, pl
         await whole(connection.executemany(queries["insert_chunk"], chunks))
     outdated = [UUID(bytes=chunk_id) for write in plan.writes for chunk_id in write.outdated]
     if outdated:
-        await connection.execute(_of("delete_embeddings", generation), tenant, outdated)
+        await connection.execute(query_of("index", "delete_embeddings", generation), tenant, outdated)
     outweighed = [UUID(bytes=chunk_id) for write in plan.writes for chunk_id in write.outweighed]
     if outweighed:
-        await connection.execute(_of("delete_lexical", generation), tenant, outweighed)
+        await connection.execute(query_of("index", "delete_lexical", generation), tenant, outweighed)
     if weighed:
-        await whole(connection.executemany(_of("insert_lexical", generation), weighed))
+        await whole(connection.executemany(query_of("index", "insert_lexical", generation), weighed))
     embedded = [chunk for write in plan.writes for chunk in write.embedded]
     await _write_embeddings(connection, generation, tenant, embedded, vectors)
 
@@ -184,10 +178,10 @@ async def _write_embeddings(
         else:
             given.append((UUID(bytes=chunk.chunk_id), chunk.key, cache.to_vector(vector) if vector else None))
     if given:
-        query = _of("insert_embeddings", generation)
+        query = query_of("index", "insert_embeddings", generation)
         await connection.execute(query, tenant, *map(list, zip(*given, strict=True)))
     if cached:
-        query = _of("insert_cached_embeddings", generation)
+        query = query_of("index", "insert_cached_embeddings", generation)
         status = await connection.execute(query, tenant, *map(list, zip(*cached, strict=True)), generation.model)
         if status != f"INSERT 0 {len(cached)}":  # a vector was evicted from the cache since it was looked up
             raise _OvertakenError

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from headrace.errors import InvalidRecord
 from headrace.store.cache import to_vector
-from headrace.store.generations import OPERATORS, embedding_table, lexical_table
+from headrace.store.generations import query_of
 from headrace.store.queries import load
 from headrace.store.rows import BYTES_PER_FLOAT, Generation
 from headrace.store.transactions import tenant_transaction
@@ -218,10 +218,17 @@ async def _nearest(
     vector = to_vector(query_vector)
     rows = []
     if filters.document_ids is None:
-        rows = await connection.fetch(_of("nearest", generation), tenant, vector, depth, filters.attributes)
+        rows = await connection.fetch(
+            query_of("search", "nearest", generation), tenant, vector, depth, filters.attributes
+        )
     if len(rows) < depth:
         rows = await connection.fetch(
-            _of("nearest_exact", generation), tenant, vector, depth, filters.attributes, filters.document_ids
+            query_of("search", "nearest_exact", generation),
+            tenant,
+            vector,
+            depth,
+            filters.attributes,
+            filters.document_ids,
         )
     base = _BASE.get(generation.distance, 0.0)
     return {row["chunk_id"]: base - row["value"] for row in rows}
@@ -247,7 +254,7 @@ async def _on_both_legs(
     """
     assert question.vector is not None
     terms, vector = list(question.terms), to_vector(question.vector)
-    query = _of("both", generation)
+    query = query_of("search", "both", generation)
     rows = await connection.fetch(query, tenant, vector, generation.name, terms, CANDIDATES, found)
     base = _BASE.get(generation.distance, 0.0)
     unrelated = (rows[0]["unrelated"] or 0.0) if rows and generation.distance in _BASE else None
@@ -258,13 +265,6 @@ async def _on_both_legs(
     )
 
 
-def _of(name: str, generation: Generation) -> str:
-    """Return the query for the generation's tables and distance."""
-    text = load("search")[name].replace("{operator}", OPERATORS[generation.distance])
-    text = text.replace("{embedding}", embedding_table(generation.name))
-    return text.replace("{lexical}", lexical_table(generation.name))
-
-
 async def _matched_terms(
     connection: Connection, tenant: str, generation: Generation, question: Question, chunk_ids: Sequence[UUID]
 ) -> dict[UUID, dict[str, float]]:
@@ -272,7 +272,9 @@ async def _matched_terms(
     if not question.terms:
         return {}
     numbers = list(question.terms)
-    rows = await connection.fetch(_of("weights", generation), tenant, generation.name, numbers, CANDIDATES, chunk_ids)
+    rows = await connection.fetch(
+        query_of("search", "weights", generation), tenant, generation.name, numbers, CANDIDATES, chunk_ids
+    )
     return {
         row["chunk_id"]: {
             question.terms[number]: weight * passage[number]

@@ -10,7 +10,7 @@ import random
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from headrace.store.generations import embedding_table, lexical_table
+from headrace.store.generations import query_of
 from headrace.store.queries import load
 from headrace.store.rows import Generation
 from headrace.store.transactions import tenant_transaction
@@ -32,20 +32,20 @@ async def refresh(pool: Pool, tenant: str, generation: Generation, *, draw: rand
     Returns None, and changes nothing, if another process is doing it at the moment. Raises
     :class:`~headrace.errors.DependencyDown`.
     """
-    tables = {"{lexical}": lexical_table(generation.name), "{embedding}": embedding_table(generation.name)}
-    queries = dict(load("statistics"))
-    for mark, table in tables.items():
-        queries = {name: text.replace(mark, table) for name, text in queries.items()}
     async with tenant_transaction(pool, tenant) as connection:
-        if not await connection.fetchval(queries["lock"], f"{generation.name}/{tenant}"):
+        if not await connection.fetchval(query_of("statistics", "lock", generation), f"{generation.name}/{tenant}"):
             return None
-        passages = int(await connection.fetchval(queries["count"], tenant))
+        passages = int(await connection.fetchval(query_of("statistics", "count", generation), tenant))
         share = min(1.0, SAMPLED_PASSAGES / passages) if passages else 1.0
         # Chunk IDs are hashes, so the passages from any ID on are a random sample.
         start = int((draw or random.SystemRandom()).random() * (1 - share) * 2**128)
         first = UUID(int=start)
-        await connection.execute(queries["begin"], tenant, generation.name, passages, first, SAMPLED_VECTORS)
-        await connection.execute(queries["estimate"], tenant, generation.name, first, SAMPLED_PASSAGES, passages)
+        await connection.execute(
+            query_of("statistics", "begin", generation), tenant, generation.name, passages, first, SAMPLED_VECTORS
+        )
+        await connection.execute(
+            query_of("statistics", "estimate", generation), tenant, generation.name, first, SAMPLED_PASSAGES, passages
+        )
         return passages
 
 

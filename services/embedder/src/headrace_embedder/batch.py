@@ -145,14 +145,10 @@ class EmbeddingBatch:
         return len(deferred)
 
     def results(
-        self,
-        computed: Computed,
-        *,
-        generation: str,
-        model: str,
-        dimensions: int,
+        self, computed: Computed, *, generation: str, model: str, dimensions: int
     ) -> list[Context[EmbeddedDocument] | HeadraceError]:
         """Return each document with its vectors, or the error for which it has none, in the order of the batch.
+
         Each vector is sent once, with the first active document that contains its text.
         """
         known = replace(
