@@ -37,7 +37,7 @@ def manuals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_heading_of_one_document_is_a_query_for_it() -> None:
     """Broken: a query has several right answers, of which one is judged, or an old version is asked for."""
-    found = judged.headings(10)
+    found = judged.headings(*judged.manuals(10))
     assert sorted(found.queries) == [("Build a weir", "weirs.rst"), ("Open the gate", "locks.rst")]
     assert [document["version"] for document in found.documents] == [2, 2]
     assert found.drawn(1, seed=1).queries == found.drawn(1, seed=1).queries
@@ -46,7 +46,7 @@ def test_a_heading_of_one_document_is_a_query_for_it() -> None:
 
 def test_withheld_titles_stand_in_no_document() -> None:
     """Broken: the set that measures other words asks for the very words."""
-    found = judged.untitled(10)
+    found = judged.untitled(judged.manuals(10)[0])
     assert found.queries == [("How locks work", "locks.rst")]
     (document,) = found.documents
     assert "How locks work" not in document["content"] + document["title"]
@@ -54,7 +54,7 @@ def test_withheld_titles_stand_in_no_document() -> None:
 
 def test_an_identifier_stands_in_the_document_that_answers() -> None:
     """Broken: a perfect search is measured as one that misses."""
-    found = judged.identifiers(10, 30, seed=3)
+    found = judged.identifiers(judged.manuals(10)[0], 30, seed=3)
     planted = {
         name: document["id"]
         for document in found.documents
@@ -64,7 +64,7 @@ def test_an_identifier_stands_in_the_document_that_answers() -> None:
     for text, identity in found.queries:
         (name,) = [name for name in planted if name in re.split(r"[ ,]", text)]
         assert planted[name] == identity
-    assert judged.identifiers(10, 30, seed=3) == found
+    assert judged.identifiers(judged.manuals(10)[0], 30, seed=3) == found
 
 
 def test_a_file_of_squad_has_its_paragraphs_as_documents(tmp_path: Path) -> None:

@@ -319,7 +319,7 @@ async def test_the_similarity_of_unrelated_passages_is_estimated(pool: Pool, gen
 
 
 async def test_a_hit_explains_its_score(pool: Pool, generation: Generation) -> None:
-    """Broken: nobody can tell why a passage is found, or the shares of its terms do not add up to its score."""
+    """Broken: an explanation names no reason, or the shares of its terms do not add up to the score."""
     texts = {"gate of the canal": direction(1, 0, 0, 0), "weir": direction(0, 1, 0, 0)}
     await index_batch(pool, generation, [document("d", texts)])
     asked = replace(question(direction(1, 0, 0, 0), "which gates of canals?"), explain=True)

@@ -33,15 +33,19 @@ class JudgedSet:
         return JudgedSet(self.name, self.documents, random.Random(seed).sample(self.queries, count))
 
 
-def headings(documents: int) -> JudgedSet:
-    """Return English manuals with their own section titles as queries; a title of several documents is no query."""
+def manuals(documents: int) -> tuple[list[dict[str, Any]], str]:
+    """Return English manuals in their newest versions, as change events, and what they are."""
     events, source = changes()
     newest = {event["id"]: event for event in events if event["op"] == "upsert" and event.get("content")}
-    chosen = list(newest.values())[:documents]
-    found = {event["id"]: set(_titles(event["content"])) - {event.get("title")} for event in chosen}
+    return list(newest.values())[:documents], source
+
+
+def headings(documents: list[dict[str, Any]], source: str) -> JudgedSet:
+    """Return the manuals with their own section titles as queries, except titles that several of them have."""
+    found = {event["id"]: set(_titles(event["content"])) - {event.get("title")} for event in documents}
     counts = Counter(title for titles in found.values() for title in titles)
     queries = [(title, name) for name, titles in found.items() for title in sorted(titles) if counts[title] == 1]
-    return JudgedSet(f"headings of {source}", chosen, queries)
+    return JudgedSet(f"headings of {source}", documents, queries)
 
 
 def _titles(text: str) -> list[str]:
@@ -49,11 +53,11 @@ def _titles(text: str) -> list[str]:
     return [title for title in titles if len(title.split()) >= _FEWEST_WORDS]
 
 
-def untitled(documents: int) -> JudgedSet:
+def untitled(documents: list[dict[str, Any]]) -> JudgedSet:
     """Return the manuals without their titles, and the titles as queries: they say the same in other words."""
     chosen: list[dict[str, Any]] = []
     queries: list[tuple[str, str]] = []
-    for event in headings(documents).documents:
+    for event in documents:
         title = event.get("title", "")
         if len(title.split()) >= _FEWEST_WORDS:
             chosen.append({**event, "title": "", "content": event["content"].replace(title, "")})
@@ -102,13 +106,13 @@ _ASKED = (
 )
 
 
-def identifiers(documents: int, planted: int, seed: int) -> JudgedSet:
+def identifiers(documents: list[dict[str, Any]], planted: int, seed: int) -> JudgedSet:
     """Return the manuals with an identifier planted in the running text of some, and questions that contain it.
 
     Names, error codes, addresses and paths are made of the same few words, so that their parts occur in many documents.
     """
     chance = random.Random(seed)
-    chosen = [dict(event) for event in headings(documents).documents]
+    chosen = [dict(event) for event in documents]
     names: dict[str, None] = {}
     while len(names) < planted:
         names.setdefault(chance.choice(_KINDS)(chance))

@@ -47,9 +47,10 @@ _COUNTED = (
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Return the figures of each set and mode."""
     evaluated({}, {})  # refuses an installation without the measures before anything starts
+    manuals, source = judged.manuals(options.documents)
     sets = [
-        judged.headings(options.documents), judged.untitled(options.documents),
-        judged.identifiers(options.documents, 200, options.seed), *(judged.squad(path) for path in options.squad),
+        judged.headings(manuals, source), judged.untitled(manuals),
+        judged.identifiers(manuals, 200, options.seed), *(judged.squad(path) for path in options.squad),
     ]  # fmt: skip
     sets = [one.drawn(options.questions, options.seed) for one in sets]
     figures: dict[str, Any] = {}
