@@ -307,7 +307,7 @@ async def test_a_store_of_before_takes_its_vectors_along(
         "DROP COLUMN analyzer"
     )
     await owner.execute("DROP TABLE lexical_first, term_frequency, search_statistics")
-    await owner.execute("DROP FUNCTION match_terms, weigh_terms, create_lexical")
+    await owner.execute("DROP FUNCTION match_terms, weigh_terms, create_lexical, part_tenants")
     await owner.execute("CREATE FUNCTION match_words() RETURNS void LANGUAGE sql AS ''")
     await owner.execute("CREATE FUNCTION any_word() RETURNS void LANGUAGE sql AS ''")
     await owner.execute("ALTER TABLE chunk ADD COLUMN tsv tsvector")

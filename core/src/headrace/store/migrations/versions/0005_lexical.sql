@@ -24,19 +24,19 @@ CREATE TABLE term_frequency (
     PRIMARY KEY (tenant, generation, term),
     FOREIGN KEY (tenant, generation) REFERENCES search_statistics ON DELETE CASCADE
 );
-DO $$
-DECLARE
-    name text;
-BEGIN
-    FOREACH name IN ARRAY ARRAY['search_statistics', 'term_frequency'] LOOP
+
+-- Keeps the rows of a table apart by tenant, and lets definers read all of them. `rights` are those of the services.
+CREATE FUNCTION part_tenants(name text, rights text) RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', name);
         EXECUTE format('CREATE POLICY one_tenant ON %I USING (tenant = current_tenant())', name);
         EXECUTE format('CREATE POLICY definer ON %I FOR SELECT TO headrace_definer USING (true)', name);
-        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %I TO headrace_runtime', name);
+        EXECUTE format('GRANT %s ON %I TO headrace_runtime', rights, name);
         EXECUTE format('GRANT SELECT ON %I TO headrace_definer', name);
-    END LOOP;
-END
+    END
 $$;
+SELECT part_tenants('search_statistics', 'SELECT, INSERT, UPDATE, DELETE');
+SELECT part_tenants('term_frequency', 'SELECT, INSERT, UPDATE, DELETE');
 
 -- Creates a generation's table of lexical vectors; `name` is checked by the caller. Rows are inserted and deleted, never
 -- updated. Deleting a chunk deletes its rows in every generation.
@@ -48,11 +48,7 @@ CREATE FUNCTION create_lexical(name text) RETURNS void LANGUAGE plpgsql AS $$
             '    weights public.sparsevec(1000000000) NOT NULL, PRIMARY KEY (tenant, chunk_id),'
             '    FOREIGN KEY (tenant, chunk_id) REFERENCES chunk ON DELETE CASCADE)', name);
         EXECUTE format('CREATE INDEX %I ON %I USING gin (terms)', name || '_terms', name);
-        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', name);
-        EXECUTE format('CREATE POLICY one_tenant ON %I USING (tenant = current_tenant())', name);
-        EXECUTE format('CREATE POLICY definer ON %I FOR SELECT TO headrace_definer USING (true)', name);
-        EXECUTE format('GRANT SELECT, INSERT, DELETE ON %I TO headrace_runtime', name);
-        EXECUTE format('GRANT SELECT ON %I TO headrace_definer', name);
+        PERFORM part_tenants(name, 'SELECT, INSERT, DELETE');
     END
 $$;
 
@@ -136,7 +132,7 @@ CREATE FUNCTION weigh_terms(
         FROM weighed
     $$;
 
-REVOKE ALL ON FUNCTION match_terms, weigh_terms, create_lexical FROM PUBLIC;
+REVOKE ALL ON FUNCTION match_terms, weigh_terms, create_lexical, part_tenants FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION match_terms, weigh_terms TO headrace_runtime;
 GRANT SELECT ON generation TO headrace_definer;
 DO $$
