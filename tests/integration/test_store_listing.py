@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from headrace.access.readers import UNNAMED
 from headrace.payloads import DocumentFacts
 from headrace.store import documents
 from headrace.store.generations import create_generation
@@ -52,9 +53,9 @@ async def test_live_documents_of_the_tenant_are_found_by_all_attributes_in_pages
     )  # fmt: skip
     await index_batch(pool, generation, [document("d5", deleted=True)])
     wanted = {"team": "core", "lang": "en"}
-    first = await documents.having(pool, "acme", wanted, limit=1)
-    rest = await documents.having(pool, "acme", wanted, after=first[0].document_id)
+    first = await documents.having(pool, "acme", UNNAMED, wanted, limit=1)
+    rest = await documents.having(pool, "acme", UNNAMED, wanted, after=first[0].document_id)
     assert [one.document_id for one in (*first, *rest)] == ["d1", "d3"]
     assert first[0].attributes == wanted
-    assert [one.document_id for one in await documents.having(pool, "beta", {})] == ["d1"]
-    assert await documents.having(pool, "acme", {"team": "none"}) == []
+    assert [one.document_id for one in await documents.having(pool, "beta", UNNAMED, {})] == ["d1"]
+    assert await documents.having(pool, "acme", UNNAMED, {"team": "none"}) == []

@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
+from headrace.access.readers import EVERY_DOCUMENT, UNNAMED
 from headrace.errors import ConfigurationError, DependencyDown
 from headrace.lexical import weights
 from headrace.payloads import DocumentFacts
@@ -158,11 +159,11 @@ async def test_readers_stay_inside_their_tenant(pool: Pool, generation: Generati
     hybrid = await search(pool, "globex", generation, Question(ONES, CANARY))
     assert [hit.text for hit in hybrid] == ["canary globex"]
     assert await search(pool, "nobody", generation, Question(ONES)) == []
-    assert await documents.get(pool, "nobody", "d") is None
-    states = await documents.states(pool, "acme", ["d", "unknown"])
+    assert await documents.get(pool, "nobody", EVERY_DOCUMENT, "d") is None
+    states = await documents.states(pool, "acme", UNNAMED, ["d", "unknown"])
     assert states == {"d": documents.DocumentState(1, False, "r1", ["first"])}
-    assert await documents.count(pool, "acme") == documents.Counts(1, 0, 1)
-    found = await documents.get(pool, "acme", "d")
+    assert await documents.count(pool, "acme", UNNAMED) == documents.Counts(1, 0, 1)
+    found = await documents.get(pool, "acme", UNNAMED, "d")
     assert found is not None
     assert (found.request_id, found.history, found.metadata) == ("r1", [{"stage": "ingest"}], {"user.a": 1})
     assert (found.model, found.generations, found.chunks) == ("toy", ["first"], 1)
@@ -204,7 +205,7 @@ async def test_keys_name_their_tenant_until_revoked(pool: Pool, owner: Owner) ->
     """A revoked or guessed key would open the door, or a key could be read from the database."""
     key = await keys.create_api_key(owner, "acme", "console")
     assert key.startswith("hr_")
-    assert await keys.authenticate(pool, key) == "acme"
+    assert await keys.authenticate(pool, key) == keys.KeyOwner("acme")
     assert await keys.authenticate(pool, key + "x") is None
     assert key not in str(await owner.fetch("SELECT * FROM api_key"))
     assert await keys.revoke_api_keys(owner, "acme", "console") == 1
@@ -218,14 +219,14 @@ async def test_artifacts_are_stored_once_and_in_versions(pool: Pool, owner: Owne
     assert await artifacts.put(pool, first)
     assert not await artifacts.put(pool, replace(first, text="overwritten"))
     assert await artifacts.put(pool, second)
-    newest = await artifacts.get(pool, "acme", first.artifact_id)
+    newest = await artifacts.get(pool, "acme", UNNAMED, first.artifact_id)
     assert newest is not None
     assert (newest.version, newest.text, newest.citations) == (2, "better", [{"document": "d"}])
-    oldest = await artifacts.get(pool, "acme", first.artifact_id, version=1)
+    oldest = await artifacts.get(pool, "acme", UNNAMED, first.artifact_id, version=1)
     assert oldest is not None
     assert oldest.text == "canary"
-    assert [found.version for found in await artifacts.by_request(pool, "acme", "r2")] == [2]
-    assert await artifacts.get(pool, "other", first.artifact_id) is None
+    assert [found.version for found in await artifacts.by_request(pool, "acme", UNNAMED, "r2")] == [2]
+    assert await artifacts.get(pool, "other", UNNAMED, first.artifact_id) is None
 
 
 async def test_cache_keeps_the_first_vector(pool: Pool, owner: Owner) -> None:
@@ -266,7 +267,7 @@ def test_migration_is_idempotent(store_schema: StoreSchema) -> None:
     """A second bootstrap would fail, or do its work twice."""
     applied = migrate(store_schema.server.dsn, store_schema.name)
     assert not applied.changed
-    assert applied.current == "0005"
+    assert applied.current == "0007"
 
 
 async def test_an_owner_without_superuser_rights_suffices(store_schema: StoreSchema) -> None:
@@ -286,7 +287,7 @@ async def test_an_owner_without_superuser_rights_suffices(store_schema: StoreSch
             assert await own.fetch("SELECT * FROM api_key") == []
             await own.close()
             runtime = await create_pool(replace(store_schema, name=schema).settings())
-            assert await keys.authenticate(runtime, key) == "acme"
+            assert await keys.authenticate(runtime, key) == keys.KeyOwner("acme")
             await runtime.close()
         finally:
             admin.execute(f"DROP OWNED BY {role} CASCADE")
@@ -336,12 +337,12 @@ async def test_a_cut_connection_is_an_outage_and_heals(pool: Pool, owner: Owner)
 
     with pytest.raises(DependencyDown):
         await work_while_the_server_goes()
-    assert await documents.count(pool, "acme") == documents.Counts(0, 0, 0)
+    assert await documents.count(pool, "acme", UNNAMED) == documents.Counts(0, 0, 0)
 
 
 async def test_a_schema_that_was_never_migrated_says_what_to_do(store_schema: StoreSchema) -> None:
     """A wrong schema name would look like an unforeseen error."""
     pool = await create_pool(replace(store_schema, name="not_there").settings())
     with pytest.raises(DependencyDown, match="headrace bootstrap"):
-        await documents.count(pool, "acme")
+        await documents.count(pool, "acme", UNNAMED)
     await pool.close()

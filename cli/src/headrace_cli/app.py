@@ -32,6 +32,7 @@ COMMANDS = {
     "documents": Entry("documents", "List the documents with given attributes."),
     "search": Entry("search", "Find the passages that best match a query."),
     "ask": Entry("search", "Answer a question from the documents, with citations."),
+    "keys": Entry("keys", "Create, list and revoke API keys."),
     "topics": Entry("topics", "Show the topics and the lag of the stages that read them."),
     "pause": Entry("orders", "Pause a stage, tenant, pipeline or replay."),
     "resume": Entry("orders", "Resume a stage, tenant, pipeline or replay."),

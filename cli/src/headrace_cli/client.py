@@ -43,7 +43,7 @@ class Clock:
 
 
 class Gateway:
-    """The API at ``url`` for the holder of ``api_key``.
+    """The API at ``url`` for the holder of ``api_key``, which acts for the reader in ``reader`` if there is one.
 
     Each method raises :class:`NotReachable` if the gateway does not answer, and :class:`ProblemError` for a refusal.
     ``retry_s`` limits how long a request is retried while the gateway is down or overloaded; ``on_retry`` gets the
@@ -58,6 +58,7 @@ class Gateway:
         retry_s: float = 0.0,
         clock: Clock | None = None,
         on_retry: Callable[[str], None] = lambda _: None,
+        reader: Mapping[str, str] | None = None,
     ) -> None:
         address = http_address(url)
         if address is None or not address.hostname:
@@ -68,13 +69,18 @@ class Gateway:
         self._connection = kind(address.hostname, address.port, timeout=_TIMEOUT_S)
         self._headers = {"Authorization": f"Bearer {api_key}", "Accept": "application/json", "User-Agent": "headrace"}
         self._api_key = api_key
+        self._reader = reader
+        self._headers.update(reader or {})
         self._retry_s = retry_s
         self._clock = clock or Clock()
         self._on_retry = on_retry
 
     def another(self) -> Gateway:
         """Return a copy with its own connection, for another thread."""
-        return Gateway(self.url, self._api_key, retry_s=self._retry_s, clock=self._clock, on_retry=self._on_retry)
+        return Gateway(
+            self.url, self._api_key, retry_s=self._retry_s, clock=self._clock, on_retry=self._on_retry,
+            reader=self._reader,
+        )  # fmt: skip
 
     def close(self) -> None:
         """Close the connection."""

@@ -107,6 +107,27 @@ PostgresDsn: TypeAlias = Annotated[
         show_default=False,
     ),
 ]
+ReadAs: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--user", envvar="HEADRACE_USER", help="Read for this user. Needs an API key that acts for readers.",
+        show_default=False,
+    ),
+]  # fmt: skip
+ReadAsGroups: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--group", envvar="HEADRACE_GROUPS", help="Read as a member of this group; may be repeated.",
+        show_default=False,
+    ),
+]  # fmt: skip
+ReadAsProjects: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--project", envvar="HEADRACE_PROJECTS", help="Read as a member of this project; may be repeated.",
+        show_default=False,
+    ),
+]  # fmt: skip
 
 
 BY_NAME = {
@@ -116,6 +137,9 @@ BY_NAME = {
     "postgres": PostgresDsn,
     "url": Url,
     "api_key": ApiKey,
+    "user": ReadAs,
+    "groups": ReadAsGroups,
+    "projects": ReadAsProjects,
 }
 """The options for :class:`Found` parameters."""
 

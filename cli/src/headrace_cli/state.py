@@ -1,6 +1,6 @@
 """The files that ``headrace up`` writes to the state folder, and how commands find them.
 
-``services.json`` has the addresses of all services; ``credentials.json``, readable by its owner only, has the API key,
+``services.json`` has the addresses of all services; ``credentials.json``, readable by its owner only, has the API keys,
 the services' database password and the token between them.
 """
 
@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar
+from urllib.parse import quote
 
 from headrace_cli.client import Gateway
 from headrace_cli.failures import CommandError, NotReachable
@@ -27,13 +28,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Secrets of a local stack."""
+    """Secrets of a local stack.
+
+    ``api_key`` reads documents without an ``acl``, ``acting_key`` acts for readers, and ``operator_key`` reads every
+    document.
+    """
 
     tenant: str
     api_key: str
     runtime_login: str
     runtime_password: str
     embedder_token: str
+    acting_key: str = ""
+    operator_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +105,19 @@ def _read(path: Path, kind: type[T]) -> T | None:
         ) from error
 
 
-def connect(url: str | None, api_key: str | None, state_dir: Path | None, *, retry_s: float = 0.0) -> Gateway:
+def connect(
+    url: str | None,
+    api_key: str | None,
+    state_dir: Path | None,
+    *,
+    retry_s: float = 0.0,
+    reader: Mapping[str, str] | None = None,
+    operator: bool = False,
+) -> Gateway:
     """Return the given gateway, or the local stack's; raises :class:`NotReachable` without either.
 
-    The local stack's key is never sent to another address.
+    ``reader`` has the headers that name a reader. Without ``api_key``, the local stack's key for that is used, or the
+    one that reads every document for an ``operator``. The local stack's keys are never sent to another address.
     """
     folder = find_state_dir(state_dir)
     services = read_services(folder)
@@ -116,10 +132,10 @@ def connect(url: str | None, api_key: str | None, state_dir: Path | None, *, ret
                 where=str(url),
                 remedy="Pass --api-key or set HEADRACE_API_KEY.",
             )
-        api_key = credentials.api_key
+        api_key = credentials.acting_key if reader else credentials.operator_key if operator else credentials.api_key
     assert url is not None or services is not None
     address = url or (services.url if services else "")
-    return Gateway(address, api_key, retry_s=retry_s, on_retry=_told_once(address, retry_s))
+    return Gateway(address, api_key, retry_s=retry_s, on_retry=_told_once(address, retry_s), reader=reader)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +145,30 @@ class Caller:
     state_dir: Path | None = None
     url: str | None = None
     api_key: str | None = None
+    user: str | None = None
+    groups: Sequence[str] | None = None
+    projects: Sequence[str] | None = None
 
-    def gateway(self, *, retry_s: float = 0.0) -> Gateway:
-        """Return it; raises :class:`NotReachable` if there is none. See :func:`connect`."""
-        return connect(self.url, self.api_key, self.state_dir, retry_s=retry_s)
+    def gateway(self, *, retry_s: float = 0.0, operator: bool = False) -> Gateway:
+        """Return it; raises :class:`NotReachable` if there is none. See :func:`connect`.
+
+        With ``operator``, the local stack's key reads every document, unless the options name a reader.
+        """
+        reader = reader_headers(self.user, self.groups or (), self.projects or ())
+        return connect(self.url, self.api_key, self.state_dir, retry_s=retry_s, reader=reader, operator=operator)
 
 
-AtGateway: TypeAlias = Annotated[Caller, Found("state_dir", "url", "api_key")]
+AtGateway: TypeAlias = Annotated[Caller, Found("state_dir", "url", "api_key", "user", "groups", "projects")]
+
+
+def reader_headers(user: str | None, groups: Sequence[str], projects: Sequence[str]) -> dict[str, str]:
+    """Return the headers that name the reader, percent-encoded; none without a name."""
+    named = {
+        "Headrace-User": () if user is None else (user,),
+        "Headrace-Groups": groups,
+        "Headrace-Projects": projects,
+    }
+    return {header: ",".join(quote(name, safe="") for name in names) for header, names in named.items() if names}
 
 
 def _told_once(address: str, retry_s: float) -> Callable[[str], None]:

@@ -139,13 +139,18 @@ class IndexedDocument:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """A request for a text generated from the tenant's documents."""
+    """A request for a text generated from the documents that its reader may read.
+
+    ``reader`` has the names of the reader (:attr:`headrace.access.readers.Reader.names`). Without names, only documents
+    without an ``acl`` are used.
+    """
 
     question: str
     kind: str = "answer"
     document_ids: tuple[str, ...] = ()
     attributes: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     top_k: int = 5
+    reader: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import httpx
 import pytest_asyncio
 from fastapi import FastAPI
 
+from headrace.access.readers import Reader
 from headrace.codec.codec import Codec
 from headrace.codec.schema_registry import FixedIds
 from headrace.config.settings import KafkaSettings
@@ -21,6 +22,7 @@ from headrace.kafka.broker_contract import Message
 from headrace.retrieval.questions import Questions, SearchSettings
 from headrace.store.artifacts import Artifact
 from headrace.store.documents import DocumentRow, DocumentState, Listed
+from headrace.store.keys import KeyOwner
 from headrace.store.rows import Generation
 from headrace.store.search import Filters, Hit, Question
 from headrace_gateway.app import create_app
@@ -34,9 +36,12 @@ KEYS = {"hr_alpha": "alpha", "hr_beta": "beta"}
 
 @dataclass
 class FakeStore:
-    """Keeps what a test puts in, by tenant."""
+    """Keeps what a test puts in, by tenant, and shows it to readers that may see it."""
 
     keys: dict[str, str] = field(default_factory=lambda: dict(KEYS))
+    """Keys of readers without a user, with their tenants."""
+    owners: dict[str, KeyOwner] = field(default_factory=dict)
+    """All other keys."""
     rows: dict[tuple[str, str], DocumentRow] = field(default_factory=dict)
     artifacts: dict[tuple[str, UUID], Artifact] = field(default_factory=dict)
     hits: list[Hit] = field(default_factory=list)
@@ -51,10 +56,10 @@ class FakeStore:
             if error is not None:
                 raise error
 
-    async def tenant_of(self, key: str) -> str | None:
+    async def owner_of(self, key: str) -> KeyOwner | None:
         """Count and look up."""
         self.lookups += 1
-        return self.keys.get(key)
+        return KeyOwner(self.keys[key]) if key in self.keys else self.owners.get(key)
 
     async def active(self) -> Generation:
         """Return the only generation."""
@@ -62,20 +67,30 @@ class FakeStore:
         return self.generation
 
     async def search(
-        self, tenant: str, generation: Generation, question: Question, *, top_k: int, filters: Filters
+        self,
+        tenant: str,
+        reader: Reader,
+        generation: Generation,
+        question: Question,
+        *,
+        top_k: int,
+        filters: Filters,
     ) -> list[Hit]:
         """Note the search and return what was put in."""
         self._check()
-        self.searches.append({"tenant": tenant, "question": question, "top_k": top_k, "filters": filters})
+        self.searches.append(
+            {"tenant": tenant, "reader": reader, "question": question, "top_k": top_k, "filters": filters}
+        )
         return self.hits[:top_k]
 
-    async def document(self, tenant: str, document_id: str) -> DocumentRow | None:
+    async def document(self, tenant: str, reader: Reader, document_id: str) -> DocumentRow | None:
         """Return the row."""
         self._check()
-        return self.rows.get((tenant, document_id))
+        row = self.rows.get((tenant, document_id))
+        return row if row is not None and reader.may_read(row.acl) else None
 
     async def having(
-        self, tenant: str, attributes: Mapping[str, str], *, after: str | None, limit: int
+        self, tenant: str, reader: Reader, attributes: Mapping[str, str], *, after: str | None, limit: int
     ) -> Sequence[Listed]:
         """Return the live rows that have the attributes, by id."""
         self._check()
@@ -84,25 +99,26 @@ class FakeStore:
             for (owner, name), row in sorted(self.rows.items())
             if owner == tenant
             and not row.deleted
+            and reader.may_read(row.acl)
             and name > (after or "")
             and set(attributes.items()) <= set(row.attributes.items())
         ]
         return fits[:limit]
 
-    async def states(self, tenant: str, document_ids: Sequence[str]) -> Mapping[str, DocumentState]:
+    async def states(self, tenant: str, reader: Reader, document_ids: Sequence[str]) -> Mapping[str, DocumentState]:
         """Return the rows in short."""
-        self._check()
-        found = {name: self.rows.get((tenant, name)) for name in document_ids}
+        found = {name: await self.document(tenant, reader, name) for name in document_ids}
         return {
             name: DocumentState(row.version, row.deleted, row.request_id, row.generations)
             for name, row in found.items()
             if row is not None
         }
 
-    async def artifact(self, tenant: str, artifact_id: UUID) -> Artifact | None:
+    async def artifact(self, tenant: str, reader: Reader, artifact_id: UUID) -> Artifact | None:
         """Return the artifact."""
         self._check()
-        return self.artifacts.get((tenant, artifact_id))
+        found = self.artifacts.get((tenant, artifact_id))
+        return found if found is not None and (reader.every or reader.principals.issuperset(found.reader)) else None
 
 
 @dataclass
@@ -272,6 +288,8 @@ def make_letter(**changes: Any) -> DeadLetterEntry:
         "partition": 0,
         "offset": 9,
         "failed_at_ms": 1_800_000_000_000,
+        "operation": "UPSERT",
+        "acl": (),
     }
     return DeadLetterEntry(**{**values, **changes})
 

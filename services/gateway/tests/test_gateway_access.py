@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from headrace.errors import ConfigurationError, DependencyDown
+from headrace.store.keys import KeyOwner
 from headrace_gateway.authentication import Authenticator
 
 pytestmark = pytest.mark.unit
@@ -49,9 +50,9 @@ async def test_a_good_key_is_remembered_and_a_bad_one_is_not(gateway: Any) -> No
 
 async def test_a_revoked_key_is_forgotten_after_its_time() -> None:
     """If it failed, a revoked key would work until the gateway restarts."""
-    keys = {"hr_a": "alpha"}
+    keys = {"hr_a": KeyOwner("alpha")}
 
-    async def find(key: str) -> str | None:
+    async def find(key: str) -> KeyOwner | None:
         return keys.get(key)
 
     authenticator = Authenticator(find, remember_s=0.0)

@@ -30,7 +30,7 @@ def is_problem(answer: Any, status: int, kind: str) -> dict[str, Any]:
 
 async def test_a_change_is_published_as_avro_under_its_tenants_key(gateway: Any) -> None:
     """If it failed, ingest would get another record, key or header than its contract says."""
-    answer = await gateway.change({**GOOD, "title": "A", "attributes": {"lang": "en"}, "acl": ["team"]})
+    answer = await gateway.change({**GOOD, "title": "A", "attributes": {"lang": "en"}, "acl": ["group:team"]})
     assert answer.status_code == 202
     body = answer.json()
     assert body["accepted"] == 1
@@ -46,7 +46,7 @@ async def test_a_change_is_published_as_avro_under_its_tenants_key(gateway: Any)
     event = gateway.codec.decode_plain(message.value, ChangeEvent)
     assert (event.tenant, event.document_id, event.operation) == ("alpha", "guides/a b.md", Operation.UPSERT)
     assert (event.version, event.title, event.content) == (7, "A", "# A")
-    assert (event.attributes, event.acl) == ({"lang": "en"}, ("team",))
+    assert (event.attributes, event.acl) == ({"lang": "en"}, ("group:team",))
     assert event.request_id == body["request_id"]
     assert event.requested_by.startswith("key:")
     assert event.occurred_at.timestamp() == 1728333791
@@ -94,7 +94,13 @@ async def test_one_change_a_list_and_a_batch_are_the_same(gateway: Any, wrap: An
         ({"source": "x" * 4097}, "source"),
         ({"attributes": {"a": "x" * 4097}}, "attributes.a"),
         ({"attributes": {f"a{number}": "x" for number in range(65)}}, "attributes"),
-        ({"acl": ["x"] * 1025}, "acl"),
+        ({"acl": ["user:x"] * 1025}, "acl"),
+        ({"acl": ["user:x", "team"]}, "acl.1"),
+        ({"acl": ["user:"]}, "acl.0"),
+        ({"acl": ["role:admin"]}, "acl.0"),
+        ({"acl": ["*"]}, "acl.0"),
+        ({"acl": ["user:" + "x" * 256]}, "acl.0"),
+        ({"acl": ["user:a\nb"]}, "acl.0"),
         ({"id": "a\x00b"}, "id"),
         ({"id": "\ud800"}, "id"),
         ({"version": -1}, "version"),

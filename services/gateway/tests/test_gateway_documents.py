@@ -23,13 +23,13 @@ KEY = b"alpha/guide.md"
 def waiting(stage: str = "embedder", version: int | None = 4) -> Waiting:
     """A record that waits."""
     run = StageRun("ingest", ("parse@1",), "w", "changes", 0, 1, 1, datetime(2026, 1, 1, tzinfo=UTC), 7)
-    return Waiting(stage, version, "UPSERT", "r-4", 2, 17, (run,))
+    return Waiting(stage, version, "UPSERT", "r-4", 2, 17, (run,), acl=())
 
 
 def held(version: int | None = 4, since_ms: int = 1_700_000_000_000) -> Waiting:
     """A record that a cap holds since the end of 2023."""
     said = {"held-kind": "pause", "held-for": "cap/alpha", "held-why": "the cap is reached", "held-at": str(since_ms)}
-    return Waiting("embedder", version, "UPSERT", "r-4", 2, 17, hold=hold_of(said, "embedder/2/17"))
+    return Waiting("embedder", version, "UPSERT", "r-4", 2, 17, hold=hold_of(said, "embedder/2/17"), acl=())
 
 
 def test_keys_go_where_kafkas_own_clients_write_them() -> None:

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from headrace.access.readers import EVERY_DOCUMENT, UNNAMED, Reader
 from headrace.codec.codec import Codec
 from headrace.codec.schema_registry import FixedIds
 from headrace.config.settings import EXIT_CONFIGURATION, KafkaSettings
@@ -127,11 +128,15 @@ async def test_the_same_request_under_way_is_409() -> None:
     assert codes == [409]
 
 
-def test_request_ids_depend_on_tenant_kind_and_key() -> None:
-    """If it failed, two tenants' or two routes' requests with one key would be the same request."""
-    ids = {request_id(tenant, kind, key) for tenant in "ab" for kind in "cd" for key in ("e", "f", None)}
-    assert len(ids) == 12
-    assert request_id("a", "c", "e") == request_id("a", "c", "e")
+def test_request_ids_depend_on_tenant_reader_kind_and_key() -> None:
+    """If it failed, two tenants', readers' or routes' requests with one key would be the same request."""
+    readers = (UNNAMED, Reader.named("ann"), Reader.named("ann", ["staff"]), EVERY_DOCUMENT)
+    ids = {
+        request_id(tenant, reader, kind, key)
+        for tenant in "ab" for reader in readers for kind in "cd" for key in ("e", "f", None)
+    }  # fmt: skip
+    assert len(ids) == 48
+    assert request_id("a", UNNAMED, "c", "e") == request_id("a", UNNAMED, "c", "e")
 
 
 def make_dead_letter(**changes: Any) -> DeadLetter:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from headrace.access.readers import UNNAMED
 from headrace.errors import DependencyDown, UnknownPipeline
 from headrace.lexical.analyzer import Analyzer
 from headrace.lexical.weights import query
@@ -63,6 +64,7 @@ async def test_search_returns_passages_of_the_keys_tenant(gateway: Any, rows: An
     assert gateway.store.searches == [
         {
             "tenant": "alpha",
+            "reader": UNNAMED,
             "question": Question((5).to_bytes(8, "little"), query(Analyzer(), "alpha", "gate")),
             "top_k": 1,
             "filters": Filters(("guide.md",), {"lang": "en"}),

@@ -32,7 +32,7 @@ TABLE = Table.model_validate(
 )  # fmt: skip
 TABLES = {"public.article": TABLE}
 ROW = {
-    "owner": "acme", "id": 7, "title": "On dams", "lead": "Lead.", "body": "Body.", "readers": ["staff"],
+    "owner": "acme", "id": 7, "title": "On dams", "lead": "Lead.", "body": "Body.", "readers": ["group:staff"],
     "author": "Kim", "stars": 4.5, "draft": False, "views": 12,
 }  # fmt: skip
 SOURCE = {
@@ -74,7 +74,7 @@ def test_a_row_becomes_a_document(op: str) -> None:
     assert (event.tenant, event.document_id, event.operation) == ("acme", "article/7", Operation.UPSERT)
     assert (event.title, event.content, event.media_type) == ("On dams", "Lead.\n\nBody.", "text/markdown")
     assert event.attributes == {"author": "Kim", "stars": "4.5", "draft": "false"}
-    assert (event.acl, event.source, event.version) == (("staff",), "shop.public.article", None)
+    assert (event.acl, event.source, event.version) == (("group:staff",), "shop.public.article", None)
     assert event.occurred_at is not None
     assert event.occurred_at.year == 2026
 
@@ -100,7 +100,7 @@ def test_a_column_that_is_not_used_changes_nothing() -> None:
 def test_null_is_no_title_no_attribute_and_an_empty_text() -> None:
     """Broken: a row with an empty body is dead-lettered, or gets the title None."""
     event = read(envelope("c", ROW | {"title": None, "lead": None, "body": None, "author": None}))
-    assert (event.title, event.content, event.acl) == (None, "\n\n", ("staff",))
+    assert (event.title, event.content, event.acl) == (None, "\n\n", ("group:staff",))
     assert event.attributes == {"stars": "4.5", "draft": "false"}
 
 

@@ -72,7 +72,7 @@ def ingest(
     """
     if watch:
         _refuse_with_watch({"--dry-run": dry_run, "--version": version is not None, "--wait": wait})
-        follow(paths, prefix, caller.gateway(), as_json=as_json)
+        follow(paths, prefix, caller.gateway(operator=True), as_json=as_json)
         return
     found = sources.find(paths)
     shape = sources.Shape(prefix, version)
@@ -82,7 +82,7 @@ def ingest(
             dry_run_of(found, changes, documents_view.planned(as_json)), as_json=as_json, verb="would be sent"
         )
         return
-    gateway = caller.gateway(retry_s=RETRY_S)
+    gateway = caller.gateway(retry_s=RETRY_S, operator=True)
     outcome = deliver(gateway, changes, found.total, wait_s=timeout if wait else None)
     outcome.skipped = found.skipped
     outcome.failures = [*found.failures, *outcome.failures]
@@ -108,7 +108,7 @@ def delete(
     """Delete documents from the index."""
     if not all(ids):
         raise UsageError("empty document ID", where="ID")
-    gateway = caller.gateway(retry_s=RETRY_S)
+    gateway = caller.gateway(retry_s=RETRY_S, operator=True)
     changes = [delete_of(gateway, identifier, version) for identifier in dict.fromkeys(ids)]
     outcome = deliver(gateway, changes, len(changes), wait_s=timeout if wait else None)
     documents_view.finish(outcome, as_json=as_json, verb="accepted", arrived="gone from search")
@@ -139,7 +139,7 @@ def documents(
 ) -> None:  # fmt: skip
     """List the documents in the index that have the given attributes, sorted by ID."""
     request: dict[str, Any] = {"attributes": attributes_of(where or (), "--where"), "tenant": tenant}
-    gateway = caller.gateway(retry_s=RETRY_S)
+    gateway = caller.gateway(retry_s=RETRY_S, operator=True)
     found, more = _listed(gateway, request, limit)
     if as_json:
         output.emit({"documents": found, "more": more})

@@ -44,7 +44,7 @@ def _document_status(identifier: str, caller: Caller, *, as_json: bool) -> None:
     from headrace_cli.views import status as status_view
 
     try:
-        found = caller.gateway().document(identifier)
+        found = caller.gateway(operator=True).document(identifier)
     except ProblemError as error:
         if error.status != 404:
             raise

@@ -10,7 +10,7 @@ import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from headrace.errors import DependencyDown
@@ -22,7 +22,6 @@ from headrace_local.model import Command, Endpoints, External, OnEvent
 from headrace_local.stack import Stack
 
 TENANT = "default"
-KEY_NAME = "local"
 CONNECT = "connect"
 DEFAULT_LOGIN = "headrace_service"
 _OTHER_INDEX = (
@@ -162,10 +161,10 @@ class Launcher:
     def _prepare(self, endpoints: Endpoints) -> None:
         credentials = self._credentials()
         _migrate(endpoints, self._provider, credentials, self._objects(), self._report)
-        key = asyncio.run(_valid_key(endpoints.postgres_dsn, credentials))
-        if key != credentials.api_key:
-            self._keep(credentials, key)
-            self._report(f"API key: created for tenant {TENANT}")
+        valid = asyncio.run(_with_valid_keys(endpoints.postgres_dsn, credentials))
+        if valid != credentials:
+            state.write(self._stack.state_dir, state.CREDENTIALS, valid)
+            self._report(f"API keys: created for tenant {TENANT}")
 
     def _credentials(self) -> state.Credentials:
         """Return the stored secrets, created on the first call, when the API key is still empty."""
@@ -176,12 +175,6 @@ class Launcher:
             known = state.Credentials(TENANT, "", login, password, secrets.token_urlsafe(24))
             state.write(self._stack.state_dir, state.CREDENTIALS, known)
         return known
-
-    def _keep(self, known: state.Credentials, api_key: str) -> None:
-        kept = state.Credentials(
-            known.tenant, api_key, known.runtime_login, known.runtime_password, known.embedder_token
-        )
-        state.write(self._stack.state_dir, state.CREDENTIALS, kept)
 
     def _services(self, endpoints: Endpoints) -> Sequence[Command]:
         if self._launch.only_infrastructure:
@@ -257,10 +250,11 @@ def _migrate(
         raise GenerationExists(error.message, where=str(endpoints.state_dir), remedy=_OTHER_INDEX) from error
 
 
-async def _valid_key(owner_dsn: str, credentials: state.Credentials) -> str:
-    """Return the stored API key if the store knows it, else a new one."""
+async def _with_valid_keys(owner_dsn: str, credentials: state.Credentials) -> state.Credentials:
+    """Return the credentials with a new API key in place of each that the store does not know."""
     import asyncpg  # noqa: PLC0415
 
+    from headrace.access.readers import EVERY_DOCUMENT, UNNAMED  # noqa: PLC0415
     from headrace.store import keys  # noqa: PLC0415
 
     schema = os.environ.get("HEADRACE_BOOTSTRAP_STORE_SCHEMA", "headrace")
@@ -271,10 +265,15 @@ async def _valid_key(owner_dsn: str, credentials: state.Credentials) -> str:
     except OSError as error:
         raise DependencyDown("postgresql", str(error)) from error
     async with pool:
-        if credentials.api_key and await keys.authenticate(pool, credentials.api_key) == credentials.tenant:
-            return credentials.api_key
-        async with pool.acquire() as connection:
-            return await keys.create_api_key(connection, credentials.tenant, KEY_NAME)
+        valid = credentials
+        readers = {"api_key": UNNAMED, "acting_key": None, "operator_key": EVERY_DOCUMENT}
+        for name, reader in readers.items():
+            known = await keys.authenticate(pool, getattr(credentials, name))
+            if known != keys.KeyOwner(credentials.tenant, reader):
+                async with pool.acquire() as connection:
+                    key = await keys.create_api_key(connection, credentials.tenant, f"local {name}", reader)
+                valid = replace(valid, **{name: key})
+        return valid
 
 
 def bootstrap_from_environment(report: Report) -> None:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
+from headrace.access.readers import EVERY_DOCUMENT
 from headrace.config.settings import KafkaSettings
 from headrace.errors import DependencyDown, HeadraceError
 from headrace.kafka.lag import LagReader
@@ -135,7 +136,7 @@ async def _count(dsn: str, tenant: str) -> dict[str, Any]:
         raise DependencyDown("postgresql", f"PostgreSQL does not answer: {error}") from error
     try:
         async with connection.transaction(readonly=True):
-            await set_tenant(connection, tenant)
+            await set_tenant(connection, tenant, EVERY_DOCUMENT)
             row = await connection.fetchrow(
                 "SELECT (SELECT count(*) FROM document WHERE NOT deleted) AS documents,"
                 " (SELECT count(*) FROM chunk) AS passages,"

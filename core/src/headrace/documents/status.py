@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
-from headrace.envelope import StageRun
-from headrace.kafka.headers import REQUEST_ID, VERSION
+from headrace.access.readers import Reader
+from headrace.envelope import Operation, StageRun
+from headrace.kafka.headers import OPERATION, REQUEST_ID, VERSION
 from headrace.orders.holds import Hold
 from headrace.payloads import DeadLetter
 from headrace.store.documents import DocumentRow, DocumentState
@@ -18,13 +19,14 @@ from headrace.store.documents import DocumentRow, DocumentState
 State = Literal["indexed", "deleted", "in_flight", "held", "dead_lettered", "unknown"]
 _LONGEST_TEXT = 1000
 _LONGEST_NUMBER = 19
+_DELETE = Operation.DELETE.value
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """A record that a stage has not taken yet, or that waits in ``held.<stage>``.
 
-    ``version`` is None if the record does not contain it.
+    ``version`` is None if the record does not contain it, and so is ``acl``.
     """
 
     stage: str
@@ -35,11 +37,15 @@ class Waiting:
     offset: int
     history: tuple[StageRun, ...] = ()
     hold: Hold | None = None
+    acl: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterEntry:
-    """The facts of a dead letter that count here; ``failed_at_ms`` is in milliseconds since 1970."""
+    """The facts of a dead letter that count here; ``failed_at_ms`` is in milliseconds since 1970.
+
+    ``acl`` is that of the failed record; None if it cannot be read.
+    """
 
     stage: str
     reason: str
@@ -50,6 +56,11 @@ class DeadLetterEntry:
     partition: int
     offset: int
     failed_at_ms: int
+    operation: str | None = None
+    acl: tuple[str, ...] | None = None
+
+
+Record = TypeVar("Record", Waiting, DeadLetterEntry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +111,15 @@ def judge(
     return Verdict("unknown", None, None, None)
 
 
+def visible(reader: Reader, found: Iterable[Record], row: DocumentRow | DocumentState | None) -> list[Record]:
+    """Return those records of a document that the reader may know of; ``row`` is what the reader sees of the document.
+
+    The record's own ``acl`` decides; if it is not known, only a reader of every document sees the record. A deletion
+    has no ``acl``: it is seen by those who see the document.
+    """
+    return [one for one in found if reader.may_read(one.acl) or (one.operation == _DELETE and row is not None)]
+
+
 def number(text: str | None) -> int | None:
     """Return the whole number in a header, or None."""
     return int(text) if text is not None and text.isdecimal() and len(text) <= _LONGEST_NUMBER else None
@@ -114,7 +134,7 @@ def change_version(headers: Mapping[str, str], offset: int) -> int | None:
     return offset if version is None and REQUEST_ID in headers else version
 
 
-def entry_of(letter: DeadLetter, partition: int, offset: int) -> DeadLetterEntry:
+def entry_of(letter: DeadLetter, partition: int, offset: int, acl: tuple[str, ...] | None = None) -> DeadLetterEntry:
     """Return the facts of the dead letter; a missing version is taken from the failed record's headers or offset."""
     headers = {part.name: (part.value or b"").decode("utf-8", "replace") for part in letter.headers}
     version = letter.version if letter.version is not None else number(headers.get(VERSION))
@@ -130,6 +150,8 @@ def entry_of(letter: DeadLetter, partition: int, offset: int) -> DeadLetterEntry
         partition=partition,
         offset=offset,
         failed_at_ms=round(letter.failed_at.timestamp() * 1000),
+        operation=headers.get(OPERATION),
+        acl=acl,
     )
 
 

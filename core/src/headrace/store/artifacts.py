@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
+from headrace.access.readers import EVERY_DOCUMENT, Reader
 from headrace.store.queries import load
 from headrace.store.transactions import tenant_transaction
 
@@ -20,7 +21,8 @@ class Artifact:
     """One version of a generated document.
 
     ``citations`` lists the chunks that the text cites; ``prompt`` has the prompt's name and version; ``created_at`` is
-    set by the store, and None before that.
+    set by the store, and None before that. ``reader`` has the names of the reader who asked, and ``sources`` the IDs of
+    the documents that the text was made from.
     """
 
     tenant: str
@@ -39,6 +41,8 @@ class Artifact:
     pipeline_version: str = ""
     created_by: str = ""
     created_at: datetime | None = None
+    reader: Sequence[str] = ()
+    sources: Sequence[str] = ()
 
 
 def artifact_id(tenant: str, request_id: str) -> UUID:
@@ -48,7 +52,7 @@ def artifact_id(tenant: str, request_id: str) -> UUID:
 
 async def put(pool: Pool, artifact: Artifact) -> bool:
     """Store a version of an artifact; return False, without a change, if this version exists."""
-    async with tenant_transaction(pool, artifact.tenant) as connection:
+    async with tenant_transaction(pool, artifact.tenant, reader=EVERY_DOCUMENT) as connection:
         status = await connection.execute(
             load("artifacts")["put"],
             artifact.tenant,
@@ -66,19 +70,27 @@ async def put(pool: Pool, artifact: Artifact) -> bool:
             artifact.pipeline_id,
             artifact.pipeline_version,
             artifact.created_by,
+            artifact.reader,
+            artifact.sources,
         )
     return status == "INSERT 0 1"
 
 
-async def get(pool: Pool, tenant: str, artifact_id: UUID, version: int | None = None) -> Artifact | None:
-    """Return the newest version, or the requested one; None if it does not exist."""
-    async with tenant_transaction(pool, tenant, readonly=True) as connection:
+async def get(
+    pool: Pool, tenant: str, reader: Reader, artifact_id: UUID, version: int | None = None
+) -> Artifact | None:
+    """Return the newest version, or the requested one; None if it does not exist or the reader may not read it.
+
+    A reader may read an artifact if he has all principals of the reader who asked, and may still read every document
+    that the text was made from.
+    """
+    async with tenant_transaction(pool, tenant, reader=reader, readonly=True) as connection:
         row = await connection.fetchrow(load("artifacts")["get"], tenant, artifact_id, version)
     return None if row is None else Artifact(**row)
 
 
-async def by_request(pool: Pool, tenant: str, request_id: str) -> list[Artifact]:
-    """Return the artifacts of a request, oldest first."""
-    async with tenant_transaction(pool, tenant, readonly=True) as connection:
+async def by_request(pool: Pool, tenant: str, reader: Reader, request_id: str) -> list[Artifact]:
+    """Return the artifacts of a request that the reader may read, oldest first."""
+    async with tenant_transaction(pool, tenant, reader=reader, readonly=True) as connection:
         rows = await connection.fetch(load("artifacts")["by_request"], tenant, request_id)
     return [Artifact(**row) for row in rows]

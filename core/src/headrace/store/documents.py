@@ -1,4 +1,4 @@
-"""Queries for the documents of a tenant."""
+"""Queries for the documents of a tenant that a reader may read; all others are as if they did not exist."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from headrace.access.readers import Reader
 from headrace.store.queries import load
 from headrace.store.transactions import tenant_transaction
 
@@ -73,16 +74,16 @@ class Counts:
     chunks: int
 
 
-async def get(pool: Pool, tenant: str, document_id: str) -> DocumentRow | None:
+async def get(pool: Pool, tenant: str, reader: Reader, document_id: str) -> DocumentRow | None:
     """Return the document, which may be deleted, or None if it was never indexed."""
-    async with tenant_transaction(pool, tenant, readonly=True) as connection:
+    async with tenant_transaction(pool, tenant, reader=reader, readonly=True) as connection:
         row = await connection.fetchrow(load("documents")["get"], tenant, document_id)
     return None if row is None else DocumentRow(**row)
 
 
-async def states(pool: Pool, tenant: str, document_ids: Sequence[str]) -> dict[str, DocumentState]:
+async def states(pool: Pool, tenant: str, reader: Reader, document_ids: Sequence[str]) -> dict[str, DocumentState]:
     """Return the state of each document, in one query; documents that were never indexed are absent."""
-    async with tenant_transaction(pool, tenant, readonly=True) as connection:
+    async with tenant_transaction(pool, tenant, reader=reader, readonly=True) as connection:
         rows = await connection.fetch(load("documents")["states"], tenant, list(document_ids))
     return {
         row["document_id"]: DocumentState(row["version"], row["deleted"], row["request_id"], row["generations"])
@@ -91,24 +92,30 @@ async def states(pool: Pool, tenant: str, document_ids: Sequence[str]) -> dict[s
 
 
 async def having(
-    pool: Pool, tenant: str, attributes: Mapping[str, str], *, after: str | None = None, limit: int = 100
+    pool: Pool,
+    tenant: str,
+    reader: Reader,
+    attributes: Mapping[str, str],
+    *,
+    after: str | None = None,
+    limit: int = 100,
 ) -> list[Listed]:
     """Return up to ``limit`` live documents after the ID ``after`` that have all these attributes, sorted by ID."""
-    async with tenant_transaction(pool, tenant, readonly=True) as connection:
+    async with tenant_transaction(pool, tenant, reader=reader, readonly=True) as connection:
         rows = await connection.fetch(load("documents")["having"], tenant, dict(attributes), after, limit)
     return [Listed(**row) for row in rows]
 
 
-async def by_request(pool: Pool, tenant: str, request_id: str, *, limit: int = 1000) -> list[str]:
+async def by_request(pool: Pool, tenant: str, reader: Reader, request_id: str, *, limit: int = 1000) -> list[str]:
     """Return the IDs of documents whose newest version is from this request, sorted."""
-    async with tenant_transaction(pool, tenant, readonly=True) as connection:
+    async with tenant_transaction(pool, tenant, reader=reader, readonly=True) as connection:
         rows = await connection.fetch(load("documents")["by_request"], tenant, request_id, limit)
     return [row["document_id"] for row in rows]
 
 
-async def count(pool: Pool, tenant: str) -> Counts:
+async def count(pool: Pool, tenant: str, reader: Reader) -> Counts:
     """Return the numbers of the tenant's documents and chunks."""
-    async with tenant_transaction(pool, tenant, readonly=True) as connection:
+    async with tenant_transaction(pool, tenant, reader=reader, readonly=True) as connection:
         row = await connection.fetchrow(load("documents")["count"], tenant)
     assert row is not None
     return Counts(**row)

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from pgvector import SparseVector, Vector
 
+from headrace.access.readers import EVERY_DOCUMENT, UNKNOWN
 from headrace.errors import TemporaryError
 from headrace.lexical import weights
 from headrace.lexical.analyzer import Analyzer, analyzer_of
@@ -80,7 +81,7 @@ async def index_batch(pool: Pool, generation: Generation, documents: Sequence[In
 async def _index_tenant(
     connection: Connection, generation: Generation, tenant: str, arrivals: Sequence[Arrival]
 ) -> dict[int, IndexResult]:
-    await set_tenant(connection, tenant)
+    await set_tenant(connection, tenant, EVERY_DOCUMENT)
     groups = by_document(arrivals)
     stored = await _read_stored(connection, tenant, list(groups))
     wanted = candidates(groups, stored, generation)
@@ -215,7 +216,7 @@ def _document_row(write: DocumentWrite, generation: Generation) -> tuple[Any, ..
         facts.title,
         facts.source or "",
         facts.media_type,
-        list(facts.acl),
+        [UNKNOWN] if document.deleted else list(facts.acl),
         dict(facts.attributes),
         document.pipeline_id,
         document.pipeline_version,

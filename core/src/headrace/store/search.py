@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from headrace.access.readers import UNNAMED, Reader
 from headrace.errors import InvalidRecord
 from headrace.store.cache import to_vector
 from headrace.store.generations import query_of
@@ -119,6 +120,7 @@ async def search(
     generation: Generation,
     question: Question,
     *,
+    reader: Reader = UNNAMED,
     top_k: int = 10,
     filters: Filters = Filters(),
     ef_search: int = 100,
@@ -137,7 +139,7 @@ async def search(
         raise InvalidRecord("top_k", f"{top_k} is not between 1 and {MAXIMUM_HITS}")
     question.check(generation)
     depth = top_k * FUSION_DEPTH if question.hybrid else top_k
-    async with tenant_transaction(pool, tenant, readonly=True) as connection:
+    async with tenant_transaction(pool, tenant, reader=reader, readonly=True) as connection:
         await connection.execute(load("search")["prepare"], str(max(depth, min(ef_search, 1000))))
         filters = await _narrow(connection, filters)
         dense: dict[UUID, float] = {}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from headrace.access.readers import EVERY_DOCUMENT
 from headrace.codec.codec import Codec
 from headrace.config.settings import KafkaSettings
 from headrace.errors import HeadraceError
@@ -74,7 +75,10 @@ async def reset(kafka: KafkaSettings, codec: Codec, store: StoreSettings, key: K
         )
     document = logged.entry.document
     chunk_ids = [UUID(bytes=chunk_id) for chunk_id in logged.hashes]
-    async with opened_pool(store) as pool, tenant_transaction(pool, key.tenant, readonly=dry_run) as connection:
+    async with (
+        opened_pool(store) as pool,
+        tenant_transaction(pool, key.tenant, reader=EVERY_DOCUMENT, readonly=dry_run) as connection,
+    ):
         _require(key, kafka.generation, document, await connection.fetchval(_FIND if dry_run else _LOCK, *key))
         chunks = await connection.fetchval(_CHUNKS, *key, chunk_ids)
         known = await list_generations(connection)

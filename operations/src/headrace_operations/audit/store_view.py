@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
+from headrace.access.readers import EVERY_DOCUMENT
 from headrace.store.error_mapping import postgresql_errors
 from headrace.store.generations import embedding_table, list_generations
 from headrace.store.rows import Generation
@@ -108,7 +109,7 @@ class StoreView:
         """Yield every document's row."""
         after = ""
         while True:
-            async with tenant_transaction(self._pool, tenant, readonly=True) as connection:
+            async with tenant_transaction(self._pool, tenant, reader=EVERY_DOCUMENT, readonly=True) as connection:
                 rows = await connection.fetch(_DOCUMENTS, tenant, after, DOCUMENT_PAGE)
             for row in rows:
                 yield row["document_id"], _document(row)
@@ -120,7 +121,7 @@ class StoreView:
         """Yield every chunk and every vector."""
         after = _FIRST
         while True:
-            async with tenant_transaction(self._pool, tenant, readonly=True) as connection:
+            async with tenant_transaction(self._pool, tenant, reader=EVERY_DOCUMENT, readonly=True) as connection:
                 rows = await connection.fetch(_CHUNKS.replace("{text}", self._text), tenant, after, PAGE)
                 until = rows[-1]["chunk_id"] if len(rows) == PAGE else _LAST
                 query = self._vectors.replace("{which}", _BETWEEN)
@@ -149,13 +150,13 @@ class StoreView:
     async def still_loose(self, tenant: str, chunk_ids: Collection[bytes]) -> list[bytes]:
         """Return those of the chunk IDs that now have a vector but no chunk."""
         wanted = [UUID(bytes=chunk_id) for chunk_id in sorted(chunk_ids)]
-        async with tenant_transaction(self._pool, tenant, readonly=True) as connection:
+        async with tenant_transaction(self._pool, tenant, reader=EVERY_DOCUMENT, readonly=True) as connection:
             rows = await connection.fetch(_LOOSE.replace("{embedding}", self._table), tenant, wanted)
         return sorted({row["chunk_id"].bytes for row in rows})
 
     async def alien_cache(self, tenant: str) -> list[tuple[bytes, int]]:
         """Return text hash and dimensions of the cached vectors that do not match the generation."""
-        async with tenant_transaction(self._pool, tenant, readonly=True) as connection:
+        async with tenant_transaction(self._pool, tenant, reader=EVERY_DOCUMENT, readonly=True) as connection:
             rows = await connection.fetch(_CACHE, tenant, self.generation.model, self.generation.dimensions)
         return [(bytes(row["text_hash"]), row["dimensions"]) for row in rows]
 
@@ -166,7 +167,7 @@ class StoreView:
                 self._pool.acquire() as connection,
                 connection.transaction(isolation="repeatable_read", readonly=True),
             ):
-                await set_tenant(connection, tenant)
+                await set_tenant(connection, tenant, EVERY_DOCUMENT)
                 yield connection
 
 

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from headrace.access.readers import EVERY_DOCUMENT
 from headrace.codec.codec import Codec
 from headrace.config.settings import KafkaSettings
 from headrace.documents.status import entry_of, number
@@ -166,5 +167,5 @@ class RunsReader:
         for tenant, keys in wanted.items():
             names = list(keys)
             for first in range(0, len(names), _STORE_BATCH):
-                states = await documents.states(pool, tenant, names[first : first + _STORE_BATCH])
+                states = await documents.states(pool, tenant, EVERY_DOCUMENT, names[first : first + _STORE_BATCH])
                 self.fold.stored |= {keys[name]: state.version for name, state in states.items()}

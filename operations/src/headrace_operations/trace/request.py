@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from headrace.access.readers import EVERY_DOCUMENT
 from headrace.codec.codec import Codec
 from headrace.config.settings import KafkaSettings
 from headrace.store import documents
@@ -56,7 +57,7 @@ async def trace_request(
     changes = sorted(reader.items(request, tenant), key=lambda item: _ORDER[item.fate])
     names = dict.fromkeys(item.change.document_id for item in changes)
     if pool is not None:
-        names |= dict.fromkeys(await documents.by_request(pool, tenant, request))
+        names |= dict.fromkeys(await documents.by_request(pool, tenant, EVERY_DOCUMENT, request))
     shown = list(names)[:most_documents]
     traces: Sequence[DocumentTrace] = ()
     if shown:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from headrace.access.readers import EVERY_DOCUMENT
 from headrace.codec.codec import Codec
 from headrace.config.settings import KafkaSettings
 from headrace.envelope import Change, Operation, check_change
@@ -94,7 +95,7 @@ class Tracer:
         traces = []
         for key, name in keys.items():
             one = found[key]
-            row = None if self._pool is None else await documents.get(self._pool, tenant, name)
+            row = None if self._pool is None else await documents.get(self._pool, tenant, EVERY_DOCUMENT, name)
             notes = list(one.notes)
             if self._pool is None:
                 notes.append("No PostgreSQL is configured, so the index was not checked.")

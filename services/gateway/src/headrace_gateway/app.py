@@ -24,7 +24,7 @@ def create_app(dependencies: Dependencies) -> FastAPI:
         strict_content_type=False,
     )
     app.state.dependencies = dependencies
-    app.state.authenticator = Authenticator(dependencies.store.tenant_of, settings.key_cache_s)
+    app.state.authenticator = Authenticator(dependencies.store.owner_of, settings.key_cache_s)
     app.state.answers = AnswerCache(settings.idempotency_entries, settings.idempotency_s)
     problems.install(app, settings.retry_after_s)
     for router in (routes_changes.router, routes_search.router, routes_documents.router, health.router):

@@ -1,4 +1,4 @@
-"""API keys and the tenant of each. The API key alone decides the tenant of a request."""
+"""API keys: the tenant and the reader of each. The API key alone decides for whom a request reads."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from cachetools import TTLCache
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from headrace.access.readers import UNNAMED, Reader
+from headrace.store.keys import KeyOwner
 from headrace_gateway.problems import Problem
+from headrace_gateway.reader_headers import GROUPS, PROJECTS, USER, named_reader
 
-FindTenant = Callable[[str], Awaitable[str | None]]
-"""Returns the tenant of an API key, or None for an unknown or revoked key."""
+FindOwner = Callable[[str], Awaitable[KeyOwner | None]]
+"""Returns whom an API key stands for, or None for an unknown or revoked key."""
 
 KEY_PREFIX = "hr_"
 _MAX_KEY_LENGTH = 256
@@ -25,17 +28,29 @@ _bearer = HTTPBearer(auto_error=False, description="An API key: `hr_…`.", sche
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The authenticated API key. ``name`` holds the first characters of the key's hash, which do not reveal the key."""
+    """The authenticated API key. ``name`` holds the first characters of the key's hash, which do not reveal the key.
+
+    ``reader`` is the key's own, or the one that the request named; None if the key acts for readers and the request
+    named none.
+    """
 
     tenant: str
     name: str
+    reader: Reader | None = UNNAMED
+
+
+@dataclass(frozen=True, slots=True)
+class Reading(Principal):
+    """A principal that reads: its reader is known."""
+
+    reader: Reader
 
 
 class Authenticator:
     """Looks up API keys. Caches valid keys for ``remember_s`` seconds; never caches unknown keys."""
 
-    def __init__(self, find_tenant: FindTenant, remember_s: float) -> None:
-        self._find_tenant = find_tenant
+    def __init__(self, find_owner: FindOwner, remember_s: float) -> None:
+        self._find_owner = find_owner
         self._known: TTLCache[bytes, Principal] = TTLCache(_MAX_ENTRIES, remember_s)
 
     async def authenticate(self, key: str) -> Principal | None:
@@ -46,10 +61,10 @@ class Authenticator:
         known = self._known.get(digest)
         if known is not None:
             return known
-        tenant = await self._find_tenant(key)
-        if tenant is None:
+        owner = await self._find_owner(key)
+        if owner is None:
             return None
-        principal = self._known[digest] = Principal(tenant, f"key:{digest.hex()[:12]}")
+        principal = self._known[digest] = Principal(owner.tenant, f"key:{digest.hex()[:12]}", owner.reader)
         return principal
 
 
@@ -67,11 +82,50 @@ async def _principal(
             remedy="Send `Authorization: Bearer hr_…` with a valid key.",
             headers={"WWW-Authenticate": 'Bearer realm="headrace"'},
         )
-    return found
+    named = named_reader(request.headers)
+    if named is None:
+        return found
+    if found.reader is not None:
+        raise Problem(
+            403,
+            "bound-key",
+            "The request names a reader, but its API key reads for itself.",
+            remedy=f"Leave out the headers {USER}, {GROUPS} and {PROJECTS}, or use a key that acts for readers.",
+        )
+    return Principal(found.tenant, found.name, named)
 
 
 Caller = Annotated[Principal, Depends(_principal)]
-"""The authenticated principal, as a parameter of a route."""
+"""The authenticated principal, as a parameter of a route that does not read."""
+
+_ENCODED = "Percent-encode what is not ASCII, and commas in a name."
+
+
+async def _reading(
+    caller: Caller,
+    headrace_user: Annotated[  # noqa: ARG001  # named_reader reads all headers; this is their documentation
+        str | None, Header(description=f"User for whom an API key that acts for readers reads. {_ENCODED}")
+    ] = None,
+    headrace_groups: Annotated[  # noqa: ARG001
+        str | None, Header(description=f"Groups of that user, separated by commas. {_ENCODED}")
+    ] = None,
+    headrace_projects: Annotated[  # noqa: ARG001
+        str | None, Header(description=f"Projects of that user, separated by commas. {_ENCODED}")
+    ] = None,
+) -> Reading:
+    if caller.reader is None:
+        raise Problem(
+            422,
+            "no-reader",
+            "The API key acts for readers, but the request names none.",
+            remedy=f"Name the reader in the headers {USER}, {GROUPS} and {PROJECTS}. An empty {USER} stands for a "
+            "reader without a user, who sees only documents without an acl.",
+        )
+    return Reading(caller.tenant, caller.name, caller.reader)
+
+
+ReadingCaller = Annotated[Reading, Depends(_reading)]
+"""The authenticated principal with its reader, as a parameter of a route that reads."""
 
 
 def require_own_tenant(principal: Principal, named: object) -> None:

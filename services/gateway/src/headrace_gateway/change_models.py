@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     AliasChoices,
     BaseModel,
     BeforeValidator,
@@ -17,9 +18,11 @@ from pydantic import (
     FailFast,
     Field,
     StrictInt,
+    StrictStr,
     ValidationError,
 )
 
+from headrace.access.readers import MAX_ACL_ENTRIES, parsed
 from headrace.envelope import Change, Operation, check_change
 from headrace.errors import InvalidRecord
 from headrace.payloads import ChangeEvent
@@ -33,7 +36,6 @@ _MAX_ERRORS = 20
 MAX_TEXT = 4096
 """Maximum characters in a title, source or attribute; equals the default of ingest."""
 MAX_ATTRIBUTES = 64
-MAX_ACL_ENTRIES = 1024
 LANGUAGE = r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8}){0,4}$"
 ShortText = Annotated[Text, Field(max_length=MAX_TEXT)]
 
@@ -55,6 +57,10 @@ Base64Bytes = Annotated[bytes, BeforeValidator(_decoded)]
 """Bytes as base64, with padding and without line breaks."""
 AttributeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
 """The pattern of metadata names: attributes become metadata ``user.{name}``."""
+
+
+AclEntry = Annotated[StrictStr, AfterValidator(parsed)]
+"""A principal that may read a document."""
 
 
 class ChangeItem(BaseModel):
@@ -98,10 +104,11 @@ class ChangeItem(BaseModel):
     attributes: Annotated[dict[AttributeName, ShortText], Few] = Field(
         default_factory=dict, max_length=MAX_ATTRIBUTES, description="Attributes to filter searches by."
     )
-    acl: Annotated[list[Text], FailFast()] = Field(
+    acl: Annotated[list[AclEntry], FailFast()] = Field(
         default_factory=list,
         max_length=MAX_ACL_ENTRIES,
-        description="Principals that may read the document. Empty: the whole tenant.",
+        description="Principals that may read the document: user:NAME, group:NAME or project:NAME. Empty: the whole "
+        "tenant.",
     )
     pipeline: Text | None = Field(None, description="Pipeline. If absent, the default pipeline.")
     updated_at: datetime | None = Field(

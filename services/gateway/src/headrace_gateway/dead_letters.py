@@ -15,6 +15,7 @@ from headrace.payloads import DeadLetter
 from headrace.topology.stages import STAGES
 from headrace.topology.topics import dead_letter_topic
 from headrace_gateway.flow import FlowState, KafkaFlowReader
+from headrace_gateway.record_facts import facts_of
 
 LAST_RECORDS = 5000
 """Records to read from the end of each partition when the gateway starts."""
@@ -57,8 +58,11 @@ class DeadLetterFollower(LogFollower):
 
     def _add(self, record: Record) -> None:
         letter: DeadLetter = self._codec.decode_plain(record.value, DeadLetter)
-        if record.key is not None:
-            self.book.add(record.key, entry_of(letter, record.partition, record.offset))
+        if record.key is None:
+            return
+        stage = STAGES.get(letter.stage)
+        acl = None if stage is None else facts_of(self._codec, stage.consumes, letter.value).acl
+        self.book.add(record.key, entry_of(letter, record.partition, record.offset, acl))
 
 
 class KafkaFlow:

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
 
+from headrace.access.readers import Reader
 from headrace.codec.codec import Codec
 from headrace.config.settings import KafkaSettings
 from headrace.documents.status import DeadLetterEntry
 from headrace.retrieval.questions import Questions
 from headrace.store.artifacts import Artifact
 from headrace.store.documents import DocumentRow, DocumentState, Listed
+from headrace.store.keys import KeyOwner
 from headrace.store.rows import Generation
 from headrace.store.search import Filters, Hit, Question
 from headrace_gateway.flow import FlowState
@@ -23,10 +25,13 @@ from headrace_gateway.settings import GatewaySettings
 
 
 class Store(Protocol):
-    """The index, one tenant at a time; every method raises :class:`headrace.errors.DependencyDown`."""
+    """The index, one tenant and one reader at a time; every method raises :class:`headrace.errors.DependencyDown`.
 
-    async def tenant_of(self, key: str) -> str | None:
-        """Return the tenant of an API key."""
+    What the reader may not read is as if it did not exist.
+    """
+
+    async def owner_of(self, key: str) -> KeyOwner | None:
+        """Return whom an API key stands for; None for an unknown or revoked key."""
 
     @property
     def active(self) -> Callable[[], Awaitable[Generation]]:
@@ -35,6 +40,7 @@ class Store(Protocol):
     async def search(
         self,
         tenant: str,
+        reader: Reader,
         generation: Generation,
         question: Question,
         *,
@@ -43,18 +49,18 @@ class Store(Protocol):
     ) -> list[Hit]:
         """Return the best passages, best first."""
 
-    async def document(self, tenant: str, document_id: str) -> DocumentRow | None:
+    async def document(self, tenant: str, reader: Reader, document_id: str) -> DocumentRow | None:
         """Return the document's row."""
 
-    async def states(self, tenant: str, document_ids: Sequence[str]) -> Mapping[str, DocumentState]:
+    async def states(self, tenant: str, reader: Reader, document_ids: Sequence[str]) -> Mapping[str, DocumentState]:
         """Return the states of the documents that the store knows."""
 
     async def having(
-        self, tenant: str, attributes: Mapping[str, str], *, after: str | None, limit: int
+        self, tenant: str, reader: Reader, attributes: Mapping[str, str], *, after: str | None, limit: int
     ) -> Sequence[Listed]:
         """Return live documents with all of these attributes, ordered by ID, starting after ``after``."""
 
-    async def artifact(self, tenant: str, artifact_id: UUID) -> Artifact | None:
+    async def artifact(self, tenant: str, reader: Reader, artifact_id: UUID) -> Artifact | None:
         """Return the newest version of an artifact."""
 
 

@@ -12,15 +12,13 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 from confluent_kafka import murmur2
 
 from headrace.codec.codec import Codec
 from headrace.config.settings import KafkaSettings
 from headrace.documents.status import Waiting, change_version, number
-from headrace.envelope import StageRun
-from headrace.errors import DependencyDown, PermanentError
+from headrace.errors import DependencyDown
 from headrace.kafka.broker_contract import Record, TopicPartition
 from headrace.kafka.headers import HELD_KIND, OPERATION, ORIGIN_OFFSET, ORIGIN_TOPIC, REQUEST_ID, VERSION, texts
 from headrace.kafka.offsets import LogOffsets, Range
@@ -29,6 +27,7 @@ from headrace.orders.holds import REVIEW, hold_of
 from headrace.payloads import ChangeEvent
 from headrace.topology.stages import DOCUMENT_STAGES, INGEST, StageFlow
 from headrace.topology.topics import held_topic, retry_topic
+from headrace_gateway.record_facts import facts_of
 
 MAX_RECORDS = 5000
 MAX_SECONDS = 1.0
@@ -132,6 +131,7 @@ class KafkaFlowReader:
             if of_change
             else number(headers.get(VERSION))
         )
+        facts = facts_of(self._codec, carries, record.value)
         return Waiting(
             stage=stage.name,
             version=version,
@@ -139,14 +139,7 @@ class KafkaFlowReader:
             request_id=headers.get(REQUEST_ID),
             partition=record.partition,
             offset=record.offset,
-            history=self._history(carries, record),
+            history=facts.history,
+            acl=facts.acl,
             hold=hold_of(headers, f"{stage.name}/{record.partition}/{record.offset}") if held else None,
         )
-
-    def _history(self, carries: type[Any], record: Record) -> tuple[StageRun, ...]:
-        if carries is ChangeEvent:
-            return ()
-        try:
-            return self._codec.envelope(record.value, carries)[0].trace.history
-        except PermanentError:
-            return ()  # the stage itself reports it in a dead letter

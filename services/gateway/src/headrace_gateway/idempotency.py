@@ -12,15 +12,21 @@ from uuid import UUID, uuid4, uuid5
 
 from cachetools import TTLCache
 
+from headrace.access.readers import Reader
 from headrace_gateway.problems import Problem
 
 _NAMESPACE = UUID("5f1d6c1e-0f0b-5b0e-9c55-6c1f6f1f7a10")
 _MAX_KEY_LENGTH = 255
 
 
-def request_id(tenant: str, kind: str, key: str | None) -> str:
-    """Return the request ID: derived from tenant and key, or random without a key."""
-    return str(uuid4()) if key is None else str(uuid5(_NAMESPACE, f"{tenant}\x00{kind}\x00{key}"))
+def request_id(tenant: str, reader: Reader, kind: str, key: str | None) -> str:
+    """Return the request ID: derived from tenant, reader and key, or random without a key.
+
+    The same key from another reader is another request, so that no reader gets an answer that was made for another.
+    """
+    if key is None:
+        return str(uuid4())
+    return str(uuid5(_NAMESPACE, "\x00".join((tenant, kind, key, *reader.names))))
 
 
 @dataclass(slots=True)

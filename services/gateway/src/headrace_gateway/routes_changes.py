@@ -9,6 +9,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse
 
+from headrace.access.readers import UNNAMED
 from headrace.envelope import Change, Operation
 from headrace.kafka.broker_contract import Message
 from headrace.kafka.headers import OPERATION, REQUEST_ID, RUN, VERSION
@@ -55,7 +56,7 @@ async def post_changes(
     dependencies: Dependencies = request.app.state.dependencies
     answers: AnswerCache = request.app.state.answers
     key = checked_key(default_idempotency_key(request.headers))
-    identity = request_id(caller.tenant, "changes", key)
+    identity = request_id(caller.tenant, caller.reader or UNNAMED, "changes", key)
     body = await request.body()
 
     async def work() -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""``/v1/documents``: the status of one document, lookup of many, and a list by attributes."""
+"""``/v1/documents``: the status of one document, lookup of many, and a list by attributes.
+
+A document that the reader may not read is answered like one that does not exist.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,12 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from headrace.documents.status import DeadLetterEntry, Verdict, Waiting, complete_to, judge
+from headrace.documents.status import DeadLetterEntry, Verdict, Waiting, complete_to, judge, visible
 from headrace.envelope import Change, Operation, check_change
 from headrace.errors import DependencyDown
 from headrace.kafka.constants import LATEST_MS
 from headrace.store.documents import DocumentRow, DocumentState
-from headrace_gateway.authentication import Caller, require_own_tenant
+from headrace_gateway.authentication import ReadingCaller, require_own_tenant
 from headrace_gateway.dependencies import Dependencies
 from headrace_gateway.flow import FlowState
 from headrace_gateway.models import (
@@ -44,11 +47,11 @@ router = APIRouter(tags=["documents"])
     summary="Get the status of a document",
     responses=problems(401, 404, 422, 503),
 )
-async def document(request: Request, caller: Caller, identifier: str) -> DocumentStatus:
+async def document(request: Request, caller: ReadingCaller, identifier: str) -> DocumentStatus:
     """Return the state of the newest known version: in the index, between stages, held, or dead-lettered."""
     dependencies: Dependencies = request.app.state.dependencies
     key = _key(caller.tenant, identifier)
-    row = await dependencies.store.document(caller.tenant, identifier)
+    row = await dependencies.store.document(caller.tenant, caller.reader, identifier)
     notes = []
     try:
         flow = await dependencies.flow.waiting(key)
@@ -63,7 +66,8 @@ async def document(request: Request, caller: Caller, identifier: str) -> Documen
                 "More records wait between the stages than the gateway reads; a newer version may be in flight."
             )
     searched = (await dependencies.store.active()).name
-    verdict = judge(row, flow.waiting, dependencies.flow.dead_letters(key), searched)
+    waiting = visible(caller.reader, flow.waiting, row)
+    verdict = judge(row, waiting, visible(caller.reader, dependencies.flow.dead_letters(key), row), searched)
     if verdict.state == "unknown" and flow.complete:
         raise Problem(
             404,
@@ -72,7 +76,7 @@ async def document(request: Request, caller: Caller, identifier: str) -> Documen
             remedy="Check the ID: it must be the document ID that was sent, percent-encoded. For very recent failures, "
             "run `headrace trace ID`.",
         )
-    return _status(identifier, row, flow, verdict, notes)
+    return _status(identifier, row, waiting, verdict, notes)
 
 
 @router.post(
@@ -81,16 +85,17 @@ async def document(request: Request, caller: Caller, identifier: str) -> Documen
     summary="Look up documents in the index",
     responses=problems(400, 401, 403, 413, 422, 503),
 )
-async def lookup(request: Request, caller: Caller, body: LookupRequest) -> LookupAnswer:
+async def lookup(request: Request, caller: ReadingCaller, body: LookupRequest) -> LookupAnswer:
     """Return for each document whether the index has the version (or the request's change), or its dead letter."""
     dependencies: Dependencies = request.app.state.dependencies
     require_own_tenant(caller, body.tenant)
-    stored = await dependencies.store.states(caller.tenant, [item.id for item in body.documents])
+    stored = await dependencies.store.states(caller.tenant, caller.reader, [item.id for item in body.documents])
     searched = (await dependencies.store.active()).name
     results = []
     for item in body.documents:
-        letters = dependencies.flow.dead_letters(_key(caller.tenant, item.id))
-        results.append(_looked_up(item, body.request_id, stored.get(item.id), searched, letters))
+        state = stored.get(item.id)
+        letters = visible(caller.reader, dependencies.flow.dead_letters(_key(caller.tenant, item.id)), state)
+        results.append(_looked_up(item, body.request_id, state, searched, letters))
     return LookupAnswer(documents=results)
 
 
@@ -100,11 +105,13 @@ async def lookup(request: Request, caller: Caller, body: LookupRequest) -> Looku
     summary="List documents by attributes",
     responses=problems(400, 401, 403, 413, 422, 503),
 )
-async def having(request: Request, caller: Caller, body: DocumentsRequest) -> DocumentsAnswer:
+async def having(request: Request, caller: ReadingCaller, body: DocumentsRequest) -> DocumentsAnswer:
     """Return one page of the documents in the index that have all of the attributes, ordered by ID."""
     dependencies: Dependencies = request.app.state.dependencies
     require_own_tenant(caller, body.tenant)
-    found = await dependencies.store.having(caller.tenant, body.attributes, after=body.after, limit=body.limit + 1)
+    found = await dependencies.store.having(
+        caller.tenant, caller.reader, body.attributes, after=body.after, limit=body.limit + 1
+    )
     page = found[: body.limit]
     return DocumentsAnswer(
         documents=[
@@ -154,7 +161,7 @@ def _concerns(letter: DeadLetterEntry, version: int | None, request_id: str | No
 
 
 def _status(
-    identifier: str, row: DocumentRow | None, flow: FlowState, verdict: Verdict, notes: list[str]
+    identifier: str, row: DocumentRow | None, waiting: Sequence[Waiting], verdict: Verdict, notes: list[str]
 ) -> DocumentStatus:
     if verdict.waiting is not None:
         stages: list[Any] = [asdict(run) for run in verdict.waiting.history]
@@ -178,7 +185,7 @@ def _status(
                 partition=one.partition,
                 offset=one.offset,
             )
-            for one in flow.waiting
+            for one in waiting
             if one.hold is None
         ],
         notes=notes,

@@ -17,7 +17,7 @@ from headrace.payloads import GenerationRequest
 from headrace.store.artifacts import Artifact, artifact_id
 from headrace.store.search import Filters, Hit, HitExplanation
 from headrace.topology.stages import GENERATOR
-from headrace_gateway.authentication import Caller, Principal, require_own_tenant
+from headrace_gateway.authentication import Reading, ReadingCaller, require_own_tenant
 from headrace_gateway.dependencies import Dependencies
 from headrace_gateway.idempotency import checked_key, request_id
 from headrace_gateway.models import (
@@ -47,8 +47,8 @@ _LONGEST_WAIT_S = 0.5
     summary="Find passages",
     responses=problems(400, 401, 403, 413, 422, 503),
 )
-async def search(request: Request, caller: Caller, body: SearchRequest) -> SearchAnswer:
-    """Return the tenant's passages that match the query best."""
+async def search(request: Request, caller: ReadingCaller, body: SearchRequest) -> SearchAnswer:
+    """Return the passages that match the query best, from the documents that the reader may read."""
     dependencies: Dependencies = request.app.state.dependencies
     require_own_tenant(caller, body.tenant)
     begun = dependencies.clock()
@@ -56,7 +56,9 @@ async def search(request: Request, caller: Caller, body: SearchRequest) -> Searc
     question = await dependencies.questions.ask(generation, caller.tenant, body.query, body.mode, explain=body.explain)
     embedded = dependencies.clock()
     filters = Filters(None if body.document_ids is None else tuple(body.document_ids), body.attributes or None)
-    hits = await dependencies.store.search(caller.tenant, generation, question, top_k=body.top_k, filters=filters)
+    hits = await dependencies.store.search(
+        caller.tenant, caller.reader, generation, question, top_k=body.top_k, filters=filters
+    )
     done = dependencies.clock()
     timings = Timings(embed_ms=round((embedded - begun) * 1000, 2), search_ms=round((done - embedded) * 1000, 2))
     return SearchAnswer(hits=[_hit(hit) for hit in hits], timings=timings)
@@ -70,26 +72,26 @@ async def search(request: Request, caller: Caller, body: SearchRequest) -> Searc
 )
 async def ask(
     request: Request,
-    caller: Caller,
+    caller: ReadingCaller,
     body: AskRequest,
     idempotency_key: Annotated[
         str | None, Header(description="Requests with the same key count as one request and get the same answer.")
     ] = None,
 ) -> Response:
-    """Generate an answer from the tenant's documents, and wait for it up to `wait_s` seconds.
+    """Generate an answer from the documents that the reader may read, and wait for it up to `wait_s` seconds.
 
     If it takes longer, the status is 202: generation continues, and the URL in `Location` returns the answer later.
     """
     dependencies: Dependencies = request.app.state.dependencies
     require_own_tenant(caller, body.tenant)
     key = checked_key(idempotency_key)
-    identity = request_id(caller.tenant, "ask", key)
+    identity = request_id(caller.tenant, caller.reader, "ask", key)
     identifier = artifact_id(caller.tenant, identity)
-    found = None if key is None else await dependencies.store.artifact(caller.tenant, identifier)
+    found = None if key is None else await dependencies.store.artifact(caller.tenant, caller.reader, identifier)
     if found is None:
         message = await asyncio.to_thread(_request_message, body, caller, identity, dependencies)
         await dependencies.publisher.publish([message])
-        found = await _wait(dependencies, caller.tenant, identity, body.wait_s)
+        found = await _wait(dependencies, caller, identity, body.wait_s)
     if found is not None:
         if key is not None:
             _require_same_question(found, body)
@@ -105,10 +107,13 @@ async def ask(
     summary="Get a generated answer",
     responses=problems(401, 404, 422, 503),
 )
-async def artifact(request: Request, caller: Caller, identifier: UUID) -> ArtifactDocument:
-    """Return the artifact's newest version."""
+async def artifact(request: Request, caller: ReadingCaller, identifier: UUID) -> ArtifactDocument:
+    """Return the artifact's newest version.
+
+    It exists for the reader who asked, as long as he may read all documents that it was made from.
+    """
     dependencies: Dependencies = request.app.state.dependencies
-    found = await dependencies.store.artifact(caller.tenant, identifier)
+    found = await dependencies.store.artifact(caller.tenant, caller.reader, identifier)
     if found is None:
         raise Problem(
             404,
@@ -136,7 +141,7 @@ def artifact_document(found: Artifact) -> ArtifactDocument:
     )
 
 
-def _request_message(body: AskRequest, caller: Principal, identity: str, dependencies: Dependencies) -> Message:
+def _request_message(body: AskRequest, caller: Reading, identity: str, dependencies: Dependencies) -> Message:
     change = Change(caller.tenant, identity, 0, Operation.UPSERT)
     trace = Trace(
         request_id=identity,
@@ -150,6 +155,7 @@ def _request_message(body: AskRequest, caller: Principal, identity: str, depende
         document_ids=tuple(body.document_ids or ()),
         attributes=body.attributes or {},
         top_k=body.top_k,
+        reader=caller.reader.names,
     )
     value = dependencies.codec.encode(Context(trace, change, payload), GenerationRequest)
     headers = ((REQUEST_ID, identity.encode()), (OPERATION, b"UPSERT"), (VERSION, b"0"))
@@ -167,16 +173,16 @@ def _require_same_question(found: Artifact, body: AskRequest) -> None:
         )
 
 
-async def _wait(dependencies: Dependencies, tenant: str, identity: str, seconds: float) -> Artifact | None:
+async def _wait(dependencies: Dependencies, caller: Reading, identity: str, seconds: float) -> Artifact | None:
     """Return the artifact as soon as the store has it; raises :class:`Problem` 502 if the request was dead-lettered."""
-    key = Change(tenant, identity, 0, Operation.UPSERT).key
-    identifier = artifact_id(tenant, identity)
+    key = Change(caller.tenant, identity, 0, Operation.UPSERT).key
+    identifier = artifact_id(caller.tenant, identity)
     deadline = dependencies.clock() + seconds
     pause = _FIRST_WAIT_S
     while (left := deadline - dependencies.clock()) > 0:
         await dependencies.sleep(min(pause, left))
         pause = min(pause * 1.5, _LONGEST_WAIT_S)
-        found = await dependencies.store.artifact(tenant, identifier)
+        found = await dependencies.store.artifact(caller.tenant, caller.reader, identifier)
         if found is not None:
             return found
         letters = dependencies.flow.dead_letters(key)

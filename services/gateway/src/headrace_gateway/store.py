@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from headrace.access.readers import Reader
 from headrace.store import artifacts, documents, keys
 from headrace.store.error_mapping import postgresql_errors
 from headrace.store.generations import ActiveGeneration
@@ -27,13 +28,14 @@ class PostgresStore:
         self._opening = asyncio.Lock()
         self.active = ActiveGeneration(self._opened)
 
-    async def tenant_of(self, key: str) -> str | None:
-        """Return the tenant of an API key."""
+    async def owner_of(self, key: str) -> keys.KeyOwner | None:
+        """Return whom an API key stands for."""
         return await keys.authenticate(await self._opened(), key)
 
     async def search(
         self,
         tenant: str,
+        reader: Reader,
         generation: Generation,
         question: Question,
         *,
@@ -41,25 +43,29 @@ class PostgresStore:
         filters: Filters,
     ) -> list[Hit]:
         """Return the best passages of the generation."""
-        return await search(await self._opened(), tenant, generation, question, top_k=top_k, filters=filters)
+        return await search(
+            await self._opened(), tenant, generation, question, reader=reader, top_k=top_k, filters=filters
+        )
 
-    async def document(self, tenant: str, document_id: str) -> documents.DocumentRow | None:
+    async def document(self, tenant: str, reader: Reader, document_id: str) -> documents.DocumentRow | None:
         """Return the document's row."""
-        return await documents.get(await self._opened(), tenant, document_id)
+        return await documents.get(await self._opened(), tenant, reader, document_id)
 
-    async def states(self, tenant: str, document_ids: Sequence[str]) -> Mapping[str, documents.DocumentState]:
+    async def states(
+        self, tenant: str, reader: Reader, document_ids: Sequence[str]
+    ) -> Mapping[str, documents.DocumentState]:
         """Return the states of the documents that the store knows."""
-        return await documents.states(await self._opened(), tenant, document_ids)
+        return await documents.states(await self._opened(), tenant, reader, document_ids)
 
     async def having(
-        self, tenant: str, attributes: Mapping[str, str], *, after: str | None, limit: int
+        self, tenant: str, reader: Reader, attributes: Mapping[str, str], *, after: str | None, limit: int
     ) -> list[documents.Listed]:
         """Return live documents with all of these attributes."""
-        return await documents.having(await self._opened(), tenant, attributes, after=after, limit=limit)
+        return await documents.having(await self._opened(), tenant, reader, attributes, after=after, limit=limit)
 
-    async def artifact(self, tenant: str, artifact_id: UUID) -> artifacts.Artifact | None:
+    async def artifact(self, tenant: str, reader: Reader, artifact_id: UUID) -> artifacts.Artifact | None:
         """Return the newest version of an artifact."""
-        return await artifacts.get(await self._opened(), tenant, artifact_id)
+        return await artifacts.get(await self._opened(), tenant, reader, artifact_id)
 
     async def ping(self) -> None:
         """Raise :class:`DependencyDown` if PostgreSQL does not answer."""

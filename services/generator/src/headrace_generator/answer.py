@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 from uuid import UUID
 
+from headrace.access.readers import Reader
 from headrace.envelope import Context
 from headrace.errors import HeadraceError, InvalidRecord
 from headrace.handler import BatchHandler
@@ -75,7 +76,7 @@ class AnswerHandler(BatchHandler[GenerationRequest, Artifact]):
                 await opened.close()
 
     def validate(self, context: Context[GenerationRequest]) -> None:
-        """Reject an empty question, an unknown kind, and a ``top_k`` that search does not accept."""
+        """Reject an empty question, an unknown kind, a ``top_k`` that search does not accept, and an invalid reader."""
         request = context.payload
         if not request.question.strip():
             raise InvalidRecord("question", "is empty")
@@ -83,6 +84,10 @@ class AnswerHandler(BatchHandler[GenerationRequest, Artifact]):
             raise InvalidRecord("kind", f"unknown kind {request.kind!r}; allowed: {', '.join(KINDS)}")
         if not 1 <= request.top_k <= MAXIMUM_HITS:
             raise InvalidRecord("top_k", f"{request.top_k} is out of range; allowed: 1 to {MAXIMUM_HITS}")
+        try:
+            Reader.of(request.reader)
+        except ValueError as error:
+            raise InvalidRecord("reader", str(error)) from error
 
     async def process_batch(
         self, contexts: Sequence[Context[GenerationRequest]]
@@ -137,7 +142,7 @@ class AnswerHandler(BatchHandler[GenerationRequest, Artifact]):
             model=draft.model,
             citations=tuple(citation(number, passages[number - 1]) for number in checked.cited),
         )
-        if not await self._archive.put(row_of(context, artifact, draft.prompt)):
+        if not await self._archive.put(row_of(context, artifact, draft.prompt, passages)):
             kept = await self._archive.get(context.change.tenant, identifier)
             if kept is not None:  # another worker, which is fenced by now, stored it first
                 return self._again(context, kept)

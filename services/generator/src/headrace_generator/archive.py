@@ -7,8 +7,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
+from headrace.access.readers import EVERY_DOCUMENT, Reader
 from headrace.envelope import Context
-from headrace.payloads import Artifact, Citation
+from headrace.payloads import Artifact, Citation, GenerationRequest
 from headrace.store import artifacts
 from headrace.store.search import Hit
 
@@ -33,8 +34,8 @@ class StoreArchive:
         self._pool = pool
 
     async def get(self, tenant: str, artifact_id: UUID) -> artifacts.Artifact | None:
-        """Return the first version of the artifact."""
-        return await artifacts.get(self._pool, tenant, artifact_id, 1)
+        """Return the first version of the artifact, whoever may read it."""
+        return await artifacts.get(self._pool, tenant, EVERY_DOCUMENT, artifact_id, 1)
 
     async def put(self, artifact: artifacts.Artifact) -> bool:
         """Store the artifact."""
@@ -75,8 +76,10 @@ def record_of(row: artifacts.Artifact) -> Artifact:
     )
 
 
-def row_of(context: Context, artifact: Artifact, prompt: str) -> artifacts.Artifact:
-    """Return the artifact as a row of the store."""
+def row_of(
+    context: Context[GenerationRequest], artifact: Artifact, prompt: str, passages: Sequence[Hit]
+) -> artifacts.Artifact:
+    """Return the artifact as a row of the store; ``passages`` are all that the provider was shown."""
     trace = context.trace
     return artifacts.Artifact(
         tenant=context.change.tenant,
@@ -94,6 +97,8 @@ def row_of(context: Context, artifact: Artifact, prompt: str) -> artifacts.Artif
         pipeline_id=trace.pipeline_id,
         pipeline_version=str(trace.pipeline_version),
         created_by=trace.requested_by or "",
+        reader=Reader.of(context.payload.reader).names,
+        sources=sorted({hit.document_id for hit in passages}),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from headrace.access.readers import Reader
 from headrace.payloads import GenerationRequest
 from headrace.retrieval.query_vectors import QueryVectors
 from headrace.retrieval.questions import Questions, SearchSettings
@@ -27,14 +28,17 @@ class Retriever:
         self._active = ActiveGeneration(self._connected)
 
     async def find(self, tenant: str, request: GenerationRequest) -> list[Hit]:
-        """Return the tenant's passages by hybrid search, best first.
+        """Return the passages that the request's reader may read, by hybrid search, best first.
 
         Raises :class:`headrace.errors.DependencyDown`.
         """
         generation = await self._active()
         question = await self._questions.ask(generation, tenant, request.question)
         filters = Filters(request.document_ids or None, request.attributes or None)
-        return await search(self._pool, tenant, generation, question, top_k=request.top_k, filters=filters)
+        reader = Reader.of(request.reader)
+        return await search(
+            self._pool, tenant, generation, question, reader=reader, top_k=request.top_k, filters=filters
+        )
 
     async def _connected(self) -> Pool:
         return self._pool

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from headrace.access.readers import acl_of
 from headrace.codec.codec import Codec
 from headrace.config.captured_tables import Table, read_tables
 from headrace.envelope import (
@@ -38,7 +39,6 @@ OPERATIONS = {"UPSERT": Operation.UPSERT, "DELETE": Operation.DELETE}
 MEDIA_TYPES = (*kinds.TEXTS, *kinds.PARSED)
 _ATTRIBUTE_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 MAX_PAGES = 100_000
-MAX_ACL_ENTRIES = 1024
 NO_TABLES: Mapping[str, Table] = {}
 MAX_REQUEST_ID_CHARACTERS = 128
 
@@ -296,11 +296,10 @@ def _acl(value: Any) -> tuple[str, ...]:
         return ()
     if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
         raise InvalidRecord("acl", "is not a list of strings")
-    if len(value) > MAX_ACL_ENTRIES:
-        raise InvalidRecord("acl", f"has {len(value)} entries; the limit is {MAX_ACL_ENTRIES}")
-    if "" in value:
-        raise InvalidRecord("acl", "has an empty entry; each entry must name a principal")
-    return tuple(checked_text("acl", item, 512) for item in value)
+    try:
+        return acl_of(value)
+    except ValueError as error:
+        raise InvalidRecord("acl", str(error)) from error
 
 
 def _time(value: Any) -> datetime | None:

@@ -14,7 +14,8 @@ FULL JOIN (SELECT chunk_id, lexical_key FROM {lexical} WHERE tenant = $1 AND chu
 
 -- name: write_document
 -- Writes one version: a new row, or an update of the row that the plan was made for (version $23 and generations $24,
--- NULL for a new document). Returns no row if another writer was faster.
+-- NULL for a new document). Returns no row if another writer was faster. A deletion leaves the acl of the document, so that
+-- only those who could read it are told that it is deleted.
 INSERT INTO document AS stored (
     tenant, document_id, version, deleted, content_hash, generations, title, source, media_type, acl, attributes,
     pipeline_id, pipeline_version, request_id, history, metadata, model, chunk_ids, starts, ends,
@@ -29,7 +30,7 @@ ON CONFLICT (tenant, document_id) DO UPDATE SET
     title = excluded.title,
     source = excluded.source,
     media_type = excluded.media_type,
-    acl = excluded.acl,
+    acl = CASE WHEN excluded.deleted THEN stored.acl ELSE excluded.acl END,
     attributes = excluded.attributes,
     pipeline_id = excluded.pipeline_id,
     pipeline_version = excluded.pipeline_version,
