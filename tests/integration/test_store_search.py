@@ -19,11 +19,12 @@ from headrace.lexical import weights
 from headrace.lexical.analyzer import Analyzer
 from headrace.payloads import DocumentFacts
 from headrace.store import statistics
+from headrace.store.conditions import Filters
 from headrace.store.generations import create_generation
 from headrace.store.index import index_batch
 from headrace.store.pool import create_pool
 from headrace.store.rows import Generation, IndexChunk, IndexDocument
-from headrace.store.search import Filters, Question, search
+from headrace.store.search import Question, search
 from headrace.store.transactions import tenant_transaction
 from headrace_testing.postgres import StoreSchema
 
@@ -37,13 +38,16 @@ pytest_plugins = ("headrace_testing.postgres_fixtures",)
 
 DIMENSIONS = 4
 ANALYZER = Analyzer()
-MATCH = "SELECT * FROM match_terms('first', $1, 5000, 10, NULL, NULL)"
+MATCH = (
+    "SELECT m.* FROM weigh_terms('first', $1, $2) AS w, "
+    "match_terms('first', w.used, w.chosen, w.query, $2, false, NULL) AS m"
+)
 
 
 @pytest_asyncio.fixture
 async def generation(owner: Owner) -> Generation:
     """A generation of four dimensions."""
-    return await create_generation(owner, "first", "toy", DIMENSIONS)
+    return await create_generation(owner, Generation("first", "toy", DIMENSIONS))
 
 
 def direction(*values: float) -> bytes:
@@ -198,7 +202,7 @@ async def test_search_by_terms_uses_its_index(pool: Pool, owner: Owner, generati
     read = "SELECT pg_stat_get_xact_tuples_returned('lexical_first'::regclass)"
     async with tenant_transaction(pool, "acme") as connection:
         before = await connection.fetchval(read)
-        rows = await connection.fetch(MATCH, list(weights.query(ANALYZER, "acme", "Zanzibar")))
+        rows = await connection.fetch(MATCH, list(weights.query(ANALYZER, "acme", "Zanzibar")), 5000)
         returned = await connection.fetchval(read) - before
     assert len(rows) == 1
     assert returned < 100
@@ -212,10 +216,8 @@ async def test_the_rarest_terms_find_candidates_and_all_terms_rank_them(pool: Po
     assert await statistics.refresh(pool, "acme", generation) == 302
     terms = weights.query(ANALYZER, "acme", "common words number Zanzibar unknown")
     async with tenant_transaction(pool, "acme") as connection:
-        found = await connection.fetch("SELECT * FROM match_terms('first', $1, 3, 500, NULL, NULL)", list(terms))
-        everything = await connection.fetch(
-            "SELECT * FROM match_terms('first', $1, 5000, 500, NULL, NULL)", list(terms)
-        )
+        found = await connection.fetch(MATCH, list(terms), 3)
+        everything = await connection.fetch(MATCH, list(terms), 5000)
         chosen = await connection.fetchrow("SELECT * FROM weigh_terms('first', $1, 3)", list(terms))
     assert chosen is not None
     assert set(chosen["chosen"]) == set(weights.query(ANALYZER, "acme", "Zanzibar unknown"))
@@ -272,7 +274,7 @@ async def test_a_terms_rarity_is_that_of_bm25(pool: Pool, generation: Generation
 
 async def test_a_second_generation_is_counted_too(pool: Pool, owner: Owner, generation: Generation) -> None:
     """Broken: a new generation has lexical vectors, but no word is rarer than another, for its chunks exist already."""
-    other = await create_generation(owner, "second", "toy", DIMENSIONS)
+    other = await create_generation(owner, Generation("second", "toy", DIMENSIONS))
     one = document("d", {f"text {n}": direction(1, 0, 0, 0) for n in range(5)})
     (first,) = await index_batch(pool, generation, [one])
     (second,) = await index_batch(pool, other, [one])

@@ -21,10 +21,11 @@ from headrace.errors import DependencyDown
 from headrace.kafka.broker_contract import Message
 from headrace.retrieval.questions import Questions, SearchSettings
 from headrace.store.artifacts import Artifact
+from headrace.store.conditions import Filters
 from headrace.store.documents import DocumentRow, DocumentState, Listed
 from headrace.store.keys import KeyOwner
 from headrace.store.rows import Generation
-from headrace.store.search import Filters, Hit, Question
+from headrace.store.search import Hit, Question
 from headrace_gateway.app import create_app
 from headrace_gateway.dependencies import Dependencies
 from headrace_gateway.flow import FlowState

@@ -15,7 +15,8 @@ from headrace.lexical.analyzer import Analyzer
 from headrace.lexical.weights import query
 from headrace.payloads import GenerationRequest
 from headrace.store.artifacts import Artifact, artifact_id
-from headrace.store.search import Filters, HitExplanation, Question
+from headrace.store.conditions import Filters
+from headrace.store.search import HitExplanation, Question
 
 pytestmark = pytest.mark.unit
 

@@ -10,7 +10,8 @@ from uuid import UUID
 from headrace.access.readers import UNNAMED, Reader
 from headrace.errors import InvalidRecord
 from headrace.store.cache import to_vector
-from headrace.store.generations import query_of
+from headrace.store.conditions import NO_FILTERS, Condition, Filters, condition_of
+from headrace.store.generations import STORAGES, filled, query_of
 from headrace.store.queries import load
 from headrace.store.rows import BYTES_PER_FLOAT, Generation
 from headrace.store.transactions import tenant_transaction
@@ -33,6 +34,7 @@ _LARGEST_UNRELATED = 0.95
 """The mean cosine of passages is taken as at most this, so that the rest keeps a scale."""
 _BELOW = 0.1
 """A cosine of -1 costs this share of the dense leg: it keeps the order below the mean, and hides no match by words."""
+_OWN_PARAMETERS = 8
 _BASE = {"cosine": 1.0}
 """What a distance is subtracted from, to make a score."""
 
@@ -77,14 +79,6 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
-class Filters:
-    """Filters for documents; None means no filter, and all attributes must match."""
-
-    document_ids: tuple[str, ...] | None = None
-    attributes: Mapping[str, str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Question:
     """A question for one leg of the index or for both.
 
@@ -122,13 +116,14 @@ async def search(
     *,
     reader: Reader = UNNAMED,
     top_k: int = 10,
-    filters: Filters = Filters(),
+    filters: Filters = NO_FILTERS,
     ef_search: int = 100,
 ) -> list[Hit]:
-    """Return the ``top_k`` chunks of ``tenant`` that match the question best, best first.
+    """Return the ``top_k`` chunks of ``tenant`` that ``reader`` may read and that match the question best, best first.
 
-    Each leg of the question is read deeper than ``top_k``; every chunk that one of them finds is scored on both, and
-    the scores are fused (:func:`fuse`). A higher ``ef_search`` (1 to 1,000) makes HNSW slower and more accurate.
+    Both legs are read in one statement, each deeper than ``top_k``; every chunk that one of them finds is scored on
+    both, and the scores are fused (:func:`fuse`). A higher ``ef_search`` (1 to 1,000) makes HNSW slower and more
+    accurate.
     Filters never reduce the number of hits of the dense leg: if the index stops before ``top_k``, the remaining chunks
     are scanned exactly.
 
@@ -140,26 +135,16 @@ async def search(
     question.check(generation)
     depth = top_k * FUSION_DEPTH if question.hybrid else top_k
     async with tenant_transaction(pool, tenant, reader=reader, readonly=True) as connection:
-        await connection.execute(load("search")["prepare"], str(max(depth, min(ef_search, 1000))))
-        filters = await _narrow(connection, filters)
-        dense: dict[UUID, float] = {}
-        lexical: dict[UUID, float] = {}
-        if question.vector is not None:
-            dense = await _nearest(connection, tenant, generation, question.vector, depth, filters)
-        if question.terms:
-            lexical = await _matching(connection, generation, list(question.terms), depth, filters)
-        scores = lexical if question.vector is None else dense
-        if question.hybrid:
-            found = list(dense.keys() | lexical.keys())
-            dense, lexical, unrelated = await _on_both_legs(connection, tenant, generation, question, found)
-            scores = fuse(dense, lexical, question.weight, unrelated)
-        best = dict(list(scores.items())[:top_k])
+        restricted = await connection.fetchval(load("search")["prepare"], str(max(depth, min(ef_search, 1000))))
+        scope = await _scope(connection, filters, restricted=restricted)
+        legs = await _read_legs(connection, tenant, generation, question, top_k, depth, scope)
+        best = dict(list(legs.scores(question).items())[:top_k])
         hits = await _hits(connection, tenant, best)
         if not question.explain:
             return hits
         terms = await _matched_terms(connection, tenant, generation, question, list(best))
     return [
-        replace(hit, explanation=HitExplanation(dense.get(key), lexical.get(key), terms.get(key, {})))
+        replace(hit, explanation=HitExplanation(legs.dense.get(key), legs.lexical.get(key), terms.get(key, {})))
         for hit in hits
         if (key := UUID(bytes=hit.chunk_id))
     ]
@@ -197,74 +182,93 @@ def _scaled(scores: Mapping[UUID, float], unrelated: float | None) -> dict[UUID,
     return {key: (score - low) / (high - low if score >= low else below) for key, score in scores.items()}
 
 
-async def _narrow(connection: Connection, filters: Filters) -> Filters:
-    """Replace an attribute filter with the IDs of the matching documents if they are few."""
-    if filters.attributes is None:
-        return filters
-    limit = EXACT_DOCUMENTS + 1
-    rows = await connection.fetch(load("search")["having"], filters.attributes, filters.document_ids, limit)
-    if len(rows) > EXACT_DOCUMENTS:
-        return filters
-    return Filters(document_ids=tuple(row[0] for row in rows))
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """Where to search: the condition, and the documents that meet it if they are few.
+
+    ``restricted`` says that the reader may read less than the whole tenant.
+    """
+
+    condition: Condition
+    documents: Sequence[str] | None
+    restricted: bool = False
+
+    @property
+    def wide(self) -> bool:
+        """Whether many documents may meet a condition, so that the rarest terms alone could find only others."""
+        return self.documents is None and (self.restricted or self.condition != Condition())
 
 
-async def _nearest(
+async def _scope(connection: Connection, filters: Filters, *, restricted: bool) -> _Scope:
+    """Replace an attribute filter, or what the reader may read, with the IDs of the documents if they are few."""
+    if filters.attributes is not None:
+        limit = EXACT_DOCUMENTS + 1
+        rows = await connection.fetch(load("search")["having"], filters.attributes, filters.document_ids, limit)
+        if len(rows) <= EXACT_DOCUMENTS:
+            return _Scope(Condition(), tuple(row[0] for row in rows))
+    elif restricted:
+        rows = await connection.fetch(load("search")["readable"], filters.document_ids, EXACT_DOCUMENTS + 1)
+        if len(rows) <= EXACT_DOCUMENTS:
+            return _Scope(Condition(), tuple(row[0] for row in rows))
+    return _Scope(condition_of(filters), filters.document_ids, restricted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Legs:
+    """The scores of the chunks that a leg found, on both legs, and the places of each leg's own, from 1.
+
+    ``unrelated`` is the mean cosine of two passages; None if the generation has another distance.
+    """
+
+    dense: Mapping[UUID, float]
+    lexical: Mapping[UUID, float]
+    dense_places: Mapping[UUID, int]
+    lexical_places: Mapping[UUID, int]
+    unrelated: float | None
+
+    def scores(self, question: Question) -> Mapping[UUID, float]:
+        """Return the score of each chunk, best first."""
+        if question.hybrid:
+            return fuse(self.dense, self.lexical, question.weight, self.unrelated)
+        leg = self.lexical if question.vector is None else self.dense
+        return dict(sorted(leg.items(), key=lambda item: (-item[1], item[0])))
+
+
+async def _read_legs(
     connection: Connection,
     tenant: str,
     generation: Generation,
-    query_vector: bytes,
+    question: Question,
+    top_k: int,
     depth: int,
-    filters: Filters,
-) -> dict[UUID, float]:
-    """Return the nearest chunks by vector, nearest first, with scores."""
-    vector = to_vector(query_vector)
-    rows = []
-    if filters.document_ids is None:
-        rows = await connection.fetch(
-            query_of("search", "nearest", generation), tenant, vector, depth, filters.attributes
-        )
-    if len(rows) < depth:
-        rows = await connection.fetch(
-            query_of("search", "nearest_exact", generation),
-            tenant,
-            vector,
-            depth,
-            filters.attributes,
-            filters.document_ids,
-        )
-    base = _BASE.get(generation.distance, 0.0)
-    return {row["chunk_id"]: base - row["value"] for row in rows}
-
-
-async def _matching(
-    connection: Connection, generation: Generation, terms: Sequence[int], depth: int, filters: Filters
-) -> dict[UUID, float]:
-    """Return the best matches by terms, best first, with BM25's scores."""
-    rows = await connection.fetch(
-        load("search")["matching"],
-        generation.name, list(terms), CANDIDATES, depth, filters.document_ids, filters.attributes,
-    )  # fmt: skip
-    return {row["chunk_id"]: row["score"] for row in rows}
-
-
-async def _on_both_legs(
-    connection: Connection, tenant: str, generation: Generation, question: Question, found: Sequence[UUID]
-) -> tuple[dict[UUID, float], dict[UUID, float], float | None]:
-    """Return the scores of these chunks on both legs: what one leg found is scored by the other too.
-
-    The third value is the mean cosine of two passages; None if the generation has another distance.
-    """
-    assert question.vector is not None
-    terms, vector = list(question.terms), to_vector(question.vector)
-    query = query_of("search", "both", generation)
-    rows = await connection.fetch(query, tenant, vector, generation.name, terms, CANDIDATES, found)
+    scope: _Scope,
+) -> _Legs:
+    """Read both legs in one statement; again without the index if it stopped before ``depth``."""
+    vector = None if question.vector is None else to_vector(question.vector)
+    terms = list(question.terms)
+    values = (tenant, vector, depth, generation.name, terms, CANDIDATES, scope.documents, top_k)
+    exact = scope.documents is not None
+    rows = await connection.fetch(_legs_query(generation, scope, exact=exact), *values, *scope.condition.values)
+    if not exact and vector is not None and sum(row["dense"] is not None for row in rows) < depth:
+        rows = await connection.fetch(_legs_query(generation, scope, exact=True), *values, *scope.condition.values)
     base = _BASE.get(generation.distance, 0.0)
     unrelated = (rows[0]["unrelated"] or 0.0) if rows and generation.distance in _BASE else None
-    return (
+    return _Legs(
         {row["chunk_id"]: base - row["distance"] for row in rows if row["distance"] is not None},
         {row["chunk_id"]: row["score"] for row in rows if row["score"]},
+        {row["chunk_id"]: row["dense"] for row in rows if row["dense"] is not None},
+        {row["chunk_id"]: row["lexical"] for row in rows if row["lexical"] is not None},
         unrelated,
     )
+
+
+def _legs_query(generation: Generation, scope: _Scope, *, exact: bool) -> str:
+    """Return the statement that reads both legs, through the index or exactly."""
+    queries = load("legs")
+    text = queries["legs"].replace("{nearest}", queries["nearest_exact" if exact else "nearest"])
+    text = text.replace("{ordered}", queries["ordered_binary" if STORAGES[generation.storage].binary else "ordered"])
+    text = text.replace("{condition}", scope.condition.after(_OWN_PARAMETERS))
+    return filled(text.replace("{wide}", str(scope.wide)), generation)
 
 
 async def _matched_terms(

@@ -15,10 +15,11 @@ from headrace.config.settings import KafkaSettings
 from headrace.documents.status import DeadLetterEntry
 from headrace.retrieval.questions import Questions
 from headrace.store.artifacts import Artifact
+from headrace.store.conditions import Filters
 from headrace.store.documents import DocumentRow, DocumentState, Listed
 from headrace.store.keys import KeyOwner
 from headrace.store.rows import Generation
-from headrace.store.search import Filters, Hit, Question
+from headrace.store.search import Hit, Question
 from headrace_gateway.flow import FlowState
 from headrace_gateway.publisher import Publisher
 from headrace_gateway.settings import GatewaySettings

@@ -15,7 +15,8 @@ from headrace.kafka.broker_contract import Message
 from headrace.kafka.headers import OPERATION, REQUEST_ID, VERSION
 from headrace.payloads import GenerationRequest
 from headrace.store.artifacts import Artifact, artifact_id
-from headrace.store.search import Filters, Hit, HitExplanation
+from headrace.store.conditions import Filters
+from headrace.store.search import Hit, HitExplanation
 from headrace.topology.stages import GENERATOR
 from headrace_gateway.authentication import Reading, ReadingCaller, require_own_tenant
 from headrace_gateway.dependencies import Dependencies

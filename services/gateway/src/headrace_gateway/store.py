@@ -9,11 +9,12 @@ from uuid import UUID
 
 from headrace.access.readers import Reader
 from headrace.store import artifacts, documents, keys
+from headrace.store.conditions import Filters
 from headrace.store.error_mapping import postgresql_errors
 from headrace.store.generations import ActiveGeneration
 from headrace.store.pool import StoreSettings, create_pool
 from headrace.store.rows import Generation
-from headrace.store.search import Filters, Hit, Question, search
+from headrace.store.search import Hit, Question, search
 
 if TYPE_CHECKING:
     from headrace.store.pool import Pool

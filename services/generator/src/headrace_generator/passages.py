@@ -9,8 +9,9 @@ from headrace.access.readers import Reader
 from headrace.payloads import GenerationRequest
 from headrace.retrieval.query_vectors import QueryVectors
 from headrace.retrieval.questions import Questions, SearchSettings
+from headrace.store.conditions import Filters
 from headrace.store.generations import ActiveGeneration
-from headrace.store.search import Filters, Hit, search
+from headrace.store.search import Hit, search
 
 if TYPE_CHECKING:
     from headrace.store.pool import Pool
