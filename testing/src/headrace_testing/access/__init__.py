@@ -1,0 +1,1 @@
+"""What readers may see, computed in plain Python, to compare the routes with."""

@@ -1,0 +1,130 @@
+"""The exact ranking of the passages that a reader may see: every passage scored by NumPy, without an index."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.store.generations import filled
+from headrace.store.rows import Generation
+from headrace.store.search import DENSE_WEIGHT, FUSION_DEPTH, Question, fuse
+
+if TYPE_CHECKING:
+    import asyncpg
+
+TOLERANCE = 1e-4
+"""Scores of PostgreSQL and NumPy differ by less."""
+_ALL = """
+SELECT c.document_id, c.text, v.embedding::vector AS embedding, l.weights
+FROM chunk AS c
+JOIN {embedding} AS e USING (tenant, chunk_id)
+JOIN {vectors} AS v USING (tenant, vector_key)
+JOIN {lexical} AS l USING (tenant, chunk_id)
+WHERE c.tenant = $1
+ORDER BY c.document_id, c.chunk_id
+"""
+_COUNTED = "SELECT passages, unrelated FROM search_statistics WHERE tenant = $1 AND generation = $2"
+_FREQUENT = "SELECT term, passages FROM term_frequency WHERE tenant = $1 AND generation = $2"
+
+
+@dataclass(frozen=True, slots=True)
+class Passages:
+    """All passages of a tenant, row by row: their documents, texts, unit vectors and lexical weights.
+
+    ``counted`` and ``frequencies`` are the estimated numbers of passages, in all and by term.
+    """
+
+    documents: Sequence[str]
+    texts: Sequence[str]
+    vectors: NDArray[np.float64]
+    lexical: Sequence[Mapping[int, float]]
+    counted: int
+    unrelated: float
+    frequencies: Mapping[int, float]
+
+    def ranking(self, readable: Collection[str], question: Question, top_k: int) -> Ranking:
+        """Return how the passages of the readable documents rank."""
+        weighed = {term: self._rarity(term) for term in question.terms}
+        rows = [row for row, name in enumerate(self.documents) if name in readable]
+        dense: dict[int, float] = {}
+        if question.vector is not None:
+            wanted = np.frombuffer(question.vector, dtype="<f4").astype(np.float64)
+            scores = self.vectors[rows] @ (wanted / np.linalg.norm(wanted))
+            dense = dict(zip(rows, scores.tolist(), strict=True))
+        lexical = {row: score for row in rows if (score := _product(self.lexical[row], weighed))}
+        if not question.hybrid:
+            return Ranking(self, dense if question.vector is not None else lexical, top_k)
+        depth = top_k * FUSION_DEPTH
+        found = {*_best(dense, depth), *_best(lexical, depth)}
+        fused = fuse(
+            {_identity(row): dense[row] for row in found},
+            {_identity(row): lexical[row] for row in found if row in lexical},
+            DENSE_WEIGHT, self.unrelated,
+        )  # fmt: skip
+        return Ranking(self, {row: fused[_identity(row)] for row in found}, top_k)
+
+    def _rarity(self, term: int) -> float:
+        """Return BM25's inverse document frequency; a term that was not counted is in one passage."""
+        passages = self.frequencies.get(term, 1.0)
+        return math.log(1 + (max(self.counted - passages, 0) + 0.5) / (passages + 0.5))
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The scores of the rows that may be found, of which ``top_k`` are asked for."""
+
+    passages: Passages
+    scores: Mapping[int, float]
+    top_k: int
+
+    def problems(self, hits: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Return in what these hits differ from the exact ones; hits of equal scores may change places."""
+        expected = sorted(self.scores.values(), reverse=True)[: self.top_k]
+        if len(hits) != len(expected):
+            return [f"{len(hits)} hits instead of {len(expected)}"]
+        by_passage: dict[tuple[str, str], float] = {}
+        for row, score in self.scores.items():
+            by_passage[self.passages.documents[row], self.passages.texts[row]] = score
+        problems = []
+        for place, (hit, score) in enumerate(zip(hits, expected, strict=True)):
+            own = by_passage.get((hit["document_id"], hit["text"]))
+            if own is None or abs(own - hit["score"]) > TOLERANCE:
+                problems.append(f"hit {place} ({hit['document_id']}) has the score {hit['score']} instead of {own}")
+            elif abs(hit["score"] - score) > TOLERANCE:
+                problems.append(f"hit {place} has the score {hit['score']}; the exact ranking has {score}")
+        return problems
+
+
+async def read_passages(owner: asyncpg.Connection[Any], tenant: str, generation: Generation) -> Passages:
+    """Return the tenant's passages, read by a role to which row-level security does not apply."""
+    rows = await owner.fetch(filled(_ALL, generation), tenant)
+    counted = await owner.fetchrow(_COUNTED, tenant, generation.name)
+    assert counted is not None
+    vectors = np.array([row["embedding"].to_list() for row in rows], dtype=np.float64)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return Passages(
+        [row["document_id"] for row in rows],
+        [row["text"] for row in rows],
+        vectors / np.where(lengths == 0, 1, lengths),
+        [dict(zip(row["weights"].indices(), row["weights"].values(), strict=True)) for row in rows],
+        counted["passages"], counted["unrelated"],
+        {row["term"]: row["passages"] for row in await owner.fetch(_FREQUENT, tenant, generation.name)},
+    )  # fmt: skip
+
+
+def _product(passage: Mapping[int, float], question: Mapping[int, float]) -> float:
+    return sum(weight * passage[term] for term, weight in question.items() if term in passage)
+
+
+def _best(scores: Mapping[int, float], depth: int) -> list[int]:
+    return sorted(scores, key=lambda row: -scores[row])[:depth]
+
+
+def _identity(row: int) -> Any:
+    """Return a row as :func:`fuse` takes it: it only compares and orders identities."""
+    return row
