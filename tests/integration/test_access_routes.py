@@ -27,6 +27,7 @@ from headrace.retrieval.mode import Mode
 from headrace.retrieval.questions import Questions, SearchSettings
 from headrace.store import artifacts, queries, statistics, transactions
 from headrace.store import search as searching
+from headrace.store.conditions import Condition
 from headrace.store.generations import activate, create_generation
 from headrace.store.index import index_batch
 from headrace.store.keys import create_api_key
@@ -292,7 +293,7 @@ async def test_a_query_that_forgets_the_reader_is_seen(
 async def all_documents(connection: Any, *_: object, **__: object) -> Any:
     """A scope of all documents, whoever reads."""
     rows = await connection.fetch("SELECT document_id FROM document")
-    return searching._Scope(searching.Condition(), [row[0] for row in rows])
+    return searching._Scope(Condition(), [row[0] for row in rows])
 
 
 async def test_a_list_that_forgets_the_reader_is_seen(store_schema: StoreSchema, owner: Owner) -> None:

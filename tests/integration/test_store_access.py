@@ -14,9 +14,9 @@ import pytest_asyncio
 
 from headrace.access.readers import EVERY_DOCUMENT, UNKNOWN, UNNAMED, Reader
 from headrace.envelope import Change, Context, Operation, Trace
+from headrace.errors import DependencyDown
 from headrace.payloads import ChangeEvent
 from headrace.store import artifacts, documents, keys
-from headrace.store.error_mapping import DependencyDown
 from headrace.store.generations import activate, create_generation
 from headrace.store.rows import Generation
 from headrace.store.search import Question, search
