@@ -354,7 +354,11 @@ def keep_local_stack(folder: Path, url: str) -> None:
     """Write the files that `headrace up` leaves."""
     folder.mkdir()
     state.write(folder, state.SERVICES, state.RunningServices(url, "k:1", "http://r", "hashing", "hashing-384"))
-    state.write(folder, state.CREDENTIALS, state.Credentials("default", "hr_local", "login", "secret", "token"))
+    state.write(
+        folder,
+        state.CREDENTIALS,
+        state.Credentials("default", "hr_local", "login", "secret", "token", "hr_acting", "hr_operator"),
+    )
 
 
 def test_the_local_stack_is_found_upward_and_its_key_is_used(
@@ -367,6 +371,28 @@ def test_the_local_stack_is_found_upward_and_its_key_is_used(
     monkeypatch.chdir(tmp_path / "deep" / "er")
     run("search", "q")
     assert gateway.requests[0].headers["authorization"] == "Bearer hr_local"
+
+
+def test_the_key_fits_what_the_command_reads(gateway: Any, tmp_path: Path) -> None:
+    """Broken: a search shows what is for no reader, or an ingest waits for a document that its key may not see."""
+    gateway.reply = lambda one: (
+        (200, {}, {"hits": [], "timings": {"embed_ms": 1, "search_ms": 2}}) if one.path == "/v1/search" else None
+    )
+    keep_local_stack(tmp_path / ".headrace", gateway.url)
+    (tmp_path / "a.md").write_text("text")
+    run("search", "q")
+    run("search", "q", "--user", "김민수", "--group", "a,b", "--group", "c", "--project", "p q")
+    run("ingest", "a.md", "--wait")
+    run("status", "a.md", "--user", "ann", code=ExitCode.NOT_FOUND)
+    plain, named, *sent, status = gateway.requests
+    assert plain.headers["authorization"] == "Bearer hr_local"
+    assert not [name for name in plain.headers if name.startswith("headrace-")]
+    assert named.headers["authorization"] == status.headers["authorization"] == "Bearer hr_acting"
+    assert (named.headers["headrace-user"], named.headers["headrace-groups"], named.headers["headrace-projects"]) == (
+        "%EA%B9%80%EB%AF%BC%EC%88%98", "a%2Cb,c", "p%20q",
+    )  # fmt: skip
+    assert {one.headers["authorization"] for one in sent} == {"Bearer hr_operator"}
+    assert "headrace-groups" not in status.headers
 
 
 def test_the_local_key_goes_to_the_local_gateway_only(gateway: Any, tmp_path: Path) -> None:

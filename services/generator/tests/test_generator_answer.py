@@ -13,6 +13,7 @@ import httpx2 as httpx
 import pytest
 from pydantic import SecretStr
 
+from headrace.access.readers import UNNAMED, Reader
 from headrace.codec.codec import Codec
 from headrace.codec.schema_registry import FixedIds
 from headrace.envelope import Change, Context, Operation, Trace, check_transition
@@ -22,6 +23,7 @@ from headrace.payloads import Artifact, GenerationRequest
 from headrace.store import artifacts
 from headrace.store.rows import Generation
 from headrace.store.search import Hit
+from headrace_generator import passages
 from headrace_generator.answer import AnswerHandler, make_provider
 from headrace_generator.extractive import ExtractiveProvider
 from headrace_generator.language_model import PROMPT, LanguageModelProvider
@@ -125,6 +127,56 @@ async def test_an_answer_is_stored_cited_and_handed_on() -> None:
     codec = Codec(FixedIds())
     assert codec.decode(codec.encode(after, Artifact), Artifact).payload == artifact
     await step.close()
+
+
+async def test_an_artifact_knows_its_reader_and_all_its_sources() -> None:
+    """Broken: an answer is shown to others than the reader who asked, or stays after he lost a document it is from."""
+    store = FakeArchive()
+    step = handler(FakeProvider("Slowly [1]."), HITS, store)
+    await step.start()
+    await step.process(context(reader=("group:staff", "user:ann")))
+    (row,) = store.kept
+    assert (row.reader, row.sources) == (("group:staff", "user:ann"), ["a.md", "b.md"])  # also what it does not cite
+    assert [one["document_id"] for one in row.citations] == ["a.md"]
+
+
+async def test_a_request_without_a_reader_is_one_without_a_user() -> None:
+    """Broken: a request that was written before readers existed reads every document."""
+    store = FakeArchive()
+    step = handler(FakeProvider("Slowly [1]."), HITS, store)
+    await step.start()
+    await step.process(context())
+    assert store.kept[0].reader == ()
+    assert Reader.of(context().payload.reader) == UNNAMED
+
+
+@pytest.mark.parametrize("reader", [("*", "user:ann"), ("ann",), ("user:",), tuple(f"user:{n}" for n in range(513))])
+def test_an_invalid_reader_is_refused(reader: tuple[str, ...]) -> None:
+    """Broken: a request that names no valid reader is answered."""
+    with pytest.raises(InvalidRecord, match="reader"):
+        handler(FakeProvider(""), HITS).validate(context(reader=reader))
+
+
+@pytest.mark.parametrize("names", [(), ("user:ann",), ("*",)])
+async def test_passages_are_those_of_the_requests_reader(
+    monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]
+) -> None:
+    """Broken: the provider is shown passages that the reader may not read."""
+    asked: list[Reader] = []
+
+    async def search(*_: object, reader: Reader, **__: object) -> list[Hit]:
+        asked.append(reader)
+        return HITS
+
+    async def of_any(*_: object, **__: object) -> object:
+        return object()
+
+    monkeypatch.setattr(passages, "search", search)
+    retriever = passages.Retriever(None, None)  # type: ignore[arg-type]
+    monkeypatch.setattr(retriever, "_active", of_any)
+    monkeypatch.setattr(retriever._questions, "ask", of_any)
+    assert await retriever.find("alpha", context(reader=names).payload) == HITS
+    assert asked == [Reader.of(names)]
 
 
 async def test_a_repeat_is_the_same_artifact_and_costs_no_call() -> None:

@@ -222,6 +222,7 @@ def test_key_stands_in_for_tenant_and_id() -> None:
         ({"attributes": {"a": 1, "b": True, "c": 1.5}}, "attributes", {"a": "1", "b": "true", "c": "1.5"}),
         ({"attributes": {"stage": "x", "self": "y"}}, "attributes", {"stage": "x", "self": "y"}),
         ({"acl": []}, "acl", ()),
+        ({"acl": ["user:b", "group:\u1100\u1161", "user:b"]}, "acl", ("group:가", "user:b")),
         ({"updated_at": 1767270600.25}, "occurred_at", EVENT.occurred_at),
         ({"updated_at": "2026-01-01T21:30:00.25+09:00"}, "occurred_at", EVENT.occurred_at),
         ({"updated_at": "2026-01-01T12:30:00.25"}, "occurred_at", EVENT.occurred_at),
