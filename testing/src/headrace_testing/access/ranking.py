@@ -17,6 +17,7 @@ from headrace.store.search import DENSE_WEIGHT, FUSION_DEPTH, Question, fuse
 if TYPE_CHECKING:
     import asyncpg
 
+NO_VECTORS: NDArray[np.float64] = np.zeros((0, 1))
 TOLERANCE = 1e-4
 """Scores of PostgreSQL and NumPy differ by less."""
 _ALL = """

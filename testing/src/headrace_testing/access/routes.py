@@ -97,7 +97,7 @@ class Play:
     async def status(self, position: int) -> None:
         """Compare the status of a document with the model, and a refusal with what does not exist."""
         reader = self.world.readers[position]
-        name = self.chance.choice(sorted(self.world.documents))
+        name = self.chance.choice(sorted({*self.world.documents, *self.letters}))
         answer = await self._send("GET", f"/v1/documents/{quote(name, safe='')}", position)
         if answer is None:
             return
