@@ -31,6 +31,7 @@ from headrace.kafka.broker_contract import Record, TopicPartition
 from headrace.kafka.offsets import LogOffsets
 from headrace.payloads import Control, DeadLetter, HeaderPart, PipelineVersion, ReplayPosition, ReplayRun
 from headrace.pipeline import canonical, load
+from headrace.store.keys import ListedKey
 from headrace.store.rows import Generation
 from headrace.store.usage import DayUsage
 from headrace_cli import state
@@ -180,6 +181,10 @@ def set_store(monkeypatch: pytest.MonkeyPatch) -> None:
     everywhere(monkeypatch, "headrace.store.generations:create_generation", answering(Generation("g2", "m", 8)))
     everywhere(monkeypatch, "headrace.store.generations:activate", answering(None))
     everywhere(monkeypatch, "headrace.store.generations:may_switch", answering(True))
+    everywhere(monkeypatch, "headrace.store.keys:create_api_key", answering("hr_k"))
+    listed = [ListedKey("k", ("user:ann",), False, NOW, None), ListedKey("o", (), True, NOW, NOW)]
+    everywhere(monkeypatch, "headrace.store.keys:list_api_keys", answering(listed))
+    everywhere(monkeypatch, "headrace.store.keys:revoke_api_keys", answering(1))
     everywhere(monkeypatch, "headrace_operations.audit.store_view:generations", answering(generations))
     everywhere(monkeypatch, "headrace.migrate:create_topics", lambda *_: ["chunks.g2"])
     finding = Finding(
@@ -363,7 +368,8 @@ IN_BOTH = [
 ]  # fmt: skip
 IN_STORE = [
     "embeddings costs", "embeddings reset --tenant acme --model m --yes", "embeddings estimate a.md --model m",
-    "embeddings reset --tenant acme --model m --dry-run",
+    "embeddings reset --tenant acme --model m --dry-run", "keys create k --tenant acme --user ann",
+    "keys create k --tenant acme --acts-for-readers", "keys list --tenant acme", "keys revoke k --tenant acme",
 ]  # fmt: skip
 
 

@@ -156,7 +156,7 @@ async def ground(store_schema: StoreSchema, owner: Owner, chance: Random, docume
         return await questions.ask(generation, TENANT, text, mode)
 
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway", timeout=60) as http:
-        empty = ranking.Passages([], [], np.zeros((0, DIMENSIONS)), [], 0, 0.0, {})
+        empty = ranking.Passages([], [], [], ranking.NO_VECTORS, [], 0, 0.0, {})
         play = Play(http, drawn, empty, ask, bound, acting, chance, letters=letters)
         made = Ground(owner, pool, replace(generation, state="active"), drawn, play)
         await made.index(sorted(drawn.documents))

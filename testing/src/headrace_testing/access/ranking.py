@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,13 +22,13 @@ NO_VECTORS: NDArray[np.float64] = np.zeros((0, 1))
 TOLERANCE = 1e-4
 """Scores of PostgreSQL and NumPy differ by less."""
 _ALL = """
-SELECT c.document_id, c.text, v.embedding::vector AS embedding, l.weights
+SELECT c.document_id, c.text, c.chunk_id, e.vector_key, v.embedding::vector AS embedding, l.weights
 FROM chunk AS c
 JOIN {embedding} AS e USING (tenant, chunk_id)
 JOIN {vectors} AS v USING (tenant, vector_key)
 JOIN {lexical} AS l USING (tenant, chunk_id)
 WHERE c.tenant = $1
-ORDER BY c.document_id, c.chunk_id
+ORDER BY c.chunk_id
 """
 _COUNTED = "SELECT passages, unrelated FROM search_statistics WHERE tenant = $1 AND generation = $2"
 _FREQUENT = "SELECT term, passages FROM term_frequency WHERE tenant = $1 AND generation = $2"
@@ -35,62 +36,69 @@ _FREQUENT = "SELECT term, passages FROM term_frequency WHERE tenant = $1 AND gen
 
 @dataclass(frozen=True, slots=True)
 class Passages:
-    """All passages of a tenant, row by row: their documents, texts, unit vectors and lexical weights.
+    """All passages of a tenant, ordered by chunk ID: documents, texts, keys of vectors, unit vectors, lexical weights.
 
     ``counted`` and ``frequencies`` are the estimated numbers of passages, in all and by term.
     """
 
     documents: Sequence[str]
     texts: Sequence[str]
+    keys: Sequence[bytes]
     vectors: NDArray[np.float64]
     lexical: Sequence[Mapping[int, float]]
     counted: int
     unrelated: float
     frequencies: Mapping[int, float]
 
-    def ranking(self, readable: Collection[str], question: Question, top_k: int) -> Ranking:
-        """Return how the passages of the readable documents rank."""
-        weighed = {term: self._rarity(term) for term in question.terms}
+    def problems(
+        self, readable: Collection[str], question: Question, top_k: int, hits: Sequence[Mapping[str, Any]]
+    ) -> list[str]:
+        """Return in what these hits differ from the exact ones of the readable documents."""
         rows = [row for row, name in enumerate(self.documents) if name in readable]
+        weighed = {term: self._rarity(term) for term in question.terms}
+        lexical = {row: score for row in rows if (score := _product(self.lexical[row], weighed))}
         dense: dict[int, float] = {}
         if question.vector is not None:
             wanted = np.frombuffer(question.vector, dtype="<f4").astype(np.float64)
             scores = self.vectors[rows] @ (wanted / np.linalg.norm(wanted))
             dense = dict(zip(rows, scores.tolist(), strict=True))
-        lexical = {row: score for row in rows if (score := _product(self.lexical[row], weighed))}
         if not question.hybrid:
-            return Ranking(self, dense if question.vector is not None else lexical, top_k)
+            return self._differences(dense if question.vector is not None else lexical, top_k, hits)
+        # The dense leg takes all chunks of a text if it reads exactly, and top_k of them if it reads by the index.
+        found = (
+            self._differences(self._fused(nearest, dense, lexical, top_k), top_k, hits)
+            for nearest in (dense, self._few_of_each_text(dense, top_k))
+        )
+        return min(found, key=len)
+
+    def _few_of_each_text(self, dense: Mapping[int, float], top_k: int) -> dict[int, float]:
+        taken: Counter[bytes] = Counter()
+        few = {}
+        for row, score in dense.items():
+            taken[self.keys[row]] += 1
+            if taken[self.keys[row]] <= top_k:
+                few[row] = score
+        return few
+
+    def _fused(
+        self, nearest: Mapping[int, float], dense: Mapping[int, float], lexical: Mapping[int, float], top_k: int
+    ) -> dict[int, float]:
+        """Return the fused scores of what the legs find."""
         depth = top_k * FUSION_DEPTH
-        found = {*_best(dense, depth), *_best(lexical, depth)}
+        found = {*_best(nearest, depth), *_best(lexical, depth)}
         fused = fuse(
             {_identity(row): dense[row] for row in found},
             {_identity(row): lexical[row] for row in found if row in lexical},
             DENSE_WEIGHT, self.unrelated,
         )  # fmt: skip
-        return Ranking(self, {row: fused[_identity(row)] for row in found}, top_k)
+        return {row: fused[_identity(row)] for row in found}
 
-    def _rarity(self, term: int) -> float:
-        """Return BM25's inverse document frequency; a term that was not counted is in one passage."""
-        passages = self.frequencies.get(term, 1.0)
-        return math.log(1 + (max(self.counted - passages, 0) + 0.5) / (passages + 0.5))
-
-
-@dataclass(frozen=True, slots=True)
-class Ranking:
-    """The scores of the rows that may be found, of which ``top_k`` are asked for."""
-
-    passages: Passages
-    scores: Mapping[int, float]
-    top_k: int
-
-    def problems(self, hits: Sequence[Mapping[str, Any]]) -> list[str]:
-        """Return in what these hits differ from the exact ones; hits of equal scores may change places."""
-        expected = sorted(self.scores.values(), reverse=True)[: self.top_k]
+    def _differences(self, scores: Mapping[int, float], top_k: int, hits: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Return in what the hits differ from the best of these; hits of equal scores may change places."""
+        expected = sorted(scores.values(), reverse=True)[:top_k]
         if len(hits) != len(expected):
             return [f"{len(hits)} hits instead of {len(expected)}"]
-        by_passage: dict[tuple[str, str], float] = {}
-        for row, score in self.scores.items():
-            by_passage[self.passages.documents[row], self.passages.texts[row]] = score
+        by_passage = {(self.documents[row], self.texts[row]): score for row, score in scores.items()}
         problems = []
         for place, (hit, score) in enumerate(zip(hits, expected, strict=True)):
             own = by_passage.get((hit["document_id"], hit["text"]))
@@ -99,6 +107,11 @@ class Ranking:
             elif abs(hit["score"] - score) > TOLERANCE:
                 problems.append(f"hit {place} has the score {hit['score']}; the exact ranking has {score}")
         return problems
+
+    def _rarity(self, term: int) -> float:
+        """Return BM25's inverse document frequency; a term that was not counted is in one passage."""
+        passages = self.frequencies.get(term, 1.0)
+        return math.log(1 + (max(self.counted - passages, 0) + 0.5) / (passages + 0.5))
 
 
 async def read_passages(owner: asyncpg.Connection[Any], tenant: str, generation: Generation) -> Passages:
@@ -111,6 +124,7 @@ async def read_passages(owner: asyncpg.Connection[Any], tenant: str, generation:
     return Passages(
         [row["document_id"] for row in rows],
         [row["text"] for row in rows],
+        [row["vector_key"] for row in rows],
         vectors / np.where(lengths == 0, 1, lengths),
         [dict(zip(row["weights"].indices(), row["weights"].values(), strict=True)) for row in rows],
         counted["passages"], counted["unrelated"],
