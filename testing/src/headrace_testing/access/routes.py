@@ -206,7 +206,14 @@ def headers_of(reader: Reader) -> dict[str, str]:
 
 def _says_nothing(status: Mapping[str, Any]) -> bool:
     """Whether the status is that of any ID while the gateway could not read all records between the stages."""
-    empty = {"version": None, "stages": [], "stored": None, "dead_letter": None, "held": None, "in_flight": []}
+    empty: dict[str, Any] = {
+        "version": None,
+        "stages": [],
+        "stored": None,
+        "dead_letter": None,
+        "held": None,
+        "in_flight": [],
+    }
     return status["state"] == "unknown" and all(status[name] == value for name, value in empty.items())
 
 
