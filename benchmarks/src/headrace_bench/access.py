@@ -323,7 +323,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="headrace-bench access", description=__doc__)
     parser.add_argument("--searches", type=int, default=10_000, help="searches that are compared")
     parser.add_argument("--readers", type=int, default=50, help="readers")
-    parser.add_argument("--documents", type=int, default=1_500, help="documents")
+    parser.add_argument(
+        "--documents", type=int, default=1_650, help="documents; half of the readers may then read more than 500"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="rounds; ACLs change after each")
     parser.add_argument("--at-once", type=int, default=12, help="requests at a time")
     parser.add_argument("--cancel", type=float, default=0.1, help="share of the requests that are given up")
