@@ -61,6 +61,9 @@ _FOUND = "SELECT vector_key FROM {embedding} WHERE tenant = $1 AND chunk_id = AN
 GOALS = {"recall": 0.95, "p95_ms": 50.0, "under_changes": 2.0}
 
 
+Say = Callable[[str], None]
+
+
 class Asked(NamedTuple):
     """A question with both legs, and its vector alone."""
 
@@ -70,8 +73,8 @@ class Asked(NamedTuple):
 
 
 @contextmanager
-def server(folder: Path) -> Iterator[str]:
-    """Yield the owner's connection string of a PostgreSQL of its own, which is deleted at the end."""
+def server(folder: Path, *, keep: bool = False) -> Iterator[str]:
+    """Yield the owner's connection string of a PostgreSQL of its own, whose folder is deleted at the end or kept."""
     port = free_port()
     command = postgres(folder, port, PASSWORD, SETTINGS)
     process = subprocess.Popen(command.argv, user=command.user, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -82,7 +85,8 @@ def server(folder: Path) -> Iterator[str]:
     finally:
         process.send_signal(2)
         process.wait()
-        shutil.rmtree(folder)
+        if not keep:
+            shutil.rmtree(folder)
 
 
 async def _answers(dsn: str) -> None:
@@ -203,9 +207,8 @@ async def _stored_as(owner: Any, pool: Any, storage: str, asked: Sequence[Asked]
     return figures
 
 
-async def _measure(dsn: str, base: Base, options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
-    owner = await asyncpg.connect(dsn, server_settings={"search_path": f"{SCHEMA},public"}, command_timeout=7200)
-    await prepare_connection(owner)
+async def _built(owner: Any, dsn: str, base: Base, options: argparse.Namespace, say: Say) -> dict[str, Any]:
+    """Write the passages and build their indexes; return what it took."""
     await create_generation(owner, GENERATION)
     await activate(owner, GENERATION.name)
     await owner.execute("DROP INDEX vector_g1_nearest, lexical_g1_terms")
@@ -219,6 +222,18 @@ async def _measure(dsn: str, base: Base, options: argparse.Namespace, say: Calla
     seconds = round(time.monotonic() - started, 1)
     report["lexical"] = {"build_s": seconds, **await _sizes(owner, "lexical_g1", "terms")}
     await owner.execute("VACUUM ANALYZE")
+    return report
+
+
+async def _measure(dsn: str, base: Base, options: argparse.Namespace, say: Say) -> dict[str, Any]:
+    owner = await asyncpg.connect(dsn, server_settings={"search_path": f"{SCHEMA},public"}, command_timeout=7200)
+    await prepare_connection(owner)
+    known = options.folder / "built.json"
+    if not known.exists():
+        known.write_text(json.dumps(await _built(owner, dsn, base, options, say)))
+    report: dict[str, Any] = json.loads(known.read_text())
+    if options.build:
+        return report
     settings = StoreSettings.model_validate(
         {"dsn": with_login(dsn, LOGIN, PASSWORD), "schema_name": SCHEMA, "pool_maximum": options.searchers + 2}
     )
@@ -302,6 +317,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--storages", nargs="*", default=["halfvec", "binary"], choices=["halfvec", "binary"])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=Path(".headrace/scale"))
+    parser.add_argument("--build", action="store_true", help="only build the index")
+    parser.add_argument("--keep", action="store_true", help="keep the index in the folder, for the next run")
     options = parser.parse_args(arguments)
 
     def say(text: str) -> None:
@@ -309,10 +326,10 @@ def main(arguments: Sequence[str]) -> int:
 
     base = read_base(options.base, options.squad)
     say(f"{len(base.texts)} real passages from {base.source}")
-    with server(options.folder) as dsn:
+    with server(options.folder, keep=options.keep) as dsn:
         migrate(dsn, SCHEMA)
         create_login(dsn, LOGIN, PASSWORD)
         report = asyncio.run(_measure(dsn, base, options, say))
-    report["missed"] = missed(report)
+    report["missed"] = [] if options.build else missed(report)
     print(json.dumps(report), flush=True)
     return 1 if report["missed"] else 0

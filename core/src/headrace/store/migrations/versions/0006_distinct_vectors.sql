@@ -136,7 +136,8 @@ CREATE FUNCTION match_terms(
             END IF;
             IF only_documents IS NULL THEN
                 candidates := format(
-                    'SELECT l.chunk_id, l.weights FROM %I AS l WHERE l.tenant = $1 AND l.terms && $2 LIMIT $4', lexical);
+                    'SELECT l.chunk_id, l.weights FROM %I AS l WHERE l.tenant IS NOT DISTINCT FROM $1 AND l.terms && $2 LIMIT $4',
+                    lexical);  -- IS NOT DISTINCT FROM: the primary key must not be used in place of the terms' index
             ELSE
                 candidates := format(
                     'SELECT l.chunk_id, l.weights FROM ('
@@ -196,5 +197,28 @@ BEGIN
     ALTER FUNCTION match_terms OWNER TO headrace_definer;
     ALTER FUNCTION weigh_terms OWNER TO headrace_definer;
     EXECUTE format('REVOKE CREATE ON SCHEMA %I FROM headrace_definer', current_schema());
+END
+$$;
+
+-- Long passages keep their lexical vector in the row: ranking reads hundreds of them, and each in TOAST costs three pages.
+CREATE OR REPLACE FUNCTION create_lexical(name text) RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN
+        EXECUTE format(
+            'CREATE TABLE %I ('
+            '    tenant text NOT NULL, chunk_id uuid NOT NULL, lexical_key bytea NOT NULL, terms integer[] NOT NULL,'
+            '    weights public.sparsevec(1000000000) NOT NULL, PRIMARY KEY (tenant, chunk_id),'
+            '    FOREIGN KEY (tenant, chunk_id) REFERENCES chunk ON DELETE CASCADE'
+            ') WITH (toast_tuple_target = 8160)', name);
+        EXECUTE format('CREATE INDEX %I ON %I USING gin (terms)', name || '_terms', name);
+        PERFORM part_tenants(name, 'SELECT, INSERT, DELETE');
+    END
+$$;
+DO $$
+DECLARE
+    one text;
+BEGIN
+    FOR one IN SELECT 'lexical_' || name FROM generation LOOP
+        EXECUTE format('ALTER TABLE %I SET (toast_tuple_target = 8160)', one);
+    END LOOP;
 END
 $$;
