@@ -29,13 +29,22 @@ from confluent_kafka.admin import AdminClient
 from psycopg import sql
 from pydantic import SecretStr
 
+from headrace.access.readers import EVERY_DOCUMENT
 from headrace.codec.codec import Codec
 from headrace.codec.schema_registry import Registry
 from headrace.config.settings import KafkaSettings, ObjectSettings, RegistrySettings
 from headrace.envelope import Change, Context, Operation, StageRun, Trace
 from headrace.errors import DependencyDown
 from headrace.migrate import BootstrapSettings, bootstrap
-from headrace.payloads import ChangeEvent, DeadLetter, DocumentFacts, GenerationRequest, HeaderPart, SourceDocument
+from headrace.payloads import (
+    ChangeEvent,
+    ChunkedDocument,
+    DeadLetter,
+    DocumentFacts,
+    GenerationRequest,
+    HeaderPart,
+    SourceDocument,
+)
 from headrace.store.generations import get_generation
 from headrace.store.index import index_batch
 from headrace.store.keys import create_api_key, revoke_api_keys
@@ -302,14 +311,17 @@ async def test_status_follows_a_document_through_the_stages(ground: Ground, clie
 async def test_a_held_document_is_found_until_it_went_on(ground: Ground, client: httpx.AsyncClient) -> None:
     """Broken: a document that a cap or a pause holds is unknown, or stays held when it was released."""
     name = f"held/{uuid4()}.md"
-    key = Change(TENANT, name, 5, Operation.UPSERT).key
+    change = Change(TENANT, name, 5, Operation.UPSERT)
+    key, trace = change.key, Trace("r", "default", 1, datetime.now(UTC))
+    document = ChunkedDocument(DocumentFacts("", "text/plain", bytes(16)), ())
+    value = ground.codec.encode(Context(trace, change, document), ChunkedDocument)
     said = {"held_kind": "pause", "held_for": "cap/alpha", "held_why": "it is reached", "held_at": "1700000000000"}
-    ground.write("held.embedder", key, b"v", operation="UPSERT", version="5", **said)
+    ground.write("held.embedder", key, value, operation="UPSERT", version="5", **said)
     body = (await client.get(f"/v1/documents/{name}")).json()
     assert (body["state"], body["version"], body["held"]["stage"]) == ("held", 5, "embedder"), body
     assert (body["held"]["waits_for"], body["held"]["why"]) == ("cap", "it is reached")
 
-    ground.write("retry.embedder", key, b"v", operation="UPSERT", version="5")
+    ground.write("retry.embedder", key, value, operation="UPSERT", version="5")
     body = (await client.get(f"/v1/documents/{name}")).json()
     assert (body["state"], body["waiting_for"], body["held"]) == ("in_flight", "embedder", None), body
 
@@ -334,7 +346,7 @@ async def test_a_dead_letter_is_found_by_document_and_request(ground: Ground, cl
         offset=posted["documents"][0]["version"],
         timestamp=now,
         key=key,
-        value=b"",
+        value=ground.codec.encode_plain(ChangeEvent(TENANT, name, Operation.UPSERT, content="x")),
         headers=(HeaderPart("request-id", posted["request_id"].encode()),),
         failed_at=now,
         worker="w",
@@ -349,6 +361,23 @@ async def test_a_dead_letter_is_found_by_document_and_request(ground: Ground, cl
     assert (found["indexed"], found["dead_letter"]["message"]) == (False, "no such pipeline")
     body = (await client.get(f"/v1/documents/{name}")).json()
     assert (body["state"], body["version"]) == ("dead_lettered", posted["documents"][0]["version"])
+
+
+async def test_a_record_without_readable_readers_is_for_keys_of_every_document(
+    ground: Ground, client: httpx.AsyncClient
+) -> None:
+    """Broken: a record whose acl cannot be read is told to everyone, or to nobody."""
+    name = f"dark/{uuid4()}.md"
+    key = Change(TENANT, name, 5, Operation.UPSERT).key
+    ground.write("retry.embedder", key, b"v", operation="UPSERT", version="5")
+    assert (await client.get(f"/v1/documents/{name}")).status_code == 404
+    connection = await ground.owner()
+    try:
+        every = await create_api_key(connection, TENANT, "every", EVERY_DOCUMENT)
+    finally:
+        await connection.close()
+    body = (await client.get(f"/v1/documents/{name}", headers={"Authorization": f"Bearer {every}"})).json()
+    assert (body["state"], body["waiting_for"]) == ("in_flight", "embedder")
 
 
 async def index(ground: Ground, name: str, version: int, texts: list[str]) -> None:
