@@ -2,7 +2,7 @@
 
 :class:`~headrace_gateway.flow.KafkaFlowReader` reads the log for one document at a time. A search asks for the
 documents of all its hits and cannot wait for that, so these records are kept: a refresh asks Kafka how far the log and
-the stages are, and reads only what was written since the last one. Searches that arrive during a refresh share the next.
+the stages are, and reads only what is new. Searches that arrive during a refresh share the next one.
 """
 
 from __future__ import annotations
