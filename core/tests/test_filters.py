@@ -186,7 +186,7 @@ def test_wrong_json_on_the_command_line_is_refused() -> None:
         text.to_json("x" * 20_001)
 
 
-WORDS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=8).map("§{}".format)
+WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8).map("§{}".format)
 NUMBERS = st.one_of(st.integers(-(10**14), 10**14), st.decimals(-1000, 1000, places=3).map(float))
 CONDITIONS = st.one_of(
     st.builds(lambda field, op, value: {"field": field, op: value},

@@ -19,7 +19,7 @@ from headrace.payloads import DocumentFacts
 from headrace.store.conditions import compile_filter
 from headrace.store.generations import create_generation
 from headrace.store.index import index_batch
-from headrace.store.rows import IndexChunk, IndexDocument
+from headrace.store.rows import Generation, IndexChunk, IndexDocument
 from headrace.store.transactions import tenant_transaction
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def fits(given: Filter, row: Row) -> bool:
 def condition_fits(field: str, operator: Operator, value: Any, row: Row) -> bool:
     """The meaning of one condition."""
     kind = kind_of(field)
-    have = row.attributes.get(field.removeprefix("attributes.")) if kind is Kind.ATTRIBUTE else getattr(row, field)
+    have: Any = row.attributes.get(field.removeprefix("attributes.")) if kind is Kind.ATTRIBUTE else getattr(row, field)
     absent = have is None or (kind is not Kind.ATTRIBUTE and have in ("", ()))
     if operator is Operator.EXISTS:
         return bool(value) is not absent
@@ -180,7 +180,7 @@ def random_filter(random: Random, documents: Sequence[str], depth: int = 3) -> d
 async def test_a_filter_selects_what_it_says(pool: Pool, owner: Owner) -> None:
     """Broken: a search leaves out what fits its filter, or shows what does not."""
     random = Random(14)
-    generation = await create_generation(owner, "first", "toy", 2)
+    generation = await create_generation(owner, Generation("first", "toy", 2))
     made = [random_document(random, number) for number in range(120)]
     await index_batch(pool, generation, [document for document, _ in made])
     expected = {

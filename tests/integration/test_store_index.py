@@ -8,22 +8,24 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import import_module
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import asyncpg
 import numpy as np
 import pytest
 import pytest_asyncio
+from pgvector import Vector
 
 from headrace.errors import InvalidRecord
+from headrace.filters.model import documents
 from headrace.payloads import DocumentFacts
-from headrace.store import cache
+from headrace.store import cache, statistics
 from headrace.store.generations import activate, create_generation, get_generation
 from headrace.store.index import index_batch
 from headrace.store.rows import Generation, IndexChunk, IndexDocument, IndexResult, Outcome
 from headrace.store.schema import migrate
-from headrace.store.search import Filters, Question, search
+from headrace.store.search import Question, search
 from headrace.store.transactions import tenant_transaction
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ MODEL = "toy"
 @pytest_asyncio.fixture
 async def generation(owner: Owner) -> Generation:
     """The first generation, with eight dimensions, active."""
-    created = await create_generation(owner, "first", MODEL, DIMENSIONS)
+    created = await create_generation(owner, Generation("first", MODEL, DIMENSIONS))
     await activate(owner, "first")
     return created
 
@@ -89,12 +91,21 @@ def embedded(text: str, prepared: str | None) -> IndexDocument:
     return replace(one, chunks=(replace(one.chunks[0], vector=given, vector_key=key),))
 
 
+KEYS = {
+    "document": "document_id",
+    "chunk": "chunk_id",
+    "embedding_first": "chunk_id",
+    "vector_first": "vector_key",
+    "lexical_first": "chunk_id",
+}
+
+
 async def rows(owner: Owner) -> dict[str, dict[tuple[str, object], str]]:
     """Who wrote (xmin) and last locked (xmax) every row, by table and key: unchanged means that nothing was
     written.
     """
     found = {}
-    for table, key in (("document", "document_id"), ("chunk", "chunk_id"), ("embedding_first", "chunk_id")):
+    for table, key in KEYS.items():
         records = await owner.fetch(f"SELECT tenant, {key} AS key, xmin || '/' || xmax AS mark FROM {table}")
         found[table] = {(record["tenant"], record["key"]): record["mark"] for record in records}
     return found
@@ -172,7 +183,10 @@ async def test_vectors_come_from_the_cache_and_from_the_batch(pool: Pool, owner:
         assert await cache.put(connection, "acme", MODEL, {text_hash("one"): vector("one")}) == 1
     batch = [document("d", 1, ["one", "two"], with_vectors=False), document("e", 1, ["two"])]
     assert outcomes(await index_batch(pool, generation, batch)) == [Outcome.INDEXED, Outcome.INDEXED]
-    found = await owner.fetch("SELECT text, embedding FROM chunk JOIN embedding_first USING (tenant, chunk_id)")
+    found = await owner.fetch(
+        "SELECT text, embedding FROM chunk JOIN embedding_first USING (tenant, chunk_id) "
+        "JOIN vector_first USING (tenant, vector_key)"
+    )
     assert len(found) == 3
     assert all(cache.to_bytes(row["embedding"]) == vector(row["text"]) for row in found)
 
@@ -201,7 +215,7 @@ async def test_second_generation_is_filled_without_touching_the_first(
     pool: Pool, owner: Owner, generation: Generation
 ) -> None:
     """A rebuild into a new generation would be taken for a replay and stay empty, or churn the live rows."""
-    second = await create_generation(owner, "second", MODEL, DIMENSIONS)
+    second = await create_generation(owner, Generation("second", MODEL, DIMENSIONS))
     batch = [document("d", 1, ["one", "two"]), document("e", 2)]
     await index_batch(pool, generation, batch)
     before, written = await rows(owner), await owner.fetch("SELECT DISTINCT xmin::text FROM chunk")
@@ -217,7 +231,7 @@ async def test_the_same_version_cut_otherwise_leaves_the_first_generation_to_be_
     pool: Pool, owner: Owner, generation: Generation
 ) -> None:
     """The first generation would be called complete without its vectors, and no replay would bring them back."""
-    second = await create_generation(owner, "second", MODEL, DIMENSIONS)
+    second = await create_generation(owner, Generation("second", MODEL, DIMENSIONS))
     content = DocumentFacts("", "", text_hash("both"))
     await index_batch(pool, generation, [document("d", 1, ["one", "two"], facts=content)])
     again = document("d", 1, ["one", "three"], facts=content)
@@ -266,14 +280,16 @@ async def test_a_chunk_whose_prepared_text_changed_gets_its_new_vector(
     pool: Pool, owner: Owner, generation: Generation
 ) -> None:
     """Broken: after a change of title a document is found by the vector of its old one, in this or another index."""
-    second = await create_generation(owner, "second", MODEL, DIMENSIONS)
+    second = await create_generation(owner, Generation("second", MODEL, DIMENSIONS))
     for one in (generation, second):
         await index_batch(pool, one, [embedded("one", "A: one")])
     renamed = replace(embedded("one", "B: one"), version=2, facts=DocumentFacts("", "", b"other"))
     for one in (generation, second):
         (result,) = await index_batch(pool, one, [renamed])
         assert result == IndexResult(Outcome.INDEXED, kept=1)
-        (row,) = await owner.fetch(f"SELECT vector_key, embedding FROM embedding_{one.name}")
+        (row,) = await owner.fetch(
+            f"SELECT * FROM vector_{one.name} JOIN embedding_{one.name} USING (tenant, vector_key)"
+        )
         assert row["vector_key"] == text_hash("B: one")
         np.testing.assert_array_equal(row["embedding"].to_numpy(), np.frombuffer(vector("B: one"), "<f4"))
     again = replace(renamed, version=3, facts=DocumentFacts("", "", b"third"))
@@ -288,39 +304,91 @@ async def test_a_chunk_without_a_vector_by_decision_is_stored_and_not_waited_for
     """Broken: a document with a blank chunk is dead-lettered by the indexer, or a search by vector trips over it."""
     (result,) = await index_batch(pool, generation, [embedded(" ", None)])
     assert result.outcome is Outcome.INDEXED
-    assert await owner.fetchval("SELECT embedding IS NULL FROM embedding_first")
-    for only in (None, ("d",)):
-        assert await search(pool, "acme", generation, Question(vector("x")), filters=Filters(only)) == []
+    assert await owner.fetchval("SELECT vector_key IS NULL FROM embedding_first")
+    assert await owner.fetchval("SELECT count(*) FROM vector_first") == 0
+    for only in (None, documents(["d"])):
+        assert await search(pool, "acme", generation, Question(vector("x")), filters=only) == []
     now_with_one = replace(embedded(" ", "title"), version=2, facts=DocumentFacts("", "", b"other"))
     await index_batch(pool, generation, [now_with_one])
     assert await owner.fetchval("SELECT vector_key FROM embedding_first") == text_hash("title")
 
 
-async def test_a_store_of_before_takes_its_vectors_along(
-    store_schema: StoreSchema, pool: Pool, owner: Owner, generation: Generation
-) -> None:
-    """Broken: the migration loses which text a vector is of, and an edit embeds a whole index anew."""
-    await index_batch(pool, generation, [document("d", 1, ["one", "two"])])
-    await owner.execute("ALTER TABLE embedding_first DROP COLUMN vector_key, ALTER COLUMN embedding SET NOT NULL")
-    await owner.execute(
-        "ALTER TABLE generation DROP COLUMN template, DROP COLUMN passage_prompt, DROP COLUMN over_long, "
-        "DROP COLUMN analyzer"
+BEFORE = """
+INSERT INTO generation (name, model, dimensions, distance, state) VALUES ('first', 'toy', 8, 'cosine', 'active');
+INSERT INTO document VALUES
+    ('acme', 'd', 1, false, 'h', '{first}', '', '', '', '{}', '{}', '', '', '', '[]', '{}', 'toy', '{}', '{}', '{}');
+CREATE TABLE embedding_first (
+    tenant text, chunk_id uuid, embedding public.vector(8) NOT NULL, PRIMARY KEY (tenant, chunk_id),
+    FOREIGN KEY (tenant, chunk_id) REFERENCES chunk ON DELETE CASCADE
+);
+CREATE INDEX embedding_first_nearest ON embedding_first USING hnsw (embedding public.vector_cosine_ops);
+ALTER TABLE embedding_first ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY one_tenant ON embedding_first USING (tenant = current_tenant());
+"""
+
+
+async def test_a_store_of_before_takes_its_vectors_along(store_schema: StoreSchema, owner: Owner) -> None:
+    """Broken: the migration loses which text a vector is of, and an edit embeds a whole index again."""
+    server, name = store_schema.server, store_schema.name + "_before"
+    await asyncio.to_thread(migrate, server.dsn, name, "0003")
+    await owner.execute(f"SET search_path TO \"{name}\", public; SET headrace.tenant = 'acme'")
+    await owner.execute(BEFORE)
+    for n, text in enumerate(("one", "two", "one")):
+        row = (UUID(int=n), text, text_hash(text))
+        await owner.execute("INSERT INTO chunk VALUES ('acme', $1, 'd', '{}', $2, $3)", *row)
+        given = Vector(np.frombuffer(vector(text), "<f4"))
+        await owner.execute("INSERT INTO embedding_first VALUES ('acme', $1, $2)", UUID(int=n), given)
+    assert (await asyncio.to_thread(migrate, server.dsn, name)).changed
+    found = await owner.fetch(
+        "SELECT text, vector_key, embedding FROM chunk JOIN embedding_first USING (tenant, chunk_id) "
+        "JOIN vector_first USING (tenant, vector_key) ORDER BY chunk_id"
     )
-    await owner.execute("DROP TABLE lexical_first, term_frequency, search_statistics")
-    await owner.execute("DROP FUNCTION match_terms, weigh_terms, create_lexical, part_tenants")
-    await owner.execute("CREATE FUNCTION match_words() RETURNS void LANGUAGE sql AS ''")
-    await owner.execute("CREATE FUNCTION any_word() RETURNS void LANGUAGE sql AS ''")
-    await owner.execute("ALTER TABLE chunk ADD COLUMN tsv tsvector")
-    await owner.execute("ALTER TABLE vector_cache DROP COLUMN last_used")
-    revision = import_module("headrace.store.migrations.versions.0004_preparation")
-    await owner.execute("UPDATE schema_version SET version_num = $1", revision.down_revision)
-    assert (await asyncio.to_thread(migrate, store_schema.server.dsn, store_schema.name)).changed
-    keys = await owner.fetch("SELECT text, vector_key FROM chunk JOIN embedding_first USING (tenant, chunk_id)")
-    assert {row["text"]: row["vector_key"] for row in keys} == {text: text_hash(text) for text in ("one", "two")}
-    assert await get_generation(owner, "first") == Generation("first", MODEL, DIMENSIONS, state="active")
-    assert await index_batch(pool, generation, [document("d", 2, ["one"], with_vectors=False)]) == [
-        IndexResult(Outcome.INDEXED, deleted=1, kept=1)
-    ]
+    assert [row["text"] for row in found] == ["one", "two", "one"]
+    for one in found:
+        assert one["vector_key"] == text_hash(one["text"])
+        np.testing.assert_array_equal(one["embedding"].to_numpy(), np.frombuffer(vector(one["text"]), "<f4"))
+    assert await owner.fetchval("SELECT count(*) FROM vector_first") == 2
+    assert await get_generation(owner, "first") == Generation("first", "toy", DIMENSIONS, state="active")
+    await owner.execute(f'DROP SCHEMA "{name}" CASCADE')
+
+
+async def test_a_text_has_one_vector_however_many_chunks_have_it(
+    pool: Pool, owner: Owner, generation: Generation
+) -> None:
+    """A text that stands in a thousand documents would be a thousand equal points that hide their surroundings."""
+    await index_batch(pool, generation, [document(f"d{n}", 1, ["same", f"own {n}"]) for n in range(3)])
+    assert await owner.fetchval("SELECT count(*) FROM vector_first") == 4
+    hits = await search(pool, "acme", generation, Question(vector("same")), top_k=3)
+    assert sorted((hit.document_id, hit.text) for hit in hits) == [(f"d{n}", "same") for n in range(3)]
+    (result,) = await index_batch(pool, generation, [document("d3", 1, ["same"], with_vectors=False)])
+    assert result.outcome is Outcome.INDEXED  # the generation itself has the vector, without the cache
+    before = await rows(owner)
+    await index_batch(pool, generation, [document("d0", 2), document("d1", 2, ["own 1"])])
+    after = await rows(owner)
+    assert after["vector_first"].keys() == before["vector_first"].keys() - {("acme", text_hash("own 0"))}
+    await index_batch(pool, generation, [document("d2", 2, ["own 2"]), document("d3", 2)])
+    assert {key for _, key in (await rows(owner))["vector_first"]} == {text_hash("own 1"), text_hash("own 2")}
+
+
+async def test_writers_of_one_text_leave_its_vector_as_long_as_it_is_used(
+    pool: Pool, owner: Owner, generation: Generation
+) -> None:
+    """An indexer that removes the last chunk of a text while another adds one would take its vector away."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    generator = random.Random(seed)
+    texts = ["boilerplate", "imprint", "한국어 안내"]
+    for turn in range(12):
+        batches = [
+            [document(f"d{n}", turn, generator.sample(texts, generator.randrange(4)) or [f"own {turn}"])]
+            for n in range(6)
+        ]
+        await asyncio.gather(*(index_batch(pool, generation, batch) for batch in batches))
+        used = {row[0] for row in await owner.fetch("SELECT DISTINCT vector_key FROM embedding_first")}
+        await statistics.sweep(pool, "acme", generation)
+        assert {key for _, key in (await rows(owner))["vector_first"]} == used
+    expected = {chunk.chunk_id for (one,) in batches for chunk in one.chunks}
+    assert {row["chunk_id"].bytes for row in await owner.fetch("SELECT chunk_id FROM embedding_first")} == expected
 
 
 async def test_a_batch_that_is_cancelled_lets_its_connection_go(pool: Pool, generation: Generation) -> None:

@@ -26,7 +26,7 @@ pytest_plugins = ("headrace_testing.postgres_fixtures",)
 @pytest_asyncio.fixture
 async def generation(owner: Owner) -> Generation:
     """A generation of four dimensions."""
-    return await create_generation(owner, "first", "toy", 4)
+    return await create_generation(owner, Generation("first", "toy", 4))
 
 
 def document(name: str, *, tenant: str = "acme", deleted: bool = False, **attributes: str) -> IndexDocument:

@@ -15,6 +15,7 @@ import pytest_asyncio
 from pydantic import SecretStr
 
 from headrace.errors import InvalidRecord
+from headrace.filters.model import And, Condition, Filter, Operator, documents
 from headrace.lexical import weights
 from headrace.lexical.analyzer import Analyzer
 from headrace.payloads import DocumentFacts
@@ -23,7 +24,7 @@ from headrace.store.generations import create_generation
 from headrace.store.index import index_batch
 from headrace.store.pool import create_pool
 from headrace.store.rows import Generation, IndexChunk, IndexDocument
-from headrace.store.search import Filters, Question, search
+from headrace.store.search import Question, search
 from headrace.store.transactions import tenant_transaction
 from headrace_testing.postgres import StoreSchema
 
@@ -37,18 +38,26 @@ pytest_plugins = ("headrace_testing.postgres_fixtures",)
 
 DIMENSIONS = 4
 ANALYZER = Analyzer()
-MATCH = "SELECT * FROM match_terms('first', $1, 5000, 10, NULL, NULL)"
+MATCH = (
+    "SELECT m.* FROM weigh_terms('first', $1, $2) AS w, "
+    "match_terms('first', w.used, w.chosen, w.query, $2, false, NULL) AS m"
+)
 
 
 @pytest_asyncio.fixture
 async def generation(owner: Owner) -> Generation:
     """A generation of four dimensions."""
-    return await create_generation(owner, "first", "toy", DIMENSIONS)
+    return await create_generation(owner, Generation("first", "toy", DIMENSIONS))
 
 
 def direction(*values: float) -> bytes:
     """A query vector."""
     return np.array(values, dtype="<f4").tobytes()
+
+
+def having(kind: str) -> Filter:
+    """A filter by the attribute ``kind``."""
+    return Condition("attributes.kind", Operator.EQ, kind)
 
 
 def question(vector: bytes, text: str, tenant: str = "acme") -> Question:
@@ -91,7 +100,7 @@ async def test_filters_do_not_cost_hits(
     pool: Pool, owner: Owner, generation: Generation, monkeypatch: pytest.MonkeyPatch, exact_documents: int
 ) -> None:
     """A narrow filter would silently return fewer hits than exist, since HNSW stops before it meets them."""
-    monkeypatch.setattr("headrace.store.search.EXACT_DOCUMENTS", exact_documents)  # 0: always through the index
+    monkeypatch.setattr("headrace.store.legs.EXACT_DOCUMENTS", exact_documents)  # 0: always through the index
     random = np.random.default_rng(5)
     crowd = [
         document(f"d{n}", {f"text {n} {m}": random.normal(size=4).astype("<f4").tobytes() for m in range(20)}, kind="x")
@@ -102,12 +111,14 @@ async def test_filters_do_not_cost_hits(
     await owner.execute("ANALYZE")
     query = direction(1, 0, 0, 0)
     assert len(await search(pool, "acme", generation, Question(query), top_k=100)) == 100
-    for filters in (Filters(attributes={"kind": "y"}), Filters(("rare",))):
+    for filters in (having("y"), documents(["rare"])):
         hits = await search(pool, "acme", generation, Question(query), top_k=10, filters=filters)
         assert [hit.text for hit in hits] == ["far 4", "far 3", "far 2", "far 1", "far 0"]
-    both = await search(pool, "acme", generation, Question(query), filters=Filters(("rare", "d1"), {"kind": "x"}))
+    both = await search(
+        pool, "acme", generation, Question(query), filters=And((documents(["rare", "d1"]), having("x")))
+    )
     assert {hit.document_id for hit in both} == {"d1"}
-    assert await search(pool, "acme", generation, Question(query), filters=Filters(())) == []
+    assert await search(pool, "acme", generation, Question(query), filters=documents([])) == []
 
 
 async def test_a_small_tenant_beside_a_large_one_gets_all_its_hits(pool: Pool, generation: Generation) -> None:
@@ -142,10 +153,8 @@ async def test_an_index_that_gives_up_is_helped_out(
     dsn = SecretStr(f"{store_schema.server.runtime_dsn}&hnsw.max_scan_tuples=1")
     hasty = await create_pool(store_schema.settings(dsn=dsn))
     assert await hasty.fetchval("SHOW hnsw.max_scan_tuples") == "1"
-    monkeypatch.setattr("headrace.store.search.EXACT_DOCUMENTS", 0)
-    hits = await search(
-        hasty, "acme", generation, Question(direction(1, 0, 0, 0)), filters=Filters(attributes={"kind": "y"})
-    )
+    monkeypatch.setattr("headrace.store.legs.EXACT_DOCUMENTS", 0)
+    hits = await search(hasty, "acme", generation, Question(direction(1, 0, 0, 0)), filters=having("y"))
     await hasty.close()
     assert sorted(hit.text for hit in hits) == ["far 0", "far 1", "far 2"]
 
@@ -176,7 +185,7 @@ async def test_words_lift_what_vectors_miss(pool: Pool, generation: Generation) 
     hybrid = await search(pool, "acme", generation, question(query, "what is a harbour in Zanzibar?"), top_k=5)
     assert any("Zanzibar" in hit.text for hit in hybrid)
     assert [hit.score for hit in hybrid] == sorted((hit.score for hit in hybrid), reverse=True)
-    filtered = await search(pool, "acme", generation, question(query, "Zanzibar"), filters=Filters(("other",)))
+    filtered = await search(pool, "acme", generation, question(query, "Zanzibar"), filters=documents(["other"]))
     assert filtered == []
 
 
@@ -198,7 +207,7 @@ async def test_search_by_terms_uses_its_index(pool: Pool, owner: Owner, generati
     read = "SELECT pg_stat_get_xact_tuples_returned('lexical_first'::regclass)"
     async with tenant_transaction(pool, "acme") as connection:
         before = await connection.fetchval(read)
-        rows = await connection.fetch(MATCH, list(weights.query(ANALYZER, "acme", "Zanzibar")))
+        rows = await connection.fetch(MATCH, list(weights.query(ANALYZER, "acme", "Zanzibar")), 5000)
         returned = await connection.fetchval(read) - before
     assert len(rows) == 1
     assert returned < 100
@@ -212,10 +221,8 @@ async def test_the_rarest_terms_find_candidates_and_all_terms_rank_them(pool: Po
     assert await statistics.refresh(pool, "acme", generation) == 302
     terms = weights.query(ANALYZER, "acme", "common words number Zanzibar unknown")
     async with tenant_transaction(pool, "acme") as connection:
-        found = await connection.fetch("SELECT * FROM match_terms('first', $1, 3, 500, NULL, NULL)", list(terms))
-        everything = await connection.fetch(
-            "SELECT * FROM match_terms('first', $1, 5000, 500, NULL, NULL)", list(terms)
-        )
+        found = await connection.fetch(MATCH, list(terms), 3)
+        everything = await connection.fetch(MATCH, list(terms), 5000)
         chosen = await connection.fetchrow("SELECT * FROM weigh_terms('first', $1, 3)", list(terms))
     assert chosen is not None
     assert set(chosen["chosen"]) == set(weights.query(ANALYZER, "acme", "Zanzibar unknown"))
@@ -272,7 +279,7 @@ async def test_a_terms_rarity_is_that_of_bm25(pool: Pool, generation: Generation
 
 async def test_a_second_generation_is_counted_too(pool: Pool, owner: Owner, generation: Generation) -> None:
     """Broken: a new generation has lexical vectors, but no word is rarer than another, for its chunks exist already."""
-    other = await create_generation(owner, "second", "toy", DIMENSIONS)
+    other = await create_generation(owner, Generation("second", "toy", DIMENSIONS))
     one = document("d", {f"text {n}": direction(1, 0, 0, 0) for n in range(5)})
     (first,) = await index_batch(pool, generation, [one])
     (second,) = await index_batch(pool, other, [one])
@@ -285,14 +292,14 @@ async def test_a_wide_filter_costs_no_lexical_hits(
     pool: Pool, generation: Generation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Broken: the rarest terms choose candidates outside the filter alone, and what it lets through is not found."""
-    monkeypatch.setattr("headrace.store.search.CANDIDATES", 20)
-    monkeypatch.setattr("headrace.store.search.EXACT_DOCUMENTS", 0)
+    monkeypatch.setattr("headrace.store.legs.CANDIDATES", 20)
+    monkeypatch.setattr("headrace.store.legs.EXACT_DOCUMENTS", 0)
     away = {f"gate common {n}": direction(1, 0, 0, 0) for n in range(30)}
     inside = {f"common {n}": direction(1, 0, 0, 0) for n in range(40)}
     await index_batch(pool, generation, [document("x", away, kind="x"), document("y", inside, kind="y")])
     await statistics.refresh(pool, "acme", generation)
     asked = Question(terms=weights.query(ANALYZER, "acme", "gate common"))
-    hits = await search(pool, "acme", generation, asked, filters=Filters(attributes={"kind": "y"}))
+    hits = await search(pool, "acme", generation, asked, filters=having("y"))
     assert len(hits) == 10
     assert {hit.document_id for hit in hits} == {"y"}
 

@@ -43,8 +43,20 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.integration
 pytest_plugins = ("headrace_testing.postgres_fixtures",)
 
-TABLES = ("document", "chunk", "embedding_first", "lexical_first", "search_statistics", "vector_cache", "artifact")
-MATCH = "SELECT * FROM match_terms('first', $1, 5000, 10, NULL, NULL)"
+TABLES = (
+    "document",
+    "chunk",
+    "embedding_first",
+    "vector_first",
+    "lexical_first",
+    "search_statistics",
+    "vector_cache",
+    "artifact",
+)
+MATCH = (
+    "SELECT m.* FROM weigh_terms('first', $1, 5000) AS w, "
+    "match_terms('first', w.used, w.chosen, w.query, 5000, false, NULL) AS m"
+)
 CANARY = {7: "canary"}
 ONES = np.ones(4, dtype="<f4").tobytes()
 ARTIFACT = artifacts.Artifact("", UUID(int=1), 1, "r1", "answer", "T", "text/plain", "canary", ({"document": "d"},))
@@ -53,7 +65,7 @@ ARTIFACT = artifacts.Artifact("", UUID(int=1), 1, "r1", "answer", "T", "text/pla
 @pytest_asyncio.fixture
 async def generation(owner: Owner) -> Generation:
     """A generation of four dimensions, active."""
-    created = await create_generation(owner, "first", "toy", 4)
+    created = await create_generation(owner, Generation("first", "toy", 4))
     await activate(owner, "first")
     return replace(created, state="active")
 
@@ -234,19 +246,18 @@ async def test_cache_keeps_the_first_vector(pool: Pool, owner: Owner) -> None:
     async with tenant_transaction(pool, "acme") as connection:
         assert await cache.put(connection, "acme", "toy", {b"a": ONES, b"b": other}) == 2
         assert await cache.put(connection, "acme", "toy", {b"a": other, b"c": ONES}) == 1
-        assert await cache.known(connection, "acme", "toy", [b"a", b"x"]) == {b"a"}
-        assert await cache.known(connection, "acme", "other-model", [b"a"]) == set()
+        assert await cache.fetch(connection, "acme", "other-model", [b"a"]) == {}
         assert await cache.fetch(connection, "acme", "toy", [b"a", b"b"]) == {b"a": ONES, b"b": other}
 
 
 async def test_generations_switch_atomically(pool: Pool, owner: Owner, generation: Generation) -> None:
     """Two generations would be searched at once, or a name be reused for another model."""
-    await create_generation(owner, "second", "toy", 8, "l2")
-    assert await create_generation(owner, "first", "toy", 4) == generation
+    await create_generation(owner, Generation("second", "toy", 8, "l2"))
+    assert await create_generation(owner, Generation("first", "toy", 4)) == generation
     with pytest.raises(GenerationExists, match="exists with toy, 4 dimensions, cosine"):
-        await create_generation(owner, "first", "toy", 5)
+        await create_generation(owner, Generation("first", "toy", 5))
     with pytest.raises(ConfigurationError, match="cannot index distance"):
-        await create_generation(owner, "third", "toy", 5000)
+        await create_generation(owner, Generation("third", "toy", 5000))
     with pytest.raises(ConfigurationError, match="generation unknown does not exist"):
         await activate(owner, "unknown")
     async with pool.acquire() as connection:
@@ -266,7 +277,7 @@ def test_migration_is_idempotent(store_schema: StoreSchema) -> None:
     """A second bootstrap would fail, or do its work twice."""
     applied = migrate(store_schema.server.dsn, store_schema.name)
     assert not applied.changed
-    assert applied.current == "0005"
+    assert applied.current == "0006"
 
 
 async def test_an_owner_without_superuser_rights_suffices(store_schema: StoreSchema) -> None:
@@ -281,7 +292,7 @@ async def test_an_owner_without_superuser_rights_suffices(store_schema: StoreSch
             own = await asyncpg.connect(
                 with_login(dsn, role, "x"), server_settings={"search_path": f"{schema}, public"}
             )
-            await create_generation(own, "first", "toy", 4)
+            await create_generation(own, Generation("first", "toy", 4))
             key = await keys.create_api_key(own, "acme", "console")
             assert await own.fetch("SELECT * FROM api_key") == []
             await own.close()

@@ -249,12 +249,19 @@ async def _copy(dsn: str, schema: str, contexts: Sequence[Context[EmbeddedDocume
     lexical = {context.change.document_id: _lexical_rows(context) for context in contexts}
     connection = await asyncpg.connect(dsn, server_settings={"search_path": f"{schema},public"})
     await prepare_connection(connection)
+    copied: set[tuple[str, bytes]] = set()
     started = time.perf_counter()
     for start in range(0, len(contexts), batch):
         part = contexts[start : start + batch]
         chunks = [
             (c.change, chunk, c.payload) for c in part for chunk in {k.chunk_id: k for k in c.payload.chunks}.values()
         ]
+        texts = {
+            (change.tenant, chunk.text_hash): payload.vectors[chunk.text_hash.hex()]
+            for change, chunk, payload in chunks
+            if (change.tenant, chunk.text_hash) not in copied
+        }
+        copied |= texts.keys()
         async with connection.transaction():
             await connection.copy_records_to_table("document", records=[_row(c) for c in part], columns=_COLUMNS)
             await connection.copy_records_to_table(
@@ -267,14 +274,17 @@ async def _copy(dsn: str, schema: str, contexts: Sequence[Context[EmbeddedDocume
                 columns=["tenant", "chunk_id", "document_id", "section", "text", "text_hash"],
             )  # fmt: skip
             await connection.copy_records_to_table(
-                "embedding_g1",
+                "vector_g1",
                 records=[
-                    (change.tenant, UUID(bytes=chunk.chunk_id), chunk.text_hash,
-                     Vector(np.frombuffer(payload.vectors[chunk.text_hash.hex()], "<f4")))
-                    for change, chunk, payload in chunks
+                    (tenant, key, Vector(np.frombuffer(vector, "<f4"))) for (tenant, key), vector in texts.items()
                 ],
-                columns=["tenant", "chunk_id", "vector_key", "embedding"],
-            )  # fmt: skip
+                columns=["tenant", "vector_key", "embedding"],
+            )
+            await connection.copy_records_to_table(
+                "embedding_g1",
+                records=[(change.tenant, UUID(bytes=chunk.chunk_id), chunk.text_hash) for change, chunk, _ in chunks],
+                columns=["tenant", "chunk_id", "vector_key"],
+            )
             await connection.copy_records_to_table(
                 "lexical_g1",
                 records=[row for context in part for row in lexical[context.change.document_id]],

@@ -23,7 +23,7 @@ from headrace.codec.codec import Codec
 from headrace.codec.schema_registry import Registry, register_all
 from headrace.config.settings import EXIT_CONFIGURATION, KafkaSettings, ObjectSettings, RegistrySettings, wrong_settings
 from headrace.embeddings.models import PACKAGED_MODEL, known_model
-from headrace.embeddings.preparation import BODY, OverLong, Preparation
+from headrace.embeddings.preparation import BODY, OverLong
 from headrace.errors import ConfigurationError, DependencyDown, HeadraceError
 from headrace.handlers import pipelines_log
 from headrace.lexical.analyzer import DEFAULT
@@ -31,6 +31,7 @@ from headrace.pipeline import load
 from headrace.store import generations
 from headrace.store import schema as store
 from headrace.store.error_mapping import postgresql_errors
+from headrace.store.rows import Generation
 from headrace.topology import topics
 
 PIPELINE_FOLDER = Path(__file__).parent / "pipelines"
@@ -187,15 +188,11 @@ async def _first_generation(settings: BootstrapSettings, generation: str) -> Non
             server_settings={"search_path": f'"{settings.store_schema}", public'},
         )
     try:
-        preparation = Preparation(settings.text_template, settings.passage_prompt, settings.over_long)
-        await generations.create_generation(
-            connection,
-            generation,
-            settings.model,
-            settings.dimensions,
-            preparation=preparation,
-            analyzer=settings.analyzer,
-        )
+        wanted = Generation(
+            generation, settings.model, settings.dimensions, template=settings.text_template,
+            passage_prompt=settings.passage_prompt, over_long=settings.over_long, analyzer=settings.analyzer,
+        )  # fmt: skip
+        await generations.create_generation(connection, wanted)
         if await generations.active_generation(connection) is None:
             await generations.activate(connection, generation)
     finally:

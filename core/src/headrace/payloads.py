@@ -139,13 +139,15 @@ class IndexedDocument:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """A request for a text generated from the tenant's documents."""
+    """A request for a text generated from the tenant's documents.
+
+    ``filter`` is the JSON text of the filter that its passages must meet (:mod:`headrace.filters.parsing`).
+    """
 
     question: str
     kind: str = "answer"
-    document_ids: tuple[str, ...] = ()
-    attributes: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     top_k: int = 5
+    filter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

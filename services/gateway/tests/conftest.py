@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -17,12 +18,14 @@ from headrace.codec.schema_registry import FixedIds
 from headrace.config.settings import KafkaSettings
 from headrace.documents.status import DeadLetterEntry
 from headrace.errors import DependencyDown
+from headrace.filters.model import Filter
 from headrace.kafka.broker_contract import Message
 from headrace.retrieval.questions import Questions, SearchSettings
 from headrace.store.artifacts import Artifact
 from headrace.store.documents import DocumentRow, DocumentState, Listed
+from headrace.store.legs import Plan
 from headrace.store.rows import Generation
-from headrace.store.search import Filters, Hit, Question
+from headrace.store.search import Found, Hit, Question, Shape, fingerprint
 from headrace_gateway.app import create_app
 from headrace_gateway.dependencies import Dependencies
 from headrace_gateway.flow import FlowState
@@ -62,12 +65,22 @@ class FakeStore:
         return self.generation
 
     async def search(
-        self, tenant: str, generation: Generation, question: Question, *, top_k: int, filters: Filters
-    ) -> list[Hit]:
-        """Note the search and return what was put in."""
+        self,
+        tenant: str,
+        generation: Generation,
+        question: Question,
+        *,
+        top_k: int,
+        filters: Filter | None,
+        shape: Shape,
+    ) -> Found:
+        """Note the search and return what was put in, without what was seen."""
         self._check()
-        self.searches.append({"tenant": tenant, "question": question, "top_k": top_k, "filters": filters})
-        return self.hits[:top_k]
+        self.searches.append(
+            {"tenant": tenant, "question": question, "top_k": top_k, "filters": filters, "shape": shape}
+        )
+        left = [hit for hit in self.hits if fingerprint(shape.identity(hit)) not in shape.seen]
+        return Found(left[:top_k], len(left) > top_k, Plan(exact=True, dense=9, lexical=None, documents=3))
 
     async def document(self, tenant: str, document_id: str) -> DocumentRow | None:
         """Return the row."""
@@ -148,6 +161,20 @@ class FakeFlow:
     states: dict[bytes, FlowState] = field(default_factory=dict)
     letters: dict[bytes, list[DeadLetterEntry]] = field(default_factory=dict)
     down: DependencyDown | None = None
+    refreshes: int = 0
+    slow: asyncio.Event | None = None
+
+    async def refresh(self) -> None:
+        """Count, wait if told to, or fail."""
+        self.refreshes += 1
+        if self.down is not None:
+            raise self.down
+        if self.slow is not None:
+            await self.slow.wait()
+
+    def pending(self, key: bytes) -> FlowState:
+        """Return the state."""
+        return self.states.get(key, FlowState())
 
     async def waiting(self, key: bytes) -> FlowState:
         """Return the state or fail."""

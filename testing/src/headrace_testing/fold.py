@@ -90,6 +90,7 @@ def read_store(dsn: str, *, schema: str = "headrace", generation: str = "g1") ->
             "SELECT tenant, document_id, chunk_id, section, text, xmin::text FROM chunk ORDER BY tenant, chunk_id"
         )
         vectors = rows(f"SELECT tenant, chunk_id, xmin::text FROM embedding_{generation} ORDER BY tenant, chunk_id")
+        rows(f"SELECT tenant, vector_key, xmin::text FROM vector_{generation} ORDER BY tenant, vector_key")
         cached = rows("SELECT tenant, text_hash, xmin::text FROM vector_cache ORDER BY tenant, text_hash")
     by_document: dict[Key, dict[bytes, tuple[tuple[str, ...], str]]] = {}
     for tenant, document_id, chunk_id, section, text, _ in chunks:

@@ -95,6 +95,14 @@ def create(
             help="Analyzer of lexical search: words-1/ and the language of the stems, or words-1/none.",
         ),
     ] = "words-1/english",
+    storage: Annotated[
+        str,
+        typer.Option(
+            "--storage",
+            envvar="HEADRACE_BOOTSTRAP_STORAGE",
+            help="Storage of vectors: vector (float32), halfvec (float16), or binary (float16, an index of bits).",
+        ),
+    ] = "vector",
     replication_factor: Annotated[
         int,
         typer.Option(
@@ -118,9 +126,9 @@ def create(
     from headrace_operations.generations.listing import described
 
     request = CreateGeneration(
-        name, model, dimensions, distance, template, passage_prompt, over_long, analyzer, replication_factor
+        name, model, dimensions, distance, template, passage_prompt, over_long, analyzer, storage, replication_factor
     )
-    request.known()  # refuses invalid requests before connecting
+    request.wanted()  # refuses invalid requests before connecting
     made = asyncio.run(create_generation(operator.whole_cluster(), request))
     if as_json:
         output.emit({**asdict(made.generation), "topics": made.topics})

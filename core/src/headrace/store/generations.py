@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
 
 from headrace.embeddings.preparation import Preparation, parse_template
 from headrace.errors import ConfigurationError, DependencyDown
-from headrace.lexical.analyzer import DEFAULT, Analyzer
+from headrace.lexical.analyzer import Analyzer
 from headrace.store.error_mapping import GenerationExists, postgresql_errors
 from headrace.store.queries import load
 from headrace.store.rows import BYTES_PER_FLOAT, Generation
@@ -21,15 +21,36 @@ from headrace.topology import generation_names
 if TYPE_CHECKING:
     from headrace.store.pool import Connection, Pool
 
-OPERATOR_CLASSES = {"cosine": "vector_cosine_ops", "l2": "vector_l2_ops", "inner_product": "vector_ip_ops"}
 OPERATORS = {"cosine": "<=>", "l2": "<->", "inner_product": "<#>"}
-MAXIMUM_DIMENSIONS = 2000  # for an HNSW index over the type vector
+_METRICS = {"cosine": "cosine", "l2": "l2", "inner_product": "ip"}
+
+
+class Storage(NamedTuple):
+    """How vectors are kept: their SQL type, and the most dimensions that an HNSW index takes.
+
+    ``binary`` says that the index holds one bit for each dimension, and that its candidates are ranked by the vectors.
+    """
+
+    type: str
+    maximum: int
+    binary: bool = False
+
+
+STORAGES = {
+    "vector": Storage("vector", 2000),
+    "halfvec": Storage("halfvec", 4000),
+    "binary": Storage("halfvec", 4000, binary=True),
+}
+"""float32; float16, in half the space; float16 under an index of bits, which is a tenth of the size."""
 _ACTIVE_S = 5.0
 _NAME = re.compile(generation_names.GENERATION)
 
 
 def embedding_table(generation: str) -> str:
-    """Return the name of a generation's table; raises :class:`ConfigurationError` unless it is a safe identifier."""
+    """Return the name of the table that gives a generation's chunks their vectors.
+
+    Raises :class:`ConfigurationError` unless it is a safe identifier.
+    """
     if not _NAME.fullmatch(generation):
         raise ConfigurationError(
             f"invalid generation name {generation!r}",
@@ -38,52 +59,77 @@ def embedding_table(generation: str) -> str:
     return f"embedding_{generation}"
 
 
+def vector_table(generation: str) -> str:
+    """Return the name of a generation's table of dense vectors; raises as :func:`embedding_table` does."""
+    return embedding_table(generation).replace("embedding", "vector", 1)
+
+
 def lexical_table(generation: str) -> str:
     """Return the name of a generation's table of lexical vectors; raises as :func:`embedding_table` does."""
     return embedding_table(generation).replace("embedding", "lexical", 1)
 
 
 def query_of(file: str, name: str, generation: Generation) -> str:
-    """Return a query of the file for the tables and the distance of the generation."""
-    text = load(file)[name].replace("{embedding}", embedding_table(generation.name))
-    text = text.replace("{lexical}", lexical_table(generation.name))
-    return text.replace("{operator}", OPERATORS[generation.distance])
+    """Return a query of the file for the tables, the distance and the storage of the generation."""
+    return filled(load(file)[name], generation)
 
 
-async def create_generation(
-    connection: Connection,
-    name: str,
-    model: str,
-    dimensions: int,
-    distance: str = "cosine",
-    preparation: Preparation = Preparation(),  # noqa: B008  # frozen
-    analyzer: str = DEFAULT,
-) -> Generation:
+def filled(text: str, generation: Generation) -> str:
+    """Return an SQL text with the tables, the distance and the storage of the generation in place of its fields."""
+    storage = STORAGES[generation.storage]
+    bits = f"binary_quantize(embedding)::bit({generation.dimensions})"
+    metric = f"{storage.type}_{_METRICS[generation.distance]}_ops"
+    fields = {
+        "{embedding}": embedding_table(generation.name),
+        "{vectors}": vector_table(generation.name),
+        "{lexical}": lexical_table(generation.name),
+        "{operator}": OPERATORS[generation.distance],
+        "{type}": f"{storage.type}({generation.dimensions})",
+        "{indexed}": f"({bits})" if storage.binary else "embedding",
+        "{operators}": "bit_hamming_ops" if storage.binary else metric,
+    }
+    for field, value in fields.items():
+        text = text.replace(field, value)
+    return text
+
+
+def check_generation(wanted: Generation) -> None:
+    """Raise :class:`ConfigurationError` for a name, distance, size, storage, template or analyzer that cannot be."""
+    embedding_table(wanted.name)
+    parse_template(wanted.template)
+    Analyzer(wanted.analyzer)
+    if wanted.storage not in STORAGES:
+        raise ConfigurationError(
+            f"generation {wanted.name}: unknown storage {wanted.storage!r}", remedy=f"Use {', '.join(STORAGES)}."
+        )
+    maximum = STORAGES[wanted.storage].maximum
+    if wanted.distance not in OPERATORS or not 1 <= wanted.dimensions <= maximum:
+        raise ConfigurationError(
+            f"generation {wanted.name}: cannot index distance {wanted.distance!r} with {wanted.dimensions} dimensions",
+            remedy=f"Use {', '.join(OPERATORS)} and 1 to {maximum} dimensions.",
+        )
+
+
+async def create_generation(connection: Connection, wanted: Generation) -> Generation:
     """Create a generation's tables and indexes, and register it as ``building``; idempotent.
 
-    The connection must be the owner's, because services may not create tables. Raises :class:`ConfigurationError` for
-    an invalid name, dimension, distance, template or analyzer, and :class:`GenerationExists` if a generation with this
-    name exists with another model, dimension, distance, preparation of texts or analyzer.
+    The connection must be the owner's, because services may not create tables. Raises :class:`ConfigurationError` as
+    :func:`check_generation` does, and :class:`GenerationExists` if a generation with this name exists with another
+    model, dimension, distance, storage, preparation of texts or analyzer.
     """
-    table = embedding_table(name)
-    parse_template(preparation.template)
-    if distance not in OPERATOR_CLASSES or not 1 <= dimensions <= MAXIMUM_DIMENSIONS:
-        raise ConfigurationError(
-            f"generation {name}: cannot index distance {distance!r} with {dimensions} dimensions",
-            remedy=f"Use {', '.join(OPERATOR_CLASSES)} and 1 to {MAXIMUM_DIMENSIONS} dimensions.",
-        )
-    Analyzer(analyzer)  # raises for an unknown one
-    prepared = (preparation.template, preparation.passage_prompt, preparation.over_long.value, analyzer)
-    wanted = Generation(name, model, dimensions, distance, "building", *prepared)
+    check_generation(wanted)
+    queries = load("generations")
     with postgresql_errors():
         async with connection.transaction():
-            if await connection.fetchval(load("generations")["register"], name, model, dimensions, distance, *prepared):
-                statements = load("generations")["create"].replace("{embedding}", table)
-                statements = statements.replace("{lexical}", lexical_table(name))
-                statements = statements.replace("{dimensions}", str(dimensions))
-                await connection.execute(statements.replace("{operators}", OPERATOR_CLASSES[distance]))
-                return wanted
-            found = _generation(await connection.fetchrow(load("generations")["get"], name))
+            registered = await connection.fetchval(
+                queries["register"], wanted.name, wanted.model, wanted.dimensions, wanted.distance, wanted.template,
+                wanted.passage_prompt, wanted.over_long, wanted.analyzer, wanted.storage,
+            )  # fmt: skip
+            if registered:
+                await connection.execute(queries["create"], wanted.name, filled("public.{type}", wanted))
+                await connection.execute(query_of("generations", "index", wanted))
+                return replace(wanted, state="building")
+            found = _generation(await connection.fetchrow(queries["get"], wanted.name))
     assert found is not None
     _require_same(found, wanted)
     return found
@@ -95,6 +141,11 @@ def _require_same(found: Generation, wanted: Generation) -> None:
         raise GenerationExists(
             f"generation {found.name} exists with {found.model}, {found.dimensions} dimensions, {found.distance}",
             remedy="A new model needs a new generation: choose another name.",
+        )
+    if found.storage != wanted.storage:
+        raise GenerationExists(
+            f"generation {found.name} exists with the storage {found.storage}, not {wanted.storage}",
+            remedy="Another storage needs a new generation: choose another name.",
         )
     if found.analyzer != wanted.analyzer:
         raise GenerationExists(

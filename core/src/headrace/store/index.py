@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from pgvector import SparseVector, Vector
+import asyncpg
+from pgvector import SparseVector
 
 from headrace.errors import TemporaryError
 from headrace.lexical import weights
@@ -129,12 +130,14 @@ async def _find_vectors(
                 held[row["chunk_id"].bytes] = row["vector_key"]
             if row["lexical_key"] is not None:
                 lexical[row["chunk_id"].bytes] = row["lexical_key"]
-    without_cache = Vectors(held, carried)
-    lacking = {
-        key for document in documents for key in without_cache.missing(document, stored.get(document.document_id))
-    }
-    found = await cache.known(connection, tenant, generation.model, lacking)
-    return Vectors(held, carried, frozenset(found), lexical)
+    in_batch = Vectors(held, carried)
+    lacking = {key for document in documents for key in in_batch.missing(document, stored.get(document.document_id))}
+    known = frozenset[bytes]()
+    if lacking:
+        query = query_of("index", "known", generation)
+        rows = await connection.fetch(query, tenant, list(lacking), generation.model)
+        known = frozenset(row["vector_key"] for row in rows)
+    return Vectors(held, carried, known, lexical)
 
 
 async def _write(connection: Connection, generation: Generation, tenant: str, plan: Plan, vectors: Vectors) -> None:
@@ -144,22 +147,27 @@ async def _write(connection: Connection, generation: Generation, tenant: str, pl
     written = await whole(connection.fetchmany(queries["write_document"], rows))
     if len(written) < len(rows):
         raise _OvertakenError
-    gone = [UUID(bytes=chunk_id) for write in plan.writes for chunk_id in write.gone]
-    if gone:
-        await connection.execute(queries["delete_chunks"], tenant, gone)
     chunks = [_chunk_row(write.document, chunk) for write in plan.writes for chunk in write.inserted]
     if chunks:
         await whole(connection.executemany(queries["insert_chunk"], chunks))
-    outdated = [UUID(bytes=chunk_id) for write in plan.writes for chunk_id in write.outdated]
-    if outdated:
-        await connection.execute(query_of("index", "delete_embeddings", generation), tenant, outdated)
     outweighed = [UUID(bytes=chunk_id) for write in plan.writes for chunk_id in write.outweighed]
     if outweighed:
         await connection.execute(query_of("index", "delete_lexical", generation), tenant, outweighed)
     if weighed:
         await whole(connection.executemany(query_of("index", "insert_lexical", generation), weighed))
+    outdated = [UUID(bytes=chunk_id) for write in plan.writes for chunk_id in write.outdated]
+    unused: list[bytes] = []
+    if outdated:
+        found = await connection.fetch(query_of("index", "delete_embeddings", generation), tenant, outdated)
+        unused = [row["vector_key"] for row in found if row["vector_key"] is not None]
     embedded = [chunk for write in plan.writes for chunk in write.embedded]
     await _write_embeddings(connection, generation, tenant, embedded, vectors)
+    # Vectors go last: a text that moved from one chunk to another keeps its vector.
+    if unused:
+        await connection.execute(queries["drop_unused"], generation.name, unused)
+    gone = [UUID(bytes=chunk_id) for write in plan.writes for chunk_id in write.gone]
+    if gone:
+        await connection.execute(queries["delete_chunks"], gone)
 
 
 async def _write_embeddings(
@@ -169,22 +177,24 @@ async def _write_embeddings(
     chunks: Sequence[IndexChunk],
     vectors: Vectors,
 ) -> None:
-    given: list[tuple[UUID, bytes, Vector | None]] = []
-    cached: list[tuple[UUID, bytes]] = []
-    for chunk in chunks:
-        vector = chunk.vector or vectors.carried.get(chunk.key)
-        if vector is None and chunk.key:
-            cached.append((UUID(bytes=chunk.chunk_id), chunk.key))
-        else:
-            given.append((UUID(bytes=chunk.chunk_id), chunk.key, cache.to_vector(vector) if vector else None))
+    """Write the vectors that the generation lacks, and the rows of the chunks, which refer to them."""
+    if not chunks:
+        return
+    given = {chunk.key: vector for chunk in chunks if (vector := chunk.vector or vectors.carried.get(chunk.key))}
     if given:
-        query = query_of("index", "insert_embeddings", generation)
-        await connection.execute(query, tenant, *map(list, zip(*given, strict=True)))
-    if cached:
-        query = query_of("index", "insert_cached_embeddings", generation)
-        status = await connection.execute(query, tenant, *map(list, zip(*cached, strict=True)), generation.model)
-        if status != f"INSERT 0 {len(cached)}":  # a vector was evicted from the cache since it was looked up
-            raise _OvertakenError
+        query = query_of("index", "insert_vectors", generation)
+        await connection.execute(query, tenant, list(given), [cache.to_vector(one) for one in given.values()])
+    others = {chunk.key for chunk in chunks if chunk.key} - given.keys()
+    if others:
+        query = query_of("index", "insert_cached_vectors", generation)
+        await connection.execute(query, tenant, list(others), generation.model)
+    query = query_of("index", "insert_embeddings", generation)
+    try:
+        await connection.execute(
+            query, tenant, [UUID(bytes=chunk.chunk_id) for chunk in chunks], [chunk.key for chunk in chunks]
+        )
+    except asyncpg.ForeignKeyViolationError as gone:  # a vector was deleted or evicted since it was looked up
+        raise _OvertakenError from gone
 
 
 async def _lexical_rows(generation: Generation, plan: Plan) -> list[tuple[Any, ...]]:

@@ -36,13 +36,13 @@ class Vectors:
     """Where a chunk's vector can come from, for one tenant and one generation.
 
     ``held`` maps chunk IDs to the key of the chunk's row in this generation; ``carried`` maps keys to vectors of the
-    batch; ``cached`` has the keys that are in the cache. ``lexical`` maps chunk IDs to the key of the lexical vector
-    that the chunk has in this generation.
+    batch; ``known`` has the keys that have a vector in this generation or in the cache. ``lexical`` maps chunk IDs to
+    the key of the lexical vector that the chunk has in this generation.
     """
 
     held: Mapping[bytes, bytes] = field(default_factory=dict)
     carried: Mapping[bytes, bytes] = field(default_factory=dict)
-    cached: frozenset[bytes] = frozenset()
+    known: frozenset[bytes] = frozenset()
     lexical: Mapping[bytes, bytes] = field(default_factory=dict)
 
     def missing(self, document: IndexDocument, stored: Stored | None) -> tuple[bytes, ...]:
@@ -55,7 +55,7 @@ class Vectors:
                 and chunk.key
                 and not self.holds(chunk, stored)
                 and chunk.key not in self.carried
-                and chunk.key not in self.cached
+                and chunk.key not in self.known
             )
         )
 

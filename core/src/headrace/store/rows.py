@@ -28,6 +28,7 @@ class Generation:
 
     ``template``, ``passage_prompt`` and ``over_long`` say how its texts are prepared; see
     :attr:`preparation`. ``analyzer`` names what splits texts into terms (:mod:`headrace.lexical.analyzer`).
+    ``storage`` is how vectors are kept: see :data:`headrace.store.generations.STORAGES`.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Generation:
     passage_prompt: str = ""
     over_long: str = OverLong.CUT
     analyzer: str = DEFAULT
+    storage: str = "vector"
 
     @property
     def preparation(self) -> Preparation:

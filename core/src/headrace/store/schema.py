@@ -39,8 +39,8 @@ class Applied:
         return self.previous != self.current
 
 
-def migrate(dsn: str, schema: str = "headrace") -> Applied:
-    """Migrate ``schema`` to the newest revision, and create it and the roles if they are missing; idempotent.
+def migrate(dsn: str, schema: str = "headrace", revision: str = "head") -> Applied:
+    """Migrate ``schema`` to ``revision``, the newest by default; idempotent. Creates it and the roles if needed.
 
     Raises :class:`ConfigurationError` for a name that is not a valid identifier, or if pgvector is missing or too old,
     and :class:`DependencyDown` if PostgreSQL does not answer.
@@ -53,7 +53,7 @@ def migrate(dsn: str, schema: str = "headrace") -> Applied:
         # pg_temp is last, so that a table that a session creates there cannot replace one of Headrace.
         migration.exec_driver_sql(f'SET LOCAL search_path TO "{schema}", pg_temp')
         previous = _revision(migration, schema)
-        command.upgrade(_alembic(migration, schema), "head")
+        command.upgrade(_alembic(migration, schema), revision)
         return Applied(previous, _revision(migration, schema))
 
 

@@ -22,6 +22,8 @@ SAMPLED_PASSAGES = 30_000
 """As many as PostgreSQL's own ANALYZE reads for each column by default."""
 SAMPLED_VECTORS = 1_000
 """The mean similarity of so many passages with each other varies by less than 0.01."""
+SWEPT_AT_ONCE = 1_000
+"""Unused vectors that one transaction deletes at most."""
 STALE = 0.2
 """Share of the passages that may be written before the estimates are made again."""
 
@@ -41,12 +43,26 @@ async def refresh(pool: Pool, tenant: str, generation: Generation, *, draw: rand
         start = int((draw or random.SystemRandom()).random() * (1 - share) * 2**128)
         first = UUID(int=start)
         await connection.execute(
-            query_of("statistics", "begin", generation), tenant, generation.name, passages, first, SAMPLED_VECTORS
+            query_of("statistics", "begin", generation), tenant, generation.name, passages, first.bytes, SAMPLED_VECTORS
         )
         await connection.execute(
             query_of("statistics", "estimate", generation), tenant, generation.name, first, SAMPLED_PASSAGES, passages
         )
         return passages
+
+
+async def sweep(pool: Pool, tenant: str, generation: Generation) -> int:
+    """Delete the tenant's vectors that no chunk refers to, and return their number.
+
+    The indexer deletes them itself, but skips those that another indexer deletes or refers to at that moment.
+    """
+    swept = 0
+    while True:
+        async with tenant_transaction(pool, tenant) as connection:
+            found = int(await connection.fetchval(load("statistics")["sweep"], generation.name, SWEPT_AT_ONCE))
+        swept += found
+        if found < SWEPT_AT_ONCE:
+            return swept
 
 
 async def counted(pool: Pool, tenant: str, generation: Generation) -> int:

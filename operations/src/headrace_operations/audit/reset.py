@@ -16,8 +16,9 @@ from headrace.codec.codec import Codec
 from headrace.config.settings import KafkaSettings
 from headrace.errors import HeadraceError
 from headrace.kafka.ranges import LogReader
-from headrace.store.generations import embedding_table, kept_fresh, list_generations
+from headrace.store.generations import filled, kept_fresh, list_generations
 from headrace.store.pool import StoreSettings, opened_pool
+from headrace.store.queries import load
 from headrace.store.rows import Generation
 from headrace.store.transactions import tenant_transaction
 from headrace_operations.audit import repairs
@@ -32,8 +33,9 @@ _LOCK = _FIND + " FOR UPDATE"
 _CHUNKS = "SELECT count(*) FROM chunk WHERE tenant = $1 AND (document_id = $2 OR chunk_id = ANY ($3::uuid[]))"
 _DELETE_CHUNKS = "DELETE FROM chunk WHERE tenant = $1 AND (document_id = $2 OR chunk_id = ANY ($3::uuid[]))"
 _DELETE_VECTORS = (
-    "DELETE FROM {embedding} WHERE tenant = $1 AND (chunk_id = ANY ($3::uuid[]) "
-    "OR chunk_id IN (SELECT chunk_id FROM chunk WHERE tenant = $1 AND document_id = $2))"
+    "WITH gone AS (DELETE FROM {embedding} WHERE tenant = $1 AND (chunk_id = ANY ($3::uuid[]) "
+    "OR chunk_id IN (SELECT chunk_id FROM chunk WHERE tenant = $1 AND document_id = $2)) RETURNING vector_key) "
+    "SELECT array_agg(DISTINCT vector_key) FROM gone WHERE vector_key IS NOT NULL"
 )
 _RESET = """
 UPDATE document SET version = $3, deleted = $4, content_hash = $5, generations = '{}', chunk_ids = '{}', starts = '{}',
@@ -102,7 +104,7 @@ async def _take_out(
     connection: Connection, known: Sequence[Generation], key: Key, document: LogDocument, chunk_ids: list[UUID]
 ) -> None:
     for one in known:
-        table = embedding_table(one.name)
-        await connection.execute(_DELETE_VECTORS.replace("{embedding}", table), *key, chunk_ids)
+        keys = await connection.fetchval(filled(_DELETE_VECTORS, one), *key, chunk_ids)
+        await connection.execute(load("index")["drop_unused"], one.name, keys)
     await connection.execute(_DELETE_CHUNKS, *key, chunk_ids)
     await connection.execute(_RESET, *key, document.version, document.deleted, document.content_hash)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from headrace.store.error_mapping import postgresql_errors
-from headrace.store.generations import embedding_table, list_generations
+from headrace.store.generations import STORAGES, embedding_table, filled, list_generations
 from headrace.store.rows import Generation
 from headrace.store.transactions import sees_all, set_tenant, tenant_transaction
 from headrace_operations.audit.digests import text_hash
@@ -38,17 +38,19 @@ _CHUNKS_NAMED = (
     "WHERE tenant = $1 AND document_id = ANY ($2::text[])"
 )
 _VECTOR_FIELDS = (
-    "e.chunk_id, coalesce(vector_dims(e.embedding), {dimensions}) AS dimensions, "
-    "coalesce(vector_norm(e.embedding) < 'infinity', true) AS finite"
+    "e.chunk_id, coalesce(vector_dims(v.embedding), {dimensions}) AS dimensions, "
+    "coalesce({norm}(v.embedding) < 'infinity', true) AS finite"
 )
 """A row without a vector says that its chunk is not embedded on purpose, so it is not a finding."""
 _VECTORS = (
     "SELECT {fields}, NULL::boolean AS as_cached FROM {embedding} AS e "
+    "LEFT JOIN {vectors} AS v ON v.tenant = e.tenant AND v.vector_key = e.vector_key "
     "WHERE e.tenant = $1 AND {which} AND $3::text <> ''"
 ).replace("{fields}", _VECTOR_FIELDS)
 _VECTORS_DEEP = (
-    "SELECT {fields}, v.embedding = e.embedding AS as_cached FROM {embedding} AS e "
-    "LEFT JOIN vector_cache AS v ON v.tenant = e.tenant AND v.model = $3 AND v.text_hash = e.vector_key "
+    "SELECT {fields}, v.embedding = k.embedding::{type} AS as_cached FROM {embedding} AS e "
+    "LEFT JOIN {vectors} AS v ON v.tenant = e.tenant AND v.vector_key = e.vector_key "
+    "LEFT JOIN vector_cache AS k ON k.tenant = e.tenant AND k.model = $3 AND k.text_hash = e.vector_key "
     "WHERE e.tenant = $1 AND {which}"
 ).replace("{fields}", _VECTOR_FIELDS)
 _BETWEEN, _AMONG = "e.chunk_id > $2 AND e.chunk_id <= $4", "e.chunk_id = ANY ($2::uuid[])"
@@ -85,8 +87,11 @@ class StoreView:
         self.generation = generation
         self._pool = pool
         self._table = embedding_table(generation.name)
-        query = (_VECTORS_DEEP if deep else _VECTORS).replace("{embedding}", self._table)
-        self._vectors = query.replace("{dimensions}", str(generation.dimensions))
+        query = filled(_VECTORS_DEEP if deep else _VECTORS, generation).replace(
+            "{dimensions}", str(generation.dimensions)
+        )
+        norm = "vector_norm" if STORAGES[generation.storage].type == "vector" else "l2_norm"
+        self._vectors = query.replace("{norm}", norm)
         self._text = "text" if deep else "NULL::text"
 
     async def tenants(self) -> set[str] | None:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headrace.embeddings.models import KNOWN, KnownModel, identity
-from headrace.embeddings.preparation import BODY, OverLong, Preparation, parse_template
+from headrace.embeddings.preparation import BODY, OverLong
 from headrace.errors import ConfigurationError
-from headrace.lexical.analyzer import DEFAULT, Analyzer
+from headrace.lexical.analyzer import DEFAULT
 from headrace.migrate import create_topics
-from headrace.store.generations import create_generation, embedding_table
+from headrace.store.generations import check_generation, create_generation
 from headrace.store.rows import Generation
 from headrace_operations.cluster import Cluster
 from headrace_operations.generations.rights import owner
@@ -28,16 +28,14 @@ class CreateGeneration:
     passage_prompt: str | None = None
     over_long: OverLong = OverLong.CUT
     analyzer: str = DEFAULT
+    storage: str = "vector"
     replication_factor: int = 1
 
-    def known(self) -> KnownModel:
-        """Return dimensions and prompt; raises :class:`ConfigurationError` if the dimensions are unknown.
+    def wanted(self) -> Generation:
+        """Return the generation; raises :class:`ConfigurationError` for one that cannot be or has unknown dimensions.
 
-        It also raises it for an invalid name, template or analyzer, so call it before creating anything.
+        Call it before creating anything.
         """
-        embedding_table(self.name)
-        parse_template(self.template)
-        Analyzer(self.analyzer)
         found = KNOWN.get(identity(self.model))
         if found is None:
             if self.dimensions is None:
@@ -47,10 +45,13 @@ class CreateGeneration:
                     "--passage-prompt.",
                 )  # fmt: skip
             found = KnownModel(self.dimensions)
-        return found._replace(
-            dimensions=self.dimensions or found.dimensions,
+        wanted = Generation(
+            self.name, self.model, self.dimensions or found.dimensions, self.distance, template=self.template,
             passage_prompt=found.passage_prompt if self.passage_prompt is None else self.passage_prompt,
-        )
+            over_long=self.over_long, analyzer=self.analyzer, storage=self.storage,
+        )  # fmt: skip
+        check_generation(wanted)
+        return wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +69,7 @@ async def create(cluster: Cluster, request: CreateGeneration) -> Created:
     other properties, :class:`headrace_operations.errors.Refused` for a login without the right, and
     :class:`DependencyDown`.
     """
-    known = request.known()
-    preparation = Preparation(request.template, known.passage_prompt, request.over_long)
+    wanted = request.wanted()
     async with owner(cluster.known_store()) as connection:
-        made = await create_generation(
-            connection,
-            request.name,
-            request.model,
-            known.dimensions,
-            request.distance,
-            preparation,
-            request.analyzer,
-        )
+        made = await create_generation(connection, wanted)
     return Created(made, create_topics(cluster.kafka.of(request.name), request.replication_factor))

@@ -13,14 +13,13 @@ import hashlib
 from collections.abc import Collection, Mapping
 
 from headrace.errors import InvalidRecord
+from headrace.store.search import FINGERPRINT_BYTES
 
 MAX_DEPTH = 1000
 """Hits, or documents of a grouped search, that the pages of one search can show."""
 _VERSION = b"\x01"
 _DIGEST = 8
-_FINGERPRINT = 6
-"""Bytes; among 1,000 hits and 10,000 candidates, two share one with a chance of 1 in 28 million."""
-MAX_CURSOR = 4 * ((len(_VERSION) + _DIGEST * 8 + _FINGERPRINT * MAX_DEPTH) // 3 + 1)
+MAX_CURSOR = 4 * ((len(_VERSION) + _DIGEST * 8 + FINGERPRINT_BYTES * MAX_DEPTH) // 3 + 1)
 """Characters."""
 
 
@@ -31,11 +30,6 @@ class InvalidCursor(InvalidRecord):
 
     def __init__(self, reason: str) -> None:
         super().__init__("cursor", reason, remedy="Search without a cursor to begin at the first page.")
-
-
-def fingerprint(identity: bytes) -> bytes:
-    """Return the fingerprint of a hit by its chunk's or document's ID."""
-    return hashlib.blake2b(identity, digest_size=_FINGERPRINT).digest()
 
 
 def encode(tenant: str, search: Mapping[str, str], seen: Collection[bytes]) -> str:
@@ -57,7 +51,9 @@ def decode(tenant: str, search: Mapping[str, str], cursor: str) -> frozenset[byt
     for at, (name, expected) in enumerate(zip(search, _digests(tenant, search), strict=True)):
         if digests[at * _DIGEST : (at + 1) * _DIGEST] != expected:
             raise InvalidCursor(f"was made for another search: {name} differs")
-    return frozenset(seen[at : at + _FINGERPRINT] for at in range(0, len(seen), _FINGERPRINT))
+    if len(seen) >= MAX_DEPTH * FINGERPRINT_BYTES:
+        raise InvalidCursor(f"is behind {MAX_DEPTH} hits, the most that one search shows")
+    return frozenset(seen[at : at + FINGERPRINT_BYTES] for at in range(0, len(seen), FINGERPRINT_BYTES))
 
 
 def _digests(tenant: str, search: Mapping[str, str]) -> list[bytes]:

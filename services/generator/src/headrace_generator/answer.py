@@ -9,6 +9,7 @@ from uuid import UUID
 
 from headrace.envelope import Context
 from headrace.errors import HeadraceError, InvalidRecord
+from headrace.filters.parsing import parse_text
 from headrace.handler import BatchHandler
 from headrace.payloads import Artifact, GenerationRequest
 from headrace.retrieval.query_vectors import EmbedderClient
@@ -75,7 +76,7 @@ class AnswerHandler(BatchHandler[GenerationRequest, Artifact]):
                 await opened.close()
 
     def validate(self, context: Context[GenerationRequest]) -> None:
-        """Reject an empty question, an unknown kind, and a ``top_k`` that search does not accept."""
+        """Reject an empty question, an unknown kind, and a ``top_k`` or a filter that search does not accept."""
         request = context.payload
         if not request.question.strip():
             raise InvalidRecord("question", "is empty")
@@ -83,6 +84,8 @@ class AnswerHandler(BatchHandler[GenerationRequest, Artifact]):
             raise InvalidRecord("kind", f"unknown kind {request.kind!r}; allowed: {', '.join(KINDS)}")
         if not 1 <= request.top_k <= MAXIMUM_HITS:
             raise InvalidRecord("top_k", f"{request.top_k} is out of range; allowed: 1 to {MAXIMUM_HITS}")
+        if request.filter is not None:
+            parse_text(request.filter)
 
     async def process_batch(
         self, contexts: Sequence[Context[GenerationRequest]]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from headrace.filters.parsing import parse_text
 from headrace.payloads import GenerationRequest
 from headrace.retrieval.query_vectors import QueryVectors
 from headrace.retrieval.questions import Questions, SearchSettings
 from headrace.store.generations import ActiveGeneration
-from headrace.store.search import Filters, Hit, search
+from headrace.store.search import Hit, search
 
 if TYPE_CHECKING:
     from headrace.store.pool import Pool
@@ -29,11 +30,11 @@ class Retriever:
     async def find(self, tenant: str, request: GenerationRequest) -> list[Hit]:
         """Return the tenant's passages by hybrid search, best first.
 
-        Raises :class:`headrace.errors.DependencyDown`.
+        Raises :class:`headrace.errors.DependencyDown`, and :class:`headrace.filters.parsing.InvalidFilter`.
         """
         generation = await self._active()
         question = await self._questions.ask(generation, tenant, request.question)
-        filters = Filters(request.document_ids or None, request.attributes or None)
+        filters = None if request.filter is None else parse_text(request.filter)
         return await search(self._pool, tenant, generation, question, top_k=request.top_k, filters=filters)
 
     async def _connected(self) -> Pool:

@@ -64,6 +64,7 @@ class TermStatistics:
             self._passages[tenant] = await statistics.counted(self._pool, tenant, self._generation)
         while self._is_stale(tenant):
             before = self._written[tenant]
+            await statistics.sweep(self._pool, tenant, self._generation)
             found = await statistics.refresh(self._pool, tenant, self._generation)
             if found is not None:
                 self._passages[tenant] = found

@@ -13,8 +13,7 @@ SELECT passages FROM search_statistics WHERE tenant = $1 AND generation = $2;
 WITH outdated AS (
     DELETE FROM term_frequency WHERE tenant = $1 AND generation = $2
 ), sampled AS (
-    SELECT embedding FROM {embedding} WHERE tenant = $1 AND chunk_id >= $4 AND embedding IS NOT NULL
-    ORDER BY chunk_id LIMIT $5
+    SELECT embedding FROM {vectors} WHERE tenant = $1 AND vector_key >= $4 ORDER BY vector_key LIMIT $5
 ), mean AS (
     SELECT count(*) AS passages, avg(l2_normalize(embedding)) AS vector FROM sampled
 )
@@ -37,3 +36,7 @@ SELECT $1, $2, term, count(*) * $5::bigint / (SELECT passages FROM size)::real
 FROM sampled CROSS JOIN LATERAL unnest(terms) AS term
 GROUP BY term
 HAVING count(*) > 1;
+
+-- name: sweep
+-- See sweep_vectors in the migrations.
+SELECT sweep_vectors($1, $2);
