@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, Response
 
 from headrace.envelope import Change, Context, Operation, Trace
 from headrace.errors import DependencyDown
-from headrace.filters.model import to_json
+from headrace.filters.model import Filter, to_json
 from headrace.kafka.broker_contract import Message
 from headrace.kafka.headers import OPERATION, REQUEST_ID, VERSION
 from headrace.payloads import GenerationRequest
@@ -54,7 +54,8 @@ async def search(request: Request, caller: Caller, body: SearchRequest) -> Searc
     require_own_tenant(caller, body.tenant)
     begun = dependencies.clock()
     generation = await dependencies.store.active()
-    bound = _bound(body, generation)
+    only = body.only()
+    bound = _bound(body, only, generation)
     seen = frozenset[bytes]() if body.cursor is None else cursors.decode(caller.tenant, bound, body.cursor)
     shape = Shape(body.per_document if body.group_by else None, body.neighbours, seen)
     freshness = Freshnesses(dependencies, caller.tenant)
@@ -63,7 +64,7 @@ async def search(request: Request, caller: Caller, body: SearchRequest) -> Searc
         embedded = dependencies.clock()
         top_k = min(body.top_k, cursors.MAX_DEPTH - len(seen))
         found = await dependencies.store.search(
-            caller.tenant, generation, question, top_k=top_k, filters=body.filter, shape=shape
+            caller.tenant, generation, question, top_k=top_k, filters=only, shape=shape
         )
     except BaseException:
         freshness.cancel()
@@ -96,12 +97,12 @@ async def _question(dependencies: Dependencies, generation: Generation, tenant: 
         raise DependencyDown(error.dependency, error.message, delay=error.delay, remedy=remedy) from error
 
 
-def _bound(body: SearchRequest, generation: Generation) -> dict[str, str]:
+def _bound(body: SearchRequest, only: Filter | None, generation: Generation) -> dict[str, str]:
     """Return the parts of a search that a cursor is bound to."""
     return {
         "query": body.query,
         "mode": body.mode,
-        "filter": "" if body.filter is None else json.dumps(to_json(body.filter)),
+        "filter": "" if only is None else json.dumps(to_json(only)),
         "group_by": body.group_by or "",
         "the generation of the index": generation.name,
     }
@@ -194,10 +195,11 @@ def _request_message(body: AskRequest, caller: Principal, identity: str, depende
         started_at=datetime.now(UTC),
         requested_by=caller.name,
     )
+    only = body.only()
     payload = GenerationRequest(
         question=body.question,
         top_k=body.top_k,
-        filter=None if body.filter is None else json.dumps(to_json(body.filter), ensure_ascii=False),
+        filter=None if only is None else json.dumps(to_json(only), ensure_ascii=False),
     )
     value = dependencies.codec.encode(Context(trace, change, payload), GenerationRequest)
     headers = ((REQUEST_ID, identity.encode()), (OPERATION, b"UPSERT"), (VERSION, b"0"))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, WithJsonSchema, field_validator
 
 from headrace.filters.model import ATTRIBUTE, FIELDS, Filter, Operator
-from headrace.filters.parsing import InvalidFilter, parse
+from headrace.filters.parsing import parse
 from headrace.retrieval.mode import Mode
 from headrace.store.neighbours import MAXIMUM_NEIGHBOURS
 from headrace.store.search import MAXIMUM_HITS, MAXIMUM_PER_DOCUMENT
@@ -17,20 +16,6 @@ from headrace_gateway.models import TenantRequest
 from headrace_gateway.texts import Text
 
 _MAX_QUERY = 10_000
-_PLACE = "filter"
-
-
-def _parsed(given: Any) -> Filter | None:
-    """Return the filter; raises what pydantic reports at the place of the error within it."""
-    if given is None:
-        return None
-    try:
-        return parse(given, _PLACE)
-    except InvalidFilter as error:
-        inside = error.field.removeprefix(_PLACE).removeprefix(".")
-        kind = PydanticCustomError("invalid_filter", "{reason}", {"reason": error.reason})
-        details = InitErrorDetails(type=kind, loc=(inside,) if inside else (), input=None)
-        raise ValidationError.from_exception_data("filter", [details]) from error
 
 
 _FILTER_SCHEMA = {
@@ -55,7 +40,11 @@ class _Retrieval(TenantRequest):
     top_k: int = Field(
         5, ge=1, le=MAXIMUM_HITS, description="Maximum number of passages; of documents, if grouped by document."
     )
-    filter: Annotated[Any, BeforeValidator(_parsed), WithJsonSchema(_FILTER_SCHEMA)] = None
+    filter: Annotated[Any, WithJsonSchema(_FILTER_SCHEMA)] = None
+
+    def only(self) -> Filter | None:
+        """Return the filter; raises :class:`headrace.filters.parsing.InvalidFilter`."""
+        return None if self.filter is None else parse(self.filter)
 
 
 class SearchRequest(_Retrieval):
@@ -88,13 +77,19 @@ class SearchRequest(_Retrieval):
     )  # fmt: skip
     explain: bool = Field(False, description="Whether the answer and each hit say how they were found.")
 
-    @model_validator(mode="after")
-    def _grouped(self) -> Self:
-        if not self.query.strip():
-            raise _wrong("query", "has no character but spaces")
-        if self.group_by is None and "per_document" in self.model_fields_set:
-            raise _wrong("per_document", 'needs "group_by": "document"')
-        return self
+    @field_validator("query")
+    @classmethod
+    def _not_blank(cls, query: str) -> str:
+        if not query.strip():
+            raise ValueError("has no character but spaces")
+        return query
+
+    @field_validator("per_document")
+    @classmethod
+    def _grouped(cls, per_document: int, given: ValidationInfo) -> int:
+        if given.data.get("group_by") is None:
+            raise ValueError('needs "group_by": "document"')
+        return per_document
 
 
 class AskRequest(_Retrieval):
@@ -106,11 +101,6 @@ class AskRequest(_Retrieval):
 
     question: Text = Field(min_length=1, max_length=_MAX_QUERY, description="The question.")
     wait_s: float = Field(30.0, ge=0, le=120, description="Maximum time to wait for the answer, in seconds.")
-
-
-def _wrong(field: str, reason: str) -> ValidationError:
-    kind = PydanticCustomError("wrong", "{reason}", {"reason": reason})
-    return ValidationError.from_exception_data("search", [InitErrorDetails(type=kind, loc=(field,), input=None)])
 
 
 Freshness = Literal["fresh", "changing", "held", "failed"]
