@@ -232,6 +232,13 @@ def test_nothing_of_a_filter_stands_in_the_sql(given_filter: dict[str, Any]) -> 
     assert f"${4 + len(compiled.parameters)}" not in compiled.sql
 
 
+@pytest.mark.parametrize("field", ["document", "source", "media_type", "attributes.x"])
+def test_ranges_of_text_do_not_depend_on_the_collation_of_the_database(field: str) -> None:
+    """Broken: a range finds other documents in a database with another locale."""
+    for operator in ("lt", "lte", "gt", "gte"):
+        assert ' COLLATE "C" ' in compile_filter(parse({"field": field, operator: "x"})).sql
+
+
 def test_sql_says_whether_it_needs_chunks() -> None:
     """Broken: a search by sections reads documents alone, and fails."""
     assert compile_filter(None).sql == "true"
