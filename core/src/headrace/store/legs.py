@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from headrace.store.pool import Connection
     from headrace.store.search import Question
 
-CANDIDATES = 5_000
+CANDIDATES = 2_000
 """Passages that the rarest terms of a question may bring as candidates, before they are ranked."""
 EXACT_DOCUMENTS = 500
 """If at most this many documents meet a filter, they are scanned exactly, without the index."""
