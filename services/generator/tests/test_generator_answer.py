@@ -212,7 +212,7 @@ async def test_the_store_comes_first() -> None:
         ({"filter": "language = ko"}, "filter"),
         ({"filter": "{}"}, "filter"),
         ({"filter": '{"and": [{"field": "x", "eq": 1}]}'}, "filter.and[0].field"),
-    ],  # fmt: skip
+    ],
 )
 def test_a_request_that_can_never_work_is_refused(changes: dict[str, Any], name: str) -> None:
     """If it failed, such a request would be tried for ever or fail without a reason."""
