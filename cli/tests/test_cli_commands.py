@@ -127,10 +127,8 @@ def test_search_shows_where_each_passage_stands(gateway: Any) -> None:
         "how",
         "--top-k",
         "3",
-        "--document",
-        "a.md",
-        "--attribute",
-        "x=y=z",
+        "--filter",
+        "document = a.md and attributes.x = 'y=z'",
         "--mode",
         "lexical",
         url=gateway.url,
@@ -138,10 +136,66 @@ def test_search_shows_where_each_passage_stands(gateway: Any) -> None:
     assert " 0.500  a.md  Guide › Setup  3–40" in result.stdout
     assert "Water flows over the wheel" in result.stdout
     assert gateway.requests[0].body == {
-        "query": "how", "mode": "lexical", "top_k": 3, "document_ids": ["a.md"], "attributes": {"x": "y=z"},
+        "query": "how", "mode": "lexical", "top_k": 3, "highlight": True,
+        "filter": {"and": [{"field": "document", "eq": "a.md"}, {"field": "attributes.x", "eq": "y=z"}]},
     }  # fmt: skip
     assert gateway.requests[0].headers["authorization"] == "Bearer hr_k"
-    run("search", "how", "--attribute", "x", url=gateway.url, code=ExitCode.USAGE)
+    refused = run("search", "how", "--filter", "language ko", url=gateway.url, code=ExitCode.USAGE)
+    assert "is not understood at character 10 ('ko'): expected an operator" in refused.stderr
+    assert "where: --filter" in refused.stderr
+    assert len(gateway.requests) == 1
+
+
+SHAPED: dict[str, Any] = {
+    **HIT, "title": "수문", "text": "수문\x1b[2J 앞\n과 " + "가 " * 100 + "뒤의 수문을 연다", "freshness": "changing",
+    "highlights": [[210, 212]],
+    "neighbours": {"before": [{"text": "before it"}], "after": [{"text": "after it"}]},
+    "explanation": {"dense": 0.61, "dense_rank": 2, "lexical": 9.84, "lexical_rank": None,
+                    "terms": [{"term": "수문", "score": 9.84}]},
+}  # fmt: skip
+
+
+def test_search_shows_the_shape_that_was_asked_for(gateway: Any) -> None:
+    """Broken: what a search can say is shown to programs alone, or a document's text steers the terminal."""
+    plan = {
+        "generation": "g1", "model": "m", "dense": {"access": "exact", "found": 20},
+        "lexical": {"access": "index", "found": 4}, "documents": 3, "readings": 1, "dense_weight": 0.4,
+    }  # fmt: skip
+    notes = [{"kind": "meaning-left-out", "text": "Searched by words alone: the model m does not know hangul."}]
+    timings = {"embed_ms": 1, "search_ms": 2, "freshness_ms": 0}
+    reply = {"hits": [SHAPED, {**SHAPED, "page": 4}], "timings": timings, "plan": plan, "notes": notes, "cursor": "AAA"}
+    gateway.reply = lambda _: (200, {}, reply)
+    result = run(
+        "search", "수문", "--group-by-document", "--per-document", "2", "--neighbours", "1", "--explain",
+        "--cursor", "BBB", url=gateway.url,
+    )  # fmt: skip
+    assert gateway.requests[0].body == {
+        "query": "수문", "mode": "hybrid", "top_k": 5, "highlight": True, "group_by": "document", "per_document": 2,
+        "neighbours": 1, "explain": True, "cursor": "BBB",
+    }  # fmt: skip
+    lines = result.stdout.splitlines()
+    assert lines[0] == "a.md  수문  (changing)"
+    assert lines[1] == " 0.500  Guide › Setup  3–40"
+    assert lines[2].strip() == "│ before it"
+    assert lines[3].strip().startswith("…가 가")
+    assert lines[3].endswith("수문을 연다")
+    assert lines[4].strip() == "│ after it"
+    assert lines[5].strip() == "meaning 0.610 (rank 2); words 9.840: 수문 9.84"
+    assert lines[6] == " 0.500  p. 4  Guide › Setup  3–40"
+    assert "\x1b" not in result.stdout
+    assert notes[0]["text"] in result.stderr
+    assert "generation g1 (m): meaning by an exact scan, 20 found; words by the index, 4 found" in result.stderr
+    assert "the filter leaves 3 documents" in result.stderr
+    assert "1 documents, 2 passages; more with --cursor, see --json" in result.stderr
+
+
+@pytest.mark.parametrize(("mode", "named"), [("hybrid", True), ("vector", False)])
+def test_search_without_an_embedder_names_the_mode_that_needs_none(gateway: Any, mode: str, named: bool) -> None:
+    """Broken: whoever searches during an outage of the model does not learn that words would be found."""
+    problem = {"detail": "embedder does not answer.", "remedy": "Wait.", "dependency": "embedder"}
+    gateway.reply = lambda _: (503, {}, problem)
+    result = run("search", "q", "--mode", mode, url=gateway.url, code=ExitCode.UNREACHABLE)
+    assert ("--mode lexical" in result.stderr) is named
 
 
 def test_json_is_all_that_stands_on_stdout(gateway: Any, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ from headrace.store.index import index_batch
 from headrace.store.keys import create_api_key, revoke_api_keys
 from headrace.store.pool import StoreSettings, create_pool, prepare_connection
 from headrace.store.rows import IndexChunk, IndexDocument
-from headrace_gateway import flow
+from headrace_gateway import answers, flow, pending
 from headrace_gateway.app import create_app
 from headrace_gateway.dependencies import Dependencies
 from headrace_gateway.main import opened
@@ -206,6 +206,7 @@ async def _make_key(dsn: str, schema: str) -> str:
 async def dependencies(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Dependencies]:
     """The gateway's real connections, with time to read the log on a busy machine."""
     monkeypatch.setattr(flow, "MAX_SECONDS", 30.0)
+    monkeypatch.setattr(pending, "MAX_SECONDS", 30.0)
     async with opened(GatewaySettings()) as found:
         yield found
 
@@ -414,15 +415,56 @@ async def index(ground: Ground, name: str, version: int, texts: list[str]) -> No
         await pool.close()
 
 
+def only(name: str) -> dict[str, Any]:
+    """The filter for one document."""
+    return {"field": "document", "eq": name}
+
+
+async def test_a_hit_follows_the_changes_of_its_document(
+    ground: Ground, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken: a search calls a document fresh whose change was just accepted, or never fresh again."""
+    monkeypatch.setattr(answers, "FRESHNESS_WAIT_S", 30.0)
+    name, other = f"fresh-{uuid4()}", f"calm-{uuid4()}"
+    for one in (name, other):
+        await index(ground, one, 4, [f"alpha {one}"])
+
+    async def told() -> dict[str, str]:
+        wanted = {"field": "document", "in": [name, other]}
+        answer = await client.post("/v1/search", json={"query": "alpha", "filter": wanted})
+        return {hit["document_id"]: hit["freshness"] for hit in answer.json()["hits"]}
+
+    assert await told() == {name: "fresh", other: "fresh"}
+    change = Change(TENANT, name, 5, Operation.UPSERT)
+    await client.post("/v1/changes", json={"op": "upsert", "id": name, "content": "x", "version": 5})
+    assert await told() == {name: "changing", other: "fresh"}
+
+    trace = Trace("r-5", "index", 1, datetime.now(UTC))
+    facts = DocumentFacts("t", "text/plain", b"h" * 32)
+    value = ground.codec.encode(Context(trace, change, SourceDocument(facts, "x")), SourceDocument)
+    ground.write("documents", change.key, value, request_id="r-5", operation="UPSERT", version="5")
+    ground.commit_all("ingest", "changes")
+    assert (await told())[name] == "changing"
+    ground.commit_all("chunker", "documents")
+    assert (await told())[name] == "fresh"
+
+    said = {"held_kind": "pause", "held_for": "cap/alpha", "held_why": "it is reached", "held_at": "1700000000000"}
+    ground.write("held.embedder", change.key, b"v", operation="UPSERT", version="5", **said)
+    assert await told() == {name: "held", other: "fresh"}
+    ground.write("retry.embedder", change.key, b"v", operation="UPSERT", version="5")
+    assert (await told())[name] == "changing"
+    await index(ground, name, 5, [f"alpha {name} again"])
+    assert (await told())[name] == "fresh"
+
+
 async def test_what_is_indexed_is_found_and_shown(ground: Ground, client: httpx.AsyncClient) -> None:
     """If it failed, search, status and lookup would disagree with the store."""
     name = f"indexed-{uuid4()}"
     await index(ground, name, 7, ["alpha opens the gate", "zulu closes it"])
-    answer = await client.post("/v1/search", json={"query": "zulu", "top_k": 1, "document_ids": [name]})
+    answer = await client.post("/v1/search", json={"query": "zulu", "top_k": 1, "filter": only(name)})
     assert [hit["text"] for hit in answer.json()["hits"]] == ["zulu closes it"], answer.text
-    hybrid = await client.post(
-        "/v1/search", json={"query": "gate", "mode": "hybrid", "attributes": {"set": name}, "top_k": 2}
-    )
+    own = {"field": "attributes.set", "eq": name}
+    hybrid = await client.post("/v1/search", json={"query": "gate", "mode": "hybrid", "filter": own, "top_k": 2})
     assert hybrid.json()["hits"][0]["text"] == "alpha opens the gate"
     body = (await client.get(f"/v1/documents/{name}")).json()
     assert (body["state"], body["version"], body["stored"]["chunks"]) == ("indexed", 7, 2)
@@ -464,7 +506,7 @@ async def test_a_question_is_answered_from_the_index_with_citations(ground: Grou
     name = f"asked-{uuid4()}"
     await index(ground, name, 1, ["The gate opens slowly on purpose. ", "Nobody paints the wheel in winter."])
     async with answering(ground):
-        body = {"question": "How does the gate open?", "document_ids": [name], "wait_s": 15}
+        body = {"question": "How does the gate open?", "filter": only(name), "wait_s": 15}
         answer = await client.post("/v1/ask", json=body, headers={"Idempotency-Key": name})
         assert answer.status_code == 200, answer.text
         found = answer.json()
@@ -473,7 +515,7 @@ async def test_a_question_is_answered_from_the_index_with_citations(ground: Grou
         assert {one["document_id"] for one in found["citations"]} == {name}
         again = await client.get(f"/v1/artifacts/{found['id']}")
         assert again.json() == found
-        empty = await client.post("/v1/ask", json={"question": "How?", "document_ids": ["none"], "wait_s": 15})
+        empty = await client.post("/v1/ask", json={"question": "How?", "filter": only("none"), "wait_s": 15})
         assert empty.json()["text"].startswith("No answer: the search found no passage")
 
 

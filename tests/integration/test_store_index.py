@@ -18,9 +18,9 @@ import pytest_asyncio
 from pgvector import Vector
 
 from headrace.errors import InvalidRecord
+from headrace.filters.model import documents
 from headrace.payloads import DocumentFacts
 from headrace.store import cache, statistics
-from headrace.store.conditions import Filters
 from headrace.store.generations import activate, create_generation, get_generation
 from headrace.store.index import index_batch
 from headrace.store.rows import Generation, IndexChunk, IndexDocument, IndexResult, Outcome
@@ -306,8 +306,8 @@ async def test_a_chunk_without_a_vector_by_decision_is_stored_and_not_waited_for
     assert result.outcome is Outcome.INDEXED
     assert await owner.fetchval("SELECT vector_key IS NULL FROM embedding_first")
     assert await owner.fetchval("SELECT count(*) FROM vector_first") == 0
-    for only in (None, ("d",)):
-        assert await search(pool, "acme", generation, Question(vector("x")), filters=Filters(only)) == []
+    for only in (None, documents(["d"])):
+        assert await search(pool, "acme", generation, Question(vector("x")), filters=only) == []
     now_with_one = replace(embedded(" ", "title"), version=2, facts=DocumentFacts("", "", b"other"))
     await index_batch(pool, generation, [now_with_one])
     assert await owner.fetchval("SELECT vector_key FROM embedding_first") == text_hash("title")

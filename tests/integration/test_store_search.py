@@ -15,11 +15,11 @@ import pytest_asyncio
 from pydantic import SecretStr
 
 from headrace.errors import InvalidRecord
+from headrace.filters.model import And, Condition, Filter, Operator, documents
 from headrace.lexical import weights
 from headrace.lexical.analyzer import Analyzer
 from headrace.payloads import DocumentFacts
 from headrace.store import statistics
-from headrace.store.conditions import Filters
 from headrace.store.generations import create_generation
 from headrace.store.index import index_batch
 from headrace.store.pool import create_pool
@@ -53,6 +53,11 @@ async def generation(owner: Owner) -> Generation:
 def direction(*values: float) -> bytes:
     """A query vector."""
     return np.array(values, dtype="<f4").tobytes()
+
+
+def having(kind: str) -> Filter:
+    """A filter by the attribute ``kind``."""
+    return Condition("attributes.kind", Operator.EQ, kind)
 
 
 def question(vector: bytes, text: str, tenant: str = "acme") -> Question:
@@ -95,7 +100,7 @@ async def test_filters_do_not_cost_hits(
     pool: Pool, owner: Owner, generation: Generation, monkeypatch: pytest.MonkeyPatch, exact_documents: int
 ) -> None:
     """A narrow filter would silently return fewer hits than exist, since HNSW stops before it meets them."""
-    monkeypatch.setattr("headrace.store.search.EXACT_DOCUMENTS", exact_documents)  # 0: always through the index
+    monkeypatch.setattr("headrace.store.legs.EXACT_DOCUMENTS", exact_documents)  # 0: always through the index
     random = np.random.default_rng(5)
     crowd = [
         document(f"d{n}", {f"text {n} {m}": random.normal(size=4).astype("<f4").tobytes() for m in range(20)}, kind="x")
@@ -106,12 +111,14 @@ async def test_filters_do_not_cost_hits(
     await owner.execute("ANALYZE")
     query = direction(1, 0, 0, 0)
     assert len(await search(pool, "acme", generation, Question(query), top_k=100)) == 100
-    for filters in (Filters(attributes={"kind": "y"}), Filters(("rare",))):
+    for filters in (having("y"), documents(["rare"])):
         hits = await search(pool, "acme", generation, Question(query), top_k=10, filters=filters)
         assert [hit.text for hit in hits] == ["far 4", "far 3", "far 2", "far 1", "far 0"]
-    both = await search(pool, "acme", generation, Question(query), filters=Filters(("rare", "d1"), {"kind": "x"}))
+    both = await search(
+        pool, "acme", generation, Question(query), filters=And((documents(["rare", "d1"]), having("x")))
+    )
     assert {hit.document_id for hit in both} == {"d1"}
-    assert await search(pool, "acme", generation, Question(query), filters=Filters(())) == []
+    assert await search(pool, "acme", generation, Question(query), filters=documents([])) == []
 
 
 async def test_a_small_tenant_beside_a_large_one_gets_all_its_hits(pool: Pool, generation: Generation) -> None:
@@ -146,10 +153,8 @@ async def test_an_index_that_gives_up_is_helped_out(
     dsn = SecretStr(f"{store_schema.server.runtime_dsn}&hnsw.max_scan_tuples=1")
     hasty = await create_pool(store_schema.settings(dsn=dsn))
     assert await hasty.fetchval("SHOW hnsw.max_scan_tuples") == "1"
-    monkeypatch.setattr("headrace.store.search.EXACT_DOCUMENTS", 0)
-    hits = await search(
-        hasty, "acme", generation, Question(direction(1, 0, 0, 0)), filters=Filters(attributes={"kind": "y"})
-    )
+    monkeypatch.setattr("headrace.store.legs.EXACT_DOCUMENTS", 0)
+    hits = await search(hasty, "acme", generation, Question(direction(1, 0, 0, 0)), filters=having("y"))
     await hasty.close()
     assert sorted(hit.text for hit in hits) == ["far 0", "far 1", "far 2"]
 
@@ -180,7 +185,7 @@ async def test_words_lift_what_vectors_miss(pool: Pool, generation: Generation) 
     hybrid = await search(pool, "acme", generation, question(query, "what is a harbour in Zanzibar?"), top_k=5)
     assert any("Zanzibar" in hit.text for hit in hybrid)
     assert [hit.score for hit in hybrid] == sorted((hit.score for hit in hybrid), reverse=True)
-    filtered = await search(pool, "acme", generation, question(query, "Zanzibar"), filters=Filters(("other",)))
+    filtered = await search(pool, "acme", generation, question(query, "Zanzibar"), filters=documents(["other"]))
     assert filtered == []
 
 
@@ -287,14 +292,14 @@ async def test_a_wide_filter_costs_no_lexical_hits(
     pool: Pool, generation: Generation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Broken: the rarest terms choose candidates outside the filter alone, and what it lets through is not found."""
-    monkeypatch.setattr("headrace.store.search.CANDIDATES", 20)
-    monkeypatch.setattr("headrace.store.search.EXACT_DOCUMENTS", 0)
+    monkeypatch.setattr("headrace.store.legs.CANDIDATES", 20)
+    monkeypatch.setattr("headrace.store.legs.EXACT_DOCUMENTS", 0)
     away = {f"gate common {n}": direction(1, 0, 0, 0) for n in range(30)}
     inside = {f"common {n}": direction(1, 0, 0, 0) for n in range(40)}
     await index_batch(pool, generation, [document("x", away, kind="x"), document("y", inside, kind="y")])
     await statistics.refresh(pool, "acme", generation)
     asked = Question(terms=weights.query(ANALYZER, "acme", "gate common"))
-    hits = await search(pool, "acme", generation, asked, filters=Filters(attributes={"kind": "y"}))
+    hits = await search(pool, "acme", generation, asked, filters=having("y"))
     assert len(hits) == 10
     assert {hit.document_id for hit in hits} == {"y"}
 

@@ -76,7 +76,9 @@ def edit(http: httpx.Client, identity: str, content: str, number: int, watch_s: 
     deadline = started + 60
     while True:
         time.sleep(watch_s)
-        answer = http.post("/v1/search", json={"query": QUESTION, "top_k": 5, "document_ids": [identity]})
+        answer = http.post(
+            "/v1/search", json={"query": QUESTION, "top_k": 5, "filter": {"field": "document", "eq": identity}}
+        )
         answer.raise_for_status()
         if any(marker in hit["text"] for hit in answer.json()["hits"]):
             return (time.perf_counter() - started) * 1000

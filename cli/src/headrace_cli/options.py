@@ -41,22 +41,6 @@ Wait: TypeAlias = Annotated[
 Timeout: TypeAlias = Annotated[
     float, typer.Option("--timeout", envvar="HEADRACE_WAIT_TIMEOUT_S", min=0, help="Maximum seconds to wait.")
 ]
-Documents: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--document", envvar="HEADRACE_DOCUMENT", help="Only this document; may be repeated.", show_default=False
-    ),
-]
-Attributes: TypeAlias = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--attribute",
-        envvar="HEADRACE_ATTRIBUTE",
-        metavar="NAME=VALUE",
-        help="Only documents with this attribute; may be repeated.",
-        show_default=False,
-    ),
-]
 OnlyTenant: TypeAlias = Annotated[
     str | None, typer.Option("--tenant", envvar="HEADRACE_TENANT", help="Only this tenant.", show_default=False)
 ]

@@ -142,15 +142,15 @@ class GenerationRequest:
     """A request for a text generated from the documents that its reader may read.
 
     ``reader`` has the names of the reader (:attr:`headrace.access.readers.Reader.names`). Without names, only documents
-    without an ``acl`` are used.
+    without an ``acl`` are used. ``filter`` is the JSON text of the filter that its passages must meet
+    (:mod:`headrace.filters.parsing`).
     """
 
     question: str
     kind: str = "answer"
-    document_ids: tuple[str, ...] = ()
-    attributes: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     top_k: int = 5
     reader: tuple[str, ...] = ()
+    filter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

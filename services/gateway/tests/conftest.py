@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,14 +19,15 @@ from headrace.codec.schema_registry import FixedIds
 from headrace.config.settings import KafkaSettings
 from headrace.documents.status import DeadLetterEntry
 from headrace.errors import DependencyDown
+from headrace.filters.model import Filter
 from headrace.kafka.broker_contract import Message
 from headrace.retrieval.questions import Questions, SearchSettings
 from headrace.store.artifacts import Artifact
-from headrace.store.conditions import Filters
 from headrace.store.documents import DocumentRow, DocumentState, Listed
 from headrace.store.keys import KeyOwner
+from headrace.store.legs import Plan
 from headrace.store.rows import Generation
-from headrace.store.search import Hit, Question
+from headrace.store.search import Found, Hit, Question, Shape, fingerprint
 from headrace_gateway.app import create_app
 from headrace_gateway.dependencies import Dependencies
 from headrace_gateway.flow import FlowState
@@ -75,14 +77,15 @@ class FakeStore:
         question: Question,
         *,
         top_k: int,
-        filters: Filters,
-    ) -> list[Hit]:
-        """Note the search and return what was put in."""
+        filters: Filter | None,
+        shape: Shape,
+    ) -> Found:
+        """Note the search and return what was put in, without what was seen."""
         self._check()
-        self.searches.append(
-            {"tenant": tenant, "reader": reader, "question": question, "top_k": top_k, "filters": filters}
-        )
-        return self.hits[:top_k]
+        noted = {"tenant": tenant, "reader": reader, "question": question, "top_k": top_k}
+        self.searches.append({**noted, "filters": filters, "shape": shape})
+        left = [hit for hit in self.hits if fingerprint(shape.identity(hit)) not in shape.seen]
+        return Found(left[:top_k], len(left) > top_k, Plan(exact=True, dense=9, lexical=None, documents=3))
 
     async def document(self, tenant: str, reader: Reader, document_id: str) -> DocumentRow | None:
         """Return the row."""
@@ -165,6 +168,20 @@ class FakeFlow:
     states: dict[bytes, FlowState] = field(default_factory=dict)
     letters: dict[bytes, list[DeadLetterEntry]] = field(default_factory=dict)
     down: DependencyDown | None = None
+    refreshes: int = 0
+    slow: asyncio.Event | None = None
+
+    async def refresh(self) -> None:
+        """Count, wait if told to, or fail."""
+        self.refreshes += 1
+        if self.down is not None:
+            raise self.down
+        if self.slow is not None:
+            await self.slow.wait()
+
+    def pending(self, key: bytes) -> FlowState:
+        """Return the state."""
+        return self.states.get(key, FlowState())
 
     async def waiting(self, key: bytes) -> FlowState:
         """Return the state or fail."""

@@ -11,12 +11,12 @@ import pytest
 
 from headrace.access.readers import UNNAMED
 from headrace.errors import DependencyDown, UnknownPipeline
+from headrace.filters.model import documents
 from headrace.lexical.analyzer import Analyzer
 from headrace.lexical.weights import query
 from headrace.payloads import GenerationRequest
 from headrace.store.artifacts import Artifact, artifact_id
-from headrace.store.conditions import Filters
-from headrace.store.search import HitExplanation, Question
+from headrace.store.search import HitExplanation, Question, Shape
 
 pytestmark = pytest.mark.unit
 
@@ -55,20 +55,21 @@ async def test_search_returns_passages_of_the_keys_tenant(gateway: Any, rows: An
     """If it failed, hits would lack what a citation needs, or come from another tenant."""
     gateway.store.hits = [rows.hit(), rows.hit("Another.", score=0.5)]
     answer = await gateway.client.post(
-        "/v1/search", json={"query": "gate?", "top_k": 1, "document_ids": ["guide.md"], "attributes": {"lang": "en"}}
+        "/v1/search", json={"query": "gate?", "top_k": 1, "filter": {"field": "document", "in": ["guide.md"]}}
     )
     assert answer.status_code == 200
     (hit,) = answer.json()["hits"]
     assert (hit["document_id"], hit["section"], hit["start"], hit["end"]) == ("guide.md", ["Start", "Gate"], 10, 31)
     assert (hit["score"], hit["text"], hit["source"]) == (0.9, "Open the gate slowly.", "https://example.com/guide")
-    assert set(answer.json()["timings"]) == {"embed_ms", "search_ms"}
+    assert set(answer.json()["timings"]) == {"embed_ms", "search_ms", "freshness_ms"}
     assert gateway.store.searches == [
         {
             "tenant": "alpha",
             "reader": UNNAMED,
             "question": Question((5).to_bytes(8, "little"), query(Analyzer(), "alpha", "gate")),
             "top_k": 1,
-            "filters": Filters(("guide.md",), {"lang": "en"}),
+            "filters": documents(["guide.md"]),
+            "shape": Shape(),
         }
     ]
 
@@ -98,12 +99,17 @@ async def test_a_question_has_the_legs_that_help(
 
 async def test_a_hit_is_explained_on_request(gateway: Any, rows: Any) -> None:
     """Broken: an answer does not say why a passage is in it, or says it unasked to those who pay for bytes."""
-    found = HitExplanation(0.5, 3.0, {"gate": 1.0, "open": 2.0})
+    found = HitExplanation(0.5, 3.0, {"gate": 1.0, "open": 2.0}, 2, None)
     gateway.store.hits = [replace(rows.hit(), explanation=found)]
     answer = await gateway.client.post("/v1/search", json={"query": "open gate", "explain": True})
     assert gateway.store.searches[0]["question"].explain
     assert answer.json()["hits"][0]["explanation"] == {
-        "dense": 0.5, "lexical": 3.0, "terms": [{"term": "open", "score": 2.0}, {"term": "gate", "score": 1.0}],
+        "dense": 0.5, "dense_rank": 2, "lexical": 3.0, "lexical_rank": None,
+        "terms": [{"term": "open", "score": 2.0}, {"term": "gate", "score": 1.0}],
+    }  # fmt: skip
+    assert answer.json()["plan"] == {
+        "generation": "g1", "model": "model", "dense": {"access": "exact", "found": 9}, "lexical": None, "documents": 3,
+        "readings": 1, "dense_weight": 0.4,
     }  # fmt: skip
 
 
@@ -138,7 +144,9 @@ async def test_postgresql_down_is_named(gateway: Any) -> None:
 async def test_a_question_is_published_and_its_artifact_returned(gateway: Any) -> None:
     """If it failed, the generator would get another request than was asked, or its answer never arrive."""
     answered_after(gateway, 3)
-    answer = await gateway.client.post("/v1/ask", json={"question": "How?", "top_k": 2, "document_ids": ["guide.md"]})
+    answer = await gateway.client.post(
+        "/v1/ask", json={"question": "How?", "top_k": 2, "filter": {"field": "language", "eq": "ko"}}
+    )
     assert answer.status_code == 200, answer.text
     body = answer.json()
     assert (body["text"], body["provider"], body["citations"][0]["marker"]) == ("Slowly [1].", "extractive", 1)
@@ -148,7 +156,7 @@ async def test_a_question_is_published_and_its_artifact_returned(gateway: Any) -
     assert message.key == f"alpha/{body['request_id']}".encode() == context.change.key
     assert (context.trace.pipeline_id, context.trace.pipeline_version) == ("answer", 3)
     assert context.trace.request_id == body["request_id"] == context.change.document_id
-    assert context.payload == GenerationRequest("How?", document_ids=("guide.md",), top_k=2)
+    assert context.payload == GenerationRequest("How?", top_k=2, filter='{"field": "language", "eq": "ko"}')
 
 
 async def test_waiting_backs_off_and_ends_in_202(gateway: Any) -> None:

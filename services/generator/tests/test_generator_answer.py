@@ -256,7 +256,15 @@ async def test_the_store_comes_first() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "name"),
-    [({"question": " \n"}, "question"), ({"kind": "poem"}, "kind"), ({"top_k": 0}, "top_k"), ({"top_k": 101}, "top_k")],
+    [
+        ({"question": " \n"}, "question"),
+        ({"kind": "poem"}, "kind"),
+        ({"top_k": 0}, "top_k"),
+        ({"top_k": 101}, "top_k"),
+        ({"filter": "language = ko"}, "filter"),
+        ({"filter": "{}"}, "filter"),
+        ({"filter": '{"and": [{"field": "x", "eq": 1}]}'}, "filter.and[0].field"),
+    ],
 )
 def test_a_request_that_can_never_work_is_refused(changes: dict[str, Any], name: str) -> None:
     """If it failed, such a request would be tried for ever or fail without a reason."""

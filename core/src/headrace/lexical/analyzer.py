@@ -36,9 +36,9 @@ _UNSPACED = (
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
 )
 _POINTS = (0x640, 0x670, *range(0x591, 0x5C8), *range(0x64B, 0x660), *range(0x6D6, 0x6EE))
-_DROPPED = dict.fromkeys([0xAD, 0x200C, 0x200D, 0x2060, 0xFEFF, *_POINTS])
+DROPPED = dict.fromkeys([0xAD, 0x200C, 0x200D, 0x2060, 0xFEFF, *_POINTS])
 """Soft hyphens and joiners, and the points of Hebrew and Arabic, which most writers leave out."""
-_PIECE = 1000
+PIECE = 1000
 """Characters to normalize at once, because a run of combining marks takes quadratic time."""
 _CACHED_TEXT = 200
 """Texts up to so many characters are kept with their terms: titles and headings occur in many passages."""
@@ -92,10 +92,33 @@ class Analyzer:
 
         A passage has them as terms, too: a question for a word of one character finds it with its particle.
         """
-        return chain.from_iterable(run for run in _UNSPACED_RUN.findall(_normalized(text)) if len(run) > 1)
+        return chain.from_iterable(run for run in _UNSPACED_RUN.findall(normalized(text)) if len(run) > 1)
+
+    def placed(self, text: str) -> Iterator[tuple[str, int, int]]:
+        """Yield the terms and singles of a :func:`normalized` text, each with the place that it stands for.
+
+        A term of several places in a word is yielded for each of them, perhaps more than once.
+        """
+        for found in _runs().finditer(text):
+            run, start = found.group(), found.start()
+            if not _UNSPACED_RUN.match(run):
+                yield from ((term, start + first, start + end) for term, first, end in self._placed_in_word(run))
+                continue
+            if len(run) > 1:
+                yield from ((single, at, at + 1) for at, single in enumerate(run, start))
+            yield from ((pair, at, at + len(pair)) for at, pair in enumerate(_pairs(run), start))
+
+    def _placed_in_word(self, run: str) -> Iterator[tuple[str, int, int]]:
+        parts = [(self._stem(part), start, end) for part, start, end in self._parts(run)]
+        of_parts = {part for part, _, _ in parts}
+        for term in filter(None, self._of_word(run)):
+            if term in of_parts:
+                yield from (part for part in parts if part[0] == term)
+            else:
+                yield term, 0, len(run)
 
     def _split(self, text: str) -> Iterator[str]:
-        for found in _runs().finditer(_normalized(text)):
+        for found in _runs().finditer(normalized(text)):
             run = found.group()
             if _UNSPACED_RUN.match(run):
                 yield from _pairs(run)
@@ -110,7 +133,7 @@ class Analyzer:
         if _has_marks(whole):
             yield whole[:MAX_TERM_CHARACTERS]
             return
-        parts = list(self._parts(run))
+        parts = [part for part, _, _ in self._parts(run)]
         head = ""
         if whole.isalpha():  # written in camel case, or with an apostrophe
             head = self._stem(whole[:MAX_TERM_CHARACTERS])
@@ -121,12 +144,15 @@ class Analyzer:
         yield head
         yield from (term for part in parts if (term := self._stem(part)) != head)
 
-    def _parts(self, run: str) -> Iterator[str]:
+    def _parts(self, run: str) -> Iterator[tuple[str, int, int]]:
+        """Return the parts of words that are joined by signs or by camel case, not yet stemmed, with their places."""
         elided = _APOSTROPHES.search(run) is not None
-        for joined in _PARTS.findall(run):
-            for part in _CAMEL.split(joined):
+        for joined in _PARTS.finditer(run):
+            start = joined.start()
+            for part in _CAMEL.split(joined.group()):
                 if not elided or len(part) >= _SHORTEST_ELIDED:
-                    yield part.casefold()[:MAX_TERM_CHARACTERS]
+                    yield part.casefold()[:MAX_TERM_CHARACTERS], start, start + len(part)
+                start += len(part)
 
     def _stemmed(self, word: str) -> str:
         if not word.isalpha():
@@ -146,12 +172,12 @@ def _has_marks(word: str) -> bool:
     return not word.isascii() and any(unicodedata.category(character).startswith("M") for character in word)
 
 
-def _normalized(text: str) -> str:
-    """Return the text in NFKC, without what writers leave out or add at will."""
-    if not unicodedata.is_normalized("NFKC", text[:_PIECE]) or len(text) > _PIECE:
-        pieces = (text[start : start + _PIECE] for start in range(0, len(text), _PIECE))
+def normalized(text: str) -> str:
+    """Return the text in NFKC, each piece of it alone (:data:`PIECE`), without :data:`DROPPED`."""
+    if not unicodedata.is_normalized("NFKC", text[:PIECE]) or len(text) > PIECE:
+        pieces = (text[start : start + PIECE] for start in range(0, len(text), PIECE))
         text = "".join(unicodedata.normalize("NFKC", piece) for piece in pieces)
-    return text.translate(_DROPPED)
+    return text.translate(DROPPED)
 
 
 _UNSPACED_RUN = re.compile(f"[{_UNSPACED}]+")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -9,9 +10,11 @@ from uuid import UUID
 
 from headrace.access.readers import UNNAMED, Reader
 from headrace.errors import InvalidRecord
-from headrace.store.cache import to_vector
-from headrace.store.conditions import NO_FILTERS, Condition, Filters, condition_of
-from headrace.store.generations import STORAGES, filled, query_of
+from headrace.filters.model import Filter
+from headrace.store.generations import query_of
+from headrace.store.grouping import Read, by_document
+from headrace.store.legs import CANDIDATES, Legs, Plan, read_legs, scope_of
+from headrace.store.neighbours import MAXIMUM_NEIGHBOURS, Neighbours, around
 from headrace.store.queries import load
 from headrace.store.rows import BYTES_PER_FLOAT, Generation
 from headrace.store.transactions import tenant_transaction
@@ -24,31 +27,33 @@ if TYPE_CHECKING:
 MAXIMUM_HITS = 100
 DENSE_WEIGHT = 0.4
 """Share of the dense leg in the fused score, from 0 to 1; measured in ``docs/quality.md``."""
-CANDIDATES = 2_000
-"""Passages that the rarest terms of a question may bring as candidates, before they are ranked."""
-EXACT_DOCUMENTS = 500
-"""If at most this many documents match a filter, they are scanned exactly, without the index."""
 FUSION_DEPTH = 4
 """Each leg of a hybrid search is read to this multiple of the requested number of hits."""
+DEEPEST = 1_000
+"""From so many hits on, a leg is read no deeper than they are; the most that ``hnsw.ef_search`` allows."""
+MAXIMUM_PER_DOCUMENT = 10
+"""Passages of each document in a grouped search."""
+FINGERPRINT_BYTES = 6
+"""Bytes; among 1,000 hits and 10,000 candidates, two share one with a chance of 1 in 28 million."""
 _LARGEST_UNRELATED = 0.95
 """The mean cosine of passages is taken as at most this, so that the rest keeps a scale."""
 _BELOW = 0.1
 """A cosine of -1 costs this share of the dense leg: it keeps the order below the mean, and hides no match by words."""
-_OWN_PARAMETERS = 8
-_BASE = {"cosine": 1.0}
-"""What a distance is subtracted from, to make a score."""
 
 
 @dataclass(frozen=True, slots=True)
 class HitExplanation:
     """How each leg of the question scored a hit; None if the leg was not asked or has nothing of the chunk.
 
-    ``terms`` are the terms of the question in the chunk, each with its share of the lexical score.
+    ``terms`` are the terms of the question in the chunk, each with its share of the lexical score. The ranks count from
+    1 among what a leg found; None if the leg did not find the chunk, but scored it because the other one did.
     """
 
     dense: float | None
     lexical: float | None
     terms: Mapping[str, float]
+    dense_rank: int | None = None
+    lexical_rank: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,8 @@ class Hit:
     ``ordinal`` counts the document's chunks from 0; ``page`` counts from 1, or is None if the document has no pages. A
     text that occurs several times in a section is reported at its first position. A higher ``score`` means a better
     match. It is the cosine similarity (or the negated distance) for the dense leg alone, BM25's score for the lexical
-    leg alone, and from 0 to 1 for both; these cannot be compared with each other.
+    leg alone, and from 0 to 1 for both; these cannot be compared with each other. A hit is ``complete`` unless the
+    generation still lacks a part of this version of its document.
     """
 
     document_id: str
@@ -75,7 +81,9 @@ class Hit:
     attributes: Mapping[str, str]
     page: int | None = None
     language: str = ""
+    complete: bool = True
     explanation: HitExplanation | None = None
+    neighbours: Neighbours | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +116,48 @@ class Question:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What an answer has beside the best chunks.
+
+    With ``per_document``, it is so many documents instead, with up to ``per_document`` chunks each. ``neighbours`` is
+    the number of chunks on each side that come with a hit. ``seen`` are the fingerprints (:func:`fingerprint`) of what
+    earlier answers had: of chunks, or of documents.
+    """
+
+    per_document: int | None = None
+    neighbours: int = 0
+    seen: frozenset[bytes] = frozenset()
+
+    def check(self) -> None:
+        """Raise :class:`InvalidRecord` for a number that is out of range."""
+        if self.per_document is not None and not 1 <= self.per_document <= MAXIMUM_PER_DOCUMENT:
+            raise InvalidRecord("per_document", f"{self.per_document} is not between 1 and {MAXIMUM_PER_DOCUMENT}")
+        if not 0 <= self.neighbours <= MAXIMUM_NEIGHBOURS:
+            raise InvalidRecord("neighbours", f"{self.neighbours} is not between 0 and {MAXIMUM_NEIGHBOURS}")
+
+    def identity(self, hit: Hit) -> bytes:
+        """Return what :attr:`seen` has the fingerprint of after a hit."""
+        return hit.chunk_id if self.per_document is None else hit.document_id.encode()
+
+
+PLAIN = Shape()
+
+
+def fingerprint(identity: bytes) -> bytes:
+    """Return the fingerprint of a chunk's or a document's ID."""
+    return hashlib.blake2b(identity, digest_size=FINGERPRINT_BYTES).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The hits of a search, best first (the hits of a document together), whether there are ``more``, and the plan."""
+
+    hits: list[Hit]
+    more: bool
+    plan: Plan
+
+
 async def search(
     pool: Pool,
     tenant: str,
@@ -116,10 +166,29 @@ async def search(
     *,
     reader: Reader = UNNAMED,
     top_k: int = 10,
-    filters: Filters = NO_FILTERS,
+    filters: Filter | None = None,
     ef_search: int = 100,
 ) -> list[Hit]:
-    """Return the ``top_k`` chunks of ``tenant`` that ``reader`` may read and that match the question best, best first.
+    """Return the ``top_k`` chunks of ``tenant`` that ``reader`` may read and that match best; see :func:`find`."""
+    found = await find(
+        pool, tenant, generation, question, reader=reader, top_k=top_k, filters=filters, ef_search=ef_search
+    )
+    return found.hits
+
+
+async def find(
+    pool: Pool,
+    tenant: str,
+    generation: Generation,
+    question: Question,
+    *,
+    reader: Reader = UNNAMED,
+    top_k: int = 10,
+    filters: Filter | None = None,
+    shape: Shape = PLAIN,
+    ef_search: int = 100,
+) -> Found:
+    """Return the ``top_k`` chunks (or documents, see :class:`Shape`) that ``reader`` may read and that match best.
 
     Both legs are read in one statement, each deeper than ``top_k``; every chunk that one of them finds is scored on
     both, and the scores are fused (:func:`fuse`). A higher ``ef_search`` (1 to 1,000) makes HNSW slower and more
@@ -127,27 +196,79 @@ async def search(
     Filters never reduce the number of hits of the dense leg: if the index stops before ``top_k``, the remaining chunks
     are scanned exactly.
 
-    Raises :class:`InvalidRecord` for a ``top_k`` outside 1 to 100, or a vector of the wrong size,
+    Raises :class:`InvalidRecord` for a ``top_k`` outside 1 to 100, a shape out of range, or a vector of the wrong size,
     and :class:`~headrace.errors.DependencyDown` if PostgreSQL does not answer.
     """
     if not 1 <= top_k <= MAXIMUM_HITS:
         raise InvalidRecord("top_k", f"{top_k} is not between 1 and {MAXIMUM_HITS}")
     question.check(generation)
-    depth = top_k * FUSION_DEPTH if question.hybrid else top_k
+    shape.check()
     async with tenant_transaction(pool, tenant, reader=reader, readonly=True) as connection:
-        restricted = await connection.fetchval(load("search")["prepare"], str(max(depth, min(ef_search, 1000))))
-        scope = await _scope(connection, filters, restricted=restricted)
-        legs = await _read_legs(connection, tenant, generation, question, top_k, depth, scope)
-        best = dict(list(legs.scores(question).items())[:top_k])
-        hits = await _hits(connection, tenant, best)
-        if not question.explain:
-            return hits
-        terms = await _matched_terms(connection, tenant, generation, question, list(best))
-    return [
-        replace(hit, explanation=HitExplanation(legs.dense.get(key), legs.lexical.get(key), terms.get(key, {})))
-        for hit in hits
-        if (key := UUID(bytes=hit.chunk_id))
-    ]
+
+        async def read(given: Filter | None, wanted: int) -> _Scored:
+            depth = max(wanted, min(wanted * FUSION_DEPTH, DEEPEST)) if question.hybrid else wanted
+            ef = max(1, min(max(depth, ef_search), DEEPEST))
+            restricted = await connection.fetchval(load("search")["prepare"], str(ef))
+            scope = await scope_of(connection, tenant, given, restricted=restricted)
+            return _Scored(await read_legs(connection, tenant, generation, question, wanted, depth, scope), question)
+
+        scored, chosen, more = await _chosen(read, filters, top_k, shape)
+        hits = await _hits(connection, tenant, generation, chosen)
+        if shape.neighbours:
+            near = await around(connection, tenant, list(chosen), shape.neighbours)
+            hits = [replace(hit, neighbours=near.get(UUID(bytes=hit.chunk_id), Neighbours())) for hit in hits]
+        if question.explain:
+            terms = await _matched_terms(connection, tenant, generation, question, list(chosen))
+            hits = [replace(hit, explanation=_explained(UUID(bytes=hit.chunk_id), scored.legs, terms)) for hit in hits]
+    return Found(hits, more, scored.legs.plan)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """What was read for a question; implements :class:`headrace.store.grouping.Reading`."""
+
+    legs: Legs
+    question: Question
+
+    @property
+    def documents(self) -> Mapping[UUID, str]:
+        return self.legs.documents
+
+    def joined(self, other: _Scored) -> _Scored:
+        return replace(self, legs=self.legs.joined(other.legs))
+
+    def ordered(self) -> Mapping[UUID, float]:
+        legs, question = self.legs, self.question
+        if question.hybrid:
+            return fuse(legs.dense, legs.lexical, question.weight, legs.unrelated)
+        leg = legs.lexical if question.vector is None else legs.dense
+        return dict(sorted(leg.items(), key=lambda item: (-item[1], item[0])))
+
+
+async def _chosen(
+    read: Read[_Scored], filters: Filter | None, top_k: int, shape: Shape
+) -> tuple[_Scored, dict[UUID, float], bool]:
+    """Return what was read, the scores of the chunks of the answer in its order, and whether there are more."""
+    if shape.per_document is not None:
+        groups = await by_document(
+            read, filters, top_k + 1, shape.per_document, lambda name: fingerprint(name.encode()) in shape.seen
+        )
+        scores = groups.reading.ordered()
+        first = list(groups.chunks.values())[:top_k]
+        return groups.reading, {key: scores[key] for keys in first for key in keys}, len(groups.chunks) > top_k
+    scored = await read(filters, len(shape.seen) + top_k + 1)
+    left = [item for item in scored.ordered().items() if not shape.seen or fingerprint(item[0].bytes) not in shape.seen]
+    return scored, dict(left[:top_k]), len(left) > top_k
+
+
+def _explained(key: UUID, legs: Legs, terms: Mapping[UUID, Mapping[str, float]]) -> HitExplanation:
+    return HitExplanation(
+        legs.dense.get(key),
+        legs.lexical.get(key),
+        terms.get(key, {}),
+        legs.dense_places.get(key),
+        legs.lexical_places.get(key),
+    )
 
 
 def fuse(
@@ -182,95 +303,6 @@ def _scaled(scores: Mapping[UUID, float], unrelated: float | None) -> dict[UUID,
     return {key: (score - low) / (high - low if score >= low else below) for key, score in scores.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class _Scope:
-    """Where to search: the condition, and the documents that meet it if they are few.
-
-    ``restricted`` says that the reader may read less than the whole tenant.
-    """
-
-    condition: Condition
-    documents: Sequence[str] | None
-    restricted: bool = False
-
-    @property
-    def wide(self) -> bool:
-        """Whether many documents may meet a condition, so that the rarest terms alone could find only others."""
-        return self.documents is None and (self.restricted or self.condition != Condition())
-
-
-async def _scope(connection: Connection, filters: Filters, *, restricted: bool) -> _Scope:
-    """Replace an attribute filter, or what the reader may read, with the IDs of the documents if they are few."""
-    if filters.attributes is not None:
-        limit = EXACT_DOCUMENTS + 1
-        rows = await connection.fetch(load("search")["having"], filters.attributes, filters.document_ids, limit)
-        if len(rows) <= EXACT_DOCUMENTS:
-            return _Scope(Condition(), tuple(row[0] for row in rows))
-    elif restricted:
-        rows = await connection.fetch(load("search")["readable"], filters.document_ids, EXACT_DOCUMENTS + 1)
-        if len(rows) <= EXACT_DOCUMENTS:
-            return _Scope(Condition(), tuple(row[0] for row in rows))
-    return _Scope(condition_of(filters), filters.document_ids, restricted)
-
-
-@dataclass(frozen=True, slots=True)
-class _Legs:
-    """The scores of the chunks that a leg found, on both legs, and the places of each leg's own, from 1.
-
-    ``unrelated`` is the mean cosine of two passages; None if the generation has another distance.
-    """
-
-    dense: Mapping[UUID, float]
-    lexical: Mapping[UUID, float]
-    dense_places: Mapping[UUID, int]
-    lexical_places: Mapping[UUID, int]
-    unrelated: float | None
-
-    def scores(self, question: Question) -> Mapping[UUID, float]:
-        """Return the score of each chunk, best first."""
-        if question.hybrid:
-            return fuse(self.dense, self.lexical, question.weight, self.unrelated)
-        leg = self.lexical if question.vector is None else self.dense
-        return dict(sorted(leg.items(), key=lambda item: (-item[1], item[0])))
-
-
-async def _read_legs(
-    connection: Connection,
-    tenant: str,
-    generation: Generation,
-    question: Question,
-    top_k: int,
-    depth: int,
-    scope: _Scope,
-) -> _Legs:
-    """Read both legs in one statement; again without the index if it stopped before ``depth``."""
-    vector = None if question.vector is None else to_vector(question.vector)
-    terms = list(question.terms)
-    values = (tenant, vector, depth, generation.name, terms, CANDIDATES, scope.documents, top_k)
-    exact = scope.documents is not None
-    rows = await connection.fetch(_legs_query(generation, scope, exact=exact), *values, *scope.condition.values)
-    if not exact and vector is not None and sum(row["dense"] is not None for row in rows) < depth:
-        rows = await connection.fetch(_legs_query(generation, scope, exact=True), *values, *scope.condition.values)
-    base = _BASE.get(generation.distance, 0.0)
-    unrelated = (rows[0]["unrelated"] or 0.0) if rows and generation.distance in _BASE else None
-    return _Legs(
-        {row["chunk_id"]: base - row["distance"] for row in rows if row["distance"] is not None},
-        {row["chunk_id"]: row["score"] for row in rows if row["score"]},
-        {row["chunk_id"]: row["dense"] for row in rows if row["dense"] is not None},
-        {row["chunk_id"]: row["lexical"] for row in rows if row["lexical"] is not None},
-        unrelated,
-    )
-
-
-def _legs_query(generation: Generation, scope: _Scope, *, exact: bool) -> str:
-    """Return the statement that reads both legs, through the index or exactly."""
-    queries = load("legs")
-    text = queries["legs"].replace("{nearest}", queries["nearest_exact" if exact else "nearest"])
-    text = text.replace("{ordered}", queries["ordered_binary" if STORAGES[generation.storage].binary else "ordered"])
-    text = text.replace("{condition}", scope.condition.after(_OWN_PARAMETERS))
-    return filled(text.replace("{wide}", str(scope.wide)), generation)
-
-
 async def _matched_terms(
     connection: Connection, tenant: str, generation: Generation, question: Question, chunk_ids: Sequence[UUID]
 ) -> dict[UUID, dict[str, float]]:
@@ -296,9 +328,9 @@ def _weights(vector: SparseVector) -> dict[int, float]:
     return dict(zip(vector.indices(), vector.values(), strict=True))
 
 
-async def _hits(connection: Connection, tenant: str, scores: Mapping[UUID, float]) -> list[Hit]:
+async def _hits(connection: Connection, tenant: str, generation: Generation, scores: Mapping[UUID, float]) -> list[Hit]:
     """Return the chunks with their documents, in the order of ``scores``."""
-    rows = await connection.fetch(load("search")["hits"], tenant, list(scores))
+    rows = await connection.fetch(load("search")["hits"], tenant, list(scores), generation.name)
     found = {row["chunk_id"]: row for row in rows}
     return [
         Hit(
@@ -316,6 +348,7 @@ async def _hits(connection: Connection, tenant: str, scores: Mapping[UUID, float
             attributes=row["attributes"],
             page=row["page"],
             language=row["language"],
+            complete=row["complete"],
         )
         for chunk_id, score in scores.items()
         if (row := found.get(chunk_id)) is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from headrace.access.readers import UNNAMED, Reader
 from headrace.store.error_mapping import postgresql_errors
@@ -41,10 +41,13 @@ async def tenant_transaction(
 ) -> AsyncIterator[Connection]:
     """Take a connection from the pool and open a transaction that sees the rows of ``tenant``.
 
-    Of documents, chunks and artifacts, it sees those that ``reader`` may read.
+    Of documents, chunks and artifacts, it sees those that ``reader`` may read. With ``readonly``, all its statements see
+    the same state, so that a document which changes meanwhile is not half of the old version and half of the new one.
+
     Raises what :func:`~headrace.store.error_mapping.postgresql_errors` makes of asyncpg's exceptions.
     """
     with postgresql_errors():
-        async with pool.acquire() as connection, connection.transaction(readonly=readonly):
+        isolation: Literal["repeatable_read"] | None = "repeatable_read" if readonly else None
+        async with pool.acquire() as connection, connection.transaction(isolation=isolation, readonly=readonly):
             await set_tenant(connection, tenant, reader)
             yield connection

@@ -15,6 +15,7 @@ from headrace.payloads import DeadLetter
 from headrace.topology.stages import STAGES
 from headrace.topology.topics import dead_letter_topic
 from headrace_gateway.flow import FlowState, KafkaFlowReader
+from headrace_gateway.pending import KafkaPending
 from headrace_gateway.record_facts import facts_of
 
 LAST_RECORDS = 5000
@@ -68,13 +69,22 @@ class DeadLetterFollower(LogFollower):
 class KafkaFlow:
     """Waiting records and dead letters together; implements :class:`headrace_gateway.dependencies.Flow`."""
 
-    def __init__(self, reader: KafkaFlowReader, book: DeadLetterBook) -> None:
+    def __init__(self, reader: KafkaFlowReader, pending: KafkaPending, book: DeadLetterBook) -> None:
         self._reader = reader
+        self._pending = pending
         self._book = book
 
     async def waiting(self, key: bytes) -> FlowState:
         """Return the records of this key that stages have not processed yet."""
         return await self._reader.waiting(key)
+
+    async def refresh(self) -> None:
+        """Bring :meth:`pending` up to date."""
+        await self._pending.refresh()
+
+    def pending(self, key: bytes) -> FlowState:
+        """Return the records of this key that stages had not processed at the last refresh."""
+        return self._pending.state(key)
 
     def dead_letters(self, key: bytes) -> Sequence[DeadLetterEntry]:
         """Return the dead letters of this key, newest last."""

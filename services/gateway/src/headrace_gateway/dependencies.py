@@ -13,13 +13,13 @@ from headrace.access.readers import Reader
 from headrace.codec.codec import Codec
 from headrace.config.settings import KafkaSettings
 from headrace.documents.status import DeadLetterEntry
+from headrace.filters.model import Filter
 from headrace.retrieval.questions import Questions
 from headrace.store.artifacts import Artifact
-from headrace.store.conditions import Filters
 from headrace.store.documents import DocumentRow, DocumentState, Listed
 from headrace.store.keys import KeyOwner
 from headrace.store.rows import Generation
-from headrace.store.search import Hit, Question
+from headrace.store.search import Found, Question, Shape
 from headrace_gateway.flow import FlowState
 from headrace_gateway.publisher import Publisher
 from headrace_gateway.settings import GatewaySettings
@@ -46,8 +46,9 @@ class Store(Protocol):
         question: Question,
         *,
         top_k: int,
-        filters: Filters,
-    ) -> list[Hit]:
+        filters: Filter | None,
+        shape: Shape,
+    ) -> Found:
         """Return the best passages, best first."""
 
     async def document(self, tenant: str, reader: Reader, document_id: str) -> DocumentRow | None:
@@ -69,7 +70,13 @@ class Flow(Protocol):
     """The position of records between the stages."""
 
     async def waiting(self, key: bytes) -> FlowState:
-        """Return the records of this key that stages have not processed yet."""
+        """Return the records of this key that stages have not processed yet; reads the log."""
+
+    async def refresh(self) -> None:
+        """Bring :meth:`pending` up to date; raises :class:`headrace.errors.DependencyDown`."""
+
+    def pending(self, key: bytes) -> FlowState:
+        """Return the records of this key that stages had not processed at the last refresh."""
 
     def dead_letters(self, key: bytes) -> Sequence[DeadLetterEntry]:
         """Return the dead letters of this key that are in memory, newest last."""

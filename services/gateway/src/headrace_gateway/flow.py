@@ -25,9 +25,9 @@ from headrace.kafka.offsets import LogOffsets, Range
 from headrace.kafka.ranges import RangeReader
 from headrace.orders.holds import REVIEW, hold_of
 from headrace.payloads import ChangeEvent
-from headrace.topology.stages import DOCUMENT_STAGES, INGEST, StageFlow
+from headrace.topology.stages import DOCUMENT_STAGES, INGEST
 from headrace.topology.topics import held_topic, retry_topic
-from headrace_gateway.record_facts import facts_of
+from headrace_gateway.record_facts import RecordFacts, facts_of
 
 MAX_RECORDS = 5000
 MAX_SECONDS = 1.0
@@ -44,6 +44,53 @@ class FlowState:
     complete: bool = True
 
 
+class WaitingTopics:
+    """The topics in which the records of documents wait, and what a record in one of them says."""
+
+    def __init__(self, kafka: KafkaSettings, codec: Codec) -> None:
+        self._codec = codec
+        self.sources = {
+            topic: (stage, kafka.group(stage.name, side=side))
+            for stage in DOCUMENT_STAGES
+            for topic, side in ((stage.source, False), (retry_topic(stage.name), True))
+        }
+        """Topic to the stage that reads it and the stage's group. Retried records wait in a separate topic."""
+        self.held = {held_topic(stage.name): stage for stage in DOCUMENT_STAGES}
+
+    def describe(self, record: Record, *, decoded: bool = True) -> Waiting:
+        """Return what a record of one of the topics is; its history and its ``acl`` only if it is ``decoded``."""
+        held = record.topic in self.held
+        stage = self.held[record.topic] if held else self.sources[record.topic][0]
+        headers = texts(record)
+        first = number(headers.get(ORIGIN_OFFSET)) if ORIGIN_TOPIC in headers else None
+        carries = stage.produces if held and headers.get(HELD_KIND) == REVIEW else stage.consumes
+        of_change = carries is ChangeEvent
+        version = (
+            change_version(headers, record.offset if first is None else first)
+            if of_change
+            else number(headers.get(VERSION))
+        )
+        facts = facts_of(self._codec, carries, record.value) if decoded else RecordFacts()
+        return Waiting(
+            stage=stage.name,
+            version=version,
+            operation=headers.get(OPERATION),
+            request_id=headers.get(REQUEST_ID),
+            partition=record.partition,
+            offset=record.offset,
+            history=facts.history,
+            acl=facts.acl,
+            hold=hold_of(headers, f"{stage.name}/{record.partition}/{record.offset}") if held else None,
+        )
+
+    def partitions(self, offsets: LogOffsets) -> dict[str, int]:
+        """Return the number of partitions of each topic; raises :class:`DependencyDown` for missing topics."""
+        counts = offsets.counts([*self.sources, *self.held])
+        if missing := sorted({*self.sources, *self.held} - counts.keys()):
+            raise DependencyDown("kafka", f"missing topics: {', '.join(missing)}", remedy="Run `headrace bootstrap`.")
+        return counts
+
+
 class KafkaFlowReader:
     """Reads the records that wait for each stage. librdkafka's calls block, so they run in a thread, one at a time.
 
@@ -51,14 +98,7 @@ class KafkaFlowReader:
     """
 
     def __init__(self, kafka: KafkaSettings, codec: Codec) -> None:
-        self._codec = codec
-        self._sources = {
-            topic: (stage, kafka.group(stage.name, side=side))
-            for stage in DOCUMENT_STAGES
-            for topic, side in ((stage.source, False), (retry_topic(stage.name), True))
-        }
-        """Topic to the stage that reads it and the stage's group. Retried records wait in a separate topic."""
-        self._held = {held_topic(stage.name): stage for stage in DOCUMENT_STAGES}
+        self._topics = WaitingTopics(kafka, codec)
         self._offsets = LogOffsets(kafka, call_s=_CALL_S)
         self._reader = RangeReader(kafka, "gateway-reader", wait_ms=_WAIT_MS)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="flow")
@@ -81,25 +121,20 @@ class KafkaFlowReader:
     def _waiting(self, key: bytes) -> FlowState:
         places = self._places(key)
         # Held records come first: a record that is released meanwhile is seen twice, but never missed.
-        held, held_whole = self._newest(key, [places[topic] for topic in self._held], {})
+        held, held_whole = self._newest(key, [places[topic] for topic in self._topics.held], {})
         groups: dict[str, list[TopicPartition]] = {}
-        for topic, (_, group) in self._sources.items():
+        for topic, (_, group) in self._topics.sources.items():
             groups.setdefault(group, []).append(places[topic])
         committed = self._offsets.committed_of(groups)
-        newest, whole = self._newest(key, [places[topic] for topic in self._sources], committed)
-        found = [self._describe(stage, newest[topic]) for topic, (stage, _) in self._sources.items() if topic in newest]
-        found += [self._describe(stage, held[topic], held=True) for topic, stage in self._held.items() if topic in held]
+        newest, whole = self._newest(key, [places[topic] for topic in self._topics.sources], committed)
+        found = map(self._topics.describe, [*newest.values(), *held.values()])
         return FlowState(tuple(found), whole and held_whole)
 
     def _places(self, key: bytes) -> dict[str, TopicPartition]:
         """Return the partition of the key in each topic; raises :class:`DependencyDown` for missing topics."""
         asked_at, counts = self._counts
         if not counts or time.monotonic() - asked_at > _PARTITIONS_S:
-            counts = self._offsets.counts([*self._sources, *self._held])
-            if missing := sorted({*self._sources, *self._held} - counts.keys()):
-                raise DependencyDown(
-                    "kafka", f"missing topics: {', '.join(missing)}", remedy="Run `headrace bootstrap`."
-                )
+            counts = self._topics.partitions(self._offsets)
             self._counts = (time.monotonic(), counts)
         return {topic: TopicPartition(topic, murmur2(key, count)) for topic, count in counts.items()}
 
@@ -120,26 +155,3 @@ class KafkaFlowReader:
                 newest[record.topic] = record
 
         return newest, self._reader.read(spans, take, seconds=MAX_SECONDS) and whole
-
-    def _describe(self, stage: StageFlow, record: Record, *, held: bool = False) -> Waiting:
-        headers = texts(record)
-        first = number(headers.get(ORIGIN_OFFSET)) if ORIGIN_TOPIC in headers else None
-        carries = stage.produces if held and headers.get(HELD_KIND) == REVIEW else stage.consumes
-        of_change = carries is ChangeEvent
-        version = (
-            change_version(headers, record.offset if first is None else first)
-            if of_change
-            else number(headers.get(VERSION))
-        )
-        facts = facts_of(self._codec, carries, record.value)
-        return Waiting(
-            stage=stage.name,
-            version=version,
-            operation=headers.get(OPERATION),
-            request_id=headers.get(REQUEST_ID),
-            partition=record.partition,
-            offset=record.offset,
-            history=facts.history,
-            acl=facts.acl,
-            hold=hold_of(headers, f"{stage.name}/{record.partition}/{record.offset}") if held else None,
-        )

@@ -34,6 +34,7 @@ from headrace_gateway.app import create_app
 from headrace_gateway.dead_letters import DeadLetterFollower, KafkaFlow
 from headrace_gateway.dependencies import Dependencies
 from headrace_gateway.flow import KafkaFlowReader
+from headrace_gateway.pending import KafkaPending
 from headrace_gateway.publisher import KafkaPublisher
 from headrace_gateway.settings import GatewaySettings
 from headrace_gateway.store import PostgresStore
@@ -121,6 +122,8 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Dependencies]:
         stack.push_async_callback(asyncio.to_thread, pipelines.close)
         reader = KafkaFlowReader(kafka, codec)
         stack.push_async_callback(asyncio.to_thread, reader.close)
+        pending = KafkaPending(kafka, codec)
+        stack.push_async_callback(pending.close)
         letters = DeadLetterFollower(kafka, codec)
         letters.start()
         stack.push_async_callback(asyncio.to_thread, letters.close)
@@ -135,7 +138,7 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Dependencies]:
             store=store,
             publisher=publisher,
             questions=Questions(embedder, SearchSettings()),
-            flow=KafkaFlow(reader, letters.book),
+            flow=KafkaFlow(reader, pending, letters.book),
             pipeline_version=lambda name: pipelines.latest(name)[1],
             checks={
                 "postgresql": store.ping,

@@ -1,21 +1,19 @@
-"""Requests and responses of search, ask, artifacts and documents."""
+"""Requests and responses of artifacts and documents; :mod:`headrace_gateway.search_models` has those of search."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from headrace.retrieval.mode import Mode
-from headrace_gateway.texts import Few, Text, few
-
-_MAX_QUERY = 10_000
-_MAX_FILTER = 1000
+from headrace_gateway.texts import Text, few
 
 
-class _Request(BaseModel):
+class TenantRequest(BaseModel):
+    """A request that may name the tenant of its API key."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     tenant: str | None = Field(None, description="If given, must be the API key's tenant.")
@@ -24,43 +22,6 @@ class _Request(BaseModel):
     @classmethod
     def _few_members(cls, value: Any) -> Any:
         return few(value)
-
-
-class _Retrieval(_Request):
-    top_k: int = Field(5, ge=1, le=100, description="Maximum number of passages.")
-    document_ids: list[Text] | None = Field(
-        None, min_length=1, max_length=_MAX_FILTER, description="Search only these documents. If absent, all documents."
-    )
-    attributes: Annotated[dict[Text, Text], Few] | None = Field(
-        None, description="Search only documents with all of these attributes."
-    )
-
-
-class SearchRequest(_Retrieval):
-    """A search for passages in the tenant's documents."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"query": "how are generators suspended", "top_k": 3, "mode": "hybrid"}]}
-    )
-
-    query: Text = Field(min_length=1, max_length=_MAX_QUERY, description="What to search for, in plain words.")
-    mode: Mode = Field(
-        Mode.HYBRID,
-        description="`hybrid` searches by meaning and words together, `vector` by meaning alone, `lexical` by words "
-        "alone.",
-    )
-    explain: bool = Field(False, description="Whether each hit says how it was found.")
-
-
-class AskRequest(_Retrieval):
-    """A question to answer from the tenant's documents."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"question": "What does a with statement guarantee?", "wait_s": 30}]}
-    )
-
-    question: Text = Field(min_length=1, max_length=_MAX_QUERY, description="The question.")
-    wait_s: float = Field(30.0, ge=0, le=120, description="Maximum time to wait for the answer, in seconds.")
 
 
 class LookupItem(BaseModel):
@@ -74,7 +35,7 @@ class LookupItem(BaseModel):
     )
 
 
-class LookupRequest(_Request):
+class LookupRequest(TenantRequest):
     """Documents to look up in the index."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"documents": [{"id": "guide.md", "version": 7}]}]})
@@ -85,7 +46,7 @@ class LookupRequest(_Request):
     )
 
 
-class DocumentsRequest(_Request):
+class DocumentsRequest(TenantRequest):
     """Attributes of the documents to list."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"attributes": {"team": "core"}, "limit": 100}]})
@@ -123,55 +84,6 @@ class Accepted(BaseModel):
     accepted: int
     documents: list[AcceptedDocument]
     errors: list[ItemErrorDocument] = Field(default_factory=list)
-
-
-class MatchedTerm(BaseModel):
-    """A term of the query in a passage: its rarity among the tenant's passages, times its weight in this one."""
-
-    term: str
-    score: float
-
-
-class Explanation(BaseModel):
-    """How each leg scored a passage; null if the leg was not asked or has nothing of it."""
-
-    dense: float | None = Field(description="Cosine similarity, or the negated distance of another measure.")
-    lexical: float | None = Field(description="BM25's score: the sum of the matched terms' scores.")
-    terms: list[MatchedTerm] = Field(description="The query's terms in the passage, the highest score first.")
-
-
-class SearchHit(BaseModel):
-    """A passage; ``start`` and ``end`` are character offsets in the document's text."""
-
-    document_id: str
-    title: str
-    version: int
-    section: list[str]
-    start: int
-    end: int
-    text: str
-    score: float
-    source: str
-    attributes: dict[str, str]
-    page: int | None = Field(
-        None, description="Page on which the passage begins, from 1; null for documents without pages."
-    )
-    language: str = Field("", description="Language as a BCP 47 tag; empty if unknown.")
-    explanation: Explanation | None = Field(None, description="How the hit was found; only with `explain`.")
-
-
-class Timings(BaseModel):
-    """Time spent, in milliseconds."""
-
-    embed_ms: float
-    search_ms: float
-
-
-class SearchAnswer(BaseModel):
-    """The passages, best first."""
-
-    hits: list[SearchHit]
-    timings: Timings
 
 
 class ArtifactDocument(BaseModel):

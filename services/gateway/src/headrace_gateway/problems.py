@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from headrace.errors import ConfigurationError, DependencyDown, HeadraceError, PermanentError
+from headrace.errors import ConfigurationError, DependencyDown, HeadraceError, InvalidRecord, PermanentError
 from headrace_gateway.texts import printable
 
 log = structlog.get_logger(__name__)
@@ -79,12 +79,17 @@ def field_errors(errors: Sequence[Any], *, skip: int = 0) -> list[dict[str, str]
     """Return pydantic's errors as field and reason; ``skip`` drops the first parts of the location."""
     found = [
         {
-            "field": printable(".".join(str(part) for part in error["loc"][skip:])) or "(whole)",
+            "field": printable(_place(error["loc"][skip:])) or "(whole)",
             "reason": "is not a known field" if error["type"] == "extra_forbidden" else _reason(error),
         }
         for error in errors
     ]
     return found[:_MAX_ERRORS]
+
+
+def _place(parts: Sequence[str | int]) -> str:
+    """Return the place of an error as in `changes[0].id`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).removeprefix(".")
 
 
 def _reason(error: Any) -> str:
@@ -142,6 +147,9 @@ def _from_headrace(error: HeadraceError, retry_after_s: int) -> Problem:
     if isinstance(error, DependencyDown):
         log.warning("dependency down", dependency=error.dependency, error=str(error))
         return unavailable(error, retry_after_s)
+    if isinstance(error, InvalidRecord):
+        errors = [{"field": printable(error.field), "reason": printable(error.reason)}]
+        return Problem(422, error.code, printable(error.message), remedy=error.remedy, errors=errors)
     if isinstance(error, PermanentError):
         return Problem(422, error.code, printable(error.message), remedy=error.remedy)
     if isinstance(error, ConfigurationError):

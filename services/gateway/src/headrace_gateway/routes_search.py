@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
@@ -10,30 +11,27 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse, Response
 
+from headrace.access.readers import Reader
 from headrace.envelope import Change, Context, Operation, Trace
+from headrace.errors import DependencyDown
+from headrace.filters.model import Filter, to_json
 from headrace.kafka.broker_contract import Message
 from headrace.kafka.headers import OPERATION, REQUEST_ID, VERSION
 from headrace.payloads import GenerationRequest
+from headrace.retrieval.mode import Mode
 from headrace.store.artifacts import Artifact, artifact_id
-from headrace.store.conditions import Filters
-from headrace.store.search import Hit, HitExplanation
+from headrace.store.rows import Generation
+from headrace.store.search import Question, Shape, fingerprint
 from headrace.topology.stages import GENERATOR
+from headrace_gateway import cursors
+from headrace_gateway.answers import Freshnesses, hits_of, notes_of, plan_of
 from headrace_gateway.authentication import Reading, ReadingCaller, require_own_tenant
 from headrace_gateway.dependencies import Dependencies
 from headrace_gateway.idempotency import checked_key, request_id
-from headrace_gateway.models import (
-    ArtifactDocument,
-    AskRequest,
-    Explanation,
-    MatchedTerm,
-    Pending,
-    SearchAnswer,
-    SearchHit,
-    SearchRequest,
-    Timings,
-)
+from headrace_gateway.models import ArtifactDocument, Pending
 from headrace_gateway.openapi import problems
 from headrace_gateway.problems import Problem
+from headrace_gateway.search_models import AskRequest, SearchAnswer, SearchRequest, Timings
 
 router = APIRouter(tags=["search and generation"])
 
@@ -49,20 +47,71 @@ _LONGEST_WAIT_S = 0.5
     responses=problems(400, 401, 403, 413, 422, 503),
 )
 async def search(request: Request, caller: ReadingCaller, body: SearchRequest) -> SearchAnswer:
-    """Return the passages that match the query best, from the documents that the reader may read."""
+    """Return the passages that match the query best, from the documents that the reader may read.
+
+    Quotes, operators and other signs have no meaning in a query: it is plain text.
+    """
     dependencies: Dependencies = request.app.state.dependencies
     require_own_tenant(caller, body.tenant)
     begun = dependencies.clock()
     generation = await dependencies.store.active()
-    question = await dependencies.questions.ask(generation, caller.tenant, body.query, body.mode, explain=body.explain)
-    embedded = dependencies.clock()
-    filters = Filters(None if body.document_ids is None else tuple(body.document_ids), body.attributes or None)
-    hits = await dependencies.store.search(
-        caller.tenant, caller.reader, generation, question, top_k=body.top_k, filters=filters
-    )
-    done = dependencies.clock()
-    timings = Timings(embed_ms=round((embedded - begun) * 1000, 2), search_ms=round((done - embedded) * 1000, 2))
-    return SearchAnswer(hits=[_hit(hit) for hit in hits], timings=timings)
+    only = body.only()
+    bound = _bound(body, only, generation, caller.reader)
+    seen = frozenset[bytes]() if body.cursor is None else cursors.decode(caller.tenant, bound, body.cursor)
+    shape = Shape(body.per_document if body.group_by else None, body.neighbours, seen)
+    freshness = Freshnesses(dependencies, caller.tenant, caller.reader)
+    try:
+        question = await _question(dependencies, generation, caller.tenant, body)
+        embedded = dependencies.clock()
+        top_k = min(body.top_k, cursors.MAX_DEPTH - len(seen))
+        found = await dependencies.store.search(
+            caller.tenant, caller.reader, generation, question, top_k=top_k, filters=only, shape=shape
+        )
+    except BaseException:
+        freshness.cancel()
+        raise
+    searched = dependencies.clock()
+    fresh = await freshness.of(found.hits, generation)
+    seen |= {fingerprint(shape.identity(hit)) for hit in found.hits}
+    more = found.more and len(seen) < cursors.MAX_DEPTH
+    return SearchAnswer(
+        hits=hits_of(found.hits, body, question, generation, fresh),
+        cursor=cursors.encode(caller.tenant, bound, seen) if more else None,
+        notes=notes_of(body, question, generation),
+        timings=Timings(
+            embed_ms=_ms(begun, embedded), search_ms=_ms(embedded, searched),
+            freshness_ms=_ms(searched, dependencies.clock()),
+        ),
+        plan=plan_of(found.plan, question, generation) if body.explain else None,
+    )  # fmt: skip
+
+
+async def _question(dependencies: Dependencies, generation: Generation, tenant: str, body: SearchRequest) -> Question:
+    try:
+        return await dependencies.questions.ask(generation, tenant, body.query, body.mode, explain=body.explain)
+    except DependencyDown as error:
+        if body.mode is not Mode.HYBRID:
+            raise
+        remedy = (
+            'Search by words alone with "mode": "lexical", or send the request again after the time in Retry-After.'
+        )
+        raise DependencyDown(error.dependency, error.message, delay=error.delay, remedy=remedy) from error
+
+
+def _bound(body: SearchRequest, only: Filter | None, generation: Generation, reader: Reader) -> dict[str, str]:
+    """Return the parts of a search that a cursor is bound to."""
+    return {
+        "query": body.query,
+        "mode": body.mode,
+        "filter": "" if only is None else json.dumps(to_json(only)),
+        "group_by": body.group_by or "",
+        "the generation of the index": generation.name,
+        "the reader": reader.setting,
+    }
+
+
+def _ms(begun: float, ended: float) -> float:
+    return round((ended - begun) * 1000, 2)
 
 
 @router.post(
@@ -151,12 +200,12 @@ def _request_message(body: AskRequest, caller: Reading, identity: str, dependenc
         started_at=datetime.now(UTC),
         requested_by=caller.name,
     )
+    only = body.only()
     payload = GenerationRequest(
         question=body.question,
-        document_ids=tuple(body.document_ids or ()),
-        attributes=body.attributes or {},
         top_k=body.top_k,
         reader=caller.reader.names,
+        filter=None if only is None else json.dumps(to_json(only), ensure_ascii=False),
     )
     value = dependencies.codec.encode(Context(trace, change, payload), GenerationRequest)
     headers = ((REQUEST_ID, identity.encode()), (OPERATION, b"UPSERT"), (VERSION, b"0"))
@@ -197,27 +246,3 @@ async def _wait(dependencies: Dependencies, caller: Reading, identity: str, seco
                 request_id=identity,
             )
     return None
-
-
-def _hit(hit: Hit) -> SearchHit:
-    return SearchHit(
-        document_id=hit.document_id,
-        title=hit.title,
-        version=hit.version,
-        section=list(hit.section),
-        start=hit.start,
-        end=hit.end,
-        text=hit.text,
-        score=hit.score,
-        source=hit.source,
-        attributes=dict(hit.attributes),
-        page=hit.page,
-        language=hit.language,
-        explanation=None if hit.explanation is None else _explanation(hit.explanation),
-    )
-
-
-def _explanation(found: HitExplanation) -> Explanation:
-    ordered = sorted(found.terms.items(), key=lambda item: (-item[1], item[0]))
-    terms = [MatchedTerm(term=term, score=score) for term, score in ordered]
-    return Explanation(dense=found.dense, lexical=found.lexical, terms=terms)

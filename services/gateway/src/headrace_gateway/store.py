@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from headrace.access.readers import Reader
+from headrace.filters.model import Filter
 from headrace.store import artifacts, documents, keys
-from headrace.store.conditions import Filters
 from headrace.store.error_mapping import postgresql_errors
 from headrace.store.generations import ActiveGeneration
 from headrace.store.pool import StoreSettings, create_pool
 from headrace.store.rows import Generation
-from headrace.store.search import Hit, Question, search
+from headrace.store.search import Found, Question, Shape, find
 
 if TYPE_CHECKING:
     from headrace.store.pool import Pool
@@ -41,12 +41,12 @@ class PostgresStore:
         question: Question,
         *,
         top_k: int,
-        filters: Filters,
-    ) -> list[Hit]:
+        filters: Filter | None,
+        shape: Shape,
+    ) -> Found:
         """Return the best passages of the generation."""
-        return await search(
-            await self._opened(), tenant, generation, question, reader=reader, top_k=top_k, filters=filters
-        )
+        pool = await self._opened()
+        return await find(pool, tenant, generation, question, reader=reader, top_k=top_k, filters=filters, shape=shape)
 
     async def document(self, tenant: str, reader: Reader, document_id: str) -> documents.DocumentRow | None:
         """Return the document's row."""

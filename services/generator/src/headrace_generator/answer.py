@@ -10,6 +10,7 @@ from uuid import UUID
 from headrace.access.readers import Reader
 from headrace.envelope import Context
 from headrace.errors import HeadraceError, InvalidRecord
+from headrace.filters.parsing import parse_text
 from headrace.handler import BatchHandler
 from headrace.payloads import Artifact, GenerationRequest
 from headrace.retrieval.query_vectors import EmbedderClient
@@ -76,7 +77,7 @@ class AnswerHandler(BatchHandler[GenerationRequest, Artifact]):
                 await opened.close()
 
     def validate(self, context: Context[GenerationRequest]) -> None:
-        """Reject an empty question, an unknown kind, a ``top_k`` that search does not accept, and an invalid reader."""
+        """Reject an empty question, an unknown kind, an invalid reader, and what search does not accept."""
         request = context.payload
         if not request.question.strip():
             raise InvalidRecord("question", "is empty")
@@ -88,6 +89,8 @@ class AnswerHandler(BatchHandler[GenerationRequest, Artifact]):
             Reader.of(request.reader)
         except ValueError as error:
             raise InvalidRecord("reader", str(error)) from error
+        if request.filter is not None:
+            parse_text(request.filter)
 
     async def process_batch(
         self, contexts: Sequence[Context[GenerationRequest]]

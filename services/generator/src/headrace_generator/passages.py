@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from headrace.access.readers import Reader
+from headrace.filters.parsing import parse_text
 from headrace.payloads import GenerationRequest
 from headrace.retrieval.query_vectors import QueryVectors
 from headrace.retrieval.questions import Questions, SearchSettings
-from headrace.store.conditions import Filters
 from headrace.store.generations import ActiveGeneration
 from headrace.store.search import Hit, search
 
@@ -31,15 +31,14 @@ class Retriever:
     async def find(self, tenant: str, request: GenerationRequest) -> list[Hit]:
         """Return the passages that the request's reader may read, by hybrid search, best first.
 
-        Raises :class:`headrace.errors.DependencyDown`.
+        Raises :class:`headrace.errors.DependencyDown`, and :class:`headrace.filters.parsing.InvalidFilter`.
         """
         generation = await self._active()
         question = await self._questions.ask(generation, tenant, request.question)
-        filters = Filters(request.document_ids or None, request.attributes or None)
-        reader = Reader.of(request.reader)
         return await search(
-            self._pool, tenant, generation, question, reader=reader, top_k=request.top_k, filters=filters
-        )
+            self._pool, tenant, generation, question, reader=Reader.of(request.reader), top_k=request.top_k,
+            filters=None if request.filter is None else parse_text(request.filter),
+        )  # fmt: skip
 
     async def _connected(self) -> Pool:
         return self._pool

@@ -95,10 +95,11 @@ WITH weighed AS MATERIALIZED (
 ), found AS MATERIALIZED (  -- a column of its own: below a policy, an index is not used with the result of COALESCE
     SELECT chunk_id, nearest.place AS dense, matching.place AS lexical FROM nearest FULL JOIN matching USING (chunk_id)
 )
-SELECT found.chunk_id, found.dense, found.lexical,
+SELECT found.chunk_id, c.document_id, found.dense, found.lexical,
        v.embedding {operator} $2::vector::{type} AS distance, -(l.weights <#> weighed.query) AS score,
        (SELECT unrelated FROM search_statistics WHERE tenant = $1 AND generation = $4) AS unrelated
 FROM found CROSS JOIN weighed
+JOIN LATERAL (SELECT document_id FROM chunk WHERE tenant = $1 AND chunk_id = found.chunk_id OFFSET 0) AS c ON TRUE
 LEFT JOIN LATERAL (
     SELECT v.embedding FROM {embedding} AS e JOIN {vectors} AS v ON v.tenant = $1 AND v.vector_key = e.vector_key
     WHERE e.tenant = $1 AND e.chunk_id = found.chunk_id
@@ -108,3 +109,22 @@ LEFT JOIN LATERAL (
     SELECT weights FROM {lexical} WHERE tenant = $1 AND chunk_id = found.chunk_id
     OFFSET 0
 ) AS l ON TRUE;
+
+-- name: having
+-- The documents with these attributes; see having_attributes in the migrations. The tenant is the transaction's.
+SELECT having_attributes($1, $2, $3) AS document_id;
+
+-- name: readable
+-- The documents that this transaction's reader may read; see readable_documents in the migrations.
+SELECT readable_documents(NULL, $1) AS document_id;
+
+-- name: meeting
+-- The documents that meet a condition, up to $3, among the first $2 of the tenant.
+SELECT d.document_id
+FROM (SELECT * FROM document WHERE tenant = $1 LIMIT $2) AS d
+WHERE NOT d.deleted AND {condition} AND may_read(d.acl)
+LIMIT $3;
+
+-- name: fewer
+-- Whether the tenant has fewer documents than $2.
+SELECT count(*) < $2 FROM (SELECT FROM document WHERE tenant = $1 LIMIT $2) AS d;

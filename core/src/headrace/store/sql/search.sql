@@ -7,16 +7,10 @@ SELECT NOT reads_every_document() AND tenant_restricts() AS restricted,
        set_config('hnsw.iterative_scan', 'strict_order', true),
        set_config('plan_cache_mode', 'force_custom_plan', true);
 
--- name: having
--- The documents with these attributes; see having_attributes in the migrations. The tenant is the transaction's.
-SELECT having_attributes($1, $2, $3);
-
--- name: readable
--- The documents that this transaction's reader may read; see readable_documents in the migrations.
-SELECT readable_documents($1, $2);
-
 -- name: hits
+-- The chunks ($2) with their documents; `complete`: whether the generation ($3) has all of the document's version.
 SELECT c.chunk_id, c.document_id, c.section, c.text, d.title, d.version, d.source, d.attributes, d.language, p.ordinal,
+       $3 = ANY (d.generations) AS complete,
        d.starts[p.ordinal] AS start, d.ends[p.ordinal] AS "end",
        CASE WHEN d.pages <> '{}' THEN width_bucket(d.starts[p.ordinal], d.pages) END AS page
 FROM chunk AS c
