@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from headrace.access.readers import UNNAMED
 from headrace.filters.model import Condition, Filter, Operator
 from headrace.payloads import GenerationRequest
 from headrace.store.rows import Generation
@@ -48,4 +49,4 @@ async def test_a_question_searches_what_its_filter_allows(
     retriever = Retriever(pool, Embedder())
     monkeypatch.setattr(retriever, "_active", active)
     assert await retriever.find("acme", GenerationRequest("How?", top_k=3, filter=written)) == []
-    assert searched == [{"top_k": 3, "filters": meant}]
+    assert searched == [{"reader": UNNAMED, "top_k": 3, "filters": meant}]

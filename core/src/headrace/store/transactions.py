@@ -41,8 +41,8 @@ async def tenant_transaction(
 ) -> AsyncIterator[Connection]:
     """Take a connection from the pool and open a transaction that sees the rows of ``tenant``.
 
-    Of documents, chunks and artifacts, it sees those that ``reader`` may read. With ``readonly``, all its statements see
-    the same state, so that a document which changes meanwhile is not half of the old version and half of the new one.
+    Of documents, chunks and artifacts, it sees those that ``reader`` may read. With ``readonly``, all its statements
+    see the same state, so that a document which changes meanwhile is not half old and half new.
 
     Raises what :func:`~headrace.store.error_mapping.postgresql_errors` makes of asyncpg's exceptions.
     """

@@ -84,7 +84,7 @@ class Passages:
         self, nearest: Mapping[int, float], dense: Mapping[int, float], lexical: Mapping[int, float], top_k: int
     ) -> dict[int, float]:
         """Return the fused scores of what the legs find."""
-        depth = top_k * FUSION_DEPTH
+        depth = (top_k + 1) * FUSION_DEPTH  # one more, to know whether there are more
         found = {*_best(nearest, depth), *_best(lexical, depth)}
         fused = fuse(
             {_identity(row): dense[row] for row in found},

@@ -82,7 +82,8 @@ class Play:
         body: dict[str, Any] = {"query": query(self.chance), "mode": mode.value, "top_k": top_k}
         if self.chance.random() < 0.2:
             named = self.chance.sample(sorted(self.world.documents), min(30, len(self.world.documents)))
-            body["document_ids"], readable = named, readable & set(named)
+            body["filter"] = {"field": "document", "in": named}
+            readable = readable & set(named)
         question = await self.ask(body["query"], mode)
         answer = await self._send("POST", "/v1/search", position, body)
         if answer is None:
