@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from headrace.errors import InvalidRecord
+from headrace.lexical.analyzer import Analyzer, analyzer_of
+from headrace.lexical.closeness import Closeness, WordsOfQuestion
 from headrace.store.cache import to_vector
 from headrace.store.conditions import NO_FILTERS, Condition, Filters, condition_of
+from headrace.store.fit import Chance, fit
+from headrace.store.fusion import DENSE_WEIGHT, READ_PASSAGES, fuse, ordered, with_phrases
 from headrace.store.generations import STORAGES, filled, query_of
 from headrace.store.queries import load
 from headrace.store.rows import BYTES_PER_FLOAT, Generation
@@ -21,18 +26,12 @@ if TYPE_CHECKING:
     from headrace.store.pool import Connection, Pool
 
 MAXIMUM_HITS = 100
-DENSE_WEIGHT = 0.4
-"""Share of the dense leg in the fused score, from 0 to 1; measured in ``docs/quality.md``."""
 CANDIDATES = 5_000
 """Passages that the rarest terms of a question may bring as candidates, before they are ranked."""
 EXACT_DOCUMENTS = 500
 """If at most this many documents match a filter, they are scanned exactly, without the index."""
 FUSION_DEPTH = 4
 """Each leg of a hybrid search is read to this multiple of the requested number of hits."""
-_LARGEST_UNRELATED = 0.95
-"""The mean cosine of passages is taken as at most this, so that the rest keeps a scale."""
-_BELOW = 0.1
-"""A cosine of -1 costs this share of the dense leg: it keeps the order below the mean, and hides no match by words."""
 _OWN_PARAMETERS = 8
 _BASE = {"cosine": 1.0}
 """What a distance is subtracted from, to make a score."""
@@ -42,12 +41,14 @@ _BASE = {"cosine": 1.0}
 class HitExplanation:
     """How each leg of the question scored a hit; None if the leg was not asked or has nothing of the chunk.
 
-    ``terms`` are the terms of the question in the chunk, each with its share of the lexical score.
+    ``terms`` are the terms of the question in the chunk, each with its share of the lexical score. ``phrases`` is the
+    sum of the rarities of the question's phrases in the chunk; None if they were not compared.
     """
 
     dense: float | None
     lexical: float | None
     terms: Mapping[str, float]
+    phrases: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,23 +79,37 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """The hits of a search, best first, and how well the best of them fit the question.
+
+    ``fit`` is from 0 (as random questions do, or nothing was found) to 1; None if no leg can tell, because the
+    generation has another distance than the cosine.
+    """
+
+    hits: Sequence[Hit]
+    fit: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """A question for one leg of the index or for both.
 
     ``vector`` is float32, little-endian, with the generation's dimensions; ``terms`` are its terms by number
-    (:func:`headrace.lexical.weights.query`); ``weight`` is the share of the dense leg. With ``explain``, each hit says
-    how it was found.
+    (:func:`headrace.lexical.weights.query`); ``weight`` is the share of the dense leg. ``sequence`` are its terms in
+    the order of the text: a question that has them is also ordered by phrases. With ``explain``, each hit says how it
+    was found.
     """
 
     vector: bytes | None = None
     terms: Mapping[int, str] = field(default_factory=dict)
     weight: float = DENSE_WEIGHT
     explain: bool = False
+    sequence: Sequence[str] = ()
 
     @property
     def hybrid(self) -> bool:
-        """Whether it has both legs."""
-        return self.vector is not None and bool(self.terms)
+        """Whether its hits get a fused score."""
+        return bool(self.terms) and (self.vector is not None or bool(self.sequence))
 
     def check(self, generation: Generation) -> None:
         """Raise :class:`InvalidRecord` for a question that the generation cannot answer."""
@@ -116,12 +131,13 @@ async def search(
     top_k: int = 10,
     filters: Filters = NO_FILTERS,
     ef_search: int = 100,
-) -> list[Hit]:
-    """Return the ``top_k`` chunks of ``tenant`` that match the question best, best first.
+) -> Found:
+    """Return the ``top_k`` chunks of ``tenant`` that match the question best, best first, and how well they fit.
 
     Both legs are read in one statement, each deeper than ``top_k``; every chunk that one of them finds is scored on
-    both, and the scores are fused (:func:`fuse`). A higher ``ef_search`` (1 to 1,000) makes HNSW slower and more
-    accurate.
+    both, and the scores are fused (:func:`~headrace.store.fusion.fuse`). The texts of the best are compared with the
+    question: phrases order them, and the words they have tell whether they fit (:mod:`headrace.store.fit`). A higher
+    ``ef_search`` (1 to 1,000) makes HNSW slower and more accurate.
     Filters never reduce the number of hits of the dense leg: if the index stops before ``top_k``, the remaining chunks
     are scanned exactly.
 
@@ -131,53 +147,33 @@ async def search(
     if not 1 <= top_k <= MAXIMUM_HITS:
         raise InvalidRecord("top_k", f"{top_k} is not between 1 and {MAXIMUM_HITS}")
     question.check(generation)
-    depth = top_k * FUSION_DEPTH if question.hybrid else top_k
+    wanted = max(top_k, READ_PASSAGES)
+    depth = wanted * FUSION_DEPTH if question.hybrid else wanted
     async with tenant_transaction(pool, tenant, readonly=True) as connection:
         await connection.execute(load("search")["prepare"], str(max(depth, min(ef_search, 1000))))
         scope = await _scope(connection, filters)
-        legs = await _read_legs(connection, tenant, generation, question, top_k, depth, scope)
-        best = dict(list(legs.scores(question).items())[:top_k])
-        hits = await _hits(connection, tenant, best)
-        if not question.explain:
-            return hits
-        terms = await _matched_terms(connection, tenant, generation, question, list(best))
-    return [
-        replace(hit, explanation=HitExplanation(legs.dense.get(key), legs.lexical.get(key), terms.get(key, {})))
-        for hit in hits
-        if (key := UUID(bytes=hit.chunk_id))
+        legs = await _read_legs(connection, tenant, generation, question, wanted, depth, scope)
+        hits = await _hits(connection, tenant, dict(list(legs.scores(question).items())[:wanted]))
+        words = legs.words(question, analyzer_of(generation.analyzer))
+        close = _compared(words, hits)
+        best = dict(list(legs.scores(question, close, words.phrases).items())[:top_k])
+        terms = await _matched_terms(connection, tenant, generation, question, list(best)) if question.explain else {}
+    by_id = {UUID(bytes=hit.chunk_id): hit for hit in hits}
+    result = [
+        replace(by_id[key], score=score, explanation=legs.explanation(key, terms, close) if question.explain else None)
+        for key, score in best.items()
+        if key in by_id
     ]
+    return Found(result, legs.fit(close, words) if hits else 0.0)
 
 
-def fuse(
-    dense: Mapping[UUID, float], lexical: Mapping[UUID, float], weight: float, unrelated: float | None
-) -> dict[UUID, float]:
-    """Return the fused scores, best first: ``weight`` times the dense score, the rest the lexical score; pure.
-
-    Dense scores are cosines, scaled so that ``unrelated``, the mean cosine of two passages, is 0 and equality is 1: the
-    cosines of one model begin at 0.1, those of another at 0.8. Without it they are distances, and the best of them is
-    1, the worst 0. The best lexical score is 1. A convex combination of scores orders better than their ranks, because
-    it knows by how much a hit is better (Bruch, Gai, Ingber: An Analysis of Fusion Functions for Hybrid Retrieval,
-    TOIS 2023).
-    """
-    best = max(lexical.values(), default=0.0) or 1.0
-    fused = {chunk_id: weight * score for chunk_id, score in _scaled(dense, unrelated).items()}
-    for chunk_id, score in lexical.items():
-        fused[chunk_id] = fused.get(chunk_id, 0.0) + (1 - weight) * score / best
-    return dict(sorted(fused.items(), key=lambda item: (-item[1], item[0])))
-
-
-def _scaled(scores: Mapping[UUID, float], unrelated: float | None) -> dict[UUID, float]:
-    """Return the dense scores, from 1 to 0; a chunk less similar than unrelated ones has one from 0 to -0.1."""
-    if not scores:
+def _compared(words: WordsOfQuestion, hits: Sequence[Hit]) -> dict[UUID, Closeness]:
+    """Return how close the best hits are to the question by words; nothing for a question without words."""
+    if not words.terms:
         return {}
-    if unrelated is None:
-        low, high = min(scores.values()), max(scores.values())
-    else:
-        low, high = min(unrelated, _LARGEST_UNRELATED), 1.0
-    if high <= low:
-        return dict.fromkeys(scores, 1.0)
-    below = high - low if unrelated is None else (1 + low) / _BELOW
-    return {key: (score - low) / (high - low if score >= low else below) for key, score in scores.items()}
+    return {
+        UUID(bytes=hit.chunk_id): words.in_passage((hit.title, *hit.section, hit.text)) for hit in hits[:READ_PASSAGES]
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +203,8 @@ async def _scope(connection: Connection, filters: Filters) -> _Scope:
 class _Legs:
     """The scores of the chunks that a leg found, on both legs, and the places of each leg's own, from 1.
 
-    ``unrelated`` is the mean cosine of two passages; None if the generation has another distance.
+    ``unrelated`` is the mean cosine of two passages; None if the generation has another distance. ``query`` has the
+    rarities of the question's terms by number.
     """
 
     dense: Mapping[UUID, float]
@@ -215,13 +212,38 @@ class _Legs:
     dense_places: Mapping[UUID, int]
     lexical_places: Mapping[UUID, int]
     unrelated: float | None
+    query: Mapping[int, float]
+    chance: Chance
 
-    def scores(self, question: Question) -> Mapping[UUID, float]:
-        """Return the score of each chunk, best first."""
-        if question.hybrid:
-            return fuse(self.dense, self.lexical, question.weight, self.unrelated)
-        leg = self.lexical if question.vector is None else self.dense
-        return dict(sorted(leg.items(), key=lambda item: (-item[1], item[0])))
+    def scores(
+        self, question: Question, close: Mapping[UUID, Closeness] = MappingProxyType({}), phrases: float = 0.0
+    ) -> Mapping[UUID, float]:
+        """Return the score of each chunk, best first; with the phrases of those that were compared."""
+        if not question.hybrid:
+            return ordered(self.lexical if question.vector is None else self.dense)
+        weight = question.weight if question.vector is not None else 0.0
+        if not close or not question.sequence:
+            return fuse(self.dense, self.lexical, weight, self.unrelated)
+        found = {key: one.phrases for key, one in close.items()}
+        return with_phrases(self.dense, self.lexical, weight, self.unrelated, found, phrases)
+
+    def words(self, question: Question, analyzer: Analyzer) -> WordsOfQuestion:
+        """Return the question's rarest terms, to compare passages with."""
+        rarities = {question.terms[number]: rarity for number, rarity in self.query.items()}
+        return WordsOfQuestion(analyzer, question.sequence or tuple(question.terms.values()), rarities)
+
+    def fit(self, close: Mapping[UUID, Closeness], words: WordsOfQuestion) -> float | None:
+        """Return how well the best passages fit."""
+        coverage = max((one.coverage for one in close.values()), default=None)
+        cosine = max(self.dense.values(), default=None) if self.unrelated is not None else None
+        return fit(coverage, words.terms, cosine, self.chance)
+
+    def explanation(
+        self, key: UUID, terms: Mapping[UUID, Mapping[str, float]], close: Mapping[UUID, Closeness]
+    ) -> HitExplanation:
+        """Return how the chunk was found."""
+        phrases = close[key].phrases if key in close else None
+        return HitExplanation(self.dense.get(key), self.lexical.get(key), terms.get(key, {}), phrases)
 
 
 async def _read_legs(
@@ -242,13 +264,15 @@ async def _read_legs(
     if not exact and vector is not None and sum(row["dense"] is not None for row in rows) < depth:
         rows = await connection.fetch(_legs_query(generation, scope, exact=True), *values, *scope.condition.values)
     base = _BASE.get(generation.distance, 0.0)
-    unrelated = (rows[0]["unrelated"] or 0.0) if rows and generation.distance in _BASE else None
+    first = rows[0] if rows else {"unrelated": None, "chance_words": None, "chance_meaning": None}
     return _Legs(
         {row["chunk_id"]: base - row["distance"] for row in rows if row["distance"] is not None},
         {row["chunk_id"]: row["score"] for row in rows if row["score"]},
         {row["chunk_id"]: row["dense"] for row in rows if row["dense"] is not None},
         {row["chunk_id"]: row["lexical"] for row in rows if row["lexical"] is not None},
-        unrelated,
+        (first["unrelated"] or 0.0) if generation.distance in _BASE else None,
+        next((_weights(row["query"]) for row in rows if row["query"] is not None), {}),
+        Chance(first["chance_words"] or (), first["chance_meaning"]),
     )
 
 

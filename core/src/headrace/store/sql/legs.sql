@@ -55,7 +55,8 @@ LIMIT greatest($3::bigint, $8::bigint)
 
 -- name: legs
 -- What either leg finds, with its place on each (NULL: not among the first $3) and with both scores.
--- `unrelated` is the similarity of unrelated passages of the tenant.
+-- `unrelated` is the similarity of unrelated passages of the tenant; `chance_words` and `chance_meaning` are what random
+-- questions find. `query` has the rarities of the terms; the best chunk of each leg has it.
 WITH weighed AS MATERIALIZED (
     SELECT used, chosen, query FROM weigh_terms($4, $5, $6)
 ), nearest AS MATERIALIZED (
@@ -81,10 +82,12 @@ WITH weighed AS MATERIALIZED (
 )
 SELECT found.chunk_id, found.dense, found.lexical,
        v.embedding {operator} $2::vector::{type} AS distance, -(l.weights <#> weighed.query) AS score,
-       (SELECT unrelated FROM search_statistics WHERE tenant = $1 AND generation = $4) AS unrelated
+       CASE WHEN 1 IN (found.dense, found.lexical) THEN weighed.query END AS query,
+       s.unrelated, s.chance_words, s.chance_meaning
 FROM (SELECT chunk_id, nearest.place AS dense, matching.place AS lexical FROM nearest FULL JOIN matching USING (chunk_id))
     AS found
 CROSS JOIN weighed
+LEFT JOIN search_statistics AS s ON s.tenant = $1 AND s.generation = $4
 LEFT JOIN {embedding} AS e ON e.tenant = $1 AND e.chunk_id = found.chunk_id
 LEFT JOIN {vectors} AS v ON v.tenant = $1 AND v.vector_key = e.vector_key
 LEFT JOIN {lexical} AS l ON l.tenant = $1 AND l.chunk_id = found.chunk_id;
