@@ -52,6 +52,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         judged.headings(manuals, source), judged.untitled(manuals),
         judged.identifiers(manuals, 200, options.seed), *(judged.squad(path) for path in options.squad),
     ]  # fmt: skip
+    sets += [one.halved(options.seed) for one in sets if one.name not in ("identifiers", sets[0].name)]
     sets = [one.drawn(options.questions, options.seed) for one in sets]
     figures: dict[str, Any] = {}
     with deployment(options.state_dir, "sentence-transformers", options.model) as place:
@@ -86,7 +87,8 @@ def _asked(
         with httpx.Client(
             base_url=f"http://127.0.0.1:{gateway.port}", headers={"Authorization": f"Bearer {key}"}, timeout=30
         ) as http:
-            return {mode: _measured(http, judged_set, mode) for mode in modes}
+            found = {mode: _measured(http, judged_set, mode) for mode in modes}
+            return found | _nothing_fits(http, judged_set)
     finally:
         gateway.kill()
 
@@ -113,6 +115,26 @@ def _measured(http: httpx.Client, judged_set: JudgedSet, mode: str) -> dict[str,
         **evaluated(qrels, run),
         **{f"p{q}_ms": round(float(np.percentile(milliseconds, q)), 1) for q in (50, 95)},
     }
+
+
+def _nothing_fits(http: httpx.Client, judged_set: JudgedSet) -> dict[str, dict[str, float]]:
+    """Return the shares of queries of which search says that nothing fits: of those with an answer, and of the others.
+
+    Empty for a set without queries that have no answer.
+    """
+    if not judged_set.unanswered:
+        return {}
+
+    def said(query: str) -> bool:
+        answer = http.post("/v1/search", json={"query": query, "top_k": 1})
+        answer.raise_for_status()
+        return not answer.json()["fits"]
+
+    asked = {"answered": [query for query, _ in judged_set.queries], **judged_set.unanswered}
+    with ThreadPoolExecutor(_SEARCHERS) as threads:
+        return {"nothing_fits": {
+            kind: round(float(np.mean(list(threads.map(said, queries)))), 4) for kind, queries in asked.items()
+        }}  # fmt: skip
 
 
 def evaluated(qrels: Mapping[str, Mapping[str, int]], run: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -146,6 +146,7 @@ class GenerationRequest:
     document_ids: tuple[str, ...] = ()
     attributes: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     top_k: int = 5
+    minimum_fit: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

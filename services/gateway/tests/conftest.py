@@ -23,7 +23,7 @@ from headrace.store.artifacts import Artifact
 from headrace.store.conditions import Filters
 from headrace.store.documents import DocumentRow, DocumentState, Listed
 from headrace.store.rows import Generation
-from headrace.store.search import Hit, Question
+from headrace.store.search import Found, Hit, Question
 from headrace_gateway.app import create_app
 from headrace_gateway.dependencies import Dependencies
 from headrace_gateway.flow import FlowState
@@ -41,6 +41,7 @@ class FakeStore:
     rows: dict[tuple[str, str], DocumentRow] = field(default_factory=dict)
     artifacts: dict[tuple[str, UUID], Artifact] = field(default_factory=dict)
     hits: list[Hit] = field(default_factory=list)
+    fit: float | None = 0.5
     searches: list[dict[str, Any]] = field(default_factory=list)
     lookups: int = 0
     generation: Generation = field(default_factory=lambda: Generation("g1", "model", 2, state="active"))
@@ -64,11 +65,11 @@ class FakeStore:
 
     async def search(
         self, tenant: str, generation: Generation, question: Question, *, top_k: int, filters: Filters
-    ) -> list[Hit]:
+    ) -> Found:
         """Note the search and return what was put in."""
         self._check()
         self.searches.append({"tenant": tenant, "question": question, "top_k": top_k, "filters": filters})
-        return self.hits[:top_k]
+        return Found(self.hits[:top_k], self.fit)
 
     async def document(self, tenant: str, document_id: str) -> DocumentRow | None:
         """Return the row."""

@@ -64,11 +64,34 @@ async def test_search_returns_passages_of_the_keys_tenant(gateway: Any, rows: An
     assert gateway.store.searches == [
         {
             "tenant": "alpha",
-            "question": Question((5).to_bytes(8, "little"), query(Analyzer(), "alpha", "gate")),
+            "question": Question((5).to_bytes(8, "little"), query(Analyzer(), "alpha", "gate"), sequence=("gate",)),
             "top_k": 1,
             "filters": Filters(("guide.md",), {"lang": "en"}),
         }
     ]
+
+
+@pytest.mark.parametrize(
+    ("fit", "minimum", "fits", "hits"),
+    [(0.5, None, True, 1), (0.05, None, False, 1), (0.05, 0.2, False, 0), (0.3, 0.2, True, 1), (None, 0.9, True, 1)],
+)
+async def test_search_says_whether_anything_fits(
+    gateway: Any, rows: Any, fit: float | None, minimum: float | None, fits: bool, hits: int
+) -> None:
+    """If it failed, a client could not tell an answer from the best of nothing, or lose hits that it did not refuse."""
+    gateway.store.hits, gateway.store.fit = [rows.hit()], fit
+    body = {"query": "gate?"} | ({} if minimum is None else {"minimum_fit": minimum})
+    answer = (await gateway.client.post("/v1/search", json=body)).json()
+    assert (answer["fits"], answer["fit"], len(answer["hits"])) == (fits, fit, hits)
+
+
+@pytest.mark.parametrize("minimum", [-0.1, 1.1, "much", [0.5]])
+async def test_a_wrong_minimum_fit_is_refused_by_name(gateway: Any, minimum: object) -> None:
+    """If it failed, a typing error would turn the check off."""
+    for url, field in (("/v1/search", "query"), ("/v1/ask", "question")):
+        answer = await gateway.client.post(url, json={field: "gate?", "minimum_fit": minimum})
+        assert answer.status_code in (400, 422)
+        assert "minimum_fit" in answer.text
 
 
 @pytest.mark.parametrize(
@@ -96,12 +119,13 @@ async def test_a_question_has_the_legs_that_help(
 
 async def test_a_hit_is_explained_on_request(gateway: Any, rows: Any) -> None:
     """Broken: an answer does not say why a passage is in it, or says it unasked to those who pay for bytes."""
-    found = HitExplanation(0.5, 3.0, {"gate": 1.0, "open": 2.0})
+    found = HitExplanation(0.5, 3.0, {"gate": 1.0, "open": 2.0}, 1.5)
     gateway.store.hits = [replace(rows.hit(), explanation=found)]
     answer = await gateway.client.post("/v1/search", json={"query": "open gate", "explain": True})
     assert gateway.store.searches[0]["question"].explain
     assert answer.json()["hits"][0]["explanation"] == {
         "dense": 0.5, "lexical": 3.0, "terms": [{"term": "open", "score": 2.0}, {"term": "gate", "score": 1.0}],
+        "phrases": 1.5,
     }  # fmt: skip
 
 

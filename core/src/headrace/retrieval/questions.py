@@ -41,6 +41,10 @@ class Questions:
         self._embedder = embedder
         self._settings = settings
 
+    def fits(self, fit: float | None, minimum: float | None = None) -> bool:
+        """Whether what a search found fits: at least ``minimum``, by default the setting; True if nothing can tell."""
+        return fit is None or fit >= (self._settings.fit_threshold if minimum is None else minimum)
+
     async def ask(
         self, generation: Generation, tenant: str, text: str, mode: Mode = Mode.HYBRID, *, explain: bool = False
     ) -> Question:

@@ -92,10 +92,8 @@ async def _best_cosine(connection: Connection, tenant: str, generation: Generati
     None without vectors of random questions, or without passages.
     """
     await connection.execute(load("search")["prepare"], str(READ_PASSAGES))
-    text = load("legs")["ordered_binary" if STORAGES[generation.storage].binary else "ordered"]
-    nearest = filled(
-        f"SELECT min(distance) FROM (SELECT distance FROM ({text}) AS o LIMIT $3::bigint) AS n", generation
-    )
+    vectors = load("legs")["ordered_binary" if STORAGES[generation.storage].binary else "ordered"]
+    nearest = filled(load("calibration")["nearest"].replace("{ordered}", vectors), generation)
     cosines: dict[str, list[float]] = defaultdict(list)
     for row in await connection.fetch(load("calibration")["questions"], generation.name):
         distance = await connection.fetchval(nearest, tenant, to_vector(row["vector"]), 1)

@@ -17,7 +17,7 @@ from headrace.store.artifacts import Artifact
 from headrace.store.conditions import Filters
 from headrace.store.documents import DocumentRow, DocumentState, Listed
 from headrace.store.rows import Generation
-from headrace.store.search import Hit, Question
+from headrace.store.search import Found, Question
 from headrace_gateway.flow import FlowState
 from headrace_gateway.publisher import Publisher
 from headrace_gateway.settings import GatewaySettings
@@ -41,8 +41,8 @@ class Store(Protocol):
         *,
         top_k: int,
         filters: Filters,
-    ) -> list[Hit]:
-        """Return the best passages, best first."""
+    ) -> Found:
+        """Return the best passages, best first, and how well they fit."""
 
     async def document(self, tenant: str, document_id: str) -> DocumentRow | None:
         """Return the document's row."""

@@ -50,6 +50,11 @@ class SearchRequest(_Retrieval):
         "alone.",
     )
     explain: bool = Field(False, description="Whether each hit says how it was found.")
+    minimum_fit: float | None = Field(
+        None, ge=0, le=1,
+        description="Return no hits below this fit. If absent, hits are returned in any case, and `fits` compares `fit` "
+        "with HEADRACE_SEARCH_FIT_THRESHOLD.",
+    )  # fmt: skip
 
 
 class AskRequest(_Retrieval):
@@ -60,6 +65,11 @@ class AskRequest(_Retrieval):
     )
 
     question: Text = Field(min_length=1, max_length=_MAX_QUERY, description="The question.")
+    minimum_fit: float | None = Field(
+        None, ge=0, le=1,
+        description="Below this fit of the passages, the answer says that the documents do not answer the question, and "
+        "no language model is asked. If absent, HEADRACE_SEARCH_FIT_THRESHOLD; 0 turns it off.",
+    )  # fmt: skip
     wait_s: float = Field(30.0, ge=0, le=120, description="Maximum time to wait for the answer, in seconds.")
 
 
@@ -138,6 +148,11 @@ class Explanation(BaseModel):
     dense: float | None = Field(description="Cosine similarity, or the negated distance of another measure.")
     lexical: float | None = Field(description="BM25's score: the sum of the matched terms' scores.")
     terms: list[MatchedTerm] = Field(description="The query's terms in the passage, the highest score first.")
+    phrases: float | None = Field(
+        None,
+        description="The sum of the rarities of neighbouring terms of the query that are neighbours in the passage; null "
+        "if they were not compared.",
+    )
 
 
 class SearchHit(BaseModel):
@@ -168,9 +183,14 @@ class Timings(BaseModel):
 
 
 class SearchAnswer(BaseModel):
-    """The passages, best first."""
+    """The passages, best first, and whether they fit the query at all."""
 
     hits: list[SearchHit]
+    fits: bool = Field(description="Whether the best passages fit the query. If false, the documents do not answer it.")
+    fit: float | None = Field(
+        description="How well the best passages fit, from 0 (no better than for random queries) to 1; null if the "
+        "generation cannot tell."
+    )
     timings: Timings
 
 

@@ -57,10 +57,12 @@ async def search(request: Request, caller: Caller, body: SearchRequest) -> Searc
     question = await dependencies.questions.ask(generation, caller.tenant, body.query, body.mode, explain=body.explain)
     embedded = dependencies.clock()
     filters = Filters(None if body.document_ids is None else tuple(body.document_ids), body.attributes or None)
-    hits = await dependencies.store.search(caller.tenant, generation, question, top_k=body.top_k, filters=filters)
+    found = await dependencies.store.search(caller.tenant, generation, question, top_k=body.top_k, filters=filters)
     done = dependencies.clock()
     timings = Timings(embed_ms=round((embedded - begun) * 1000, 2), search_ms=round((done - embedded) * 1000, 2))
-    return SearchAnswer(hits=[_hit(hit) for hit in hits], timings=timings)
+    fits = dependencies.questions.fits(found.fit, body.minimum_fit)
+    hits = found.hits if fits or body.minimum_fit is None else ()
+    return SearchAnswer(hits=[_hit(hit) for hit in hits], fits=fits, fit=found.fit, timings=timings)
 
 
 @router.post(
@@ -151,6 +153,7 @@ def _request_message(body: AskRequest, caller: Principal, identity: str, depende
         document_ids=tuple(body.document_ids or ()),
         attributes=body.attributes or {},
         top_k=body.top_k,
+        minimum_fit=body.minimum_fit,
     )
     value = dependencies.codec.encode(Context(trace, change, payload), GenerationRequest)
     headers = ((REQUEST_ID, identity.encode()), (OPERATION, b"UPSERT"), (VERSION, b"0"))
@@ -214,4 +217,4 @@ def _hit(hit: Hit) -> SearchHit:
 def _explanation(found: HitExplanation) -> Explanation:
     ordered = sorted(found.terms.items(), key=lambda item: (-item[1], item[0]))
     terms = [MatchedTerm(term=term, score=score) for term, score in ordered]
-    return Explanation(dense=found.dense, lexical=found.lexical, terms=terms)
+    return Explanation(dense=found.dense, lexical=found.lexical, terms=terms, phrases=found.phrases)

@@ -13,7 +13,7 @@ from headrace.store.error_mapping import postgresql_errors
 from headrace.store.generations import ActiveGeneration
 from headrace.store.pool import StoreSettings, create_pool
 from headrace.store.rows import Generation
-from headrace.store.search import Hit, Question, search
+from headrace.store.search import Found, Question, search
 
 if TYPE_CHECKING:
     from headrace.store.pool import Pool
@@ -40,7 +40,7 @@ class PostgresStore:
         *,
         top_k: int,
         filters: Filters,
-    ) -> list[Hit]:
+    ) -> Found:
         """Return the best passages of the generation."""
         return await search(await self._opened(), tenant, generation, question, top_k=top_k, filters=filters)
 

@@ -20,6 +20,7 @@ from headrace_generator.archive import Archive, StoreArchive, citation, record_o
 from headrace_generator.citations import check_citations
 from headrace_generator.extractive import ExtractiveProvider
 from headrace_generator.language_model import LanguageModelProvider
+from headrace_generator.no_answer import no_answer
 from headrace_generator.passages import FindPassages, Retriever
 from headrace_generator.providers import Draft, Provider
 from headrace_generator.settings import GeneratorSettings
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 KINDS = ("answer",)
 _MAX_TITLE = 200
-_NOTHING_FOUND = "No answer: the search found no passage for this question in the documents that you may use."
 
 
 class AnswerHandler(BatchHandler[GenerationRequest, Artifact]):
@@ -121,11 +121,12 @@ class AnswerHandler(BatchHandler[GenerationRequest, Artifact]):
         assert self._provider is not None
         assert self._archive is not None
         request = context.payload
-        passages = await self._find(context.change.tenant, request)
+        found = await self._find(context.change.tenant, request)
+        passages = found.hits
         if passages:
             draft = await self._provider.write(request.question, passages)
         else:
-            draft = Draft(_NOTHING_FOUND, "none")
+            draft = Draft(no_answer(request.question), "none")
         checked = check_citations(draft.text, len(passages))
         artifact = Artifact(
             artifact_id=str(identifier),
@@ -146,6 +147,7 @@ class AnswerHandler(BatchHandler[GenerationRequest, Artifact]):
             provider=artifact.provider,
             model=artifact.model,
             passages=len(passages),
+            **({} if found.fit is None else {"fit": round(found.fit, 3)}),
             citations=len(artifact.citations),
             citations_removed=checked.removed,
             uncited=bool(passages) and not artifact.citations,

@@ -21,7 +21,7 @@ FROM weighed CROSS JOIN best JOIN {lexical} AS l ON l.tenant = $1 AND l.chunk_id
 SELECT language, vector FROM random_question WHERE generation = $1 ORDER BY number;
 
 -- name: nearest
--- {ordered} is the tenant's vectors, nearest first; see legs.sql.
+-- From the tenant's vectors, nearest first (legs.sql).
 SELECT min(distance) FROM (SELECT distance FROM ({ordered}) AS o LIMIT $3::bigint) AS n;
 
 -- name: known
