@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from headrace.errors import ConfigurationError
-from headrace_testing.data import changes
+from headrace_testing.data import changes, reference
 
 _HEADING = re.compile(r"^(?P<title>\S[^\n]{3,80})\n(?P<line>[-=*~^\"'+#])(?P=line){2,}\s*$", re.MULTILINE)
 _FEWEST_WORDS = 2
 _LEFT_OUT_ALONE = 0.1
+_SHORT_TOPIC = 4_000
+"""Characters of a topic that is in the sample."""
 _FOREIGN = "foreign.txt"
 """Questions about everyday things, in English and in Korean, other than those that the store is calibrated with."""
 _HANGUL = re.compile("[\uac00-\ud7a3]")
@@ -131,6 +133,20 @@ def squad(path: Path) -> JudgedSet:
             remedy="Pass another file.",
         ) from error
     return JudgedSet(path.stem, documents, queries)
+
+
+def sample() -> JudgedSet:
+    """Return a small set that needs no file, for continuous integration.
+
+    It is the short topics of Python's language reference with their headings as queries, a Korean manual with questions
+    in other words, and questions about something else as unanswered ones.
+    """
+    topics = [event for event in reference() if len(event["content"]) <= _SHORT_TOPIC]
+    with resources.as_file(resources.files("headrace_bench").joinpath("manual.ko.json")) as path:
+        manual = squad(path)
+    queries = [*headings(topics, "").queries, *manual.queries]
+    unanswered = {"foreign": [*_foreign(korean=False), *_foreign(korean=True)]}
+    return JudgedSet("sample", [*topics, *manual.documents], queries, unanswered)
 
 
 _WORDS = ("max", "log", "pool", "retry", "buffer", "stage", "index", "batch", "queue", "offset", "limit", "cache")

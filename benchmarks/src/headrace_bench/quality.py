@@ -47,22 +47,15 @@ _COUNTED = (
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Return the figures of each set and mode."""
     evaluated({}, {})  # refuses an installation without the measures before anything starts
-    manuals, source = judged.manuals(options.documents)
-    sets = [
-        judged.headings(manuals, source), judged.untitled(manuals),
-        judged.identifiers(manuals, 200, options.seed), *(judged.squad(path) for path in options.squad),
-    ]  # fmt: skip
-    sets += [one.halved(options.seed) for one in sets if one.name not in ("identifiers", sets[0].name)]
-    sets = [one.drawn(options.questions, options.seed) for one in sets]
     figures: dict[str, Any] = {}
     with deployment(options.state_dir, "sentence-transformers", options.model) as place:
         place.start_all(*(flow.name for flow in DOCUMENT_STAGES))
         wait_for_model(place)
-        for number, one in enumerate(sets):
+        for number, one in enumerate(_sets(options)):
             tenant = f"set{number}"
             started = time.perf_counter()
             publish(place.place.kafka_settings(), one.documents, tenant)
-            key = asyncio.run(_indexed(place, tenant, len(one.documents)))
+            key = asyncio.run(indexed(place, tenant, len(one.documents)))
             print(f"{one.name}: indexed in {time.perf_counter() - started:.0f} s", file=sys.stderr)
             figures[one.name] = {
                 "documents": len(one.documents), "queries": len(one.queries),
@@ -70,6 +63,19 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                    for mode, found in _asked(place, env, key, one, ("hybrid",) if env else MODES).items()},
             }  # fmt: skip
     return figures
+
+
+def _sets(options: argparse.Namespace) -> list[JudgedSet]:
+    """Return the sets to measure."""
+    if options.sample:
+        return [judged.sample()]
+    manuals, source = judged.manuals(options.documents)
+    sets = [
+        judged.headings(manuals, source), judged.untitled(manuals),
+        judged.identifiers(manuals, 200, options.seed), *(judged.squad(path) for path in options.squad),
+    ]  # fmt: skip
+    sets += [one.halved(options.seed) for one in sets[1:] if one.name != "identifiers" and one.queries]
+    return [one.drawn(options.questions, options.seed) for one in sets]
 
 
 def _gateways(options: argparse.Namespace) -> list[tuple[str, dict[str, str]]]:
@@ -88,13 +94,25 @@ def _asked(
             base_url=f"http://127.0.0.1:{gateway.port}", headers={"Authorization": f"Bearer {key}"}, timeout=30
         ) as http:
             found = {mode: _measured(http, judged_set, mode) for mode in modes}
-            return found | _nothing_fits(http, judged_set)
+            return found | nothing_fits(http, judged_set)
     finally:
         gateway.kill()
 
 
 def _measured(http: httpx.Client, judged_set: JudgedSet, mode: str) -> dict[str, float]:
     """Return the measures and the times of all queries in this mode."""
+    run, milliseconds = searched(http, judged_set, mode)
+    qrels = {str(number): {identity: 1} for number, (_, identity) in enumerate(judged_set.queries)}
+    return {
+        **evaluated(qrels, run),
+        **{f"p{q}_ms": round(float(np.percentile(milliseconds, q)), 1) for q in (50, 95)},
+    }
+
+
+def searched(
+    http: httpx.Client, judged_set: JudgedSet, mode: str = "hybrid"
+) -> tuple[dict[str, dict[str, float]], list[float]]:
+    """Return, by the number of each query, the documents that it finds with their scores; and the milliseconds."""
     milliseconds: list[float] = []
 
     def search(query: tuple[str, str]) -> dict[str, float]:
@@ -110,14 +128,10 @@ def _measured(http: httpx.Client, judged_set: JudgedSet, mode: str) -> dict[str,
 
     with ThreadPoolExecutor(_SEARCHERS) as threads:
         run = {str(number): found for number, found in enumerate(threads.map(search, judged_set.queries))}
-    qrels = {str(number): {identity: 1} for number, (_, identity) in enumerate(judged_set.queries)}
-    return {
-        **evaluated(qrels, run),
-        **{f"p{q}_ms": round(float(np.percentile(milliseconds, q)), 1) for q in (50, 95)},
-    }
+    return run, milliseconds
 
 
-def _nothing_fits(http: httpx.Client, judged_set: JudgedSet) -> dict[str, dict[str, float]]:
+def nothing_fits(http: httpx.Client, judged_set: JudgedSet) -> dict[str, dict[str, float]]:
     """Return the shares of queries of which search says that nothing fits: of those with an answer, and of the others.
 
     Empty for a set without queries that have no answer.
@@ -152,7 +166,7 @@ def evaluated(qrels: Mapping[str, Mapping[str, int]], run: Mapping[str, Mapping[
     return {MEASURES[str(measure)]: round(value, 4) for measure, value in found.items()}
 
 
-async def _indexed(place: Deployment, tenant: str, documents: int) -> str:
+async def indexed(place: Deployment, tenant: str, documents: int) -> str:
     """Wait until the tenant's documents are indexed and its terms counted; return an API key of the tenant."""
     schema = place.place.schema
     connection = await asyncpg.connect(place.place.postgres, server_settings={"search_path": f"{schema},public"})
@@ -175,6 +189,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure from the command line."""
     parser = argparse.ArgumentParser(prog="headrace-bench quality", description=__doc__)
     parser.add_argument("--squad", type=Path, action="append", default=[], help="a judged set in SQuAD's format")
+    parser.add_argument("--sample", action="store_true", help="only the small set that needs no file")
     parser.add_argument("--documents", type=int, default=660, help="documents of the set of headings")
     parser.add_argument("--questions", type=int, default=1000, help="maximum queries of a set, drawn with the seed")
     parser.add_argument("--seed", type=int, default=1, help="seed of the draw")
