@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from headrace.embeddings.random_questions import rarities_in_questions
 from headrace.lexical import weights
 from headrace.lexical.analyzer import Analyzer
 from headrace.lexical.closeness import READ_CHARACTERS, WordsOfQuestion
@@ -45,6 +46,20 @@ def test_korean_is_compared_by_pairs_of_characters() -> None:
     assert asked.in_passage(["수문을 연다"]).coverage == pytest.approx(1 / 4)
     assert asked.in_passage(["수문의 높이"]).phrases > 0
     assert words("물 온도").in_passage(["물의 온도"]).coverage == pytest.approx(1.0)
+
+
+def test_words_of_asking_cover_little() -> None:
+    """Broken: passages do not end as Korean questions do, and so none covers a Korean question."""
+    known = rarities_in_questions(ANALYZER.name)
+    assert {"나요", "무엇", "what", "how"} <= set(known)
+    assert not {"수문", "gate"} & set(known)
+    sequence = weights.sequence(ANALYZER, "수문은 어떻게 여나요?")
+    rarities = dict.fromkeys(sequence, 5.0)
+    plain, asked = WordsOfQuestion(ANALYZER, sequence, rarities), WordsOfQuestion(ANALYZER, sequence, rarities, known)
+    assert asked.in_passage(["수문은 천천히 연다"]).coverage > 1.3 * plain.in_passage(["수문은 천천히 연다"]).coverage
+    assert asked.phrases == plain.phrases
+    assert asked.unspaced
+    assert not words("gate 수문").unspaced
 
 
 def test_only_terms_with_a_rarity_count_and_long_texts_are_bounded() -> None:

@@ -14,42 +14,43 @@ from headrace.store.fusion import fuse, with_phrases
 pytestmark = pytest.mark.unit
 
 WORDS = (0.9, 0.7, 0.5, 0.3, 0.2, 0.1)
-CHANCE = Chance(WORDS, 0.8)
+CHANCE = Chance(WORDS, tuple(share / 2 for share in WORDS), 0.8)
 A, B, C = UUID(int=1), UUID(int=2), UUID(int=3)
 SHARES = st.floats(0, 1)
 
 
 def test_what_random_questions_reach_is_nothing() -> None:
     """Broken: a cosine of 0.8 counts as an answer with a model whose cosines begin there."""
-    assert fit(None, 0, 0.8, CHANCE) == 0.0
-    assert fit(None, 0, 0.9, CHANCE) == pytest.approx(0.5)
-    assert fit(0.5, 8, None, CHANCE) == pytest.approx(0.0)
-    assert fit(0.75, 8, None, CHANCE) == pytest.approx(0.5)
-    assert fit(0.75, 8, 0.8, CHANCE) == pytest.approx(0.25)
-    assert fit(1.0, 1, None, CHANCE) == 1.0
-    assert fit(None, 0, None, CHANCE) is None
+    assert fit(None, 0.0, 0.8, 0.8) == 0.0
+    assert fit(None, 0.0, 0.9, 0.8) == pytest.approx(0.5)
+    assert fit(0.5, 0.5, None, None) == pytest.approx(0.0)
+    assert fit(0.75, 0.5, None, None) == pytest.approx(0.5)
+    assert fit(0.75, 0.5, 0.8, 0.8) == pytest.approx(0.25)
+    assert fit(0.75, 0.5, 0.5, None) == pytest.approx(0.5)
+    assert fit(1.0, 1.0, None, None) == 1.0
+    assert fit(None, 0.0, None, 0.8) is None
 
 
-def test_chance_falls_with_the_number_of_terms() -> None:
-    """Broken: a long question never fits, or a short one always does."""
-    assert [CHANCE.coverage(number) for number in CHANCE_TERMS] == pytest.approx(WORDS)
-    assert CHANCE.coverage(3) == pytest.approx(0.9 - 0.2 * 0.585, abs=1e-3)
-    assert (CHANCE.coverage(1), CHANCE.coverage(1000)) == (0.9, 0.1)
-    assert Chance().coverage(5) == 0.0
+def test_chance_falls_with_the_number_of_terms_and_is_one_for_each_kind_of_script() -> None:
+    """Broken: a long question never fits, or a short one always does, or Korean is measured by English."""
+    assert [CHANCE.coverage(number, unspaced=False) for number in CHANCE_TERMS] == pytest.approx(WORDS)
+    assert CHANCE.coverage(8, unspaced=True) == pytest.approx(0.25)
+    assert CHANCE.coverage(3, unspaced=False) == pytest.approx(0.9 - 0.2 * 0.585, abs=1e-3)
+    assert [CHANCE.coverage(number, unspaced=False) for number in (0, 1, 1000)] == [0.9, 0.9, 0.1]
+    assert Chance().coverage(5, unspaced=True) == 0.0
 
 
-@given(SHARES, SHARES, st.integers(0, 2000), st.floats(-1, 1), SHARES)
+@given(SHARES, SHARES, SHARES, st.floats(-1, 1), SHARES)
 def test_a_fit_is_a_share_and_grows_with_both_legs(
-    low: float, high: float, terms: int, cosine: float, chance: float
+    low: float, high: float, by_chance: float, cosine: float, chance: float
 ) -> None:
     """Broken: a better match fits less, or a fit is no number between 0 and 1."""
     low, high = sorted((low, high))
-    known = Chance([chance] * len(CHANCE_TERMS), chance)
-    first, second = (fit(one, terms, cosine, known) for one in (low, high))
+    first, second = (fit(one, by_chance, cosine, chance) for one in (low, high))
     assert first is not None
     assert second is not None
     assert 0 <= first <= second <= 1
-    assert (fit(low, terms, 1.0, known) or 0.0) >= first
+    assert (fit(low, by_chance, 1.0, chance) or 0.0) >= first
 
 
 def test_a_phrase_orders_what_words_alone_cannot() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from headrace.documents.status import DeadLetterEntry
 from headrace.errors import DependencyDown
 from headrace.kafka.broker_contract import Message
 from headrace.retrieval.questions import Questions, SearchSettings
+from headrace.retrieval.rerank import Reranker, RerankSettings
 from headrace.store.artifacts import Artifact
 from headrace.store.conditions import Filters
 from headrace.store.documents import DocumentRow, DocumentState, Listed
@@ -205,6 +207,13 @@ class Gateway:
         return await self.client.post("/v1/changes", json=body, **arguments)
 
 
+def longest_first(request: httpx.Request) -> httpx.Response:
+    """A reranker for which a longer passage is better."""
+    documents = json.loads(request.content)["documents"]
+    results = [{"index": place, "relevance_score": len(text)} for place, text in enumerate(documents)]
+    return httpx.Response(200, json={"results": results})
+
+
 SETTINGS = GatewaySettings(max_body_bytes=64 * 1024, max_content_bytes=1000, max_changes=20)
 
 
@@ -222,6 +231,7 @@ async def gateway() -> AsyncIterator[Gateway]:
             store=store,
             publisher=publisher,
             questions=Questions(embedder, SearchSettings()),
+            reranker=Reranker(RerankSettings(url="http://ranker/v1"), httpx.MockTransport(longest_first)),
             flow=flow,
             pipeline_version=lambda _: 3,
             checks=checks,

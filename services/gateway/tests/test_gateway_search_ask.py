@@ -85,6 +85,18 @@ async def test_search_says_whether_anything_fits(
     assert (answer["fits"], answer["fit"], len(answer["hits"])) == (fits, fit, hits)
 
 
+async def test_the_best_hits_are_ranked_again_on_request(gateway: Any, rows: Any) -> None:
+    """If it failed, a reranker would be asked unasked, or see no more than the hits that are returned."""
+    gateway.store.hits = [rows.hit("Short."), rows.hit("A longer passage."), rows.hit("Middle one.")]
+    plain = (await gateway.client.post("/v1/search", json={"query": "gate", "top_k": 1})).json()
+    ranked = (await gateway.client.post("/v1/search", json={"query": "gate", "top_k": 1, "rerank": True})).json()
+    assert (plain["hits"][0]["text"], plain["reranking"]) == ("Short.", None)
+    assert ranked["hits"][0]["text"] == "A longer passage."
+    assert ranked["hits"][0]["relevance"] > 0
+    assert ranked["reranking"] == {"ranked": 3, "wanted": 3, "missing": ""}
+    assert len(ranked["hits"]) == 1
+
+
 @pytest.mark.parametrize("minimum", [-0.1, 1.1, "much", [0.5]])
 async def test_a_wrong_minimum_fit_is_refused_by_name(gateway: Any, minimum: object) -> None:
     """If it failed, a typing error would turn the check off."""

@@ -317,7 +317,9 @@ async def test_a_request_that_the_model_refuses_is_dead_lettered(status: int) ->
     await provider.close()
 
 
-@pytest.mark.parametrize(("question", "said"), [("How does it open?", "No answer: "), ("어떻게 여나요?", "답변 없음: ")])
+@pytest.mark.parametrize(
+    ("question", "said"), [("How does it open?", "No answer: "), ("어떻게 여나요?", "답변 없음: ")]
+)
 async def test_nothing_fits_in_the_questions_language_and_costs_no_call(question: str, said: str) -> None:
     """If it failed, the model would be paid to guess, or a Korean would be answered in English."""
     provider = FakeProvider("Guessed [1].")
@@ -328,7 +330,9 @@ async def test_nothing_fits_in_the_questions_language_and_costs_no_call(question
     assert not provider.asked
 
 
-@pytest.mark.parametrize(("fit", "minimum", "passages"), [(0.05, None, 0), (0.05, 0.0, 2), (0.2, None, 2), (0.2, 0.5, 0)])
+@pytest.mark.parametrize(
+    ("fit", "minimum", "passages"), [(0.05, None, 0), (0.05, 0.0, 2), (0.2, None, 2), (0.2, 0.5, 0)]
+)
 async def test_passages_that_do_not_fit_are_left_out(
     monkeypatch: pytest.MonkeyPatch, fit: float, minimum: float | None, passages: int
 ) -> None:

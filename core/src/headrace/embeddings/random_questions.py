@@ -1,11 +1,19 @@
 """Random questions about everyday things, in the languages of the models: what a question scores that nothing answers.
 
-The embedder embeds them once for each generation; see :mod:`headrace.store.calibration`.
+The embedder embeds them once for each generation; see :mod:`headrace.store.calibration`. They also tell which words
+belong to asking, and not to what is asked about.
 """
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
+
 from headrace.embeddings.models import known_model
+from headrace.lexical.analyzer import analyzer_of
 
 _QUESTIONS = {
     "en": (
@@ -33,6 +41,22 @@ _QUESTIONS = {
         "How do I tune a guitar?",
         "What is the plot of Romeo and Juliet?",
         "How long is the warranty for the refrigerator?",
+        "Why does milk turn sour?",
+        "Which of these can be eaten raw?",
+        "When was the castle built, and by whom?",
+        "What should I do if the train is late?",
+        "Where can I find a good dentist?",
+        "Can I take my dog on the ferry?",
+        "Does the hotel have a swimming pool?",
+        "Who is responsible for the garden?",
+        "How often should the lawn be watered?",
+        "What is the difference between a frog and a toad?",
+        "Why is the sea salty?",
+        "How can children learn to swim?",
+        "What are the steps to plant a hedge?",
+        "Is it possible to grow rice in Europe?",
+        "What does the word serendipity mean?",
+        "Explain why leaves change their colour",
     ),
     "ko": (
         "박물관은 일요일에 몇 시에 문을 여나요?",
@@ -59,6 +83,22 @@ _QUESTIONS = {
         "기타는 어떻게 조율하나요?",
         "로미오와 줄리엣의 줄거리는 무엇인가요?",
         "냉장고의 보증 기간은 얼마나 되나요?",
+        "이 기계의 무게는 얼마입니까?",
+        "이 약은 하루에 몇 번 먹어야 합니까?",
+        "사전은 어떤 순서로 정리되어 있습니까?",
+        "비가 오면 경기는 어떻게 됩니까?",
+        "시험에 떨어지는 이유는 무엇입니까?",
+        "바닷물이 짠 이유는 무엇인가요?",
+        "언제까지 신청해야 하나요?",
+        "사진은 언제 찍을 수 있나요?",
+        "이 노래를 만든 사람은 누구입니까?",
+        "낚시는 어디에서 할 수 있습니까?",
+        "우표를 모으는 방법은 무엇입니까?",
+        "왜 하늘은 파란가요?",
+        "개는 얼마나 자주 씻겨야 하나요?",
+        "눈이 올 때 운전하면 안 되는 이유는 무엇인가요?",
+        "며칠 동안 여행할 수 있나요?",
+        "편지를 보내려면 무엇을 사야 하나요?",
     ),
 }
 
@@ -69,3 +109,20 @@ def random_questions(model: str) -> list[tuple[str, str]]:
     return [
         (language, text) for language, texts in _QUESTIONS.items() if not known or language in known for text in texts
     ]
+
+
+@lru_cache(maxsize=8)
+def rarities_in_questions(analyzer: str) -> Mapping[str, float]:
+    """Return the rarities among random questions of the terms that several of them have.
+
+    A passage that answers a question does not ask: the end of a Korean question, which few passages have, would count
+    as a rare word of it.
+    """
+    found: dict[str, float] = {}
+    for texts in _QUESTIONS.values():
+        counts = Counter(term for text in texts for term in set(analyzer_of(analyzer).terms(text)))
+        for term, count in counts.items():
+            if count > 1:
+                rarity = math.log1p((len(texts) - count + 0.5) / (count + 0.5))
+                found[term] = min(rarity, found.get(term, rarity))
+    return MappingProxyType(found)

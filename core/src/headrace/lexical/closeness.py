@@ -10,8 +10,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from types import MappingProxyType
 
-from headrace.lexical.analyzer import Analyzer
+from headrace.lexical.analyzer import Analyzer, unspaced
 
 READ_CHARACTERS = 4_000
 """Characters of a text that are read; passages of the default size have 500."""
@@ -33,14 +34,21 @@ class Closeness:
 class WordsOfQuestion:
     """A question's terms in the order of the text, with their rarities, to compare passages with.
 
-    ``sequence`` are the terms as the analyzer returns them. Terms without a rarity do not count.
+    ``sequence`` are the terms as the analyzer returns them. Terms without a rarity do not count. ``in_questions`` are
+    the rarities of words of asking, which cover no more of a question than that.
     """
 
-    def __init__(self, analyzer: Analyzer, sequence: Sequence[str], rarities: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        analyzer: Analyzer,
+        sequence: Sequence[str],
+        rarities: Mapping[str, float],
+        in_questions: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         self._analyzer = analyzer
-        self._rarities = {term: rarities[term] for term in sequence if term in rarities}
+        known = {term: rarities[term] for term in sequence if term in rarities}
+        self._rarities = {term: min(rarity, in_questions.get(term, rarity)) for term, rarity in known.items()}
         self._all = math.fsum(self._rarities.values())
-        known = self._rarities
         self._pairs = {
             (one, other): min(known[one], known[other])
             for one, other in pairwise(sequence)
@@ -54,6 +62,11 @@ class WordsOfQuestion:
     def terms(self) -> int:
         """The number of different terms that count."""
         return len(self._rarities)
+
+    @property
+    def unspaced(self) -> bool:
+        """Whether most of its terms are of a script that is written without spaces, or Hangul."""
+        return 2 * sum(map(unspaced, self._rarities)) > len(self._rarities)
 
     def in_passage(self, texts: Iterable[str]) -> Closeness:
         """Return how much of the question stands in these texts: title, section path and body."""

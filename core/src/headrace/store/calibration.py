@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from random import Random
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from headrace.lexical import weights
-from headrace.lexical.analyzer import Analyzer, analyzer_of
+from headrace.lexical.analyzer import Analyzer, analyzer_of, unspaced
 from headrace.store.cache import to_vector
 from headrace.store.error_mapping import postgresql_errors
 from headrace.store.fit import CHANCE_TERMS
@@ -26,7 +26,7 @@ from headrace.store.rows import Generation
 if TYPE_CHECKING:
     from headrace.store.pool import Connection, Pool
 
-QUESTIONS = 16
+QUESTIONS = 12
 """Random questions for each number of terms; their mean varies by about 0.03."""
 SAMPLED_TEXTS = 500
 _CANDIDATES = 1_000
@@ -40,19 +40,31 @@ async def calibrate(connection: Connection, tenant: str, generation: Generation,
     ``first`` is the chunk ID at which the sample begins.
     """
     rows = await connection.fetch(load("calibration")["texts"], tenant, first, SAMPLED_TEXTS)
-    texts = [(row["chunk_id"], words) for row in rows if (words := row["text"].split())]
     analyzer = analyzer_of(generation.analyzer)
-    covered = [
-        [
-            await _best_coverage(connection, tenant, generation, terms, sources)
-            for terms, sources in _questions(analyzer, tenant, texts, number, draw)
+    chances = []
+    for script in (False, True):
+        texts = [
+            (row["chunk_id"], words)
+            for row in rows
+            if (words := [word for word in row["text"].split() if any(map(unspaced, word)) == script])
         ]
-        for number in CHANCE_TERMS
-    ]
-    words = [math.fsum(shares) / len(shares) for shares in covered if shares]
+        chances.append([
+            await _chance(connection, tenant, generation, _questions(analyzer, tenant, texts, number, draw))
+            for number in CHANCE_TERMS
+        ])  # fmt: skip
     meaning = await _best_cosine(connection, tenant, generation) if generation.distance == "cosine" else None
-    chance = words if len(words) == len(CHANCE_TERMS) else None
-    await connection.execute(load("calibration")["keep"], tenant, generation.name, chance, meaning)
+    await connection.execute(load("calibration")["keep"], tenant, generation.name, *chances, meaning)
+
+
+async def _chance(
+    connection: Connection,
+    tenant: str,
+    generation: Generation,
+    questions: Iterable[tuple[list[int], list[UUID]]],
+) -> float:
+    """Return the mean of the highest coverages; 0 without a question, for a tenant without words of this script."""
+    shares = [await _best_coverage(connection, tenant, generation, *question) for question in questions]
+    return math.fsum(shares) / len(shares) if shares else 0.0
 
 
 def _questions(

@@ -23,37 +23,41 @@ _HIGHEST_CHANCE = 0.95
 class Chance:
     """What random questions find.
 
-    ``words`` are the coverages of the best passage for each number of :data:`CHANCE_TERMS`, empty if not estimated.
-    ``meaning`` is the cosine of the best passage, None if not estimated.
+    ``words`` are the coverages of the best passage for each number of :data:`CHANCE_TERMS`, and ``unspaced`` those of
+    questions in scripts without spaces and in Hangul; empty if not estimated. ``meaning`` is the cosine of the best
+    passage, None if not estimated.
     """
 
     words: Sequence[float] = ()
+    unspaced: Sequence[float] = ()
     meaning: float | None = None
 
-    def coverage(self, terms: int) -> float:
+    def coverage(self, terms: int, *, unspaced: bool) -> float:
         """Return the coverage that a random question with this number of terms has."""
-        if not self.words:
+        shares = self.unspaced if unspaced else self.words
+        if not shares:
             return 0.0
         wanted = math.log2(max(terms, 1))
         places = [math.log2(number) for number in CHANCE_TERMS]
         for place in range(1, len(places)):
             if wanted <= places[place]:
                 share = max(0.0, (wanted - places[place - 1]) / (places[place] - places[place - 1]))
-                return self.words[place - 1] * (1 - share) + self.words[place] * share
-        return self.words[-1]
+                return shares[place - 1] * (1 - share) + shares[place] * share
+        return shares[-1]
 
 
-def fit(coverage: float | None, terms: int, cosine: float | None, chance: Chance) -> float | None:
+def fit(coverage: float | None, by_chance: float, cosine: float | None, chance: float | None) -> float | None:
     """Return how well the best passages fit, from 0 (as random questions do) to 1; None without a leg that can tell.
 
-    ``coverage`` is the highest among the best passages, for a question with so many ``terms``; ``cosine`` is the
-    highest. None stands for a leg that was not asked. With both, the result is their mean.
+    ``coverage`` and ``cosine`` are the highest among the best passages, ``by_chance`` and ``chance`` those of random
+    questions. None stands for a leg that was not asked, or for a chance that is not known. With both legs, the result
+    is their mean.
     """
     found = []
     if coverage is not None:
-        found.append(_above(coverage, chance.coverage(terms)))
+        found.append(_above(coverage, by_chance))
     if cosine is not None:
-        found.append(_above(cosine, chance.meaning or 0.0))
+        found.append(_above(cosine, chance or 0.0))
     return math.fsum(found) / len(found) if found else None
 
 

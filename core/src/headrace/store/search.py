@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from headrace.embeddings.random_questions import rarities_in_questions
 from headrace.errors import InvalidRecord
 from headrace.lexical.analyzer import Analyzer, analyzer_of
 from headrace.lexical.closeness import Closeness, WordsOfQuestion
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from headrace.store.pool import Connection, Pool
 
 MAXIMUM_HITS = 100
-CANDIDATES = 5_000
+CANDIDATES = 2_000
 """Passages that the rarest terms of a question may bring as candidates, before they are ranked."""
 EXACT_DOCUMENTS = 500
 """If at most this many documents match a filter, they are scanned exactly, without the index."""
@@ -58,7 +59,8 @@ class Hit:
     ``ordinal`` counts the document's chunks from 0; ``page`` counts from 1, or is None if the document has no pages. A
     text that occurs several times in a section is reported at its first position. A higher ``score`` means a better
     match. It is the cosine similarity (or the negated distance) for the dense leg alone, BM25's score for the lexical
-    leg alone, and from 0 to 1 for both; these cannot be compared with each other.
+    leg alone, and from 0 to 1 for a fused one; these cannot be compared with each other. ``relevance`` is the score of
+    a reranker that ranked the hit.
     """
 
     document_id: str
@@ -76,6 +78,7 @@ class Hit:
     page: int | None = None
     language: str = ""
     explanation: HitExplanation | None = None
+    relevance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,13 +233,15 @@ class _Legs:
     def words(self, question: Question, analyzer: Analyzer) -> WordsOfQuestion:
         """Return the question's rarest terms, to compare passages with."""
         rarities = {question.terms[number]: rarity for number, rarity in self.query.items()}
-        return WordsOfQuestion(analyzer, question.sequence or tuple(question.terms.values()), rarities)
+        sequence = question.sequence or tuple(question.terms.values())
+        return WordsOfQuestion(analyzer, sequence, rarities, rarities_in_questions(analyzer.name))
 
     def fit(self, close: Mapping[UUID, Closeness], words: WordsOfQuestion) -> float | None:
         """Return how well the best passages fit."""
         coverage = max((one.coverage for one in close.values()), default=None)
         cosine = max(self.dense.values(), default=None) if self.unrelated is not None else None
-        return fit(coverage, words.terms, cosine, self.chance)
+        by_chance = self.chance.coverage(words.terms, unspaced=words.unspaced)
+        return fit(coverage, by_chance, cosine, self.chance.meaning)
 
     def explanation(
         self, key: UUID, terms: Mapping[UUID, Mapping[str, float]], close: Mapping[UUID, Closeness]
@@ -264,7 +269,7 @@ async def _read_legs(
     if not exact and vector is not None and sum(row["dense"] is not None for row in rows) < depth:
         rows = await connection.fetch(_legs_query(generation, scope, exact=True), *values, *scope.condition.values)
     base = _BASE.get(generation.distance, 0.0)
-    first = rows[0] if rows else {"unrelated": None, "chance_words": None, "chance_meaning": None}
+    first = rows[0] if rows else dict.fromkeys(("unrelated", "chance_words", "chance_unspaced", "chance_meaning"))
     return _Legs(
         {row["chunk_id"]: base - row["distance"] for row in rows if row["distance"] is not None},
         {row["chunk_id"]: row["score"] for row in rows if row["score"]},
@@ -272,7 +277,7 @@ async def _read_legs(
         {row["chunk_id"]: row["lexical"] for row in rows if row["lexical"] is not None},
         (first["unrelated"] or 0.0) if generation.distance in _BASE else None,
         next((_weights(row["query"]) for row in rows if row["query"] is not None), {}),
-        Chance(first["chance_words"] or (), first["chance_meaning"]),
+        Chance(first["chance_words"] or (), first["chance_unspaced"] or (), first["chance_meaning"]),
     )
 
 

@@ -1,4 +1,4 @@
-"""Embeds the random questions of a generation, once: what they find tells what a question finds that nothing answers."""
+"""Embeds the random questions of a generation, once: they tell what a question finds that nothing answers."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ async def embed_random_questions(pool: Pool, generation: Generation, provider: P
     """Store the vectors of the random questions, unless the generation has them.
 
     If the model's server does not answer, the next start tries again; until then, a search judges by words, and takes
-    every cosine above 0 as a sign that something fits. Raises :class:`headrace.errors.DependencyDown` if PostgreSQL does
-    not answer.
+    every cosine above 0 as a sign that something fits. Raises :class:`headrace.errors.DependencyDown` if PostgreSQL
+    does not answer.
     """
     if await calibrated(pool, generation.name):
         return

@@ -13,6 +13,7 @@ from headrace.codec.codec import Codec
 from headrace.config.settings import KafkaSettings
 from headrace.documents.status import DeadLetterEntry
 from headrace.retrieval.questions import Questions
+from headrace.retrieval.rerank import Reranker
 from headrace.store.artifacts import Artifact
 from headrace.store.conditions import Filters
 from headrace.store.documents import DocumentRow, DocumentState, Listed
@@ -83,6 +84,7 @@ class Dependencies:
     store: Store
     publisher: Publisher
     questions: Questions
+    reranker: Reranker
     flow: Flow
     pipeline_version: Callable[[str], int]
     """Newest version of a pipeline; may block; raises :class:`headrace.errors.UnknownPipeline`."""

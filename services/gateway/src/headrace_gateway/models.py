@@ -50,10 +50,15 @@ class SearchRequest(_Retrieval):
         "alone.",
     )
     explain: bool = Field(False, description="Whether each hit says how it was found.")
+    rerank: bool = Field(
+        False,
+        description="Whether a reranker ranks the best hits again; needs HEADRACE_RERANK_URL. What it does not rank in "
+        "time keeps its place.",
+    )
     minimum_fit: float | None = Field(
         None, ge=0, le=1,
-        description="Return no hits below this fit. If absent, hits are returned in any case, and `fits` compares `fit` "
-        "with HEADRACE_SEARCH_FIT_THRESHOLD.",
+        description="Return no hits below this fit. If absent, hits are returned in any case, and `fits` compares "
+        "`fit` with HEADRACE_SEARCH_FIT_THRESHOLD.",
     )  # fmt: skip
 
 
@@ -67,8 +72,8 @@ class AskRequest(_Retrieval):
     question: Text = Field(min_length=1, max_length=_MAX_QUERY, description="The question.")
     minimum_fit: float | None = Field(
         None, ge=0, le=1,
-        description="Below this fit of the passages, the answer says that the documents do not answer the question, and "
-        "no language model is asked. If absent, HEADRACE_SEARCH_FIT_THRESHOLD; 0 turns it off.",
+        description="Below this fit of the passages, the answer says that the documents do not answer the question, "
+        "and no language model is asked. If absent, HEADRACE_SEARCH_FIT_THRESHOLD; 0 turns it off.",
     )  # fmt: skip
     wait_s: float = Field(30.0, ge=0, le=120, description="Maximum time to wait for the answer, in seconds.")
 
@@ -150,8 +155,8 @@ class Explanation(BaseModel):
     terms: list[MatchedTerm] = Field(description="The query's terms in the passage, the highest score first.")
     phrases: float | None = Field(
         None,
-        description="The sum of the rarities of neighbouring terms of the query that are neighbours in the passage; null "
-        "if they were not compared.",
+        description="The sum of the rarities of neighbouring terms of the query that are neighbours in the passage; "
+        "null if they were not compared.",
     )
 
 
@@ -173,6 +178,7 @@ class SearchHit(BaseModel):
     )
     language: str = Field("", description="Language as a BCP 47 tag; empty if unknown.")
     explanation: Explanation | None = Field(None, description="How the hit was found; only with `explain`.")
+    relevance: float | None = Field(None, description="The reranker's score; null for a hit that it did not rank.")
 
 
 class Timings(BaseModel):
@@ -180,6 +186,15 @@ class Timings(BaseModel):
 
     embed_ms: float
     search_ms: float
+    rerank_ms: float = 0.0
+
+
+class Reranking(BaseModel):
+    """What the reranker did: it ranked ``ranked`` of the ``wanted`` best hits; ``missing`` says why not all of them."""
+
+    ranked: int
+    wanted: int
+    missing: str
 
 
 class SearchAnswer(BaseModel):
@@ -191,6 +206,7 @@ class SearchAnswer(BaseModel):
         description="How well the best passages fit, from 0 (no better than for random queries) to 1; null if the "
         "generation cannot tell."
     )
+    reranking: Reranking | None = Field(None, description="What the reranker did; null if it was not asked.")
     timings: Timings
 
 

@@ -27,6 +27,7 @@ from headrace_gateway.models import (
     Explanation,
     MatchedTerm,
     Pending,
+    Reranking,
     SearchAnswer,
     SearchHit,
     SearchRequest,
@@ -52,17 +53,43 @@ async def search(request: Request, caller: Caller, body: SearchRequest) -> Searc
     """Return the tenant's passages that match the query best."""
     dependencies: Dependencies = request.app.state.dependencies
     require_own_tenant(caller, body.tenant)
+    if body.rerank and not dependencies.reranker.enabled:
+        raise _no_reranker()
     begun = dependencies.clock()
     generation = await dependencies.store.active()
     question = await dependencies.questions.ask(generation, caller.tenant, body.query, body.mode, explain=body.explain)
     embedded = dependencies.clock()
     filters = Filters(None if body.document_ids is None else tuple(body.document_ids), body.attributes or None)
-    found = await dependencies.store.search(caller.tenant, generation, question, top_k=body.top_k, filters=filters)
+    depth = dependencies.reranker.depth(body.top_k) if body.rerank else body.top_k
+    found = await dependencies.store.search(caller.tenant, generation, question, top_k=depth, filters=filters)
+    searched = dependencies.clock()
+    reranked = await dependencies.reranker.rerank(body.query, found.hits) if body.rerank else None
     done = dependencies.clock()
-    timings = Timings(embed_ms=round((embedded - begun) * 1000, 2), search_ms=round((done - embedded) * 1000, 2))
+    timings = Timings(
+        embed_ms=_milliseconds(embedded - begun),
+        search_ms=_milliseconds(searched - embedded),
+        rerank_ms=_milliseconds(done - searched),
+    )
     fits = dependencies.questions.fits(found.fit, body.minimum_fit)
-    hits = found.hits if fits or body.minimum_fit is None else ()
-    return SearchAnswer(hits=[_hit(hit) for hit in hits], fits=fits, fit=found.fit, timings=timings)
+    best = (found.hits if reranked is None else reranked.hits)[: body.top_k]
+    hits = best if fits or body.minimum_fit is None else ()
+    reranking = None if reranked is None else Reranking.model_validate(reranked, from_attributes=True)
+    return SearchAnswer(
+        hits=[_hit(hit) for hit in hits], fits=fits, fit=found.fit, reranking=reranking, timings=timings
+    )
+
+
+def _no_reranker() -> Problem:
+    return Problem(
+        422,
+        "no-reranker",
+        "`rerank` is true, but no reranker is configured.",
+        remedy="Set HEADRACE_RERANK_URL on the gateway, or leave `rerank` out.",
+    )
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 2)
 
 
 @router.post(
@@ -211,6 +238,7 @@ def _hit(hit: Hit) -> SearchHit:
         page=hit.page,
         language=hit.language,
         explanation=None if hit.explanation is None else _explanation(hit.explanation),
+        relevance=hit.relevance,
     )
 
 

@@ -57,6 +57,7 @@ class AnswerHandler(BatchHandler[GenerationRequest, Artifact]):
         self._archive = archive
         self._pool: Pool | None = None
         self._embedder: EmbedderClient | None = None
+        self._retriever: Retriever | None = None
 
     async def start(self) -> None:
         """Open the store, the embedder client and the provider; raises :class:`headrace.errors.DependencyDown`."""
@@ -65,12 +66,14 @@ class AnswerHandler(BatchHandler[GenerationRequest, Artifact]):
             return
         pool = self._pool = self._pool or await create_pool(StoreSettings())
         self._embedder = self._embedder or EmbedderClient(self._settings.embedder)
-        self._find = self._find or Retriever(pool, self._embedder).find
+        if self._find is None:
+            self._retriever = self._retriever or Retriever(pool, self._embedder)
+            self._find = self._retriever.find
         self._archive = self._archive or StoreArchive(pool)
 
     async def close(self) -> None:
-        """Close the provider, the embedder client and the store's connections."""
-        for opened in (self._provider, self._embedder, self._pool):
+        """Close the provider, and the connections to reranker, embedder and store."""
+        for opened in (self._provider, self._retriever, self._embedder, self._pool):
             if opened is not None:
                 await opened.close()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from headrace.payloads import GenerationRequest
 from headrace.retrieval.query_vectors import QueryVectors
 from headrace.retrieval.questions import Questions, SearchSettings
+from headrace.retrieval.rerank import Reranker, RerankSettings
 from headrace.store.conditions import Filters
 from headrace.store.generations import ActiveGeneration
 from headrace.store.search import Found, search
@@ -25,6 +26,7 @@ class Retriever:
     def __init__(self, pool: Pool, embedder: QueryVectors) -> None:
         self._pool = pool
         self._questions = Questions(embedder, SearchSettings())
+        self._reranker = Reranker(RerankSettings())
         self._active = ActiveGeneration(self._connected)
 
     async def find(self, tenant: str, request: GenerationRequest) -> Found:
@@ -35,8 +37,17 @@ class Retriever:
         generation = await self._active()
         question = await self._questions.ask(generation, tenant, request.question)
         filters = Filters(request.document_ids or None, request.attributes or None)
-        found = await search(self._pool, tenant, generation, question, top_k=request.top_k, filters=filters)
-        return found if self._questions.fits(found.fit, request.minimum_fit) else Found((), found.fit)
+        again = self._reranker.for_answers
+        depth = self._reranker.depth(request.top_k) if again else request.top_k
+        found = await search(self._pool, tenant, generation, question, top_k=depth, filters=filters)
+        if not self._questions.fits(found.fit, request.minimum_fit):
+            return Found((), found.fit)
+        hits = (await self._reranker.rerank(request.question, found.hits)).hits if again else found.hits
+        return Found(hits[: request.top_k], found.fit)
+
+    async def close(self) -> None:
+        """Close the reranker's connections."""
+        await self._reranker.close()
 
     async def _connected(self) -> Pool:
         return self._pool

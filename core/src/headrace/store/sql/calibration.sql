@@ -33,4 +33,4 @@ SELECT $1, number, language, vector FROM unnest($2::integer[], $3::text[], $4::b
 ON CONFLICT DO NOTHING;
 
 -- name: keep
-UPDATE search_statistics SET chance_words = $3, chance_meaning = $4 WHERE tenant = $1 AND generation = $2;
+UPDATE search_statistics SET chance_words = $3, chance_unspaced = $4, chance_meaning = $5 WHERE tenant = $1 AND generation = $2;
