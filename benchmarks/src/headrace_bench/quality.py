@@ -48,7 +48,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """Return the figures of each set and mode."""
     evaluated({}, {})  # refuses an installation without the measures before anything starts
     figures: dict[str, Any] = {}
-    with deployment(options.state_dir, "sentence-transformers", options.model) as place:
+    reranker = {"HEADRACE_EMBEDDER_RERANKER": options.rerank} if options.rerank else {}
+    with deployment(options.state_dir, "sentence-transformers", options.model, reranker) as place:
         place.start_all(*(flow.name for flow in DOCUMENT_STAGES))
         wait_for_model(place)
         for number, one in enumerate(_sets(options)):
@@ -59,7 +60,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             print(f"{one.name}: indexed in {time.perf_counter() - started:.0f} s", file=sys.stderr)
             figures[one.name] = {
                 "documents": len(one.documents), "queries": len(one.queries),
-                **{f"{mode}{name}": found for name, env in _gateways(options)
+                **{f"{mode}{name}": found for name, env in _gateways(options, place)
                    for mode, found in _asked(place, env, key, one, ("hybrid",) if env else MODES).items()},
             }  # fmt: skip
     return figures
@@ -78,10 +79,12 @@ def _sets(options: argparse.Namespace) -> list[JudgedSet]:
     return [one.drawn(options.questions, options.seed) for one in sets]
 
 
-def _gateways(options: argparse.Namespace) -> list[tuple[str, dict[str, str]]]:
-    """Return the gateway as it is by default, and one for each weight to compare it with."""
+def _gateways(options: argparse.Namespace, place: Deployment) -> list[tuple[str, dict[str, str]]]:
+    """Return the gateway as it is by default, one for each weight to compare it with, and one with a reranker."""
     weights = [(f"@{weight}", {"HEADRACE_SEARCH_DENSE_WEIGHT": str(weight)}) for weight in options.weights]
-    return [("", {}), *weights]
+    url = f"http://127.0.0.1:{place.embedder_port}/v1"
+    reranked = [("+rerank", {"HEADRACE_RERANK_URL": url, "HEADRACE_RERANK_TIMEOUT_S": "30"})]
+    return [("", {}), *weights, *(reranked if options.rerank else ())]
 
 
 def _asked(
@@ -93,15 +96,16 @@ def _asked(
         with httpx.Client(
             base_url=f"http://127.0.0.1:{gateway.port}", headers={"Authorization": f"Bearer {key}"}, timeout=30
         ) as http:
-            found = {mode: _measured(http, judged_set, mode) for mode in modes}
-            return found | nothing_fits(http, judged_set)
+            rerank = "HEADRACE_RERANK_URL" in env
+            found = {mode: _measured(http, judged_set, mode, rerank=rerank) for mode in modes}
+            return found if rerank else found | nothing_fits(http, judged_set)
     finally:
         gateway.kill()
 
 
-def _measured(http: httpx.Client, judged_set: JudgedSet, mode: str) -> dict[str, float]:
+def _measured(http: httpx.Client, judged_set: JudgedSet, mode: str, *, rerank: bool = False) -> dict[str, float]:
     """Return the measures and the times of all queries in this mode."""
-    run, milliseconds = searched(http, judged_set, mode)
+    run, milliseconds = searched(http, judged_set, mode, rerank=rerank)
     qrels = {str(number): {identity: 1} for number, (_, identity) in enumerate(judged_set.queries)}
     return {
         **evaluated(qrels, run),
@@ -110,7 +114,7 @@ def _measured(http: httpx.Client, judged_set: JudgedSet, mode: str) -> dict[str,
 
 
 def searched(
-    http: httpx.Client, judged_set: JudgedSet, mode: str = "hybrid"
+    http: httpx.Client, judged_set: JudgedSet, mode: str = "hybrid", *, rerank: bool = False
 ) -> tuple[dict[str, dict[str, float]], list[float]]:
     """Return, by the number of each query, the documents that it finds with their scores; and the milliseconds."""
     milliseconds: list[float] = []
@@ -118,12 +122,13 @@ def searched(
     def search(query: tuple[str, str]) -> dict[str, float]:
         """Return each document that was found, with the score of its best chunk."""
         started = time.perf_counter()
-        answer = http.post("/v1/search", json={"query": query[0], "mode": mode, "top_k": HITS})
+        body = {"query": query[0], "mode": mode, "top_k": HITS, "rerank": rerank}
+        answer = http.post("/v1/search", json=body)
         answer.raise_for_status()
         milliseconds.append((time.perf_counter() - started) * 1000)
         best: dict[str, float] = {}
-        for hit in answer.json()["hits"]:
-            best.setdefault(hit["document_id"], hit["score"])
+        for place, hit in enumerate(answer.json()["hits"]):
+            best.setdefault(hit["document_id"], -place if rerank else hit["score"])
         return best
 
     with ThreadPoolExecutor(_SEARCHERS) as threads:
@@ -195,6 +200,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="seed of the draw")
     parser.add_argument("--model", default="all-MiniLM-L6-v2", help="embedding model")
     parser.add_argument("--weights", type=float, nargs="*", default=[], help="weights of the dense leg to compare")
+    parser.add_argument("--rerank", metavar="MODEL", help="also rank hybrid hits again by this cross-encoder")
     parser.add_argument("--floor", type=float, default=0.0, help="lowest nDCG@10 of hybrid search that passes")
     parser.add_argument(
         "--state-dir", type=Path, default=Path(".headrace/bench"), help="state folder of the local stack"

@@ -16,6 +16,7 @@ from tokenizers.models import WordLevel
 from headrace.errors import ConfigurationError
 from headrace_embedder.cross_encoder import CrossEncoder
 from headrace_embedder.hashing import HashingProvider
+from headrace_embedder.runnable import INPUTS
 from headrace_embedder.server import create_app
 
 pytestmark = pytest.mark.unit
@@ -27,10 +28,8 @@ WORTH = [0.0, 0.0, 0.0, 0.0, 1.0, 2.0, -1.0]
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A model whose logit is the worth of the words of the passage; it ignores the question and the padding."""
-    ids, mask, types = (
-        ops.parameter([-1, -1], np.int64, name) for name in ("input_ids", "attention_mask", "token_type_ids")
-    )
-    for one, name in ((ids, "input_ids"), (mask, "attention_mask"), (types, "token_type_ids")):
+    ids, mask, types = (ops.parameter([-1, -1], np.int64, name) for name in INPUTS)
+    for one, name in zip((ids, mask, types), INPUTS, strict=True):
         one.output(0).set_names({name})
     worth = ops.gather(ops.constant(np.array(WORTH, np.float32)), ids, ops.constant(0))
     counted = ops.multiply(ops.convert(mask, "f32"), ops.convert(types, "f32"))
@@ -65,7 +64,14 @@ async def test_the_endpoint_answers_as_others_do(folder: Path) -> None:
         assert [one["index"] for one in answer["results"]] == [1, 2]
         assert answer["results"][0]["relevance_score"] == pytest.approx(1 / (1 + np.exp(-2.0)), abs=1e-5)
         assert answer["model"] == folder.name
-        for wrong in ({"model": "other"}, {"documents": []}, {"documents": ["x"] * 101}, {"query": ""}, {"top_n": 0}):
+        refused: list[dict[str, object]] = [
+            {"model": "other"},
+            {"documents": []},
+            {"documents": ["x"] * 101},
+            {"query": ""},
+            {"top_n": 0},
+        ]
+        for wrong in refused:
             assert (await client.post("/v1/rerank", json=body | wrong)).status_code in (400, 404)
 
 

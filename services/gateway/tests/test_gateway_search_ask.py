@@ -60,7 +60,7 @@ async def test_search_returns_passages_of_the_keys_tenant(gateway: Any, rows: An
     (hit,) = answer.json()["hits"]
     assert (hit["document_id"], hit["section"], hit["start"], hit["end"]) == ("guide.md", ["Start", "Gate"], 10, 31)
     assert (hit["score"], hit["text"], hit["source"]) == (0.9, "Open the gate slowly.", "https://example.com/guide")
-    assert set(answer.json()["timings"]) == {"embed_ms", "search_ms"}
+    assert set(answer.json()["timings"]) == {"embed_ms", "search_ms", "rerank_ms"}
     assert gateway.store.searches == [
         {
             "tenant": "alpha",
