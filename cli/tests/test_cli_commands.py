@@ -68,7 +68,7 @@ def test_the_help_loads_nothing_heavy() -> None:
 
 def test_search_loads_no_client_of_kafka_or_postgresql(gateway: Any) -> None:
     """Broken: `headrace search` takes longer than half a second."""
-    gateway.reply = lambda _: (200, {}, {"hits": [HIT], "timings": {"embed_ms": 1, "search_ms": 2}})
+    gateway.reply = lambda _: (200, {}, {"hits": [HIT], "fits": True, "fit": 0.5, "timings": {"embed_ms": 1, "search_ms": 2}})
     code = (
         "import sys\nfrom headrace_cli.app import app\n"
         f"try:\n    app(['search', 'q', '--url', {gateway.url!r}, '--api-key', 'hr_k'])\nexcept SystemExit as end:\n"
@@ -121,7 +121,7 @@ def test_every_command_and_exit_code_is_in_the_guide_and_the_reference() -> None
 
 def test_search_shows_where_each_passage_stands(gateway: Any) -> None:
     """Broken: a hit cannot be found again in its document."""
-    gateway.reply = lambda _: (200, {}, {"hits": [HIT], "timings": {"embed_ms": 1, "search_ms": 2}})
+    gateway.reply = lambda _: (200, {}, {"hits": [HIT], "fits": True, "fit": 0.5, "timings": {"embed_ms": 1, "search_ms": 2}})
     result = run(
         "search",
         "how",
@@ -147,7 +147,7 @@ def test_search_shows_where_each_passage_stands(gateway: Any) -> None:
 def test_json_is_all_that_stands_on_stdout(gateway: Any, tmp_path: Path) -> None:
     """Broken: a script that reads the output stumbles over messages."""
     gateway.reply = lambda request: {
-        "/v1/search": (200, {}, {"hits": [HIT], "timings": {"embed_ms": 1, "search_ms": 2}}),
+        "/v1/search": (200, {}, {"hits": [HIT], "fits": True, "fit": 0.5, "timings": {"embed_ms": 1, "search_ms": 2}}),
         "/v1/ask": (200, {}, ARTIFACT),
         "/v1/documents/a.md": (200, {}, STATUS),
     }.get(request.path)
@@ -361,7 +361,7 @@ def test_the_local_stack_is_found_upward_and_its_key_is_used(
     gateway: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Broken: commands work in one folder of a project only."""
-    gateway.reply = lambda _: (200, {}, {"hits": [], "timings": {"embed_ms": 1, "search_ms": 2}})
+    gateway.reply = lambda _: (200, {}, {"hits": [], "fits": True, "fit": 0.5, "timings": {"embed_ms": 1, "search_ms": 2}})
     keep_local_stack(tmp_path / ".headrace", gateway.url)
     (tmp_path / "deep" / "er").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "deep" / "er")

@@ -26,18 +26,34 @@ _PAUSE_S = 0.5
 commands = commands_of()
 
 
-def retrieval(top_k: int, documents: Sequence[str] | None, attributes: Sequence[str] | None) -> dict[str, Any]:
+def retrieval(
+    top_k: int, documents: Sequence[str] | None, attributes: Sequence[str] | None, minimum_fit: float | None
+) -> dict[str, Any]:
     """Return the part of a request that says what to search."""
     request: dict[str, Any] = {"top_k": top_k}
     if documents:
         request["document_ids"] = list(documents)
     if attributes:
         request["attributes"] = attributes_of(attributes)
+    if minimum_fit is not None:
+        request["minimum_fit"] = minimum_fit
     return request
 
 
 TopK = Annotated[
     int, typer.Option("--top-k", "-k", envvar="HEADRACE_TOP_K", min=1, max=100, help="Maximum number of passages.")
+]
+
+
+MinimumFit = Annotated[
+    float | None,
+    typer.Option(
+        "--minimum-fit",
+        envvar="HEADRACE_MINIMUM_FIT",
+        min=0,
+        max=1,
+        help="Fit of the passages below which nothing is returned or answered. Default for answers: the generator's.",
+    ),
 ]
 
 
@@ -55,17 +71,29 @@ def search(
             help="Search by meaning and words (hybrid), by meaning alone (vector) or by words alone (lexical).",
         ),
     ] = Mode.HYBRID,
+    minimum_fit: MinimumFit = None,
+    rerank: Annotated[
+        bool,
+        typer.Option(
+            "--rerank",
+            envvar="HEADRACE_SEARCH_RERANK",
+            help="Have the gateway's reranker rank the best passages again.",
+        ),
+    ] = False,
     *,
     caller: AtGateway,
     as_json: options.Json = False,
 ) -> None:
     """Find the passages that best match a query."""
-    request = {"query": query, "mode": mode.value, **retrieval(top_k, document, attribute)}
+    request = {"query": query, "mode": mode.value, **retrieval(top_k, document, attribute, minimum_fit)}
+    if rerank:
+        request["rerank"] = True
     answer = caller.gateway().search(request)
     if as_json:
         output.emit(answer)
         return
     search_view.hits(answer["hits"])
+    search_view.notes(answer)
     times = answer["timings"]
     output.say(f"{len(answer['hits'])} passages; embedding {times['embed_ms']} ms, search {times['search_ms']} ms")
 
@@ -76,6 +104,7 @@ def ask(
     top_k: TopK = 5,
     document: options.Documents = None,
     attribute: options.Attributes = None,
+    minimum_fit: MinimumFit = None,
     timeout: Annotated[
         float,
         typer.Option(
@@ -88,7 +117,7 @@ def ask(
 ) -> None:
     """Answer a question from the documents, with citations."""
     wait_s = min(timeout, _LONGEST_ASK_S)
-    request = {"question": question, "wait_s": wait_s, **retrieval(top_k, document, attribute)}
+    request = {"question": question, "wait_s": wait_s, **retrieval(top_k, document, attribute, minimum_fit)}
     gateway = caller.gateway()
     artifact = gateway.ask(request, timeout_s=wait_s + 30)
     if artifact.get("pending") and timeout > wait_s:

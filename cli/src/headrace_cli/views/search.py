@@ -24,6 +24,15 @@ def hits(found: Sequence[dict[str, Any]]) -> None:
         typer.echo(f"        {output.one_line(hit['text'], _SNIPPET)}")
 
 
+def notes(found: dict[str, Any]) -> None:
+    """Say what the passages alone do not: that none fits, and that the reranker did not finish."""
+    if not found["fits"]:
+        output.say("nothing fits: the documents probably do not answer this query")
+    reranking = found.get("reranking")
+    if reranking and reranking["missing"]:
+        output.say(f"{reranking['ranked']} of {reranking['wanted']} ranked again: {reranking['missing']}")
+
+
 def answer(artifact: dict[str, Any]) -> None:
     """Print an answer and the passages that it cites."""
     typer.echo(artifact["text"])
