@@ -135,4 +135,4 @@ def test_it_is_off_by_default_and_its_settings_are_bounded() -> None:
     assert Reranker(RerankSettings(url=URL, answers=True)).for_answers
     for wrong in ({"hits": 101}, {"timeout_s": 0}, {"timeout_s": 31}, {"slice_hits": 0}):
         with pytest.raises(ValidationError):
-            RerankSettings(**wrong)
+            RerankSettings.model_validate(wrong)
