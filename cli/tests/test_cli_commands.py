@@ -66,9 +66,14 @@ def test_the_help_loads_nothing_heavy() -> None:
     assert {name for name in heavy if f"'{name}'" in done.stderr} == set()
 
 
+def answered(hits: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    """The answer of a search."""
+    return {"hits": hits, "fits": True, "fit": 0.5, "timings": {"embed_ms": 1, "search_ms": 2}, **more}
+
+
 def test_search_loads_no_client_of_kafka_or_postgresql(gateway: Any) -> None:
     """Broken: `headrace search` takes longer than half a second."""
-    gateway.reply = lambda _: (200, {}, {"hits": [HIT], "timings": {"embed_ms": 1, "search_ms": 2}})
+    gateway.reply = lambda _: (200, {}, answered([HIT]))
     code = (
         "import sys\nfrom headrace_cli.app import app\n"
         f"try:\n    app(['search', 'q', '--url', {gateway.url!r}, '--api-key', 'hr_k'])\nexcept SystemExit as end:\n"
@@ -119,9 +124,25 @@ def test_every_command_and_exit_code_is_in_the_guide_and_the_reference() -> None
         assert f"{int(code)} {meaning}" in " ".join(run("--help").output.split())
 
 
+def test_search_says_what_the_passages_do_not(gateway: Any) -> None:
+    """Broken: the best of nothing looks like an answer, or half a reranking like a whole one."""
+    reranking = {"ranked": 5, "wanted": 20, "missing": "too slow"}
+    gateway.reply = lambda _: (200, {}, answered([HIT], fits=False, fit=0.02, reranking=reranking))
+    arguments = ("search", "q", "--url", gateway.url, "--api-key", "hr_k")
+    shown = run(*arguments, "--rerank", "--minimum-fit", "0.1")
+    assert "nothing fits" in shown.stderr
+    assert "5 of 20 ranked again: too slow" in shown.stderr
+    sent = gateway.requests[0].body
+    assert (sent["rerank"], sent["minimum_fit"]) == (True, 0.1)
+    assert json.loads(run(*arguments, "--json").stdout)["fits"] is False
+    gateway.reply = lambda _: (200, {}, answered([HIT]))
+    assert "nothing fits" not in run(*arguments).stderr
+    assert not {"rerank", "minimum_fit"} & set(gateway.requests[-1].body)
+
+
 def test_search_shows_where_each_passage_stands(gateway: Any) -> None:
     """Broken: a hit cannot be found again in its document."""
-    gateway.reply = lambda _: (200, {}, {"hits": [HIT], "timings": {"embed_ms": 1, "search_ms": 2}})
+    gateway.reply = lambda _: (200, {}, answered([HIT]))
     result = run(
         "search",
         "how",
@@ -201,7 +222,7 @@ def test_search_without_an_embedder_names_the_mode_that_needs_none(gateway: Any,
 def test_json_is_all_that_stands_on_stdout(gateway: Any, tmp_path: Path) -> None:
     """Broken: a script that reads the output stumbles over messages."""
     gateway.reply = lambda request: {
-        "/v1/search": (200, {}, {"hits": [HIT], "timings": {"embed_ms": 1, "search_ms": 2}}),
+        "/v1/search": (200, {}, answered([HIT])),
         "/v1/ask": (200, {}, ARTIFACT),
         "/v1/documents/a.md": (200, {}, STATUS),
     }.get(request.path)
@@ -419,7 +440,7 @@ def test_the_local_stack_is_found_upward_and_its_key_is_used(
     gateway: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Broken: commands work in one folder of a project only."""
-    gateway.reply = lambda _: (200, {}, {"hits": [], "timings": {"embed_ms": 1, "search_ms": 2}})
+    gateway.reply = lambda _: (200, {}, answered([]))
     keep_local_stack(tmp_path / ".headrace", gateway.url)
     (tmp_path / "deep" / "er").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "deep" / "er")

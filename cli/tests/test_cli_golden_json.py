@@ -159,7 +159,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gateway: Any) -> None
     set_objects(monkeypatch, tmp_path)
     set_stack(monkeypatch, tmp_path)
     gateway.reply = lambda request: {
-        "/v1/search": (200, {}, {"hits": [HIT], "timings": {"embed_ms": 1, "search_ms": 2}}),
+        "/v1/search": (200, {}, {"hits": [HIT], "fits": True, "fit": 0.5, "timings": {"embed_ms": 1, "search_ms": 2}}),
         "/v1/ask": (200, {}, {"id": "i", "text": "It flows [1]."}),
         "/v1/documents/a.md": (200, {}, STATUS),
         "/v1/documents:search": (200, {}, {"documents": PAGE, "next": None}),

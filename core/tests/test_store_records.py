@@ -11,12 +11,12 @@ from asyncpg.exceptions._base import DataError as ClientDataError
 from headrace.errors import ConfigurationError, DependencyDown, InvalidRecord
 from headrace.payloads import DocumentFacts
 from headrace.store.error_mapping import postgresql_errors
+from headrace.store.fusion import fuse
 from headrace.store.generations import embedding_table
 from headrace.store.pool import StoreSettings
 from headrace.store.queries import load
 from headrace.store.rows import Generation, IndexChunk, IndexDocument, validate
 from headrace.store.schema import migrate, require_pgvector
-from headrace.store.search import fuse
 
 pytestmark = pytest.mark.unit
 

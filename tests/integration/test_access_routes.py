@@ -25,6 +25,7 @@ from headrace.envelope import Change, Operation
 from headrace.payloads import DocumentFacts
 from headrace.retrieval.mode import Mode
 from headrace.retrieval.questions import Questions, SearchSettings
+from headrace.retrieval.rerank import Reranker, RerankSettings
 from headrace.store import artifacts, legs, neighbours, queries, statistics, transactions
 from headrace.store import search as searching
 from headrace.store.conditions import compile_filter
@@ -72,6 +73,14 @@ class Toy:
 
     async def ping(self, generation: Generation) -> None:
         """Be there."""
+
+
+class WithoutPhrases(Questions):
+    """Its questions have no phrases: of passages that score alike, an index may choose others to be compared."""
+
+    async def ask(self, *given: Any, **asked: Any) -> Question:
+        """Return the question."""
+        return replace(await super().ask(*given, **asked), sequence=())
 
 
 @dataclass(frozen=True)
@@ -149,11 +158,11 @@ async def ground(store_schema: StoreSchema, owner: Owner, chance: Random, docume
     by_key = {Change(TENANT, name, 0, Operation.UPSERT).key: (letter(known),) for name, known in letters.items()}
     settings = store_schema.settings(pool_maximum=3)
     pool, store = await create_pool(settings), PostgresStore(settings)
-    questions = Questions(Toy(), SearchSettings())
+    questions = WithoutPhrases(Toy(), SearchSettings())
     app = create_app(
         Dependencies(
             settings=GatewaySettings(), kafka=KafkaSettings(), codec=Codec(FixedIds()), store=store,
-            publisher=None, questions=questions, flow=Letters(by_key), pipeline_version=lambda _: 1,  # type: ignore[arg-type]
+            publisher=None, questions=questions, reranker=Reranker(RerankSettings()), flow=Letters(by_key), pipeline_version=lambda _: 1,  # type: ignore[arg-type]
         )
     )  # fmt: skip
     bound = [await create_api_key(owner, TENANT, "bound", reader) for reader in drawn.readers]
@@ -163,7 +172,7 @@ async def ground(store_schema: StoreSchema, owner: Owner, chance: Random, docume
         return await questions.ask(generation, TENANT, text, mode)
 
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway", timeout=60) as http:
-        empty = ranking.Passages([], [], [], ranking.NO_VECTORS, [], 0, 0.0, {})
+        empty = ranking.Passages([], [], [], [], ranking.NO_VECTORS, [], 0, 0.0, {})
         play = Play(http, drawn, empty, ask, bound, acting, chance, letters=letters)
         made = Ground(owner, pool, replace(generation, state="active"), drawn, play)
         await made.index(sorted(drawn.documents))

@@ -19,7 +19,7 @@ from headrace.payloads import ChangeEvent
 from headrace.store import artifacts, documents, keys
 from headrace.store.generations import activate, create_generation
 from headrace.store.rows import Generation
-from headrace.store.search import Question, search
+from headrace.store.search import Question
 from headrace.store.transactions import set_tenant, tenant_transaction
 from headrace_chunker.handler import SectionsHandler
 from headrace_embedder import metrics
@@ -27,6 +27,7 @@ from headrace_embedder.handler import EmbedHandler
 from headrace_indexer.handler import IndexHandler
 from headrace_ingest.handler import ChangeEventHandler
 from headrace_testing.postgres import StoreSchema
+from headrace_testing.searching import search
 
 if TYPE_CHECKING:
     from headrace.store.pool import Pool

@@ -25,8 +25,9 @@ from headrace.store.generations import activate, create_generation, get_generati
 from headrace.store.index import index_batch
 from headrace.store.rows import Generation, IndexChunk, IndexDocument, IndexResult, Outcome
 from headrace.store.schema import migrate
-from headrace.store.search import Question, search
+from headrace.store.search import Question
 from headrace.store.transactions import tenant_transaction
+from headrace_testing.searching import search
 
 if TYPE_CHECKING:
     from headrace.store.pool import Pool

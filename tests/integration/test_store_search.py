@@ -24,9 +24,10 @@ from headrace.store.generations import create_generation
 from headrace.store.index import index_batch
 from headrace.store.pool import create_pool
 from headrace.store.rows import Generation, IndexChunk, IndexDocument
-from headrace.store.search import Question, search
+from headrace.store.search import Question
 from headrace.store.transactions import tenant_transaction
 from headrace_testing.postgres import StoreSchema
+from headrace_testing.searching import search
 
 if TYPE_CHECKING:
     from headrace.store.pool import Pool

@@ -25,7 +25,7 @@ from headrace.store.generations import create_generation
 from headrace.store.index import index_batch
 from headrace.store.pool import create_pool
 from headrace.store.rows import Generation, IndexChunk, IndexDocument
-from headrace.store.search import Found, Question, Shape, find, fingerprint
+from headrace.store.search import Found, Question, Shape, fingerprint, search
 from headrace_testing.postgres import StoreSchema
 
 if TYPE_CHECKING:
@@ -118,14 +118,14 @@ async def test_there_are_never_fewer_hits_than_exist(
         tree = None if given is None else parse(given)
         vectors, hybrid = Question(near.tobytes()), asked("수문 gate", near.tobytes())
         for where, question, top_k in (*product([pool], (vectors, hybrid), (1, 10, 100)), (hasty, vectors, 10)):
-            found = await find(where, "acme", generation, question, top_k=top_k, filters=tree)
+            found = await search(where, "acme", generation, question, top_k=top_k, filters=tree)
             assert len(found.hits) == min(top_k, existing), (given, top_k)
             assert found.more == (existing > top_k)
             assert len({hit.chunk_id for hit in found.hits}) == len(found.hits)
         if given is None or given.get("field") != "attributes.rank":
             continue
         nearest = {texts[row] for row in sorted(range(existing), key=lambda row: -float(unit[row] @ near))[:10]}
-        hits = (await find(pool, "acme", generation, vectors, top_k=10, filters=tree)).hits
+        hits = (await search(pool, "acme", generation, vectors, top_k=10, filters=tree)).hits
         assert len(nearest & {hit.text for hit in hits}) >= min(10, existing) - 1, given
     await hasty.close()
 
@@ -141,7 +141,7 @@ async def test_a_filter_that_no_index_answers_is_not_judged_by_a_part_of_the_doc
     for low in (0, 3, 20, 29, 30):
         only = parse({"field": "attributes.rank", "gte": low})
         for question in (Question(vector(1)), asked("gate", vector(1))):
-            found = await find(pool, "acme", generation, question, top_k=50, filters=only)
+            found = await search(pool, "acme", generation, question, top_k=50, filters=only)
             assert len(found.hits) == 30 - low
 
 
@@ -149,7 +149,7 @@ async def by_document(
     pool: Pool, generation: Generation, question: Question, top_k: int, shape: Shape, filters: Filter | None = None
 ) -> tuple[Found, dict[str, list[str]]]:
     """A grouped search, and its texts by document."""
-    found = await find(pool, "acme", generation, question, top_k=top_k, filters=filters, shape=shape)
+    found = await search(pool, "acme", generation, question, top_k=top_k, filters=filters, shape=shape)
     groups: dict[str, list[str]] = {}
     for hit in found.hits:
         groups.setdefault(hit.document_id, []).append(hit.text)
@@ -198,7 +198,7 @@ async def test_pages_show_every_hit_once_while_documents_change(pool: Pool, gene
     seen: Counter[bytes] = Counter()
     shape, pages = Shape(), 0
     while True:
-        found = await find(pool, "acme", generation, question, top_k=17, shape=shape)
+        found = await search(pool, "acme", generation, question, top_k=17, shape=shape)
         seen.update(hit.chunk_id for hit in found.hits)
         shape = Shape(seen=shape.seen | {fingerprint(shape.identity(hit)) for hit in found.hits})
         pages += 1
@@ -234,7 +234,7 @@ async def test_neighbours_stand_beside_their_hit(pool: Pool, generation: Generat
     """Broken: a reader sees other text around a hit than the document has, or that of another document."""
     texts = [(f"수문 {at}", vector(1, at)) for at in range(6)]
     await index_batch(pool, generation, [document("d", texts), document("other", [("gate", vector(0, 0, 1))])])
-    found = await find(pool, "acme", generation, Question(vector(1)), top_k=7, shape=Shape(neighbours=2))
+    found = await search(pool, "acme", generation, Question(vector(1)), top_k=7, shape=Shape(neighbours=2))
     by_text = {hit.text: hit for hit in found.hits}
     for at in range(6):
         around = by_text[f"수문 {at}"].neighbours
@@ -255,14 +255,14 @@ async def test_a_search_says_how_it_was_executed(pool: Pool, generation: Generat
     texts = [(f"gate {at}" if at % 2 else f"turbine {at}", vector(1, at)) for at in range(60)]
     await index_batch(pool, generation, [document("d", texts, attributes={"kind": "x"})])
     only = parse({"field": "attributes.kind", "eq": "x"})
-    found = await find(pool, "acme", generation, asked("gate", vector(1), explain=True), top_k=5, filters=only)
+    found = await search(pool, "acme", generation, asked("gate", vector(1), explain=True), top_k=5, filters=only)
     assert (found.plan.exact, found.plan.documents, found.plan.readings) == (True, 1, 1)
     assert (found.plan.dense, found.plan.lexical) == (24, 24)
     for hit in found.hits:
         assert hit.explanation is not None
         assert hit.explanation.dense_rank == hit.ordinal + 1
         assert (hit.explanation.lexical_rank is None) == ("turbine" in hit.text)
-    wide = await find(pool, "acme", generation, Question(vector(1)), top_k=5)
+    wide = await search(pool, "acme", generation, Question(vector(1)), top_k=5)
     assert (wide.plan.exact, wide.plan.lexical, wide.plan.documents) == (False, None, None)
 
 
@@ -270,4 +270,4 @@ async def test_a_search_says_how_it_was_executed(pool: Pool, generation: Generat
 async def test_a_shape_out_of_range_is_refused(pool: Pool, generation: Generation, shape: Shape) -> None:
     """Broken: one request reads a whole corpus into an answer."""
     with pytest.raises(InvalidRecord):
-        await find(pool, "acme", generation, Question(vector(1)), shape=shape)
+        await search(pool, "acme", generation, Question(vector(1)), shape=shape)

@@ -6,31 +6,76 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from headrace.errors import ConfigurationError
-from headrace_testing.data import changes
+from headrace_testing.data import changes, reference
 
 _HEADING = re.compile(r"^(?P<title>\S[^\n]{3,80})\n(?P<line>[-=*~^\"'+#])(?P=line){2,}\s*$", re.MULTILINE)
 _FEWEST_WORDS = 2
+_LEFT_OUT_ALONE = 0.1
+_SHORT_TOPIC = 4_000
+"""Characters of a topic that is in the sample."""
+_FOREIGN = "foreign.txt"
+"""Questions about everyday things, in English and in Korean, other than those that the store is calibrated with."""
+_HANGUL = re.compile("[\uac00-\ud7a3]")
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedSet:
-    """Change events of documents, and queries with the ID of the document that answers each."""
+    """Change events of documents, and queries with the ID of the document that answers each.
+
+    ``unanswered`` are queries that no document answers, by where they are from.
+    """
 
     name: str
     documents: list[dict[str, Any]]
     queries: list[tuple[str, str]]
+    unanswered: Mapping[str, list[str]] = field(default_factory=dict)
 
     def drawn(self, count: int, seed: int) -> JudgedSet:
         """Return the set with at most ``count`` of its queries."""
-        if count >= len(self.queries):
-            return self
-        return JudgedSet(self.name, self.documents, random.Random(seed).sample(self.queries, count))
+        draw = random.Random(seed)
+        unanswered = {kind: draw.sample(all_, min(count, len(all_))) for kind, all_ in self.unanswered.items()}
+        queries = draw.sample(self.queries, min(count, len(self.queries)))
+        return JudgedSet(self.name, self.documents, queries, unanswered)
+
+    def halved(self, seed: int) -> JudgedSet:
+        """Return the set without half of its documents, with their queries and those of other fields as unanswered.
+
+        Documents of one title are kept or left out together, except that a tenth of those that would be kept are left
+        out alone: what is beside their answer is still there.
+        """
+        draw = random.Random(seed)
+        groups = sorted({event["title"] or event["id"] for event in self.documents})
+        whole = set(draw.sample(groups, len(groups) // 2))
+        several = len(groups) < len(self.documents)
+        kinds: dict[str, str] = {}
+        for event in self.documents:
+            alone = several and draw.random() < _LEFT_OUT_ALONE
+            whole_group = (event["title"] or event["id"]) in whole
+            kinds[event["id"]] = "withheld" if whole_group else "withheld alone" if alone else ""
+        unanswered: dict[str, list[str]] = {"foreign": _foreign(korean=_is_korean(self.queries[0][0]))}
+        for query, identity in self.queries:
+            if kinds[identity]:
+                unanswered.setdefault(kinds[identity], []).append(query)
+        kept = [event for event in self.documents if not kinds[event["id"]]]
+        queries = [(query, identity) for query, identity in self.queries if not kinds[identity]]
+        return JudgedSet(f"half of {self.name}", kept, queries, unanswered)
+
+
+def _is_korean(text: str) -> bool:
+    return _HANGUL.search(text) is not None
+
+
+def _foreign(*, korean: bool) -> list[str]:
+    """Return the foreign questions of the language."""
+    text = resources.files("headrace_bench").joinpath(_FOREIGN).read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if _is_korean(line) == korean]
 
 
 def manuals(documents: int) -> tuple[list[dict[str, Any]], str]:
@@ -88,6 +133,20 @@ def squad(path: Path) -> JudgedSet:
             remedy="Pass another file.",
         ) from error
     return JudgedSet(path.stem, documents, queries)
+
+
+def sample() -> JudgedSet:
+    """Return a small set that needs no file, for continuous integration.
+
+    It is the short topics of Python's language reference with their headings as queries, a Korean manual with questions
+    in other words, and questions about something else as unanswered ones.
+    """
+    topics = [event for event in reference() if len(event["content"]) <= _SHORT_TOPIC]
+    with resources.as_file(resources.files("headrace_bench").joinpath("manual.ko.json")) as path:
+        manual = squad(path)
+    queries = [*headings(topics, "").queries, *manual.queries]
+    unanswered = {"foreign": [*_foreign(korean=False), *_foreign(korean=True)]}
+    return JudgedSet("sample", [*topics, *manual.documents], queries, unanswered)
 
 
 _WORDS = ("max", "log", "pool", "retry", "buffer", "stage", "index", "batch", "queue", "offset", "limit", "cache")

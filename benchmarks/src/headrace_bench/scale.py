@@ -138,7 +138,7 @@ async def recall(pool: Any, owner: Any, generation: Generation, asked: Sequence[
     """Return the share of the ten nearest vectors, by an exact scan, that search finds, by tenant."""
     shares: dict[str, list[float]] = {}
     for tenant, _, question in asked:
-        hits = await search(pool, tenant, generation, question, top_k=10)
+        hits = (await search(pool, tenant, generation, question, top_k=10)).hits
         ids = [UUID(bytes=hit.chunk_id) for hit in hits]
         found = {row[0] for row in await owner.fetch(filled(_FOUND, generation), tenant, ids)}
         assert question.vector is not None

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean
+from types import MappingProxyType
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
@@ -46,12 +47,17 @@ _WARM_DOCUMENTS = 40
 
 
 @contextmanager
-def deployment(state_dir: Path, provider: str, model: str = "all-MiniLM-L6-v2") -> Iterator[Deployment]:
-    """Yield a separate, bootstrapped deployment on the local stack; its services are killed at the end."""
+def deployment(
+    state_dir: Path, provider: str, model: str = "all-MiniLM-L6-v2", more: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Deployment]:
+    """Yield a separate, bootstrapped deployment on the local stack; its services are killed at the end.
+
+    ``more`` are environment variables of its services.
+    """
     endpoints = shared.acquire(state_dir)
     name = f"bench{uuid4().hex[:8]}"
     place = Place(endpoints.kafka_bootstrap, endpoints.registry_url, endpoints.postgres_dsn, f"{name}-", name)
-    env = {} if provider == "hashing" else {"HEADRACE_EMBEDDER_MODEL": model}
+    env = {} if provider == "hashing" else {"HEADRACE_EMBEDDER_MODEL": model, **more}
     identity = "hashing-384" if provider == "hashing" else model
     own = Deployment(place, Path(tempfile.mkdtemp(prefix="headrace-bench-")), provider, identity, env)
     try:

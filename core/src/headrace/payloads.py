@@ -151,6 +151,7 @@ class GenerationRequest:
     top_k: int = 5
     reader: tuple[str, ...] = ()
     filter: str | None = None
+    minimum_fit: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from headrace.errors import DependencyDown
 from headrace.filters.model import Filter
 from headrace.kafka.broker_contract import Message
 from headrace.retrieval.questions import Questions, SearchSettings
+from headrace.retrieval.rerank import Reranker, RerankSettings
 from headrace.store.artifacts import Artifact
 from headrace.store.documents import DocumentRow, DocumentState, Listed
 from headrace.store.keys import KeyOwner
@@ -48,6 +50,7 @@ class FakeStore:
     rows: dict[tuple[str, str], DocumentRow] = field(default_factory=dict)
     artifacts: dict[tuple[str, UUID], Artifact] = field(default_factory=dict)
     hits: list[Hit] = field(default_factory=list)
+    fit: float | None = 0.5
     searches: list[dict[str, Any]] = field(default_factory=list)
     lookups: int = 0
     generation: Generation = field(default_factory=lambda: Generation("g1", "model", 2, state="active"))
@@ -85,7 +88,8 @@ class FakeStore:
         noted = {"tenant": tenant, "reader": reader, "question": question, "top_k": top_k}
         self.searches.append({**noted, "filters": filters, "shape": shape})
         left = [hit for hit in self.hits if fingerprint(shape.identity(hit)) not in shape.seen]
-        return Found(left[:top_k], len(left) > top_k, Plan(exact=True, dense=9, lexical=None, documents=3))
+        plan = Plan(exact=True, dense=9, lexical=None, documents=3)
+        return Found(left[:top_k], len(left) > top_k, plan, self.fit)
 
     async def document(self, tenant: str, reader: Reader, document_id: str) -> DocumentRow | None:
         """Return the row."""
@@ -237,6 +241,13 @@ class Gateway:
         return await self.client.post("/v1/changes", json=body, **arguments)
 
 
+def longest_first(request: httpx.Request) -> httpx.Response:
+    """A reranker for which a longer passage is better."""
+    documents = json.loads(request.content)["documents"]
+    results = [{"index": place, "relevance_score": len(text)} for place, text in enumerate(documents)]
+    return httpx.Response(200, json={"results": results})
+
+
 SETTINGS = GatewaySettings(max_body_bytes=64 * 1024, max_content_bytes=1000, max_changes=20)
 
 
@@ -254,6 +265,7 @@ async def gateway() -> AsyncIterator[Gateway]:
             store=store,
             publisher=publisher,
             questions=Questions(embedder, SearchSettings()),
+            reranker=Reranker(RerankSettings(url="http://ranker/v1"), httpx.MockTransport(longest_first)),
             flow=flow,
             pipeline_version=lambda _: 3,
             checks=checks,

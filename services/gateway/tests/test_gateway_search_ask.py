@@ -61,17 +61,52 @@ async def test_search_returns_passages_of_the_keys_tenant(gateway: Any, rows: An
     (hit,) = answer.json()["hits"]
     assert (hit["document_id"], hit["section"], hit["start"], hit["end"]) == ("guide.md", ["Start", "Gate"], 10, 31)
     assert (hit["score"], hit["text"], hit["source"]) == (0.9, "Open the gate slowly.", "https://example.com/guide")
-    assert set(answer.json()["timings"]) == {"embed_ms", "search_ms", "freshness_ms"}
+    assert set(answer.json()["timings"]) == {"embed_ms", "search_ms", "rerank_ms", "freshness_ms"}
     assert gateway.store.searches == [
         {
             "tenant": "alpha",
             "reader": UNNAMED,
-            "question": Question((5).to_bytes(8, "little"), query(Analyzer(), "alpha", "gate")),
+            "question": Question((5).to_bytes(8, "little"), query(Analyzer(), "alpha", "gate"), sequence=("gate",)),
             "top_k": 1,
             "filters": documents(["guide.md"]),
             "shape": Shape(),
         }
     ]
+
+
+@pytest.mark.parametrize(
+    ("fit", "minimum", "fits", "hits"),
+    [(0.5, None, True, 1), (0.05, None, False, 1), (0.05, 0.2, False, 0), (0.3, 0.2, True, 1), (None, 0.9, True, 1)],
+)
+async def test_search_says_whether_anything_fits(
+    gateway: Any, rows: Any, fit: float | None, minimum: float | None, fits: bool, hits: int
+) -> None:
+    """If it failed, a client could not tell an answer from the best of nothing, or lose hits that it did not refuse."""
+    gateway.store.hits, gateway.store.fit = [rows.hit()], fit
+    body = {"query": "gate?"} | ({} if minimum is None else {"minimum_fit": minimum})
+    answer = (await gateway.client.post("/v1/search", json=body)).json()
+    assert (answer["fits"], answer["fit"], len(answer["hits"])) == (fits, fit, hits)
+
+
+async def test_the_best_hits_are_ranked_again_on_request(gateway: Any, rows: Any) -> None:
+    """If it failed, a reranker would be asked unasked, or see no more than the hits that are returned."""
+    gateway.store.hits = [rows.hit("Short."), rows.hit("A longer passage."), rows.hit("Middle one.")]
+    plain = (await gateway.client.post("/v1/search", json={"query": "gate", "top_k": 1})).json()
+    ranked = (await gateway.client.post("/v1/search", json={"query": "gate", "top_k": 1, "rerank": True})).json()
+    assert (plain["hits"][0]["text"], plain["reranking"]) == ("Short.", None)
+    assert ranked["hits"][0]["text"] == "A longer passage."
+    assert ranked["hits"][0]["relevance"] > 0
+    assert ranked["reranking"] == {"ranked": 3, "wanted": 3, "missing": ""}
+    assert len(ranked["hits"]) == 1
+
+
+@pytest.mark.parametrize("minimum", [-0.1, 1.1, "much", [0.5]])
+async def test_a_wrong_minimum_fit_is_refused_by_name(gateway: Any, minimum: object) -> None:
+    """If it failed, a typing error would turn the check off."""
+    for url, field in (("/v1/search", "query"), ("/v1/ask", "question")):
+        answer = await gateway.client.post(url, json={field: "gate?", "minimum_fit": minimum})
+        assert answer.status_code in (400, 422)
+        assert "minimum_fit" in answer.text
 
 
 @pytest.mark.parametrize(
@@ -99,13 +134,13 @@ async def test_a_question_has_the_legs_that_help(
 
 async def test_a_hit_is_explained_on_request(gateway: Any, rows: Any) -> None:
     """Broken: an answer does not say why a passage is in it, or says it unasked to those who pay for bytes."""
-    found = HitExplanation(0.5, 3.0, {"gate": 1.0, "open": 2.0}, 2, None)
+    found = HitExplanation(0.5, 3.0, {"gate": 1.0, "open": 2.0}, 2, None, 1.5)
     gateway.store.hits = [replace(rows.hit(), explanation=found)]
     answer = await gateway.client.post("/v1/search", json={"query": "open gate", "explain": True})
     assert gateway.store.searches[0]["question"].explain
     assert answer.json()["hits"][0]["explanation"] == {
         "dense": 0.5, "dense_rank": 2, "lexical": 3.0, "lexical_rank": None,
-        "terms": [{"term": "open", "score": 2.0}, {"term": "gate", "score": 1.0}],
+        "terms": [{"term": "open", "score": 2.0}, {"term": "gate", "score": 1.0}], "phrases": 1.5,
     }  # fmt: skip
     assert answer.json()["plan"] == {
         "generation": "g1", "model": "model", "dense": {"access": "exact", "found": 9}, "lexical": None, "documents": 3,

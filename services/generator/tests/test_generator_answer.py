@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
+from unittest.mock import AsyncMock
 from uuid import UUID
 
 import httpx2 as httpx
@@ -20,13 +21,16 @@ from headrace.envelope import Change, Context, Operation, Trace, check_transitio
 from headrace.errors import ConfigurationError, DependencyDown, InvalidRecord, PermanentError
 from headrace.handlers.registry import installed
 from headrace.payloads import Artifact, GenerationRequest
+from headrace.retrieval.questions import Questions, SearchSettings
 from headrace.store import artifacts
+from headrace.store.legs import Plan
 from headrace.store.rows import Generation
-from headrace.store.search import Hit
+from headrace.store.search import Found, Hit
 from headrace_generator import passages
 from headrace_generator.answer import AnswerHandler, make_provider
 from headrace_generator.extractive import ExtractiveProvider
 from headrace_generator.language_model import PROMPT, LanguageModelProvider
+from headrace_generator.passages import Retriever
 from headrace_generator.providers import Draft
 from headrace_generator.settings import GeneratorSettings
 
@@ -37,6 +41,7 @@ HITS = [
     Hit("a.md", "A", 1, b"\x01" * 16, ("One",), 0, 33, 0, "The gate opens slowly on purpose.", 0.9, "https://a", {}),
     Hit("b.md", "B", 2, b"\x02" * 16, (), 5, 38, 0, "The wheel turns when water flows.", 0.8, "", {}),
 ]
+FOUND = Found(HITS, more=False, plan=Plan(exact=True, dense=2, lexical=2, documents=None), fit=0.5)
 
 
 @dataclass
@@ -88,9 +93,9 @@ def context(**changes: Any) -> Context[GenerationRequest]:
 def handler(provider: Any, hits: list[Hit], store: FakeArchive | None = None) -> AnswerHandler:
     """The handler over fakes; it notes nothing and finds these passages."""
 
-    async def find(tenant: str, request: GenerationRequest) -> list[Hit]:
+    async def find(tenant: str, request: GenerationRequest) -> Found:
         assert tenant == "alpha"
-        return hits[: request.top_k]
+        return replace(FOUND, hits=hits[: request.top_k], fit=0.5 if hits else 0.0)
 
     return AnswerHandler(
         settings=GeneratorSettings(), find_passages=find, provider=provider, archive=store or FakeArchive()
@@ -116,6 +121,7 @@ async def test_an_answer_is_stored_cited_and_handed_on() -> None:
         "generator.provider": "openai-compatible",
         "generator.model": "model-1",
         "generator.passages": 2,
+        "generator.fit": 0.5,
         "generator.citations": 2,
         "generator.citations_removed": 1,
         "generator.uncited": False,
@@ -164,9 +170,9 @@ async def test_passages_are_those_of_the_requests_reader(
     """Broken: the provider is shown passages that the reader may not read."""
     asked: list[Reader] = []
 
-    async def search(*_: object, reader: Reader, **__: object) -> list[Hit]:
+    async def search(*_: object, reader: Reader, **__: object) -> Found:
         asked.append(reader)
-        return HITS
+        return FOUND
 
     async def of_any(*_: object, **__: object) -> object:
         return object()
@@ -175,7 +181,7 @@ async def test_passages_are_those_of_the_requests_reader(
     retriever = passages.Retriever(None, None)  # type: ignore[arg-type]
     monkeypatch.setattr(retriever, "_active", of_any)
     monkeypatch.setattr(retriever._questions, "ask", of_any)
-    assert await retriever.find("alpha", context(reader=names).payload) == HITS
+    assert await retriever.find("alpha", context(reader=names).payload) == replace(FOUND, hits=HITS[:2])
     assert asked == [Reader.of(names)]
 
 
@@ -231,7 +237,7 @@ async def test_without_passages_the_artifact_says_so_and_no_model_is_asked() -> 
     step = handler(provider, [])
     await step.start()
     after = await step.process(context())
-    assert after.payload.text.startswith("No answer: the search found no passage")
+    assert after.payload.text.startswith("No answer: the documents")
     assert after.payload.citations == ()
     assert provider.asked == []
     assert (after.metadata["generator.passages"], after.metadata["generator.uncited"]) == (0, False)
@@ -371,3 +377,36 @@ async def test_a_request_that_the_model_refuses_is_dead_lettered(status: int) ->
     with pytest.raises(PermanentError, match="context length exceeded"):
         await provider.write("How?", HITS)
     await provider.close()
+
+
+@pytest.mark.parametrize(
+    ("question", "said"), [("How does it open?", "No answer: "), ("어떻게 여나요?", "답변 없음: ")]
+)
+async def test_nothing_fits_in_the_questions_language_and_costs_no_call(question: str, said: str) -> None:
+    """If it failed, the model would be paid to guess, or a Korean would be answered in English."""
+    provider = FakeProvider("Guessed [1].")
+    after = await handler(provider, []).process(context(question=question))
+    assert after.payload.text.startswith(said)
+    assert (after.payload.model, after.payload.citations) == ("none", ())
+    assert after.metadata["generator.fit"] == 0.0
+    assert not provider.asked
+
+
+@pytest.mark.parametrize(
+    ("fit", "minimum", "passages"), [(0.05, None, 0), (0.05, 0.0, 2), (0.2, None, 2), (0.2, 0.5, 0)]
+)
+async def test_passages_that_do_not_fit_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, fit: float, minimum: float | None, passages: int
+) -> None:
+    """If it failed, the setting or the request's own minimum would be ignored."""
+
+    async def found(*_: Any, **__: Any) -> Found:
+        return replace(FOUND, fit=fit)
+
+    monkeypatch.setattr("headrace_generator.passages.search", found)
+    retriever = Retriever(AsyncMock(), AsyncMock())
+    monkeypatch.setattr(retriever, "_active", AsyncMock())
+    monkeypatch.setattr(retriever, "_questions", Questions(AsyncMock(), SearchSettings()))
+    monkeypatch.setattr(Questions, "ask", AsyncMock())
+    result = await retriever.find("alpha", context(minimum_fit=minimum).payload)
+    assert (len(result.hits), result.fit) == (passages, fit)

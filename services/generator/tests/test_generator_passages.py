@@ -9,8 +9,9 @@ import pytest
 from headrace.access.readers import UNNAMED
 from headrace.filters.model import Condition, Filter, Operator
 from headrace.payloads import GenerationRequest
+from headrace.store.legs import Plan
 from headrace.store.rows import Generation
-from headrace.store.search import Hit
+from headrace.store.search import Found
 from headrace_generator.passages import Retriever
 
 pytestmark = pytest.mark.unit
@@ -27,6 +28,9 @@ class Embedder:
         """Answers."""
 
 
+NOTHING = Found((), more=False, plan=Plan(exact=True, dense=0, lexical=0, documents=None), fit=None)
+
+
 @pytest.mark.parametrize(
     ("written", "meant"),
     [(None, None), ('{"field": "language", "eq": "ko"}', Condition("language", Operator.EQ, "ko"))],
@@ -37,9 +41,9 @@ async def test_a_question_searches_what_its_filter_allows(
     """Broken: an answer cites documents that the question excluded."""
     searched: list[Any] = []
 
-    async def search(*_: object, **asked: Any) -> list[Hit]:
+    async def search(*_: object, **asked: Any) -> Found:
         searched.append(asked)
-        return []
+        return NOTHING
 
     async def active() -> Generation:
         return Generation("g1", "model", 2)
@@ -48,5 +52,5 @@ async def test_a_question_searches_what_its_filter_allows(
     pool: Any = None
     retriever = Retriever(pool, Embedder())
     monkeypatch.setattr(retriever, "_active", active)
-    assert await retriever.find("acme", GenerationRequest("How?", top_k=3, filter=written)) == []
+    assert await retriever.find("acme", GenerationRequest("How?", top_k=3, filter=written)) == NOTHING
     assert searched == [{"reader": UNNAMED, "top_k": 3, "filters": meant}]

@@ -25,11 +25,12 @@ def changes(limit: int | None = None) -> tuple[list[dict[str, Any]], str]:
     if path.exists():
         return read_changes(path, limit), path.name
     print(f"no change events at {path}; taking the language reference in pydoc_data.topics", file=sys.stderr)
-    found = [
-        {"op": "upsert", "id": f"topics/{name}", "version": 1, "title": name, "content": text, "source": "pydoc"}
-        for name, text in sorted(pydoc_data.topics.topics.items())
-    ]
-    return found[:limit], "pydoc_data.topics"
+    return reference()[:limit], "pydoc_data.topics"
+
+
+def reference() -> list[dict[str, Any]]:
+    """Return Python's language reference as change events, one for each topic."""
+    return [_event(name, 1, text) for name, text in sorted(pydoc_data.topics.topics.items())]
 
 
 def reference_with_edits(edits: int, seed: int, documents: int = 60) -> list[dict[str, Any]]:

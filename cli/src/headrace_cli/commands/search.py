@@ -27,7 +27,7 @@ _FORM = "Write a condition such as `language = ko`, `attributes.year >= 2020` or
 commands = commands_of()
 
 
-def retrieval(top_k: int, written: str | None) -> dict[str, Any]:
+def retrieval(top_k: int, written: str | None, minimum_fit: float | None) -> dict[str, Any]:
     """Return the part of a request that says what to search; raises :class:`UsageError` for a wrong filter."""
     request: dict[str, Any] = {"top_k": top_k}
     if written is not None:
@@ -35,6 +35,8 @@ def retrieval(top_k: int, written: str | None) -> dict[str, Any]:
             request["filter"] = to_json(written)
         except InvalidRecord as error:
             raise UsageError(error.message, where="--filter", remedy=_FORM) from error
+    if minimum_fit is not None:
+        request["minimum_fit"] = minimum_fit
     return request
 
 
@@ -94,6 +96,26 @@ Cursor = Annotated[
 Explain = Annotated[bool, typer.Option("--explain", envvar="HEADRACE_EXPLAIN", help="Show how each passage was found.")]
 
 
+Rerank = Annotated[
+    bool,
+    typer.Option(
+        "--rerank",
+        envvar="HEADRACE_SEARCH_RERANK",
+        help="Have the gateway's reranker rank the best passages again.",
+    ),
+]
+MinimumFit = Annotated[
+    float | None,
+    typer.Option(
+        "--minimum-fit",
+        envvar="HEADRACE_MINIMUM_FIT",
+        min=0,
+        max=1,
+        help="Fit of the passages below which nothing is returned or answered. Default for answers: the generator's.",
+    ),
+]
+
+
 @command(commands, "search")
 def search(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="What to search for, in plain words.")],
@@ -104,13 +126,15 @@ def search(
     per_document: PerDocument = 3,
     neighbours: Neighbours = 0,
     cursor: Cursor = None,
+    minimum_fit: MinimumFit = None,
+    rerank: Rerank = False,
     explain: Explain = False,
     *,
     caller: AtGateway,
     as_json: options.Json = False,
 ) -> None:
     """Find the passages that best match a query."""
-    request = {"query": query, "mode": mode.value, "highlight": True, **retrieval(top_k, only)}
+    request = {"query": query, "mode": mode.value, "highlight": True, **retrieval(top_k, only, minimum_fit)}
     if group_by_document:
         request |= {"group_by": "document", "per_document": per_document}
     if neighbours:
@@ -119,6 +143,8 @@ def search(
         request["cursor"] = cursor
     if explain:
         request["explain"] = True
+    if rerank:
+        request["rerank"] = True
     answer = _searched(caller.gateway(), request)
     if as_json:
         output.emit(answer)
@@ -131,6 +157,7 @@ def ask(
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="The question.")],
     top_k: TopK = 5,
     only: Filter = None,
+    minimum_fit: MinimumFit = None,
     timeout: Annotated[
         float,
         typer.Option(
@@ -143,7 +170,7 @@ def ask(
 ) -> None:
     """Answer a question from the documents, with citations."""
     wait_s = min(timeout, _LONGEST_ASK_S)
-    request = {"question": question, "wait_s": wait_s, **retrieval(top_k, only)}
+    request = {"question": question, "wait_s": wait_s, **retrieval(top_k, only, minimum_fit)}
     gateway = caller.gateway()
     artifact = gateway.ask(request, timeout_s=wait_s + 30)
     if artifact.get("pending") and timeout > wait_s:

@@ -20,6 +20,11 @@ def result(answer: dict[str, Any], *, by_document: bool = False) -> None:
     hits(answer["hits"], by_document=by_document)
     for note in answer.get("notes", ()):
         output.say(note["text"])
+    if not answer["fits"]:
+        output.say("nothing fits: the documents probably do not answer this query")
+    reranking = answer.get("reranking")
+    if reranking and reranking["missing"]:
+        output.say(f"{reranking['ranked']} of {reranking['wanted']} ranked again: {reranking['missing']}")
     if plan := answer.get("plan"):
         output.say(_plan(plan))
     more = "; more with --cursor, see --json" if answer.get("cursor") else ""

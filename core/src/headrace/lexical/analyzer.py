@@ -167,6 +167,11 @@ def analyzer_of(name: str) -> Analyzer:
     return Analyzer(name)
 
 
+def unspaced(term: str) -> bool:
+    """Whether the term is of a script that is written without spaces, or Hangul."""
+    return _UNSPACED_RUN.match(term) is not None
+
+
 def _has_marks(word: str) -> bool:
     """Whether the word has vowel signs or accents that no single character contains."""
     return not word.isascii() and any(unicodedata.category(character).startswith("M") for character in word)

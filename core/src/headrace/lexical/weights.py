@@ -57,6 +57,18 @@ def query(analyzer: Analyzer, tenant: str, text: str) -> dict[int, str]:
     return found
 
 
+def sequence(analyzer: Analyzer, text: str) -> tuple[str, ...]:
+    """Return the terms of a query in the order of the text, up to the last one that :func:`query` returns."""
+    found: list[str] = []
+    different: set[str] = set()
+    for term in analyzer.terms(text):
+        if term not in different and len(different) == MAX_QUERY_TERMS:
+            break
+        different.add(term)
+        found.append(term)
+    return tuple(found)
+
+
 @lru_cache(maxsize=1 << 17)
 def term_number(tenant: str, term: str) -> int:
     """Return the term's number among the tenant's: tenants share no terms, so an index of terms divides by tenant."""

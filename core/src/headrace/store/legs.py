@@ -10,11 +10,14 @@ from uuid import UUID
 from headrace.filters.model import ATTRIBUTE, And, Condition, Filter, Operator
 from headrace.store.cache import to_vector
 from headrace.store.conditions import SqlCondition, compile_filter
+from headrace.store.fit import Chance
 from headrace.store.generations import STORAGES, filled
 from headrace.store.queries import load
 from headrace.store.rows import Generation
 
 if TYPE_CHECKING:
+    from pgvector import SparseVector
+
     from headrace.store.pool import Connection
     from headrace.store.search import Question
 
@@ -66,7 +69,7 @@ class Legs:
     """The scores of the chunks that a leg found, on both legs, and the places of each leg's own, from 1.
 
     ``unrelated`` is the mean cosine of two passages; None if the generation has another distance. ``documents`` has the
-    document of each chunk.
+    document of each chunk, ``query`` the rarities of the question's terms by number.
     """
 
     dense: Mapping[UUID, float]
@@ -75,6 +78,8 @@ class Legs:
     lexical_places: Mapping[UUID, int]
     unrelated: float | None
     documents: Mapping[UUID, str]
+    query: Mapping[int, float]
+    chance: Chance
     plan: Plan
 
     def joined(self, later: Self) -> Self:
@@ -186,7 +191,7 @@ async def read_legs(
         exact = True
         rows = await connection.fetch(_legs_query(generation, scope, exact=True), *values)
     base = _BASE.get(generation.distance, 0.0)
-    unrelated = (rows[0]["unrelated"] or 0.0) if rows and generation.distance in _BASE else None
+    first = rows[0] if rows else dict.fromkeys(("unrelated", "chance_words", "chance_unspaced", "chance_meaning"))
     dense_places = {row["chunk_id"]: row["dense"] for row in rows if row["dense"] is not None}
     lexical_places = {row["chunk_id"]: row["lexical"] for row in rows if row["lexical"] is not None}
     return Legs(
@@ -194,8 +199,10 @@ async def read_legs(
         {row["chunk_id"]: row["score"] for row in rows if row["score"]},
         dense_places,
         lexical_places,
-        unrelated,
+        (first["unrelated"] or 0.0) if generation.distance in _BASE else None,
         {row["chunk_id"]: row["document_id"] for row in rows},
+        next((weights_of(row["query"]) for row in rows if row["query"] is not None), {}),
+        Chance(first["chance_words"] or (), first["chance_unspaced"] or (), first["chance_meaning"]),
         Plan(
             exact and vector is not None,
             None if vector is None else len(dense_places),
@@ -203,6 +210,11 @@ async def read_legs(
             None if scope.documents is None else len(scope.documents),
         ),
     )
+
+
+def weights_of(vector: SparseVector) -> dict[int, float]:
+    """Return the weights of a sparse vector by the number of the term."""
+    return dict(zip(vector.indices(), vector.values(), strict=True))
 
 
 def _legs_query(generation: Generation, scope: Scope, *, exact: bool) -> str:

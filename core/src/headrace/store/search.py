@@ -9,24 +9,25 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from headrace.access.readers import UNNAMED, Reader
+from headrace.embeddings.random_questions import rarities_in_questions
 from headrace.errors import InvalidRecord
 from headrace.filters.model import Filter
+from headrace.lexical.analyzer import Analyzer, analyzer_of
+from headrace.lexical.closeness import Closeness, WordsOfQuestion
+from headrace.store.fit import fit
+from headrace.store.fusion import DENSE_WEIGHT, READ_PASSAGES, fuse, ordered, with_phrases
 from headrace.store.generations import query_of
-from headrace.store.grouping import Read, by_document
-from headrace.store.legs import CANDIDATES, Legs, Plan, read_legs, scope_of
+from headrace.store.grouping import Groups, Read, by_document
+from headrace.store.legs import CANDIDATES, Legs, Plan, read_legs, scope_of, weights_of
 from headrace.store.neighbours import MAXIMUM_NEIGHBOURS, Neighbours, around
 from headrace.store.queries import load
 from headrace.store.rows import BYTES_PER_FLOAT, Generation
 from headrace.store.transactions import tenant_transaction
 
 if TYPE_CHECKING:
-    from pgvector import SparseVector
-
     from headrace.store.pool import Connection, Pool
 
 MAXIMUM_HITS = 100
-DENSE_WEIGHT = 0.4
-"""Share of the dense leg in the fused score, from 0 to 1; measured in ``docs/quality.md``."""
 FUSION_DEPTH = 4
 """Each leg of a hybrid search is read to this multiple of the requested number of hits."""
 DEEPEST = 1_000
@@ -35,10 +36,6 @@ MAXIMUM_PER_DOCUMENT = 10
 """Passages of each document in a grouped search."""
 FINGERPRINT_BYTES = 6
 """Bytes; among 1,000 hits and 10,000 candidates, two share one with a chance of 1 in 28 million."""
-_LARGEST_UNRELATED = 0.95
-"""The mean cosine of passages is taken as at most this, so that the rest keeps a scale."""
-_BELOW = 0.1
-"""A cosine of -1 costs this share of the dense leg: it keeps the order below the mean, and hides no match by words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +44,7 @@ class HitExplanation:
 
     ``terms`` are the terms of the question in the chunk, each with its share of the lexical score. The ranks count from
     1 among what a leg found; None if the leg did not find the chunk, but scored it because the other one did.
+    ``phrases`` is the sum of the rarities of the question's phrases in the chunk; None if they were not compared.
     """
 
     dense: float | None
@@ -54,6 +52,7 @@ class HitExplanation:
     terms: Mapping[str, float]
     dense_rank: int | None = None
     lexical_rank: int | None = None
+    phrases: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +62,9 @@ class Hit:
     ``ordinal`` counts the document's chunks from 0; ``page`` counts from 1, or is None if the document has no pages. A
     text that occurs several times in a section is reported at its first position. A higher ``score`` means a better
     match. It is the cosine similarity (or the negated distance) for the dense leg alone, BM25's score for the lexical
-    leg alone, and from 0 to 1 for both; these cannot be compared with each other. A hit is ``complete`` unless the
-    generation still lacks a part of this version of its document.
+    leg alone, and from 0 to 1 for a fused one; these cannot be compared with each other. A hit is ``complete`` unless
+    the generation still lacks a part of this version of its document. ``relevance`` is the score of a reranker that
+    ranked the hit.
     """
 
     document_id: str
@@ -84,6 +84,7 @@ class Hit:
     complete: bool = True
     explanation: HitExplanation | None = None
     neighbours: Neighbours | None = None
+    relevance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,8 @@ class Question:
     """A question for one leg of the index or for both.
 
     ``vector`` is float32, little-endian, with the generation's dimensions; ``terms`` are its terms by number
-    (:func:`headrace.lexical.weights.query`); ``weight`` is the share of the dense leg. With ``explain``, each hit says
+    (:func:`headrace.lexical.weights.query`); ``weight`` is the share of the dense leg. ``sequence`` are its terms in
+    the order of the text: a question that has them is also ordered by phrases. With ``explain``, each hit says
     how it was found.
     """
 
@@ -99,11 +101,12 @@ class Question:
     terms: Mapping[int, str] = field(default_factory=dict)
     weight: float = DENSE_WEIGHT
     explain: bool = False
+    sequence: Sequence[str] = ()
 
     @property
     def hybrid(self) -> bool:
-        """Whether it has both legs."""
-        return self.vector is not None and bool(self.terms)
+        """Whether its hits get a fused score."""
+        return bool(self.terms) and (self.vector is not None or bool(self.sequence))
 
     def check(self, generation: Generation) -> None:
         """Raise :class:`InvalidRecord` for a question that the generation cannot answer."""
@@ -151,32 +154,19 @@ def fingerprint(identity: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The hits of a search, best first (the hits of a document together), whether there are ``more``, and the plan."""
+    """The hits of a search, best first (the hits of a document together), whether there are ``more``, and the plan.
 
-    hits: list[Hit]
+    ``fit`` is how well the best of them fit the question, from 0 (as random questions do, or nothing was found) to 1;
+    None if no leg can tell, because the generation has another distance than the cosine.
+    """
+
+    hits: Sequence[Hit]
     more: bool
     plan: Plan
+    fit: float | None
 
 
 async def search(
-    pool: Pool,
-    tenant: str,
-    generation: Generation,
-    question: Question,
-    *,
-    reader: Reader = UNNAMED,
-    top_k: int = 10,
-    filters: Filter | None = None,
-    ef_search: int = 100,
-) -> list[Hit]:
-    """Return the ``top_k`` chunks of ``tenant`` that ``reader`` may read and that match best; see :func:`find`."""
-    found = await find(
-        pool, tenant, generation, question, reader=reader, top_k=top_k, filters=filters, ef_search=ef_search
-    )
-    return found.hits
-
-
-async def find(
     pool: Pool,
     tenant: str,
     generation: Generation,
@@ -191,12 +181,13 @@ async def find(
     """Return the ``top_k`` chunks (or documents, see :class:`Shape`) that ``reader`` may read and that match best.
 
     Both legs are read in one statement, each deeper than ``top_k``; every chunk that one of them finds is scored on
-    both, and the scores are fused (:func:`fuse`). A higher ``ef_search`` (1 to 1,000) makes HNSW slower and more
-    accurate.
+    both, and the scores are fused (:func:`~headrace.store.fusion.fuse`). The texts of the best are compared with the
+    question: phrases order them, and the words they have tell whether they fit (:mod:`headrace.store.fit`). A higher
+    ``ef_search`` (1 to 1,000) makes HNSW slower and more accurate.
     Filters never reduce the number of hits of the dense leg: if the index stops before ``top_k``, the remaining chunks
     are scanned exactly.
 
-    Raises :class:`InvalidRecord` for a ``top_k`` outside 1 to 100, a shape out of range, or a vector of the wrong size,
+    Raises :class:`InvalidRecord` for a ``top_k`` outside 1 to 100, or a vector of the wrong size,
     and :class:`~headrace.errors.DependencyDown` if PostgreSQL does not answer.
     """
     if not 1 <= top_k <= MAXIMUM_HITS:
@@ -212,23 +203,35 @@ async def find(
             scope = await scope_of(connection, tenant, given, restricted=restricted)
             return _Scored(await read_legs(connection, tenant, generation, question, wanted, depth, scope), question)
 
-        scored, chosen, more = await _chosen(read, filters, top_k, shape)
-        hits = await _hits(connection, tenant, generation, chosen)
+        scored, groups = await _read(read, filters, top_k, shape)
+        first = dict(list(scored.ordered().items())[:READ_PASSAGES])
+        hits = {UUID(bytes=hit.chunk_id): hit for hit in await _hits(connection, tenant, generation, first)}
+        scored = scored.compared(list(hits.values()), analyzer_of(generation.analyzer))
+        chosen, more = _chosen(scored, groups, top_k, shape)
+        missing = {key: score for key, score in chosen.items() if key not in hits}
+        if missing:
+            hits |= {UUID(bytes=hit.chunk_id): hit for hit in await _hits(connection, tenant, generation, missing)}
+        best = [replace(hits[key], score=score) for key, score in chosen.items() if key in hits]
         if shape.neighbours:
             near = await around(connection, tenant, list(chosen), shape.neighbours)
-            hits = [replace(hit, neighbours=near.get(UUID(bytes=hit.chunk_id), Neighbours())) for hit in hits]
+            best = [replace(hit, neighbours=near.get(UUID(bytes=hit.chunk_id), Neighbours())) for hit in best]
         if question.explain:
             terms = await _matched_terms(connection, tenant, generation, question, list(chosen))
-            hits = [replace(hit, explanation=_explained(UUID(bytes=hit.chunk_id), scored.legs, terms)) for hit in hits]
-    return Found(hits, more, scored.legs.plan)
+            best = [replace(hit, explanation=scored.explanation(UUID(bytes=hit.chunk_id), terms)) for hit in best]
+    return Found(best, more, scored.legs.plan, scored.fit() if hits else 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    """What was read for a question; implements :class:`headrace.store.grouping.Reading`."""
+    """What was read for a question; implements :class:`headrace.store.grouping.Reading`.
+
+    ``words`` are the question's, and ``close`` says how close those passages are to it whose texts were compared.
+    """
 
     legs: Legs
     question: Question
+    words: WordsOfQuestion | None = None
+    close: Mapping[UUID, Closeness] = field(default_factory=dict)
 
     @property
     def documents(self) -> Mapping[UUID, str]:
@@ -237,70 +240,69 @@ class _Scored:
     def joined(self, other: _Scored) -> _Scored:
         return replace(self, legs=self.legs.joined(other.legs))
 
+    def compared(self, hits: Sequence[Hit], analyzer: Analyzer) -> _Scored:
+        """Return this with the closeness of these hits."""
+        question = self.question
+        rarities = {question.terms[number]: rarity for number, rarity in self.legs.query.items()}
+        sequence = question.sequence or tuple(question.terms.values())
+        words = WordsOfQuestion(analyzer, sequence, rarities, rarities_in_questions(analyzer.name))
+        if not words.terms:
+            return replace(self, words=words)
+        close = {UUID(bytes=hit.chunk_id): words.in_passage((hit.title, *hit.section, hit.text)) for hit in hits}
+        return replace(self, words=words, close=close)
+
     def ordered(self) -> Mapping[UUID, float]:
+        """Return the score of each chunk, best first; with the phrases of those that were compared."""
         legs, question = self.legs, self.question
-        if question.hybrid:
-            return fuse(legs.dense, legs.lexical, question.weight, legs.unrelated)
-        leg = legs.lexical if question.vector is None else legs.dense
-        return dict(sorted(leg.items(), key=lambda item: (-item[1], item[0])))
+        if not question.hybrid:
+            return ordered(legs.lexical if question.vector is None else legs.dense)
+        weight = question.weight if question.vector is not None else 0.0
+        if not self.close or self.words is None or not question.sequence:
+            return fuse(legs.dense, legs.lexical, weight, legs.unrelated)
+        found = {key: one.phrases for key, one in self.close.items()}
+        return with_phrases(legs.dense, legs.lexical, weight, legs.unrelated, found, self.words.phrases)
+
+    def fit(self) -> float | None:
+        """Return how well the best passages fit."""
+        legs, words = self.legs, self.words
+        assert words is not None
+        coverage = max((one.coverage for one in self.close.values()), default=None)
+        cosine = max(legs.dense.values(), default=None) if legs.unrelated is not None else None
+        by_chance = legs.chance.coverage(words.terms, unspaced=words.unspaced)
+        return fit(coverage, by_chance, cosine, legs.chance.meaning)
+
+    def explanation(self, key: UUID, terms: Mapping[UUID, Mapping[str, float]]) -> HitExplanation:
+        """Return how the chunk was found."""
+        legs = self.legs
+        return HitExplanation(
+            legs.dense.get(key), legs.lexical.get(key), terms.get(key, {}), legs.dense_places.get(key),
+            legs.lexical_places.get(key), self.close[key].phrases if key in self.close else None,
+        )  # fmt: skip
 
 
-async def _chosen(
+async def _read(
     read: Read[_Scored], filters: Filter | None, top_k: int, shape: Shape
-) -> tuple[_Scored, dict[UUID, float], bool]:
-    """Return what was read, the scores of the chunks of the answer in its order, and whether there are more."""
-    if shape.per_document is not None:
-        groups = await by_document(
-            read, filters, top_k + 1, shape.per_document, lambda name: fingerprint(name.encode()) in shape.seen
-        )
-        scores = groups.reading.ordered()
-        first = list(groups.chunks.values())[:top_k]
-        return groups.reading, {key: scores[key] for keys in first for key in keys}, len(groups.chunks) > top_k
-    scored = await read(filters, len(shape.seen) + top_k + 1)
-    left = [item for item in scored.ordered().items() if not shape.seen or fingerprint(item[0].bytes) not in shape.seen]
-    return scored, dict(left[:top_k]), len(left) > top_k
-
-
-def _explained(key: UUID, legs: Legs, terms: Mapping[UUID, Mapping[str, float]]) -> HitExplanation:
-    return HitExplanation(
-        legs.dense.get(key),
-        legs.lexical.get(key),
-        terms.get(key, {}),
-        legs.dense_places.get(key),
-        legs.lexical_places.get(key),
+) -> tuple[_Scored, Groups[_Scored] | None]:
+    """Return what was read, at least as much as is compared, and its groups if documents are wanted."""
+    if shape.per_document is None:
+        return await read(filters, max(len(shape.seen) + top_k + 1, READ_PASSAGES)), None
+    groups = await by_document(
+        read, filters, top_k + 1, shape.per_document, lambda name: fingerprint(name.encode()) in shape.seen
     )
+    return groups.reading, groups
 
 
-def fuse(
-    dense: Mapping[UUID, float], lexical: Mapping[UUID, float], weight: float, unrelated: float | None
-) -> dict[UUID, float]:
-    """Return the fused scores, best first: ``weight`` times the dense score, the rest the lexical score; pure.
-
-    Dense scores are cosines, scaled so that ``unrelated``, the mean cosine of two passages, is 0 and equality is 1: the
-    cosines of one model begin at 0.1, those of another at 0.8. Without it they are distances, and the best of them is
-    1, the worst 0. The best lexical score is 1. A convex combination of scores orders better than their ranks, because
-    it knows by how much a hit is better (Bruch, Gai, Ingber: An Analysis of Fusion Functions for Hybrid Retrieval,
-    TOIS 2023).
-    """
-    best = max(lexical.values(), default=0.0) or 1.0
-    fused = {chunk_id: weight * score for chunk_id, score in _scaled(dense, unrelated).items()}
-    for chunk_id, score in lexical.items():
-        fused[chunk_id] = fused.get(chunk_id, 0.0) + (1 - weight) * score / best
-    return dict(sorted(fused.items(), key=lambda item: (-item[1], item[0])))
-
-
-def _scaled(scores: Mapping[UUID, float], unrelated: float | None) -> dict[UUID, float]:
-    """Return the dense scores, from 1 to 0; a chunk less similar than unrelated ones has one from 0 to -0.1."""
-    if not scores:
-        return {}
-    if unrelated is None:
-        low, high = min(scores.values()), max(scores.values())
-    else:
-        low, high = min(unrelated, _LARGEST_UNRELATED), 1.0
-    if high <= low:
-        return dict.fromkeys(scores, 1.0)
-    below = high - low if unrelated is None else (1 + low) / _BELOW
-    return {key: (score - low) / (high - low if score >= low else below) for key, score in scores.items()}
+def _chosen(
+    scored: _Scored, groups: Groups[_Scored] | None, top_k: int, shape: Shape
+) -> tuple[dict[UUID, float], bool]:
+    """Return the scores of the chunks of the answer in its order, and whether there are more."""
+    scores = scored.ordered()
+    if groups is not None:
+        documents = [sorted(keys, key=lambda key: -scores[key]) for keys in groups.chunks.values()]
+        documents.sort(key=lambda keys: -scores[keys[0]])
+        return {key: scores[key] for keys in documents[:top_k] for key in keys}, len(documents) > top_k
+    left = [item for item in scores.items() if not shape.seen or fingerprint(item[0].bytes) not in shape.seen]
+    return dict(left[:top_k]), len(left) > top_k
 
 
 async def _matched_terms(
@@ -316,16 +318,12 @@ async def _matched_terms(
     return {
         row["chunk_id"]: {
             question.terms[number]: weight * passage[number]
-            for number, weight in _weights(row["query"]).items()
+            for number, weight in weights_of(row["query"]).items()
             if number in passage
         }
         for row in rows
-        for passage in [_weights(row["passage"])]
+        for passage in [weights_of(row["passage"])]
     }
-
-
-def _weights(vector: SparseVector) -> dict[int, float]:
-    return dict(zip(vector.indices(), vector.values(), strict=True))
 
 
 async def _hits(connection: Connection, tenant: str, generation: Generation, scores: Mapping[UUID, float]) -> list[Hit]:

@@ -1,4 +1,4 @@
-"""How many passages of a tenant have a term, and how similar its passages are to each other: estimates from a sample.
+"""How many passages of a tenant have a term, how similar its passages are, and what random questions find: estimates.
 
 The rarity of a term is a logarithm of this number, so an estimate that lags behind by a fifth moves no result that
 anybody would notice; exact counts would make all indexers of a tenant wait for the rows of its common terms (ADR 23).
@@ -10,6 +10,7 @@ import random
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from headrace.store.calibration import calibrate
 from headrace.store.generations import query_of
 from headrace.store.queries import load
 from headrace.store.rows import Generation
@@ -40,7 +41,8 @@ async def refresh(pool: Pool, tenant: str, generation: Generation, *, draw: rand
         passages = int(await connection.fetchval(query_of("statistics", "count", generation), tenant))
         share = min(1.0, SAMPLED_PASSAGES / passages) if passages else 1.0
         # Chunk IDs are hashes, so the passages from any ID on are a random sample.
-        start = int((draw or random.SystemRandom()).random() * (1 - share) * 2**128)
+        draw = draw or random.SystemRandom()
+        start = int(draw.random() * (1 - share) * 2**128)
         first = UUID(int=start)
         await connection.execute(
             query_of("statistics", "begin", generation), tenant, generation.name, passages, first.bytes, SAMPLED_VECTORS
@@ -48,6 +50,7 @@ async def refresh(pool: Pool, tenant: str, generation: Generation, *, draw: rand
         await connection.execute(
             query_of("statistics", "estimate", generation), tenant, generation.name, first, SAMPLED_PASSAGES, passages
         )
+        await calibrate(connection, tenant, generation, first, draw)
         return passages
 
 

@@ -29,6 +29,7 @@ from headrace_embedder.batch import UNREAD, Computed, Document, EmbeddingBatch, 
 from headrace_embedder.cache_bound import CacheBound
 from headrace_embedder.over_long import embed_passages, left_out
 from headrace_embedder.provider import Provider
+from headrace_embedder.random_questions import embed_random_questions
 from headrace_embedder.settings import EmbedderSettings
 from headrace_embedder.shared import shared_provider
 from headrace_embedder.spending import Spending
@@ -87,6 +88,7 @@ class EmbedHandler(BatchHandler[ChunkedDocument, EmbeddedDocument]):
                 remedy="Set them to the generation's values, or create a generation for these values with `headrace "
                 "generations create` and its options --template, --passage-prompt and --over-long.",
             )
+        await embed_random_questions(self._pool, found, self._provider)
 
     async def close(self) -> None:
         """Close the connections; the provider belongs to the service."""

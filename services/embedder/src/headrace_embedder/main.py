@@ -17,6 +17,7 @@ from headrace.kafka import lag
 from headrace.stage_process.main import run_stage
 from headrace.topology import stages
 from headrace_embedder import metrics
+from headrace_embedder.cross_encoder import CrossEncoder
 from headrace_embedder.server import create_app
 from headrace_embedder.settings import EmbedderSettings
 from headrace_embedder.shared import shared_provider
@@ -51,9 +52,10 @@ async def tell_progress() -> None:
 
 
 async def serve_queries() -> None:
-    """Serve ``/v1/embeddings`` until the process ends."""
+    """Serve ``/v1/embeddings``, and ``/v1/rerank`` if a reranker is set, until the process ends."""
     settings = EmbedderSettings()
-    app = create_app(await shared_provider(), token=settings.token)
+    reranker = None if settings.reranker is None else await asyncio.to_thread(CrossEncoder, settings.reranker)
+    app = create_app(await shared_provider(), token=settings.token, reranker=reranker)
     config = uvicorn.Config(app, settings.host, settings.port, log_config=None, access_log=False, lifespan="off")
     server = uvicorn.Server(config)
     await server._serve()  # noqa: SLF001  # serve() would replace the signal handlers, which drain the stage

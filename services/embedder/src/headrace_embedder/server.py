@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
 import math
@@ -17,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headrace.errors import DependencyDown
+from headrace_embedder.cross_encoder import CrossEncoder
 from headrace_embedder.provider import Provider
 from headrace_embedder.types import Kind, Vectors
 
@@ -37,6 +39,15 @@ class EmbeddingRequest(BaseModel):
     model: str | None = None
     encoding_format: Literal["float", "base64"] = "float"
     kind: Kind = Kind.QUERY
+
+
+class RerankRequest(BaseModel):
+    """The request of Cohere, Jina and others: a query, and the passages to score."""
+
+    query: Text = Field(min_length=1)
+    documents: list[Text] = Field(min_length=1, max_length=100)
+    model: str | None = None
+    top_n: int | None = Field(None, ge=1)
 
 
 class ApiError(Exception):
@@ -110,7 +121,7 @@ class QueryEmbedder:
         return [found[text] for text in texts], tokens
 
 
-def create_app(provider: Provider, *, token: SecretStr | None) -> FastAPI:
+def create_app(provider: Provider, *, token: SecretStr | None, reranker: CrossEncoder | None = None) -> FastAPI:
     """Return the application; if a token is set, it serves only requests with that token."""
     app = FastAPI(title="Headrace embedder", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Guard, token=token)
@@ -137,7 +148,20 @@ def create_app(provider: Provider, *, token: SecretStr | None) -> FastAPI:
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         return {"object": "list", "model": provider.model, "data": data, "usage": usage}
 
+    if reranker is not None:
+        _serve_reranker(app, reranker)
     return app
+
+
+def _serve_reranker(app: FastAPI, reranker: CrossEncoder) -> None:
+    @app.post("/v1/rerank")
+    async def rerank(request: RerankRequest) -> dict[str, Any]:
+        if request.model not in (None, "default", reranker.name):
+            raise ApiError(404, f"unknown model {request.model!r}; allowed: {reranker.name!r}, 'default'")
+        scores = await asyncio.to_thread(reranker.scores, request.query, request.documents)
+        best = sorted(range(len(scores)), key=lambda place: (-scores[place], place))[: request.top_n]
+        results = [{"index": place, "relevance_score": scores[place]} for place in best]
+        return {"model": reranker.name, "results": results}
 
 
 def _answer_errors(app: FastAPI) -> None:

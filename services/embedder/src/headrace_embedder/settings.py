@@ -153,6 +153,12 @@ class EmbedderSettings(BaseSettings):
         description="Maximum number of tenants with their own share of the rate limit. All further tenants together "
         "get one share.",
     )  # fmt: skip
+    reranker: str | None = Field(
+        None,
+        description="Folder of a cross-encoder (model.onnx or openvino_model.xml, and tokenizer.json) that the "
+        "internal endpoint /v1/rerank runs, or ms-marco-MiniLM-L-12-v2 (English), which comes as a package. Unset, "
+        "there is no such endpoint.",
+    )
     host: str = Field("127.0.0.1", description="Address of the internal endpoint /v1/embeddings.")
     port: int = Field(8090, ge=0, le=65535, description="Port of the internal endpoint /v1/embeddings.")
     token: SecretStr | None = Field(None, description="Bearer token that the internal endpoint requires.")

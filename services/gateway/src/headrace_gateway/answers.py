@@ -148,6 +148,7 @@ def _hit(hit: Hit, freshness: Freshness | None, marks: list[tuple[int, int]] | N
         highlights=marks,
         neighbours=None if hit.neighbours is None else _neighbours(hit.neighbours),
         explanation=None if hit.explanation is None else _explanation(hit.explanation),
+        relevance=hit.relevance,
     )
 
 
@@ -167,4 +168,5 @@ def _explanation(found: HitExplanation) -> Explanation:
         lexical=found.lexical,
         lexical_rank=found.lexical_rank,
         terms=[MatchedTerm(term=term, score=score) for term, score in ordered],
+        phrases=found.phrases,
     )

@@ -15,6 +15,7 @@ from headrace.config.settings import KafkaSettings
 from headrace.documents.status import DeadLetterEntry
 from headrace.filters.model import Filter
 from headrace.retrieval.questions import Questions
+from headrace.retrieval.rerank import Reranker
 from headrace.store.artifacts import Artifact
 from headrace.store.documents import DocumentRow, DocumentState, Listed
 from headrace.store.keys import KeyOwner
@@ -49,7 +50,7 @@ class Store(Protocol):
         filters: Filter | None,
         shape: Shape,
     ) -> Found:
-        """Return the best passages, best first."""
+        """Return the best passages, best first, and how well they fit."""
 
     async def document(self, tenant: str, reader: Reader, document_id: str) -> DocumentRow | None:
         """Return the document's row."""
@@ -96,6 +97,7 @@ class Dependencies:
     store: Store
     publisher: Publisher
     questions: Questions
+    reranker: Reranker
     flow: Flow
     pipeline_version: Callable[[str], int]
     """Newest version of a pipeline; may block; raises :class:`headrace.errors.UnknownPipeline`."""

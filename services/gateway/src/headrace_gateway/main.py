@@ -28,6 +28,7 @@ from headrace.config.settings import (
 from headrace.handlers.pipelines_log import PipelineCatalogue, PipelineFollower
 from headrace.retrieval.query_vectors import EmbedderClient
 from headrace.retrieval.questions import Questions, SearchSettings
+from headrace.retrieval.rerank import Reranker, RerankSettings
 from headrace.store.pool import StoreSettings
 from headrace.telemetry import logs
 from headrace_gateway.app import create_app
@@ -115,6 +116,8 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Dependencies]:
         stack.push_async_callback(store.close)
         embedder = EmbedderClient(settings.embedder)
         stack.push_async_callback(embedder.close)
+        reranker = Reranker(RerankSettings())
+        stack.push_async_callback(reranker.close)
         publisher = KafkaPublisher(kafka, settings.publish_timeout_s)
         stack.push_async_callback(publisher.close)
         pipelines = PipelineFollower(kafka, codec, PipelineCatalogue())
@@ -138,6 +141,7 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Dependencies]:
             store=store,
             publisher=publisher,
             questions=Questions(embedder, SearchSettings()),
+            reranker=reranker,
             flow=KafkaFlow(reader, pending, letters.book),
             pipeline_version=lambda name: pipelines.latest(name)[1],
             checks={

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
@@ -21,7 +22,7 @@ from headrace.payloads import GenerationRequest
 from headrace.retrieval.mode import Mode
 from headrace.store.artifacts import Artifact, artifact_id
 from headrace.store.rows import Generation
-from headrace.store.search import Question, Shape, fingerprint
+from headrace.store.search import Found, Question, Shape, fingerprint
 from headrace.topology.stages import GENERATOR
 from headrace_gateway import cursors
 from headrace_gateway.answers import Freshnesses, hits_of, notes_of, plan_of
@@ -31,7 +32,7 @@ from headrace_gateway.idempotency import checked_key, request_id
 from headrace_gateway.models import ArtifactDocument, Pending
 from headrace_gateway.openapi import problems
 from headrace_gateway.problems import Problem
-from headrace_gateway.search_models import AskRequest, SearchAnswer, SearchRequest, Timings
+from headrace_gateway.search_models import AskRequest, Reranking, SearchAnswer, SearchRequest, Timings
 
 router = APIRouter(tags=["search and generation"])
 
@@ -53,6 +54,8 @@ async def search(request: Request, caller: ReadingCaller, body: SearchRequest) -
     """
     dependencies: Dependencies = request.app.state.dependencies
     require_own_tenant(caller, body.tenant)
+    if body.rerank and not dependencies.reranker.enabled:
+        raise _no_reranker()
     begun = dependencies.clock()
     generation = await dependencies.store.active()
     only = body.only()
@@ -60,30 +63,58 @@ async def search(request: Request, caller: ReadingCaller, body: SearchRequest) -
     seen = frozenset[bytes]() if body.cursor is None else cursors.decode(caller.tenant, bound, body.cursor)
     shape = Shape(body.per_document if body.group_by else None, body.neighbours, seen)
     freshness = Freshnesses(dependencies, caller.tenant, caller.reader)
+    top_k = min(body.top_k, cursors.MAX_DEPTH - len(seen))
     try:
         question = await _question(dependencies, generation, caller.tenant, body)
         embedded = dependencies.clock()
-        top_k = min(body.top_k, cursors.MAX_DEPTH - len(seen))
+        depth = dependencies.reranker.depth(top_k) if body.rerank else top_k
         found = await dependencies.store.search(
-            caller.tenant, caller.reader, generation, question, top_k=top_k, filters=only, shape=shape
+            caller.tenant, caller.reader, generation, question, top_k=depth, filters=only, shape=shape
         )
     except BaseException:
         freshness.cancel()
         raise
     searched = dependencies.clock()
+    found, reranking = await _best(dependencies, body, found, top_k)
+    reranked = dependencies.clock()
     fresh = await freshness.of(found.hits, generation)
     seen |= {fingerprint(shape.identity(hit)) for hit in found.hits}
     more = found.more and len(seen) < cursors.MAX_DEPTH
     return SearchAnswer(
         hits=hits_of(found.hits, body, question, generation, fresh),
+        fits=dependencies.questions.fits(found.fit, body.minimum_fit),
+        fit=found.fit,
+        reranking=reranking,
         cursor=cursors.encode(caller.tenant, bound, seen) if more else None,
         notes=notes_of(body, question, generation),
         timings=Timings(
-            embed_ms=_ms(begun, embedded), search_ms=_ms(embedded, searched),
-            freshness_ms=_ms(searched, dependencies.clock()),
+            embed_ms=_ms(begun, embedded), search_ms=_ms(embedded, searched), rerank_ms=_ms(searched, reranked),
+            freshness_ms=_ms(reranked, dependencies.clock()),
         ),
         plan=plan_of(found.plan, question, generation) if body.explain else None,
     )  # fmt: skip
+
+
+async def _best(
+    dependencies: Dependencies, body: SearchRequest, found: Found, top_k: int
+) -> tuple[Found, Reranking | None]:
+    """Return the hits to show, none if they do not fit, and what the reranker did if it was asked."""
+    if body.minimum_fit is not None and not dependencies.questions.fits(found.fit, body.minimum_fit):
+        return replace(found, hits=(), more=False), None
+    if not body.rerank:
+        return found, None
+    again = await dependencies.reranker.rerank(body.query, found.hits)
+    shown = replace(found, hits=again.hits[:top_k], more=found.more or len(again.hits) > top_k)
+    return shown, Reranking.model_validate(again, from_attributes=True)
+
+
+def _no_reranker() -> Problem:
+    return Problem(
+        422,
+        "no-reranker",
+        "`rerank` is true, but no reranker is configured.",
+        remedy="Set HEADRACE_RERANK_URL on the gateway, or leave `rerank` out.",
+    )
 
 
 async def _question(dependencies: Dependencies, generation: Generation, tenant: str, body: SearchRequest) -> Question:
@@ -206,6 +237,7 @@ def _request_message(body: AskRequest, caller: Reading, identity: str, dependenc
         top_k=body.top_k,
         reader=caller.reader.names,
         filter=None if only is None else json.dumps(to_json(only), ensure_ascii=False),
+        minimum_fit=body.minimum_fit,
     )
     value = dependencies.codec.encode(Context(trace, change, payload), GenerationRequest)
     headers = ((REQUEST_ID, identity.encode()), (OPERATION, b"UPSERT"), (VERSION, b"0"))

@@ -76,6 +76,16 @@ class SearchRequest(_Retrieval):
         description="`cursor` of the previous answer to the same search: the hits after it.",
     )  # fmt: skip
     explain: bool = Field(False, description="Whether the answer and each hit say how they were found.")
+    rerank: bool = Field(
+        False,
+        description="Whether a reranker ranks the best hits again; needs HEADRACE_RERANK_URL. What it does not rank in "
+        "time keeps its place. Not together with `group_by`.",
+    )
+    minimum_fit: float | None = Field(
+        None, ge=0, le=1,
+        description="Return no hits below this fit. If absent, hits are returned in any case, and `fits` compares "
+        "`fit` with HEADRACE_SEARCH_FIT_THRESHOLD.",
+    )  # fmt: skip
 
     @field_validator("query")
     @classmethod
@@ -91,6 +101,13 @@ class SearchRequest(_Retrieval):
             raise ValueError('needs "group_by": "document"')
         return per_document
 
+    @field_validator("rerank")
+    @classmethod
+    def _not_grouped(cls, rerank: bool, given: ValidationInfo) -> bool:  # pydantic passes it so
+        if rerank and given.data.get("group_by") is not None:
+            raise ValueError('cannot be combined with "group_by"')
+        return rerank
+
 
 class AskRequest(_Retrieval):
     """A question to answer from the tenant's documents."""
@@ -100,6 +117,11 @@ class AskRequest(_Retrieval):
     )
 
     question: Text = Field(min_length=1, max_length=_MAX_QUERY, description="The question.")
+    minimum_fit: float | None = Field(
+        None, ge=0, le=1,
+        description="Below this fit of the passages, the answer says that the documents do not answer the question, "
+        "and no language model is asked. If absent, HEADRACE_SEARCH_FIT_THRESHOLD; 0 turns it off.",
+    )  # fmt: skip
     wait_s: float = Field(30.0, ge=0, le=120, description="Maximum time to wait for the answer, in seconds.")
 
 
@@ -122,6 +144,11 @@ class Explanation(BaseModel):
     lexical: float | None = Field(description="BM25's score: the sum of the matched terms' scores.")
     lexical_rank: int | None = Field(description="Rank by words, from 1; null if only meaning found the passage.")
     terms: list[MatchedTerm] = Field(description="The query's terms in the passage, the highest score first.")
+    phrases: float | None = Field(
+        None,
+        description="The sum of the rarities of neighbouring terms of the query that are neighbours in the passage; "
+        "null if they were not compared.",
+    )
 
 
 class Neighbour(BaseModel):
@@ -168,6 +195,7 @@ class SearchHit(BaseModel):
     )  # fmt: skip
     neighbours: HitNeighbours | None = Field(None, description="Passages beside the hit; only with `neighbours`.")
     explanation: Explanation | None = Field(None, description="How the hit was found; only with `explain`.")
+    relevance: float | None = Field(None, description="The reranker's score; null for a hit that it did not rank.")
 
 
 class Timings(BaseModel):
@@ -175,7 +203,16 @@ class Timings(BaseModel):
 
     embed_ms: float
     search_ms: float
+    rerank_ms: float = 0.0
     freshness_ms: float
+
+
+class Reranking(BaseModel):
+    """What the reranker did: it ranked ``ranked`` of the ``wanted`` best hits; ``missing`` says why not all of them."""
+
+    ranked: int
+    wanted: int
+    missing: str
 
 
 class LegPlan(BaseModel):
@@ -207,9 +244,15 @@ class Note(BaseModel):
 
 
 class SearchAnswer(BaseModel):
-    """The passages, best first; those of a document stand together if grouped by document."""
+    """The passages, best first, and whether they fit; those of a document stand together if grouped by document."""
 
     hits: list[SearchHit]
+    fits: bool = Field(description="Whether the best passages fit the query. If false, the documents do not answer it.")
+    fit: float | None = Field(
+        description="How well the best passages fit, from 0 (no better than for random queries) to 1; null if the "
+        "generation cannot tell."
+    )
+    reranking: Reranking | None = Field(None, description="What the reranker did; null if it was not asked.")
     cursor: str | None = Field(None, description="Send it with the same search for the next hits; null: no more.")
     notes: list[Note] = Field(default_factory=list)
     timings: Timings

@@ -14,7 +14,7 @@ from headrace.store.error_mapping import postgresql_errors
 from headrace.store.generations import ActiveGeneration
 from headrace.store.pool import StoreSettings, create_pool
 from headrace.store.rows import Generation
-from headrace.store.search import Found, Question, Shape, find
+from headrace.store.search import Found, Question, Shape, search
 
 if TYPE_CHECKING:
     from headrace.store.pool import Pool
@@ -46,7 +46,9 @@ class PostgresStore:
     ) -> Found:
         """Return the best passages of the generation."""
         pool = await self._opened()
-        return await find(pool, tenant, generation, question, reader=reader, top_k=top_k, filters=filters, shape=shape)
+        return await search(
+            pool, tenant, generation, question, reader=reader, top_k=top_k, filters=filters, shape=shape
+        )
 
     async def document(self, tenant: str, reader: Reader, document_id: str) -> documents.DocumentRow | None:
         """Return the document's row."""

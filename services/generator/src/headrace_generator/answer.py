@@ -22,6 +22,7 @@ from headrace_generator.archive import Archive, StoreArchive, citation, record_o
 from headrace_generator.citations import check_citations
 from headrace_generator.extractive import ExtractiveProvider
 from headrace_generator.language_model import LanguageModelProvider
+from headrace_generator.no_answer import no_answer
 from headrace_generator.passages import FindPassages, Retriever
 from headrace_generator.providers import Draft, Provider
 from headrace_generator.settings import GeneratorSettings
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 KINDS = ("answer",)
 _MAX_TITLE = 200
-_NOTHING_FOUND = "No answer: the search found no passage for this question in the documents that you may use."
 
 
 class AnswerHandler(BatchHandler[GenerationRequest, Artifact]):
@@ -59,6 +59,7 @@ class AnswerHandler(BatchHandler[GenerationRequest, Artifact]):
         self._archive = archive
         self._pool: Pool | None = None
         self._embedder: EmbedderClient | None = None
+        self._retriever: Retriever | None = None
 
     async def start(self) -> None:
         """Open the store, the embedder client and the provider; raises :class:`headrace.errors.DependencyDown`."""
@@ -67,12 +68,14 @@ class AnswerHandler(BatchHandler[GenerationRequest, Artifact]):
             return
         pool = self._pool = self._pool or await create_pool(StoreSettings())
         self._embedder = self._embedder or EmbedderClient(self._settings.embedder)
-        self._find = self._find or Retriever(pool, self._embedder).find
+        if self._find is None:
+            self._retriever = self._retriever or Retriever(pool, self._embedder)
+            self._find = self._retriever.find
         self._archive = self._archive or StoreArchive(pool)
 
     async def close(self) -> None:
-        """Close the provider, the embedder client and the store's connections."""
-        for opened in (self._provider, self._embedder, self._pool):
+        """Close the provider, and the connections to reranker, embedder and store."""
+        for opened in (self._provider, self._retriever, self._embedder, self._pool):
             if opened is not None:
                 await opened.close()
 
@@ -129,11 +132,12 @@ class AnswerHandler(BatchHandler[GenerationRequest, Artifact]):
         assert self._provider is not None
         assert self._archive is not None
         request = context.payload
-        passages = await self._find(context.change.tenant, request)
+        found = await self._find(context.change.tenant, request)
+        passages = found.hits
         if passages:
             draft = await self._provider.write(request.question, passages)
         else:
-            draft = Draft(_NOTHING_FOUND, "none")
+            draft = Draft(no_answer(request.question), "none")
         checked = check_citations(draft.text, len(passages))
         artifact = Artifact(
             artifact_id=str(identifier),
@@ -154,6 +158,7 @@ class AnswerHandler(BatchHandler[GenerationRequest, Artifact]):
             provider=artifact.provider,
             model=artifact.model,
             passages=len(passages),
+            **({} if found.fit is None else {"fit": round(found.fit, 3)}),
             citations=len(artifact.citations),
             citations_removed=checked.removed,
             uncited=bool(passages) and not artifact.citations,

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.lexical.analyzer import DEFAULT, analyzer_of
+from headrace.lexical.closeness import WordsOfQuestion
+from headrace.store.fusion import DENSE_WEIGHT, READ_PASSAGES, fuse, with_phrases
 from headrace.store.generations import filled
 from headrace.store.rows import Generation
-from headrace.store.search import DENSE_WEIGHT, FUSION_DEPTH, Question, fuse
+from headrace.store.search import FUSION_DEPTH, Question
 
 if TYPE_CHECKING:
     import asyncpg
@@ -22,8 +25,9 @@ NO_VECTORS: NDArray[np.float64] = np.zeros((0, 1))
 TOLERANCE = 1e-4
 """Scores of PostgreSQL and NumPy differ by less."""
 _ALL = """
-SELECT c.document_id, c.text, c.chunk_id, e.vector_key, v.embedding::vector AS embedding, l.weights
+SELECT c.document_id, d.title, c.section, c.text, c.chunk_id, e.vector_key, v.embedding::vector AS embedding, l.weights
 FROM chunk AS c
+JOIN document AS d USING (tenant, document_id)
 JOIN {embedding} AS e USING (tenant, chunk_id)
 JOIN {vectors} AS v USING (tenant, vector_key)
 JOIN {lexical} AS l USING (tenant, chunk_id)
@@ -38,10 +42,11 @@ _FREQUENT = "SELECT term, passages FROM term_frequency WHERE tenant = $1 AND gen
 class Passages:
     """All passages of a tenant, ordered by chunk ID: documents, texts, keys of vectors, unit vectors, lexical weights.
 
-    ``counted`` and ``frequencies`` are the estimated numbers of passages, in all and by term.
+    ``titles`` are the title and section path of each, which count as its text. ``counted`` and ``frequencies`` are the estimated numbers of passages, in all and by term.
     """
 
     documents: Sequence[str]
+    titles: Sequence[tuple[str, ...]]
     texts: Sequence[str]
     keys: Sequence[bytes]
     vectors: NDArray[np.float64]
@@ -66,7 +71,7 @@ class Passages:
             return self._differences(dense if question.vector is not None else lexical, top_k, hits)
         # The dense leg takes all chunks of a text if it reads exactly, and top_k of them if it reads by the index.
         found = (
-            self._differences(self._fused(nearest, dense, lexical, top_k), top_k, hits)
+            self._differences(self._fused(question, nearest, dense, lexical, top_k), top_k, hits)
             for nearest in (dense, self._few_of_each_text(dense, top_k))
         )
         return min(found, key=len)
@@ -81,17 +86,28 @@ class Passages:
         return few
 
     def _fused(
-        self, nearest: Mapping[int, float], dense: Mapping[int, float], lexical: Mapping[int, float], top_k: int
+        self,
+        question: Question,
+        nearest: Mapping[int, float],
+        dense: Mapping[int, float],
+        lexical: Mapping[int, float],
+        top_k: int,
     ) -> dict[int, float]:
-        """Return the fused scores of what the legs find."""
-        depth = (top_k + 1) * FUSION_DEPTH  # one more, to know whether there are more
+        """Return the fused scores of what the legs find, with the phrases of the best."""
+        depth = max(top_k + 1, READ_PASSAGES) * FUSION_DEPTH  # one more, to know whether there are more
         found = {*_best(nearest, depth), *_best(lexical, depth)}
-        fused = fuse(
-            {_identity(row): dense[row] for row in found},
-            {_identity(row): lexical[row] for row in found if row in lexical},
-            DENSE_WEIGHT, self.unrelated,
-        )  # fmt: skip
-        return {row: fused[_identity(row)] for row in found}
+        by_vector: dict[Any, float] = {row: dense[row] for row in found if row in dense}
+        by_words: dict[Any, float] = {row: lexical[row] for row in found if row in lexical}
+        weight = 0.0 if question.vector is None else DENSE_WEIGHT
+        fused = fuse(by_vector, by_words, weight, self.unrelated)
+        if question.sequence:
+            rarities = {term: self._rarity(number) for number, term in question.terms.items()}
+            words = WordsOfQuestion(analyzer_of(DEFAULT), question.sequence, rarities)
+            best: Any = list(fused)[:READ_PASSAGES]
+            phrases: Any = {row: words.in_passage((*self.titles[row], self.texts[row])).phrases for row in best}
+            fused = with_phrases(by_vector, by_words, weight, self.unrelated, phrases, words.phrases)
+        scores: Any = fused
+        return dict(scores)
 
     def _differences(self, scores: Mapping[int, float], top_k: int, hits: Sequence[Mapping[str, Any]]) -> list[str]:
         """Return in what the hits differ from the best of these; hits of equal scores may change places."""
@@ -123,6 +139,7 @@ async def read_passages(owner: asyncpg.Connection[Any], tenant: str, generation:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return Passages(
         [row["document_id"] for row in rows],
+        [(row["title"], *row["section"]) for row in rows],
         [row["text"] for row in rows],
         [row["vector_key"] for row in rows],
         vectors / np.where(lengths == 0, 1, lengths),
@@ -138,8 +155,3 @@ def _product(passage: Mapping[int, float], question: Mapping[int, float]) -> flo
 
 def _best(scores: Mapping[int, float], depth: int) -> list[int]:
     return sorted(scores, key=lambda row: -scores[row])[:depth]
-
-
-def _identity(row: int) -> Any:
-    """Return a row as :func:`fuse` takes it: it only compares and orders identities."""
-    return row

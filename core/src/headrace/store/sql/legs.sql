@@ -69,7 +69,8 @@ LIMIT greatest($3::bigint, $8::bigint)
 
 -- name: legs
 -- What either leg finds, with its place on each (NULL: not among the first $3) and with both scores.
--- `unrelated` is the similarity of unrelated passages of the tenant.
+-- `unrelated` is the similarity of unrelated passages of the tenant; `chance_words`, `chance_unspaced` and `chance_meaning`
+-- are what random questions find. `query` has the rarities of the terms; the best chunk of each leg has it.
 WITH weighed AS MATERIALIZED (
     SELECT used, chosen, query FROM weigh_terms($4, $5, $6)
 ), nearest AS MATERIALIZED (
@@ -97,9 +98,11 @@ WITH weighed AS MATERIALIZED (
 )
 SELECT found.chunk_id, c.document_id, found.dense, found.lexical,
        v.embedding {operator} $2::vector::{type} AS distance, -(l.weights <#> weighed.query) AS score,
-       (SELECT unrelated FROM search_statistics WHERE tenant = $1 AND generation = $4) AS unrelated
+       CASE WHEN 1 IN (found.dense, found.lexical) THEN weighed.query END AS query,
+       s.unrelated, s.chance_words, s.chance_unspaced, s.chance_meaning
 FROM found CROSS JOIN weighed
 JOIN LATERAL (SELECT document_id FROM chunk WHERE tenant = $1 AND chunk_id = found.chunk_id OFFSET 0) AS c ON TRUE
+LEFT JOIN search_statistics AS s ON s.tenant = $1 AND s.generation = $4
 LEFT JOIN LATERAL (
     SELECT v.embedding FROM {embedding} AS e JOIN {vectors} AS v ON v.tenant = $1 AND v.vector_key = e.vector_key
     WHERE e.tenant = $1 AND e.chunk_id = found.chunk_id
