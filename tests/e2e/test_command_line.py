@@ -62,6 +62,18 @@ def test_a_document_from_file_to_answer_and_out_again(headrace: CommandLine, tmp
     headrace("ingest", "documents", "--wait", code=4)
     hits = headrace.json("search", "headrace feeds the wheel")["hits"]
     assert (hits[0]["document_id"], hits[0]["section"]) == ("mill.md", ["Mill"])
+    while hits[0]["freshness"] is None:  # Kafka did not answer in time
+        hits = headrace.json("search", "headrace feeds the wheel")["hits"]
+    assert hits[0]["freshness"] == "fresh"
+    marked = [hits[0]["text"][start:end] for start, end in hits[0]["highlights"]]
+    assert marked == ["The", "headrace", "feeds", "the", "wheel"]
+    only = "section contains Millstone and not document prefix cats"
+    shaped = headrace.json(
+        "search", "wheel", "--filter", only, "--group-by-document", "--neighbours", "1", "--explain"
+    )  # fmt: skip
+    assert [hit["section"] for hit in shaped["hits"]] == [["Millstone"]]
+    assert shaped["hits"][0]["neighbours"]["before"][0]["text"].endswith("The headrace feeds the wheel.")
+    assert shaped["plan"]["dense"] == {"access": "exact", "found": 1}
     assert headrace.json("status", "mill.md")["state"] == "indexed"
     assert "[1]" in headrace("ask", "what feeds the wheel?")
     headrace("status", "nowhere.md", code=6)

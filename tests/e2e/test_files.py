@@ -49,6 +49,7 @@ def hits(place: Place) -> dict[str, list[dict[str, Any]]]:
     with psycopg.connect(place.postgres, options=f"-c search_path={place.schema},public", row_factory=dict_row) as own:
         chunks = [row["chunk_id"] for row in own.execute("SELECT chunk_id FROM chunk").fetchall()]
         query = load("search")["hits"].replace("$1", "%(tenant)s").replace("$2", "%(chunks)s")
+        query = query.replace("$3", "(SELECT name FROM generation WHERE state = 'active')")
         for row in own.execute(query, {"tenant": TENANT, "chunks": chunks}).fetchall():
             found.setdefault(row["document_id"], []).append(row)
     return {name: sorted(rows, key=lambda row: row["ordinal"]) for name, rows in found.items()}

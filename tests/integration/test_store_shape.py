@@ -181,8 +181,10 @@ async def test_documents_are_counted_however_long_one_of_them_is(pool: Pool, gen
         assert list(groups) == ["long", *(f"s{number}" for number in range(6))]
         assert groups["long"] == ["gate number 0", "gate number 1"]
     only = parse({"field": "document", "in": ["s1", "s2"]})
-    _, groups = await by_document(pool, generation, question, 5, Shape(2), only)
+    found, groups = await by_document(pool, generation, question, 5, Shape(10), only)
     assert set(groups) == {"s1", "s2"}
+    assert found.plan.readings > 1
+    assert {found.plan.dense, found.plan.lexical} - {None} == {6}
 
 
 async def test_pages_show_every_hit_once_while_documents_change(pool: Pool, generation: Generation) -> None:

@@ -83,28 +83,26 @@ class Legs:
     plan: Plan
 
     def joined(self, later: Self) -> Self:
-        """Return this reading and a later one, which left out documents that this one found."""
+        """Return this reading and a later one. What both found has its place in this one."""
         mine, its = self.plan, later.plan
+        dense = _behind(self.dense_places, later.dense_places)
+        lexical = _behind(self.lexical_places, later.lexical_places)
         plan = replace(
             mine,
             exact=mine.exact or its.exact,
-            dense=_sum(mine.dense, its.dense),
-            lexical=_sum(mine.lexical, its.lexical),
+            dense=None if mine.dense is None else len(dense),
+            lexical=None if mine.lexical is None else len(lexical),
             readings=mine.readings + its.readings,
         )
         return replace(
             self,
             dense={**later.dense, **self.dense},
             lexical={**later.lexical, **self.lexical},
-            dense_places=_behind(self.dense_places, later.dense_places),
-            lexical_places=_behind(self.lexical_places, later.lexical_places),
+            dense_places=dense,
+            lexical_places=lexical,
             documents={**later.documents, **self.documents},
             plan=plan,
         )
-
-
-def _sum(first: int | None, second: int | None) -> int | None:
-    return None if first is None or second is None else first + second
 
 
 def _behind(first: Mapping[UUID, int], later: Mapping[UUID, int]) -> dict[UUID, int]:

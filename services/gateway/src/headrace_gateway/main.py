@@ -127,6 +127,7 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Dependencies]:
         stack.push_async_callback(asyncio.to_thread, reader.close)
         pending = KafkaPending(kafka, codec)
         stack.push_async_callback(pending.close)
+        pending.begin()
         letters = DeadLetterFollower(kafka, codec)
         letters.start()
         stack.push_async_callback(asyncio.to_thread, letters.close)

@@ -114,12 +114,16 @@ class KafkaPending:
         self._running: asyncio.Task[None] | None = None
         self._next: asyncio.Task[None] | None = None
 
-    async def refresh(self) -> None:
-        """Wait for a refresh that begins after this call; raises :class:`headrace.errors.DependencyDown`."""
+    def begin(self) -> asyncio.Task[None]:
+        """Return the next refresh. A gateway begins one at its start: the first takes longer, for its connections."""
         if self._next is None:
             self._next = asyncio.create_task(self._after(self._running), name="pending-records")
             self._next.add_done_callback(lambda task: task.cancelled() or task.exception())  # read, if nobody waits
-        await asyncio.shield(self._next)
+        return self._next
+
+    async def refresh(self) -> None:
+        """Wait for a refresh that begins after this call; raises :class:`headrace.errors.DependencyDown`."""
+        await asyncio.shield(self.begin())
 
     def state(self, key: bytes) -> FlowState:
         """Return the records of the key that waited at the last refresh."""
