@@ -162,7 +162,8 @@ async def ground(store_schema: StoreSchema, owner: Owner, chance: Random, docume
     app = create_app(
         Dependencies(
             settings=GatewaySettings(), kafka=KafkaSettings(), codec=Codec(FixedIds()), store=store,
-            publisher=None, questions=questions, reranker=Reranker(RerankSettings()), flow=Letters(by_key), pipeline_version=lambda _: 1,  # type: ignore[arg-type]
+            publisher=None, questions=questions, reranker=Reranker(RerankSettings()),  # type: ignore[arg-type]
+            flow=Letters(by_key), pipeline_version=lambda _: 1,
         )
     )  # fmt: skip
     bound = [await create_api_key(owner, TENANT, "bound", reader) for reader in drawn.readers]

@@ -200,7 +200,7 @@ async def _opened(place: Deployment, options: argparse.Namespace, chance: Random
     pool = await create_pool(StoreSettings.model_validate({"dsn": place.place.runtime_dsn(), "schema_name": schema}))
     gateway = next(service for service in place.services if service.name == "gateway")
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}", timeout=60) as http:
-        passages = ranking.Passages([], [], [], ranking.NO_VECTORS, [], 0, 0.0, {})
+        passages = ranking.Passages([], [], [], [], ranking.NO_VECTORS, [], 0, 0.0, {})
         play = Play(http, drawn, passages, ask, bound, acting, chance)
         try:
             yield Stage(place, owner, pool, http, operator, play, generation)

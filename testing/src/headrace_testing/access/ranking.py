@@ -42,7 +42,8 @@ _FREQUENT = "SELECT term, passages FROM term_frequency WHERE tenant = $1 AND gen
 class Passages:
     """All passages of a tenant, ordered by chunk ID: documents, texts, keys of vectors, unit vectors, lexical weights.
 
-    ``titles`` are the title and section path of each, which count as its text. ``counted`` and ``frequencies`` are the estimated numbers of passages, in all and by term.
+    ``titles`` are the title and section path of each, which count as its text. ``counted`` and ``frequencies`` are the
+    estimated numbers of passages, in all and by term.
     """
 
     documents: Sequence[str]
