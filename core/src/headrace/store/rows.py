@@ -28,7 +28,8 @@ class Generation:
 
     ``template``, ``passage_prompt`` and ``over_long`` say how its texts are prepared; see
     :attr:`preparation`. ``analyzer`` names what splits texts into terms (:mod:`headrace.lexical.analyzer`).
-    ``storage`` is how vectors are kept: see :data:`headrace.store.generations.STORAGES`.
+    ``storage`` is how vectors are kept: see :data:`headrace.store.generations.STORAGES`. ``embedder_url`` is where its
+    embedder answers queries; None means where the settings of gateway and generator say.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Generation:
     over_long: str = OverLong.CUT
     analyzer: str = DEFAULT
     storage: str = "vector"
+    embedder_url: str | None = None
 
     @property
     def preparation(self) -> Preparation:
