@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from headrace.embeddings.preparation import OverLong, Preparation
+from headrace.embeddings.preparation import OverLong
 from headrace.errors import ConfigurationError
 from headrace.store.pool import StoreSettings
 from headrace.store.rows import Generation
@@ -56,9 +56,9 @@ def index(monkeypatch: pytest.MonkeyPatch) -> Index:
     async def listed(index: Index) -> list[Generation]:
         return index.known
 
-    async def create(index: Index, *asked: Any) -> Generation:
-        index.done.append(("create", *asked))
-        return Generation(asked[0], asked[1], asked[2])
+    async def create(index: Index, wanted: Generation) -> Generation:
+        index.done.append(("create", wanted))
+        return wanted
 
     async def switch(index: Index, name: str) -> None:
         index.done.append(("switch", name))
@@ -74,11 +74,16 @@ def index(monkeypatch: pytest.MonkeyPatch) -> Index:
 
 def test_a_new_generation_takes_what_is_known_of_its_model() -> None:
     """Broken: `generations create` makes another index than the embedder of that model fills."""
-    assert CreateGeneration("g2", "multilingual-e5-base").known()[::2] == (768, "passage: ")
-    assert CreateGeneration("g2", "multilingual-e5-base", 64, passage_prompt="").known()[::2] == (64, "")
-    assert CreateGeneration("g2", "mine", 3).known()[::2] == (3, "")
+
+    def made(*given: Any, **more: Any) -> tuple[int, str]:
+        wanted = CreateGeneration("g2", *given, **more).wanted()
+        return (wanted.dimensions, wanted.passage_prompt)
+
+    assert made("multilingual-e5-base") == (768, "passage: ")
+    assert made("multilingual-e5-base", 64, passage_prompt="") == (64, "")
+    assert made("mine", 3) == (3, "")
     with pytest.raises(ConfigurationError, match="dimensions of the model mine are unknown"):
-        CreateGeneration("g2", "mine", passage_prompt="passage: ").known()
+        CreateGeneration("g2", "mine", passage_prompt="passage: ").wanted()
 
 
 @pytest.mark.parametrize(
@@ -105,10 +110,18 @@ async def test_a_generation_has_its_table_before_its_topics(index: Index, monkey
         return ["chunks.g2"]
 
     monkeypatch.setattr(creating, "create_topics", create_topics)
-    request = CreateGeneration("g2", "mine", 3, "l2", "{title} {body}", "p: ", OverLong.SPLIT, "words-1/none", 3)
+    request = CreateGeneration(
+        "g2", "mine", 3, "l2", "{title} {body}", "p: ", OverLong.SPLIT, "words-1/none", "halfvec", 3
+    )
     made = await creating.create(FakeCluster(store=STORE), request)
     assert index.done == [
-        ("create", "g2", "mine", 3, "l2", Preparation("{title} {body}", "p: ", OverLong.SPLIT), "words-1/none"),
+        (
+            "create",
+            Generation(
+                "g2", "mine", 3, "l2", template="{title} {body}", passage_prompt="p: ", over_long="split",
+                analyzer="words-1/none", storage="halfvec",
+            ),
+        ),
         ("topics", "g2", 3),
     ]  # fmt: skip
     assert (made.generation.name, made.topics) == ("g2", ["chunks.g2"])

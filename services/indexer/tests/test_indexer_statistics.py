@@ -27,11 +27,18 @@ class Store:
         self.answer: int | Exception | None = passages
         monkeypatch.setattr(statistics, "counted", self.counted)
         monkeypatch.setattr(statistics, "refresh", self.refresh)
+        monkeypatch.setattr(statistics, "sweep", self.sweep)
+        self.swept: list[str] = []
         self.keeper = TermStatistics(None, Generation("g1", "m", 2))  # type: ignore[arg-type]  # it reaches no pool
 
     async def counted(self, *_: Any) -> int:
         """What was estimated before this process."""
         return self.passages
+
+    async def sweep(self, _pool: Any, tenant: str, _generation: Generation) -> int:
+        """Note it."""
+        self.swept.append(tenant)
+        return 0
 
     async def refresh(self, _pool: Any, tenant: str, _generation: Generation) -> int | None:
         """Note it; waits for the gate."""
@@ -58,7 +65,7 @@ async def test_frequencies_are_estimated_after_a_fifth_of_the_passages(monkeypat
     assert store.refreshed == []
     store.keeper.wrote("acme", 1)
     await settled()
-    assert store.refreshed == ["acme"]
+    assert store.refreshed == store.swept == ["acme"]
     store.keeper.wrote("acme", 200)
     store.keeper.wrote("globex", 0)
     await settled()

@@ -36,6 +36,14 @@ def to_bytes(vector: Vector) -> bytes:
     return vector.to_numpy().astype("<f4", copy=False).tobytes()
 
 
+async def known(connection: Connection, tenant: str, model: str, text_hashes: Collection[bytes]) -> set[bytes]:
+    """Return those of ``text_hashes`` that have a cached vector of ``model``."""
+    if not text_hashes:
+        return set()
+    rows = await connection.fetch(load("cache")["known"], tenant, model, list(text_hashes))
+    return {row["text_hash"] for row in rows}
+
+
 async def known_since(
     connection: Connection, tenant: str, model: str, text_hashes: Collection[bytes], days: int
 ) -> tuple[set[bytes], set[bytes]]:

@@ -254,7 +254,7 @@ async def _read_legs(
 
 def _legs_query(generation: Generation, scope: _Scope, *, exact: bool) -> str:
     """Return the statement that reads both legs, through the index or exactly."""
-    queries = load("search")
+    queries = load("legs")
     text = queries["legs"].replace("{nearest}", queries["nearest_exact" if exact else "nearest"])
     text = text.replace("{ordered}", queries["ordered_binary" if STORAGES[generation.storage].binary else "ordered"])
     text = text.replace("{condition}", scope.condition.after(_OWN_PARAMETERS))

@@ -1,5 +1,8 @@
+-- name: known
+SELECT text_hash FROM vector_cache WHERE tenant = $1 AND model = $2 AND text_hash = ANY ($3::bytea[]);
+
 -- name: known_since
--- Those of these that are cached, and whether each must be touched because it was last touched more than $4 days ago.
+-- As above, and whether each must be touched because it was last touched more than $4 days ago.
 SELECT text_hash, last_used < current_date - $4::integer AS stale
 FROM vector_cache WHERE tenant = $1 AND model = $2 AND text_hash = ANY ($3::bytea[]);
 
