@@ -93,7 +93,9 @@ class LocalStack:
         environment = dict(self._environment)
         if self.running.objects:
             environment.setdefault(services.OBJECTS, self.running.objects)
-        Launcher(Launch(self._folder, self.running.provider, environment=environment), say).start_beside(generation.name)
+        Launcher(Launch(self._folder, self.running.provider, environment=environment), say).start_beside(
+            generation.name
+        )
 
     def is_kept(self, generation: str) -> bool:
         """Whether the stack has an embedder and an indexer for the generation beside its services."""
@@ -102,12 +104,14 @@ class LocalStack:
     def stop(self, generation: str, active: str) -> None:
         """Stop the embedder and the indexer of a generation for good.
 
-        If the services worked for it, they go on with the active one, through that one's lanes: they are restarted.
+        If the services worked for it, they go on with the active one, through that one's lanes: they are restarted. The
+        file of the services is written last, so that a stop that was killed can be repeated.
         """
         known = state.read_generations(self._folder)
-        mark = services.mark_of(generation) if generation in known.own else ""
         was_base = generation == self.running.generation
-        names = self._workers(mark)
+        names = self._workers(services.mark_of(generation))
+        if was_base and generation not in known.own:
+            names += self._workers("")  # the stack's first generation
         if names:
             self.stack.stop(*names)
         base = active if was_base and active in known.own else (None if was_base else known.base)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from headrace.errors import DependencyDown
+from headrace.topology.generation_names import GENERATION_STAGES
 from headrace_cli import state
 from headrace_cli.failures import CommandError
 from headrace_cli.stack import services
@@ -217,11 +218,10 @@ class Launcher:
         :class:`headrace_local.model.StackError` with the last lines of a process that does not start.
         """
         processes = {process.name for process in self._stack.status()}
-        endpoints = self._stack.endpoints()
-        for command in self._services(endpoints):
-            if command.name in self._status_urls() and command.name.endswith(services.mark_of(name)):
-                if command.name not in processes:
-                    self._stack.start(command)
+        own = {services.process_name(stage, 0, services.mark_of(name)) for stage in GENERATION_STAGES}
+        for command in self._services(self._stack.endpoints()):
+            if command.name in own - processes:
+                self._stack.start(command)
         known = state.read_services(self._stack.state_dir)
         if known is not None:
             state.write(self._stack.state_dir, state.SERVICES, replace(known, status_urls=self._status_urls()))

@@ -48,9 +48,7 @@ _TOLD_ELSEWHERE = frozenset({
     "HEADRACE_WORKER_SLOT", "HEADRACE_EMBEDDER_TOKEN", TABLES, "HEADRACE_COST_KRW_PER_USD",
 })  # fmt: skip
 """Those of them that the stack sets itself, that must not change, or that only commands read."""
-_NOT_KEPT = frozenset(
-    f"HEADRACE_EMBEDDER_{part}" for part in ("API_KEY", "TOKEN", "HOST", "PORT", "PROVIDER")
-)
+_NOT_KEPT = frozenset(f"HEADRACE_EMBEDDER_{part}" for part in ("API_KEY", "TOKEN", "HOST", "PORT", "PROVIDER"))
 _TRUE = ("1", "true", "yes", "on")
 _LOOPBACK = "http://127.0.0.1"
 _START_S = 180.0
@@ -201,9 +199,7 @@ def gateway_url(port: Port) -> str:
     return f"{_LOOPBACK}:{port('gateway')}"
 
 
-def status_urls(
-    instances: Mapping[str, int], port: Port, mark: str = "", beside: Sequence[str] = ()
-) -> dict[str, str]:
+def status_urls(instances: Mapping[str, int], port: Port, mark: str = "", beside: Sequence[str] = ()) -> dict[str, str]:
     """Return the status URL (``/readyz``) of each instance, by process name.
 
     ``beside`` are the generations that have their own embedder and indexer beside the services.

@@ -1,8 +1,8 @@
 """The approximate index over a generation's dense vectors: its kind and parameters, built without stopping anything.
 
 An index is built ``CONCURRENTLY`` under a second name beside the one in use, which is then dropped and replaced. Each
-step can be repeated: an index that a killed build left behind is removed, and one that another command is still building
-is waited for.
+step can be repeated: an index that a killed build left behind is removed, and one that another command is still
+building is waited for.
 """
 
 from __future__ import annotations
@@ -109,9 +109,7 @@ async def dense_indexes(connection: Connection, generation: Generation) -> list[
     table = vector_table(generation.name)
     with postgresql_errors():
         rows = await connection.fetch(load("dense_index")["indexes"], table, name, f"{name}_new")
-    return [
-        DenseIndex(row["name"], row["kind"], row["valid"], row["bytes"], _options(row["options"])) for row in rows
-    ]
+    return [DenseIndex(row["name"], row["kind"], row["valid"], row["bytes"], _options(row["options"])) for row in rows]
 
 
 def _options(texts: Sequence[str]) -> dict[str, int]:

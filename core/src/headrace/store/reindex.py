@@ -144,8 +144,8 @@ async def forget_vectors(connection: Connection, generation: Generation, tenant:
 async def drop_tables(connection: Connection, generation: Generation, tenants: Sequence[str]) -> None:
     """Drop the tables of a generation that is being dropped, and its statistics; its name stays taken.
 
-    The lock on ``chunk``, to which the tables refer, would make searches wait. So it is asked for again and again, for a
-    second each time. Raises :class:`DependencyDown` if other transactions hold it all the time.
+    The lock on ``chunk``, to which the tables refer, would make searches wait. So it is asked for again and again, for
+    a second each time. Raises :class:`DependencyDown` if other transactions hold it all the time.
     """
     for tenant in tenants:
         with postgresql_errors():

@@ -113,6 +113,6 @@ async def _require_no_workers(groups: Groups, name: str) -> None:
         await asyncio.sleep(_LOOK_S)
     raise Refused(
         f"generation {name} still has workers: {', '.join(working)}",
-        remedy=f"Stop the services with HEADRACE_KAFKA_GENERATION={name}, then run `headrace reindex drop {name}` again. "
-        f"Until then, the generation is {DROPPING}.",
+        remedy=f"Stop the services with HEADRACE_KAFKA_GENERATION={name}, then run `headrace reindex drop {name}` "
+        f"again. Until then, the generation is {DROPPING}.",
     )

@@ -53,7 +53,9 @@ async def life_of(cluster: Cluster, generation: str) -> Life:
         found = {one.name: one for one in await lives(connection)}
     if generation not in found:
         raise Refused(
-            f"unknown generation {generation!r}", where="--generation", remedy=f"Existing: {', '.join(found) or 'none'}."
+            f"unknown generation {generation!r}",
+            where="--generation",
+            remedy=f"Existing: {', '.join(found) or 'none'}.",
         )
     return found[generation]
 

@@ -19,14 +19,14 @@ _LONGEST = 10_000
 _FEWEST_LETTERS = 6
 _READ = 50_000
 """Chunks of a tenant that headings are drawn from."""
-_HEADINGS = f"""
+_HEADINGS = """
 SELECT heading, min(document_id) AS document_id
 FROM (
     SELECT section[cardinality(section)] AS heading, document_id
-    FROM (SELECT section, document_id FROM chunk WHERE tenant = $1 LIMIT {_READ}) AS some
+    FROM (SELECT section, document_id FROM chunk WHERE tenant = $1 LIMIT $4) AS some
     WHERE cardinality(section) > 0
 ) AS headed
-WHERE length(heading) >= {_FEWEST_LETTERS}
+WHERE length(heading) >= $5
 GROUP BY heading
 HAVING count(DISTINCT document_id) = 1
 ORDER BY md5(heading || $2)
@@ -65,7 +65,7 @@ def _asked(line: str, where: str, tenant: str | None) -> Asked:
     remedy = 'Write one object a line: {"question": "…", "document": "…", "tenant": "…"}.'
     try:
         given: dict[str, Any] = json.loads(line)
-        texts = given.get("tenant", tenant), given["question"], given["document"]
+        texts: list[Any] = [given.get("tenant", tenant), given["question"], given["document"]]
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ConfigurationError(f"is not a question: {error!r}", where=where, remedy=remedy) from error
     if not all(isinstance(text, str) and 0 < len(text) <= _LONGEST for text in texts):
@@ -88,6 +88,7 @@ async def drawn(pool: Pool, tenants: Sequence[tuple[str, int]], count: int, seed
             break
         share = max(1, round(count * documents / total))
         async with tenant_transaction(pool, tenant, readonly=True) as connection:
-            rows = await connection.fetch(_HEADINGS, tenant, seed, min(share, count - len(found)))
+            most = min(share, count - len(found))
+            rows = await connection.fetch(_HEADINGS, tenant, seed, most, _READ, _FEWEST_LETTERS)
         found += [Asked(tenant, row["heading"], row["document_id"]) for row in rows]
     return found

@@ -58,8 +58,9 @@ class Switched:
 async def unsettled(connection: Connection, generation: str, seconds: float = SETTLE_S) -> list[Lacking]:
     """Return documents that the generation lacks, and still lacks in the same version after up to ``seconds``.
 
-    While changes arrive, some documents are always in flight. So each version that was missing at the beginning has this
-    time to arrive, or to be replaced by a newer one. An empty list means that nothing is missing but what is in flight.
+    While changes arrive, some documents are always in flight. So each version that was missing at the beginning has
+    this time to arrive, or to be replaced by a newer one. An empty list means that nothing is missing but what is in
+    flight.
     """
     deadline = time.monotonic() + seconds
     first = await lacking(connection, generation, _MOST)
@@ -97,7 +98,8 @@ def _require_filled(cluster: Cluster, run: ReplayRun | None, name: str) -> None:
         state = "has not begun" if run is None else f"is {run.state.lower()}"
         raise Incomplete(
             f"generation {name} is not filled: its replay {state}",
-            remedy=f"Run `headrace reindex start --generation {name}`, which continues it. --force switches nevertheless.",
+            remedy=f"Run `headrace reindex start --generation {name}`, which continues it. --force switches "
+            "nevertheless.",
         )
 
 
@@ -108,8 +110,8 @@ def _counts(name: str, tenants: Sequence[Coverage], missing: Sequence[Lacking]) 
     )
     some = ", ".join(f"{one.tenant}/{one.document_id} version {one.version}" for one in missing[:_SHOWN])
     return (
-        f"generation {name} has {covered} of {documents} documents ({by_tenant}); {len(missing)} are missing and not on "
-        f"their way, first {some}"
+        f"generation {name} has {covered} of {documents} documents ({by_tenant}); {len(missing)} are missing and not "
+        f"on their way, first {some}"
     )
 
 
@@ -146,7 +148,8 @@ async def rollback(cluster: Cluster, ping: Ping | None, *, force: bool = False) 
         if not retired:
             raise Refused(
                 "no generation was searched before this one",
-                remedy="`headrace generations list` shows those that exist; `headrace reindex switch` goes to any of them.",
+                remedy="`headrace generations list` shows those that exist; `headrace reindex switch` goes to any of "
+                "them.",
             )
         name = max(retired, key=lambda one: one.changed_at).name
         found, before = await _found(connection, name)

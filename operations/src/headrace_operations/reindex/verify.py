@@ -134,7 +134,9 @@ def _incomplete(name: str, missing: Sequence[Lacking], report: Report) -> list[s
     if missing:
         problems.append(f"{name} lacks {len(missing)} documents that are not on their way")
     if report.findings:
-        problems.append(f"{len(report.findings)} differences from the log: `headrace audit --generation {name}` has repairs")
+        problems.append(
+            f"{len(report.findings)} differences from the log: `headrace audit --generation {name}` has repairs"
+        )
     return problems
 
 
