@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import ConfigurationError
-from headrace.store.pool import Pool
 from headrace.store.transactions import tenant_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from headrace.store.pool import Pool
 
 MOST = 10_000
 _LONGEST = 10_000
@@ -23,7 +24,7 @@ _HEADINGS = """
 SELECT heading, min(document_id) AS document_id
 FROM (
     SELECT section[cardinality(section)] AS heading, document_id
-    FROM (SELECT section, document_id FROM chunk WHERE tenant = $1 LIMIT $4) AS some
+    FROM (SELECT section, document_id FROM chunk WHERE tenant = $1 LIMIT $4) AS read
     WHERE cardinality(section) > 0
 ) AS headed
 WHERE length(heading) >= $5
