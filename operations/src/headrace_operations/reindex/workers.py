@@ -56,7 +56,9 @@ class Groups:
                 return False
             wanted = [KafkaPlace(topic, place.partition, end) for place, end in ends.items()]
             altered = self._admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, wanted)])
-            altered[group].result(_CALL_S)
+            failed = [one.error for one in altered[group].result(_CALL_S).topic_partitions if one.error is not None]
+            if failed:
+                raise KafkaException(failed[0])
         except KafkaException as error:
             raise self._down(error) from error
         return True
