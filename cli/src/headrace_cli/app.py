@@ -46,6 +46,7 @@ COMMANDS = {
     "replay": Entry("replay", "Start and control replays: a stage reads its records again."),
     "generations": Entry("generations", "Create and switch generations of the index."),
     "reindex": Entry("reindex", "Change the model, template or analyzer of the index without downtime."),
+    "index": Entry("index", "Inspect and rebuild the indexes of vectors."),
     "objects": Entry("objects", "Inspect and clean up the object store."),
     "embeddings": Entry("embeddings", "Show the cost and progress of embedding, or embed again."),
     "alerts": Entry("alerts", "Send alerts to Slack and Discord."),

@@ -109,10 +109,13 @@ async def dense_indexes(connection: Connection, generation: Generation) -> list[
     table = vector_table(generation.name)
     with postgresql_errors():
         rows = await connection.fetch(load("dense_index")["indexes"], table, name, f"{name}_new")
-    return [DenseIndex(row["name"], row["kind"], row["valid"], row["bytes"], _options(row["options"])) for row in rows]
+    return [
+        DenseIndex(row["name"], row["kind"], row["valid"], row["bytes"], option_values(row["options"])) for row in rows
+    ]
 
 
-def _options(texts: Sequence[str]) -> dict[str, int]:
+def option_values(texts: Sequence[str]) -> dict[str, int]:
+    """Return the parameters in an index's options, as PostgreSQL keeps them: ``m=16``."""
     return {found[1]: int(found[2]) for text in texts if (found := _OPTION.fullmatch(text))}
 
 
@@ -159,6 +162,8 @@ async def build(
         await _create(worker, watcher, generation, wanted, told)
     await _run(worker, "drop", generation, {"{name}": name})
     await _run(worker, "rename", generation, {"{name}": f"{name}_new", "{target}": name})
+    if "lists" in wanted.options:
+        await tune(watcher, generation.name, None, probes(wanted.options["lists"]))
     return next(one for one in await dense_indexes(watcher, generation) if one.name == name)
 
 
@@ -174,6 +179,15 @@ async def ensure(
         return found[name]
     rows = await row_estimate(watcher, generation)
     return await build(worker, watcher, generation, parameters(kind, rows), told=told)
+
+
+async def tune(connection: Connection, generation: str, ef_search: int | None, probes: int | None) -> None:
+    """Set how many candidates of HNSW and how many lists of IVFFlat searches read first; None keeps a value.
+
+    Searches follow within seconds, as they do after a switch.
+    """
+    with postgresql_errors():
+        await connection.execute(load("dense_index")["tune"], generation, ef_search, probes)
 
 
 def _is(index: DenseIndex, wanted: Parameters) -> bool:

@@ -29,7 +29,8 @@ class Generation:
     ``template``, ``passage_prompt`` and ``over_long`` say how its texts are prepared; see
     :attr:`preparation`. ``analyzer`` names what splits texts into terms (:mod:`headrace.lexical.analyzer`).
     ``storage`` is how vectors are kept: see :data:`headrace.store.generations.STORAGES`. ``embedder_url`` is where its
-    embedder answers queries; None means where the settings of gateway and generator say.
+    embedder answers queries; None means where the settings of gateway and generator say. ``ef_search`` and ``probes``
+    are how many candidates of HNSW and how many lists of IVFFlat a search reads first.
     """
 
     name: str
@@ -43,6 +44,8 @@ class Generation:
     analyzer: str = DEFAULT
     storage: str = "vector"
     embedder_url: str | None = None
+    ef_search: int = 100
+    probes: int = 1
 
     @property
     def preparation(self) -> Preparation:

@@ -115,13 +115,12 @@ async def search(
     *,
     top_k: int = 10,
     filters: Filters = NO_FILTERS,
-    ef_search: int = 100,
 ) -> list[Hit]:
     """Return the ``top_k`` chunks of ``tenant`` that match the question best, best first.
 
     Both legs are read in one statement, each deeper than ``top_k``; every chunk that one of them finds is scored on
-    both, and the scores are fused (:func:`fuse`). A higher ``ef_search`` (1 to 1,000) makes HNSW slower and more
-    accurate.
+    both, and the scores are fused (:func:`fuse`). A higher ``ef_search`` (1 to 1,000) or ``probes`` of the generation
+    makes its index slower and more accurate.
     Filters never reduce the number of hits of the dense leg: if the index stops before ``top_k``, the remaining chunks
     are scanned exactly.
 
@@ -133,7 +132,7 @@ async def search(
     question.check(generation)
     depth = top_k * FUSION_DEPTH if question.hybrid else top_k
     async with tenant_transaction(pool, tenant, readonly=True) as connection:
-        await connection.execute(load("search")["prepare"], str(max(depth, min(ef_search, 1000))))
+        await connection.execute(load("search")["prepare"], *effort(generation, depth))
         scope = await _scope(connection, filters)
         legs = await _read_legs(connection, tenant, generation, question, top_k, depth, scope)
         best = dict(list(legs.scores(question).items())[:top_k])
@@ -146,6 +145,11 @@ async def search(
         for hit in hits
         if (key := UUID(bytes=hit.chunk_id))
     ]
+
+
+def effort(generation: Generation, depth: int) -> tuple[str, str]:
+    """Return the settings of a search ``depth`` deep: candidates of HNSW, and lists of IVFFlat."""
+    return str(max(depth, min(generation.ef_search, 1000))), str(generation.probes)
 
 
 def fuse(

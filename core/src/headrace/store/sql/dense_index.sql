@@ -23,6 +23,9 @@ FROM pg_class WHERE oid = to_regclass($1);
 -- {name}, {kind} and {options} are made by Headrace, the rest comes from the generation.
 CREATE INDEX CONCURRENTLY {name} ON {vectors} USING {kind} ({indexed} {operators}) WITH ({options});
 
+-- name: tune
+UPDATE generation SET ef_search = coalesce($2, ef_search), probes = coalesce($3, probes) WHERE name = $1;
+
 -- name: drop
 DROP INDEX CONCURRENTLY IF EXISTS {name};
 

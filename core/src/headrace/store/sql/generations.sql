@@ -13,15 +13,18 @@ ON CONFLICT (name) DO NOTHING
 RETURNING name;
 
 -- name: get
-SELECT name, model, dimensions, distance, state, template, passage_prompt, over_long, analyzer, storage, embedder_url
+SELECT name, model, dimensions, distance, state, template, passage_prompt, over_long, analyzer, storage, embedder_url,
+       ef_search, probes
 FROM generation WHERE name = $1;
 
 -- name: active
-SELECT name, model, dimensions, distance, state, template, passage_prompt, over_long, analyzer, storage, embedder_url
+SELECT name, model, dimensions, distance, state, template, passage_prompt, over_long, analyzer, storage, embedder_url,
+       ef_search, probes
 FROM generation WHERE state = 'active';
 
 -- name: list
-SELECT name, model, dimensions, distance, state, template, passage_prompt, over_long, analyzer, storage, embedder_url
+SELECT name, model, dimensions, distance, state, template, passage_prompt, over_long, analyzer, storage, embedder_url,
+       ef_search, probes
 FROM generation WHERE state <> 'dropped' ORDER BY created_at, name;
 
 -- name: lock

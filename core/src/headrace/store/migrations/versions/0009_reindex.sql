@@ -2,6 +2,8 @@
 -- (actions on dead letters, replays), so that no other generation may ever have it.
 ALTER TABLE generation
     ADD COLUMN embedder_url text,                     -- where its embedder answers queries; NULL: as services are set
+    ADD COLUMN ef_search    integer NOT NULL DEFAULT 100 CHECK (ef_search BETWEEN 1 AND 1000),  -- HNSW: candidates
+    ADD COLUMN probes       integer NOT NULL DEFAULT 1 CHECK (probes BETWEEN 1 AND 32768),      -- IVFFlat: lists
     ADD COLUMN fill         text,                     -- the replay that fills it
     ADD COLUMN changed_at   timestamptz NOT NULL DEFAULT now(),  -- when its state changed last
     DROP CONSTRAINT generation_state_check,
