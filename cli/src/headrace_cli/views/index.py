@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import typer
 
-from headrace.store.index_health import Health
+from headrace.store.index_health import Health, Recall
 from headrace_cli import output, tables
 from headrace_operations.index.advise import Advice
 
@@ -19,34 +19,42 @@ def show_status(found: Sequence[Health], *, as_json: bool) -> None:
     if as_json:
         output.emit([asdict(one) for one in found])
         return
-    console = tables.console()
     for one in found:
         generation = one.generation
         typer.echo(
             f"{generation.name} ({generation.state}): {generation.model}, {generation.dimensions} dimensions, "
             f"{generation.storage}, ef_search {generation.ef_search}, probes {generation.probes}"
         )
-        rows = [
-            (table.name, table.rows, table.dead, f"{table.bytes / _MIB:.1f}", _when(table.vacuumed_at))
-            for table in one.tables
-        ]
-        columns = ("Table", "Rows", "Dead", "MiB", "Vacuumed")
-        console.print(tables.table(columns, rows, right=("Rows", "Dead", "MiB")))
-        rows = [
-            (index.name, index.kind, ", ".join(f"{key} {value}" for key, value in index.options.items()),
-             f"{index.bytes / _MIB:.1f}", index.scans, "yes" if index.valid else "no")
-            for index in one.indexes
-        ]  # fmt: skip
-        columns = ("Index", "Kind", "Parameters", "MiB", "Scans", "Valid")
-        console.print(tables.table(columns, rows, right=("MiB", "Scans")))
-        rows = [
-            (at.tenant, at.queries, f"{at.recall_10:.3f}", at.p50_ms, at.p95_ms, at.exact_p50_ms,
-             "index" if at.indexed else "all vectors")
-            for at in one.recalls
-        ]  # fmt: skip
-        columns = ("Tenant", "Queries", "recall@10", "p50 ms", "p95 ms", "exact p50 ms", "Reads")
-        if rows:
-            console.print(tables.table(columns, rows, right=columns[1:6]))
+        _show_sizes(one)
+        _show_recalls(one.recalls)
+
+
+def _show_sizes(one: Health) -> None:
+    console = tables.console()
+    columns = ("Table", "Rows", "Dead", "MiB", "Vacuumed")
+    rows = [
+        (table.name, table.rows, table.dead, f"{table.bytes / _MIB:.1f}", _when(table.vacuumed_at))
+        for table in one.tables
+    ]
+    console.print(tables.table(columns, rows, right=("Rows", "Dead", "MiB")))
+    named = ("Index", "Kind", "Parameters", "MiB", "Scans", "Valid")
+    indexes = [
+        (index.name, index.kind, ", ".join(f"{key} {value}" for key, value in index.options.items()),
+         f"{index.bytes / _MIB:.1f}", index.scans, "yes" if index.valid else "no")
+        for index in one.indexes
+    ]  # fmt: skip
+    console.print(tables.table(named, indexes, right=("MiB", "Scans")))
+
+
+def _show_recalls(found: Sequence[Recall]) -> None:
+    columns = ("Tenant", "Queries", "recall@10", "p50 ms", "p95 ms", "exact p50 ms", "Reads")
+    rows = [
+        (at.tenant, at.queries, f"{at.recall_10:.3f}", at.p50_ms, at.p95_ms, at.exact_p50_ms,
+         "index" if at.indexed else "all vectors")
+        for at in found
+    ]  # fmt: skip
+    if rows:
+        tables.console().print(tables.table(columns, rows, right=columns[1:6]))
 
 
 def _when(moment: object) -> str | None:

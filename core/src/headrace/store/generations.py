@@ -196,6 +196,7 @@ async def activate(connection: Connection, name: str) -> None:
                 raise ConfigurationError(
                     f"generation {name} does not exist", remedy="Create it first with `headrace generations create`."
                 )
+            await connection.execute(load("generations")["point_views"], name)
 
 
 async def may_switch(connection: Connection) -> bool:

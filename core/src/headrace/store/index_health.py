@@ -56,7 +56,7 @@ class IndexSize:
 class Recall:
     """A sample of one tenant: the share of the exact first ten that a search finds, and its times in milliseconds.
 
-    ``indexed`` is False if PostgreSQL reads all of the tenant's vectors, because they are few: then the result is exact.
+    ``indexed`` is False if PostgreSQL reads all of the tenant's vectors, because they are few: the result is exact.
     """
 
     tenant: str
@@ -146,11 +146,12 @@ async def recall(
 
 def first_key(fraction: float) -> bytes:
     """Return the key at this fraction of all keys, from 0 to 1."""
-    return min(int(fraction * 2 ** (8 * _KEY_BYTES)), 2 ** (8 * _KEY_BYTES) - 1).to_bytes(_KEY_BYTES, "big")
+    keys = 1 << (8 * _KEY_BYTES)
+    return min(int(fraction * keys), keys - 1).to_bytes(_KEY_BYTES, "big")
 
 
 def _approximate(generation: Generation) -> str:
-    ordered = load("search")["ordered_binary" if STORAGES[generation.storage].binary else "ordered"]
+    ordered = load("legs")["ordered_binary" if STORAGES[generation.storage].binary else "ordered"]
     return filled(load("index_health")["approximate"].replace("{ordered}", ordered), generation)
 
 

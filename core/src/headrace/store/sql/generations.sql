@@ -1,6 +1,8 @@
 -- name: create
 -- The tables of one generation; the caller has checked the name ($1). $2 is the type of the vectors.
-SELECT create_dense($1, $2), create_lexical('lexical_' || $1);
+SELECT create_dense($1, $2), create_lexical('lexical_' || $1),
+       let_sql_readers('embedding_' || $1, 'tenant, chunk_id, vector_key'),
+       let_sql_readers('vector_' || $1, 'tenant, vector_key, embedding');
 
 -- name: index
 -- {indexed} and {operators} come from the generation's storage and distance.
@@ -36,6 +38,10 @@ SELECT has_table_privilege('generation', 'UPDATE');
 
 -- name: retire_active
 UPDATE generation SET state = 'retired', changed_at = now() WHERE state = 'active' AND name <> $1;
+
+-- name: point_views
+-- The views for readers with SQL show the active generation.
+SELECT point_views($1);
 
 -- name: activate
 UPDATE generation SET state = 'active', changed_at = CASE state WHEN 'active' THEN changed_at ELSE now() END
