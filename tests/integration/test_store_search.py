@@ -345,3 +345,54 @@ async def test_bad_queries_are_refused_by_field(pool: Pool, generation: Generati
         await search(pool, "acme", generation, Question(direction(1, 0, 0)))
     with pytest.raises(ValueError, match="tenant"):
         await search(pool, "", generation, Question(direction(1, 0, 0, 0)))
+
+
+async def test_a_section_that_stands_in_1500_documents_hides_nothing(
+    pool: Pool, owner: Owner, generation: Generation
+) -> None:
+    """Broken: equal points fill a region of the graph, and passages near it or behind it are not reached."""
+    random = np.random.default_rng(11)
+    shared = direction(1, 0, 0, 0)
+    own = random.normal(size=(1500, DIMENSIONS)).astype("<f4")
+    own[:300] = own[:300] * 0.05 + np.frombuffer(shared, "<f4")  # some close to the shared text
+    documents = [document(f"d{n}", {"imprint 발행 정보": shared, f"own {n}": own[n].tobytes()}) for n in range(1500)]
+    same = [replace(one.chunks[0], text_hash=b"imprint") for one in documents]
+    documents = [replace(one, chunks=(imprint, one.chunks[1])) for one, imprint in zip(documents, same, strict=True)]
+    for start in range(0, 1500, 100):
+        await index_batch(pool, generation, documents[start : start + 100])
+    await owner.execute("ANALYZE")
+    async with owner.transaction():
+        assert await owner.fetchval("SELECT count(*) FROM vector_first") == 1501
+    lost = []
+    for n in range(1500):
+        hits = await search(pool, "acme", generation, Question(own[n].tobytes()), top_k=5)
+        if f"own {n}" not in {hit.text for hit in hits}:
+            lost.append(n)
+    assert lost == []
+    assert len({hit.document_id for hit in await search(pool, "acme", generation, Question(shared), top_k=100)}) == 100
+
+
+@pytest.mark.parametrize("storage", ["vector", "halfvec", "binary"])
+@pytest.mark.parametrize("distance", ["cosine", "l2", "inner_product"])
+async def test_each_storage_finds_what_an_exact_scan_finds(
+    pool: Pool, owner: Owner, storage: str, distance: str
+) -> None:
+    """Broken: an operator, a cast or an order is wrong for one way of keeping vectors, and its results are noise."""
+    dimensions = 64
+    generation = await create_generation(owner, Generation(storage, "toy", dimensions, distance, storage=storage))
+    random = np.random.default_rng(12)
+    matrix = random.normal(size=(1500, dimensions)).astype("<f4")
+    documents = [document(f"d{n}", {f"{n} {m}": matrix[n * 50 + m].tobytes() for m in range(50)}) for n in range(30)]
+    for one in documents:
+        await index_batch(pool, generation, [one])
+    await owner.execute("ANALYZE")
+    found = 0
+    for query in random.normal(size=(20, dimensions)).astype("<f4"):
+        if distance == "l2":
+            order = np.argsort(np.linalg.norm(matrix - query, axis=1))
+        else:
+            lengths = np.linalg.norm(matrix, axis=1) if distance == "cosine" else 1.0
+            order = np.argsort(-(matrix @ query) / lengths)
+        expected = {f"{n // 50} {n % 50}" for n in order[:10]}
+        found += len(expected & {hit.text for hit in await search(pool, "acme", generation, Question(query.tobytes()))})
+    assert found >= (190 if storage != "binary" else 100)  # 64 bits tell little of random directions

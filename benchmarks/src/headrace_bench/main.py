@@ -29,7 +29,7 @@ BENCHMARKS = {
 """Module and function of each benchmark; the function gets the stack's folder. Loaded on demand, because some load
 torch."""
 
-PROOFS = ("capture", "proof", "quality", "reindex", "soak", "storm", "throughput", "transactions")
+PROOFS = ("capture", "proof", "quality", "reindex", "scale", "soak", "storm", "throughput", "transactions")
 """Commands without a figure and baseline: each tests a claim."""
 JSON = "--json"
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -25,7 +25,7 @@ from headrace.config.settings import KafkaSettings
 from headrace.envelope import Change, Context, Operation, Trace
 from headrace.lexical import weights
 from headrace.lexical.analyzer import DEFAULT, analyzer_of
-from headrace.payloads import ChangeEvent, ChunkedDocument, EmbeddedDocument
+from headrace.payloads import ChangeEvent, Chunk, ChunkedDocument, EmbeddedDocument
 from headrace.store.pool import prepare_connection
 from headrace.topology.stages import DOCUMENT_STAGES
 from headrace_bench.model import Backend, own_backend, require_baseline
@@ -70,8 +70,8 @@ def embedder(state_dir: Path, *, documents: int = 240) -> Result:
     gets one text in four.
     """
     require_baseline()
-    chunked, source = _chunked(documents)
-    texts = list(dict.fromkeys(chunk.text for _, document in chunked for chunk in document.chunks))
+    parts, source = chunked(documents)
+    texts = list(dict.fromkeys(chunk.text for _, document in parts for chunk in document.chunks))
     some = texts[::4]
     ours, bare, alone = [], [], [own_backend(texts)]
     with deployment(state_dir, "sentence-transformers") as place:
@@ -86,8 +86,8 @@ def embedder(state_dir: Path, *, documents: int = 240) -> Result:
         for number in range(_ROUNDS):  # each with its own tenants, and so with its own cache
             service = place.start("embedder")
             wait_for_model(place)
-            seconds(f"{TENANT}-warm{number}", chunked[:_WARM_DOCUMENTS])
-            ours.append(len(texts) / seconds(f"{TENANT}{number}", chunked))
+            seconds(f"{TENANT}-warm{number}", parts[:_WARM_DOCUMENTS])
+            ours.append(len(texts) / seconds(f"{TENANT}{number}", parts))
             assert service.process.poll() is None
             service.kill()
             bare.append(len(some) / backend.seconds(some, size))
@@ -103,9 +103,9 @@ def embedder(state_dir: Path, *, documents: int = 240) -> Result:
 
 def indexer(state_dir: Path, *, documents: int = 120) -> Result:
     """Return chunks per second through the indexer's process, with plain COPY into the same tables as its baseline."""
-    chunked, source = _chunked(documents)
+    parts, source = chunked(documents)
     provider = HashingProvider()
-    contexts = [_context(TENANT, identity, _embedded(provider, document)) for identity, document in chunked]
+    contexts = [_context(TENANT, identity, _embedded(provider, document)) for identity, document in parts]
     count = sum(len(context.payload.chunks) for context in contexts)
     with deployment(state_dir, "hashing") as place, deployment(state_dir, "hashing") as other:
         place.start("indexer")
@@ -125,7 +125,7 @@ def pipeline(state_dir: Path, *, documents: int = 140) -> Result:
     """
     require_baseline()
     events, source = changes(documents)
-    texts = list(dict.fromkeys(chunk.text for _, document in _chunked(documents)[0] for chunk in document.chunks))
+    texts = list(dict.fromkeys(chunk.text for _, document in chunked(documents)[0] for chunk in document.chunks))
     with deployment(state_dir, "sentence-transformers") as place:
         place.start_all(*(flow.name for flow in DOCUMENT_STAGES))
         wait_for_model(place)
@@ -152,7 +152,8 @@ def _indexed(kafka: KafkaSettings, events: Sequence[dict[str, Any]], tenant: str
     return time.perf_counter() - started
 
 
-def _chunked(documents: int) -> tuple[list[tuple[str, ChunkedDocument]], str]:
+def chunked(documents: int) -> tuple[list[tuple[str, ChunkedDocument]], str]:
+    """Return this many of the test data's documents with their IDs, as the chunker splits them, and what they are."""
     events, source = changes(documents)
     found = []
     for event in events:
@@ -263,36 +264,43 @@ async def _copy(dsn: str, schema: str, contexts: Sequence[Context[EmbeddedDocume
         }
         copied |= texts.keys()
         async with connection.transaction():
-            await connection.copy_records_to_table("document", records=[_row(c) for c in part], columns=_COLUMNS)
-            await connection.copy_records_to_table(
-                "chunk",
-                records=[
-                    (change.tenant, UUID(bytes=chunk.chunk_id), change.document_id, list(chunk.section), chunk.text,
-                     chunk.text_hash)
-                    for change, chunk, _ in chunks
-                ],
-                columns=["tenant", "chunk_id", "document_id", "section", "text", "text_hash"],
-            )  # fmt: skip
-            await connection.copy_records_to_table(
-                "vector_g1",
-                records=[
-                    (tenant, key, Vector(np.frombuffer(vector, "<f4"))) for (tenant, key), vector in texts.items()
-                ],
-                columns=["tenant", "vector_key", "embedding"],
-            )
-            await connection.copy_records_to_table(
-                "embedding_g1",
-                records=[(change.tenant, UUID(bytes=chunk.chunk_id), chunk.text_hash) for change, chunk, _ in chunks],
-                columns=["tenant", "chunk_id", "vector_key"],
-            )
-            await connection.copy_records_to_table(
-                "lexical_g1",
-                records=[row for context in part for row in lexical[context.change.document_id]],
-                columns=["tenant", "chunk_id", "lexical_key", "terms", "weights"],
-            )
+            for table, (columns, records) in _rows(part, chunks, texts, lexical).items():
+                await connection.copy_records_to_table(table, records=records, columns=columns)
     elapsed = time.perf_counter() - started
     await connection.close()
     return elapsed
+
+
+def _rows(
+    part: Sequence[Context[EmbeddedDocument]],
+    chunks: Sequence[tuple[Change, Chunk, EmbeddedDocument]],
+    texts: Mapping[tuple[str, bytes], bytes],
+    lexical: Mapping[str, Sequence[tuple[Any, ...]]],
+) -> dict[str, tuple[list[str], list[tuple[Any, ...]]]]:
+    """Return columns and rows by table."""
+    return {
+        "document": (_COLUMNS, [_row(context) for context in part]),
+        "chunk": (
+            ["tenant", "chunk_id", "document_id", "section", "text", "text_hash"],
+            [
+                (change.tenant, UUID(bytes=chunk.chunk_id), change.document_id, list(chunk.section), chunk.text,
+                 chunk.text_hash)
+                for change, chunk, _ in chunks
+            ],
+        ),
+        "vector_g1": (
+            ["tenant", "vector_key", "embedding"],
+            [(tenant, key, Vector(np.frombuffer(vector, "<f4"))) for (tenant, key), vector in texts.items()],
+        ),
+        "embedding_g1": (
+            ["tenant", "chunk_id", "vector_key"],
+            [(change.tenant, UUID(bytes=chunk.chunk_id), chunk.text_hash) for change, chunk, _ in chunks],
+        ),
+        "lexical_g1": (
+            ["tenant", "chunk_id", "lexical_key", "terms", "weights"],
+            [row for context in part for row in lexical[context.change.document_id]],
+        ),
+    }  # fmt: skip
 
 
 def _lexical_rows(context: Context[EmbeddedDocument]) -> list[tuple[Any, ...]]:

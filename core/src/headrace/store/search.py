@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MAXIMUM_HITS = 100
 DENSE_WEIGHT = 0.4
 """Share of the dense leg in the fused score, from 0 to 1; measured in ``docs/quality.md``."""
-CANDIDATES = 5_000
+CANDIDATES = 2_000
 """Passages that the rarest terms of a question may bring as candidates, before they are ranked."""
 EXACT_DOCUMENTS = 500
 """If at most this many documents match a filter, they are scanned exactly, without the index."""

@@ -9,6 +9,7 @@ import shutil
 import stat
 import subprocess
 import uuid
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -139,8 +140,11 @@ def registry(folder: Path, port: int, on_event: OnEvent) -> Command:
     return Command("registry", argv, env, health=f"http://127.0.0.1:{port}/apis/ccompat/v7/subjects")
 
 
-def postgres(folder: Path, port: int, password: str) -> Command:
-    """Return PostgreSQL on loopback with password logins; initializes its data folder on the first call."""
+def postgres(folder: Path, port: int, password: str, settings: Mapping[str, str] = _POSTGRES_SETTINGS) -> Command:
+    """Return PostgreSQL on loopback with password logins; initializes its data folder on the first call.
+
+    ``settings`` replace the server's own.
+    """
     binaries = _packaged_binaries()
     user = None
     if os.geteuid() == 0:
@@ -154,8 +158,10 @@ def postgres(folder: Path, port: int, password: str) -> Command:
     if not data.exists():
         _initialise(binaries, folder, data, password, user)
     _check_major(data)
-    settings = [part for name, value in _POSTGRES_SETTINGS.items() for part in ("-c", f"{name}={value}")]
-    argv = (str(binaries / "postgres"), "-D", str(data), "-p", str(port), *settings)
+    given = [
+        part for name, value in (_POSTGRES_SETTINGS | dict(settings)).items() for part in ("-c", f"{name}={value}")
+    ]
+    argv = (str(binaries / "postgres"), "-D", str(data), "-p", str(port), *given)
     # SIGINT is PostgreSQL's fast shutdown, SIGQUIT its immediate one; SIGKILL would leave its children running.
     return Command(
         "postgres", argv, health=f"tcp://127.0.0.1:{port}", user=user, stop_signal="SIGINT", orphan_signal="SIGQUIT"

@@ -25,19 +25,31 @@ ORDER BY distance
 OFFSET 0
 
 -- name: nearest
--- Through the index: the chunks of each text, nearest text first.
-SELECT own.chunk_id, ordered.distance
-FROM ({ordered}) AS ordered
+-- Through the index: the nearest texts that have a chunk that meets the condition, and these chunks. The texts have no
+-- ORDER BY of their own: with it, the planner would not know that only the first of `ordered` are needed.
+SELECT own.chunk_id, texts.distance
+FROM (
+    SELECT ordered.vector_key, ordered.distance
+    FROM ({ordered}) AS ordered
+    WHERE EXISTS (
+        SELECT FROM {embedding} AS e
+        JOIN chunk AS c ON c.tenant = $1 AND c.chunk_id = e.chunk_id
+        JOIN document AS d ON d.tenant = $1 AND d.document_id = c.document_id
+        WHERE e.tenant = $1 AND e.vector_key = ordered.vector_key AND {condition}
+        OFFSET 0
+    )
+    LIMIT $3
+) AS texts
 CROSS JOIN LATERAL (
     SELECT e.chunk_id
     FROM {embedding} AS e
     JOIN chunk AS c ON c.tenant = $1 AND c.chunk_id = e.chunk_id
     JOIN document AS d ON d.tenant = $1 AND d.document_id = c.document_id
-    WHERE e.tenant = $1 AND e.vector_key = ordered.vector_key AND {condition}
+    WHERE e.tenant = $1 AND e.vector_key = texts.vector_key AND {condition}
     ORDER BY e.chunk_id
     LIMIT $8
 ) AS own
-ORDER BY ordered.distance
+ORDER BY texts.distance, own.chunk_id
 LIMIT $3
 
 -- name: nearest_exact
@@ -78,13 +90,19 @@ WITH weighed AS MATERIALIZED (
         ORDER BY found.score DESC, found.chunk_id
         LIMIT $3
     ) AS m
+), found AS MATERIALIZED (  -- a column of its own: below a policy, an index is not used with the result of COALESCE
+    SELECT chunk_id, nearest.place AS dense, matching.place AS lexical FROM nearest FULL JOIN matching USING (chunk_id)
 )
 SELECT found.chunk_id, found.dense, found.lexical,
        v.embedding {operator} $2::vector::{type} AS distance, -(l.weights <#> weighed.query) AS score,
        (SELECT unrelated FROM search_statistics WHERE tenant = $1 AND generation = $4) AS unrelated
-FROM (SELECT chunk_id, nearest.place AS dense, matching.place AS lexical FROM nearest FULL JOIN matching USING (chunk_id))
-    AS found
-CROSS JOIN weighed
-LEFT JOIN {embedding} AS e ON e.tenant = $1 AND e.chunk_id = found.chunk_id
-LEFT JOIN {vectors} AS v ON v.tenant = $1 AND v.vector_key = e.vector_key
-LEFT JOIN {lexical} AS l ON l.tenant = $1 AND l.chunk_id = found.chunk_id;
+FROM found CROSS JOIN weighed
+LEFT JOIN LATERAL (
+    SELECT v.embedding FROM {embedding} AS e JOIN {vectors} AS v ON v.tenant = $1 AND v.vector_key = e.vector_key
+    WHERE e.tenant = $1 AND e.chunk_id = found.chunk_id
+    OFFSET 0
+) AS v ON TRUE
+LEFT JOIN LATERAL (
+    SELECT weights FROM {lexical} WHERE tenant = $1 AND chunk_id = found.chunk_id
+    OFFSET 0
+) AS l ON TRUE;

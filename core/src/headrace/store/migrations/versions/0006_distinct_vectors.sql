@@ -118,13 +118,14 @@ $$;
 -- By terms, as before, for a query that is weighed already (weigh_terms), so that one statement weighs it once.
 -- Candidates are the passages that share one of the terms `chosen`, at most twice `most`; of the documents
 -- `only_documents`, if given, those that share one of the terms `used`. Sorted, best first.
--- A definer, because && is not leakproof: below a policy it may not use its GIN index.
+-- A definer, because && is not leakproof: below a policy it may not use its GIN index. The planner takes && for as cheap as
+-- a comparison of numbers, so it must not choose to compare every row.
 DROP FUNCTION match_terms;
 CREATE FUNCTION match_terms(
     wanted_generation text, used integer[], chosen integer[], query public.sparsevec, most integer, wide boolean,
     only_documents text[]
 ) RETURNS TABLE (chunk_id uuid, score real)
-    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT
+    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT SET enable_seqscan = off
     AS $$
         DECLARE
             lexical    text := 'lexical_' || (SELECT name FROM generation WHERE name = wanted_generation);
@@ -135,7 +136,8 @@ CREATE FUNCTION match_terms(
             END IF;
             IF only_documents IS NULL THEN
                 candidates := format(
-                    'SELECT l.chunk_id, l.weights FROM %I AS l WHERE l.tenant = $1 AND l.terms && $2 LIMIT $4', lexical);
+                    'SELECT l.chunk_id, l.weights FROM %I AS l WHERE l.tenant IS NOT DISTINCT FROM $1 AND l.terms && $2 LIMIT $4',
+                    lexical);  -- IS NOT DISTINCT FROM: the primary key must not be used in place of the terms' index
             ELSE
                 candidates := format(
                     'SELECT l.chunk_id, l.weights FROM ('
@@ -151,12 +153,72 @@ CREATE FUNCTION match_terms(
                       only_documents, CASE WHEN wide OR only_documents IS NOT NULL THEN 20 ELSE 2 END * most, query;
         END
     $$;
-REVOKE ALL ON FUNCTION match_terms FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION match_terms TO headrace_runtime;
+
+-- As before, but each term is looked up by the primary key, whatever the statistics of the table say.
+DROP FUNCTION weigh_terms;
+CREATE FUNCTION weigh_terms(
+    wanted_generation text, numbers integer[], most integer,
+    OUT used integer[], OUT chosen integer[], OUT query public.sparsevec
+) LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
+    AS $$
+        WITH known AS (
+            SELECT greatest(coalesce(max(s.passages), 0), 1) AS passages
+            FROM search_statistics AS s
+            WHERE s.tenant = current_tenant() AND s.generation = wanted_generation
+        ), frequent AS (
+            SELECT given.term, coalesce(f.passages, 1) AS passages
+            FROM unnest(numbers) AS given (term)
+            LEFT JOIN LATERAL (
+                SELECT passages FROM term_frequency
+                WHERE tenant = current_tenant() AND generation = wanted_generation AND term = given.term
+                LIMIT 1
+            ) AS f ON TRUE
+        ), rarest AS (
+            SELECT term, passages, sum(passages) OVER (ORDER BY passages, term) - passages AS before
+            FROM frequent
+            ORDER BY passages, term
+            LIMIT 64
+        ), weighed AS (
+            SELECT term, before,
+                   ln(1 + (greatest(known.passages - rarest.passages, 0) + 0.5) / (rarest.passages + 0.5)) AS rarity
+            FROM rarest, known
+        )
+        SELECT array_agg(term), array_agg(term) FILTER (WHERE before < most),
+               ('{' || string_agg((term + 1) || ':' || rarity::real, ',' ORDER BY term) || '}/1000000000')
+                   ::public.sparsevec
+        FROM weighed
+    $$;
+
+REVOKE ALL ON FUNCTION match_terms, weigh_terms FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION match_terms, weigh_terms TO headrace_runtime;
 DO $$
 BEGIN
     EXECUTE format('GRANT CREATE ON SCHEMA %I TO headrace_definer', current_schema());
     ALTER FUNCTION match_terms OWNER TO headrace_definer;
+    ALTER FUNCTION weigh_terms OWNER TO headrace_definer;
     EXECUTE format('REVOKE CREATE ON SCHEMA %I FROM headrace_definer', current_schema());
+END
+$$;
+
+-- Long passages keep their lexical vector in the row: ranking reads hundreds of them, and each in TOAST costs three pages.
+CREATE OR REPLACE FUNCTION create_lexical(name text) RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN
+        EXECUTE format(
+            'CREATE TABLE %I ('
+            '    tenant text NOT NULL, chunk_id uuid NOT NULL, lexical_key bytea NOT NULL, terms integer[] NOT NULL,'
+            '    weights public.sparsevec(1000000000) NOT NULL, PRIMARY KEY (tenant, chunk_id),'
+            '    FOREIGN KEY (tenant, chunk_id) REFERENCES chunk ON DELETE CASCADE'
+            ') WITH (toast_tuple_target = 8160)', name);
+        EXECUTE format('CREATE INDEX %I ON %I USING gin (terms)', name || '_terms', name);
+        PERFORM part_tenants(name, 'SELECT, INSERT, DELETE');
+    END
+$$;
+DO $$
+DECLARE
+    one text;
+BEGIN
+    FOR one IN SELECT 'lexical_' || name FROM generation LOOP
+        EXECUTE format('ALTER TABLE %I SET (toast_tuple_target = 8160)', one);
+    END LOOP;
 END
 $$;
