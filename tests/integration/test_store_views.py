@@ -123,7 +123,8 @@ async def test_a_reader_writes_nothing_and_reads_nothing_else(reader: Connection
     """A login for reports changes the index, or reads keys, caches and other logins' tenants."""
     for text in (
         "SELECT * FROM api_key", "SELECT * FROM vector_cache", "SELECT * FROM sql_reader",
-        "SELECT history FROM document", "SELECT * FROM lexical_first", "SELECT allow_sql_reader(session_user, 'other')", "SELECT point_views('first')",
+        "SELECT history FROM document", "SELECT * FROM lexical_first", "SELECT allow_sql_reader(session_user, 'other')",
+        "SELECT point_views('first')",
     ):  # fmt: skip
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await reader.fetch(text)

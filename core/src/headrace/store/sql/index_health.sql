@@ -26,7 +26,7 @@ ORDER BY vector_key
 LIMIT $3;
 
 -- name: approximate
--- As a search reads them; {ordered} is its query.
+-- As a search reads them.
 SELECT vector_key FROM ({ordered}) AS found LIMIT $3;
 
 -- name: exact
