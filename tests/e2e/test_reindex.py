@@ -68,8 +68,11 @@ def test_a_model_is_changed_and_the_old_one_dropped_on_the_local_stack(
     chance = random.Random(seed)
     folder = tmp_path / "documents"
     folder.mkdir()
-    for number in range(30):
-        text = f"# 물레방아 {number}\n\n수로의 물이 {number}번 바퀴를 돌린다. The headrace feeds wheel {number}.\n"
+    texts = [
+        f"# 물레방아 {number}\n\n수로의 물이 {number}번 바퀴를 돌린다. The headrace feeds wheel {number}."
+        for number in range(30)
+    ]
+    for number, text in enumerate(texts):
         (folder / f"mill-{number}.md").write_text(text)
     headrace("up", "--provider", "hashing")
     headrace("ingest", "documents", "--wait")
@@ -85,7 +88,7 @@ def test_a_model_is_changed_and_the_old_one_dropped_on_the_local_stack(
         process = headrace.begin(*start)
         time.sleep(chance.uniform(1.0, 5.0))
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.communicate()
     assert "is not filled" in headrace("reindex", "switch", "g2", code=1)
     (built,) = headrace(*start)
     assert (built["phase"], built["covered"], built["missing"]) == ("ready to verify and switch", 30, 0)
@@ -94,8 +97,7 @@ def test_a_model_is_changed_and_the_old_one_dropped_on_the_local_stack(
     verified = headrace("reindex", "verify", "g2", "--maximum-loss", "1")
     assert (verified["ok"], verified["digests"]["clean"], verified["quality"]["questions"]) == (True, True, 30)
 
-    asked = [Probe(f"mill-{number}.md", f"수로의 물이 {number}번 바퀴를 돌린다. The headrace feeds wheel {number}.")
-             for number in range(5)]  # fmt: skip
+    asked = [Probe(f"mill-{number}.md", texts[number]) for number in range(5)]
     with Searchers(stack.url, credentials.api_key, asked, seed) as searchers:
         for words in (("switch", "g2"), ("rollback",), ("switch", "g2")):
             headrace("reindex", *words)
