@@ -83,12 +83,12 @@ PLANTS = {
     "doc16": (
         ("mixed-model", "vector"),
         [
-            "DROP INDEX embedding_g1_nearest",
-            "ALTER TABLE embedding_g1 ALTER COLUMN embedding TYPE vector",
-            "UPDATE embedding_g1 SET embedding = '[1,2,3]' WHERE {first}",
+            "DROP INDEX vector_g1_nearest",
+            "ALTER TABLE vector_g1 ALTER COLUMN embedding TYPE vector",
+            "UPDATE vector_g1 SET embedding = '[1,2,3]' WHERE {vector}",
         ],
     ),
-    "doc17": (("mixed-model", "vector"), ["UPDATE embedding_g1 SET embedding = embedding + embedding WHERE {first}"]),
+    "doc17": (("mixed-model", "vector"), ["UPDATE vector_g1 SET embedding = embedding + embedding WHERE {vector}"]),
     "doc18": (("orphan", "chunk"), [STRAY]),
     "doc19": (("orphan", "document"), ["UPDATE document SET version = 6 WHERE {own}"]),
 }
@@ -144,7 +144,9 @@ def _execute(place: Place, *statements: str) -> None:
 def _plant(place: Place, name: str) -> None:
     own = f"tenant = '{TENANT}' AND document_id = '{name}'"
     ids = f"SELECT chunk_id FROM chunk WHERE {own} ORDER BY chunk_id"
-    words = {"own": own, "all": f"chunk_id IN ({ids})", "first": f"chunk_id = ({ids} LIMIT 1)"}
+    first = f"chunk_id = ({ids} LIMIT 1)"
+    vector = f"vector_key = (SELECT vector_key FROM embedding_g1 WHERE {first})"
+    words = {"own": own, "all": f"chunk_id IN ({ids})", "first": first, "vector": vector}
     _execute(place, *(statement.format(name=name, **words) for statement in PLANTS[name][1]))
 
 
@@ -257,7 +259,7 @@ def test_orphans_are_found_by_whoever_has_the_right_to_see_them(streamed: Place)
         "ALTER TABLE chunk DROP CONSTRAINT chunk_tenant_document_id_fkey",
         STRAY.format(name="no document 77"),
         "ALTER TABLE embedding_g1 DROP CONSTRAINT embedding_g1_tenant_chunk_id_fkey",
-        f"INSERT INTO embedding_g1 SELECT '{TENANT}', '{NOBODY}78', vector_key, embedding FROM embedding_g1 LIMIT 1",
+        f"INSERT INTO embedding_g1 SELECT '{TENANT}', '{NOBODY}78', vector_key FROM embedding_g1 LIMIT 1",
         f"INSERT INTO vector_cache VALUES ('{TENANT}', 'hashing-384', '\\x79', '[1,2]')",
     )
     report = _audit(streamed)
