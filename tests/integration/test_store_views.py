@@ -139,8 +139,17 @@ async def test_a_reader_writes_nothing_and_reads_nothing_else(reader: Connection
 
 
 async def test_a_login_that_is_not_registered_sees_nothing(owner: Connection, reader: Connection) -> None:
-    """Membership in the role alone would open some tenant."""
-    await owner.execute("DELETE FROM sql_reader")
+    """Membership in the role alone would open some tenant, or a login cannot be shut out."""
+    login = await reader.fetchval("SELECT session_user")
+    with pytest.raises(asyncpg.RaiseError, match="reads another tenant"):
+        await owner.execute("SELECT allow_sql_reader($1, 'other')", login)
+    with pytest.raises(asyncpg.RaiseError, match="does not read tenant other"):
+        await owner.execute("SELECT forbid_sql_reader($1, 'other')", login)
+    await owner.execute("SELECT forbid_sql_reader($1, 'acme')", login)
+    for view in VIEWS:
+        with pytest.raises(asyncpg.UndefinedTableError):  # not even the schema
+            await tenants(reader, view)
+    await owner.execute(f"GRANT headrace_reader TO {login}")
     for view in VIEWS:
         assert await tenants(reader, view) == set()
 

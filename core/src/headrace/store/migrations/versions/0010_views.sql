@@ -15,6 +15,9 @@ CREATE TABLE sql_reader (
     login  name PRIMARY KEY,
     tenant text NOT NULL CHECK (tenant <> '')
 );
+ALTER TABLE sql_reader ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY one_tenant ON sql_reader USING (tenant = current_tenant());
+CREATE POLICY definer ON sql_reader FOR SELECT TO headrace_definer USING (true);
 
 -- The tenant of this session's login; NULL for one that is not registered. A definer, so that no reader sees the others.
 CREATE FUNCTION sql_reader_tenant() RETURNS text LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT
@@ -30,18 +33,35 @@ BEGIN
 END
 $$;
 
--- Lets a login read the views, with the rows of one tenant. For the owner of the schema, who may grant roles.
+-- Lets a login read the views, with the rows of one tenant. For the owner of the schema, who may grant roles. A login that
+-- reads another tenant must be forbidden first.
 CREATE FUNCTION allow_sql_reader(login name, tenant text) RETURNS void LANGUAGE plpgsql AS $$
     BEGIN
+        PERFORM set_config('headrace.tenant', tenant, true);
         INSERT INTO sql_reader VALUES (allow_sql_reader.login, allow_sql_reader.tenant)
-            ON CONFLICT ON CONSTRAINT sql_reader_pkey DO UPDATE SET tenant = excluded.tenant;
+            ON CONFLICT DO NOTHING;
+        IF NOT EXISTS (
+            SELECT FROM sql_reader AS r WHERE r.login = allow_sql_reader.login AND r.tenant = allow_sql_reader.tenant
+        ) THEN
+            RAISE EXCEPTION 'login % reads another tenant with SQL; call forbid_sql_reader first', login;
+        END IF;
         EXECUTE format('GRANT headrace_reader TO %I', login);
         EXECUTE format('ALTER ROLE %I SET headrace.tenant = %L', login, tenant);
         EXECUTE format('ALTER ROLE %I SET search_path = %I, public', login, current_schema());
         EXECUTE format('ALTER ROLE %I SET default_transaction_read_only = on', login);
     END
 $$;
-REVOKE ALL ON FUNCTION allow_sql_reader FROM PUBLIC;
+CREATE FUNCTION forbid_sql_reader(login name, tenant text) RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM set_config('headrace.tenant', tenant, true);
+        DELETE FROM sql_reader AS r WHERE r.login = forbid_sql_reader.login AND r.tenant = forbid_sql_reader.tenant;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'login % does not read tenant % with SQL', login, tenant;
+        END IF;
+        EXECUTE format('REVOKE headrace_reader FROM %I', login);
+    END
+$$;
+REVOKE ALL ON FUNCTION allow_sql_reader, forbid_sql_reader FROM PUBLIC;
 
 -- Lets readers read a table, of their own tenant alone: the policy is restrictive, so that it narrows every other one.
 CREATE FUNCTION let_sql_readers(name text, columns text) RETURNS void LANGUAGE plpgsql AS $$
