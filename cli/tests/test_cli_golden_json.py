@@ -400,7 +400,7 @@ IN_KAFKA = [
     "replay pause r1", "replay cancel r1", "embeddings batch", "embeddings batch --dry-run",
 ]  # fmt: skip
 IN_BOTH = [
-    "audit", "audit --reset --tenant acme --document a.md --yes", "generations activate g1 --unchecked",
+    "audit", "audit --reset --tenant acme --document a.md --yes",
     "generations create g2 --model m --dimensions 8", "embeddings estimate --all", "embeddings status --sample 0",
     "embeddings incremental", "embeddings incremental --dry-run", "embeddings release", "embeddings release --dry-run",
     "reindex start --template {title}{body} --dry-run", "reindex status", "reindex verify g2", "reindex switch g2",

@@ -44,7 +44,7 @@ COMMANDS = {
     "review": Entry("review", "Review the output of stages: approve or reject it."),
     "dlq": Entry("dlq", "List, redrive or discard dead letters."),
     "replay": Entry("replay", "Start and control replays: a stage reads its records again."),
-    "generations": Entry("generations", "Create and switch generations of the index."),
+    "generations": Entry("generations", "List and create generations of the index."),
     "reindex": Entry("reindex", "Change the model, template or analyzer of the index without downtime."),
     "index": Entry("index", "Inspect and rebuild the indexes of vectors."),
     "objects": Entry("objects", "Inspect and clean up the object store."),

@@ -291,7 +291,12 @@ def switch(
         reindexing.with_embedder(
             access,
             lambda embedder: switched(
-                operator.whole_cluster(), name, reindexing.ping_of(embedder), force=force, settle_s=settle
+                operator.owner_store(),
+                operator.whole_cluster,
+                name,
+                reindexing.ping_of(embedder),
+                force=force,
+                settle_s=settle,
             ),
         )
     )
@@ -316,7 +321,7 @@ def rollback(
     found = asyncio.run(
         reindexing.with_embedder(
             access,
-            lambda embedder: rolled_back(operator.whole_cluster(), reindexing.ping_of(embedder), force=force),
+            lambda embedder: rolled_back(operator.owner_store(), reindexing.ping_of(embedder), force=force),
         )
     )
     view.show_switched(found, as_json=as_json)

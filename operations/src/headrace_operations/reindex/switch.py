@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.payloads import ReplayRun
 from headrace.store.dense_index import dense_indexes
 from headrace.store.generations import activate, get_generation, list_generations
+from headrace.store.pool import StoreSettings
 from headrace.store.reindex import Coverage, Lacking, Life, coverage, lacking, lives
 from headrace.store.rows import Generation
 from headrace_operations.cluster import Cluster
@@ -116,34 +117,41 @@ def _counts(name: str, tenants: Sequence[Coverage], missing: Sequence[Lacking]) 
 
 
 async def switch(
-    cluster: Cluster, name: str, ping: Ping | None, *, force: bool = False, settle_s: float = SETTLE_S
+    store: StoreSettings,
+    connect: Callable[[], Cluster],
+    name: str,
+    ping: Ping | None,
+    *,
+    force: bool = False,
+    settle_s: float = SETTLE_S,
 ) -> Switched:
     """Switch search to the generation; one transaction, after which each gateway follows within five seconds.
 
-    ``force`` skips all checks. Switching to the active generation changes nothing. Raises :class:`NotThere`,
+    ``connect`` is called for the checks alone, so that ``force``, which skips them, needs no Kafka. Switching to the
+    active generation changes nothing. Raises :class:`NotThere`,
     :class:`Incomplete`, :class:`Refused` for a login without the right or a generation that is being dropped, and
     :class:`DependencyDown` if the generation's embedder does not answer.
     """
-    async with owner(cluster.known_store()) as connection:
+    async with owner(store) as connection:
         found, before = await _found(connection, name)
         if found.state == "dropping":
             raise Refused(f"generation {name} is being dropped", remedy="Finish with `headrace reindex drop`.")
         if before != name and not force:
             life = next(one for one in await lives(connection) if one.name == name)
-            await require_complete(connection, cluster.of(name), found, life, settle_s)
+            await require_complete(connection, connect().of(name), found, life, settle_s)
             if ping is not None:
                 await ping(found)
         await activate(connection, name)
         return Switched(name, before, await coverage(connection, name))
 
 
-async def rollback(cluster: Cluster, ping: Ping | None, *, force: bool = False) -> Switched:
-    """Switch search back to the generation that was retired last.
+async def rollback(store: StoreSettings, ping: Ping | None, *, force: bool = False) -> Switched:
+    """Switch search back to the generation that was retired last; needs no Kafka.
 
     Its index and its documents are not checked, because a rollback must be quick, but its embedder must answer, unless
     ``force``. Raises what :func:`switch` does, and :class:`Refused` if no generation was retired.
     """
-    async with owner(cluster.known_store()) as connection:
+    async with owner(store) as connection:
         retired = [one for one in await lives(connection) if one.state == "retired"]
         if not retired:
             raise Refused(
