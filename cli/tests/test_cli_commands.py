@@ -184,7 +184,14 @@ def test_search_shows_the_shape_that_was_asked_for(gateway: Any) -> None:
     }  # fmt: skip
     notes = [{"kind": "meaning-left-out", "text": "Searched by words alone: the model m does not know hangul."}]
     timings = {"embed_ms": 1, "search_ms": 2, "freshness_ms": 0}
-    reply = {"hits": [SHAPED, {**SHAPED, "page": 4}], "timings": timings, "plan": plan, "notes": notes, "cursor": "AAA"}
+    reply = {
+        "hits": [SHAPED, {**SHAPED, "page": 4}],
+        "timings": timings,
+        "plan": plan,
+        "notes": notes,
+        "cursor": "AAA",
+        "fits": True,
+    }
     gateway.reply = lambda _: (200, {}, reply)
     result = run(
         "search", "수문", "--group-by-document", "--per-document", "2", "--neighbours", "1", "--explain",
@@ -451,7 +458,9 @@ def test_the_local_stack_is_found_upward_and_its_key_is_used(
 def test_the_key_fits_what_the_command_reads(gateway: Any, tmp_path: Path) -> None:
     """Broken: a search shows what is for no reader, or an ingest waits for a document that its key may not see."""
     gateway.reply = lambda one: (
-        (200, {}, {"hits": [], "timings": {"embed_ms": 1, "search_ms": 2}}) if one.path == "/v1/search" else None
+        (200, {}, {"hits": [], "fits": True, "timings": {"embed_ms": 1, "search_ms": 2}})
+        if one.path == "/v1/search"
+        else None
     )
     keep_local_stack(tmp_path / ".headrace", gateway.url)
     (tmp_path / "a.md").write_text("text")

@@ -31,7 +31,10 @@ from headrace.kafka.broker_contract import Record, TopicPartition
 from headrace.kafka.offsets import LogOffsets
 from headrace.payloads import Control, DeadLetter, HeaderPart, PipelineVersion, ReplayPosition, ReplayRun
 from headrace.pipeline import canonical, load
+from headrace.store.dense_index import DenseIndex
+from headrace.store.index_health import Health, IndexSize, Recall, TableHealth
 from headrace.store.keys import ListedKey
+from headrace.store.reindex import Coverage, Lacking, Life
 from headrace.store.rows import Generation
 from headrace.store.usage import DayUsage
 from headrace_cli import state
@@ -53,6 +56,11 @@ from headrace_operations.held.act import Done, HeldActor
 from headrace_operations.held.log import FoundHeld, HeldLog
 from headrace_operations.held.model import HeldEntry, HeldId
 from headrace_operations.objects.garbage import Amount, Collector, Garbage
+from headrace_operations.reindex.drop import Dropped
+from headrace_operations.reindex.progress import Filling, Progress
+from headrace_operations.reindex.quality import Quality
+from headrace_operations.reindex.switch import Switched
+from headrace_operations.reindex.verify import Verified
 from headrace_operations.replay.copier import Copier
 from headrace_operations.replay.plan import Estimate, Planned
 from headrace_operations.runs.fold import Failed, Item, Run, SentChange
@@ -152,6 +160,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gateway: Any) -> None
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("time.sleep", lambda _: None)
     set_store(monkeypatch)
+    set_reindex(monkeypatch)
     set_log(monkeypatch)
     set_replay(monkeypatch)
     set_traces(monkeypatch)
@@ -202,6 +211,40 @@ def set_store(monkeypatch: pytest.MonkeyPatch) -> None:
     everywhere(monkeypatch, "headrace_operations.embeddings.forget:cached", answering(3))
     everywhere(monkeypatch, "headrace_operations.embeddings.forget:forget", answering(3))
     everywhere(monkeypatch, "headrace_operations.replay.plan:cached_in", lambda *_: answering(set()))
+
+
+def set_reindex(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fake what reindexing and the commands for indexes do."""
+    one = Generation("g1", "m", 8, state="active")
+    tenants = [Coverage("acme", 3, 2, 9, 8)]
+    dense = DenseIndex("vector_g1_nearest", "hnsw", valid=True, bytes=8192, options={"m": 16})
+    filling = Filling("r1", "RUNNING", 5, 50, 2.5, None, 3.5)
+    at = Progress(one, "filling", tenants, filling, dense, {"embedder": 1, "indexer": 1})
+    place = "headrace_operations.reindex"
+    everywhere(monkeypatch, f"{place}.progress:progress", answering([at]))
+    everywhere(monkeypatch, f"{place}.fill:estimate", answering(Estimate(5, 3, 2)))
+    life = Life("g1", "active", None, NOW, NOW, 1.0)
+    everywhere(monkeypatch, "headrace.store.reindex:lives", answering([life]))
+    everywhere(monkeypatch, f"{place}.switch:switch", answering(Switched("g2", "g1", tenants)))
+    everywhere(monkeypatch, f"{place}.switch:rollback", answering(Switched("g1", "g2", tenants)))
+    everywhere(monkeypatch, f"{place}.drop:require_droppable", answering(one))
+    everywhere(
+        monkeypatch, f"{place}.drop:drop", answering(Dropped("g1", 3, 2, ["vectors.g1"], ["headrace-indexer.g1"]))
+    )
+    report = Report("g1", ("acme",), True, 4, 3, 9, 8, (), (), (), False, 1.5)
+    found = Quality(0.9, 1.0, 0.8, 5.5)
+    lost = [Lacking("acme", "a.md", 3)]
+    verified = Verified("g2", "g1", tenants, lost, report, 5, found, found, ["g2 lacks 1 documents"])
+    everywhere(monkeypatch, f"{place}.verify:verify", answering(verified))
+    table = TableHealth("vector_g1", 50_000, 0, 0, 8192, NOW, None)
+    recall = Recall("acme", 20, 0.9, 1.5, 2.5, 9.5, indexed=True)
+    size = IndexSize("vector_g1_nearest", "vector_g1", "hnsw", True, 8192, {"m": 16}, 7)
+    everywhere(
+        monkeypatch, "headrace_operations.index.look:looked",
+        answering([Health(one, (table,), (size,), dense, None, (recall,))]),
+    )  # fmt: skip
+    everywhere(monkeypatch, "headrace_operations.index.look:tune", answering(one))
+    everywhere(monkeypatch, "headrace_operations.index.build:build", answering(dense))
 
 
 def set_log(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,14 +405,17 @@ IN_KAFKA = [
     "replay pause r1", "replay cancel r1", "embeddings batch", "embeddings batch --dry-run",
 ]  # fmt: skip
 IN_BOTH = [
-    "audit", "audit --reset --tenant acme --document a.md --yes", "generations activate g1 --unchecked",
+    "audit", "audit --reset --tenant acme --document a.md --yes",
     "generations create g2 --model m --dimensions 8", "embeddings estimate --all", "embeddings status --sample 0",
     "embeddings incremental", "embeddings incremental --dry-run", "embeddings release", "embeddings release --dry-run",
+    "reindex start --template {title}{body} --dry-run", "reindex status", "reindex verify g2", "reindex switch g2",
+    "reindex rollback", "reindex drop g1 --yes",
 ]  # fmt: skip
 IN_STORE = [
     "embeddings costs", "embeddings reset --tenant acme --model m --yes", "embeddings estimate a.md --model m",
     "embeddings reset --tenant acme --model m --dry-run", "keys create k --tenant acme --user ann",
     "keys create k --tenant acme --acts-for-readers", "keys list --tenant acme", "keys revoke k --tenant acme",
+    "index status", "index advise", "index rebuild g1", "index tune g1 --probes 2",
 ]  # fmt: skip
 
 

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from headrace.embeddings.preparation import OverLong
-from headrace.errors import ConfigurationError
+from headrace.errors import ConfigurationError, DependencyDown
+from headrace.payloads import ReplayRun
+from headrace.store.dense_index import DenseIndex
 from headrace.store.pool import StoreSettings
+from headrace.store.reindex import Coverage, Lacking, Life
 from headrace.store.rows import Generation
-from headrace_operations.audit.model import Finding, Kind, Pending, Report
-from headrace_operations.audit.run import Scope
 from headrace_operations.errors import Refused
-from headrace_operations.generations import activate as switching
 from headrace_operations.generations import create as creating
-from headrace_operations.generations.activate import ActivateGeneration, Incomplete
 from headrace_operations.generations.create import CreateGeneration
 from headrace_operations.generations.listing import NoSuchGeneration, generations, require_generation
+from headrace_operations.reindex import switch as switching
+from headrace_operations.reindex.switch import Incomplete
 from headrace_testing.cluster import FakeCluster
 
 pytestmark = pytest.mark.unit
 
 STORE = StoreSettings(dsn="postgresql://h/d")
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+FILLED = ReplayRun("r1", "embedder", "all", None, None, None, (), 5, "DONE", "ada", NOW, NOW, "chunks", "g3")
 
 
 @dataclass
@@ -68,7 +72,7 @@ def index(monkeypatch: pytest.MonkeyPatch) -> Index:
     monkeypatch.setattr("headrace_operations.generations.rights.may_switch", may_switch)
     monkeypatch.setattr("headrace_operations.generations.listing.list_generations", listed)
     monkeypatch.setattr(creating, "create_generation", create)
-    monkeypatch.setattr(switching, "switch", switch)
+    monkeypatch.setattr(switching, "activate", switch)
     return made
 
 
@@ -133,65 +137,97 @@ async def test_a_service_may_neither_make_nor_switch_generations(index: Index) -
     with pytest.raises(Refused, match="may not change generations"):
         await creating.create(FakeCluster(store=STORE), CreateGeneration("g2", "mine", 3))
     with pytest.raises(Refused, match="may not change generations"):
-        await switching.activate(STORE, no_audit, ActivateGeneration("g1"))
+        await switching.rollback(STORE, None)
     assert index.done == []
 
 
-def no_audit() -> FakeCluster:
+def no_kafka() -> FakeCluster:
     """Stand for Kafka in a switch that must not ask for it."""
-    raise AssertionError("the audit began")
+    raise AssertionError("Kafka was asked")
 
 
-async def test_an_unchecked_switch_needs_no_kafka(index: Index) -> None:
+@pytest.fixture
+def two(index: Index, monkeypatch: pytest.MonkeyPatch) -> Index:
+    """An index with a retired, an active and a new generation."""
+    states = {"g0": "retired", "g1": "retired", "g2": "active", "g3": "building"}
+    index.known = [Generation(name, "m", 8, state=state) for name, state in states.items()]
+    lives = [
+        Life(name, state, None, NOW + timedelta(seconds=number), NOW, 60.0)
+        for number, (name, state) in enumerate(states.items())
+    ]
+    by_name = {one.name: one for one in index.known}
+
+    async def get(_: Index, name: str) -> Generation | None:
+        return by_name.get(name)
+
+    async def listed(index: Index) -> list[Generation]:
+        return index.known
+
+    async def lived(_: Index) -> list[Life]:
+        return lives
+
+    async def covered(*_: Any) -> list[Coverage]:
+        return [Coverage("acme", 3, 2, 9, 8)]
+
+    async def lacks(*_: Any) -> list[Lacking]:
+        return [Lacking("acme", "a.md", 7)]
+
+    async def indexed(*_: Any) -> list[DenseIndex]:
+        return [DenseIndex("vector_g3_nearest", "hnsw", valid=True, bytes=1)]
+
+    for name, instead in {
+        "get_generation": get, "list_generations": listed, "lives": lived, "coverage": covered, "lacking": lacks,
+        "dense_indexes": indexed, "fill_run": lambda *_: FILLED,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(switching, name, instead)
+    return index
+
+
+async def test_a_switch_back_needs_no_kafka(two: Index) -> None:
     """Broken: while Kafka is down, search cannot be switched back."""
-    await switching.activate(STORE, no_audit, ActivateGeneration("g2", unchecked=True))
-    assert index.done == [("switch", "g2")]
+    back = await switching.rollback(STORE, None)
+    assert (back.active, back.before, back.document()["missing"]) == ("g1", "g2", 1)
+    await switching.switch(STORE, no_kafka, "g3", None, force=True)
+    await switching.switch(STORE, no_kafka, "g2", None)  # it is active
+    assert two.done == [("switch", "g1"), ("switch", "g3"), ("switch", "g2")]
 
 
-@pytest.mark.parametrize("complete", [True, False])
-async def test_a_switch_follows_its_audit(index: Index, monkeypatch: pytest.MonkeyPatch, complete: bool) -> None:
-    """Broken: a caller switches to a generation that lacks documents, because it forgot the audit."""
-    findings = () if complete else (Finding(Kind.MISSING, "vector", "acme", "a", "e", "f", ()),)
+async def test_an_embedder_that_does_not_answer_stops_a_switch_and_a_rollback(two: Index) -> None:
+    """Broken: search is switched to a generation that no question can be embedded for."""
 
-    async def audit(*_: Any) -> Report:
-        assert index.done == []
-        return Report("g2", ("acme",), True, 1, 1, 1, 1, findings, (), (), False, 1.0)
+    async def ping(generation: Generation) -> None:
+        raise DependencyDown("embedder", f"{generation.name} is silent")
 
-    monkeypatch.setattr(switching, "audit", audit)
-    switched = switching.activate(STORE, lambda: FakeCluster(store=STORE), ActivateGeneration("g2"))
-    if complete:
-        await switched
-    else:
-        with pytest.raises(Incomplete):
-            await switched
-    assert index.done == ([("switch", "g2")] if complete else [])
+    with pytest.raises(DependencyDown, match="g1 is silent"):
+        await switching.rollback(STORE, ping)
+    await switching.rollback(STORE, ping, force=True)
+    assert two.done == [("switch", "g1")]
 
 
-@pytest.mark.parametrize(
-    ("findings", "pending", "under_way", "complete"),
-    [(0, 0, 0, True), (1, 0, 9, False), (0, 2, 1, False), (0, 2, 2, True)],
-)
-async def test_only_a_complete_generation_passes(
-    findings: int, pending: int, under_way: int, complete: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Broken: searches miss documents whose vectors are missing, or live changes keep a switch from ever passing."""
-    finding = Finding(Kind.MISSING, "vector", "acme", "a", "e", "f", ())
-    lacking, late = (finding,) * findings, (Pending("acme", "b", "chunks"),) * pending
-    scopes: list[Scope] = []
+async def test_a_switch_is_refused_with_the_counts(two: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken: search misses documents after a switch, and nobody is told which."""
 
-    async def audit(_kafka: Any, _codec: Any, store: Any, scope: Scope, _told: Any) -> Report:
-        assert store is STORE
-        scopes.append(scope)
-        return Report("g2", ("acme",), True, 1, 1, 1, 1, lacking, late, (), False, 1.0)
+    async def tried() -> str:
+        with pytest.raises(Incomplete) as refused:
+            await switching.switch(STORE, lambda: FakeCluster(store=STORE), "g3", None, settle_s=0.0)
+        return refused.value.message
 
-    monkeypatch.setattr(switching, "audit", audit)
-    asked = switching.require_complete(FakeCluster(store=STORE), ActivateGeneration("g2", under_way))
-    if complete:
-        await asked
-    else:
-        with pytest.raises(Incomplete, match=f"{findings} findings, {pending} pending documents"):
-            await asked
-    assert scopes == [Scope(generation="g2")]
+    said = await tried()
+    assert "generation g3 has 2 of 3 documents (acme: 2 of 3); 1 are missing" in said
+    assert "first acme/a.md version 7" in said
+
+    async def nothing(*_: Any) -> list[Any]:
+        return []
+
+    monkeypatch.setattr(switching, "lacking", nothing)
+    monkeypatch.setattr(switching, "dense_indexes", nothing)
+    assert "has no index of its vectors" in await tried()
+    monkeypatch.setattr(switching, "fill_run", lambda *_: replace(FILLED, state="RUNNING"))
+    assert "is not filled: its replay is running" in await tried()
+    monkeypatch.setattr(switching, "fill_run", lambda *_: None)
+    monkeypatch.setattr(switching, "is_empty", lambda *_: False)
+    assert "its replay has not begun" in await tried()
+    assert two.done == []
 
 
 async def test_a_generation_that_is_not_there_is_told_with_those_that_are(index: Index) -> None:

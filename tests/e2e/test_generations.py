@@ -76,7 +76,7 @@ def test_a_second_generation_is_filled_beside_the_first_and_switched_to(
     assert "exists with hashing-64" in headrace(
         "generations", "create", "g2", "--model", "other", "--dimensions", "3", owner=True, code=2
     )
-    assert "is not complete" in headrace("generations", "activate", "g2", owner=True, code=1)
+    assert "is not filled" in headrace("reindex", "switch", "g2", owner=True, code=1)
     refused = headrace("replay", "--stage", "embedder", "--all", "--into", "g9", code=6)
     assert "g1 (hashing-384, 384 dimensions, active); g2 (hashing-64, 64 dimensions, building)" in refused
 
@@ -101,10 +101,10 @@ def test_a_second_generation_is_filled_beside_the_first_and_switched_to(
         metric(one, "headrace_texts_embedded_total") for one in deployment.services if one.name == "embedder"
     ]
 
-    assert headrace("generations", "activate", "g2", owner=True) == {"active": "g2"}
+    assert headrace("reindex", "switch", "g2", "--force", owner=True)["active"] == "g2"
     assert {one["name"]: one["state"] for one in headrace("generations", "list")} == {"g1": "retired", "g2": "active"}
     assert headrace("audit", owner=True)["generation"] == "g2"
-    assert headrace("generations", "activate", "g1", owner=True) == {"active": "g1"}
+    assert headrace("reindex", "rollback", "--force", owner=True)["active"] == "g1"
     assert all(one.ready() for one in first)
 
 

@@ -209,7 +209,7 @@ async def test_every_table_with_a_tenant_forces_its_policy(owner: Owner, generat
         "SELECT FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = 'tenant')"
     )
     assert {row["relname"] for row in rows} == {
-        *TABLES, "api_key", "term_frequency", "usage", "usage_document",
+        *TABLES, "api_key", "sql_reader", "term_frequency", "usage", "usage_document",
     }  # fmt: skip
     assert all(row["forced"] for row in rows)
 
@@ -279,7 +279,7 @@ def test_migration_is_idempotent(store_schema: StoreSchema) -> None:
     """A second bootstrap would fail, or do its work twice."""
     applied = migrate(store_schema.server.dsn, store_schema.name)
     assert not applied.changed
-    assert applied.current == "0008"
+    assert applied.current == "0010"
 
 
 async def test_an_owner_without_superuser_rights_suffices(store_schema: StoreSchema) -> None:

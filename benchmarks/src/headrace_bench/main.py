@@ -29,7 +29,9 @@ BENCHMARKS = {
 """Module and function of each benchmark; the function gets the stack's folder. Loaded on demand, because some load
 torch."""
 
-PROOFS = ("access", "capture", "proof", "quality", "scale", "soak", "storm", "throughput", "transactions")
+PROOFS = (
+    "access", "capture", "proof", "quality", "reindex", "scale", "soak", "storm", "throughput", "transactions",
+)  # fmt: skip
 """Commands without a figure and baseline: each tests a claim."""
 JSON = "--json"
 

@@ -10,6 +10,7 @@ import time
 import asyncpg
 import numpy as np
 
+from headrace.access.readers import EVERY_DOCUMENT
 from headrace.payloads import DocumentFacts
 from headrace.store.index import index_batch
 from headrace.store.pool import StoreSettings, opened_pool
@@ -32,13 +33,13 @@ async def _change(settings: StoreSettings, generation: Generation, per_second: f
     async with opened_pool(settings) as pool:
         counts = {}
         for one in TENANTS:
-            async with tenant_transaction(pool, one.name) as connection:
+            async with tenant_transaction(pool, one.name, reader=EVERY_DOCUMENT) as connection:
                 counts[one.name] = await connection.fetchval("SELECT count(*) FROM document")
         shares, due = [one.share for one in TENANTS], time.monotonic()
         while True:
             tenant = draw.choices(TENANTS, shares)[0].name
             names = [f"doc{draw.randrange(counts[tenant])}" for _ in range(_BATCH)]
-            async with tenant_transaction(pool, tenant) as connection:
+            async with tenant_transaction(pool, tenant, reader=EVERY_DOCUMENT) as connection:
                 documents = await connection.fetch(_DOCUMENTS, names)
                 chunks = {
                     row["chunk_id"]: row

@@ -98,7 +98,9 @@ class Operator:
                 where=bootstrap,
                 remedy="Start the local stack with `headrace up`, or pass --kafka.",
             )
-        return KafkaSettings(bootstrap=bootstrap)
+        if self.kafka is not None or known is None or os.environ.get(services.GENERATION):
+            return KafkaSettings(bootstrap=bootstrap)
+        return KafkaSettings(bootstrap=bootstrap, generation=known.generation)
 
     def object_settings(self) -> ObjectSettings:
         """Return the object store from HEADRACE_OBJECTS_… or the local stack; its URL is None without one."""

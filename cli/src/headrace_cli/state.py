@@ -1,7 +1,8 @@
 """The files that ``headrace up`` writes to the state folder, and how commands find them.
 
 ``services.json`` has the addresses of all services; ``credentials.json``, readable by its owner only, has the API keys,
-the services' database password and the token between them.
+the services' database password and the token between them; ``generations.json`` has the generations of the index that
+reindexing made.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from headrace_cli.output import say
 DEFAULT_NAME = ".headrace"
 CREDENTIALS = "credentials.json"
 SERVICES = "services.json"
+GENERATIONS = "generations.json"
 T = TypeVar("T")
 
 
@@ -61,6 +63,27 @@ class RunningServices:
     """The file of captured tables that ingest has read, with a digest of its content at that time."""
     settings: dict[str, str] | None = None
     """A digest of each setting that the services were started with, by variable; None if unknown."""
+    generation: str = "g1"
+    """The generation of the index that ingest, chunker, generator and gateway work for."""
+    embedder: dict[str, str] = field(default_factory=dict)
+    """The settings that its embedder was started with, without secrets."""
+
+
+@dataclass(frozen=True, slots=True)
+class StackGenerations:
+    """The generations that reindexing made in a local stack.
+
+    ``own`` has the settings of each one's embedder, by name. ``base`` is the one that the services work for; None means
+    the stack's first one, whose settings come from the environment.
+    """
+
+    base: str | None = None
+    own: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    @property
+    def beside(self) -> list[str]:
+        """Those that have their embedder and indexer beside the services."""
+        return sorted(self.own.keys() - {self.base})
 
 
 def find_state_dir(given: Path | None, start: Path | None = None) -> Path:
@@ -74,7 +97,7 @@ def find_state_dir(given: Path | None, start: Path | None = None) -> Path:
     return here / DEFAULT_NAME
 
 
-def write(state_dir: Path, name: str, value: Credentials | RunningServices) -> None:
+def write(state_dir: Path, name: str, value: Credentials | RunningServices | StackGenerations) -> None:
     """Write a file of the state folder in one step, readable by its owner only."""
     partial = state_dir / f"{name}.partial"
     partial.unlink(missing_ok=True)
@@ -91,6 +114,11 @@ def read_credentials(state_dir: Path) -> Credentials | None:
 def read_services(state_dir: Path) -> RunningServices | None:
     """Return what ``headrace up`` wrote, or None; raises :class:`CommandError` if the file is damaged."""
     return _read(state_dir / SERVICES, RunningServices)
+
+
+def read_generations(state_dir: Path) -> StackGenerations:
+    """Return the generations that reindexing made; raises :class:`CommandError` if the file is damaged."""
+    return _read(state_dir / GENERATIONS, StackGenerations) or StackGenerations()
 
 
 def _read(path: Path, kind: type[T]) -> T | None:

@@ -10,6 +10,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,11 @@ async def _first_generation(settings: BootstrapSettings, generation: str) -> Non
             generation, settings.model, settings.dimensions, template=settings.text_template,
             passage_prompt=settings.passage_prompt, over_long=settings.over_long, analyzer=settings.analyzer,
         )  # fmt: skip
+        found = await generations.get_generation(connection, generation)
+        if found is not None:  # made by a reindex: what has no setting here, or is not set, stays as it is
+            wanted = replace(wanted, distance=found.distance, storage=found.storage)
+            if "analyzer" not in settings.model_fields_set:
+                wanted = replace(wanted, analyzer=found.analyzer)
         await generations.create_generation(connection, wanted)
         if await generations.active_generation(connection) is None:
             await generations.activate(connection, generation)

@@ -1,4 +1,4 @@
-"""``generations list|create|activate``: build a second index beside the first and switch search to it."""
+"""``generations list|create``: the generations of the index; ``reindex`` builds and switches them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from headrace_cli.failures import NotReachable
 Name: TypeAlias = Annotated[
     str, typer.Argument(metavar="GENERATION", help="Lower-case letters, digits and underscores, such as g2.")
 ]
-commands = commands_of("generations", "Create and switch generations of the index.")
+commands = commands_of("generations", "List and create generations of the index.")
 
 
 @command(commands, "list", "List the generations.")
@@ -135,42 +135,3 @@ def create(
         return
     typer.echo(f"generation {described(made.generation)}; {len(made.topics)} topics created")
     output.say(f"start an embedder with that model and an indexer, both with HEADRACE_KAFKA_GENERATION={name}")
-
-
-@command(commands, "activate", "Switch search to a generation (run it again with the old one to roll back).")
-def activate(
-    name: Name,
-    under_way: Annotated[
-        int,
-        typer.Option(
-            "--under-way",
-            envvar="HEADRACE_UNDER_WAY",
-            min=0,
-            help="Maximum number of pending documents. While live changes arrive, there are always some.",
-        ),
-    ] = 0,
-    unchecked: Annotated[
-        bool,
-        typer.Option(
-            "--unchecked", envvar="HEADRACE_UNCHECKED", help="Skip the audit; documents may be missing from it."
-        ),
-    ] = False,
-    *,
-    operator: InLogAndStore,
-    as_json: options.Json = False,
-) -> None:
-    """Switch search to a generation, within seconds on every gateway and without a restart.
-
-    The command audits the generation first and refuses to switch if documents, chunks or vectors are missing. The
-    previous generation stays fresh as long as its embedder and indexer run, so the same command rolls back.
-    """
-    from headrace_cli.views.audit import told
-    from headrace_operations.generations.activate import ActivateGeneration
-    from headrace_operations.generations.activate import activate as switch_to
-
-    request = ActivateGeneration(name, under_way, unchecked)
-    asyncio.run(switch_to(operator.owner_store(), operator.whole_cluster, request, told()))
-    if as_json:
-        output.emit({"active": name})
-    else:
-        typer.echo(f"search now uses generation {name}")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from headrace.errors import DependencyDown
+from headrace.topology.generation_names import GENERATION_STAGES
 from headrace_cli import state
 from headrace_cli.failures import CommandError
 from headrace_cli.stack import services
@@ -26,7 +27,7 @@ CONNECT = "connect"
 DEFAULT_LOGIN = "headrace_service"
 _OTHER_INDEX = (
     "Set --provider and HEADRACE_EMBEDDER_… back to the values this stack's index was built with, start another stack "
-    "with `headrace up --state-dir NEW`, or add a generation with `headrace generations create`."
+    "with `headrace up --state-dir NEW`, or change the model of this one with `headrace reindex start --model`."
 )
 Report = Callable[[str], None]
 
@@ -62,7 +63,13 @@ class Launcher:
         self._launch = launch
         self._report = report
         self._stack = Stack(launch.state_dir)
-        self._provider = services.provider_of(launch.provider, launch.environment)
+        self._generations = state.read_generations(launch.state_dir)
+        base = self._generations.base
+        self._own = {} if base is None else self._generations.own[base]
+        self._generation = base or launch.environment.get(services.GENERATION, "g1")
+        self._provider = services.provider_of(
+            self._own.get(services.PROVIDER, launch.provider), {**launch.environment, **self._own}
+        )
         self._instances = services.scale(launch.scale)
         self._on_event: OnEvent = lambda _: None
         self._loading = threading.Thread(target=_load_bootstrap, name="bootstrap import", daemon=True)
@@ -89,11 +96,13 @@ class Launcher:
             registry=done.endpoints.registry_url,
             provider=self._provider.name,
             model=self._provider.model,
-            status_urls=services.status_urls(self._instances, self._stack.port),
+            status_urls=self._status_urls(),
             connect=self._connect_url(),
             objects=self._objects(),
             tables=tables,
             settings=self._digests() if kept is None else kept,
+            generation=self._generation,
+            embedder=services.embedder_settings({**self._launch.environment, **self._own}),
         )
         state.write(self._stack.state_dir, state.SERVICES, known)
         return Launched(done.endpoints, done.started, TENANT, known.url, tuple(known.status_urls))
@@ -111,7 +120,7 @@ class Launcher:
         processes = {process.name for process in self._stack.status()}
         if known is None or not any(name.partition("-")[0] in services.SERVICES for name in processes):
             return tables, None
-        if "embedder" in processes:
+        if any(name.partition("-")[0] == "embedder" for name in processes):
             self._require_same_model(known)
         if known.settings is not None:
             self._tell_unread(known.settings)
@@ -142,7 +151,7 @@ class Launcher:
                 f"the stack runs with {known.provider} ({known.model}), not with {wanted}",
                 where=str(self._stack.state_dir),
                 remedy="Its index was built with that model. Start another stack with `headrace up --state-dir NEW`, "
-                "create a generation for the other model (`headrace generations create`), or keep provider and model.",
+                "change the model with `headrace reindex start --model`, or keep provider and model.",
             )
 
     def _tables(self) -> str | None:
@@ -160,7 +169,7 @@ class Launcher:
 
     def _prepare(self, endpoints: Endpoints) -> None:
         credentials = self._credentials()
-        _migrate(endpoints, self._provider, credentials, self._objects(), self._report)
+        _migrate(endpoints, self._provider, credentials, self._objects(), self._report, self._generation)
         valid = asyncio.run(_with_valid_keys(endpoints.postgres_dsn, credentials))
         if valid != credentials:
             state.write(self._stack.state_dir, state.CREDENTIALS, valid)
@@ -183,8 +192,42 @@ class Launcher:
         captures = [self._connect(endpoints)] if self._launch.with_connect else []
         dsn = services.runtime_dsn(endpoints.postgres_dsn, credentials.runtime_login, credentials.runtime_password)
         environment = {**self._launch.environment, services.OBJECTS: self._objects()}
-        plan = services.Plan(self._provider, dsn, credentials.embedder_token, self._instances, environment)
-        return [*captures, *services.service_commands(endpoints, plan, self._stack.port)]
+        mark = services.mark_of(self._generation) if self._own else ""
+        plan = services.Plan(
+            self._provider, dsn, credentials.embedder_token, self._instances, environment, self._generation,
+            self._own, mark,
+        )  # fmt: skip
+        beside = [
+            command
+            for name in self._generations.beside
+            for command in services.generation_commands(endpoints, self._beside(plan, name), self._stack.port)
+        ]
+        return [*captures, *services.service_commands(endpoints, plan, self._stack.port), *beside]
+
+    def start_beside(self, name: str) -> None:
+        """Start the embedder and the indexer of a generation beside the running services, unless they run.
+
+        Its settings are in the stack's file of generations. Raises
+        :class:`headrace_local.model.StackError` with the last lines of a process that does not start.
+        """
+        processes = {process.name for process in self._stack.status()}
+        own = {services.process_name(stage, 0, services.mark_of(name)) for stage in GENERATION_STAGES}
+        for command in self._services(self._stack.endpoints()):
+            if command.name in own - processes:
+                self._stack.start(command)
+        known = state.read_services(self._stack.state_dir)
+        if known is not None:
+            state.write(self._stack.state_dir, state.SERVICES, replace(known, status_urls=self._status_urls()))
+
+    def _beside(self, plan: services.Plan, name: str) -> services.Plan:
+        """Return the plan of a generation's own embedder and indexer."""
+        own = self._generations.own[name]
+        provider = services.provider_of(own[services.PROVIDER], {**self._launch.environment, **own})
+        return replace(plan, provider=provider, generation=name, settings=own, mark=services.mark_of(name))
+
+    def _status_urls(self) -> dict[str, str]:
+        mark = services.mark_of(self._generation) if self._own else ""
+        return services.status_urls(self._instances, self._stack.port, mark, self._generations.beside)
 
     def _objects(self) -> str:
         """Return the object store from the environment, or a folder of this stack."""
@@ -206,7 +249,7 @@ class Launcher:
 
     def _scale_down(self) -> None:
         """Stop the instances beyond the wanted number; each drains first."""
-        wanted = set(services.status_urls(self._instances, self._stack.port))
+        wanted = set(self._status_urls())
         surplus = [
             process.name
             for process in self._stack.status()
@@ -224,8 +267,9 @@ def _load_bootstrap() -> None:
 
 
 def _migrate(
-    endpoints: Endpoints, provider: services.Provider, credentials: state.Credentials, objects: str, report: Report
-) -> None:
+    endpoints: Endpoints, provider: services.Provider, credentials: state.Credentials, objects: str, report: Report,
+    generation: str = "g1",
+) -> None:  # fmt: skip
     from pydantic import SecretStr  # noqa: PLC0415
 
     from headrace.config.settings import KafkaSettings, ObjectSettings, RegistrySettings  # noqa: PLC0415
@@ -242,7 +286,7 @@ def _migrate(
         passage_prompt=provider.preparation.passage_prompt,
         over_long=provider.preparation.over_long,
     )
-    kafka = KafkaSettings(bootstrap=endpoints.kafka_bootstrap)
+    kafka = KafkaSettings(bootstrap=endpoints.kafka_bootstrap, generation=generation)
     registry = RegistrySettings(url=endpoints.registry_url)
     try:
         bootstrap(settings, kafka, registry, ObjectSettings(url=objects), report)

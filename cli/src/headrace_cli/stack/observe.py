@@ -20,6 +20,7 @@ from headrace.config.settings import KafkaSettings
 from headrace.errors import DependencyDown, HeadraceError
 from headrace.kafka.lag import LagReader
 from headrace.store.transactions import set_tenant
+from headrace.topology.generation_names import GENERATION_STAGES, in_generation
 from headrace_cli import state
 from headrace_cli.failures import NotReachable
 from headrace_cli.stack import services
@@ -84,7 +85,8 @@ def look(state_dir: Path) -> StackView:
     stages = index = None
     endpoints = stack.endpoints()
     try:
-        stages = stage_lags(endpoints.kafka_bootstrap)
+        beside = state.read_generations(stack.state_dir).beside
+        stages = stage_lags(endpoints.kafka_bootstrap, known.generation if known else "g1", beside)
     except DependencyDown as error:
         notes.append(error.message)
     try:
@@ -113,10 +115,20 @@ def without_password(dsn: str) -> str:
     return parts._replace(netloc=f"{parts.username}@{host}" if parts.username else host, query="").geturl()
 
 
-def stage_lags(bootstrap: str) -> list[dict[str, Any]]:
-    """Return stage, topic and the number of records behind; raises :class:`DependencyDown`."""
-    reader = LagReader(KafkaSettings(bootstrap=bootstrap))
-    return [asdict(one) for one in reader.stages()]
+def stage_lags(bootstrap: str, generation: str, beside: Sequence[str]) -> list[dict[str, Any]]:
+    """Return stage, topic and the number of records behind; raises :class:`DependencyDown`.
+
+    ``beside`` are the generations whose embedder and indexer run beside the services.
+    """
+    kafka = KafkaSettings(bootstrap=bootstrap, generation=generation)
+    found = [asdict(one) for one in LagReader(kafka).stages()]
+    for name in beside:
+        found += [
+            {**asdict(one), "stage": in_generation(one.stage, name), "topic": in_generation(one.topic, name)}
+            for one in LagReader(kafka.of(name)).stages()
+            if one.stage in GENERATION_STAGES
+        ]
+    return found
 
 
 def index_counts(endpoints: Endpoints, credentials: state.Credentials | None) -> dict[str, Any] | None:

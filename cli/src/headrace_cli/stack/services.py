@@ -23,6 +23,7 @@ from headrace.embeddings.models import (
 )
 from headrace.embeddings.preparation import BODY, OverLong, Preparation
 from headrace.errors import ConfigurationError
+from headrace.topology.generation_names import GENERATION_STAGES
 from headrace_cli.failures import UsageError
 from headrace_local.model import Command, Endpoints
 
@@ -31,6 +32,8 @@ SERVICES = ("ingest", "chunker", "embedder", "indexer", "generator", "gateway")
 MOST_INSTANCES = 32
 OBJECTS = "HEADRACE_OBJECTS_URL"
 TABLES = "HEADRACE_INGEST_TABLES"
+GENERATION = "HEADRACE_KAFKA_GENERATION"
+PROVIDER = "HEADRACE_EMBEDDER_PROVIDER"
 _PREFIX = "HEADRACE_"
 _OURS = ("HEADRACE_URL", "HEADRACE_API_KEY", "HEADRACE_BOOTSTRAP_POSTGRES_DSN", "HEADRACE_BOOTSTRAP_RUNTIME_PASSWORD")
 """Variables of the command line that services must not see."""
@@ -45,6 +48,7 @@ _TOLD_ELSEWHERE = frozenset({
     "HEADRACE_WORKER_SLOT", "HEADRACE_EMBEDDER_TOKEN", TABLES, "HEADRACE_COST_KRW_PER_USD",
 })  # fmt: skip
 """Those of them that the stack sets itself, that must not change, or that only commands read."""
+_NOT_KEPT = frozenset(f"HEADRACE_EMBEDDER_{part}" for part in ("API_KEY", "TOKEN", "HOST", "PORT", "PROVIDER"))
 _TRUE = ("1", "true", "yes", "on")
 _LOOPBACK = "http://127.0.0.1"
 _START_S = 180.0
@@ -68,13 +72,20 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to run the services; ``instances`` by service, ``environment`` from the caller."""
+    """How to run the services; ``instances`` by service, ``environment`` from the caller.
+
+    ``generation`` is the one of the index that the services work for, and ``settings`` are those of its embedder that a
+    reindex chose. ``mark`` ends the names of its embedder and indexer; it is empty for the first generation.
+    """
 
     provider: Provider
     store_dsn: str
     embedder_token: str
     instances: Mapping[str, int]
     environment: Mapping[str, str]
+    generation: str = "g1"
+    settings: Mapping[str, str] = field(default_factory=dict)
+    mark: str = ""
 
 
 def digests(environment: Mapping[str, str], key: str) -> dict[str, str]:
@@ -84,6 +95,15 @@ def digests(environment: Mapping[str, str], key: str) -> dict[str, str]:
         name: hashlib.blake2b(os.fsencode(value), key=secret, digest_size=8).hexdigest()
         for name, value in sorted(environment.items())
         if name.startswith(_SETTINGS) and name not in _TOLD_ELSEWHERE
+    }
+
+
+def embedder_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings of an embedder that may be kept in a file: no secrets and no addresses of its own."""
+    return {
+        name: value
+        for name, value in sorted(environment.items())
+        if name.startswith("HEADRACE_EMBEDDER_") and name not in _NOT_KEPT
     }
 
 
@@ -152,9 +172,15 @@ def scale(given: Sequence[str]) -> dict[str, int]:
     return instances
 
 
-def process_name(service: str, slot: int) -> str:
-    """Return the name of an instance: ``chunker``, ``chunker-1``, …"""
-    return service if slot == 0 else f"{service}-{slot}"
+def process_name(service: str, slot: int, mark: str = "") -> str:
+    """Return the name of an instance: ``chunker``, ``chunker-1``, …; ``embedder-g2``, ``embedder-g2-1`` with a mark."""
+    name = f"{service}{mark}" if service in GENERATION_STAGES else service
+    return name if slot == 0 else f"{name}-{slot}"
+
+
+def mark_of(generation: str) -> str:
+    """Return the end of the names of a generation's embedder and indexer, for one that a reindex made."""
+    return f"-{generation}"
 
 
 def runtime_dsn(owner_dsn: str, login: str, password: str) -> str:
@@ -173,10 +199,19 @@ def gateway_url(port: Port) -> str:
     return f"{_LOOPBACK}:{port('gateway')}"
 
 
-def status_urls(instances: Mapping[str, int], port: Port) -> dict[str, str]:
-    """Return the status URL (``/readyz``) of each instance, by process name."""
-    names = [process_name(service, slot) for service in SERVICES for slot in range(instances[service])]
+def status_urls(instances: Mapping[str, int], port: Port, mark: str = "", beside: Sequence[str] = ()) -> dict[str, str]:
+    """Return the status URL (``/readyz``) of each instance, by process name.
+
+    ``beside`` are the generations that have their own embedder and indexer beside the services.
+    """
+    names = [process_name(service, slot, mark) for service in SERVICES for slot in range(instances[service])]
+    names += [process_name(service, 0, mark_of(one)) for one in beside for service in sorted(GENERATION_STAGES)]
     return {name: f"{_LOOPBACK}:{port(name)}" for name in names}
+
+
+def query_url(port: Port, mark: str = "") -> str:
+    """Return where the embedder answers queries."""
+    return f"{_LOOPBACK}:{port(_query_port(0, mark))}"
 
 
 def service_commands(endpoints: Endpoints, plan: Plan, port: Port) -> tuple[Command, ...]:
@@ -188,11 +223,18 @@ def service_commands(endpoints: Endpoints, plan: Plan, port: Port) -> tuple[Comm
     )
 
 
+def generation_commands(endpoints: Endpoints, plan: Plan, port: Port) -> tuple[Command, ...]:
+    """Return the embedder and the indexer of the plan's generation alone, to run beside other services."""
+    return tuple(_command(service, 0, endpoints, plan, port) for service in sorted(GENERATION_STAGES))
+
+
 def _command(service: str, slot: int, endpoints: Endpoints, plan: Plan, port: Port) -> Command:
-    name = process_name(service, slot)
+    name = process_name(service, slot, plan.mark)
     status_port = port(name)
     environment = {
         **{k: v for k, v in plan.environment.items() if k.startswith(_PREFIX) and k not in _OURS},
+        **plan.settings,
+        GENERATION: plan.generation,
         "HEADRACE_KAFKA_BOOTSTRAP": endpoints.kafka_bootstrap,
         "HEADRACE_REGISTRY_URL": endpoints.registry_url,
         "HEADRACE_STORE_DSN": plan.store_dsn,
@@ -201,23 +243,23 @@ def _command(service: str, slot: int, endpoints: Endpoints, plan: Plan, port: Po
     }
     health = f"{_LOOPBACK}:{status_port}/readyz"
     loads, start_s = "", _START_S
-    query_url = f"{_LOOPBACK}:{port(_query_port(0))}"
+    queries = query_url(port, plan.mark)
     match service:
         case "embedder":
             loads, start_s = _loading(plan)
-            own = port(_query_port(slot))
+            own = port(_query_port(slot, plan.mark))
             environment |= {
-                "HEADRACE_EMBEDDER_PROVIDER": plan.provider.name,
+                PROVIDER: plan.provider.name,
                 "HEADRACE_EMBEDDER_PORT": str(own),
                 "HEADRACE_EMBEDDER_TOKEN": plan.embedder_token,
             }
             health = f"{_LOOPBACK}:{own}/readyz"  # answers once the model is loaded
         case "generator":
-            environment |= _queries("GENERATOR", query_url, plan.embedder_token)
+            environment |= _queries("GENERATOR", queries, plan.embedder_token)
         case "gateway":
             _, start_s = _loading(plan)  # it is ready when the embedder is
             environment |= {"HEADRACE_GATEWAY_PORT": str(status_port)}
-            environment |= _queries("GATEWAY", query_url, plan.embedder_token)
+            environment |= _queries("GATEWAY", queries, plan.embedder_token)
         case _:
             pass
     argv = (sys.executable, "-m", f"headrace_{service}.main")
@@ -228,7 +270,7 @@ def _loading(plan: Plan) -> tuple[str, float]:
     """Return what the embedder loads before it is ready (empty for nothing), and how long that may take."""
     if plan.provider.name in ("hashing", SERVED):
         return "", _START_S
-    model = plan.environment.get("HEADRACE_EMBEDDER_MODEL", PACKAGED_MODEL)
+    model = {**plan.environment, **plan.settings}.get("HEADRACE_EMBEDDER_MODEL", PACKAGED_MODEL)
     if model in PACKAGED_MODELS or Path(model).exists():
         return f"the model {model}; the first start prepares it", _START_S
     return f"the model {model}; the first start downloads and prepares it, which can take minutes", _FETCH_S
@@ -238,5 +280,5 @@ def _queries(service: str, url: str, token: str) -> dict[str, str]:
     return {f"HEADRACE_{service}_EMBEDDER_URL": url, f"HEADRACE_{service}_EMBEDDER_TOKEN": token}
 
 
-def _query_port(slot: int) -> str:
-    return f"{process_name('embedder', slot)}-queries"
+def _query_port(slot: int, mark: str) -> str:
+    return f"{process_name('embedder', slot, mark)}-queries"

@@ -34,7 +34,9 @@ class QueryVectors(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EmbedderAccess:
-    """How to reach the embedder. ``{generation}`` in ``url`` is replaced by the generation that is searched.
+    """How to reach the embedder of the generation that is searched, unless the generation itself names an address.
+
+    ``{generation}`` in ``url`` is replaced by its name.
 
     ``settings`` is the prefix of the variables that hold these values; errors contain it. ``cache`` is the maximum
     number of cached vectors (0 for none), and ``cache_s`` their lifetime in seconds.
@@ -51,7 +53,9 @@ class EmbedderAccess:
 class EmbedderClient:
     """A client of ``POST {url}/v1/embeddings``, in OpenAI's format with ``kind: query``.
 
-    An embedder that runs another model refuses the request. Vectors are cached by generation and text.
+    Each generation has its own embedder, so a question is embedded by the model of the tables that it is compared with,
+    also while search is switched. An embedder that runs another model refuses the request. Vectors are cached by
+    generation, model and text.
     """
 
     def __init__(self, access: EmbedderAccess, transport: httpx.AsyncBaseTransport | None = None) -> None:
@@ -62,20 +66,21 @@ class EmbedderClient:
             transport=transport,
             trust_env=False,
         )
-        self._url = access.url.rstrip("/")
+        self._url = access.url
         self._settings = access.settings
-        self._known: TTLCache[tuple[str, str], bytes] = TTLCache(access.cache, access.cache_s)
+        self._known: TTLCache[tuple[str, str, str], bytes] = TTLCache(access.cache, access.cache_s)
 
     async def embed(self, text: str, generation: Generation) -> bytes:
         """Return the query's vector (float32, little-endian).
 
         Raises :class:`DependencyDown`, and :class:`InvalidRecord` for a query that the embedder rejects.
         """
-        vector = self._known.get((generation.name, text))
+        key = (generation.name, generation.model, text)
+        vector = self._known.get(key)
         if vector is None:
             vector = await self._ask(text, generation)
             if self._known.maxsize:
-                self._known[generation.name, text] = vector
+                self._known[key] = vector
         return vector
 
     async def ping(self, generation: Generation) -> None:
@@ -90,7 +95,7 @@ class EmbedderClient:
                 _DEPENDENCY, f"the embedder runs {', '.join(map(str, models))}, but generation {generation.name} needs "
                              f"{generation.model}",
                 remedy=f"Set {self._settings}URL to that generation's embedder. In the URL, {{generation}} "
-                       "stands for the generation's name.",
+                       "stands for the generation's name. Or run `headrace reindex start` with --embedder-url.",
             )  # fmt: skip
 
     async def close(self) -> None:
@@ -111,7 +116,7 @@ class EmbedderClient:
         return vector
 
     async def _call(self, method: str, path: str, generation: Generation, **arguments: Any) -> httpx.Response:
-        url = self._url.replace("{generation}", generation.name)
+        url = (generation.embedder_url or self._url).rstrip("/").replace("{generation}", generation.name)
         try:
             answer = await self._http.request(method, f"{url}{path}", **arguments)
         except httpx.HTTPError as error:

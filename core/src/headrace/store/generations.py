@@ -42,7 +42,11 @@ STORAGES = {
     "binary": Storage("halfvec", 4000, binary=True),
 }
 """float32; float16, in half the space; float16 under an index of bits, which is a tenth of the size."""
-_ACTIVE_S = 5.0
+DROPPING, DROPPED = "dropping", "dropped"
+"""States of a generation that :mod:`headrace.store.reindex` removes, and whose name alone is left."""
+GONE = frozenset({DROPPING, DROPPED})
+ACTIVE_S = 5.0
+"""Seconds for which gateways and generators remember which generation is active."""
 _NAME = re.compile(generation_names.GENERATION)
 
 
@@ -110,12 +114,15 @@ def check_generation(wanted: Generation) -> None:
         )
 
 
-async def create_generation(connection: Connection, wanted: Generation) -> Generation:
+async def create_generation(connection: Connection, wanted: Generation, *, indexed: bool = True) -> Generation:
     """Create a generation's tables and indexes, and register it as ``building``; idempotent.
 
-    The connection must be the owner's, because services may not create tables. Raises :class:`ConfigurationError` as
-    :func:`check_generation` does, and :class:`GenerationExists` if a generation with this name exists with another
-    model, dimension, distance, storage, preparation of texts or analyzer.
+    The connection must be the owner's, because services may not create tables. Without ``indexed``, the index of the
+    dense vectors is left out: it is built faster after a bulk load (:mod:`headrace.store.dense_index`).
+
+    Raises :class:`ConfigurationError` as :func:`check_generation` does, and :class:`GenerationExists` if a generation
+    with this name exists with another model, dimension, distance, storage, preparation of texts or analyzer, or
+    existed and was dropped.
     """
     check_generation(wanted)
     queries = load("generations")
@@ -123,11 +130,12 @@ async def create_generation(connection: Connection, wanted: Generation) -> Gener
         async with connection.transaction():
             registered = await connection.fetchval(
                 queries["register"], wanted.name, wanted.model, wanted.dimensions, wanted.distance, wanted.template,
-                wanted.passage_prompt, wanted.over_long, wanted.analyzer, wanted.storage,
+                wanted.passage_prompt, wanted.over_long, wanted.analyzer, wanted.storage, wanted.embedder_url,
             )  # fmt: skip
             if registered:
                 await connection.execute(queries["create"], wanted.name, filled("public.{type}", wanted))
-                await connection.execute(query_of("generations", "index", wanted))
+                if indexed:
+                    await connection.execute(query_of("generations", "index", wanted))
                 return replace(wanted, state="building")
             found = _generation(await connection.fetchrow(queries["get"], wanted.name))
     assert found is not None
@@ -137,6 +145,12 @@ async def create_generation(connection: Connection, wanted: Generation) -> Gener
 
 def _require_same(found: Generation, wanted: Generation) -> None:
     """Raise :class:`GenerationExists` if the generation that exists is not the one that is wanted."""
+    if found.state in GONE:
+        raise GenerationExists(
+            f"generation {found.name} was dropped, and its name stays taken",
+            remedy="Choose another name. If this is HEADRACE_KAFKA_GENERATION, set it to a generation that exists; "
+            "`headrace generations list` shows them.",
+        )
     if (found.model, found.dimensions, found.distance) != (wanted.model, wanted.dimensions, wanted.distance):
         raise GenerationExists(
             f"generation {found.name} exists with {found.model}, {found.dimensions} dimensions, {found.distance}",
@@ -172,7 +186,7 @@ def differently(theirs: Preparation, other: Preparation) -> str:
 async def activate(connection: Connection, name: str) -> None:
     """Make ``name`` the generation that is searched, and retire the previous one, in one transaction.
 
-    Raises :class:`ConfigurationError` if the generation does not exist.
+    Raises :class:`ConfigurationError` if the generation does not exist, or is being dropped.
     """
     with postgresql_errors():
         async with connection.transaction():
@@ -182,6 +196,7 @@ async def activate(connection: Connection, name: str) -> None:
                 raise ConfigurationError(
                     f"generation {name} does not exist", remedy="Create it first with `headrace generations create`."
                 )
+            await connection.execute(load("generations")["point_views"], name)
 
 
 async def may_switch(connection: Connection) -> bool:
@@ -197,13 +212,14 @@ async def active_generation(connection: Connection) -> Generation | None:
 
 
 async def get_generation(connection: Connection, name: str) -> Generation | None:
-    """Return the generation with this name, or None."""
+    """Return the generation with this name, or None if there is none or it was dropped."""
     with postgresql_errors():
-        return _generation(await connection.fetchrow(load("generations")["get"], name))
+        found = _generation(await connection.fetchrow(load("generations")["get"], name))
+    return None if found is None or found.state == DROPPED else found
 
 
 async def list_generations(connection: Connection) -> list[Generation]:
-    """Return all generations, oldest first."""
+    """Return all generations that exist, oldest first."""
     with postgresql_errors():
         rows = await connection.fetch(load("generations")["list"])
     return [Generation(**row) for row in rows]
@@ -211,7 +227,7 @@ async def list_generations(connection: Connection) -> list[Generation]:
 
 def kept_fresh(known: Iterable[Generation], own: str) -> tuple[str, ...]:
     """Return the names of the generations to fill again after a reset: all except retired ones, plus ``own``."""
-    return tuple(one.name for one in known if one.state != "retired" or one.name == own)
+    return tuple(one.name for one in known if one.state not in {"retired", *GONE} or one.name == own)
 
 
 class ActiveGeneration:
@@ -223,7 +239,7 @@ class ActiveGeneration:
 
     async def __call__(self) -> Generation:
         """Return the generation; raises :class:`DependencyDown` if PostgreSQL does not answer or none is active."""
-        if self._known is None or time.monotonic() - self._known[0] > _ACTIVE_S:
+        if self._known is None or time.monotonic() - self._known[0] > ACTIVE_S:
             with postgresql_errors():
                 async with (await self._connected()).acquire() as connection:
                     found = await active_generation(connection)

@@ -28,7 +28,9 @@ class Generation:
 
     ``template``, ``passage_prompt`` and ``over_long`` say how its texts are prepared; see
     :attr:`preparation`. ``analyzer`` names what splits texts into terms (:mod:`headrace.lexical.analyzer`).
-    ``storage`` is how vectors are kept: see :data:`headrace.store.generations.STORAGES`.
+    ``storage`` is how vectors are kept: see :data:`headrace.store.generations.STORAGES`. ``embedder_url`` is where its
+    embedder answers queries; None means where the settings of gateway and generator say. ``ef_search`` and ``probes``
+    are how many candidates of HNSW and how many lists of IVFFlat a search reads first.
     """
 
     name: str
@@ -41,6 +43,9 @@ class Generation:
     over_long: str = OverLong.CUT
     analyzer: str = DEFAULT
     storage: str = "vector"
+    embedder_url: str | None = None
+    ef_search: int = 100
+    probes: int = 1
 
     @property
     def preparation(self) -> Preparation:

@@ -176,14 +176,13 @@ async def search(
     top_k: int = 10,
     filters: Filter | None = None,
     shape: Shape = PLAIN,
-    ef_search: int = 100,
 ) -> Found:
     """Return the ``top_k`` chunks (or documents, see :class:`Shape`) that ``reader`` may read and that match best.
 
     Both legs are read in one statement, each deeper than ``top_k``; every chunk that one of them finds is scored on
     both, and the scores are fused (:func:`~headrace.store.fusion.fuse`). The texts of the best are compared with the
     question: phrases order them, and the words they have tell whether they fit (:mod:`headrace.store.fit`). A higher
-    ``ef_search`` (1 to 1,000) makes HNSW slower and more accurate.
+    ``ef_search`` (1 to 1,000) or ``probes`` of the generation makes its index slower and more accurate.
     Filters never reduce the number of hits of the dense leg: if the index stops before ``top_k``, the remaining chunks
     are scanned exactly.
 
@@ -198,8 +197,7 @@ async def search(
 
         async def read(given: Filter | None, wanted: int) -> _Scored:
             depth = max(wanted, min(wanted * FUSION_DEPTH, DEEPEST)) if question.hybrid else wanted
-            ef = max(1, min(max(depth, ef_search), DEEPEST))
-            restricted = await connection.fetchval(load("search")["prepare"], str(ef))
+            restricted = await connection.fetchval(load("search")["prepare"], *effort(generation, depth))
             scope = await scope_of(connection, tenant, given, restricted=restricted)
             return _Scored(await read_legs(connection, tenant, generation, question, wanted, depth, scope), question)
 
@@ -219,6 +217,11 @@ async def search(
             terms = await _matched_terms(connection, tenant, generation, question, list(chosen))
             best = [replace(hit, explanation=scored.explanation(UUID(bytes=hit.chunk_id), terms)) for hit in best]
     return Found(best, more, scored.legs.plan, scored.fit() if hits else 0.0)
+
+
+def effort(generation: Generation, depth: int) -> tuple[str, str]:
+    """Return the settings of a search ``depth`` deep: candidates of HNSW, and lists of IVFFlat."""
+    return str(max(1, min(max(depth, generation.ef_search), DEEPEST))), str(generation.probes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import random
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from headrace.access.readers import EVERY_DOCUMENT
 from headrace.store.calibration import calibrate
 from headrace.store.generations import query_of
 from headrace.store.queries import load
@@ -35,7 +36,7 @@ async def refresh(pool: Pool, tenant: str, generation: Generation, *, draw: rand
     Returns None, and changes nothing, if another process is doing it at the moment. Raises
     :class:`~headrace.errors.DependencyDown`.
     """
-    async with tenant_transaction(pool, tenant) as connection:
+    async with tenant_transaction(pool, tenant, reader=EVERY_DOCUMENT) as connection:
         if not await connection.fetchval(query_of("statistics", "lock", generation), f"{generation.name}/{tenant}"):
             return None
         passages = int(await connection.fetchval(query_of("statistics", "count", generation), tenant))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -64,9 +65,9 @@ class Control:
         """Start a process, or restart it with another command."""
         self._ask({"op": "start", "command": asdict(command)})
 
-    def restart(self, name: str) -> None:
-        """Stop a process and start it again."""
-        self._ask({"op": "restart", "name": name})
+    def restart(self, name: str, env: Mapping[str, str] | None = None) -> None:
+        """Stop a process and start it again, with ``env`` over the environment that it had."""
+        self._ask({"op": "restart", "name": name, "env": dict(env or {})})
 
     def kill(self, name: str) -> None:
         """Send SIGKILL to a process; the supervisor restarts it, as after any other death."""

@@ -118,7 +118,7 @@ class Server:
             case "start":
                 supervisor.start(Command(**{**order["command"], "argv": tuple(order["command"]["argv"])}))
             case "restart":
-                supervisor.restart(order["name"])
+                supervisor.restart(order["name"], order.get("env"))
             case "kill":
                 supervisor.kill(order["name"])
             case "stop":

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,10 +152,10 @@ class Stack:
         with Control(self.socket_path) as control:
             self._start(control, [command], lambda _: None)
 
-    def restart(self, name: str) -> None:
-        """Stop one process and start it again."""
+    def restart(self, name: str, env: Mapping[str, str] | None = None) -> None:
+        """Stop one process and start it again, with ``env`` over the environment that it had."""
         with Control(self.socket_path) as control:
-            control.restart(name)
+            control.restart(name, env)
 
     def kill(self, name: str) -> None:
         """Send SIGKILL to one process, to test how the others react; it is restarted."""

@@ -17,9 +17,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +100,10 @@ class Supervisor:
         self.children[command.name] = child
         self._record()
 
-    def restart(self, name: str) -> None:
-        """Stop a process and start it again; raises KeyError for an unknown one."""
-        self.start(self.children[name].command)
+    def restart(self, name: str, env: Mapping[str, str] | None = None) -> None:
+        """Stop a process and start it again, with ``env`` over its environment; raises KeyError for an unknown one."""
+        command = self.children[name].command
+        self.start(replace(command, env={**command.env, **(env or {})}))
 
     def kill(self, name: str) -> None:
         """Send SIGKILL to a process; raises KeyError if it is not running."""

@@ -1,10 +1,12 @@
 -- name: prepare
 -- Settings of this transaction only. The plan depends on the tenant: a small one is scanned exactly, a large one uses
--- HNSW. The index continues until it has found enough rows of this tenant, nearest first.
+-- HNSW or IVFFlat. The index continues until it has found enough rows of this tenant, nearest first (IVFFlat: nearly).
 -- Returns whether the reader may read less than the whole tenant.
 SELECT NOT reads_every_document() AND tenant_restricts() AS restricted,
        set_config('hnsw.ef_search', $1, true),
        set_config('hnsw.iterative_scan', 'strict_order', true),
+       set_config('ivfflat.probes', $2, true),
+       set_config('ivfflat.iterative_scan', 'relaxed_order', true),
        set_config('plan_cache_mode', 'force_custom_plan', true);
 
 -- name: hits

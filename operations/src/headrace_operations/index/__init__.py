@@ -1,0 +1,1 @@
+"""The approximate indexes of the generations: looked at, judged and rebuilt."""
