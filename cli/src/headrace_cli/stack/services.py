@@ -37,7 +37,7 @@ _OURS = ("HEADRACE_URL", "HEADRACE_API_KEY", "HEADRACE_BOOTSTRAP_POSTGRES_DSN", 
 _SETTINGS = tuple(
     f"HEADRACE_{part}_"
     for part in ("CHUNKER", "COST", "EMBEDDER", "FETCH", "GATEWAY", "GENERATOR", "HTTP", "INGEST", "KAFKA", "LOG",
-                 "OBJECTS", "REGISTRY", "SEARCH", "STORE", "WORKER")
+                 "OBJECTS", "REGISTRY", "RERANK", "SEARCH", "STORE", "WORKER")
 )  # fmt: skip
 """Prefixes of the variables that services read."""
 _TOLD_ELSEWHERE = frozenset({
