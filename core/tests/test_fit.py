@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.store.fit import CHANCE_TERMS, Chance, fit
+from headrace.store.fit import CHANCE_TERMS, Chance, fit, smoothed
 from headrace.store.fusion import fuse, with_phrases
 
 pytestmark = pytest.mark.unit
@@ -38,6 +38,17 @@ def test_chance_falls_with_the_number_of_terms_and_is_one_for_each_kind_of_scrip
     assert CHANCE.coverage(3, unspaced=False) == pytest.approx(0.9 - 0.2 * 0.585, abs=1e-3)
     assert [CHANCE.coverage(number, unspaced=False) for number in (0, 1, 1000)] == [0.9, 0.9, 0.1]
     assert Chance().coverage(5, unspaced=True) == 0.0
+
+
+def test_noisy_chances_become_a_power_of_the_length() -> None:
+    """Broken: a dozen random questions decide whether a question of their length fits."""
+    exact = [0.8 * (number / 2) ** -0.5 for number in CHANCE_TERMS]
+    assert smoothed(exact) == pytest.approx(exact)
+    noisy = smoothed([share * (1.2 if place % 2 else 0.8) for place, share in enumerate(exact)])
+    assert noisy == sorted(noisy, reverse=True)
+    assert noisy == pytest.approx(exact, rel=0.2)
+    assert smoothed([0.0] * len(CHANCE_TERMS)) == [0.0] * len(CHANCE_TERMS)
+    assert all(0 < share <= 1 for share in smoothed([1.0, 1.0, 1.0, 0.0, 0.0, 0.0]))
 
 
 @given(SHARES, SHARES, SHARES, st.floats(-1, 1), SHARES)

@@ -17,7 +17,7 @@ from headrace.lexical import weights
 from headrace.lexical.analyzer import Analyzer, analyzer_of, unspaced
 from headrace.store.cache import to_vector
 from headrace.store.error_mapping import postgresql_errors
-from headrace.store.fit import CHANCE_TERMS
+from headrace.store.fit import CHANCE_TERMS, smoothed
 from headrace.store.fusion import READ_PASSAGES
 from headrace.store.generations import STORAGES, filled, query_of
 from headrace.store.queries import load
@@ -48,10 +48,11 @@ async def calibrate(connection: Connection, tenant: str, generation: Generation,
             for row in rows
             if (words := [word for word in row["text"].split() if any(map(unspaced, word)) == script])
         ]
-        chances.append([
+        shares = [
             await _chance(connection, tenant, generation, _questions(analyzer, tenant, texts, number, draw))
             for number in CHANCE_TERMS
-        ])  # fmt: skip
+        ]
+        chances.append(smoothed(shares))
     meaning = await _best_cosine(connection, tenant, generation) if generation.distance == "cosine" else None
     await connection.execute(load("calibration")["keep"], tenant, generation.name, *chances, meaning)
 

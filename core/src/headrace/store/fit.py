@@ -17,6 +17,8 @@ CHANCE_TERMS = (2, 4, 8, 16, 32, 64)
 """Numbers of terms of the random questions: the more terms a question has, the less of it one passage has by chance."""
 _HIGHEST_CHANCE = 0.95
 """A chance is taken as at most this, so that the rest keeps a scale."""
+_LOWEST_SHARE = 0.01
+"""Where random questions find less, their logarithm would rule the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,23 @@ class Chance:
                 share = max(0.0, (wanted - places[place - 1]) / (places[place] - places[place - 1]))
                 return shares[place - 1] * (1 - share) + shares[place] * share
         return shares[-1]
+
+
+def smoothed(shares: Sequence[float]) -> list[float]:
+    """Return the shares of :data:`CHANCE_TERMS` as a power of the number of terms, fitted to them.
+
+    Few random questions of each length give noisy means; that they fall with a power of the length is the case for all
+    tenants that were measured. Shares that are all 0 stay 0.
+    """
+    if not any(shares):
+        return [0.0] * len(CHANCE_TERMS)
+    places = [math.log(number) for number in CHANCE_TERMS]
+    values = [math.log(max(share, _LOWEST_SHARE)) for share in shares]
+    middle, level = math.fsum(places) / len(places), math.fsum(values) / len(values)
+    slope = math.fsum((place - middle) * value for place, value in zip(places, values, strict=True)) / math.fsum(
+        (place - middle) ** 2 for place in places
+    )
+    return [min(1.0, math.exp(level + slope * (place - middle))) for place in places]
 
 
 def fit(coverage: float | None, by_chance: float, cosine: float | None, chance: float | None) -> float | None:
