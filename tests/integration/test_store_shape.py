@@ -259,7 +259,7 @@ async def test_a_search_says_how_it_was_executed(pool: Pool, generation: Generat
     only = parse({"field": "attributes.kind", "eq": "x"})
     found = await search(pool, "acme", generation, asked("gate", vector(1), explain=True), top_k=5, filters=only)
     assert (found.plan.exact, found.plan.documents, found.plan.readings) == (True, 1, 1)
-    assert (found.plan.dense, found.plan.lexical) == (24, 24)
+    assert (found.plan.dense, found.plan.lexical) == (60, 30)  # as deep as for the passages that are compared
     for hit in found.hits:
         assert hit.explanation is not None
         assert hit.explanation.dense_rank == hit.ordinal + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -107,6 +108,26 @@ async def test_a_reader_never_sees_another_tenant_whatever_it_sets(reader: Conne
         assert await tenants(reader, view) == set()
     await reader.execute("RESET ALL")
     assert await tenants(reader, view) == {"acme"}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+async def test_a_document_with_an_acl_is_hidden_whatever_is_set(
+    owner: Connection, pool: Pool, reader: Connection, filled: Generation, view: str
+) -> None:
+    """Whoever may write SQL reads what is for others alone by naming them."""
+    open_one = document("acme", filled, "비밀")
+    chunks = (replace(open_one.chunks[0], chunk_id=b"secret".ljust(16)),)
+    facts = replace(open_one.facts, acl=("user:ann",))
+    await index_batch(pool, filled, [replace(open_one, document_id="secret", facts=facts, chunks=chunks)])
+    before = await owner.fetchval("SELECT count(*) FROM chunk WHERE document_id = 'secret'")
+    assert before == 1
+    shown = {"headrace_documents": 1, "headrace_chunks": 2, "headrace_vectors": 2}[view]
+    for setting in ("{}", "{*}", "{user:ann}"):
+        await reader.execute("SELECT set_config('headrace.reader', $1, false)", setting)
+        assert await reader.fetchval(f"SELECT count(*) FROM {view}") == shown
+    await owner.execute("DROP POLICY sql_reader ON document")  # what hides it
+    await owner.execute("DROP POLICY sql_reader ON chunk")
+    assert await reader.fetchval(f"SELECT count(*) FROM {view}") == shown + 1
 
 
 @pytest.mark.parametrize("view", VIEWS)

@@ -20,6 +20,7 @@ from headrace.store.error_mapping import postgresql_errors
 from headrace.store.fit import CHANCE_TERMS, smoothed
 from headrace.store.fusion import READ_PASSAGES
 from headrace.store.generations import STORAGES, filled, query_of
+from headrace.store.legs import effort
 from headrace.store.queries import load
 from headrace.store.rows import Generation
 
@@ -104,7 +105,7 @@ async def _best_cosine(connection: Connection, tenant: str, generation: Generati
 
     None without vectors of random questions, or without passages.
     """
-    await connection.execute(load("search")["prepare"], str(READ_PASSAGES))
+    await connection.execute(load("search")["prepare"], *effort(generation, READ_PASSAGES))
     vectors = load("legs")["ordered_binary" if STORAGES[generation.storage].binary else "ordered"]
     nearest = filled(load("calibration")["nearest"].replace("{ordered}", vectors), generation)
     cosines: dict[str, list[float]] = defaultdict(list)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from headrace.store.dense_index import DenseIndex, dense_indexes, index_name, option_values
 from headrace.store.error_mapping import postgresql_errors
 from headrace.store.generations import STORAGES, embedding_table, filled, lexical_table, query_of, vector_table
+from headrace.store.legs import effort
 from headrace.store.queries import load
-from headrace.store.search import effort
 from headrace.store.transactions import set_tenant
 
 if TYPE_CHECKING:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 CANDIDATES = 2_000
 """Passages that the rarest terms of a question may bring as candidates, before they are ranked."""
+DEEPEST = 1_000
+"""From so many hits on, a leg is read no deeper than they are; the most that ``hnsw.ef_search`` allows."""
 EXACT_DOCUMENTS = 500
 """If at most this many documents meet a filter, they are scanned exactly, without the index."""
 LOOKED_AT = 20_000
@@ -30,6 +32,11 @@ LOOKED_AT = 20_000
 _OWN_PARAMETERS = 8
 _BASE = {"cosine": 1.0}
 """What a distance is subtracted from, to make a score."""
+
+
+def effort(generation: Generation, depth: int) -> tuple[str, str]:
+    """Return the settings of a search ``depth`` deep: candidates of HNSW, and lists of IVFFlat."""
+    return str(max(1, min(max(depth, generation.ef_search), DEEPEST))), str(generation.probes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from headrace.store.fit import fit
 from headrace.store.fusion import DENSE_WEIGHT, READ_PASSAGES, fuse, ordered, with_phrases
 from headrace.store.generations import query_of
 from headrace.store.grouping import Groups, Read, by_document
-from headrace.store.legs import CANDIDATES, Legs, Plan, read_legs, scope_of, weights_of
+from headrace.store.legs import CANDIDATES, DEEPEST, Legs, Plan, effort, read_legs, scope_of, weights_of
 from headrace.store.neighbours import MAXIMUM_NEIGHBOURS, Neighbours, around
 from headrace.store.queries import load
 from headrace.store.rows import BYTES_PER_FLOAT, Generation
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 MAXIMUM_HITS = 100
 FUSION_DEPTH = 4
 """Each leg of a hybrid search is read to this multiple of the requested number of hits."""
-DEEPEST = 1_000
-"""From so many hits on, a leg is read no deeper than they are; the most that ``hnsw.ef_search`` allows."""
 MAXIMUM_PER_DOCUMENT = 10
 """Passages of each document in a grouped search."""
 FINGERPRINT_BYTES = 6
@@ -217,11 +215,6 @@ async def search(
             terms = await _matched_terms(connection, tenant, generation, question, list(chosen))
             best = [replace(hit, explanation=scored.explanation(UUID(bytes=hit.chunk_id), terms)) for hit in best]
     return Found(best, more, scored.legs.plan, scored.fit() if hits else 0.0)
-
-
-def effort(generation: Generation, depth: int) -> tuple[str, str]:
-    """Return the settings of a search ``depth`` deep: candidates of HNSW, and lists of IVFFlat."""
-    return str(max(1, min(max(depth, generation.ef_search), DEEPEST))), str(generation.probes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,7 @@
 -- name: create
 -- The tables of one generation; the caller has checked the name ($1). $2 is the type of the vectors.
 SELECT create_dense($1, $2), create_lexical('lexical_' || $1),
-       let_sql_readers('embedding_' || $1, 'tenant, chunk_id, vector_key'),
-       let_sql_readers('vector_' || $1, 'tenant, vector_key, embedding');
+       let_sql_readers_of($1);
 
 -- name: index
 -- {indexed} and {operators} come from the generation's storage and distance.

@@ -118,15 +118,23 @@ COMMENT ON COLUMN headrace_chunks.start_at IS 'First character in the text of th
 COMMENT ON COLUMN headrace_chunks.end_at IS 'Character after the last one.';
 COMMENT ON COLUMN headrace_chunks.tokens IS 'Number of tokens; NULL if it was not counted.';
 
+-- The tables of a generation: the vectors of the chunks that they may read.
+CREATE FUNCTION let_sql_readers_of(generation text) RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM let_sql_readers('embedding_' || generation, 'tenant, chunk_id, vector_key', format(
+            'EXISTS (SELECT FROM chunk AS c WHERE c.tenant = %1$I.tenant AND c.chunk_id = %1$I.chunk_id)',
+            'embedding_' || generation));
+        PERFORM let_sql_readers('vector_' || generation, 'tenant, vector_key, embedding', format(
+            'EXISTS (SELECT FROM %2$I AS e WHERE e.tenant = %1$I.tenant AND e.vector_key = %1$I.vector_key)',
+            'vector_' || generation, 'embedding_' || generation));
+    END
+$$;
+REVOKE ALL ON FUNCTION let_sql_readers_of FROM PUBLIC;
+
 -- The view of the vectors has the tables of the active generation: a switch replaces it in its own transaction.
 CREATE FUNCTION point_views(active text) RETURNS void LANGUAGE plpgsql AS $$
     BEGIN
-        PERFORM let_sql_readers('embedding_' || active, 'tenant, chunk_id, vector_key', format(
-            'EXISTS (SELECT FROM chunk AS c WHERE c.tenant = %1$I.tenant AND c.chunk_id = %1$I.chunk_id)',
-            'embedding_' || active));
-        PERFORM let_sql_readers('vector_' || active, 'tenant, vector_key, embedding', format(
-            'EXISTS (SELECT FROM %2$I AS e WHERE e.tenant = %1$I.tenant AND e.vector_key = %1$I.vector_key)',
-            'vector_' || active, 'embedding_' || active));
+        PERFORM let_sql_readers_of(active);
         EXECUTE format(
             'CREATE OR REPLACE VIEW headrace_vectors WITH (security_invoker) AS '
             'SELECT e.tenant, e.chunk_id, g.name AS generation, g.model, v.embedding::public.vector AS embedding '
