@@ -209,12 +209,16 @@ async def search(
             hits |= {UUID(bytes=hit.chunk_id): hit for hit in await _hits(connection, tenant, generation, missing)}
         best = [replace(hits[key], score=score) for key, score in chosen.items() if key in hits]
         if shape.neighbours:
-            near = await around(connection, tenant, list(chosen), shape.neighbours)
-            best = [replace(hit, neighbours=near.get(UUID(bytes=hit.chunk_id), Neighbours())) for hit in best]
+            best = await _with_neighbours(connection, tenant, best, shape.neighbours)
         if question.explain:
             terms = await _matched_terms(connection, tenant, generation, question, list(chosen))
             best = [replace(hit, explanation=scored.explanation(UUID(bytes=hit.chunk_id), terms)) for hit in best]
     return Found(best, more, scored.legs.plan, scored.fit() if hits else 0.0)
+
+
+async def _with_neighbours(connection: Connection, tenant: str, hits: Sequence[Hit], count: int) -> list[Hit]:
+    near = await around(connection, tenant, [UUID(bytes=hit.chunk_id) for hit in hits], count)
+    return [replace(hit, neighbours=near.get(UUID(bytes=hit.chunk_id), Neighbours())) for hit in hits]
 
 
 @dataclass(frozen=True, slots=True)
