@@ -134,7 +134,7 @@ def test_a_model_is_changed_and_the_old_one_dropped_on_the_local_stack(
 def test_the_model_changes_under_kills_and_the_log_alone_rebuilds_it(state_dir: Path, seed: int) -> None:
     """A change of the model fails searches, mixes models, loses documents, or does not survive a crash."""
     options = [
-        "--kills", "6", "--documents", "20", "--edits", "60", "--probes", "8", "--questions", "20", "--timeout", "120",
+        "--kills", "4", "--documents", "16", "--edits", "40", "--probes", "8", "--questions", "20", "--timeout", "120",
         "--seed", str(seed), "--state-dir", str(state_dir),
     ]  # fmt: skip
     assert fault_run.main(options) == 0

@@ -83,6 +83,7 @@ PLANTS = {
     "doc16": (
         ("mixed-model", "vector"),
         [
+            "DROP VIEW headrace_vectors",
             "DROP INDEX vector_g1_nearest",
             "ALTER TABLE vector_g1 ALTER COLUMN embedding TYPE vector",
             "UPDATE vector_g1 SET embedding = '[1,2,3]' WHERE {vector}",

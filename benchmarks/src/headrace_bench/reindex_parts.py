@@ -34,14 +34,17 @@ _WORDS = (
 )  # fmt: skip
 _CLOSE = 0.999
 _TABLES = {
-    "document": "tenant, document_id, version, deleted, content_hash, title, source, media_type, acl, attributes, "
+    "document": "tenant, document_id, version, deleted, content_hash, title, source, media_type, "
+    "CASE WHEN deleted THEN '{}' ELSE acl END, attributes, "
     "pipeline_id, pipeline_version, request_id, chunk_ids, starts, ends, language, pages",
     "chunk": "tenant, chunk_id, document_id, section, text, text_hash, tokens",
     "{embedding}": "tenant, chunk_id, vector_key",
     "{vectors}": "tenant, vector_key, embedding::text",
     "{lexical}": "tenant, chunk_id, lexical_key, terms, weights::text",
 }
-"""The columns of each table that follow from the log alone: neither times nor the order of writing."""
+"""The columns of each table that follow from the log alone: neither times nor the order of writing.
+
+The log does not say who could read a document that is deleted, so its row is closed after a rebuild (ADR 26)."""
 
 
 @dataclass(frozen=True, slots=True)

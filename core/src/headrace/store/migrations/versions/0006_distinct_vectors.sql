@@ -116,8 +116,9 @@ END
 $$;
 
 -- By terms, as before, for a query that is weighed already (weigh_terms), so that one statement weighs it once.
--- Candidates are the passages that share one of the terms `chosen`, at most twice `most`; of the documents
--- `only_documents`, if given, those that share one of the terms `used`. Sorted, best first.
+-- Candidates are the passages that have the three rarest terms together, and those that share one of the terms `chosen`, at
+-- most twice `most` of each; of the documents `only_documents`, if given, those that share one of the terms `used`. Sorted,
+-- best first.
 -- A definer, because && is not leakproof: below a policy it may not use its GIN index. The planner takes && for as cheap as
 -- a comparison of numbers, so it must not choose to compare every row.
 DROP FUNCTION match_terms;
@@ -135,9 +136,13 @@ CREATE FUNCTION match_terms(
                 RETURN;
             END IF;
             IF only_documents IS NULL THEN
+                -- IS NOT DISTINCT FROM: the primary key must not be used in place of the terms' index
                 candidates := format(
-                    'SELECT l.chunk_id, l.weights FROM %I AS l WHERE l.tenant IS NOT DISTINCT FROM $1 AND l.terms && $2 LIMIT $4',
-                    lexical);  -- IS NOT DISTINCT FROM: the primary key must not be used in place of the terms' index
+                    '(SELECT l.chunk_id, l.weights FROM %1$I AS l'
+                    ' WHERE l.tenant IS NOT DISTINCT FROM $1 AND l.terms @> $6 LIMIT $4)'
+                    'UNION ALL '
+                    '(SELECT l.chunk_id, l.weights FROM %1$I AS l'
+                    ' WHERE l.tenant IS NOT DISTINCT FROM $1 AND l.terms && $2 AND NOT l.terms @> $6 LIMIT $4)', lexical);
             ELSE
                 candidates := format(
                     'SELECT l.chunk_id, l.weights FROM ('
@@ -150,7 +155,8 @@ CREATE FUNCTION match_terms(
                 'SELECT found.chunk_id, -(found.weights OPERATOR(public.<#>) $5)::real AS score FROM (' || candidates
                 || ') AS found ORDER BY score DESC, chunk_id'
                 USING current_tenant(), CASE WHEN wide OR only_documents IS NOT NULL THEN used ELSE chosen END,
-                      only_documents, CASE WHEN wide OR only_documents IS NOT NULL THEN 20 ELSE 2 END * most, query;
+                      only_documents, CASE WHEN wide OR only_documents IS NOT NULL THEN 20 ELSE 2 END * most, query,
+                      used[1:3];
         END
     $$;
 
@@ -183,7 +189,7 @@ CREATE FUNCTION weigh_terms(
                    ln(1 + (greatest(known.passages - rarest.passages, 0) + 0.5) / (rarest.passages + 0.5)) AS rarity
             FROM rarest, known
         )
-        SELECT array_agg(term), array_agg(term) FILTER (WHERE before < most),
+        SELECT array_agg(term ORDER BY before, term), array_agg(term) FILTER (WHERE before < most),
                ('{' || string_agg((term + 1) || ':' || rarity::real, ',' ORDER BY term) || '}/1000000000')
                    ::public.sparsevec
         FROM weighed
