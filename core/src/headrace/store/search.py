@@ -195,8 +195,11 @@ async def search(
 
         async def read(given: Filter | None, wanted: int) -> _Scored:
             depth = max(wanted, min(wanted * FUSION_DEPTH, DEEPEST)) if question.hybrid else wanted
-            restricted = await connection.fetchval(load("search")["prepare"], *effort(generation, depth))
-            scope = await scope_of(connection, tenant, given, restricted=restricted)
+            known = await connection.fetchrow(load("search")["prepare"], *effort(generation, depth))
+            assert known is not None
+            scope = await scope_of(
+                connection, tenant, given, restricted=known["restricted"], passages=known["passages"]
+            )
             return _Scored(await read_legs(connection, tenant, generation, question, wanted, depth, scope), question)
 
         scored, groups = await _read(read, filters, top_k, shape)

@@ -12,6 +12,14 @@ WHERE v.tenant = $1 AND $2::vector IS NOT NULL
 ORDER BY v.embedding {operator} $2::vector::{type}
 OFFSET 0
 
+-- name: ordered_exact
+-- The same for a small tenant: all of its vectors are sorted (because of the + 0, not through the index).
+SELECT v.vector_key, v.embedding {operator} $2::vector::{type} AS distance
+FROM {vectors} AS v
+WHERE v.tenant = $1 AND $2::vector IS NOT NULL
+ORDER BY (v.embedding {operator} $2::vector::{type}) + 0
+OFFSET 0
+
 -- name: ordered_binary
 -- By bits first: ten times as many as needed, ranked again by the vectors themselves.
 SELECT coarse.vector_key, coarse.embedding {operator} $2::vector::{type} AS distance

@@ -1,8 +1,9 @@
 -- name: prepare
 -- Settings of this transaction only. The plan depends on the tenant: a small one is scanned exactly, a large one uses
 -- HNSW or IVFFlat. The index continues until it has found enough rows of this tenant, nearest first (IVFFlat: nearly).
--- Returns whether the reader may read less than the whole tenant.
+-- Returns whether the reader may read less than the whole tenant, and how many passages of the generation ($3) it has.
 SELECT NOT reads_every_document() AND tenant_restricts() AS restricted,
+       (SELECT passages FROM search_statistics WHERE tenant = current_tenant() AND generation = $3) AS passages,
        set_config('hnsw.ef_search', $1, true),
        set_config('hnsw.iterative_scan', 'strict_order', true),
        set_config('ivfflat.probes', $2, true),

@@ -117,7 +117,7 @@ $$;
 
 -- By terms, as before, for a query that is weighed already (weigh_terms), so that one statement weighs it once.
 -- Candidates are the passages that have the three rarest terms together, and those that share one of the terms `chosen`, at
--- most twice `most` of each; of the documents `only_documents`, if given, those that share one of the terms `used`. Sorted,
+-- most `most` of each; of the documents `only_documents`, if given, those that share one of the terms `used`. Sorted,
 -- best first.
 -- A definer, because && is not leakproof: below a policy it may not use its GIN index. The planner takes && for as cheap as
 -- a comparison of numbers, so it must not choose to compare every row.
@@ -139,10 +139,10 @@ CREATE FUNCTION match_terms(
                 -- IS NOT DISTINCT FROM: the primary key must not be used in place of the terms' index
                 candidates := format(
                     '(SELECT l.chunk_id, l.weights FROM %1$I AS l'
-                    ' WHERE l.tenant IS NOT DISTINCT FROM $1 AND l.terms @> $6 LIMIT $4)'
+                    ' WHERE l.tenant IS NOT DISTINCT FROM $1 AND l.terms @> $6 LIMIT $4 / 2)'
                     'UNION ALL '
                     '(SELECT l.chunk_id, l.weights FROM %1$I AS l'
-                    ' WHERE l.tenant IS NOT DISTINCT FROM $1 AND l.terms && $2 AND NOT l.terms @> $6 LIMIT $4)', lexical);
+                    ' WHERE l.tenant IS NOT DISTINCT FROM $1 AND l.terms && $2 AND NOT l.terms @> $6 LIMIT $4 / 2)', lexical);
             ELSE
                 candidates := format(
                     'SELECT l.chunk_id, l.weights FROM ('
