@@ -18,7 +18,7 @@ from headrace.store.fit import fit
 from headrace.store.fusion import DENSE_WEIGHT, READ_PASSAGES, fuse, ordered, with_phrases
 from headrace.store.generations import query_of
 from headrace.store.grouping import Groups, Read, by_document
-from headrace.store.legs import CANDIDATES, DEEPEST, Legs, Plan, effort, read_legs, scope_of, weights_of
+from headrace.store.legs import CANDIDATES, DEEPEST, Legs, Plan, Scope, effort, read_legs, scope_of, weights_of
 from headrace.store.neighbours import MAXIMUM_NEIGHBOURS, Neighbours, around
 from headrace.store.queries import load
 from headrace.store.rows import BYTES_PER_FLOAT, Generation
@@ -195,11 +195,7 @@ async def search(
 
         async def read(given: Filter | None, wanted: int) -> _Scored:
             depth = max(wanted, min(wanted * FUSION_DEPTH, DEEPEST)) if question.hybrid else wanted
-            known = await connection.fetchrow(load("search")["prepare"], *effort(generation, depth))
-            assert known is not None
-            scope = await scope_of(
-                connection, tenant, given, restricted=known["restricted"], passages=known["passages"]
-            )
+            scope = await _prepared(connection, tenant, generation, depth, given)
             return _Scored(await read_legs(connection, tenant, generation, question, wanted, depth, scope), question)
 
         scored, groups = await _read(read, filters, top_k, shape)
@@ -217,6 +213,15 @@ async def search(
             terms = await _matched_terms(connection, tenant, generation, question, list(chosen))
             best = [replace(hit, explanation=scored.explanation(UUID(bytes=hit.chunk_id), terms)) for hit in best]
     return Found(best, more, scored.legs.plan, scored.fit() if hits else 0.0)
+
+
+async def _prepared(
+    connection: Connection, tenant: str, generation: Generation, depth: int, given: Filter | None
+) -> Scope:
+    """Set the transaction up for a search ``depth`` deep, and return where to search."""
+    known = await connection.fetchrow(load("search")["prepare"], *effort(generation, depth))
+    assert known is not None
+    return await scope_of(connection, tenant, given, restricted=known["restricted"], passages=known["passages"])
 
 
 async def _with_neighbours(connection: Connection, tenant: str, hits: Sequence[Hit], count: int) -> list[Hit]:
