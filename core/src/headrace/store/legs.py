@@ -203,7 +203,8 @@ async def read_legs(
     values = (*values, *scope.condition.parameters)
     exact = scope.documents is not None
     rows = await connection.fetch(_legs_query(generation, scope, exact=exact), *values)
-    if not exact and vector is not None and sum(row["dense"] is not None for row in rows) < depth:
+    by_index = vector is not None and not exact and not scope.small
+    if by_index and sum(row["dense"] is not None for row in rows) < depth:
         exact = True
         rows = await connection.fetch(_legs_query(generation, scope, exact=True), *values)
     base = _BASE.get(generation.distance, 0.0)
