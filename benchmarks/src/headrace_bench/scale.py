@@ -28,6 +28,7 @@ import asyncpg
 import numpy as np
 from pgvector import Vector
 
+from headrace.access.readers import EVERY_DOCUMENT
 from headrace.filters.model import Condition, Filter, Operator
 from headrace.lexical import weights
 from headrace.lexical.analyzer import DEFAULT, analyzer_of
@@ -37,6 +38,7 @@ from headrace.store.pool import StoreSettings, opened_pool, prepare_connection
 from headrace.store.rows import Generation
 from headrace.store.schema import create_login, migrate
 from headrace.store.search import Question, search
+from headrace.store.transactions import tenant_transaction
 from headrace_bench.scale_changes import change_for
 from headrace_bench.scale_data import TENANTS, Base, load, read_base
 from headrace_local.loopback import free_port
@@ -285,8 +287,7 @@ async def _changed(settings: StoreSettings) -> int:
     async with opened_pool(settings) as pool:
         total = 0
         for tenant in TENANTS:
-            async with pool.acquire() as connection, connection.transaction():
-                await connection.execute("SELECT set_config('headrace.tenant', $1, true)", tenant.name)
+            async with tenant_transaction(pool, tenant.name, reader=EVERY_DOCUMENT, readonly=True) as connection:
                 total += await connection.fetchval("SELECT coalesce(sum(version - 1), 0)::bigint FROM document")
     return total
 

@@ -21,7 +21,7 @@ from pgvector import SparseVector, Vector
 from headrace.lexical import weights
 from headrace.lexical.analyzer import DEFAULT, analyzer_of
 from headrace.store.pool import prepare_connection
-from headrace_bench.stages import chunked
+from headrace_bench.stages import DOCUMENT_COLUMNS, chunked
 from headrace_embedder.factory import build
 from headrace_embedder.settings import EmbedderSettings
 from headrace_embedder.types import Kind
@@ -139,19 +139,12 @@ def _parts(tenant: Tenant, base: Base, passages: int, seed: int) -> Iterator[lis
             lexical.append((tenant.name, chunk_id, digest[:16], list(terms), SparseVector(terms, weights.DIMENSIONS)))
         rows = [_document(tenant.name, *one) for one in documents]
         yield [
-            ("document", _COLUMNS, rows),
+            ("document", DOCUMENT_COLUMNS, rows),
             ("chunk", ["tenant", "chunk_id", "document_id", "section", "text", "text_hash"], chunks),
             ("vector_g1", ["tenant", "vector_key", "embedding"], vectors),
             ("embedding_g1", ["tenant", "chunk_id", "vector_key"], embeddings),
             ("lexical_g1", ["tenant", "chunk_id", "lexical_key", "terms", "weights"], lexical),
         ]
-
-
-_COLUMNS = [
-    "tenant", "document_id", "version", "deleted", "content_hash", "generations", "title", "source", "media_type",
-    "acl", "attributes", "pipeline_id", "pipeline_version", "request_id", "history", "metadata", "model", "chunk_ids",
-    "starts", "ends",
-]  # fmt: skip
 
 
 def _document(tenant: str, document_id: str, chunk_ids: Sequence[UUID]) -> tuple[Any, ...]:

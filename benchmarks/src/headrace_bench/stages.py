@@ -285,7 +285,7 @@ def _rows(
 ) -> dict[str, tuple[list[str], list[tuple[Any, ...]]]]:
     """Return columns and rows by table."""
     return {
-        "document": (_COLUMNS, [_row(context) for context in part]),
+        "document": (DOCUMENT_COLUMNS, [_row(context) for context in part]),
         "chunk": (
             ["tenant", "chunk_id", "document_id", "section", "text", "text_hash"],
             [
@@ -319,7 +319,7 @@ def _lexical_rows(context: Context[EmbeddedDocument]) -> list[tuple[Any, ...]]:
     return rows
 
 
-_COLUMNS = [
+DOCUMENT_COLUMNS = [
     "tenant", "document_id", "version", "deleted", "content_hash", "generations", "title", "source", "media_type",
     "acl", "attributes", "pipeline_id", "pipeline_version", "request_id", "history", "metadata", "model", "chunk_ids",
     "starts", "ends",

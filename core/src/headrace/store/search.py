@@ -200,12 +200,12 @@ async def search(
 
         scored, groups = await _read(read, filters, top_k, shape)
         first = dict(list(scored.ordered().items())[:READ_PASSAGES])
-        hits = {UUID(bytes=hit.chunk_id): hit for hit in await _hits(connection, tenant, generation, first)}
-        scored = scored.compared(list(hits.values()), analyzer_of(generation.analyzer))
+        hits = await _hits(connection, tenant, generation, first)
+        scored = scored.compared(hits, analyzer_of(generation.analyzer))
         chosen, more = _chosen(scored, groups, top_k, shape)
         missing = {key: score for key, score in chosen.items() if key not in hits}
         if missing:
-            hits |= {UUID(bytes=hit.chunk_id): hit for hit in await _hits(connection, tenant, generation, missing)}
+            hits |= await _hits(connection, tenant, generation, missing)
         best = [replace(hits[key], score=score) for key, score in chosen.items() if key in hits]
         if shape.neighbours:
             best = await _with_neighbours(connection, tenant, best, shape.neighbours)
@@ -248,7 +248,7 @@ class _Scored:
     def joined(self, other: _Scored) -> _Scored:
         return replace(self, legs=self.legs.joined(other.legs))
 
-    def compared(self, hits: Sequence[Hit], analyzer: Analyzer) -> _Scored:
+    def compared(self, hits: Mapping[UUID, Hit], analyzer: Analyzer) -> _Scored:
         """Return this with the closeness of these hits."""
         question = self.question
         rarities = {question.terms[number]: rarity for number, rarity in self.legs.query.items()}
@@ -256,7 +256,7 @@ class _Scored:
         words = WordsOfQuestion(analyzer, sequence, rarities, rarities_in_questions(analyzer.name))
         if not words.terms:
             return replace(self, words=words)
-        close = {UUID(bytes=hit.chunk_id): words.in_passage((hit.title, *hit.section, hit.text)) for hit in hits}
+        close = {key: words.in_passage((hit.title, *hit.section, hit.text)) for key, hit in hits.items()}
         return replace(self, words=words, close=close)
 
     def ordered(self) -> Mapping[UUID, float]:
@@ -334,12 +334,14 @@ async def _matched_terms(
     }
 
 
-async def _hits(connection: Connection, tenant: str, generation: Generation, scores: Mapping[UUID, float]) -> list[Hit]:
+async def _hits(
+    connection: Connection, tenant: str, generation: Generation, scores: Mapping[UUID, float]
+) -> dict[UUID, Hit]:
     """Return the chunks with their documents, in the order of ``scores``."""
     rows = await connection.fetch(load("search")["hits"], tenant, list(scores), generation.name)
     found = {row["chunk_id"]: row for row in rows}
-    return [
-        Hit(
+    return {
+        chunk_id: Hit(
             document_id=row["document_id"],
             title=row["title"],
             version=row["version"],
@@ -358,4 +360,4 @@ async def _hits(connection: Connection, tenant: str, generation: Generation, sco
         )
         for chunk_id, score in scores.items()
         if (row := found.get(chunk_id)) is not None
-    ]
+    }
